@@ -1,0 +1,33 @@
+"""Command lines: arguments in, exit code out. Each module is one command; errors of the user become one line."""
+
+import argparse
+import importlib
+import sys
+
+from mindloc import __version__
+
+COMMANDS = {
+    "world": "make a data set: a generated map, its tiles and drone pictures",
+    "check-data": "read a data set and say on one page what is there and what is wrong",
+    "train": "train an encoder (as train.py)",
+    "eval": "evaluate a checkpoint (as eval.py)",
+    "score": "recompute an evaluation from its descriptor sets, without a device",
+    "extract": "write the descriptors of a folder of pictures",
+    "export": "write a trained encoder for a device (as export.py)",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Hand over to one command's own ``main``, imported only now so that light commands start at once."""
+    parser = argparse.ArgumentParser(
+        prog="mindloc",
+        description="Find a drone picture in a library of satellite tiles.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items()),
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    module = importlib.import_module(f"mindloc.cli.{args.command.replace('-', '_')}")
+    return module.main(args.arguments)

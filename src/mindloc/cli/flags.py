@@ -1,0 +1,65 @@
+"""The flags that users of the field's public code know, and the config key that each one sets."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindloc.config import Config, load_config
+
+# flag -> (config key, value when the flag stands alone; None: the flag takes a value)
+KNOWN_FLAGS = {
+    "--data_root": ("data.root", None),
+    "--train_pairs_meta_file": ("data.train_pairs", None),
+    "--test_pairs_meta_file": ("data.test_pairs", None),
+    "--model": ("model.backbone", None),
+    "--no_share_weights": ("model.share_weights", "false"),
+    "--lr": ("optimizer.lr", None),
+    "--batch_size": ("train.batch_size", None),
+    "--epochs": ("train.epochs", None),
+    "--epoch": ("train.epochs", None),
+    "--train_mode": ("data.train_mode", None),
+    "--test_mode": ("data.test_mode", None),
+    "--query_mode": ("data.query_mode", None),
+    "--label_smoothing": ("loss.label_smoothing", None),
+    "--with_weight": ("loss.name", "weighted_infonce"),
+    "--k": ("loss.k", None),
+    "--no_custom_sampling": ("sampling.mode", "random"),
+    "--train_ratio": ("data.train_ratio", None),
+    "--device_target": ("run.device_target", None),
+    "--device_id": ("run.device_id", None),
+}
+
+
+class _SetKey(argparse.Action):
+    """Append ``key=value`` to the overrides, in the order in which flags and --set stand on the command line."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, key: str, constant: str | None, **kwargs):
+        super().__init__(option_strings, dest, nargs=None if constant is None else 0, **kwargs)
+        self.key, self.constant = key, constant
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        value = values if self.constant is None else self.constant
+        namespace.overrides = [*namespace.overrides, f"{self.key}={value}"]
+
+
+class _SetOverride(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.overrides = [*namespace.overrides, values]
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, flags: Sequence[str] = tuple(KNOWN_FLAGS)) -> None:
+    """--config, --set and the known flags; ``config_from`` reads them."""
+    parser.set_defaults(overrides=[])
+    parser.add_argument("--config", type=Path, metavar="YAML", help="experiment; the shipped ones are under configs/")
+    parser.add_argument(
+        "--set", action=_SetOverride, dest="overrides", metavar="KEY=VALUE", help="override one config key; repeatable"
+    )
+    for flag in flags:
+        key, constant = KNOWN_FLAGS[flag]
+        text = f"sets {key}" if constant is None else f"sets {key}={constant}"
+        metavar = {} if constant is not None else {"metavar": key.rpartition(".")[2].upper()}
+        parser.add_argument(flag, action=_SetKey, dest="overrides", key=key, constant=constant, help=text, **metavar)
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    return load_config(args.config, args.overrides)

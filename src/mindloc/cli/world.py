@@ -1,0 +1,1 @@
+"""Make a data set in GTA-UAV's layout from a seed."""

@@ -1,0 +1,148 @@
+"""Every setting of a run, its type, its default and its unit.
+
+One YAML file under ``configs/`` is one experiment: it names only what differs from the defaults here. The defaults are
+Game4Loc's recipe. A ``Config`` goes as far as the builders (``*/build.py``) and no further.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+PairMode = Literal["pos", "pos_semipos"]
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures and pairs are, and how the map is cut into tiles."""
+
+    reader: Literal["gta_uav", "visloc"] = "gta_uav"
+    root: str = "data/GTA-UAV"
+    train_pairs: str = "cross-area-drone2sate-train.json"
+    test_root: str | None = None  # a second data set for evaluation; None: the same root
+    test_pairs: str = "cross-area-drone2sate-test.json"
+    map_px: int = 24576  # side of the whole map at the finest zoom, pixels
+    m_per_px: float = 0.45  # metres per pixel of that map
+    test_map_px: int | None = None  # None: as map_px
+    test_m_per_px: float | None = None
+    train_mode: PairMode = "pos_semipos"
+    test_mode: PairMode = "pos"
+    query_mode: Literal["D2S", "S2D"] = "D2S"
+    train_ratio: float = 1.0  # share of the training drone pictures that is used, 0..1
+    drone_size_px: tuple[int, int] = (384, 384)  # height, width given to the encoder
+    satellite_size_px: tuple[int, int] = (384, 384)
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    workers: int = 2
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of the training pictures (field names: probability, then size)."""
+
+    enabled: bool = True
+    flip_p: float = 0.5  # both pictures of a pair together
+    jpeg_p: float = 0.5
+    jpeg_quality: tuple[int, int] = (90, 100)
+    color_p: float = 0.5
+    color_jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.15, 0.15)  # brightness, contrast, saturation, hue
+    filter_p: float = 0.3  # one of blur, sharpen
+    dropout_p: float = 0.3  # one of grid dropout, coarse dropout
+    grid_dropout_ratio: float = 0.4
+    coarse_dropout_holes: tuple[int, int] = (10, 25)
+    coarse_dropout_side: tuple[float, float] = (0.1, 0.2)  # of the input side
+    rotate_drone: bool = True  # by multiples of 90 degrees
+    rotate_satellite: bool = True  # the recipe: only in the cross-area setting
+    cut_border: float = 0.0  # share cropped from each side before everything else; for ground pictures
+
+
+@dataclass
+class SamplingConfig:
+    mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"
+
+
+@dataclass
+class ModelConfig:
+    backbone: Literal["tiny", "compact", "small", "medium", "base"] = "base"  # RoPE ViT; sizes in models/vit_rope.py
+    patch_px: int = 16
+    reference_grid: int = 16  # grid side at which the RoPE frequencies are defined
+    share_weights: bool = True  # one encoder for both views
+    pretrained: str | None = None  # .safetensors or .pth to start from
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    logit_scale_init: float = 14.285714285714286  # 1 / 0.07
+
+
+@dataclass
+class LossConfig:
+    name: Literal["weighted_infonce", "infonce"] = "weighted_infonce"
+    k: float = 5.0  # steepness of the smoothing over IoU
+    label_smoothing: float = 0.0  # infonce only
+
+
+@dataclass
+class OptimizerConfig:
+    name: Literal["adamw"] = "adamw"
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    decay_norm_and_bias: bool = True  # False: none on norm, bias, LayerScale and logit scale
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: Literal["value", "norm", "none"] = "value"
+    clip_at: float = 100.0
+    freeze: list[str] = field(default_factory=list)  # parameter name prefixes
+    lr_scale: dict[str, float] = field(default_factory=dict)  # parameter name prefix -> factor
+
+
+@dataclass
+class ScheduleConfig:
+    name: Literal["cosine", "polynomial", "constant"] = "cosine"
+    warmup_epochs: float = 0.1
+    end_lr: float = 0.0
+    power: float = 1.0  # polynomial only
+
+
+@dataclass
+class TrainConfig:
+    epochs: int = 5
+    batch_size: int = 64  # pairs per step over all devices together
+    accumulate: int = 1  # micro-batches per update; they do not share negatives
+    seed: int = 1
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    loss_scale_init: float = 1024.0  # fp16 only
+    loss_scale_window: int = 2000  # steps without overflow before the scale doubles
+    zero_shot_eval: bool = True
+    eval_every_epochs: int = 1  # 0: never
+    checkpoint_every_epochs: int = 1
+    checkpoint_every_steps: int = 0  # 0: only at epoch ends
+    keep_checkpoints: int = 3  # newest ones kept; the best is kept besides
+    log_every_steps: int = 10
+
+
+@dataclass
+class EvalConfig:
+    batch_size: int = 64
+    recall_at: tuple[int, ...] = (1, 5, 10)
+    sdm_at: tuple[int, ...] = (1, 3, 5)
+    bootstrap: int = 1000  # resamples for the confidence interval of Recall@1
+    contact_sheet_queries: int = 8
+    histogram_baseline: bool = True
+
+
+@dataclass
+class RunConfig:
+    work_dir: str = "work_dir"
+    name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
+    device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"
+    device_id: int = 0
+
+
+@dataclass
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    run: RunConfig = field(default_factory=RunConfig)

@@ -1,0 +1,31 @@
+"""Every deliberate error of mindloc: one line that says what, where, and the way out.
+
+The command line prints the message alone and exits with ``exit_code``; anything else that escapes is a defect of ours
+and keeps its traceback.
+"""
+
+
+class MindlocError(Exception):
+    """Base of all errors a user can cause and mend."""
+
+    exit_code = 2
+
+
+class ConfigError(MindlocError):
+    """A configuration that can't be used: unknown key, wrong type, values that contradict each other."""
+
+
+class DataError(MindlocError):
+    """A data set that is missing, broken or contradicts itself."""
+
+
+class ImageError(DataError):
+    """One picture that can't be read."""
+
+
+class CheckpointError(MindlocError):
+    """Weights or training state that are missing, damaged, or belong to something else."""
+
+
+class DeviceError(MindlocError):
+    """A device that was named and can't be used here."""

@@ -1,0 +1,1 @@
+"""Extract once, then score from disk: metrics, baselines, report and pictures."""

@@ -1,0 +1,1 @@
+"""Trained encoders as files for devices, each reloaded and compared before it counts."""

@@ -1,0 +1,1 @@
+"""Points, tiles and ground footprints: plain geometry without pictures or MindSpore."""

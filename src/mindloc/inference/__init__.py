@@ -1,0 +1,1 @@
+"""One call, encode(batch) -> named descriptors, whatever engine runs it."""

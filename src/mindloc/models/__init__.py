@@ -1,0 +1,1 @@
+"""Encoders as MindSpore Cells, and the import of weights trained elsewhere."""

@@ -1,0 +1,1 @@
+"""Descriptor sets on disk and exact search in them; knows nothing of MindSpore."""

@@ -1,0 +1,1 @@
+"""The only room that optimizes: optimizer, schedule, step, callbacks, trainer."""

@@ -1,0 +1,31 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: its warnings drown a report
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Numbers made with PyTorch, timm and scikit-learn; reference/README.md says how."""
+    return Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="session")
+def mindloc_data() -> Path:
+    root = os.environ.get("MINDLOC_DATA")
+    if not root:
+        pytest.skip("MINDLOC_DATA is not set: tests on the real flight, VIGOR and LLVIP are skipped")
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def adm_root(mindloc_data: Path) -> Path:
+    """A real nadir flight over a river town in GTA-UAV's layout."""
+    root = mindloc_data / "adm"
+    if not root.is_dir():
+        pytest.skip(f"{root} is missing: tests on the real flight are skipped")
+    return root
