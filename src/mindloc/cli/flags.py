@@ -29,6 +29,9 @@ KNOWN_FLAGS = {
     "--device_id": ("run.device_id", None),
 }
 
+# names under which the public code knows our backbones
+PUBLIC_MODEL_NAMES = {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"}
+
 
 class _SetKey(argparse.Action):
     """Append ``key=value`` to the overrides, in the order in which flags and --set stand on the command line."""
@@ -39,6 +42,8 @@ class _SetKey(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         value = values if self.constant is None else self.constant
+        if self.key == "model.backbone":
+            value = PUBLIC_MODEL_NAMES.get(value, value)
         namespace.overrides = [*namespace.overrides, f"{self.key}={value}"]
 
 

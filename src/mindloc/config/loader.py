@@ -9,6 +9,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from mindloc.config.check import check_config
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 
@@ -35,7 +36,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
     Raises:
         ConfigError: as ``load_config``.
     """
-    return _build(Config, tree, prefix="")
+    return check_config(_build(Config, tree, prefix=""))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

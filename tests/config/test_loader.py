@@ -1,0 +1,83 @@
+"""YAML to Config: strict about keys, types and choices."""
+
+import pytest
+
+from mindloc.config import Config, config_from_dict, config_to_dict, dump_yaml, load_config
+from mindloc.errors import ConfigError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_recipe():
+    config = load_config()
+    assert (config.train.batch_size, config.optimizer.lr, config.optimizer.weight_decay) == (64, 1e-4, 0.01)
+    assert config.data.drone_size_px == (384, 384)
+
+
+def test_file_then_overrides_in_order(tmp_path):
+    path = write(tmp_path, "train: {epochs: 3, batch_size: 8}\n")
+    config = load_config(path, ["train.epochs=4", "train.epochs=5"])
+    assert (config.train.epochs, config.train.batch_size) == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("train.epoch", "train.epochs"), ("sampling.mod", "sampling.mode"), ("trian.epochs", "train")],
+)
+def test_unknown_key_names_the_near_miss(key, near):
+    with pytest.raises(ConfigError, match=f"unknown config key .*did you mean {near}"):
+        load_config(None, [f"{key}=3"])
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path):
+    assert load_config(write(tmp_path, "optimizer: {lr: 1e-3}\n")).optimizer.lr == 0.001  # a string to PyYAML
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epochs=many", "train.epochs is 'many', expected int"),
+        ("train.epochs=true", "expected int"),
+        ("optimizer.lr=fast", "expected a number"),
+        ("sampling.mode=unique", "choose from exclusive, exclusive_padded, masked, random"),
+        ("data.drone_size_px=[384]", "has 1 values, expected 2"),
+        ("data.drone_size_px=384", "expected a list"),
+        ("train=7", "section train is 7"),
+        ("train.epochs", "not of the form"),
+        ("augment.flip_p=1.5", "expected a number from 0 to 1"),
+        ("data.drone_size_px=[100, 128]", "multiples of model.patch_px=16"),
+        ("data.train_ratio=0", "data.train_ratio is 0.0"),
+        ("train.accumulate=5", "multiple of train.accumulate=5"),
+        ("loss.label_smoothing=0.1", "set loss.name=infonce"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_key(override, says):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["train: [unclosed", "- a\n- b\n", "\tx: 1"])
+def test_a_file_that_is_no_config_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match="experiment.yaml"):
+        load_config(write(tmp_path, text))
+
+
+def test_missing_file_says_where_the_shipped_ones_are(tmp_path):
+    with pytest.raises(ConfigError, match="configs/"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_resolved_config_comes_back_the_same(tmp_path):
+    config = load_config(None, ["optimizer.lr_scale={backbone.blocks.0: 0.5}", "data.test_root=elsewhere"])
+    assert load_config(write(tmp_path, dump_yaml(config))) == config
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_every_key_has_a_default():
+    assert config_to_dict(Config()) == config_to_dict(load_config())
