@@ -125,7 +125,7 @@ def _convert_tuple(value: Any, args: tuple, key: str) -> tuple:
         return tuple(_convert(item, args[0], f"{key}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
         raise ConfigError(f"config key {key} has {len(value)} values, expected {len(args)}")
-    return tuple(_convert(item, arg, f"{key}[{i}]") for i, (item, arg) in enumerate(zip(value, args)))
+    return tuple(_convert(item, arg, f"{key}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
 
 
 def _convert_scalar(value: Any, hint: type, key: str) -> Any:
