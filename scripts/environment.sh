@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Sourced by the other scripts: makes .venv beside the code, once, from the project's own files, and sets PYTHON.
+#
+# MINDLOC_VENV   another place for the environment
+# MINDLOC_PYTHON the Python that makes it (3.10, 3.11 or 3.12)
+
+PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=${MINDLOC_VENV:-$PROJECT/.venv}
+
+find_python() {
+    local candidate
+    for candidate in ${MINDLOC_PYTHON:-python3.11 python3.12 python3.10 python3}; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "error: no Python 3.10, 3.11 or 3.12 found; install one, or name it: MINDLOC_PYTHON=/path/to/python3.11" >&2
+    return 1
+}
+
+# install FILE...: each requirements file, pinned for CPU machines; done again only when one of the files changes
+install() {
+    local python stamp file arguments=()
+    for file in "$@"; do arguments+=(-r "$PROJECT/$file"); done
+    stamp=$(cd "$PROJECT" && cat "$@" constraints-cpu.txt | cksum)
+    if [ -x "$VENV/bin/python" ] && grep -qxF "$stamp" "$VENV/installed" 2>/dev/null; then
+        return
+    fi
+    python=$(find_python) || return 1
+    echo "installing into $VENV with $("$python" --version) (about a minute, 1.5 GB)"
+    [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || {
+        echo "error: $python could not make an environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
+        return 1
+    }
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$PROJECT/constraints-cpu.txt" || {
+        echo "error: pip could not install ${*}; its own message stands above" >&2
+        return 1
+    }
+    echo "$stamp" >>"$VENV/installed"
+}
+
+PYTHON=$VENV/bin/python
+export GLOG_v=${GLOG_v:-3} # MindSpore's log: errors only

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From nothing to numbers on a CPU: environment, two generated worlds, a real training, an evaluation on the held-out world.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$PROJECT"
+
+install requirements.txt
+
+export PYTHONPATH=$PROJECT/src
+started=$SECONDS
+make_world() { # FOLDER ARGUMENT...: unless it is there already
+    [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@"
+}
+make_world data/world_train --seed 1 --preset tiny-train
+make_world data/world_test --seed 2 --preset tiny-test
+
+run=work_dir/quickstart/$(date +%m%d%H%M%S)
+"$PYTHON" train.py --config configs/world_tiny.yaml --run_dir "$run"
+"$PYTHON" eval.py --checkpoint "$run/checkpoints/weights_best.safetensors" --out "$run/reports/best"
+echo "finished in $((SECONDS - started)) s; report and pictures: $run/reports/best"

@@ -1,1 +1,0 @@
-"""Make a data set in GTA-UAV's layout from a seed."""
