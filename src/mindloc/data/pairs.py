@@ -1,0 +1,102 @@
+"""What a reader returns: file names, places and overlaps of one split, and no pixels.
+
+Letters: D drone pictures, S satellite tiles, E edges (overlaps), P pairs, 2 the two coordinates of a place.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+PairMode = Literal["pos", "pos_semipos"]
+PlaceUnit = Literal["plane_m", "lat_lon_deg"]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Overlaps of drone pictures with tiles, stored by drone picture (compressed sparse rows).
+
+    The tiles of drone picture d are ``satellite[start[d]:start[d + 1]]``, with their IoU in ``weight``, in file order.
+    """
+
+    start: np.ndarray  # (D+1,) int64
+    satellite: np.ndarray  # (E,) int32
+    weight: np.ndarray  # (E,) float32, IoU of the ground footprints, 0..1
+
+    def __len__(self) -> int:
+        return len(self.satellite)
+
+    @property
+    def drone_count(self) -> int:
+        return len(self.start) - 1
+
+    def drone(self) -> np.ndarray:
+        """(E,) int32: the drone picture of every edge."""
+        return np.repeat(np.arange(self.drone_count, dtype=np.int32), np.diff(self.start))
+
+    def satellites_of(self, drone: int) -> np.ndarray:
+        return self.satellite[self.start[drone] : self.start[drone + 1]]
+
+    def weights_of(self, drone: int) -> np.ndarray:
+        return self.weight[self.start[drone] : self.start[drone + 1]]
+
+    def by_satellite(self, satellite_count: int) -> "EdgesBySatellite":
+        """The same edges stored by tile."""
+        order = np.argsort(self.satellite, kind="stable")
+        start = np.zeros(satellite_count + 1, np.int64)
+        np.cumsum(np.bincount(self.satellite, minlength=satellite_count), out=start[1:])
+        return EdgesBySatellite(start, self.drone()[order], self.weight[order])
+
+
+@dataclass(frozen=True)
+class EdgesBySatellite:
+    """Overlaps stored by tile: the drone pictures of tile s are ``drone[start[s]:start[s + 1]]``, ascending."""
+
+    start: np.ndarray  # (S+1,) int64
+    drone: np.ndarray  # (E,) int32
+    weight: np.ndarray  # (E,) float32
+
+    def __len__(self) -> int:
+        return len(self.drone)
+
+    def drones_of(self, satellite: int) -> np.ndarray:
+        return self.drone[self.start[satellite] : self.start[satellite + 1]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Files are relative to ``root``, with forward slashes. ``satellite_files`` holds EVERY tile of the satellite folder,
+    sorted, also those that no pair names: it is the gallery.
+    """
+
+    root: Path
+    drone_files: list[str]
+    satellite_files: list[str]
+    drone_place: np.ndarray  # (D,2) float64
+    satellite_place: np.ndarray  # (S,2) float64, tile centers
+    place_unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
+    positive: Edges  # IoU > 0.39
+    semipositive: Edges  # IoU > 0.14, the positives included
+    drone_metadata: list[dict]  # height, drone_yaw, cam_pitch, ... as the file has them; any may be missing or None
+
+    def edges(self, mode: PairMode) -> Edges:
+        """The overlaps that count as right in ``mode``: positives alone, or positives and semi-positives."""
+        if mode == "pos":
+            return self.positive
+        if mode == "pos_semipos":
+            return self.semipositive
+        raise ValueError(f"pair mode is {mode!r}; expected pos or pos_semipos")
+
+    def pair_list(self, mode: PairMode) -> tuple[np.ndarray, np.ndarray]:
+        """Every pair of ``mode``: (P,2) int32 [drone, satellite] and (P,) float32 IoU, in file order."""
+        edges = self.edges(mode)
+        return np.stack([edges.drone(), edges.satellite], axis=1), edges.weight
+
+    def drone_paths(self) -> list[Path]:
+        return [self.root / name for name in self.drone_files]
+
+    def satellite_paths(self) -> list[Path]:
+        return [self.root / name for name in self.satellite_files]
