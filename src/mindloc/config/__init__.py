@@ -1,6 +1,6 @@
 """Typed settings of a run and one strict loader."""
 
-from mindloc.config.loader import config_from_dict, config_to_dict, dump_yaml, load_config
+from mindloc.config.loader import config_from_dict, config_to_dict, dump_yaml, load_config, override_config
 from mindloc.config.schema import Config
 
-__all__ = ["Config", "config_from_dict", "config_to_dict", "dump_yaml", "load_config"]
+__all__ = ["Config", "config_from_dict", "config_to_dict", "dump_yaml", "load_config", "override_config"]

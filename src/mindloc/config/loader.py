@@ -30,6 +30,18 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     return config_from_dict(tree)
 
 
+def override_config(config: Config, overrides: list[str]) -> Config:
+    """The same config with ``key=value`` overrides applied in order.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    tree = config_to_dict(config)
+    for override in overrides:
+        _set_override(tree, override)
+    return config_from_dict(tree)
+
+
 def config_from_dict(tree: dict[str, Any]) -> Config:
     """A ``Config`` from a nested dict such as a checkpoint carries.
 
