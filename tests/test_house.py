@@ -1,0 +1,81 @@
+"""The plan of the house (docs/architecture.md), held against the code's own imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "mindloc"
+
+# room -> floor; a room may import rooms on lower floors and itself
+FLOOR = {
+    "errors": 0,
+    "config": 1,
+    "runtime": 2,
+    "geo": 2,
+    "world": 3,
+    "data": 4,
+    "models": 4,
+    "losses": 4,
+    "retrieval": 4,
+    "inference": 5,
+    "evaluation": 6,
+    "export": 6,
+    "training": 7,
+    "cli": 8,
+}
+WITHOUT_MINDSPORE = ["config", "errors", "geo", "world", "retrieval", "data", "evaluation"]
+ONLY_THESE_MEET_MINDSPORE = {"data/pipeline.py", "data/build.py"}
+MAY_MEET_A_CONFIG = {"build.py", "trainer.py", "evaluate.py"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> list[str]:
+    """Dotted names of every module that the file imports, wherever in the file."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.append(node.module)
+    return names
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "mindloc" or len(parts) == 1 or room in ("__main__", "__init__"):
+            continue
+        assert parts[1] == room or FLOOR[parts[1]] < FLOOR[room], f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_half_of_the_system_runs_without_mindspore(path):
+    where = str(path.relative_to(PACKAGE))
+    if room_of(path) in WITHOUT_MINDSPORE and where not in ONLY_THESE_MEET_MINDSPORE:
+        assert not any(name.split(".")[0] == "mindspore" for name in imported(path)), f"{where} imports MindSpore"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_config_stops_at_the_builders(path):
+    if room_of(path) in ("config", "cli") or path.name in MAY_MEET_A_CONFIG:
+        return
+    assert "mindloc.config.schema" not in imported(path), f"{path.name} meets a Config; hand it plain values"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
+
+
+def test_every_room_is_on_the_plan():
+    rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert rooms == set(FLOOR)
