@@ -1,0 +1,254 @@
+"""Descriptors on disk, with the name and the place of each row and the card that says where they come from.
+
+A set is a folder::
+
+    descriptors.npy   (N, D) float32, can be memory-mapped
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}
+    card.json         version, view, place_unit, count, dimension, normalized, checkpoint hash, config, engine, ...
+
+Suffixes: N rows, B rows of one batch, D dimension.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindloc.errors import DataError
+
+VERSION = 1
+VIEWS = ("drone", "satellite")
+_HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
+_BLOCK_ROWS = 4096
+_REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
+
+
+@dataclass(frozen=True)
+class DescriptorSet:
+    """One view's descriptors; row i of the matrix belongs to ``rows[i]``."""
+
+    descriptor_ND: np.ndarray  # float32, possibly a memmap
+    rows: list[dict[str, Any]]
+    card: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [row["name"] for row in self.rows]
+
+    def place_N2(self) -> np.ndarray:
+        """Places of all rows in ``card["place_unit"]``, float64; NaN where a row has none."""
+        return np.array([row["place"] or (np.nan, np.nan) for row in self.rows], np.float64).reshape(-1, 2)
+
+
+class DescriptorWriter:
+    """Writes a set batch by batch; the folder appears under its name only when every row is on disk.
+
+    Use as a context manager: leaving it normally publishes the folder (an older set of that name is replaced), leaving
+    it through an exception removes what was written.
+
+    Args:
+        folder: where the set shall be.
+        card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
+
+    Raises:
+        DataError: on a batch that has another dimension, holds NaN or infinity, or does not fit its rows.
+    """
+
+    def __init__(self, folder: str | Path, card: dict[str, Any]):
+        self.folder = Path(folder)
+        self._partial = self.folder.with_name(f".{self.folder.name}.partial")
+        self._card = {"version": VERSION, **card}
+        self._count = 0
+        self._dimension: int | None = None
+        self._normalized = True
+        self._names: set[str] = set()
+
+    def __enter__(self) -> "DescriptorWriter":
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
+        self._partial.mkdir()
+        self._matrix = (self._partial / "descriptors.npy").open("wb")
+        self._rows = (self._partial / "rows.jsonl").open("w", encoding="utf-8")
+        self._matrix.write(_npy_header(0, 0))
+        return self
+
+    def append(self, descriptor_BD: np.ndarray, rows: list[dict[str, Any]]) -> None:
+        """Add one batch; ``rows`` are the lines of rows.jsonl in the same order."""
+        batch = np.ascontiguousarray(descriptor_BD, dtype="<f4")
+        self._check(batch, rows)
+        norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
+        self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
+        self._matrix.write(batch.tobytes())
+        self._rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._count += len(rows)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            self._matrix.close()
+            self._rows.close()
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
+        if batch.ndim != 2 or len(batch) != len(rows):
+            raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one line each")
+        if self._dimension is None:
+            self._dimension = batch.shape[1]
+        if batch.shape[1] != self._dimension:
+            raise DataError(f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}")
+        for row, descriptor_D in zip(rows, batch, strict=True):
+            _check_row(row, f"row {self._count} of {self.folder}")
+            name = row["name"]
+            if not np.isfinite(descriptor_D).all():
+                raise DataError(f"the descriptor of {name} holds NaN or infinity; the encoder's weights are broken")
+            if name in self._names:
+                raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
+            self._names.add(name)
+
+    def _publish(self) -> None:
+        if not self._count:
+            raise DataError(f"descriptor set {self.folder} would be empty; give it at least one picture")
+        self._matrix.seek(0)
+        self._matrix.write(_npy_header(self._count, self._dimension))
+        facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
+        with (self._partial / "card.json").open("w", encoding="utf-8") as card:
+            json.dump({**self._card, **facts}, card, indent=2, ensure_ascii=False)
+            for file in (self._matrix, self._rows, card):
+                file.flush()
+                os.fsync(file.fileno())
+        _swap_in(self._partial, self.folder)
+
+
+def save_descriptor_set(
+    folder: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
+) -> None:
+    """Write a whole set at once; arguments and errors as ``DescriptorWriter``."""
+    with DescriptorWriter(folder, card) as writer:
+        writer.append(descriptor_ND, rows)
+
+
+def make_rows(names: Iterable[str], place_N2: np.ndarray | None, what: str) -> list[dict[str, Any]]:
+    """Lines of rows.jsonl; without places every ``place`` is null."""
+    names = list(names)
+    places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
+    return [{"name": name, "place": place, "what": what} for name, place in zip(names, places, strict=True)]
+
+
+def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> DescriptorSet:
+    """A set from its folder, checked: files complete, counts and dimension agree, no NaN, names unique.
+
+    Raises:
+        DataError: naming the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"descriptor set {folder} is missing; write one with: python -m mindloc extract")
+    card = _load_card(folder / "card.json")
+    rows = _load_rows(folder / "rows.jsonl")
+    descriptor_ND = _load_matrix(folder / "descriptors.npy", memory_map)
+    expected = (card["count"], card["dimension"])
+    if descriptor_ND.shape != expected or len(rows) != card["count"]:
+        raise DataError(
+            f"descriptor set {folder} contradicts itself: card {expected}, descriptors.npy {descriptor_ND.shape}, "
+            f"rows.jsonl {len(rows)} lines; extract it again"
+        )
+    _check_finite(descriptor_ND, rows, folder)
+    return DescriptorSet(descriptor_ND, rows, card)
+
+
+def _load_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+    if not isinstance(card, dict) or card.get("version") != VERSION:
+        version = card.get("version") if isinstance(card, dict) else None
+        raise DataError(f"{path} has version {version}, this program reads {VERSION}; extract the set again")
+    absent = [fact for fact in _REQUIRED_FACTS if fact not in card]
+    if absent or card["view"] not in VIEWS:
+        raise DataError(f"{path} lacks {', '.join(absent) or 'a view (drone or satellite)'}; extract the set again")
+    return card
+
+
+def _load_rows(path: Path) -> list[dict[str, Any]]:
+    rows, seen = [], set()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+    for number, line in enumerate(lines, 1):
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise DataError(f"{where} is no JSON: {line[:60]!r}; extract the set again") from None
+        _check_row(row, where)
+        if row["name"] in seen:
+            raise DataError(f"{where}: {row['name']} comes a second time; names must be unique")
+        seen.add(row["name"])
+        rows.append(row)
+    return rows
+
+
+def _check_row(row: Any, where: str) -> None:
+    place = row.get("place") if isinstance(row, dict) else None
+    known = isinstance(row, dict) and isinstance(row.get("name"), str) and row.get("what") in VIEWS
+    if place is not None:
+        pair = isinstance(place, (list, tuple)) and len(place) == 2
+        known = known and pair and all(isinstance(x, (int, float)) and math.isfinite(x) for x in place)
+    if not known:
+        raise DataError(
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (drone or satellite)"
+        )
+
+
+def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
+    try:
+        matrix = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32:
+        kind = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "no array"
+        raise DataError(f"{path} holds {kind}, expected float32 of shape (count, dimension)")
+    return matrix
+
+
+def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], folder: Path) -> None:
+    for start in range(0, len(descriptor_ND), _BLOCK_ROWS):
+        finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS]).all(axis=1)
+        if not finite_B.all():
+            name = rows[start + int(np.argmin(finite_B))]["name"]
+            raise DataError(f"{folder}: the descriptor of {name} holds NaN or infinity; extract the set again")
+
+
+def _npy_header(count: int, dimension: int) -> bytes:
+    """The .npy 1.0 header, padded to a fixed length."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {dimension}), }}"
+    length = _HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+
+def _swap_in(partial: Path, folder: Path) -> None:
+    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

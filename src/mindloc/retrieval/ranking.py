@@ -1,0 +1,173 @@
+"""Exact search: where the right items of each query stand among the whole gallery.
+
+Scores are cosines in float64, computed strip by strip, never the whole matrix. **A tie is never won**: a wrong item
+whose score equals a right one's, up to the rounding of the sum, ranks before it. A constant descriptor finds nothing.
+
+Suffixes: Q queries, N gallery items, B rows of a strip, D dimension, K answers kept, E right items of all queries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindloc.errors import DataError
+
+_STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
+_STRIP_QUERIES = 1024
+_GALLERY_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers of Q queries; the right items of query i have the ranks ``rank_E[start[i]:start[i + 1]]``."""
+
+    start: np.ndarray  # (Q + 1,) int64
+    rank_E: np.ndarray  # int64, 1-based, ascending within a query
+    top_QK: np.ndarray  # int64 gallery indices, best first, in the order that the ranks state
+    score_QK: np.ndarray  # float64, of these
+    tied_Q: np.ndarray  # bool: some wrong item has the score of the best right one
+
+    def __len__(self) -> int:
+        return len(self.top_QK)
+
+    @property
+    def positives_Q(self) -> np.ndarray:
+        """Number of right items of each query, int64."""
+        return np.diff(self.start)
+
+    @property
+    def first_rank_Q(self) -> np.ndarray:
+        """Rank of the first right item, 1-based; every query must have one."""
+        if len(self) and not self.positives_Q.all():
+            raise ValueError("a query without a right item has no first rank; leave it out with answerable()")
+        return self.rank_E[self.start[:-1]]
+
+    def answerable(self) -> tuple["Ranking", np.ndarray]:
+        """The ranking of the queries that have a right item, and their indices."""
+        index = np.flatnonzero(self.positives_Q)
+        start = np.concatenate(([0], np.cumsum(self.positives_Q[index])))
+        kept = Ranking(start, self.rank_E, self.top_QK[index], self.score_QK[index], self.tied_Q[index])
+        return kept, index
+
+
+def rank_gallery(
+    query_QD: np.ndarray,
+    gallery_ND: np.ndarray,
+    right: dict[str, list[np.ndarray]],
+    k: int,
+    normalize: bool = True,
+    strip_queries: int | None = None,
+) -> dict[str, Ranking]:
+    """One ranking per notion of "right", from one pass over the scores.
+
+    Args:
+        query_QD, gallery_ND: any float type, any length, memmaps welcome.
+        right: name -> gallery indices of the right items of each query (Q arrays, possibly empty).
+        k: answers to keep per query; at most N are there.
+        normalize: True scores by cosine (a zero descriptor scores 0 everywhere), False by the inner product.
+        strip_queries: queries scored at once; None chooses by the size of the gallery.
+
+    Raises:
+        DataError: the two dimensions differ, a side is empty, or an index lies outside the gallery.
+    """
+    _check(query_QD, gallery_ND, right)
+    k = min(k, len(gallery_ND))
+    placed: dict[str, list[_Placed]] = {name: [] for name in right}
+    for first, score_BN, tolerance in _strips(query_QD, gallery_ND, normalize, strip_queries):
+        for offset, score_N in enumerate(score_BN):
+            needed = k + max(len(items[first + offset]) for items in right.values())
+            best = _best(score_N, min(needed, len(score_N)))
+            for name, items in right.items():
+                placed[name].append(_place(score_N, best, items[first + offset], k, tolerance))
+    return {name: _collect(rows, k) for name, rows in placed.items()}
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Answer to one query."""
+
+    rank_P: np.ndarray
+    top_K: np.ndarray
+    score_K: np.ndarray
+    tied: bool
+
+
+def _check(query_QD: np.ndarray, gallery_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
+    if query_QD.ndim != 2 or gallery_ND.ndim != 2 or query_QD.shape[1] != gallery_ND.shape[1]:
+        raise DataError(
+            f"queries of shape {query_QD.shape} can't be compared with a gallery of shape {gallery_ND.shape}; "
+            "extract both with the same checkpoint"
+        )
+    if not len(query_QD) or not len(gallery_ND):
+        raise DataError(f"{len(query_QD)} queries and {len(gallery_ND)} gallery items; both sides need at least one")
+    for name, items in right.items():
+        if len(items) != len(query_QD):
+            raise DataError(f"right items ({name}) are given for {len(items)} queries, there are {len(query_QD)}")
+        index = np.concatenate([np.asarray(item, np.int64) for item in items])
+        if index.size and (index.min() < 0 or index.max() >= len(gallery_ND)):
+            raise DataError(f"a right item ({name}) has an index outside the gallery's 0..{len(gallery_ND) - 1}")
+
+
+def _strips(
+    query_QD: np.ndarray, gallery_ND: np.ndarray, normalize: bool, strip_queries: int | None
+) -> Iterator[tuple[int, np.ndarray, float]]:
+    """(index of the first query, scores (B, N) float64, difference that rounding alone can make)."""
+    count = len(gallery_ND)
+    rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD)))
+    buffer = np.empty((rows, count), np.float64)
+    for first in range(0, len(query_QD), rows):
+        query_BD = _float64(query_QD[first : first + rows], normalize)
+        score_BN = buffer[: len(query_BD)]
+        longest = 0.0
+        for start in range(0, count, _GALLERY_ROWS):
+            block_ND = _float64(gallery_ND[start : start + _GALLERY_ROWS], normalize)
+            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + _GALLERY_ROWS])
+            longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
+        longest *= float(np.linalg.norm(query_BD, axis=1).max())
+        # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
+        yield first, score_BN, query_QD.shape[1] * np.finfo(np.float64).eps * longest
+
+
+def _float64(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
+    block = np.array(descriptor_BD, np.float64)
+    if normalize:
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return block
+
+
+def _best(score_N: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at least the ``count`` highest scores, best first, equal ones in gallery order."""
+    threshold = np.partition(score_N, len(score_N) - count)[len(score_N) - count]
+    index = np.flatnonzero(score_N >= threshold)
+    return index[np.argsort(-score_N[index], kind="stable")]
+
+
+def _place(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> _Placed:
+    """Ranks of the right items of one query, each behind every wrong item of the same score, and the top k."""
+    right = np.unique(np.asarray(right, np.int64))
+    right = right[np.argsort(-score_N[right], kind="stable")]
+    score_P = score_N[right]
+    ahead_P = np.array([_wrong_from(score_N, score_P, s - tolerance) for s in score_P], np.int64)
+    rank_P = ahead_P + np.arange(1, len(right) + 1)
+    better = _wrong_from(score_N, score_P, np.nextafter(score_P[0] + tolerance, np.inf)) if len(right) else 0
+    top_K = np.full(k, -1, np.int64)
+    within = rank_P <= k
+    top_K[rank_P[within] - 1] = right[within]
+    top_K[top_K < 0] = best[~np.isin(best, right)][: k - int(within.sum())]
+    return _Placed(rank_P, top_K, score_N[top_K], tied=bool(len(right)) and bool(ahead_P[0] > better))
+
+
+def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> int:
+    """Number of wrong items with at least this score."""
+    return int(np.count_nonzero(score_N >= threshold) - np.count_nonzero(score_P >= threshold))
+
+
+def _collect(rows: list[_Placed], k: int) -> Ranking:
+    return Ranking(
+        start=np.concatenate(([0], np.cumsum([len(row.rank_P) for row in rows]))).astype(np.int64),
+        rank_E=np.concatenate([row.rank_P for row in rows]),
+        top_QK=np.array([row.top_K for row in rows]).reshape(len(rows), k),
+        score_QK=np.array([row.score_K for row in rows]).reshape(len(rows), k),
+        tied_Q=np.array([row.tied for row in rows], bool),
+    )
