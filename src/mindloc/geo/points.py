@@ -1,0 +1,48 @@
+"""Distances between places, on a map plane or on the globe.
+
+A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in metres with y down, ``lat_lon_deg`` is
+(latitude, longitude) in degrees, latitude first. Shapes: N, M = numbers of places, 2 = the pair.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+PlaceUnit = Literal["plane_m", "lat_lon_deg"]
+
+EARTH_RADIUS_M = 6_371_008.8  # mean radius of the IUGG
+
+
+def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
+    """Metres between every place of ``a`` and every place of ``b``, shape (N, M), float64.
+
+    Args:
+        a_N2, b_M2: places in ``unit``; latitude before longitude.
+        unit: "plane_m" (Euclidean) or "lat_lon_deg" (haversine on a sphere).
+
+    Raises:
+        ValueError: an unknown unit.
+    """
+    a_N12 = np.asarray(a_N2, np.float64).reshape(-1, 1, 2)
+    b_1M2 = np.asarray(b_M2, np.float64).reshape(1, -1, 2)
+    return _distance(a_N12, b_1M2, unit)
+
+
+def paired_distance_m(a_N2, b_N2, unit: PlaceUnit) -> np.ndarray:
+    """Metres between places of equal row, shape (N,), or any shapes that broadcast over their leading axes."""
+    return _distance(np.asarray(a_N2, np.float64), np.asarray(b_N2, np.float64), unit)
+
+
+def _distance(a, b, unit: PlaceUnit) -> np.ndarray:
+    if unit == "plane_m":
+        return np.hypot(a[..., 0] - b[..., 0], a[..., 1] - b[..., 1])
+    if unit == "lat_lon_deg":
+        return _haversine_m(np.radians(a), np.radians(b))
+    raise ValueError(f"place unit {unit!r} is none of plane_m, lat_lon_deg")
+
+
+def _haversine_m(a, b) -> np.ndarray:
+    """Great-circle metres between (latitude, longitude) in radians."""
+    half_lat, half_lon = (b[..., 0] - a[..., 0]) / 2, (b[..., 1] - a[..., 1]) / 2
+    chord = np.sin(half_lat) ** 2 + np.cos(a[..., 0]) * np.cos(b[..., 0]) * np.sin(half_lon) ** 2
+    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(chord, 1.0)))  # rounding may pass 1 at the antipode
