@@ -3,14 +3,15 @@
 Letters: D drone pictures, S satellite tiles, E edges (overlaps), P pairs, 2 the two coordinates of a place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from mindloc.geo.points import PlaceUnit
+
 PairMode = Literal["pos", "pos_semipos"]
-PlaceUnit = Literal["plane_m", "lat_lon_deg"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class Edges:
 
     def weights_of(self, drone: int) -> np.ndarray:
         return self.weight[self.start[drone] : self.start[drone + 1]]
+
+    def take(self, drone_N: np.ndarray) -> "Edges":
+        """The edges of some drone pictures, renumbered in the order given."""
+        count_N = np.diff(self.start)[drone_N]
+        start = np.concatenate([[0], np.cumsum(count_N)])
+        edge = np.repeat(self.start[drone_N] - start[:-1], count_N) + np.arange(start[-1])
+        return Edges(start, self.satellite[edge], self.weight[edge])
 
     def by_satellite(self, satellite_count: int) -> "EdgesBySatellite":
         """The same edges stored by tile."""
@@ -94,6 +102,17 @@ class Split:
         """Every pair of ``mode``: (P,2) int32 [drone, satellite] and (P,) float32 IoU, in file order."""
         edges = self.edges(mode)
         return np.stack([edges.drone(), edges.satellite], axis=1), edges.weight
+
+    def take_drones(self, drone_N: np.ndarray) -> "Split":
+        """The same split with some of its drone pictures, in the order given; the gallery stays whole."""
+        return replace(
+            self,
+            drone_files=[self.drone_files[drone] for drone in drone_N],
+            drone_place=self.drone_place[drone_N],
+            positive=self.positive.take(drone_N),
+            semipositive=self.semipositive.take(drone_N),
+            drone_metadata=[self.drone_metadata[drone] for drone in drone_N],
+        )
 
     def drone_paths(self) -> list[Path]:
         return [self.root / name for name in self.drone_files]

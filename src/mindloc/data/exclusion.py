@@ -1,0 +1,122 @@
+"""Batches in which no drone picture overlaps a tile of another pair.
+
+Letters: P pairs, E edges of the overlap graph, S steps (batches), G rows of a global batch.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mindloc.data.pairs import Edges
+
+_FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, since later ones are mostly blocked
+
+
+class OverlapGraph:
+    """Which drone pictures and tiles overlap at all: every edge of ``pos_semipos``, whatever is trained on."""
+
+    def __init__(self, edges: Edges, satellite_count: int):
+        by_satellite = edges.by_satellite(satellite_count)
+        self.drone_count, self.satellite_count = edges.drone_count, satellite_count
+        # indices in the platform's own size: fancy assignment would convert others at every call
+        self.satellites_of = _cut(edges.satellite.astype(np.intp), edges.start)
+        self.drones_of = _cut(by_satellite.drone.astype(np.intp), by_satellite.start)
+        self._key_E = np.sort(self._key(edges.drone(), edges.satellite))
+
+    def overlap(self, drone: np.ndarray, satellite: np.ndarray) -> np.ndarray:
+        """Whether drone picture and tile are an edge, elementwise and with broadcasting: bool."""
+        key = self._key(drone, satellite)
+        at = np.minimum(np.searchsorted(self._key_E, key), len(self._key_E) - 1)
+        return self._key_E[at] == key
+
+    def _key(self, drone: np.ndarray, satellite: np.ndarray) -> np.ndarray:
+        return np.asarray(drone, np.int64) * self.satellite_count + satellite
+
+
+def _cut(values: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    bounds = start.tolist()
+    return [values[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+
+
+def exclusive_batches(
+    graph: OverlapGraph, pair_P2: np.ndarray, order_P: np.ndarray, batch_size: int
+) -> Iterator[list[int]]:
+    """Batches of at most ``batch_size`` pairs, each pair in exactly one; a short one could not be filled.
+
+    A pair (d, s) enters the current batch when neither d nor s is blocked; it then blocks every tile of d and every
+    drone picture of s until the batch is closed. Blocks only grow within a batch, so one pass over the pairs that are
+    left decides it exactly. A rejected pair is deferred and comes first in the next batch: what is hard to place is
+    placed while there is still choice.
+
+    Args:
+        pair_P2: [drone, satellite] of every pair; each must be an edge of ``graph``.
+        order_P: the pair indices in the order in which they are offered.
+    """
+    blocks = _Blocks(graph, pair_P2)
+    deferred, fresh = order_P[:0], order_P
+    while len(deferred) or len(fresh):
+        blocks.clear()
+        batch, rejected, deferred = _fill(blocks, deferred, batch_size)
+        deferred = np.concatenate([rejected, deferred])
+        if len(batch) < batch_size:
+            more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch))
+            batch += more
+            deferred = np.concatenate([deferred, rejected])
+        yield batch
+
+
+def _fill(blocks: "_Blocks", queue: np.ndarray, room: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Offer the pairs of ``queue`` until ``room`` are taken: (taken, rejected, not offered)."""
+    taken: list[int] = []
+    rejected = []
+    begin, size = 0, _FIRST_CHUNK
+    while begin < len(queue) and len(taken) < room:
+        chunk = queue[begin : begin + size]
+        stays = np.ones(len(chunk), bool)
+        offered = len(chunk)
+        candidate = np.flatnonzero(blocks.is_open(chunk))
+        for position, pair in zip(candidate.tolist(), chunk[candidate].tolist(), strict=True):
+            if blocks.take(pair):
+                taken.append(pair)
+                stays[position] = False
+                if len(taken) == room:
+                    offered = position + 1
+                    break
+        rejected.append(chunk[:offered][stays[:offered]])
+        begin += offered
+        size *= 2
+    return taken, np.concatenate(rejected) if rejected else queue[:0], queue[begin:]
+
+
+class _Blocks:
+    """What the pairs of the current batch forbid. A batch's number is the stamp, so opening a new one costs nothing."""
+
+    def __init__(self, graph: OverlapGraph, pair_P2: np.ndarray):
+        self._graph = graph
+        self._drone_P, self._satellite_P = pair_P2[:, 0].astype(np.intp), pair_P2[:, 1].astype(np.intp)
+        self._drone_stamp = np.zeros(graph.drone_count, np.int32)
+        self._satellite_stamp = np.zeros(graph.satellite_count, np.int32)
+        self._stamp = 0
+        # single elements are read several times faster through a memoryview than from the array itself
+        self._views = tuple(
+            memoryview(array) for array in (self._drone_P, self._satellite_P, self._drone_stamp, self._satellite_stamp)
+        )
+
+    def clear(self) -> None:
+        self._stamp += 1
+
+    def is_open(self, pairs: np.ndarray) -> np.ndarray:
+        free = self._drone_stamp[self._drone_P[pairs]] != self._stamp
+        free &= self._satellite_stamp[self._satellite_P[pairs]] != self._stamp
+        return free
+
+    def take(self, pair: int) -> bool:
+        """Enter the pair and block its surroundings, unless it is blocked itself."""
+        drone_P, satellite_P, drone_stamp, satellite_stamp = self._views
+        drone, satellite = drone_P[pair], satellite_P[pair]
+        stamp = self._stamp
+        if drone_stamp[drone] == stamp or satellite_stamp[satellite] == stamp:
+            return False
+        self._satellite_stamp[self._graph.satellites_of[drone]] = stamp
+        self._drone_stamp[self._graph.drones_of[satellite]] = stamp
+        return True

@@ -1,0 +1,64 @@
+"""GTA-UAV's layout: drone/images, satellite/{zoom}_{offset}_{x}_{y}.png on one square map, places in meters.
+
+References:
+    Game4Loc, arXiv:2409.16925; github Yux1angJi/GTA-UAV.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mindloc.data.pairs import Split
+from mindloc.data.pairs_file import Layout, connect, list_tiles, read_pairs_file, tiles_of_pairs
+from mindloc.data.share import share_of_drones
+from mindloc.geo.tiles import TileGrid
+
+LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", TileGrid(map_px=1, m_per_px=1.0).parse)
+
+
+def read_split(
+    root: Path | str,
+    pairs_file: str,
+    map_px: int,
+    m_per_px: float,
+    train_ratio: float = 1.0,
+    json_only: bool = False,
+) -> Split:
+    """One split of a data set in GTA-UAV's layout; its gallery is every tile in the satellite folder.
+
+    Args:
+        pairs_file: the JSON file, relative to ``root``.
+        map_px: side of the map at the finest zoom, pixels.
+        m_per_px: meters per pixel of that map.
+        train_ratio: share of the drone pictures that is kept, above 0, at most 1.
+        json_only: look for no picture; the gallery is then the tiles that the pairs name.
+
+    Raises:
+        DataError: the first thing that is wrong, with file, entry and key.
+    """
+    root = Path(root)
+    pairs = read_pairs_file(root / pairs_file, LAYOUT)
+    tiles = tiles_of_pairs(pairs) if json_only else list_tiles(root / pairs.satellite_folder, LAYOUT)
+    edges = connect(pairs, tiles)
+    split = Split(
+        root=root,
+        drone_files=pairs.drone_files,
+        satellite_files=[f"{pairs.satellite_folder}/{tile}" for tile in tiles],
+        drone_place=pairs.drone_place,
+        satellite_place=tile_places(tiles, map_px, m_per_px),
+        place_unit=LAYOUT.place_unit,
+        positive=edges["pos"],
+        semipositive=edges["pos_semipos"],
+        drone_metadata=pairs.drone_metadata,
+    )
+    return share_of_drones(split, train_ratio)
+
+
+def tile_places(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
+    """(S,2) float64: the centers of the tiles in meters, from their names.
+
+    The centers that the file states are not used: the public preparation script calls its own formula with the
+    arguments in another order, so they may be wrong there.
+    """
+    grid = TileGrid(map_px, m_per_px)
+    return grid.centre_of(np.array([grid.parse(tile) for tile in tiles]))

@@ -1,0 +1,237 @@
+"""Which pairs share a batch: the four ways of sampling, each a pure function of (seed, epoch).
+
+Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all devices together),
+2 [drone, satellite].
+
+The loss takes every off-diagonal cell of a batch for a negative. ``exclusive`` and ``exclusive_padded`` choose batches
+in which that is true, ``masked`` masks the cells in which it is not, and ``random`` leaves them as false negatives.
+
+References:
+    Game4Loc, arXiv:2409.16925, section 4 (mutually exclusive sampling). Unlike its public code, no pair is dropped
+    silently and no search is given up: what can't be placed is counted in the report.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mindloc.data.exclusion import OverlapGraph, exclusive_batches
+from mindloc.errors import DataError
+
+PADDING = -1  # pair index of a row that only fills the fixed shape
+
+
+@dataclass(frozen=True)
+class SamplingReport:
+    """Where the pairs of an epoch went: total = kept + set_aside + tail_dropped."""
+
+    mode: str
+    batch_size: int
+    steps: int
+    total: int
+    kept: int
+    set_aside: int  # in batches that could not be filled
+    tail_dropped: int  # fewer left than a batch holds
+    padded: int  # rows without a pair, over all batches
+
+    @property
+    def kept_share(self) -> float:
+        return self.kept / self.total
+
+    def line(self) -> str:
+        """One line for the console and the log."""
+        text = (
+            f"sampling {self.mode}: {self.steps} batches of {self.batch_size}, "
+            f"{self.kept} of {self.total} pairs kept ({self.kept_share:.1%})"
+        )
+        if self.set_aside:
+            text += f", {self.set_aside} set aside (their batches could not be filled)"
+        if self.tail_dropped:
+            text += f", {self.tail_dropped} left over at the end"
+        if self.padded:
+            text += f", {self.padded} rows padded"
+        return text
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Every batch of one epoch; ``pair_SB`` indexes the pair list, ``PADDING`` where a row is empty."""
+
+    pair_SB: np.ndarray  # (steps, global batch) int64
+    report: SamplingReport
+
+    @property
+    def steps(self) -> int:
+        return len(self.pair_SB)
+
+    def shard(self, rank: int, world_size: int) -> np.ndarray:
+        """The rows of device ``rank``: (steps, global batch / world_size). All shards together are the global batch.
+
+        Raises:
+            DataError: when the global batch can't be cut in equal parts.
+        """
+        size = self.pair_SB.shape[1]
+        if size % world_size:
+            raise DataError(
+                f"train.batch_size={size} can't be cut into {world_size} equal parts; set a multiple of the devices"
+            )
+        rows = size // world_size
+        return self.pair_SB[:, rank * rows : (rank + 1) * rows]
+
+
+class Sampler(Protocol):
+    """What the four modes have in common."""
+
+    mode: str
+    batch_size: int
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Every batch of ``epoch``, the same at every call."""
+
+    def mask(self, pair_G: np.ndarray) -> np.ndarray:
+        """(G,G) bool, rows drone, columns satellite: True = cell counts in the loss; of padding only False."""
+
+
+class _PairSampler:
+    """Pair list, graph and order of an epoch; the modes add how batches are cut and which cells count."""
+
+    mode: str
+
+    def __init__(self, pair_P2: np.ndarray, graph: OverlapGraph, batch_size: int, seed: int):
+        if batch_size < 1:
+            raise DataError(f"batch size is {batch_size}; expected 1 or more")
+        if not len(pair_P2):
+            raise DataError("there is no pair to sample from; with data.train_mode=pos try pos_semipos")
+        self.batch_size = batch_size
+        self._pair_P2, self._graph, self._seed = pair_P2, graph, seed
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, epoch]).permutation(len(self._pair_P2))
+
+    def _report(self, pair_SB: np.ndarray, set_aside: int = 0, tail_dropped: int = 0) -> SamplingReport:
+        padded = int(np.count_nonzero(pair_SB == PADDING))
+        return SamplingReport(
+            mode=self.mode,
+            batch_size=self.batch_size,
+            steps=len(pair_SB),
+            total=len(self._pair_P2),
+            kept=pair_SB.size - padded,
+            set_aside=set_aside,
+            tail_dropped=tail_dropped,
+            padded=padded,
+        )
+
+    def mask(self, pair_G: np.ndarray) -> np.ndarray:
+        """All cells of real pairs."""
+        real = np.asarray(pair_G) != PADDING
+        return real[:, None] & real[None, :]
+
+
+class ExclusiveSampler(_PairSampler):
+    """Full batches without any overlap off the diagonal; pairs of batches that can't be filled are left out."""
+
+    mode = "exclusive"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Every full batch of ``epoch``.
+
+        Raises:
+            DataError: when not one batch could be filled.
+        """
+        full: list[list[int]] = []
+        left, set_aside, tail_dropped, largest = len(self._pair_P2), 0, 0, 0
+        for batch in exclusive_batches(self._graph, self._pair_P2, self._order(epoch), self.batch_size):
+            largest = max(largest, len(batch))
+            if len(batch) == self.batch_size:
+                full.append(batch)
+            elif left >= self.batch_size:
+                set_aside += len(batch)
+            else:
+                tail_dropped += len(batch)
+            left -= len(batch)
+        if not full:
+            raise self._nothing_fills(epoch, largest)
+        pair_SB = np.array(full, np.int64)
+        return EpochPlan(pair_SB, self._report(pair_SB, set_aside, tail_dropped))
+
+    def _nothing_fills(self, epoch: int, largest: int) -> DataError:
+        """``largest`` filled up by the leavings of batches that would have been closed earlier at that size: try it."""
+        while not self._fills(epoch, largest):
+            largest -= 1
+        return DataError(
+            f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs; the largest that "
+            f"fills holds {largest}: set train.batch_size to {largest} or less (check-data lists what each size keeps),"
+            " or sampling.mode to exclusive_padded (short batches, all pairs), masked or random"
+        )
+
+    def _fills(self, epoch: int, batch_size: int) -> bool:
+        batches = exclusive_batches(self._graph, self._pair_P2, self._order(epoch), batch_size)
+        return any(len(batch) == batch_size for batch in batches)
+
+
+class ExclusivePaddedSampler(_PairSampler):
+    """Batches without overlap that keep every pair: short ones are padded to the fixed shape."""
+
+    mode = "exclusive_padded"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        batches = list(exclusive_batches(self._graph, self._pair_P2, self._order(epoch), self.batch_size))
+        pair_SB = np.full((len(batches), self.batch_size), PADDING, np.int64)
+        for row_G, batch in zip(pair_SB, batches, strict=True):
+            row_G[: len(batch)] = batch
+        return EpochPlan(pair_SB, self._report(pair_SB))
+
+
+class RandomSampler(_PairSampler):
+    """Any pairs together; overlaps off the diagonal count as negatives, as without the public code's sampling."""
+
+    mode = "random"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Every full batch of ``epoch``.
+
+        Raises:
+            DataError: when there are fewer pairs than a batch holds.
+        """
+        total = len(self._pair_P2)
+        steps = total // self.batch_size
+        if not steps:
+            raise DataError(
+                f"{self.mode} sampling fills no batch of {self.batch_size} from {total} pairs; set train.batch_size to "
+                f"{total} or less, or sampling.mode to exclusive_padded (short batches are padded)"
+            )
+        pair_SB = self._order(epoch)[: steps * self.batch_size].reshape(steps, self.batch_size)
+        return EpochPlan(pair_SB, self._report(pair_SB, tail_dropped=total - pair_SB.size))
+
+
+class MaskedSampler(RandomSampler):
+    """Any pairs together; cells that are positive or semi-positive themselves are masked, the diagonal never."""
+
+    mode = "masked"
+
+    def mask(self, pair_G: np.ndarray) -> np.ndarray:
+        """Cells of real pairs that are no overlap. A drone picture or tile that comes twice overlaps too.
+
+        Row i and column j of one drone picture are (d_i, s_j) = (d_j, s_j), an edge, and likewise for one tile.
+        """
+        pair_G = np.asarray(pair_G)
+        drone_G, satellite_G = self._pair_P2[pair_G].T
+        mask_GG = super().mask(pair_G)
+        mask_GG &= ~self._graph.overlap(drone_G[:, None], satellite_G[None, :])
+        np.fill_diagonal(mask_GG, pair_G != PADDING)
+        return mask_GG
+
+
+SAMPLERS = {
+    sampler.mode: sampler for sampler in (ExclusiveSampler, ExclusivePaddedSampler, MaskedSampler, RandomSampler)
+}
+
+
+def kept_shares(pair_P2: np.ndarray, graph: OverlapGraph, batch_sizes: tuple[int, ...], seed: int = 1) -> list[float]:
+    """Share of the pairs, 0..1, that exclusive sampling keeps in its first epoch at each batch size."""
+    order = np.random.default_rng([seed, 0]).permutation(len(pair_P2))
+    return [
+        sum(len(batch) == size for batch in exclusive_batches(graph, pair_P2, order, size)) * size / len(pair_P2)
+        for size in batch_sizes
+    ]
