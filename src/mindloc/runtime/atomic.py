@@ -1,0 +1,104 @@
+"""Files that are whole or absent: written beside their place, flushed to the disk, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mindloc.errors import MindlocError
+from mindloc.runtime.faults import fault_point
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[BinaryIO]:
+    """A binary file to write; ``path`` holds either its old content or the complete new one, at any moment.
+
+    Args:
+        path: the folder is made when absent.
+        what: prefix of the fault points passed, e.g. "weights".
+        error: class raised when the disk refuses.
+
+    Raises:
+        MindlocError: (the class ``error``) the disk is full or refuses; what stood at ``path`` is untouched.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fault_point(f"{what}.before_write")
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fault_point(f"{what}.before_rename")
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        fault_point(f"{what}.after_rename")
+    except OSError as reason:
+        raise error(_refusal(path, reason)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = MindlocError) -> None:
+    """Write a whole UTF-8 text file atomically."""
+    with atomic_write(path, error=error) as file:
+        file.write(text.encode("utf-8"))
+
+
+def atomic_link(
+    source: str | Path, path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError
+) -> None:
+    """Give a finished file a second name, replacing what had it; a copy where the disk knows no hard links.
+
+    Raises:
+        MindlocError: (the class ``error``) as ``atomic_write``.
+    """
+    source, path = Path(source), Path(path)
+    temporary = _temporary(path)
+    try:
+        fault_point(f"{what}.before_write")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:  # FAT, some network and object stores
+            shutil.copyfile(source, temporary)
+        fault_point(f"{what}.mid_write")
+        fault_point(f"{what}.before_rename")
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        fault_point(f"{what}.after_rename")
+    except OSError as reason:
+        raise error(_refusal(path, reason)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Delete what killed writers left behind in ``folder``."""
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+
+
+def _refusal(path: Path, reason: OSError) -> str:
+    return (
+        f"can't write {path}: {reason.strerror or reason}; free some space or choose another folder "
+        "(what stood there before is untouched)"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""Checkpoints: weights that carry their config, and the training state that belongs to them.
+
+Two files per checkpoint. ``X.safetensors`` holds the encoder's weights and, as metadata, everything needed to rebuild
+and judge it. ``X.state.safetensors`` holds what going on needs besides, and the sha256 of the weights it belongs to.
+The state is written last: it is the mark that the checkpoint is complete.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindloc.errors import CheckpointError
+from mindloc.runtime.tensor_file import file_sha256, read_metadata, read_tensor_file, write_tensor_file
+
+WEIGHTS_VERSION = 1
+STATE_VERSION = 1
+WEIGHTS_SUFFIX = ".safetensors"
+STATE_SUFFIX = ".state.safetensors"
+_WEIGHTS_FORMAT = "mindloc.weights"
+_STATE_FORMAT = "mindloc.state"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A loaded checkpoint."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]  # by parameter name
+    config: dict[str, Any]  # the whole config of the run, as config_from_dict takes it
+    sha256: str  # of the file
+    facts: dict[str, Any] = field(default_factory=dict)  # epoch, step, score, code, ...
+
+    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check that these are the weights of a model with the given parameters.
+
+        Raises:
+            CheckpointError: a parameter is missing, left over, or of another shape.
+        """
+        missing = sorted(set(shapes) - set(self.arrays))
+        unexpected = sorted(set(self.arrays) - set(shapes))
+        differing = [
+            f"{name} {self.arrays[name].shape} instead of {tuple(shapes[name])}"
+            for name in sorted(set(shapes) & set(self.arrays))
+            if self.arrays[name].shape != tuple(shapes[name])
+        ]
+        problems = [
+            *_first("missing", missing),
+            *_first("unexpected", unexpected),
+            *_first("of another shape", differing),
+        ]
+        if problems:
+            raise CheckpointError(
+                f"checkpoint {self.path} belongs to another model: {'; '.join(problems)}; "
+                "use the model section of the config it carries"
+            )
+
+
+@dataclass(frozen=True)
+class State:
+    """What going on needs besides the weights: arrays by name, and plain facts."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]  # epoch, step, best score, seeds, world size, ...; readers ignore what they don't know
+
+
+def save_weights(path: str | Path, arrays: Mapping[str, np.ndarray], config: dict[str, Any], **facts: Any) -> str:
+    """Write weights that carry their config.
+
+    Args:
+        path: ends in ``.safetensors``.
+        arrays: every parameter of the encoder by name.
+        config: nested plain dict, see ``config_to_dict``.
+        **facts: JSON values, e.g. epoch, step, score, code.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
+    """
+    metadata = {
+        "format": _WEIGHTS_FORMAT,
+        "version": str(WEIGHTS_VERSION),
+        "config": json.dumps(config),
+        "facts": json.dumps(facts),
+    }
+    return write_tensor_file(Path(path), arrays, metadata, "weights")
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read weights and the config they carry.
+
+    Raises:
+        CheckpointError: missing, truncated, no safetensors file, not written by mindloc, or of a newer version.
+    """
+    path = Path(path)
+    arrays, metadata = read_tensor_file(path)
+    _require_format(path, metadata, _WEIGHTS_FORMAT, WEIGHTS_VERSION)
+    config, facts = (_json_section(path, metadata, key) for key in ("config", "facts"))
+    return Weights(path, arrays, config, file_sha256(path), facts)
+
+
+def save_state(weights_path: str | Path, weights_sha256: str, arrays: Mapping[str, np.ndarray], facts: dict) -> Path:
+    """Write the training state beside its weights; this completes the checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; an older state survives.
+    """
+    path = state_path(weights_path)
+    metadata = {
+        "format": _STATE_FORMAT,
+        "version": str(STATE_VERSION),
+        "weights_sha256": weights_sha256,
+        "facts": json.dumps(facts),
+    }
+    write_tensor_file(path, arrays, metadata, "state")
+    return path
+
+
+def load_state(weights: Weights) -> State:
+    """The training state that belongs to loaded weights.
+
+    Raises:
+        CheckpointError: missing, damaged, of a newer version, or written for other weights.
+    """
+    path = state_path(weights.path)
+    if not path.exists():
+        raise CheckpointError(
+            f"training state {path} is missing, so {weights.path.name} can't be resumed; "
+            "begin from its weights alone with --checkpoint_start"
+        )
+    arrays, metadata = read_tensor_file(path)
+    _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
+    if metadata.get("weights_sha256") != weights.sha256:
+        raise CheckpointError(
+            f"training state {path} was written for other weights than {weights.path.name} "
+            "(sha256 differs); the weights were changed or damaged: take an older checkpoint"
+        )
+    return State(path, arrays, _json_section(path, metadata, "facts"))
+
+
+def state_path(weights_path: str | Path) -> Path:
+    path = Path(weights_path)
+    return path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + STATE_SUFFIX)
+
+
+def complete_checkpoints(folder: str | Path) -> list[Path]:
+    """Weights files in ``folder`` whose state was written too, oldest first (by the step that the state names).
+
+    Raises:
+        CheckpointError: a state file is damaged.
+    """
+    found = []
+    for path in Path(folder).glob(f"*{STATE_SUFFIX}"):
+        metadata = read_metadata(path)
+        _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
+        facts = _json_section(path, metadata, "facts")
+        found.append((facts.get("step", 0), path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
+    return [Path(folder) / name for _, name in sorted(found)]
+
+
+def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
+    if metadata.get("format") != wanted:
+        raise CheckpointError(
+            f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "
+            "bring in other people's weights with model.pretrained"
+        )
+    version = metadata.get("version", "")
+    if not version.isdigit() or not 1 <= int(version) <= newest:
+        raise CheckpointError(
+            f"checkpoint {path} has version {version!r}, this mindloc reads up to {newest}; update mindloc"
+        )
+
+
+def _json_section(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
+    try:
+        section = json.loads(metadata.get(key, ""))
+    except ValueError:
+        section = None
+    if not isinstance(section, dict):
+        raise CheckpointError(f"checkpoint {path} carries no readable {key}; its header is damaged: take another one")
+    return section
+
+
+def _first(label: str, names: list[str], limit: int = 3) -> list[str]:
+    """At most one phrase: how many names are concerned and the first of them."""
+    if not names:
+        return []
+    return [f"{len(names)} {label} ({', '.join(names[:limit])}{', ...' if len(names) > limit else ''})"]

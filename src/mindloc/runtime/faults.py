@@ -1,0 +1,40 @@
+"""Named places where a test can kill the process, to prove that a run survives a kill there.
+
+``MINDLOC_FAULT=weights.before_rename`` kills at the first passage, ``weights.before_rename:3`` at the third. Without
+the variable a fault point costs one dictionary lookup.
+"""
+
+import collections
+import os
+import signal
+
+FAULT_VARIABLE = "MINDLOC_FAULT"
+
+# every name that fault_point is called with; the kill tests go through this list
+FAULT_POINTS = (
+    *[
+        f"{what}.{where}"
+        for what in ("weights", "best", "state")
+        for where in ("before_write", "mid_write", "before_rename", "after_rename")
+    ],
+    "checkpoint.between_weights_and_state",
+    "checkpoint.before_prune",
+    "metrics.before_append",
+    "metrics.mid_append",
+    "epoch.mid",
+)
+
+_passages: collections.Counter[str] = collections.Counter()
+
+
+def fault_point(name: str) -> None:
+    """Kill this process, as ``kill -9`` would, when the environment names this place; else do nothing."""
+    wanted = os.environ.get(FAULT_VARIABLE)
+    if not wanted:
+        return
+    wanted_name, _, count = wanted.partition(":")
+    if name != wanted_name:
+        return
+    _passages[name] += 1
+    if _passages[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)

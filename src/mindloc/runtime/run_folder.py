@@ -1,0 +1,150 @@
+"""The folder of one training run: everything needed to judge it, repeat it and go on with it.
+
+```
+work_dir/{name}/{MMDDhhmmss}/
+  config.yaml     the resolved settings
+  code.json       which code, which packages, which command
+  log.txt         what the console said, with the time
+  metrics.jsonl   numbers per step, see metrics_log.py
+  checkpoints/    see checkpoint.py
+  reports/        evaluations
+```
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mindloc
+from mindloc.errors import MindlocError
+from mindloc.runtime.atomic import atomic_write_text, remove_temporaries
+
+_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
+
+
+class RunFolder:
+    """Paths of a run and its text log; make one with ``create`` or ``open``."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.code_path = self.path / "code.json"
+        self.log_path = self.path / "log.txt"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.reports = self.path / "reports"
+
+    @classmethod
+    def create(cls, work_dir: str | Path, name: str, config_yaml: str, command: list[str] | None = None) -> "RunFolder":
+        """A new folder ``work_dir/name/MMDDhhmmss`` with the config and the record of the code in it.
+
+        Raises:
+            MindlocError: the folder can't be made or written.
+        """
+        run = cls(_make_new_folder(Path(work_dir) / name))
+        run.write_config(config_yaml)
+        atomic_write_text(run.code_path, json.dumps(code_record(command), indent=2) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The folder of an earlier run; what a killed writer left half-done is removed.
+
+        Raises:
+            MindlocError: it is no run folder.
+        """
+        run = cls(path)
+        if not run.config_path.is_file():
+            raise MindlocError(f"{path} is no run folder (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
+        for folder in (run.path, run.checkpoints):
+            remove_temporaries(folder)
+        run._make_subfolders()
+        return run
+
+    def write_config(self, config_yaml: str) -> None:
+        """Store the resolved config, e.g. again when a run goes on with other settings.
+
+        Raises:
+            MindlocError: the disk is full or refuses.
+        """
+        self._make_subfolders()
+        atomic_write_text(self.config_path, config_yaml)
+
+    def log(self, text: str) -> None:
+        """Append ``text`` to log.txt, each line with date and time.
+
+        Raises:
+            MindlocError: the disk is full or refuses.
+        """
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            with open(self.log_path, "a", encoding="utf-8") as file:
+                file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
+        except OSError as error:
+            raise MindlocError(f"can't append to {self.log_path}: {error.strerror}; free some space") from None
+
+    def _make_subfolders(self) -> None:
+        try:
+            for folder in (self.checkpoints, self.reports):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MindlocError(f"can't make {folder}: {error.strerror}; set run.work_dir to another place") from None
+
+
+def code_record(command: list[str] | None = None) -> dict[str, Any]:
+    """Which code and packages are running: versions, git revision (None outside a clone), command line."""
+    return {
+        "version": 1,
+        "mindloc": mindloc.__version__,
+        "revision": git_revision(),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _package_version(name) for name in _PACKAGES},
+        "command": sys.argv if command is None else command,
+    }
+
+
+def git_revision() -> str | None:
+    """Commit that the package's own source is checked out at; None when it is not in a clone or git is missing."""
+    return _git("rev-parse", "HEAD")
+
+
+def _git(*arguments: str) -> str | None:
+    source = Path(mindloc.__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no clone: a fact to record, not a fault
+        return None
+    return answer.stdout.strip()
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _make_new_folder(parent: Path) -> Path:
+    """``parent/MMDDhhmmss``; runs started within the same second get _2, _3, ..."""
+    stamp = time.strftime("%m%d%H%M%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 1000):
+            folder = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise MindlocError(f"can't make a run folder in {parent}: {error.strerror}; set run.work_dir") from None
+    raise MindlocError(f"{parent} has 999 runs of second {stamp}; set run.work_dir to another place")

@@ -1,0 +1,130 @@
+"""safetensors files, written as a stream and read with every fault turned into one line.
+
+The safetensors library reads them; writing is done here because the library holds a second copy of all tensors in
+memory or hides the disk's own error.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from mindloc.errors import CheckpointError
+from mindloc.runtime.atomic import atomic_write
+from mindloc.runtime.faults import fault_point
+
+_TYPE_CODES = {
+    "float32": "F32",
+    "float64": "F64",
+    "float16": "F16",
+    "int64": "I64",
+    "int32": "I32",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_ALIGNMENT = 8
+
+
+def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], what: str) -> str:
+    """Write arrays and metadata atomically, names sorted so that equal content gives equal bytes.
+
+    Args:
+        what: prefix of the fault points passed.
+
+    Returns:
+        sha256 of the file, hexadecimal.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
+    """
+    names = sorted(arrays)
+    digest = hashlib.sha256()
+    with atomic_write(path, what, CheckpointError) as file:
+        header = _header(arrays, names, metadata)
+        file.write(header)
+        digest.update(header)
+        for i, name in enumerate(names):
+            if i == len(names) // 2:
+                file.flush()
+                fault_point(f"{what}.mid_write")
+            data = _little_endian(arrays[name])
+            file.write(data)
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: missing, truncated, or no safetensors file.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata alone, without reading the arrays.
+
+    Raises:
+        CheckpointError: as ``read_tensor_file``.
+    """
+    with _open(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} is missing; check the path") from None
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        # TypeError, AttributeError: the library's answer to number types that NumPy lacks
+        raise CheckpointError(
+            f"checkpoint {path} is no complete safetensors file ({_one_line(error)}); it may be truncated: "
+            "copy it again or take an older one"
+        ) from None
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: the file is missing or can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}; check the path") from None
+    return digest.hexdigest()
+
+
+def _header(arrays: Mapping[str, np.ndarray], names: list[str], metadata: Mapping[str, str]) -> bytes:
+    tree: dict[str, dict] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name in names:
+        array = arrays[name]
+        end = offset + array.nbytes
+        tree[name] = {"dtype": _TYPE_CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(tree, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _little_endian(array: np.ndarray) -> bytes | memoryview:
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
