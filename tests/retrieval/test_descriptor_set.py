@@ -141,3 +141,13 @@ def test_a_cut_off_matrix_is_named(saved):
 def test_a_missing_set_names_the_command(tmp_path):
     with pytest.raises(DataError, match="python -m mindloc extract"):
         load_descriptor_set(tmp_path / "nowhere")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mindloc.retrieval.descriptor_set.os.fsync", refuse)
+    with pytest.raises(DataError, match="No space left on device; free some space"):
+        save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None, "drone"), CARD)
+    assert list(tmp_path.iterdir()) == []

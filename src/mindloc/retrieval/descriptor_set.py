@@ -9,6 +9,7 @@ A set is a folder::
 Suffixes: N rows, B rows of one batch, D dimension.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -74,12 +75,14 @@ class DescriptorWriter:
         self._names: set[str] = set()
 
     def __enter__(self) -> "DescriptorWriter":
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
-        self._partial.mkdir()
-        self._matrix = (self._partial / "descriptors.npy").open("wb")
-        self._rows = (self._partial / "rows.jsonl").open("w", encoding="utf-8")
-        self._matrix.write(_npy_header(0, 0))
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
+            self._partial.mkdir(parents=True)
+            self._matrix = (self._partial / "descriptors.npy").open("wb")
+            self._rows = (self._partial / "rows.jsonl").open("w", encoding="utf-8")
+            self._matrix.write(_npy_header(0, 0))
+        except OSError as error:
+            raise self._refusal(error) from None
         return self
 
     def append(self, descriptor_BD: np.ndarray, rows: list[dict[str, Any]]) -> None:
@@ -88,17 +91,23 @@ class DescriptorWriter:
         self._check(batch, rows)
         norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
         self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
-        self._matrix.write(batch.tobytes())
-        self._rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        try:
+            self._matrix.write(batch.tobytes())
+            self._rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        except OSError as error:
+            raise self._refusal(error) from None
         self._count += len(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         try:
             if kind is None:
                 self._publish()
+        except OSError as reason:
+            raise self._refusal(reason) from None
         finally:
-            self._matrix.close()
-            self._rows.close()
+            for file in (self._matrix, self._rows):
+                with contextlib.suppress(OSError):  # a full disk speaks up a second time here
+                    file.close()
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
@@ -116,6 +125,10 @@ class DescriptorWriter:
             if name in self._names:
                 raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
             self._names.add(name)
+
+    def _refusal(self, error: OSError) -> DataError:
+        reason = error.strerror or error
+        return DataError(f"can't write descriptor set {self.folder}: {reason}; free some space or take another folder")
 
     def _publish(self) -> None:
         if not self._count:

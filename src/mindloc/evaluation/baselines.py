@@ -1,0 +1,135 @@
+"""Three answers that know nothing of places, to stand beside every report: chance, a constant, a color histogram.
+
+On few or dense queries they can look good; a model that does not beat them has learned nothing that counts.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mindloc.errors import ImageError
+from mindloc.evaluation.metrics import sdm_at
+from mindloc.evaluation.score import (
+    MethodScores,
+    Numbers,
+    Places,
+    ScoreSettings,
+    distance_numbers,
+    known,
+    score_rankings,
+)
+from mindloc.evaluation.truth import Truth
+from mindloc.geo.points import distance_m
+from mindloc.retrieval.ranking import rank_gallery
+
+_PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
+_BINS = (16, 8, 8)  # hue, saturation, value
+_HISTOGRAM_SIDE_PX = 96
+
+
+def chance_recall_at(positives_Q: np.ndarray, gallery_count: int, k: int) -> float:
+    """Expected Recall@k of a random order: 1 - prod_{i<k} (N - P - i) / (N - i), mean over queries."""
+    place_K = np.arange(min(k, gallery_count), dtype=np.float64)
+    miss_QK = np.maximum(gallery_count - positives_Q[:, None] - place_K, 0.0) / (gallery_count - place_K)
+    return float(np.mean(1.0 - miss_QK.prod(axis=1)))
+
+
+def chance_average_precision(positives_Q: np.ndarray, gallery_count: int) -> float:
+    """Expected step AP of a random order, mean over queries.
+
+    A right item at rank r has (r - 1)(P - 1)/(N - 1) others before it on average, and each rank is as likely, so
+    E[AP] = mean over r of (1 + (r - 1)(P - 1)/(N - 1)) / r = (H + (P - 1)/(N - 1) (N - H)) / N with H = sum 1/r.
+    """
+    harmonic = float(np.sum(1.0 / np.arange(1, gallery_count + 1)))
+    share_Q = (positives_Q - 1) / max(gallery_count - 1, 1)
+    return float(np.mean((harmonic + share_Q * (gallery_count - harmonic)) / gallery_count))
+
+
+def score_chance(truth: Truth, places: Places, settings: ScoreSettings) -> MethodScores:
+    """Expected numbers of answering at random; distances over all pairs, or over a seeded sample of a large gallery."""
+    count = len(places.gallery_N2)
+    scores = MethodScores({})
+    for mode, right in truth.right.items():
+        positives_Q = np.array([len(np.unique(items)) for items in right])
+        query = np.flatnonzero(positives_Q)
+        if len(query):
+            distance_QM = _random_distances(places, query, settings.seed)
+            numbers = _chance_numbers(positives_Q[query], distance_QM, count, settings)
+            scores.numbers[mode] = known({**numbers, "queries_left_out": truth.query_total - len(query)})
+            scores.distance[mode] = distance_QM.reshape(-1, 1)
+    return scores
+
+
+def _chance_numbers(positives_Q: np.ndarray, distance_QM: np.ndarray, count: int, settings: ScoreSettings) -> Numbers:
+    sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
+    return {
+        "queries": len(positives_Q),
+        **{f"recall@{k}": chance_recall_at(positives_Q, count, k) for k in settings.recall_at},
+        "recall@1%": chance_recall_at(positives_Q, count, round(0.01 * count) + 1),
+        "recall@1%_vigor": chance_recall_at(positives_Q, count, int(0.01 * count) + 1),
+        "ap": chance_average_precision(positives_Q, count),
+        **{f"sdm@{k}": sdm for k in settings.sdm_at},
+        **{f"dis@{k}_m": dis for k in settings.sdm_at},
+        **distance_numbers(distance_QM.ravel()),
+    }
+
+
+def commonest(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Names with their counts, most frequent first, equal ones in alphabetical order."""
+    return sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
+
+
+def score_constant(
+    order: dict[str, list[str]], gallery_names: list[str], truth: Truth, places: Places, settings: ScoreSettings
+) -> MethodScores | None:
+    """Every query answered by the same list: the items that most training pairs name, in each mode by its own pairs.
+
+    Args:
+        order: mode -> names, commonest first; names that this gallery lacks are passed over.
+
+    Returns:
+        None where the gallery holds none of the names, as when it shows another area.
+    """
+    rankings = {}
+    for mode, names in order.items():
+        preference = {name: len(names) - place for place, name in enumerate(names)}
+        gallery_N1 = np.array([[float(preference.get(name, 0))] for name in gallery_names])
+        if not gallery_N1.any():
+            return None
+        query_Q1 = np.ones((len(places.query_Q2), 1))
+        right = {mode: truth.right[mode]}
+        rankings |= rank_gallery(query_Q1, gallery_N1, right, settings.answers, normalize=False)
+    return score_rankings(rankings, places, truth, settings)
+
+
+def color_histogram(path: Path) -> np.ndarray:
+    """(1024,) float32 unit vector: square roots of the joint histogram of hue, saturation and value.
+
+    The cosine of two such vectors is the Bhattacharyya coefficient of their histograms.
+
+    Raises:
+        ImageError: the file is no picture.
+    """
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageError(f"picture {path} can't be read: {error.strerror}") from None
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if picture is None:
+        raise ImageError(f"picture {path} can't be decoded; replace it, or take it out of the data set")
+    small = cv2.resize(picture, (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX), interpolation=cv2.INTER_AREA)
+    hsv = cv2.cvtColor(small, cv2.COLOR_BGR2HSV)
+    count = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]).ravel()
+    return np.sqrt(count / count.sum()).astype(np.float32)
+
+
+def _random_distances(places: Places, query: np.ndarray, seed: int) -> np.ndarray:
+    """(Q, M) meters from each query to the gallery, or to M items of it drawn once."""
+    gallery_N2 = places.gallery_N2
+    most = max(1, _PAIRS_MEASURED // len(query))
+    if most < len(gallery_N2):
+        gallery_N2 = gallery_N2[np.random.default_rng(seed).choice(len(gallery_N2), most, replace=False)]
+    return distance_m(places.query_Q2[query], gallery_N2, places.unit)

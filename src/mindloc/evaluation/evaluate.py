@@ -1,0 +1,212 @@
+"""Evaluate an encoder on a split: extract once, then everything else from disk."""
+
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import mindloc
+from mindloc.config import config_to_dict
+from mindloc.config.schema import Config
+from mindloc.data.pairs import Split
+from mindloc.errors import DataError
+from mindloc.evaluation.baselines import color_histogram, commonest
+from mindloc.evaluation.report import describe_hardware
+from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
+from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.truth import MODES, write_truth
+from mindloc.inference.engine import Engine
+from mindloc.inference.extract import Extraction, extract
+from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+from mindloc.runtime.atomic import atomic_write_text
+
+_HISTOGRAM_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Side:
+    """Pictures of one view, as query or as gallery."""
+
+    view: str
+    names: list[str]  # files relative to the root of the data set
+    place_N2: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """Who is looked for among whom."""
+
+    queries: Side  # all of them
+    gallery: Side
+    right: dict[str, list[np.ndarray]]  # mode -> gallery indices of each query
+
+    def answerable(self) -> tuple[Side, np.ndarray]:
+        """The queries that something in the gallery answers, and their indices: only these are encoded."""
+        index = np.array([i for i, items in enumerate(self.right["pos_semipos"]) if len(items)], np.int64)
+        if not len(index):
+            raise DataError("no query overlaps anything in the gallery; check the pair file and the satellite folder")
+        return Side(self.queries.view, [self.queries.names[i] for i in index], self.queries.place_N2[index]), index
+
+
+def evaluate(
+    engine: Engine,
+    config: Config,
+    split: Split,
+    out_dir: str | Path,
+    train_split: Split | None = None,
+    baselines: bool = True,
+    pictures: bool = True,
+    command: str | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Encode a split, write the descriptor sets and the truth, score them, report.
+
+    Args:
+        split: queries and gallery; ``config.data.query_mode`` says which view asks.
+        out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
+        train_split: source of the constant answer; None leaves that baseline out.
+        baselines: False leaves out the color histogram and the constant answer, as between epochs.
+        pictures: False leaves out the PNG files.
+        command: for the report; None takes this process's command line.
+
+    Raises:
+        DataError: nothing to evaluate, or a picture that can't be read.
+    """
+    folder, task = Path(out_dir), make_task(split, config.data.query_mode)
+    queries, _ = task.answerable()
+    (folder / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
+    shutil.rmtree(folder / "baselines", ignore_errors=True)
+    names = {mode: [[task.gallery.names[i] for i in items] for items in task.right[mode]] for mode in MODES}
+    write_truth(folder / "truth.jsonl", task.queries.names, names)
+    speed = {}
+    for side, name in ((queries, "query"), (task.gallery, "gallery")):
+        speed[side.view] = _extract_side(engine, config, split, side, folder / name, progress)
+    notes = []
+    if baselines:
+        notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
+    origin = _origin(engine, config, split, speed, command)
+    _write_setup(folder / "setup.json", config, split, origin, notes)
+    return rescore(folder, pictures)
+
+
+def make_task(split: Split, query_mode: str) -> Task:
+    """The retrieval task of a split in one direction: D2S (drones ask) or S2D (tiles ask)."""
+    drones = Side("drone", split.drone_files, split.drone_place)
+    tiles = Side("satellite", split.satellite_files, split.satellite_place)
+    right = {}
+    for mode in MODES:
+        edges = split.edges(mode)
+        if query_mode == "D2S":
+            right[mode] = [edges.satellites_of(index) for index in range(len(drones.names))]
+        else:
+            by_tile = edges.by_satellite(len(tiles.names))
+            right[mode] = [by_tile.drones_of(index) for index in range(len(tiles.names))]
+    return Task(drones, tiles, right) if query_mode == "D2S" else Task(tiles, drones, right)
+
+
+def _extract_side(engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool) -> Extraction:
+    from mindloc.data.pipeline import image_dataset  # here: scoring from disk needs no MindSpore
+
+    size_px = config.data.drone_size_px if side.view == "drone" else config.data.satellite_size_px
+    images = image_dataset(
+        [split.root / name for name in side.names],
+        size_px,
+        config.model.mean,
+        config.model.std,
+        engine.batch_size,
+        config.data.workers,
+    )
+    facts = {"place_unit": split.place_unit, "input_size_px": list(size_px), "config": config_to_dict(config)}
+    return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress)
+
+
+def _write_baselines(
+    config: Config,
+    split: Split,
+    train_split: Split | None,
+    task: Task,
+    queries: Side,
+    folder: Path,
+    progress: bool,
+) -> list[str]:
+    """Write what the baselines are computed from; returns notes on what is missing."""
+    notes = []
+    folder.mkdir(parents=True)
+    if config.eval.histogram_baseline:
+        for side, name in ((queries, "query"), (task.gallery, "gallery")):
+            _write_histograms(split, side, folder / name, config.data.workers, progress)
+    else:
+        notes.append("No color histogram: eval.histogram_baseline is off.")
+    if train_split is None:
+        notes.append("No constant answer: no training pairs were at hand.")
+    else:
+        counted = {mode: commonest(_named_by_pairs(train_split, mode, task.gallery.view)) for mode in MODES}
+        atomic_write_text(folder / "constant.json", json.dumps(counted), DataError)
+    return notes
+
+
+def _named_by_pairs(split: Split, mode: str, view: str) -> Iterator[str]:
+    edges = split.edges(mode)
+    if view == "satellite":
+        return (split.satellite_files[index] for index in edges.satellite)
+    return (split.drone_files[index] for index in edges.drone())
+
+
+def _write_histograms(split: Split, side: Side, folder: Path, workers: int, progress: bool) -> None:
+    rows = make_rows(side.names, side.place_N2, side.view)
+    card = {"view": side.view, "place_unit": split.place_unit, "engine": "color_histogram", "checkpoint_sha256": None}
+    shown = progress and sys.stderr.isatty()
+    bar = tqdm(total=len(rows), desc=f"{side.view} color histograms", unit="img", disable=not shown)
+    with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(folder, card) as writer:
+        for start in range(0, len(rows), _HISTOGRAM_BATCH):
+            part = rows[start : start + _HISTOGRAM_BATCH]
+            histograms = pool.map(color_histogram, [split.root / row["name"] for row in part])
+            writer.append(np.stack(list(histograms)), part)
+            bar.update(len(part))
+
+
+def _origin(
+    engine: Engine, config: Config, split: Split, speed: dict[str, Extraction], command: str | None
+) -> dict[str, Any]:
+    return {
+        "command": command or shlex.join(sys.argv),
+        "checkpoint_sha256": engine.checkpoint_sha256,
+        "engine": engine.name,
+        "precision": engine.precision,
+        "mindloc": mindloc.__version__,
+        "data": str(split.root),
+        "query_mode": config.data.query_mode,
+        **{f"{view}_extraction": str(extraction) for view, extraction in speed.items()},
+        "hardware": describe_hardware(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "config": config_to_dict(config),
+    }
+
+
+def _write_setup(path: Path, config: Config, split: Split, origin: dict[str, Any], notes: list[str]) -> None:
+    settings = ScoreSettings(
+        mode=config.data.test_mode,
+        recall_at=config.eval.recall_at,
+        sdm_at=config.eval.sdm_at,
+        bootstrap=config.eval.bootstrap,
+        seed=config.train.seed,
+    )
+    setup = {
+        "version": SETUP_VERSION,
+        "settings": dataclasses.asdict(settings),
+        "picture_root": str(Path(split.root).resolve()),
+        "sheet_queries": config.eval.contact_sheet_queries,
+        "notes": notes,
+        "origin": origin,
+    }
+    atomic_write_text(path, json.dumps(setup, indent=2, ensure_ascii=False) + "\n", DataError)

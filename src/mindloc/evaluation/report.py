@@ -1,0 +1,158 @@
+"""Scores as report.json, which holds every number and its origin, and as report.md, which a person reads."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from mindloc.errors import DataError
+from mindloc.evaluation.metrics import CONVENTIONS
+from mindloc.evaluation.score import Numbers, ScoreSettings
+from mindloc.runtime.atomic import atomic_write_text
+
+VERSION = 1
+METHOD_TITLES = {
+    "model": "this model",
+    "color_histogram": "color histogram",
+    "constant": "constant answer",
+    "chance": "chance",
+}
+MODE_TITLES = {
+    "pos": "pos: semi-positive answers count as wrong",
+    "pos_semipos": "pos_semipos: semi-positive answers count as right",
+}
+VIEW_PLURALS = {"drone": "drone pictures", "satellite": "satellite tiles"}
+
+
+def make_report(
+    methods: dict[str, dict[str, Numbers]],
+    settings: ScoreSettings,
+    data: dict[str, Any],
+    origin: dict[str, Any],
+    notes: list[str],
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+        methods: method -> mode -> metric -> value; fractions 0..1, meters; None where it can't be known.
+        data: query_view, gallery_view, query_total, gallery_total.
+        origin: checkpoint_sha256, engine, precision, config, command, hardware, ...
+        notes: what a reader must know beside the numbers.
+    """
+    return {
+        "version": VERSION,
+        "mode": settings.mode,
+        "seed": settings.seed,
+        "bootstrap": settings.bootstrap,
+        "data": data,
+        "methods": methods,
+        "notes": notes,
+        "conventions": CONVENTIONS,
+        "origin": origin,
+    }
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    atomic_write_text(folder / "report.json", text + "\n", DataError)
+    atomic_write_text(folder / "report.md", markdown(report), DataError)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as one page."""
+    data, origin = report["data"], report["origin"]
+    queries, gallery = VIEW_PLURALS[data["query_view"]], VIEW_PLURALS[data["gallery_view"]]
+    modes = sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"])
+    blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['gallery_total']} {gallery}"]
+    for mode in modes:
+        blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
+    blocks.append("`report.json` has more: SDM, Dis and AP by other conventions, shares within fixed distances.")
+    blocks.append("## Read this beside the numbers")
+    blocks.append("\n".join(f"- {note}" for note in [*report["notes"], *_standing_notes(report)]))
+    blocks += ["## Conventions", "\n".join(f"- `{name}`: {text}." for name, text in report["conventions"].items())]
+    blocks += ["## Origin", _origin_table(origin, report)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def describe_hardware() -> str:
+    """Processor, cores and system of this machine in a few words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores, {platform.system()}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _mode_sentence(report: dict[str, Any], mode: str, queries: str) -> str:
+    numbers = report["methods"]["model"][mode]
+    left_out = numbers["queries_left_out"]
+    rest = f"; {left_out} without a right answer here are left out" if left_out else ""
+    return f"{numbers['queries']} {queries} scored{rest}. Recall, AP and SDM in percent, Dis in meters."
+
+
+def _table(report: dict[str, Any], mode: str) -> str:
+    columns = _columns(report["methods"]["model"][mode])
+    lines = [
+        "| answers by | " + " | ".join(title for title, _, _ in columns) + " |",
+        "|---|" + "--:|" * len(columns),
+    ]
+    for method, by_mode in report["methods"].items():
+        if mode in by_mode:
+            cells = [_cell(by_mode[mode], key, form) for _, key, form in columns]
+            lines.append(f"| {METHOD_TITLES[method]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _columns(numbers: Numbers) -> list[tuple[str, str, str]]:
+    """(title, metric, form) of the table's columns, from the metrics that are there."""
+    recalls = [key for key in numbers if key.startswith("recall@") and key.split("@")[1].isdigit()]
+    sdm = [key for key in numbers if key.startswith("sdm@") and key.split("@")[1].isdigit()]
+    return [
+        *[(f"R@{key.split('@')[1]}", key, "percent") for key in recalls[:1]],
+        ("95 % interval", "recall@1", "interval"),
+        *[(f"R@{key.split('@')[1]}", key, "percent") for key in recalls[1:]],
+        ("R@1%", "recall@1%", "percent"),
+        ("AP", "ap", "percent"),
+        *[(f"SDM@{key.split('@')[1]}", key, "percent") for key in sdm],
+        ("Dis@1 median", "dis@1_median_m", "meters"),
+        ("Dis@1 mean", "dis@1_m", "meters"),
+        ("distinct first answers", "distinct_top1", "count"),
+    ]
+
+
+def _cell(numbers: Numbers, key: str, form: str) -> str:
+    if form == "interval":
+        return (
+            f"{percent(numbers['recall@1_low'])} to {percent(numbers['recall@1_high'])}"
+            if "recall@1_low" in numbers
+            else "-"
+        )
+    value = numbers.get(key)
+    if value is None:
+        return "-"
+    return {"percent": percent(value), "meters": f"{value:.1f}", "count": f"{value}"}[form]
+
+
+def _standing_notes(report: dict[str, Any]) -> list[str]:
+    notes = ["A tie is never won: a wrong answer with an equal score ranks before the right one."]
+    tied = report["methods"]["model"][report["mode"]]["tied_queries"]
+    if tied:
+        notes.append(
+            f"{tied} queries have a wrong answer with exactly the score of their best right one: "
+            "copies among the pictures, or an encoder that has collapsed."
+        )
+    return notes
+
+
+def _origin_table(origin: dict[str, Any], report: dict[str, Any]) -> str:
+    rows = {key: value for key, value in origin.items() if not isinstance(value, dict)}
+    rows |= {"seed": report["seed"], "bootstrap resamples": report["bootstrap"]}
+    lines = [f"| {key.replace('_', ' ')} | {value if value is not None else '-'} |" for key, value in rows.items()]
+    return "\n".join(["| what | value |", "|---|---|", *lines])

@@ -1,0 +1,142 @@
+"""From two descriptor sets and the truth to numbers: nothing here needs a picture, a model or a device.
+
+Suffixes: Q queries, N gallery items, K answers per query.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mindloc.errors import DataError
+from mindloc.evaluation import metrics
+from mindloc.evaluation.truth import Truth
+from mindloc.geo.points import PlaceUnit, paired_distance_m
+from mindloc.retrieval.descriptor_set import DescriptorSet
+from mindloc.retrieval.ranking import Ranking, rank_gallery
+
+WITHIN_M = (10, 25, 50, 100, 250, 500)
+
+Numbers = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What to compute."""
+
+    mode: str = "pos"  # the one that leads the report and steers training; both are always computed
+    recall_at: tuple[int, ...] = (1, 5, 10)
+    sdm_at: tuple[int, ...] = (1, 3, 5)
+    bootstrap: int = 1000
+    seed: int = 1
+
+    @property
+    def answers(self) -> int:
+        """Answers to keep per query: enough for the metrics and the contact sheet."""
+        return max(5, *self.recall_at, *self.sdm_at)
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """One way of answering, measured in each mode over the queries that have a right item there."""
+
+    numbers: dict[str, Numbers]  # mode -> metric -> value
+    ranking: dict[str, Ranking] = field(default_factory=dict)  # of the queries scored
+    query: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> indices of these queries
+    distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters, best answer first
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where queries and gallery items are."""
+
+    query_Q2: np.ndarray
+    gallery_N2: np.ndarray
+    unit: PlaceUnit
+
+    def to_answers(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
+        """(Q, K) meters from each query to its answers."""
+        return paired_distance_m(self.query_Q2[query][:, None], self.gallery_N2[top_QK], self.unit)
+
+    def to_answers_deg(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
+        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them."""
+        return np.linalg.norm(self.query_Q2[query][:, None] - self.gallery_N2[top_QK], axis=2)
+
+
+def places_of(queries: DescriptorSet, gallery: DescriptorSet) -> Places:
+    """Raises: DataError: the two sets state places in different units."""
+    units = (queries.card["place_unit"], gallery.card["place_unit"])
+    if units[0] != units[1]:
+        raise DataError(f"queries have places in {units[0]}, the gallery in {units[1]}; extract both from one data set")
+    return Places(queries.place_N2(), gallery.place_N2(), units[0])
+
+
+def score_sets(queries: DescriptorSet, gallery: DescriptorSet, truth: Truth, settings: ScoreSettings) -> MethodScores:
+    """All metrics in both modes.
+
+    Raises:
+        DataError: the sets do not fit each other, or no query has a right item.
+    """
+    origins = (queries.card.get("checkpoint_sha256"), gallery.card.get("checkpoint_sha256"))
+    if origins[0] != origins[1]:
+        raise DataError(f"queries were made by checkpoint {origins[0]}, the gallery by {origins[1]}; extract both anew")
+    ranking = rank_gallery(queries.descriptor_ND, gallery.descriptor_ND, truth.right, settings.answers)
+    return score_rankings(ranking, places_of(queries, gallery), truth, settings)
+
+
+def score_rankings(rankings: dict[str, Ranking], places: Places, truth: Truth, settings: ScoreSettings) -> MethodScores:
+    """The same from rankings over all queries, one per mode; a mode that no query can be scored in is absent."""
+    scores = MethodScores({})
+    for mode, every in rankings.items():
+        ranking, query = every.answerable()
+        if len(query):
+            distance_QK = places.to_answers(query, ranking.top_QK)
+            numbers = _numbers(ranking, distance_QK, len(places.gallery_N2), settings)
+            if places.unit == "lat_lon_deg":
+                numbers |= _denseuav_numbers(places.to_answers_deg(query, ranking.top_QK), settings)
+            scores.numbers[mode] = known(numbers | {"queries_left_out": truth.query_total - len(query)})
+            scores.ranking[mode], scores.query[mode], scores.distance[mode] = ranking, query, distance_QK
+    if settings.mode not in scores.numbers:
+        raise DataError(f"no query has a right item in mode {settings.mode}; check the pair file or take another mode")
+    return scores
+
+
+def known(numbers: Numbers) -> Numbers:
+    """The numbers with None for what can't be computed, such as distances without places."""
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in numbers.items()
+    }
+
+
+def distance_numbers(distance_Q: np.ndarray) -> Numbers:
+    """How far the first answer is off: median, and shares within fixed distances."""
+    within = {f"within_{limit}m": float(np.mean(distance_Q <= limit)) for limit in WITHIN_M}
+    if np.isnan(distance_Q).any():
+        within = dict.fromkeys(within)
+    return {"dis@1_median_m": float(np.median(distance_Q)), **within}
+
+
+def _numbers(ranking: Ranking, distance_QK: np.ndarray, gallery_count: int, settings: ScoreSettings) -> Numbers:
+    first_Q = ranking.first_rank_Q
+    low, high = metrics.bootstrap_interval(first_Q == 1, settings.bootstrap, settings.seed)
+    return {
+        "queries": len(ranking),
+        **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recall_at},
+        "recall@1_low": low,
+        "recall@1_high": high,
+        "recall@1%": metrics.recall_at_one_percent(first_Q, gallery_count),
+        "recall@1%_vigor": metrics.recall_at_one_percent_vigor(first_Q, gallery_count),
+        "ap": float(metrics.average_precision_step(ranking.start, ranking.rank_E).mean()),
+        "ap_trapezoid": float(metrics.average_precision_trapezoid(ranking.start, ranking.rank_E).mean()),
+        **{f"sdm@{k}": float(metrics.sdm_at(distance_QK, k).mean()) for k in settings.sdm_at},
+        **{f"dis@{k}_m": float(metrics.dis_at(distance_QK, k).mean()) for k in settings.sdm_at},
+        **distance_numbers(distance_QK[:, 0]),
+        "distinct_top1": len(np.unique(ranking.top_QK[:, 0])),
+        "tied_queries": int(ranking.tied_Q.sum()),
+    }
+
+
+def _denseuav_numbers(degrees_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
+    return {
+        f"sdm@{k}_denseuav": float(metrics.sdm_at(degrees_QK, k, metrics.SDM_PER_DEGREE).mean())
+        for k in settings.sdm_at
+    }

@@ -1,0 +1,76 @@
+"""One call, ``encode(batch) -> named descriptors``, whatever computes them.
+
+Suffixes: B pictures of a batch, D dimension.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from mindloc.errors import DataError
+
+
+class Engine(Protocol):
+    """What extraction, evaluation and export need to know of an encoder."""
+
+    name: str  # "mindspore", ...
+    precision: str  # of the arithmetic: "fp32", "fp16", "bf16"
+    batch_size: int  # most pictures per call
+    checkpoint_sha256: str | None  # None: weights that are in training
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Descriptors of normalized pictures.
+
+        Args:
+            batch: view -> (B, 3, H, W) float32, B at most ``batch_size``.
+
+        Returns:
+            ``{view}.global`` -> (B, D) float32, as the encoder gives them, of any length.
+        """
+        ...
+
+
+class MindSporeEngine:
+    """Runs an encoder's Cells, always with the same shapes, so that each view is compiled once.
+
+    Args:
+        encoder: a ``TwoViewEncoder``; one that is in training is switched to evaluation during each call only.
+        batch_size: a smaller batch is padded with copies of its last picture; their descriptors are dropped.
+    """
+
+    name = "mindspore"
+
+    def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
+        self.batch_size = batch_size
+        self.precision = precision
+        self.checkpoint_sha256 = checkpoint_sha256
+        self._encoder = encoder
+        self._view_encoders: dict[str, Any] = {}
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As ``Engine.encode``; raises DataError on a batch that is empty or larger than ``batch_size``."""
+        training = self._encoder.training
+        if training:
+            self._encoder.set_train(False)
+        try:
+            return {key: value for view, images in batch.items() for key, value in self._encode(view, images).items()}
+        finally:
+            if training:
+                self._encoder.set_train(True)
+
+    def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
+        import mindspore as ms
+
+        count = len(image_B3HW)
+        if not 0 < count <= self.batch_size:
+            raise DataError(f"a batch of {count} {view} pictures for an engine that takes 1 to {self.batch_size}")
+        padding = np.repeat(image_B3HW[-1:], self.batch_size - count, axis=0)
+        full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
+        outputs = self._view_encoder(view)(ms.Tensor(np.ascontiguousarray(full, np.float32)))
+        return {key: value.asnumpy()[:count].astype(np.float32) for key, value in outputs.items()}
+
+    def _view_encoder(self, view: str) -> Any:
+        if view not in self._view_encoders:
+            self._view_encoders[view] = self._encoder.view_encoder(view)
+            self._view_encoders[view].set_train(False)
+        return self._view_encoders[view]

@@ -1,0 +1,75 @@
+"""Pictures to a descriptor set on disk, once; every number is computed from the set."""
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mindloc.errors import DataError
+from mindloc.inference.engine import Engine
+from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How long a set took."""
+
+    count: int
+    seconds: float  # pictures read, decoded and encoded; the first batch includes compiling
+
+    @property
+    def images_per_s(self) -> float:
+        return self.count / self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.count} pictures in {self.seconds:.1f} s ({self.images_per_s:.1f} images/s)"
+
+
+def extract(
+    engine: Engine,
+    view: str,
+    batches: Iterable[np.ndarray],
+    names: list[str],
+    place_N2: np.ndarray | None,
+    folder: str | Path,
+    facts: dict[str, Any],
+    progress: bool = True,
+) -> Extraction:
+    """Encode every picture and write the set; the folder appears when all are done.
+
+    Args:
+        batches: (B, 3, H, W) float32 in the order of ``names``; the last one may be padded to full.
+        place_N2: places in ``facts["place_unit"]``; None where nobody knows them.
+        facts: for the card, beside what the engine says of itself: place_unit, config, ...
+        progress: a bar on a terminal, nothing elsewhere.
+
+    Raises:
+        DataError: fewer pictures than names, or a descriptor with NaN.
+    """
+    card = {
+        "view": view,
+        "engine": engine.name,
+        "precision": engine.precision,
+        "checkpoint_sha256": engine.checkpoint_sha256,
+        **facts,
+    }
+    rows = make_rows(names, place_N2, view)
+    started, done = time.perf_counter(), 0
+    bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
+    with bar, DescriptorWriter(folder, card) as writer:
+        for image_B3HW in batches:
+            part = rows[done : done + len(image_B3HW)]
+            if not part:
+                break
+            descriptors = engine.encode({view: image_B3HW[: len(part)]})
+            writer.append(descriptors[f"{view}.global"], part)
+            done += len(part)
+            bar.update(len(part))
+        if done < len(rows):
+            raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
+    return Extraction(done, time.perf_counter() - started)
