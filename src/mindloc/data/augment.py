@@ -1,0 +1,195 @@
+"""Random changes of the training pictures: drawn first as parameters, then applied by pure functions.
+
+Every choice follows from (seed, epoch, pair, view) alone, so that a run resumed, or read by another number of workers
+or devices, sees the same pixels, and any picture of any epoch can be made again.
+
+Order, as in the public recipe: flip (both pictures of a pair together), JPEG, resize, color, one of blur and sharpen,
+one of grid and coarse dropout, turn. Normalization follows in the pipeline. All of it runs on uint8.
+
+Letters: H height, W width, 3 red green blue.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindloc.data.augment_pixels import (
+    advanced_blur,
+    coarse_dropout,
+    color_jitter,
+    flip_left_right,
+    grid_dropout,
+    jpeg,
+    sharpen,
+    turn,
+)
+from mindloc.data.picture_file import resize
+
+VIEWS = ("drone", "satellite")
+_COLOR_PARTS = ("brightness", "contrast", "saturation", "hue")
+_BOTH_VIEWS = len(VIEWS)  # the stream of choices that the two pictures share
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How often (``_p``, 0..1) and how much; the defaults are the recipe's."""
+
+    flip_p: float = 0.5
+    jpeg_p: float = 0.5
+    jpeg_quality: tuple[int, int] = (90, 100)
+    color_p: float = 0.5
+    color_jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.15, 0.15)  # brightness, contrast, saturation, hue
+    filter_p: float = 0.3
+    dropout_p: float = 0.3
+    grid_dropout_ratio: float = 0.4
+    coarse_dropout_holes: tuple[int, int] = (10, 25)
+    coarse_dropout_side: tuple[float, float] = (0.1, 0.2)  # of the input side
+    rotate_drone: bool = True
+    rotate_satellite: bool = True
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Factors with 1 as neutral; hue as a share of the full circle, 0 neutral; the order in which they act."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Blur:
+    size: int  # odd side of the kernel, pixels
+    sigma: tuple[float, float]  # pixels, along the kernel's two axes
+    angle_deg: float
+    beta: float  # 1: Gaussian; below: peaked; above: flat-topped
+    noise: tuple[float, ...]  # one factor per weight of the kernel, row by row
+
+
+@dataclass(frozen=True)
+class Sharpen:
+    alpha: float  # share of the sharpened picture in the mixture, 0..1
+
+
+@dataclass(frozen=True)
+class GridDropout:
+    ratio: float  # side of a hole over side of a grid cell
+    phase: tuple[float, float]  # where the grid begins, down and right, in cells, 0..1
+
+
+@dataclass(frozen=True)
+class CoarseDropout:
+    holes: tuple[tuple[float, float, float, float], ...]  # top, left, height, width as shares of the picture's sides
+
+
+@dataclass(frozen=True)
+class ViewAugmentation:
+    """What happens to one picture; None means that the step is left out."""
+
+    flip: bool = False
+    jpeg_quality: int | None = None
+    color: ColorJitter | None = None
+    filter: Blur | Sharpen | None = None
+    dropout: GridDropout | CoarseDropout | None = None
+    quarter_turns: int = 0  # counterclockwise, 0..3
+
+
+@dataclass(frozen=True)
+class PairAugmentation:
+    drone: ViewAugmentation
+    satellite: ViewAugmentation
+
+
+def draw_augmentation(seed: int, epoch: int, pair: int, settings: AugmentSettings) -> PairAugmentation:
+    """The changes of both pictures of a pair in an epoch: a pure function of its arguments."""
+    flip = bool(_generator(seed, epoch, pair, _BOTH_VIEWS).random() < settings.flip_p)
+    turns = {"drone": settings.rotate_drone, "satellite": settings.rotate_satellite}
+    drawn = {
+        view: _draw_view(_generator(seed, epoch, pair, stream), settings, flip, turns[view])
+        for stream, view in enumerate(VIEWS)
+    }
+    return PairAugmentation(**drawn)
+
+
+def augment(image_HW3: np.ndarray, change: ViewAugmentation, size_px: tuple[int, int]) -> np.ndarray:
+    """The changed picture at ``size_px`` (height, width), uint8 RGB; the argument is left as it was.
+
+    A picture of unequal sides can't turn by a quarter without another shape: one or two quarter turns become a half
+    turn there, none or three become none, so that both stay equally frequent.
+    """
+    image = flip_left_right(image_HW3) if change.flip else image_HW3
+    if change.jpeg_quality is not None:
+        image = jpeg(image, change.jpeg_quality)
+    image = resize(image, size_px)
+    if change.color is not None:
+        color = change.color
+        image = color_jitter(image, color.brightness, color.contrast, color.saturation, color.hue, color.order)
+    image = _filtered(image, change.filter)
+    image = _with_holes(image, change.dropout)
+    square = size_px[0] == size_px[1]
+    return turn(image, change.quarter_turns if square else 2 * (change.quarter_turns in (1, 2)))
+
+
+def _filtered(image: np.ndarray, change: Blur | Sharpen | None) -> np.ndarray:
+    if isinstance(change, Blur):
+        return advanced_blur(image, change.size, change.sigma, change.angle_deg, change.beta, change.noise)
+    if isinstance(change, Sharpen):
+        return sharpen(image, change.alpha)
+    return image
+
+
+def _with_holes(image: np.ndarray, change: GridDropout | CoarseDropout | None) -> np.ndarray:
+    if isinstance(change, GridDropout):
+        return grid_dropout(image, change.ratio, change.phase)
+    if isinstance(change, CoarseDropout):
+        return coarse_dropout(image, change.holes)
+    return image
+
+
+def _generator(seed: int, epoch: int, pair: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, pair, stream))))
+
+
+def _draw_view(random: np.random.Generator, settings: AugmentSettings, flip: bool, turns: bool) -> ViewAugmentation:
+    low, high = settings.jpeg_quality
+    return ViewAugmentation(
+        flip=flip,
+        jpeg_quality=int(random.integers(low, high + 1)) if random.random() < settings.jpeg_p else None,
+        color=_draw_color(random, settings.color_jitter) if random.random() < settings.color_p else None,
+        filter=_draw_filter(random) if random.random() < settings.filter_p else None,
+        dropout=_draw_dropout(random, settings) if random.random() < settings.dropout_p else None,
+        quarter_turns=int(random.integers(4)) if turns else 0,
+    )
+
+
+def _draw_color(random: np.random.Generator, size: tuple[float, float, float, float]) -> ColorJitter:
+    factors = [float(random.uniform(max(0.0, 1 - spread), 1 + spread)) for spread in size[:3]]
+    order = tuple(_COLOR_PARTS[part] for part in random.permutation(4))
+    return ColorJitter(*factors, hue=float(random.uniform(-size[3], size[3])), order=order)
+
+
+def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
+    """The ranges are those of albumentations' AdvancedBlur and Sharpen, which the public recipe takes as they are."""
+    if random.random() < 0.5:
+        return Sharpen(alpha=float(random.uniform(0.2, 0.5)))
+    size = (3, 5, 7)[random.integers(3)]
+    peaked = random.random() < 0.5
+    return Blur(
+        size=size,
+        sigma=(float(random.uniform(0.2, 1.0)), float(random.uniform(0.2, 1.0))),
+        angle_deg=float(random.uniform(-90, 90)),
+        beta=float(random.uniform(0.5, 1.0) if peaked else random.uniform(1.0, 8.0)),
+        noise=tuple(random.uniform(0.9, 1.1, size * size).tolist()),
+    )
+
+
+def _draw_dropout(random: np.random.Generator, settings: AugmentSettings) -> GridDropout | CoarseDropout:
+    if random.random() < 0.5:
+        return GridDropout(settings.grid_dropout_ratio, phase=(float(random.random()), float(random.random())))
+    low, high = settings.coarse_dropout_holes
+    count = int(random.integers(low, high + 1))
+    side = random.uniform(*settings.coarse_dropout_side, size=(count, 2))
+    corner = random.random((count, 2)) * (1 - side)
+    return CoarseDropout(tuple(map(tuple, np.concatenate([corner, side], axis=1).tolist())))

@@ -1,0 +1,215 @@
+"""Pictures on their way to the device: batches in the sampler's order, ahead of the step, on mindspore.dataset.
+
+Python hands over bytes where no random choice is needed, and C++ decodes, resizes and normalizes. Where pictures are
+augmented, threads of our own do that on uint8 (OpenCV lets the others run meanwhile) and C++ normalizes.
+
+Letters: B rows of a batch on this device, G rows of the global batch, H height, W width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import mindspore.dataset as ds
+import numpy as np
+from mindspore.dataset import vision
+
+from mindloc.config import Config
+from mindloc.data.augment import VIEWS, AugmentSettings
+from mindloc.data.pairs import Split
+from mindloc.data.picture_stream import FileStream, PairStream, ViewFiles, first_undecodable, usable_workers
+from mindloc.data.sampler import Sampler, SamplingReport
+
+COLUMNS = ("drone", "satellite", "weight", "mask")
+_PREFETCH = 2  # batches that each C++ operation holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
+
+
+class TrainData:
+    """The batches of a training, from a given epoch and step on.
+
+    ``dataset`` goes to ``Model.train``: one iterator walks through the epochs, each with its own number of steps
+    (``dataset.get_dataset_size()`` only knows the first). A second iterator goes on with the epoch after the last one
+    that was begun; build a new ``TrainData`` to start elsewhere.
+    """
+
+    def __init__(self, dataset: ds.Dataset, stream: PairStream):
+        self.dataset = dataset
+        self._stream = stream
+
+    def steps(self, epoch: int) -> int:
+        """Steps of a whole epoch, those before a resumed one's first step included."""
+        return self._stream.plan(epoch).steps
+
+    def report(self, epoch: int) -> SamplingReport:
+        """What the sampler kept and set aside in that epoch."""
+        return self._stream.plan(epoch).report
+
+    @property
+    def skipped(self) -> int:
+        """Different bad pictures met so far (``data.on_bad_image=skip``); the loader runs ahead of the step."""
+        return len(self._stream.bad_pictures)
+
+    @property
+    def bad_pictures(self) -> dict[str, str]:
+        """Path of each bad picture met so far -> what is wrong with it."""
+        return dict(self._stream.bad_pictures)
+
+    @contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Around the training loop: a bad picture leaves as its own one-line ``ImageError``.
+
+        MindSpore wraps what a data source raises into a RuntimeError of several pages.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            cause = self._stream.failure or first_undecodable(self._stream.recent_paths())
+            if cause is None:
+                raise
+            raise cause from error
+
+
+def build_train_dataset(
+    config: Config,
+    split: Split,
+    sampler: Sampler,
+    rank: int = 0,
+    world_size: int = 1,
+    first_epoch: int = 0,
+    first_step: int = 0,
+) -> TrainData:
+    """Training batches as the configuration asks: columns drone, satellite, weight, mask.
+
+    See ``train_data`` for shapes and errors. ``augment.cut_border`` concerns the drone pictures alone: a tile's border
+    belongs to the ground that its overlaps were computed for.
+    """
+    data, settings = config.data, None
+    if config.augment.enabled:
+        settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
+    pair_P2, weight_P = split.pair_list(data.train_mode)
+    drone_paths = [split.root / name for name in split.drone_files]
+    satellite_paths = [split.root / name for name in split.satellite_files]
+    stream = PairStream(
+        drone=ViewFiles(drone_paths, data.drone_size_px, config.augment.cut_border),
+        satellite=ViewFiles(satellite_paths, data.satellite_size_px),
+        pair_P2=pair_P2,
+        weight_P=weight_P,
+        sampler=sampler,
+        settings=settings,
+        seed=config.train.seed,
+        skip_bad=data.on_bad_image == "skip",
+        workers=data.workers,
+        shard=(rank, world_size),
+        start=(first_epoch, first_step),
+    )
+    return train_data(stream, config.model.mean, config.model.std)
+
+
+def train_data(stream: PairStream, mean: Sequence[float], std: Sequence[float]) -> TrainData:
+    """Batches of a stream of pairs.
+
+    drone (B,3,H,W) and satellite (B,3,H,W) float32, normalized: this device's rows of the global batch. weight (G,)
+    float32: IoU of every pair of the global batch. mask (G,G) bool: True = the cell counts. Padded rows, and with
+    ``skip_bad`` rows with a bad picture, are black pictures of weight 0 without a True in their row and column.
+
+    Args:
+        mean, std: per channel, of pixels scaled to 0..1.
+    """
+    ds.config.set_prefetch_size(_PREFETCH)
+    dataset = ds.GeneratorDataset(stream, list(COLUMNS), shuffle=False, num_parallel_workers=1)
+    workers = usable_workers(stream.workers)
+    for view in VIEWS:
+        operations = _pixel_operations(stream, view) + _normalize(mean, std)
+        dataset = dataset.map(operations, input_columns=[view], num_parallel_workers=workers)
+    dataset = dataset.batch(stream.rows, num_parallel_workers=1)
+    if stream.world_size > 1:
+        dataset = _join_global_rows(dataset)
+    epoch, step = stream.start
+    dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
+    return TrainData(dataset, stream)
+
+
+class ImageBatches:
+    """Pictures in the given order for evaluation: iterate for (image (batch,3,H,W) float32, count of real ones).
+
+    The last batch is filled up with black pictures. C++ does the pixels; threads read the files ahead.
+
+    Raises (while iterating):
+        ImageError: a file is missing, truncated or can't be decoded.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        size_px: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        workers: int = 1,
+        cut_border: float = 0.0,
+    ):
+        self._files = ViewFiles([Path(path) for path in paths], tuple(size_px), cut_border)
+        self._mean, self._std, self._batch_size, self._workers = mean, std, batch_size, workers
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-len(self._files.paths) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        ds.config.set_prefetch_size(_PREFETCH)
+        stream = FileStream(self._files, len(self) * self._batch_size, self._workers)
+        dataset = ds.GeneratorDataset(stream, ["image"], shuffle=False, num_parallel_workers=1)
+        operations = _decode_and_resize(self._files) + _normalize(self._mean, self._std)
+        dataset = dataset.map(operations, input_columns=["image"], num_parallel_workers=usable_workers(self._workers))
+        dataset = dataset.batch(self._batch_size, num_parallel_workers=1)
+        left = len(self._files.paths)
+        try:
+            for (image,) in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True):
+                yield image, min(left, self._batch_size)
+                left -= self._batch_size
+        except RuntimeError as error:
+            cause = stream.failure or first_undecodable(self._files.paths[-left:])
+            if cause is None:
+                raise
+            raise cause from error
+
+
+def image_dataset(
+    paths: Sequence[str | Path],
+    size_px: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    workers: int = 1,
+    cut_border: float = 0.0,
+) -> ImageBatches:
+    """Batches (image (batch,3,H,W) float32 normalized, count) of the files in order, resized as in training.
+
+    Args:
+        size_px: height, width.
+        mean, std: per channel, of pixels scaled to 0..1.
+        cut_border: share cropped from each side first; as in training, for drone pictures only.
+    """
+    return ImageBatches(paths, size_px, mean, std, batch_size, workers, cut_border)
+
+
+def _pixel_operations(stream: PairStream, view: str) -> list:
+    return [] if stream.augmented else _decode_and_resize(stream.views[view])
+
+
+def _decode_and_resize(files: ViewFiles) -> list:
+    decoded = [] if files.cut_border else [vision.Decode()]
+    return [*decoded, vision.Resize(tuple(files.size_px), vision.Inter.AREA)]
+
+
+def _normalize(mean: Sequence[float], std: Sequence[float]) -> list:
+    return [vision.Normalize([255 * m for m in mean], [255 * s for s in std]), vision.HWC2CHW()]
+
+
+def _join_global_rows(dataset: ds.Dataset) -> ds.Dataset:
+    """weight (B,n) and mask (B,n,G) of n devices as (G,) and (G,G)."""
+    join = {"weight": lambda weight: weight.reshape(-1), "mask": lambda mask: mask.reshape(-1, mask.shape[-1])}
+    for column, operation in join.items():
+        dataset = dataset.map(operation, input_columns=[column], num_parallel_workers=1, python_multiprocessing=False)
+    return dataset
