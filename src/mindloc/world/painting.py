@@ -1,0 +1,186 @@
+"""Paint a map's layers as they look from above in one season: tints, noise, rows, slopes and shadows.
+
+The map is painted in blocks of fixed size, each a pure function of the layers around it, so threads may share the work
+without changing a byte.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mindloc.world.map_layers import DETAIL_NEUTRAL, MapLayers
+from mindloc.world.materials import is_one_of, strengths
+from mindloc.world.seasons import Scenery
+
+BLOCK_PX = 512
+_GRAIN_PX = 1024  # the fine noise repeats after this many pixels; a multiple of BLOCK_PX
+_PATCH_CELL_M = 5.0  # size of a pixel of the coarse noise
+
+_GRAIN = strengths("grain")
+_PATCH = strengths("patch")
+_ROWS = is_one_of(("crop", "soil", "meadow"))
+_LIVING = is_one_of(("meadow", "lawn", "crop", "undergrowth", "tree", "bush", "bank"))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise a world is painted with; mean 0, deviation about 1.
+
+    Args:
+        grain: (1024, 1024) float32, repeats without a seam.
+        patch: (cells, cells, 2) float32 over the whole map: lightness, dryness.
+    """
+
+    grain: np.ndarray
+    patch: np.ndarray
+
+
+def draw_noise(map_m: float, m_per_px: float, rng: np.random.Generator) -> Noise:
+    """Fine noise with lumps of about a metre, and coarse noise from 15 m upwards."""
+    white = rng.normal(0, 1, (_GRAIN_PX, _GRAIN_PX)).astype(np.float32)
+    grain = sum(weight * _normal(_wrapped_blur(white if octave == 0 else np.roll(white, 37 * octave, (0, 1)), size / m_per_px))
+                for octave, (weight, size) in enumerate(((0.6, 0.2), (0.55, 0.6), (0.5, 1.7))))
+    cells = int(np.ceil(map_m / _PATCH_CELL_M)) + 4
+    patch = np.stack([_fractal(cells, rng) for _ in range(2)], axis=2)
+    return Noise(_normal(grain).astype(np.float32), patch)
+
+
+def _normal(values) -> np.ndarray:
+    return (values - values.mean()) / values.std()
+
+
+def _wrapped_blur(image, sigma: float) -> np.ndarray:
+    """Gaussian blur on a torus."""
+    pad = int(4 * sigma) + 2
+    return cv2.GaussianBlur(np.pad(image, pad, mode="wrap"), (0, 0), max(sigma, 0.3))[pad:-pad, pad:-pad]
+
+
+def _fractal(cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of several octaves, (cells, cells) float32."""
+    total = np.zeros((cells, cells), np.float32)
+    for step, weight in ((48, 0.7), (20, 0.8), (8, 0.7), (3, 0.5)):
+        side = cells // step + 4
+        coarse = rng.normal(0, 1, (side, side)).astype(np.float32)
+        large = cv2.resize(coarse, (side * step, side * step), interpolation=cv2.INTER_CUBIC)
+        total += weight * large[step : step + cells, step : step + cells]
+    return _normal(total).astype(np.float32)
+
+
+def paint(layers: MapLayers, scenery: Scenery, noise: Noise, workers: int) -> np.ndarray:
+    """The whole map in color, (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
+    size = layers.material.shape[0]
+    picture = np.empty((size, size, 3), np.uint8)
+    corners = [(top, left) for top in range(0, size, BLOCK_PX) for left in range(0, size, BLOCK_PX)]
+
+    def paint_one(corner):
+        top, left = corner
+        block = _paint_block(layers, scenery, noise, top, left)
+        picture[top : top + BLOCK_PX, left : left + BLOCK_PX] = block
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(paint_one, corners))
+    return picture
+
+
+def _paint_block(layers: MapLayers, scenery: Scenery, noise: Noise, top: int, left: int) -> np.ndarray:
+    """One block, (rows, columns, 3) uint8 BGR."""
+    size = layers.material.shape[0]
+    rows, columns = min(BLOCK_PX, size - top), min(BLOCK_PX, size - left)
+    margin = 4
+    material = _padded(layers.material, top, left, rows, columns, margin)
+    detail = _padded(layers.detail, top, left, rows, columns, margin)
+    color = scenery.color_256x3[material]
+    color = _with_rows(color, material, detail, scenery)
+    color *= _lightness(material, noise, layers.m_per_px, top, left, margin)[..., None]
+    color = _with_dryness(color, material, noise, layers.m_per_px, top, left, margin)
+    color = cv2.GaussianBlur(color, (0, 0), 0.55)[margin:-margin, margin:-margin]
+    color *= light_on(layers, scenery, top, left, rows, columns)
+    return np.clip(color[..., ::-1], 0, 255).astype(np.uint8)
+
+
+def _padded(layer, top: int, left: int, rows: int, columns: int, margin: int) -> np.ndarray:
+    """A window with a margin; beyond the map its edge goes on."""
+    size = layer.shape[0]
+    y0, y1, x0, x1 = top - margin, top + rows + margin, left - margin, left + columns + margin
+    part = layer[max(y0, 0) : min(y1, size), max(x0, 0) : min(x1, size)]
+    return cv2.copyMakeBorder(part, max(-y0, 0), max(y1 - size, 0), max(-x0, 0), max(x1 - size, 0), cv2.BORDER_REPLICATE)
+
+
+def _with_rows(color, material, detail, scenery: Scenery) -> np.ndarray:
+    """Soil between the rows of a field; elsewhere detail is light and dark."""
+    value = (detail.astype(np.float32) - DETAIL_NEUTRAL) / DETAIL_NEUTRAL
+    soil = np.where(_ROWS[material], np.clip(-value * 2.2 * scenery.season.row_contrast, 0, 0.9), 0).astype(np.float32)
+    color = color + soil[..., None] * (np.float32(scenery.season.soil) - color)
+    return color * (1 + 0.7 * np.where(_ROWS[material], np.maximum(value, -0.12), value))[..., None]
+
+
+def _lightness(material, noise: Noise, m_per_px: float, top: int, left: int, margin: int) -> np.ndarray:
+    rows, columns = material.shape
+    y = np.arange(top - margin, top - margin + rows) % _GRAIN_PX
+    x = np.arange(left - margin, left - margin + columns) % _GRAIN_PX
+    grain = noise.grain[np.ix_(y, x)]
+    patch = _coarse(noise.patch[..., 0], m_per_px, top - margin, left - margin, rows, columns)
+    return np.maximum(1 + _GRAIN[material] * grain + 0.5 * _PATCH[material] * patch, 0.2)
+
+
+def _with_dryness(color, material, noise: Noise, m_per_px: float, top: int, left: int, margin: int) -> np.ndarray:
+    """Plants are yellower on dry ground and greener in hollows."""
+    dry = _coarse(noise.patch[..., 1], m_per_px, top - margin, left - margin, *material.shape)
+    dry = np.where(_LIVING[material], 0.09 * dry, 0).astype(np.float32)
+    return color * (1 + dry[..., None] * np.float32([1.0, 0.25, -0.35]))
+
+
+def _coarse(patch, m_per_px: float, top: int, left: int, rows: int, columns: int) -> np.ndarray:
+    """The coarse noise under a window of the map."""
+    scale = m_per_px / _PATCH_CELL_M
+    move = np.float64([[scale, 0, (left + 0.5) * scale + 1], [0, scale, (top + 0.5) * scale + 1]])
+    return cv2.warpAffine(patch, move, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REPLICATE)
+
+
+def light_on(layers: MapLayers, scenery: Scenery, top: int, left: int, rows: int, columns: int) -> np.ndarray:
+    """What share of full light each pixel gets, (rows, columns, 3) float32: slope and cast shadow."""
+    shadow = cast_shadow(layers, scenery.sun_3, top, left, rows, columns)
+    slope = _slope_light(layers, scenery.sun_3, top, left, rows, columns)
+    left_over = np.float32(scenery.season.shadow)
+    lit = slope[..., None] * (1 - shadow[..., None] * (1 - left_over))
+    return lit.astype(np.float32)
+
+
+def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
+    """Light by the angle to the sun, about 1 on flat ground."""
+    margin = 3
+    height_m = _padded(layers.height_cm, top, left, rows, columns, margin).astype(np.float32) * np.float32(0.01)
+    height_m = cv2.GaussianBlur(height_m, (0, 0), 0.6)
+    scale = 1 / (8 * layers.m_per_px)
+    east = np.clip(cv2.Sobel(height_m, cv2.CV_32F, 1, 0, ksize=3, scale=scale), -1.3, 1.3)
+    south = np.clip(cv2.Sobel(height_m, cv2.CV_32F, 0, 1, ksize=3, scale=scale), -1.3, 1.3)
+    facing = (sun_3[2] - east * sun_3[0] - south * sun_3[1]) / np.sqrt(1 + east**2 + south**2)
+    ambient = 0.42
+    light = ambient + (1 - ambient) * np.maximum(facing, 0) / sun_3[2]
+    return np.minimum(light, 1.35)[margin:-margin, margin:-margin]
+
+
+def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
+    """Share of each pixel that lies in shadow, (rows, columns) float32 0..1.
+
+    A pixel is dark when, some steps towards the sun, the land stands higher than the sun's ray there.
+    """
+    tangent = sun_3[2] / np.hypot(sun_3[0], sun_3[1])
+    reach_px = 24.0 / tangent / layers.m_per_px  # roofs and trees stay below 24 m
+    near = _padded(layers.height_cm, top, left, rows, columns, int(reach_px) + 4)
+    reach_px = min(reach_px, float(near.max()) / 100 / tangent / layers.m_per_px)
+    margin = int(24.0 / tangent / layers.m_per_px) + 4
+    pad = 3
+    here = near[margin - pad : margin + rows + pad, margin - pad : margin + columns + pad]
+    towards = np.array([sun_3[0], sun_3[1]]) / np.hypot(sun_3[0], sun_3[1])
+    highest = np.zeros_like(here)
+    for step in np.arange(1.0, reach_px + 1, 1.0 if reach_px < 24 else 1.5):
+        x, y = np.round(step * towards).astype(int) + margin - pad
+        ahead = near[y : y + here.shape[0], x : x + here.shape[1]]
+        drop_cm = int(step * layers.m_per_px * tangent * 100)
+        np.maximum(highest, cv2.subtract(ahead, np.full(1, drop_cm, np.float64)), out=highest)
+    dark = (highest > here + 25).astype(np.float32)
+    return cv2.GaussianBlur(dark, (0, 0), 0.8)[pad:-pad, pad:-pad]

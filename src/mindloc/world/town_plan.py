@@ -1,0 +1,236 @@
+"""What lies where on a map, as shapes in metres: parcels, roads, a river, houses and trees.
+
+The land is cut in two again and again; every early cut becomes a road, so roads meet and blocks close as they do in
+towns. A smooth bend of the whole plane (``Bend``) then takes the rulers' look away. x points east, y south.
+V = corners of a polygon, N = points.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mindloc.geo.footprint import polygon_area
+
+STREET_M, MAIN_ROAD_M, TRACK_M = 6.5, 10.0, 3.2
+_EDGE_STEP_M = 14.0  # straight edges are cut this fine before they are bent
+
+
+@dataclass(frozen=True)
+class Bend:
+    """A smooth displacement of the plane: a sum of plane waves."""
+
+    wave_N2: np.ndarray  # radians per metre
+    phase_N: np.ndarray
+    shift_N2: np.ndarray  # metres
+
+    def __call__(self, point_N2) -> np.ndarray:
+        point_N2 = np.asarray(point_N2, np.float64)
+        return point_N2 + np.sin(point_N2 @ self.wave_N2.T + self.phase_N) @ self.shift_N2
+
+    def angle(self, point_2, angle: float) -> float:
+        """Direction (radians) that a small step at ``angle`` from ``point`` has after the bend."""
+        step = 0.5 * np.array([np.cos(angle), np.sin(angle)])
+        ahead = self(point_2 + step) - self(point_2 - step)
+        return float(np.arctan2(ahead[1], ahead[0]))
+
+
+@dataclass
+class Parcel:
+    """A piece of land of one use.
+
+    Args:
+        flat_V2: convex polygon before the bend.
+        outline_N2: the same, bent.
+        use: residential, apartments, industrial, park, sports, crop, meadow, forest, orchard or fallow.
+        angle: direction of its longest side, radians, bent.
+        density: of the town around it, 0..1.
+    """
+
+    flat_V2: np.ndarray
+    outline_N2: np.ndarray
+    use: str
+    angle: float
+    density: float
+
+
+@dataclass
+class Road:
+    """A polyline and its width; ``kind`` is main, street or track."""
+
+    line_N2: np.ndarray
+    width_m: float
+    kind: str
+
+
+@dataclass
+class Plan:
+    """The whole map. A hedge is a polyline with trees along it."""
+
+    side_m: float
+    parcels: list[Parcel] = field(default_factory=list)
+    roads: list[Road] = field(default_factory=list)
+    hedges: list[np.ndarray] = field(default_factory=list)
+    river_line_N2: np.ndarray | None = None
+    river_half_width_N: np.ndarray | None = None
+
+
+def draw_plan(side_m: float, rng: np.random.Generator) -> Plan:
+    """Plan a map of ``side_m`` metres a side."""
+    plan = Plan(side_m)
+    bend = _draw_bend(rng)
+    towns = _Towns(side_m, rng)
+    reach = side_m * 0.5 + 70.0
+    turn = rng.uniform(0, np.pi / 2)
+    # a turned square that covers the map whatever the turn
+    corner = np.sqrt(2.0) * reach * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ _rotation(turn).T + side_m / 2
+    _cut(plan, corner, bend, towns, rng)
+    plan.river_line_N2, plan.river_half_width_N = _draw_river(side_m, rng)
+    return plan
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _draw_bend(rng: np.random.Generator) -> Bend:
+    length_N = np.array([1100.0, 760.0, 520.0, 330.0])
+    direction_N = rng.uniform(0, 2 * np.pi, 4)
+    wave_N2 = (2 * np.pi / length_N)[:, None] * np.stack([np.cos(direction_N), np.sin(direction_N)], axis=1)
+    sway_N = direction_N + np.pi / 2 + rng.normal(0, 0.3, 4)  # across the wave: lines bend, areas keep their size
+    reach_N = length_N * rng.uniform(0.018, 0.034, 4)
+    shift_N2 = reach_N[:, None] * np.stack([np.cos(sway_N), np.sin(sway_N)], axis=1)
+    return Bend(wave_N2, rng.uniform(0, 2 * np.pi, 4), shift_N2)
+
+
+class _Towns:
+    """How dense the town is at a place, and how wooded the land."""
+
+    def __init__(self, side_m: float, rng: np.random.Generator):
+        count = max(1, round(side_m**2 / 1.1e6))
+        self.centre_N2 = rng.uniform(0.12, 0.88, (count, 2)) * side_m
+        self.radius_N = np.minimum(rng.uniform(240, 430, count), side_m * 0.42)
+        self.wood_wave_N2 = rng.normal(0, 2 * np.pi / 520, (6, 2))
+        self.wood_phase_N = rng.uniform(0, 2 * np.pi, 6)
+
+    def density(self, point_2) -> float:
+        away = np.hypot(*(self.centre_N2 - point_2).T) / self.radius_N
+        return float(np.exp(-(away**2)).max())
+
+    def wood(self, point_2) -> float:
+        """-1..1, positive where forest is likely."""
+        return float(np.sin(self.wood_wave_N2 @ point_2 + self.wood_phase_N).sum() / 3)
+
+
+def _cut(plan: Plan, corner_V2, bend: Bend, towns: _Towns, rng: np.random.Generator) -> None:
+    """Cut a convex piece of land until it is small enough, laying a road along most cuts."""
+    pieces = [corner_V2]
+    while pieces:
+        piece_V2 = pieces.pop()
+        centre = piece_V2.mean(axis=0)
+        if _off_map(piece_V2, plan.side_m):
+            continue
+        density = towns.density(bend(centre))
+        area = float(polygon_area(piece_V2[None])[0])
+        enough = 26000 * (1 - density) ** 2 + 6500
+        if area < enough * rng.uniform(0.75, 1.7):
+            plan.parcels.append(_parcel(piece_V2, density, bend, towns, rng))
+            continue
+        one, two, line_22 = _halve(piece_V2, 4.0 if density > 0.3 else 9.0, rng)
+        _lay_along(plan, line_22, area, density, bend, rng)
+        pieces += [one, two]
+
+
+def _off_map(piece_V2, side_m: float) -> bool:
+    low, high = piece_V2.min(axis=0), piece_V2.max(axis=0)
+    return bool((high < -60).any() or (low > side_m + 60).any())
+
+
+def _halve(piece_V2, wobble_deg: float, rng: np.random.Generator):
+    """Cut across the longest side; returns both pieces and the two ends of the cut."""
+    edge_V2 = np.roll(piece_V2, -1, axis=0) - piece_V2
+    longest = edge_V2[np.hypot(*edge_V2.T).argmax()]
+    along = longest / np.hypot(*longest)
+    reach_V = piece_V2 @ along
+    if np.ptp(piece_V2 @ np.array([-along[1], along[0]])) > 1.15 * np.ptp(reach_V):
+        along = np.array([-along[1], along[0]])  # deep pieces are cut the other way
+        reach_V = piece_V2 @ along
+    at = reach_V.min() + rng.uniform(0.38, 0.62) * np.ptp(reach_V)
+    normal = _rotation(np.radians(rng.normal(0, wobble_deg))) @ along
+    middle = piece_V2.mean(axis=0)
+    side_V = (piece_V2 - middle) @ normal - (at - middle @ along)
+    return _split_polygon(piece_V2, side_V)
+
+
+def _split_polygon(piece_V2, side_V):
+    """Both parts of a convex polygon by the sign of ``side_V``, and the segment between them."""
+    one, two, cut = [], [], []
+    for index in range(len(piece_V2)):
+        here, after = piece_V2[index], piece_V2[(index + 1) % len(piece_V2)]
+        side, side_after = side_V[index], side_V[(index + 1) % len(piece_V2)]
+        (one if side >= 0 else two).append(here)
+        if (side >= 0) != (side_after >= 0):
+            crossing = here + side / (side - side_after) * (after - here)
+            one.append(crossing)
+            two.append(crossing)
+            cut.append(crossing)
+    return np.array(one), np.array(two), np.array(cut)
+
+
+def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng: np.random.Generator) -> None:
+    """A road, a track, a hedge or nothing along a cut through land of ``area`` square metres."""
+    line_N2 = bend(_densified(line_22))
+    chance = rng.random()
+    if area > 260_000:
+        plan.roads.append(Road(line_N2, MAIN_ROAD_M * rng.uniform(0.85, 1.15), "main"))
+    elif density > 0.22 or (area > 90_000 and chance < 0.5):
+        plan.roads.append(Road(line_N2, STREET_M * rng.uniform(0.85, 1.2), "street"))
+    elif chance < 0.4:
+        plan.roads.append(Road(line_N2, TRACK_M * rng.uniform(0.8, 1.3), "track"))
+    elif chance < 0.65:
+        plan.hedges.append(line_N2)
+
+
+def _densified(line_N2) -> np.ndarray:
+    """The same polyline with corners every few metres."""
+    parts = []
+    for start, end in zip(line_N2[:-1], line_N2[1:]):
+        steps = max(int(np.hypot(*(end - start)) / _EDGE_STEP_M), 1)
+        parts.append(start + np.arange(steps)[:, None] / steps * (end - start))
+    return np.concatenate([*parts, line_N2[-1:]])
+
+
+def _parcel(flat_V2, density: float, bend: Bend, towns: _Towns, rng: np.random.Generator) -> Parcel:
+    edge_V2 = np.roll(flat_V2, -1, axis=0) - flat_V2
+    longest = edge_V2[np.hypot(*edge_V2.T).argmax()]
+    centre = flat_V2.mean(axis=0)
+    angle = bend.angle(centre, float(np.arctan2(longest[1], longest[0])))
+    outline_N2 = bend(_densified(np.concatenate([flat_V2, flat_V2[:1]])))
+    return Parcel(flat_V2, outline_N2, _use(density, towns.wood(centre), rng), angle, density)
+
+
+_TOWN_USES = {"residential": 70, "apartments": 6, "industrial": 12, "park": 6, "sports": 3, "meadow": 3}
+_EDGE_USES = {"residential": 46, "industrial": 8, "meadow": 16, "crop": 18, "orchard": 5, "fallow": 4, "park": 3}
+_LAND_USES = {"crop": 55, "meadow": 24, "orchard": 8, "fallow": 7, "farm": 6}
+
+
+def _use(density: float, wood: float, rng: np.random.Generator) -> str:
+    if density < 0.3 and wood + rng.normal(0, 0.25) > 0.42:
+        return "forest"
+    uses = _TOWN_USES if density > 0.42 else _EDGE_USES if density > 0.2 else _LAND_USES
+    weight = np.array(list(uses.values()), np.float64)
+    return str(rng.choice(list(uses), p=weight / weight.sum()))
+
+
+def _draw_river(side_m: float, rng: np.random.Generator):
+    """A winding line across the map and half its width at every corner."""
+    turn = rng.uniform(0, 2 * np.pi)
+    count = max(int(side_m * 1.6 / 12), 8)
+    along = np.linspace(-0.8, 0.8, count) * side_m
+    across = rng.uniform(-0.28, 0.28) * side_m * np.ones(count)
+    for length, reach in ((900, 75), (430, 32), (210, 9)):
+        across += reach * rng.uniform(0.6, 1.2) * np.sin(2 * np.pi * along / length + rng.uniform(0, 2 * np.pi))
+    line_N2 = np.stack([along, across], axis=1) @ _rotation(turn).T + side_m / 2
+    width = rng.uniform(9, 22)
+    half_width_N = width * (1 + 0.22 * np.sin(2 * np.pi * along / 370 + rng.uniform(0, 6))
+                            + 0.1 * np.sin(2 * np.pi * along / 97 + rng.uniform(0, 6)))
+    return line_N2, half_width_N
