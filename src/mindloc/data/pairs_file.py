@@ -7,7 +7,6 @@ Letters: D drone pictures, E entries of the tile lists of all drone pictures one
 """
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,7 @@ def _load_entries(path: Path) -> list:
         raise DataError(
             f"{path} is broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); fetch or write it again"
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nested too deeply
         raise DataError(f"{path} is no JSON text ({type(error).__name__}); fetch or write it again") from None
     if not isinstance(entries, list):
         raise DataError(
@@ -239,8 +238,11 @@ def is_place(value: Any, unit: PlaceUnit) -> bool:
     return unit == "plane_m" or (abs(value[0]) <= 90 and abs(value[1]) <= 180)
 
 
+_LARGEST = 1e300
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < _LARGEST  # NaN compares False; a huge int stays an int
 
 
 def _short(value: Any) -> str:
@@ -329,7 +331,7 @@ def _weights(values: list) -> np.ndarray:
     """(E,) float64, NaN for what is no number: a string or a boolean would convert silently."""
     if set(map(type, values)) <= {float}:
         return np.array(values, np.float64)
-    return np.array([float(v) if _is_number(v) and abs(v) < 1e300 else np.nan for v in values], np.float64)
+    return np.array([float(v) if _is_number(v) else np.nan for v in values], np.float64)
 
 
 def _repeats(drone_E: np.ndarray, satellite_E: np.ndarray, satellite_count: int) -> np.ndarray:

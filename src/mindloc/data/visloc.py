@@ -116,6 +116,9 @@ def _bounds_row(path: Path, header: list[str], row: list[str]) -> tuple[str, dic
     for column in (*_CORNERS, "width_px", "height_px"):
         if column in _CORNERS or cells.get(column, "").strip():
             values[column] = _number(path, name, column, cells.get(column, ""))
+    for column in ("width_px", "height_px"):
+        if values.get(column, 1) < 1:
+            raise DataError(f"{path}: map {name}: {column} is {values[column]}; expected 1 or more")
     if not is_place([values["LT_lat"], values["LT_lon"]], "lat_lon_deg"):
         raise DataError(
             f"{path}: map {name}: LT is {values['LT_lat']}, {values['LT_lon']}; expected a place in degrees"

@@ -1,0 +1,143 @@
+"""The UAV-VisLoc reader: two maps of known corners and size, and one line for each thing that is missing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindloc.data import visloc
+from mindloc.errors import DataError
+
+HEADER = "mapname,LT_lat_map,LT_lon_map,RB_lat_map,RB_lon_map,region"
+# map 03: 512 x 1024 px (w x h), so finest zoom = log2(1024 / 256) = 2
+LINE_03 = "satellite03.tif,32.0,119.0,31.0,120.0,Taizhou"
+LINE_11 = "satellite11.tif,38.0,101.0,37.5,102.0,Zhangye"
+TILES = ["03_1_000_000.png", "03_1_000_001.png", "03_2_001_003.png", "11_0_000_000.png"]
+
+
+@pytest.fixture
+def visloc_root(tmp_path) -> Path:
+    """Map 03 in 512 x 1024 px, map 11 in 256 x 256 px; one drone picture with two tiles of map 03."""
+    for name, size in (("03", (512, 1024)), ("11", (256, 256))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size).save(tmp_path / name / f"satellite{name}.tif")
+    (tmp_path / "satellite").mkdir()
+    for tile in TILES:
+        (tmp_path / "satellite" / tile).write_bytes(b"")
+    (tmp_path / "satellite_coordinates_range.csv").write_text(f"{HEADER}\n{LINE_03}\n{LINE_11}\n")
+    write_entries(tmp_path, stated=[[31.75, 119.5], [31.25, 119.5]])
+    return tmp_path
+
+
+def write_entries(root: Path, stated: list, place: tuple = (31.7, 119.4), tiles: list[str] = TILES[:2]) -> None:
+    entry = {
+        "drone_img_dir": "drone/images",
+        "drone_img_name": "03_0001.JPG",
+        "drone_loc_lat_lon": list(place),
+        "sate_img_dir": "satellite",
+        "drone_metadata": {"height": 466.0},
+    }
+    for mode in ("pos", "pos_semipos"):
+        entry[f"pair_{mode}_sate_img_list"] = tiles
+        entry[f"pair_{mode}_sate_weight_list"] = [0.5, 0.4]
+        entry[f"pair_{mode}_sate_loc_lat_lon_list"] = stated
+    (root / "train.json").write_text(json.dumps([entry]))
+
+
+def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
+    split = visloc.read_split(visloc_root, "train.json")
+    assert split.place_unit == "lat_lon_deg"
+    assert split.drone_files == ["drone/images/03_0001.JPG"]
+    assert split.drone_place.tolist() == [[31.7, 119.4]]
+    expected = [
+        # zoom 1 halves the picture to 256 x 512: one column of two tiles, each 0.5 deg high and 1 deg wide
+        [31.75, 119.5],
+        [31.25, 119.5],
+        # zoom 2 is the picture itself: 2 columns of 0.5 deg, 4 rows of 0.25 deg; x = 1, y = 3
+        [32.0 - 3.5 * 0.25, 119.75],
+        # map 11 is one tile
+        [37.75, 101.5],
+    ]
+    np.testing.assert_allclose(split.satellite_place, expected, rtol=1e-12)
+
+
+def test_size_from_the_csv_needs_no_map_picture(visloc_root):
+    for name in ("03", "11"):
+        (visloc_root / name / f"satellite{name}.tif").unlink()
+    lines = [f"{HEADER},width_px,height_px", f"{LINE_03},512,1024", f"{LINE_11},256,256"]
+    (visloc_root / "satellite_coordinates_range.csv").write_text("\n".join(lines))
+    split = visloc.read_split(visloc_root, "train.json")
+    np.testing.assert_allclose(split.satellite_place[3], [37.75, 101.5], rtol=1e-12)
+
+
+def test_the_releases_own_file_name_is_found(visloc_root):
+    (visloc_root / "satellite_coordinates_range.csv").rename(visloc_root / "satellite_ coordinates_range.csv")
+    assert len(visloc.read_split(visloc_root, "train.json").satellite_files) == 4
+
+
+def test_without_bounds_the_stated_centers_serve(visloc_root):
+    (visloc_root / "satellite_coordinates_range.csv").unlink()
+    for tile in TILES[2:]:
+        (visloc_root / "satellite" / tile).unlink()
+    split = visloc.read_split(visloc_root, "train.json")
+    assert split.satellite_place.tolist() == [[31.75, 119.5], [31.25, 119.5]]
+
+
+def failure(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        visloc.read_split(root, "train.json")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_bounds_are_said_clearly(visloc_root):
+    (visloc_root / "satellite_coordinates_range.csv").unlink()
+    text = failure(visloc_root)
+    assert "satellite_coordinates_range.csv is missing" in text
+    assert "1 tiles of map 03 (first 03_2_001_003.png)" in text
+
+
+def test_map_without_a_line(visloc_root):
+    (visloc_root / "satellite_coordinates_range.csv").write_text(f"{HEADER}\n{LINE_03}\n")
+    text = failure(visloc_root)
+    assert "no line for satellite11.tif" in text
+    assert "11_0_000_000.png" in text
+
+
+def test_map_of_unknown_size(visloc_root):
+    (visloc_root / "11/satellite11.tif").unlink()
+    assert "width_px" in failure(visloc_root)
+
+
+def test_broken_map_picture(visloc_root):
+    (visloc_root / "11/satellite11.tif").write_bytes(b"not a picture")
+    assert "satellite11.tif is no readable TIFF" in failure(visloc_root)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("mapname,LT_lat,LT_lon,RB_lat\n", "column RB_lon is missing"),
+        (f"{HEADER}\nsatellite03.tif,north,119,31,120,x\n", "map 03: LT_lat is 'north'"),
+        (f"{HEADER}\nsatellite03.tif,119,32,120,31,x\n", "map 03: LT is 119.0, 32.0"),
+        (f"{HEADER},width_px,height_px\n{LINE_03},0,9\n", "map 03: width_px is 0"),
+        (f"{HEADER}\nsatellite03.tif,32\n", "map 03: LT_lon is ''"),
+    ],
+)
+def test_broken_bounds(visloc_root, content, word):
+    (visloc_root / "satellite_coordinates_range.csv").write_text(content)
+    assert word in failure(visloc_root)
+
+
+def test_longitude_before_latitude_is_refused(visloc_root):
+    write_entries(visloc_root, stated=[[31.75, 119.5], [31.25, 119.5]], place=(119.4, 31.7))
+    text = failure(visloc_root)
+    assert "entry 0, drone_loc_lat_lon" in text
+    assert "latitude" in text
+
+
+def test_tile_name_that_is_none(visloc_root):
+    write_entries(visloc_root, stated=[[31.75, 119.5], [31.25, 119.5]], tiles=["03_1_000_000.png", "overview.png"])
+    assert "'overview.png' is no UAV-VisLoc tile name" in failure(visloc_root)
