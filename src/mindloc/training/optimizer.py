@@ -1,0 +1,95 @@
+"""AdamW as one Cell: true bias correction, decoupled decay, a learning-rate scale and a decay per parameter."""
+
+import math
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from mindloc.training.parameter_table import ParameterRow
+
+
+class AdamW(nn.Cell):
+    r"""One AdamW step on the trainable parameters.
+
+    .. math:: w \leftarrow (1 - \eta \lambda) w, \qquad
+              w \leftarrow w - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Built on ops.Adam, whose kernel is the fast one. It adds its epsilon before the bias correction, so it is given
+    :math:`\epsilon \sqrt{1 - \beta_2^t}`, and the corrected learning rate with beta powers of 0.
+
+    Args:
+        parameters: all parameters of the model; those that the table freezes are set to need no gradient.
+        table: one row for each of them, by name.
+        betas, eps: as in the paper.
+
+    References:
+        Decoupled Weight Decay Regularization, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        table: Sequence[ParameterRow],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        super().__init__(auto_prefix=False)
+        rows = {row.name: row for row in table}
+        for parameter in parameters:
+            parameter.requires_grad = not rows[parameter.name].frozen
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        self.parameters = ParameterTuple(trainable)
+        self.moment1 = _zeros_like(trainable, "moment1")
+        self.moment2 = _zeros_like(trainable, "moment2")
+        self.step_count = Parameter(Tensor(np.zeros(1, np.int32)), name="step_count", requires_grad=False)
+        settings = [(rows[parameter.name].lr_scale, rows[parameter.name].decay) for parameter in trainable]
+        self.groups = tuple(dict.fromkeys(settings))  # few: each costs two scalar operations a step
+        self.group_of = tuple(self.groups.index(setting) for setting in settings)
+        self.count = len(trainable)
+        self.beta1, self.beta2 = betas
+        self.log_beta1, self.log_beta2 = math.log(betas[0]), math.log(betas[1])
+        self.eps = eps
+        self.adam = ops.Adam()
+        self.expm1 = ops.Expm1()
+
+    def construct(self, gradients, lr):
+        """Update every trainable parameter; ``gradients`` in their order, ``lr`` a float32 tensor of shape ()."""
+        ops.assign_add(self.step_count, Tensor([1], ms.int32))
+        t = ops.cast(self.step_count, ms.float32).reshape(())
+        # 1 - beta^t without the cancellation that float32 powers suffer while t is small
+        correction1 = -self.expm1(t * self.log_beta1)
+        correction2 = ops.sqrt(-self.expm1(t * self.log_beta2))
+        eps = self.eps * correction2
+        zero = Tensor(0.0, ms.float32)
+        lrs, keeps = [], []
+        for lr_scale, decay in self.groups:
+            lrs.append(lr * (correction2 / correction1) * lr_scale)
+            keeps.append(1.0 - lr * (lr_scale * decay))
+        for i in range(self.count):
+            parameter, group = self.parameters[i], self.group_of[i]
+            if self.groups[group][1] != 0.0:
+                ops.assign(parameter, parameter * keeps[group])
+            self.adam(
+                parameter,
+                self.moment1[i],
+                self.moment2[i],
+                zero,
+                zero,
+                lrs[group],
+                self.beta1,
+                self.beta2,
+                eps,
+                gradients[i],
+            )
+        return t
+
+
+def _zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
+    return ParameterTuple(
+        [
+            Parameter(Tensor(np.zeros(p.shape, np.float32)), name=f"{prefix}.{p.name}", requires_grad=False)
+            for p in parameters
+        ]
+    )
