@@ -77,17 +77,46 @@ def _build_homes(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
     centre = corner_N2.mean(axis=0)
     perimeter = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corner_N2, axis=0).T))])
     at = rng.uniform(0, 8)
-    lot = rng.uniform(13, 19) * (1.5 - 0.5 * parcel.density)
+    lot = rng.uniform(13, 18) * (1.35 - 0.35 * parcel.density)
     setback = rng.uniform(10.5, 14)
+    garden = min(0.42 * _depth(parcel), 26.0)
     while at < perimeter[-1] - 6:
         place = np.array([np.interp(at, perimeter, corner_N2[:, axis]) for axis in (0, 1)])
         ahead = np.array([np.interp(at + 1, perimeter, corner_N2[:, axis]) for axis in (0, 1)]) - place
         angle = float(np.arctan2(ahead[1], ahead[0]))
         inward = np.array([-np.sin(angle), np.cos(angle)])
         inward *= np.sign(inward @ (centre - place)) or 1.0
-        if rng.random() < 0.55 + 0.4 * parcel.density:
+        if rng.random() < 0.72 + 0.25 * parcel.density:
+            _lay_garden(layers, place, inward, angle, lot, garden, rng)
             _build_home(layers, place, inward, angle, lot, setback, rng)
         at += lot * rng.uniform(0.85, 1.3)
+
+
+def _depth(parcel: Parcel) -> float:
+    return _inside_frame(parcel)[4]
+
+
+_GARDENS = {"lawn": 0.72, "meadow": 0.18, "soil": 0.05, "concrete": 0.05}
+
+
+def _lay_garden(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float, depth_m: float, rng) -> None:
+    """The plot of one house: its own ground, a bed or a hedge; nothing where a street or a house is already."""
+    middle = kerb_2 + inward_2 * (6.5 + depth_m / 2)
+    if not _is_free(layers, rectangle(middle, lot_m * 0.9, depth_m - 3, angle)):
+        return
+    layers.fill(rectangle(middle, lot_m * 1.04, depth_m, angle), _pick(_GARDENS, rng))
+    along = np.array([np.cos(angle), np.sin(angle)])
+    if rng.random() < 0.3:
+        bed = middle + inward_2 * depth_m * 0.3 + along * rng.uniform(-0.25, 0.25) * lot_m
+        layers.fill(rectangle(bed, rng.uniform(3, 7), rng.uniform(2.5, 6), angle), _pick({"soil": 0.6, "crop": 0.4}, rng))
+    if rng.random() < 0.5:
+        edge = middle + along * lot_m * 0.52
+        layers.fill(rectangle(edge, rng.uniform(0.6, 1.3), depth_m * rng.uniform(0.5, 1), angle), rng.choice(numbers("bush")),
+                    DETAIL_NEUTRAL, int(rng.uniform(100, 190)))
+    if rng.random() < 0.35:
+        edge = middle + inward_2 * depth_m * 0.5
+        layers.fill(rectangle(edge, lot_m, rng.uniform(0.6, 1.4), angle), rng.choice(numbers("bush")), DETAIL_NEUTRAL,
+                    int(rng.uniform(100, 190)))
 
 
 def _build_home(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float, setback_m: float, rng) -> None:
@@ -161,7 +190,7 @@ def _build_halls(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
     """A few large flat halls on a paved yard."""
     middle, along, across, length, depth = _inside_frame(parcel)
     _lay_parking(layers, middle - across * (depth / 2 - 14), length * 0.5, 16, parcel.angle, rng)
-    for _ in range(rng.integers(3, 8)):
+    for _ in range(rng.integers(9, 20)):
         place = middle + along * rng.uniform(-0.34, 0.34) * length + across * rng.uniform(-0.3, 0.34) * depth
         hall_length, hall_depth = rng.uniform(18, 55), rng.uniform(13, 30)
         turn = parcel.angle + (np.pi / 2 if rng.random() < 0.3 else 0)
@@ -269,7 +298,7 @@ _PAVED = is_one_of(("asphalt", "concrete", "marking", "track"))
 def _put_cars_on_parcel(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
     """Where a random point of the parcel is paved, a car may stand."""
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
-    tries = int(np.prod(high - low) / {"residential": 90, "industrial": 60, "apartments": 45, "farm": 300}[parcel.use])
+    tries = int(np.prod(high - low) / {"residential": 110, "industrial": 190, "apartments": 70, "farm": 400}[parcel.use])
     size = layers.material.shape[0]
     for place in rng.uniform(low, high, (tries, 2)):
         x, y = (place / layers.m_per_px).astype(int)

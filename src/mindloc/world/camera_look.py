@@ -42,7 +42,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         gamma=rng.uniform(0.8, 1.12),
         saturation=rng.uniform(0.75, 1.25),
         contrast=rng.uniform(0.85, 1.15),
-        haze=rng.uniform(0, 0.18),
+        haze=rng.uniform(0, 0.15),
         blur_px=rng.uniform(0.3, 0.9),
         sharpen=rng.uniform(0, 0.5),
         noise=rng.uniform(1.0, 4.0),
@@ -52,8 +52,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 def satellite_look(rng: np.random.Generator) -> Look:
     """The satellite's: cool, contrasty, a little hazy, the same for the whole map."""
-    return Look((1.0, 0.97, 0.92), rng.uniform(0.95, 1.1), rng.uniform(0.8, 0.95), rng.uniform(1.0, 1.1), 0.04, 0.0, 0.3, 0.0,
-                0.0)
+    return Look((1.1, 1.04, 1.03), rng.uniform(0.9, 1.0), rng.uniform(0.62, 0.78), rng.uniform(0.98, 1.08), 0.05, 0.0, 0.3, 0.0, 0.0)
 
 
 def apply_look(picture, look: Look, rng: np.random.Generator, stray: float = 1.0) -> np.ndarray:

@@ -82,10 +82,10 @@ def photograph(levels: list[Level], sun_3, place_2, height_m: float, axes_33, si
     level = max((one for one in levels if one.m_per_px <= ground_m_per_px * 1.15), key=lambda one: one.m_per_px,
                 default=levels[0])
     surface = _Surface(level, place_2, height_m, slope)
-    hit_z, before_z = surface.descend(ground_m_per_px)
+    hit_z = surface.descend(ground_m_per_px)
     x, y = surface.at(hit_z)
     picture = cv2.remap(level.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    return np.clip(_with_sides(picture, surface, sun_3, hit_z, before_z, x, y), 0, 255).astype(np.uint8)
+    return np.clip(_with_sides(picture, surface, sun_3, hit_z, x, y), 0, 255).astype(np.uint8)
 
 
 class _Surface:
@@ -114,11 +114,11 @@ class _Surface:
         return float(part.max()) if part.size else 0.0
 
     def descend(self, ground_m_per_px: float):
-        """Heights at which the rays meet the land, and the last height looked at before."""
+        """Heights at which the rays meet the land, shape (rows, columns)."""
         tallest = self._tallest()
         steps = int(np.clip(np.ceil(tallest * self.steepest / (_STEP_PX * ground_m_per_px)), 1, 24)) if tallest else 0
         shape = self.slope_x.shape
-        hit_z, before_z = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        hit_z = np.zeros(shape, np.float32)
         found = np.zeros(shape, bool)
         gap_before = None
         for z in np.linspace(tallest, 0, steps + 1, dtype=np.float32)[:-1] if steps else ():
@@ -128,13 +128,12 @@ class _Surface:
                 step = np.float32(tallest / steps)
                 share = gap / np.maximum(gap - gap_before, 1e-6)  # straight line between the two looks
                 hit_z[meets] = (z + step * np.clip(share, 0, 1))[meets]
-                before_z[meets] = z + step
             found |= meets
             gap_before = gap
-        return hit_z, before_z
+        return hit_z
 
 
-def _with_sides(picture, surface: _Surface, sun_3, hit_z, before_z, x, y) -> np.ndarray:
+def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     """Draw walls where a ray met a house well below its roof."""
     inside_z = np.maximum(hit_z - 0.6, 0)
     inside_x, inside_y = surface.at(inside_z)
@@ -142,7 +141,11 @@ def _with_sides(picture, surface: _Surface, sun_3, hit_z, before_z, x, y) -> np.
     level = surface.level
     column = np.clip(np.round(inside_x), 0, level.material.shape[1] - 1).astype(np.int32)
     row = np.clip(np.round(inside_y), 0, level.material.shape[0] - 1).astype(np.int32)
-    wall = _IS_ROOF[level.material[row, column]] & (above - hit_z > 0.9) & (hit_z > 0)
+    sunk = above - hit_z  # how far below the top of the thing the ray went in
+    aside = (sunk > 0.9) & (hit_z > 0)
+    wall = aside & _IS_ROOF[level.material[row, column]]
+    crown = aside & ~wall
+    picture *= np.where(crown, np.maximum(1 - 0.16 * sunk, 0.45), 1)[..., None]  # crowns are darker towards their feet
     if not wall.any():
         return picture
     step = np.float32(1.5)

@@ -47,9 +47,11 @@ class MapLayers:
         if height_cm is not None:
             cv2.fillPoly(self.height_cm, corner, int(height_cm), cv2.LINE_8, _SHIFT)
 
-    def stroke(self, line_N2, width_m: float, material: int, detail: int | None = DETAIL_NEUTRAL) -> None:
+    def stroke(self, line_N2, width_m: float, material: int, round_ends: bool = False) -> None:
         """Draw a polyline of some width, given in metres."""
-        self.fill_all(ribbon(line_N2, width_m / 2), material, detail)
+        self.fill_all(ribbon(line_N2, width_m / 2), material, DETAIL_NEUTRAL)
+        if not round_ends:
+            return
         radius = max(int(round(width_m / 2 / self.m_per_px * (1 << _SHIFT))), 1)
         for end in self.px(line_N2[[0, -1]]):
             cv2.circle(self.material, tuple(int(v) for v in end), radius, int(material), -1, cv2.LINE_8, _SHIFT)
@@ -144,14 +146,14 @@ def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
 
 def _rows(across, use: str, rng: np.random.Generator) -> np.ndarray:
     """Rows and wheel tracks as detail, from the distance across the rows in metres."""
-    depth = {"crop": rng.uniform(12, 55), "fallow": rng.uniform(8, 26)}.get(use, rng.uniform(2, 12))
-    period = rng.uniform(1.6, 4.2)
-    value = depth * np.sin(across * np.float32(2 * np.pi / period))
-    swath = rng.uniform(9, 24)
-    place = np.mod(across, np.float32(2 * swath))
-    value += np.float32(rng.uniform(0, 10)) * np.where(place < swath, 1, -1)  # mown or sown to and fro
-    if use == "crop":
-        value -= 34 * ((np.abs(place - swath + 0.9) < 0.3) | (np.abs(place - swath - 0.9) < 0.3))
+    depth = {"crop": rng.uniform(4, 38), "fallow": rng.uniform(4, 22)}.get(use, rng.uniform(0, 4))
+    value = depth * np.sin(across * np.float32(2 * np.pi / rng.uniform(1.5, 3.6)))
+    swath = rng.uniform(9, 21)
+    place = np.mod(across, np.float32(swath))
+    shade = rng.normal(0, rng.uniform(0.5, 4.5), 997).astype(np.float32)  # each pass of the machine a little different
+    value += shade[np.floor(across / np.float32(swath)).astype(np.int32) % 997]
+    if use == "crop" and rng.random() < 0.7:
+        value -= 26 * ((np.abs(place - swath / 2 + 0.9) < 0.3) | (np.abs(place - swath / 2 - 0.9) < 0.3))
     return np.clip(DETAIL_NEUTRAL + value, 0, 255).astype(np.uint8)
 
 
@@ -182,14 +184,14 @@ def _draw_roads(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None
         layers.stroke(road.line_N2, road.width_m + (3.2 if road.kind == "street" else 1.6), kerb)
     for road, asphalt, _ in paved:
         if road.kind == "street":
-            layers.stroke(road.line_N2, road.width_m, asphalt)
+            layers.stroke(road.line_N2, road.width_m, asphalt, round_ends=True)
     layers.material[water] = numbers("water")[0]
     for road, asphalt, kerb in paved:
         if road.kind == "main":
             layers.stroke(road.line_N2, road.width_m + 1.6, kerb)
     for road, asphalt, _ in paved:
         if road.kind == "main":
-            layers.stroke(road.line_N2, road.width_m, asphalt)
+            layers.stroke(road.line_N2, road.width_m, asphalt, round_ends=True)
     for road, _, _ in paved:
         if road.kind == "main":
             _mark_middle(layers, road)

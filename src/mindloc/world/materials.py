@@ -27,8 +27,8 @@ class Material:
 
 
 MATERIALS = {
-    "meadow": Material(6, 0.10, 0.10, 0.30),
-    "lawn": Material(4, 0.10, 0.09, 0.22),
+    "meadow": Material(8, 0.13, 0.11, 0.24),
+    "lawn": Material(8, 0.15, 0.10, 0.20),
     "crop": Material(18, 0.16, 0.07, 0.16),
     "soil": Material(5, 0.10, 0.07, 0.16),
     "undergrowth": Material(2, 0.08, 0.16, 0.22),

@@ -128,7 +128,7 @@ def _lightness(material, noise: Noise, m_per_px: float, top: int, left: int, mar
 def _with_dryness(color, material, noise: Noise, m_per_px: float, top: int, left: int, margin: int) -> np.ndarray:
     """Plants are yellower on dry ground and greener in hollows."""
     dry = _coarse(noise.patch[..., 1], m_per_px, top - margin, left - margin, *material.shape)
-    dry = np.where(_LIVING[material], 0.09 * dry, 0).astype(np.float32)
+    dry = np.where(_LIVING[material], 0.06 * dry, 0).astype(np.float32)
     return color * (1 + dry[..., None] * np.float32([1.0, 0.25, -0.35]))
 
 

@@ -23,7 +23,7 @@ from mindloc.world.spec import WorldSpec
 from mindloc.world.town_plan import Plan, draw_plan
 
 JPEG_QUALITY = 92
-PNG_COMPRESSION = 3
+PNG_COMPRESSION = 1  # pictures are noisy: more costs time and saves little
 
 # numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
 _STREAM_PLAN, _STREAM_LAYERS, _STREAM_NOISE, _STREAM_SEASON, _STREAM_LOOK, _STREAM_TILE, _STREAM_FRAME = range(11, 18)

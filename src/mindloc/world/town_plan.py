@@ -106,9 +106,9 @@ class _Towns:
     """How dense the town is at a place, and how wooded the land."""
 
     def __init__(self, side_m: float, rng: np.random.Generator):
-        count = max(1, round(side_m**2 / 1.1e6))
+        count = max(1, round(side_m**2 / 0.55e6))
         self.centre_N2 = rng.uniform(0.12, 0.88, (count, 2)) * side_m
-        self.radius_N = np.minimum(rng.uniform(240, 430, count), side_m * 0.42)
+        self.radius_N = np.minimum(rng.uniform(200, 400, count), side_m * 0.42)
         self.wood_wave_N2 = rng.normal(0, 2 * np.pi / 520, (6, 2))
         self.wood_phase_N = rng.uniform(0, 2 * np.pi, 6)
 
@@ -131,7 +131,7 @@ def _cut(plan: Plan, corner_V2, bend: Bend, towns: _Towns, rng: np.random.Genera
             continue
         density = towns.density(bend(centre))
         area = float(polygon_area(piece_V2[None])[0])
-        enough = 26000 * (1 - density) ** 2 + 6500
+        enough = 17000 * (1 - density) ** 2 + 5200
         if area < enough * rng.uniform(0.75, 1.7):
             plan.parcels.append(_parcel(piece_V2, density, bend, towns, rng))
             continue
@@ -182,7 +182,7 @@ def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng
     chance = rng.random()
     if area > 260_000:
         plan.roads.append(Road(line_N2, MAIN_ROAD_M * rng.uniform(0.85, 1.15), "main"))
-    elif density > 0.22 or (area > 90_000 and chance < 0.5):
+    elif density > 0.25 or (area > 80_000 and chance < 0.4):
         plan.roads.append(Road(line_N2, STREET_M * rng.uniform(0.85, 1.2), "street"))
     elif chance < 0.4:
         plan.roads.append(Road(line_N2, TRACK_M * rng.uniform(0.8, 1.3), "track"))
@@ -208,15 +208,15 @@ def _parcel(flat_V2, density: float, bend: Bend, towns: _Towns, rng: np.random.G
     return Parcel(flat_V2, outline_N2, _use(density, towns.wood(centre), rng), angle, density)
 
 
-_TOWN_USES = {"residential": 70, "apartments": 6, "industrial": 12, "park": 6, "sports": 3, "meadow": 3}
-_EDGE_USES = {"residential": 46, "industrial": 8, "meadow": 16, "crop": 18, "orchard": 5, "fallow": 4, "park": 3}
+_TOWN_USES = {"residential": 76, "apartments": 5, "industrial": 9, "park": 4, "sports": 2, "meadow": 4}
+_EDGE_USES = {"residential": 48, "industrial": 7, "meadow": 14, "crop": 16, "orchard": 6, "fallow": 5, "sports": 2, "park": 2}
 _LAND_USES = {"crop": 55, "meadow": 24, "orchard": 8, "fallow": 7, "farm": 6}
 
 
 def _use(density: float, wood: float, rng: np.random.Generator) -> str:
     if density < 0.3 and wood + rng.normal(0, 0.25) > 0.42:
         return "forest"
-    uses = _TOWN_USES if density > 0.42 else _EDGE_USES if density > 0.2 else _LAND_USES
+    uses = _TOWN_USES if density > 0.4 else _EDGE_USES if density > 0.16 else _LAND_USES
     weight = np.array(list(uses.values()), np.float64)
     return str(rng.choice(list(uses), p=weight / weight.sum()))
 

@@ -78,7 +78,7 @@ def plant(layers: MapLayers, plan: Plan, woods: Woods, rng: np.random.Generator)
 def _spots(parcel: Parcel, rng: np.random.Generator):
     """Where trees stand in one parcel, and their crown radii."""
     spacing = {"forest": 5.4, "orchard": 6.5, "residential": 9.5, "park": 12.0, "apartments": 13.0, "farm": 15.0,
-               "sports": 17.0, "meadow": 30.0, "industrial": 22.0}.get(parcel.use)
+               "sports": 17.0, "meadow": 9.0, "industrial": 22.0}.get(parcel.use)
     if spacing is None:
         return np.zeros((0, 2)), np.zeros(0)
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
@@ -91,7 +91,12 @@ def _spots(parcel: Parcel, rng: np.random.Generator):
     place_N2 = grid_N2 @ np.array([[cos, sin], [-sin, cos]]) + (low + high) / 2
     inside = np.array([cv2.pointPolygonTest(parcel.outline_N2.astype(np.float32), (float(x), float(y)), False) > 0
                        for x, y in place_N2], bool)
-    keep = inside & (rng.random(len(inside)) < {"forest": 0.97, "orchard": 0.95, "residential": 0.55}.get(parcel.use, 0.6))
+    chance = {"forest": 0.97, "orchard": 0.95, "residential": 0.62}.get(parcel.use, 0.6) * np.ones(len(inside))
+    if parcel.use == "meadow":  # scrub gathers in clumps
+        clump_N2 = rng.uniform(low, high, (rng.integers(1, 6), 2))
+        away = np.hypot(*(place_N2[:, None] - clump_N2[None]).transpose(2, 0, 1)).min(axis=1, initial=1e9)
+        chance = np.exp(-away / rng.uniform(6, 16)) + 0.02
+    keep = inside & (rng.random(len(inside)) < chance)
     low_m, high_m = {"forest": (2.4, 5.4), "orchard": (1.5, 2.3), "residential": (0.8, 3.8)}.get(parcel.use, (1.4, 5.0))
     return place_N2[keep], rng.uniform(low_m, high_m, keep.sum())
 
@@ -119,7 +124,7 @@ def _plant_at(layers: MapLayers, woods: Woods, place_N2, radius_N, parcel: Parce
     number_N = np.where(is_conifer, rng.choice(numbers("conifer"), count), rng.choice(numbers("tree"), count))
     number_N = np.where(radius_N < 1.3, rng.choice(numbers("bush"), count), number_N)
     radius_N = np.where(is_conifer & (radius_N > 2.6), radius_N * 0.65, radius_N)
-    height_N = radius_N * rng.uniform(1.7, 2.6, count) + 0.6
+    height_N = radius_N * rng.uniform(1.25, 1.9, count) + 0.5
     variant_N = rng.integers(0, _VARIANTS, count)
     pixel_N2 = np.floor(place_N2 / layers.m_per_px).astype(int)
     near = ((pixel_N2 > -20) & (pixel_N2 < size + 20)).all(axis=1)
