@@ -67,6 +67,7 @@ class ModelConfig:
     pretrained: str | None = None  # .safetensors or .pth to start from
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    layer_scale_init: float = 0.1  # share of each branch that is added at the start; timm pretrains from 1e-5
     logit_scale_init: float = 14.285714285714286  # 1 / 0.07
 
 

@@ -1,1 +1,1 @@
-"""Training criteria over named descriptors."""
+"""Loss functions on named descriptors, in float32."""

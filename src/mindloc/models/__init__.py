@@ -1,1 +1,1 @@
-"""Encoders as MindSpore Cells, and the import of weights trained elsewhere."""
+"""Encoders: pictures to named descriptors, and the weights they start from."""

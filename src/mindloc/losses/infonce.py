@@ -1,0 +1,122 @@
+r"""Contrastive losses over a batch of pairs.
+
+Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place.
+"""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
+
+
+def weighted_infonce(query_BD, gallery_BD, logit_scale, weight_B, k=5.0, mask_BB=None):
+    r"""Symmetric InfoNCE whose label smoothing falls with the overlap of each pair.
+
+    .. math:: \ell_i = \mathrm{LSE}_j s_{ij} - (1 - \epsilon_i) s_{ii} - \epsilon_i \tfrac1B \sum_j s_{ij},
+              \qquad \epsilon_i = \sigma(-k w_i)
+
+    Row i of both sides shows the same place and every other cell that counts is a negative, so no two rows may overlap
+    where the mask does not say so (see data/sampler.py).
+
+    Args:
+        query_BD, gallery_BD: descriptors, any length; normalised inside, in float32.
+        logit_scale: shape (1,), the multiplier itself, not its logarithm.
+        weight_B: IoU of each pair, 0..1.
+        mask_BB: True where a cell counts; None means all. The diagonal of a real pair always counts; rows whose
+            diagonal does not are padding and stay out of the mean. LSE and mean run over the columns that count.
+
+    Returns:
+        Scalar, nats, mean of both directions.
+
+    References:
+        Game4Loc, arXiv:2409.16925, section 4.
+    """
+    forth, back = infonce_directions(query_BD, gallery_BD, logit_scale, overlap_smoothing(weight_B, k), mask_BB)
+    return 0.5 * (forth + back)
+
+
+def infonce(query_BD, gallery_BD, logit_scale, label_smoothing=0.0, mask_BB=None):
+    r"""Symmetric InfoNCE with the same label smoothing for all pairs.
+
+    Args:
+        query_BD, gallery_BD, logit_scale, mask_BB: as in :func:`weighted_infonce`.
+        label_smoothing: share of the target that is spread evenly over the row's columns, the pair's own included.
+
+    Returns:
+        Scalar, nats, mean of both directions.
+
+    References:
+        arXiv:1807.03748; label smoothing: arXiv:1512.00567.
+    """
+    smoothing_B = ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
+    forth, back = infonce_directions(query_BD, gallery_BD, logit_scale, smoothing_B, mask_BB)
+    return 0.5 * (forth + back)
+
+
+def overlap_smoothing(weight_B, k):
+    """sigmoid(-k w), float32: .5 without overlap, falling to .0067 for k = 5 at a perfect one."""
+    return ops.sigmoid(-k * ops.cast(weight_B, ms.float32))
+
+
+def infonce_directions(query_BD, gallery_BD, logit_scale, smoothing_B, mask_BB=None):
+    """The loss from query to gallery and from gallery to query, two scalars."""
+    cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(gallery_BD).T)
+    logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
+    if mask_BB is None:
+        mask_BB = ops.ones_like(logit_BB)
+    counts_BB = ops.cast(mask_BB, ms.float32)
+    return (
+        smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB),
+        smoothed_cross_entropy(logit_BB.T, smoothing_B, counts_BB.T),
+    )
+
+
+def unit_rows(x_BD):
+    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
+    x_BD = ops.cast(x_BD, ms.float32)
+    square_B1 = ops.sum(x_BD * x_BD, 1, True)
+    return x_BD / ops.sqrt(ops.maximum(square_B1, 1e-24))
+
+
+def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):
+    """Mean over the real rows of cross-entropy to the diagonal; counts is 1.0 where a cell counts, else 0.0."""
+    diagonal_BB = ops.eye(logit_BB.shape[0], logit_BB.shape[1], ms.float32)
+    shown_BB = logit_BB * counts_BB
+    masked_BB = shown_BB + (1.0 - counts_BB) * MASKED
+    highest_B1 = ops.stop_gradient(ops.amax(masked_BB, 1, True))
+    lse_B = ops.log(ops.sum(ops.exp(masked_BB - highest_B1), 1)) + highest_B1.reshape(-1)
+    own_B = ops.sum(shown_BB * diagonal_BB, 1)
+    mean_B = ops.sum(shown_BB, 1) / ops.maximum(ops.sum(counts_BB, 1), 1.0)
+    real_B = ops.sum(counts_BB * diagonal_BB, 1)
+    row_B = ops.select(real_B > 0, lse_B - (1.0 - smoothing_B) * own_B - smoothing_B * mean_B, ops.zeros_like(lse_B))
+    return ops.sum(row_B) / ops.maximum(ops.sum(real_B), 1.0)
+
+
+class WeightedInfonceCriterion(nn.Cell):
+    """Weighted-InfoNCE of an encoder's named outputs: the total and its two directions."""
+
+    def __init__(self, k: float = 5.0):
+        super().__init__()
+        self.k = k
+
+    def construct(self, outputs, weight_G, mask_GG):
+        return _criterion(outputs, overlap_smoothing(weight_G, self.k), mask_GG)
+
+
+class InfonceCriterion(nn.Cell):
+    """InfoNCE of an encoder's named outputs; the pairs' weights are not used."""
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def construct(self, outputs, weight_G, mask_GG):
+        smoothing_G = ops.zeros_like(ops.cast(weight_G, ms.float32)) + self.label_smoothing
+        return _criterion(outputs, smoothing_G, mask_GG)
+
+
+def _criterion(outputs, smoothing_G, mask_GG):
+    forth, back = infonce_directions(
+        outputs["drone.global"], outputs["satellite.global"], outputs["logit_scale"], smoothing_G, mask_GG
+    )
+    return 0.5 * (forth + back), {"drone_to_satellite": forth, "satellite_to_drone": back}

@@ -1,0 +1,51 @@
+"""Self-attention whose queries and keys carry rotary positions.
+
+Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindloc.models.layers import Linear, parameter
+from mindloc.models.rope import quarter_turn
+
+
+class RopeAttention(nn.Cell):
+    """Multi-head attention over rows x_MC of B images; query and value have a bias, the key none.
+
+    Softmax is taken in float32 whatever the precision of x.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.width, self.heads, self.head_dim = width, heads, width // heads
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.q_bias = parameter("q_bias", width)
+        self.v_bias = parameter("v_bias", width)
+        self.proj = Linear(width, width)
+        self.turn_DD = Tensor(quarter_turn(self.head_dim))
+        self.add_bias = ops.BiasAdd()
+        self.matmul = ops.MatMul()
+        self.score = ops.BatchMatMul(transpose_b=True)
+        self.mix = ops.BatchMatMul()
+        self.softmax = ops.Softmax(axis=-1)
+
+    def rotate(self, x_BhND, cos_ND, sin_ND):
+        turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))
+        return x_BhND * cos_ND + ops.reshape(turned, x_BhND.shape) * sin_ND
+
+    def split_heads(self, x_MC, tokens):
+        return ops.transpose(ops.reshape(x_MC, (-1, tokens, self.heads, self.head_dim)), (0, 2, 1, 3))
+
+    def construct(self, x_MC, cos_ND, sin_ND):
+        """cos and sin in the precision of x, one row per token."""
+        tokens = cos_ND.shape[0]
+        no_bias = ops.zeros_like(self.q_bias)
+        bias = ops.cast(ops.concat((self.q_bias, no_bias, self.v_bias)), x_MC.dtype)
+        query_MC, key_MC, value_MC = ops.split(self.add_bias(self.qkv(x_MC), bias), self.width, axis=1)
+        scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
+        query = self.rotate(self.split_heads(query_MC, tokens), cos_ND * scale, sin_ND * scale)
+        key = self.rotate(self.split_heads(key_MC, tokens), cos_ND, sin_ND)
+        share_BhNN = self.softmax(ops.cast(self.score(query, key), ms.float32))
+        mixed_BhND = self.mix(ops.cast(share_BhNN, x_MC.dtype), self.split_heads(value_MC, tokens))
+        return self.proj(ops.reshape(ops.transpose(mixed_BhND, (0, 2, 1, 3)), (-1, self.width)))

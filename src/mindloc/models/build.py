@@ -1,0 +1,39 @@
+"""From settings to an encoder."""
+
+import dataclasses
+
+from mindloc.config.schema import Config
+from mindloc.errors import ConfigError
+from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.initial import initialize
+from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
+
+
+def build_encoder(config: Config) -> TwoViewEncoder:
+    """The encoder of config.model at its seeded start.
+
+    Raises:
+        ConfigError: a picture size that the patch does not divide.
+    """
+    for key in ("drone_size_px", "satellite_size_px"):
+        _check_size(f"data.{key}", getattr(config.data, key), config.model.patch_px)
+    size = vit_size(config)
+    backbones = [RopeVit(size, config.train.precision) for _ in range(1 if config.model.share_weights else 2)]
+    for backbone in backbones:
+        initialize(backbone, config.train.seed, config.model.layer_scale_init)
+    return TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)
+
+
+def vit_size(config: Config) -> VitSize:
+    """Shapes of the backbone that the settings name."""
+    model = config.model
+    return dataclasses.replace(SIZES[model.backbone], patch_px=model.patch_px, reference_grid=model.reference_grid)
+
+
+def _check_size(key: str, size_px: tuple[int, int], patch_px: int) -> None:
+    height, width = size_px
+    if min(height, width) < patch_px or height % patch_px or width % patch_px:
+        near = [max(1, round(side / patch_px)) * patch_px for side in (height, width)]
+        raise ConfigError(
+            f"{key} is [{height}, {width}], which patches of {patch_px} px do not fill; take for example {near}"
+        )

@@ -1,0 +1,50 @@
+"""The values a backbone's parameters start from: a function of (seed, name, shape) and of nothing else."""
+
+import zlib
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+REGISTER_STD = 0.02
+
+
+def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: float = 0.1) -> np.ndarray:
+    """Start of the parameter `name` of a backbone, float32.
+
+    Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of .02
+    is that of width 768 to within a factor of two and far too small for narrow models. Gains are 1, biases 0,
+    LayerScale is `layer_scale`.
+    """
+    last = name.rsplit(".", 1)[-1]
+    if last.startswith("gamma"):
+        return np.full(shape, layer_scale, np.float32)
+    if len(shape) == 1:
+        return np.full(shape, 1.0 if last == "weight" else 0.0, np.float32)
+    random = np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
+    std = REGISTER_STD if last == "reg_token" else glorot_std(shape)
+    return (std * truncated_normal(random, shape)).astype(np.float32)
+
+
+def glorot_std(shape: tuple[int, ...]) -> float:
+    """sqrt(2 / (inputs + outputs)); the fused qkv is three square matrices."""
+    outputs, inputs = shape[0], int(np.prod(shape[1:]))
+    return float(np.sqrt(2.0 / (inputs + (inputs if outputs == 3 * inputs else outputs))))
+
+
+def truncated_normal(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal with everything beyond two deviations drawn again."""
+    z = random.standard_normal(shape)
+    while (far := np.abs(z) > 2).any():
+        z[far] = random.standard_normal(int(far.sum()))
+    return z
+
+
+def initialize(backbone: nn.Cell, seed: int, layer_scale: float = 0.1) -> None:
+    """Gives every parameter its start. Names count from the backbone, so two encoders of one seed start alike."""
+    for name, parameter in names_within(backbone):
+        parameter.set_data(Tensor(initial_value(name, parameter.shape, seed, layer_scale)))
+
+
+def names_within(backbone: nn.Cell) -> list[tuple[str, Parameter]]:
+    """(timm's name, parameter) of a backbone, alone or built into an encoder as `[{view}_]backbone`."""
+    return [(parameter.name.rpartition("backbone.")[2], parameter) for parameter in backbone.get_parameters()]

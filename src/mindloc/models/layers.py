@@ -1,0 +1,44 @@
+"""Linear and LayerNorm on rows of tokens, with parameters under PyTorch's names.
+
+Shapes: M rows (batch times tokens), I and O channels in and out.
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+
+def parameter(name: str, *shape: int, fill: float = 0.0) -> Parameter:
+    """A float32 parameter of one value; models/initial.py gives the real start."""
+    return Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
+
+
+class Linear(nn.Cell):
+    """x_MI @ weight^T + bias, in the precision of x; the parameters stay float32."""
+
+    def __init__(self, in_width: int, out_width: int, bias: bool = True):
+        super().__init__()
+        self.weight = parameter("weight", out_width, in_width)
+        self.bias = parameter("bias", out_width) if bias else None
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.add_bias = ops.BiasAdd()
+
+    def construct(self, x_MI):
+        product_MO = self.matmul(x_MI, ops.cast(self.weight, x_MI.dtype))
+        if self.bias is None:
+            return product_MO
+        return self.add_bias(product_MO, ops.cast(self.bias, x_MI.dtype))
+
+
+class LayerNorm(nn.Cell):
+    """Rows of mean 0 and variance 1, then gain and bias; float32 in and out."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = parameter("weight", width, fill=1.0)
+        self.bias = parameter("bias", width)
+        self.normalize = ops.LayerNorm(begin_norm_axis=1, begin_params_axis=1, epsilon=eps)
+
+    def construct(self, x_MI):
+        normal_MI, _, _ = self.normalize(ops.cast(x_MI, ms.float32), self.weight, self.bias)
+        return normal_MI

@@ -1,0 +1,156 @@
+"""RoPE vision transformer: picture -> one descriptor, under timm's parameter names.
+
+It is timm's `vit_*_patch16_rope_reg1_gap_*` (class Eva): one register token, no class token, rotary positions on the patch
+tokens, LayerScale, mean over the patch tokens, then `fc_norm`.
+
+Shapes: B images, H and W patches down and across, N = 1 + H*W tokens, C width, M = B * N rows.
+
+References:
+    RoPE: arXiv:2104.09864; register tokens: arXiv:2309.16588; LayerScale: arXiv:2103.17239.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindloc.models.attention import RopeAttention
+from mindloc.models.gelu import Gelu
+from mindloc.models.layers import LayerNorm, Linear, parameter
+from mindloc.models.rope import rope_tables
+
+REGISTERS = 1
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
+
+
+@dataclass(frozen=True)
+class VitSize:
+    """What decides the shapes of the parameters, and what the RoPE tables need."""
+
+    width: int
+    depth: int
+    heads: int
+    patch_px: int = 16
+    reference_grid: int = 16
+
+
+SIZES = {
+    "tiny": VitSize(192, 6, 3),
+    "compact": VitSize(256, 8, 4),
+    "small": VitSize(384, 12, 6),
+    "medium": VitSize(512, 12, 8),
+    "base": VitSize(768, 12, 12),
+}
+
+
+@ops.constexpr
+def _rope_constants(height, width, head_dim, reference_grid):
+    """The tables as graph constants: they depend on shapes alone, so they are made while compiling."""
+    cos_ND, sin_ND = rope_tables((height, width), head_dim, reference_grid, REGISTERS)
+    return Tensor(cos_ND), Tensor(sin_ND)
+
+
+class ProjectionWeights(nn.Cell):
+    """Holds the patch projection in timm's convolution shape (C, 3, patch, patch)."""
+
+    def __init__(self, width: int, patch_px: int):
+        super().__init__()
+        self.weight = parameter("weight", width, 3, patch_px, patch_px)
+        self.bias = parameter("bias", width)
+
+
+class PatchEmbed(nn.Cell):
+    """Images (B, 3, H*patch, W*patch) -> rows (B*H*W, C): the strided convolution written as one product.
+
+    nn.Conv2d does the same two orders of magnitude slower on CPUs from MindSpore 2.9 on.
+    """
+
+    def __init__(self, width: int, patch_px: int):
+        super().__init__()
+        self.width, self.patch_px = width, patch_px
+        self.proj = ProjectionWeights(width, patch_px)
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.add_bias = ops.BiasAdd()
+
+    def construct(self, images, dtype):
+        side = self.patch_px
+        rows, columns = images.shape[2] // side, images.shape[3] // side
+        patches = ops.reshape(images, (-1, 3, rows, side, columns, side))
+        patches = ops.reshape(ops.transpose(patches, (0, 2, 4, 1, 3, 5)), (-1, 3 * side * side))
+        weight = ops.cast(ops.reshape(self.proj.weight, (self.width, -1)), dtype)
+        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), ops.cast(self.proj.bias, dtype))
+
+
+class Mlp(nn.Cell):
+    """Two layers, the inner one four times as wide."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1 = Linear(width, 4 * width)
+        self.gelu = Gelu()
+        self.fc2 = Linear(4 * width, width)
+
+    def construct(self, x_MC):
+        return self.fc2(self.gelu(self.fc1(x_MC)))
+
+
+class Block(nn.Cell):
+    """Attention, then MLP, each on normalised tokens and added back through its LayerScale.
+
+    The tokens themselves stay float32; only inside the two branches are they cast.
+    """
+
+    def __init__(self, width: int, heads: int, dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.gamma_1 = parameter("gamma_1", width, fill=1.0)
+        self.norm1 = LayerNorm(width)
+        self.attn = RopeAttention(width, heads)
+        self.gamma_2 = parameter("gamma_2", width, fill=1.0)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width)
+
+    def construct(self, x_MC, cos_ND, sin_ND):
+        mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), cos_ND, sin_ND)
+        x_MC = x_MC + self.gamma_1 * ops.cast(mixed, ms.float32)
+        lifted = self.mlp(ops.cast(self.norm2(x_MC), self.dtype))
+        return x_MC + self.gamma_2 * ops.cast(lifted, ms.float32)
+
+
+class RopeVit(nn.Cell):
+    """Images (B, 3, height, width), both sides divisible by the patch -> descriptors (B, C), float32, any length.
+
+    Args:
+        precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
+            float32 always. bf16 has no products on a CPU.
+    """
+
+    def __init__(self, size: VitSize, precision: Precision = "fp32"):
+        super().__init__()
+        self.size, self.dtype = size, DTYPES[precision]
+        self.width, self.head_dim = size.width, size.width // size.heads
+        self.patch_px, self.reference_grid = size.patch_px, size.reference_grid
+        self.reg_token = parameter("reg_token", 1, REGISTERS, size.width)
+        self.patch_embed = PatchEmbed(size.width, size.patch_px)
+        self.blocks = nn.CellList([Block(size.width, size.heads, self.dtype) for _ in range(size.depth)])
+        self.fc_norm = LayerNorm(size.width)
+
+    def tokens(self, images):
+        """All tokens after the last block, (B, N, C), registers first: timm's forward_features."""
+        rows, columns = images.shape[2] // self.patch_px, images.shape[3] // self.patch_px
+        cos_ND, sin_ND = _rope_constants(rows, columns, self.head_dim, self.reference_grid)
+        cos_ND, sin_ND = ops.cast(cos_ND, self.dtype), ops.cast(sin_ND, self.dtype)
+        patches = ops.cast(self.patch_embed(images, self.dtype), ms.float32)
+        patches = ops.reshape(patches, (-1, rows * columns, self.width))
+        registers = ops.broadcast_to(self.reg_token, (patches.shape[0], REGISTERS, self.width))
+        x_MC = ops.reshape(ops.concat((registers, patches), axis=1), (-1, self.width))
+        for block in self.blocks:
+            x_MC = block(x_MC, cos_ND, sin_ND)
+        return ops.reshape(x_MC, (-1, REGISTERS + rows * columns, self.width))
+
+    def construct(self, images):
+        patches_BNC = self.tokens(images)[:, REGISTERS:]
+        return self.fc_norm(ops.mean(patches_BNC, 1))

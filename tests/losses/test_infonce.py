@@ -1,0 +1,210 @@
+"""Contrastive losses against hand-made rows, the naive definition and PyTorch's numbers."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindloc.config import Config
+from mindloc.losses.build import build_criterion
+from mindloc.losses.infonce import (
+    InfonceCriterion,
+    WeightedInfonceCriterion,
+    infonce,
+    overlap_smoothing,
+    smoothed_cross_entropy,
+    weighted_infonce,
+)
+
+SCALE = 1 / 0.07
+WEIGHTED, PLAIN = WeightedInfonceCriterion(k=5.0), InfonceCriterion()
+
+
+def naive_rows(cosine, scale, smoothing, mask):
+    """Row losses by the definition, in float64 loops; None for a padded row."""
+    rows = []
+    for i in range(len(cosine)):
+        if not mask[i, i]:
+            rows.append(None)
+            continue
+        s = [scale * cosine[i, j] for j in range(len(cosine)) if mask[i, j]]
+        rows.append(
+            np.log(np.sum(np.exp(s))) - (1 - smoothing[i]) * scale * cosine[i, i] - smoothing[i] * np.mean(s)
+        )
+    return rows
+
+
+def naive_weighted_infonce(query, gallery, scale, weight, k, mask):
+    query, gallery = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1)[:, None] for x in (query, gallery))
+    smoothing = 1 - 1 / (1 + np.exp(-k * weight.astype(np.float64)))
+    forth = naive_rows(query @ gallery.T, scale, smoothing, mask)
+    back = naive_rows(gallery @ query.T, scale, smoothing, mask.T)
+    return [np.mean([row for row in rows if row is not None]) for rows in (forth, back)]
+
+
+def batch(size, width=16, seed=0):
+    random = np.random.RandomState(seed)
+    query, gallery = random.standard_normal((2, size, width)).astype(np.float32)
+    return query, gallery, random.rand(size).astype(np.float32)
+
+
+def outputs_of(query, gallery, scale=SCALE):
+    return {
+        "drone.global": Tensor(query),
+        "satellite.global": Tensor(gallery),
+        "logit_scale": Tensor([scale], ms.float32),
+    }
+
+
+def cost(criterion, query, gallery, weight, mask):
+    total, components = criterion(outputs_of(query, gallery), Tensor(weight), Tensor(mask))
+    return float(total), float(components["drone_to_satellite"]), float(components["satellite_to_drone"])
+
+
+def test_one_row_by_hand():
+    # e^8.5 = 4914.77, e^2.1 = 8.17, e^1.8 = 6.05, e^2.3 = 9.97: LSE = ln 4938.96 = 8.50491
+    # eps = 1 / (1 + e^2.5) = .07586; mean = 3.675; l = 8.50491 - .92414 * 8.5 - .07586 * 3.675 = .3709
+    smoothing = overlap_smoothing(Tensor([0.5], ms.float32), 5.0)
+    np.testing.assert_allclose(smoothing.asnumpy(), [0.0759], atol=5e-5)
+    logit = np.zeros((4, 4), np.float32)
+    logit[0] = [8.5, 2.1, 1.8, 2.3]
+    counts = np.zeros((4, 4), np.float32)
+    counts[0] = 1
+    row = smoothed_cross_entropy(Tensor(logit), ms.ops.tile(smoothing, (4,)), Tensor(counts))
+    np.testing.assert_allclose(float(row), 0.3709, atol=5e-5)
+
+
+@pytest.mark.parametrize("weight, expected", [(0.0, 0.5), (0.14, 0.33), (0.47, 0.087), (0.8, 0.018)])
+def test_smoothing_falls_with_overlap(weight, expected):  # 1 / (1 + e^(5 w)), to the digits given
+    np.testing.assert_allclose(overlap_smoothing(Tensor([weight], ms.float32), 5.0).asnumpy(), [expected], atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def reference(reference_dir):
+    return np.load(reference_dir / "weighted_infonce.npz", allow_pickle=False)
+
+
+@pytest.mark.parametrize("size", ["b8", "b64"])
+@pytest.mark.parametrize("mode", ["weighted", "smooth", "plain"])
+def test_value_and_gradients_equal_pytorch(reference, size, mode):
+    criterion = {"weighted": WEIGHTED, "smooth": InfonceCriterion(0.1), "plain": PLAIN}[mode]
+    query, gallery, weight = (Tensor(reference[f"{size}_{key}"]) for key in ("f1", "f2", "w"))
+    mask = Tensor(np.ones((len(query), len(query)), bool))
+
+    def forward(query, gallery, log_scale):
+        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": ms.ops.exp(log_scale)}
+        return criterion(outputs, weight, mask)
+
+    step = ms.jit(ms.value_and_grad(forward, (0, 1, 2), has_aux=True))
+    (total, _), gradients = step(query, gallery, Tensor([np.log(SCALE)], ms.float32))
+    np.testing.assert_allclose(float(total), reference[f"{size}_{mode}_loss"], rtol=0, atol=1e-5)
+    for gradient, key in zip(gradients, ("g1", "g2", "gt"), strict=True):
+        expected = reference[f"{size}_{mode}_{key}"]
+        error = np.linalg.norm(gradient.asnumpy().ravel() - expected.ravel())
+        assert error <= 1e-5 * np.linalg.norm(expected), key
+
+
+def test_masked_cells_follow_the_definition():
+    query, gallery, weight = batch(9)
+    mask = np.random.RandomState(3).rand(9, 9) < 0.6
+    np.fill_diagonal(mask, True)
+    mask[[2, 7]] = mask[:, [2, 7]] = False  # two padded rows among the real ones
+    expected = naive_weighted_infonce(query, gallery, SCALE, weight, 5.0, mask)
+    total, *directions = cost(WEIGHTED, query, gallery, weight, mask)
+    np.testing.assert_allclose(directions, expected, rtol=1e-5)
+    np.testing.assert_allclose(total, np.mean(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", [WEIGHTED, PLAIN])
+def test_padding_changes_nothing(criterion):
+    query, gallery, weight = batch(5)
+    alone = cost(criterion, query, gallery, weight, np.ones((5, 5), bool))
+    padded = [np.concatenate([x, np.repeat(x[:1], 3, axis=0)]) for x in (query, gallery, weight)]
+    mask = np.zeros((8, 8), bool)
+    mask[:5, :5] = True
+    np.testing.assert_allclose(cost(criterion, *padded, mask), alone, rtol=1e-6)
+
+
+def test_padding_has_no_gradient_and_no_nan():
+    query, gallery, weight = batch(6)
+    query[4:] = gallery[4:] = 0
+    mask = np.zeros((6, 6), bool)
+    mask[:4, :4] = True
+
+    def total(query, gallery, scale):
+        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": scale}
+        return WEIGHTED(outputs, Tensor(weight), Tensor(mask))[0]
+
+    gradients = ms.grad(total, (0, 1, 2))(Tensor(query), Tensor(gallery), Tensor([SCALE], ms.float32))
+    assert all(np.isfinite(gradient.asnumpy()).all() for gradient in gradients)
+    for gradient in gradients[:2]:
+        assert (gradient.asnumpy()[4:] == 0).all()
+        assert (np.abs(gradient.asnumpy()[:4]).max(axis=1) > 0).all()
+
+
+def test_batch_of_padding_alone_costs_nothing():
+    query, gallery, weight = batch(4)
+    assert cost(WEIGHTED, query, gallery, weight, np.zeros((4, 4), bool)) == (0.0, 0.0, 0.0)
+
+
+def test_full_mask_equals_no_mask():
+    query, gallery, weight = (Tensor(x) for x in batch(7))
+    scale = Tensor([SCALE], ms.float32)
+    full = Tensor(np.ones((7, 7), bool))
+    for loss in (
+        lambda mask: weighted_infonce(query, gallery, scale, weight, mask_BB=mask),
+        lambda mask: infonce(query, gallery, scale, 0.1, mask_BB=mask),
+    ):
+        assert float(loss(full)) == float(loss(None))
+
+
+def test_collapsed_descriptors_cost_log_batch():
+    same = Tensor(np.full((8, 4), 0.5), ms.float32)
+    scale = Tensor([10.0], ms.float32)
+    np.testing.assert_allclose(float(infonce(same, same, scale)), np.log(8), rtol=1e-6)
+    weight = Tensor(np.linspace(0, 1, 8), ms.float32)
+    np.testing.assert_allclose(float(weighted_infonce(same, same, scale, weight)), np.log(8), rtol=1e-6)
+
+
+def test_batch_of_one_costs_nothing():
+    query, gallery, weight = batch(1)
+    np.testing.assert_allclose(cost(WEIGHTED, query, gallery, weight, np.ones((1, 1), bool)), 0, atol=1e-5)
+
+
+def test_lengths_of_descriptors_do_not_matter():
+    query, gallery, weight = batch(6)
+    mask = np.ones((6, 6), bool)
+    stretched = cost(WEIGHTED, query * 37.0, gallery * 0.01, weight, mask)
+    np.testing.assert_allclose(stretched, cost(WEIGHTED, query, gallery, weight, mask), rtol=1e-5)
+
+
+def test_order_of_pairs_does_not_matter():
+    query, gallery, weight = batch(6)
+    order, mask = np.random.RandomState(1).permutation(6), np.ones((6, 6), bool)
+    shuffled = cost(WEIGHTED, query[order], gallery[order], weight[order], mask)
+    np.testing.assert_allclose(shuffled, cost(WEIGHTED, query, gallery, weight, mask), rtol=1e-5)
+
+
+def test_views_swap_with_their_directions():
+    query, gallery, weight = batch(6)
+    mask = np.ones((6, 6), bool)
+    total, forth, back = cost(WEIGHTED, query, gallery, weight, mask)
+    np.testing.assert_allclose(cost(WEIGHTED, gallery, query, weight, mask), (total, back, forth), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [ms.float16, ms.float32])
+def test_loss_is_float32_whatever_the_descriptors(dtype):
+    query, gallery, weight = batch(4)
+    halves = [Tensor(x.astype(np.float16)) for x in (query, gallery)]
+    loss = infonce(*(half.astype(dtype) for half in halves), Tensor([1000.0], ms.float32))
+    wide = infonce(*(half.astype(ms.float32) for half in halves), Tensor([1000.0], ms.float32))
+    assert loss.dtype == ms.float32
+    assert float(loss) == float(wide)
+
+
+def test_builder_follows_the_config():
+    config = Config()
+    config.loss.k = 3.0
+    assert build_criterion(config).k == 3.0
+    config.loss.name, config.loss.label_smoothing = "infonce", 0.2
+    assert build_criterion(config).label_smoothing == 0.2
