@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindloc.config import Config, load_config
+from mindloc.errors import ConfigError
 
 # flag -> (config key, value when the flag stands alone; None: the flag takes a value)
 KNOWN_FLAGS = {
@@ -52,10 +52,13 @@ class _SetOverride(argparse.Action):
         namespace.overrides = [*namespace.overrides, values]
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, flags: Sequence[str] = tuple(KNOWN_FLAGS)) -> None:
-    """--config, --set and the known flags; ``config_from`` reads them."""
+def add_config_arguments(
+    parser: argparse.ArgumentParser, flags: Sequence[str] = tuple(KNOWN_FLAGS), with_file: bool = True
+) -> None:
+    """--set and the known flags as ``args.overrides``, in their order, and --config unless the config comes elsewhere."""
     parser.set_defaults(overrides=[])
-    parser.add_argument("--config", type=Path, metavar="YAML", help="experiment; the shipped ones are under configs/")
+    if with_file:
+        parser.add_argument("--config", type=Path, metavar="YAML", help="experiment; shipped ones are under configs/")
     parser.add_argument(
         "--set", action=_SetOverride, dest="overrides", metavar="KEY=VALUE", help="override one config key; repeatable"
     )
@@ -66,5 +69,13 @@ def add_config_arguments(parser: argparse.ArgumentParser, flags: Sequence[str] =
         parser.add_argument(flag, action=_SetKey, dest="overrides", key=key, constant=constant, help=text, **metavar)
 
 
-def config_from(args: argparse.Namespace) -> Config:
-    return load_config(args.config, args.overrides)
+def refuse_overrides_outside(overrides: Sequence[str], sections: Sequence[str], reason: str) -> None:
+    """Raise when an override belongs to another section of the config.
+
+    Raises:
+        ConfigError: naming the key and the ``reason``.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.partition(".")[0] not in sections:
+            raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
