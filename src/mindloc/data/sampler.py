@@ -151,23 +151,18 @@ class ExclusiveSampler(_PairSampler):
                 tail_dropped += len(batch)
             left -= len(batch)
         if not full:
-            raise self._nothing_fills(epoch, largest)
+            raise self._nothing_fills(largest)
         pair_SB = np.array(full, np.int64)
         return EpochPlan(pair_SB, self._report(pair_SB, set_aside, tail_dropped))
 
-    def _nothing_fills(self, epoch: int, largest: int) -> DataError:
-        """``largest`` filled up by the leavings of batches that would have been closed earlier at that size: try it."""
-        while not self._fills(epoch, largest):
-            largest -= 1
+    def _nothing_fills(self, largest: int) -> DataError:
+        # it does fill: up to the first batch that reached ``largest`` no batch met either limit, so a run with that
+        # limit goes the same way and closes there
         return DataError(
             f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs; the largest that "
             f"fills holds {largest}: set train.batch_size to {largest} or less (check-data lists what each size keeps),"
             " or sampling.mode to exclusive_padded (short batches, all pairs), masked or random"
         )
-
-    def _fills(self, epoch: int, batch_size: int) -> bool:
-        batches = exclusive_batches(self._graph, self._pair_P2, self._order(epoch), batch_size)
-        return any(len(batch) == batch_size for batch in batches)
 
 
 class ExclusivePaddedSampler(_PairSampler):

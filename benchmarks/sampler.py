@@ -1,0 +1,109 @@
+"""Seconds, memory and kept pairs of planning an epoch: python benchmarks/sampler.py [--json result.json].
+
+Drone pictures and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
+a process of its own, so that its peak memory is its own. Limit for 10^6 pairs at batch 64: 10 s and 1 GB.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import numpy as np
+
+from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.pairs import Edges
+from mindloc.data.sampler import SAMPLERS
+
+LIMIT_S, LIMIT_MB = 10.0, 1024
+# drone pictures, tiles, tiles per drone picture, batch size: GTA-UAV's true scale, the limit's, a dense flight
+CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=list(SAMPLERS), default="exclusive")
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)  # what a child process measures
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure(*args.case, args.mode)))
+        return
+    rows = [_in_child(case, args.mode) for case in CASES]
+    _print(rows)
+    if args.json:
+        hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+        text = json.dumps({"version": 1, "hardware": hardware, "rows": rows}, indent=2)
+        args.json.write_text(text + "\n", encoding="utf-8")
+
+
+def _in_child(case: tuple, mode: str) -> dict:
+    command = [sys.executable, __file__, "--mode", mode, "--case", json.dumps(case)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mode: str) -> dict:
+    """Building the graph and planning one epoch; making the points is not counted."""
+    edges = near_edges(drones, tiles, tiles_per_drone)
+    pair_P2 = np.stack([edges.drone(), edges.satellite], axis=1)
+    before_mb = _peak_mb()
+    begin = time.perf_counter()
+    sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1)
+    graph_s = time.perf_counter() - begin
+    plan = sampler.plan(0)
+    return {
+        "mode": mode,
+        "pairs": len(pair_P2),
+        "batch": batch_size,
+        "graph_s": round(graph_s, 3),
+        "plan_s": round(time.perf_counter() - begin - graph_s, 3),
+        "peak_mb": round(_peak_mb()),  # of the whole process, Python and points included
+        "peak_before_mb": round(before_mb),
+        "kept": round(plan.report.kept_share, 5),
+    }
+
+
+def near_edges(drones: int, tiles: int, tiles_per_drone: float, seed: int = 0) -> Edges:
+    """Points of the unit square; a drone picture overlaps the tiles within the radius that gives the wanted mean."""
+    rng = np.random.default_rng(seed)
+    drone_D2, tile_S2 = rng.random((drones, 2)), rng.random((tiles, 2))
+    radius = np.sqrt(tiles_per_drone / tiles / np.pi)
+    by_x = np.argsort(tile_S2[:, 0])
+    sorted_S2 = tile_S2[by_x]
+    low_D = np.searchsorted(sorted_S2[:, 0], drone_D2[:, 0] - radius)
+    high_D = np.searchsorted(sorted_S2[:, 0], drone_D2[:, 0] + radius)
+    near, start = [], np.zeros(drones + 1, np.int64)
+    for drone, (low, high) in enumerate(zip(low_D.tolist(), high_D.tolist(), strict=True)):
+        offset_N2 = sorted_S2[low:high] - drone_D2[drone]
+        near.append(by_x[low:high][np.einsum("nc,nc->n", offset_N2, offset_N2) < radius**2])
+        start[drone + 1] = start[drone] + len(near[-1])
+    satellite_E = np.concatenate(near).astype(np.int32)
+    return Edges(start, satellite_E, np.full(len(satellite_E), 0.5, np.float32))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _print(rows: list[dict]) -> None:
+    columns = list(rows[0])
+    print("".join(f"{column:>16}" for column in columns))
+    for row in rows:
+        print("".join(f"{row[column]!s:>16}" for column in columns))
+    for row in rows:
+        seconds = row["graph_s"] + row["plan_s"]
+        if row["pairs"] > 900_000 and row["batch"] == 64:
+            verdict = "met" if seconds < LIMIT_S and row["peak_mb"] < LIMIT_MB else "MISSED"
+            numbers = f"{seconds:.2f} s of {LIMIT_S:.0f}, {row['peak_mb']} MB of {LIMIT_MB}"
+            print(f"10^6 pairs at batch 64: {numbers}: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
