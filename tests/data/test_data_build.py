@@ -1,0 +1,73 @@
+"""The builders hand on exactly what the config says."""
+
+import pytest
+
+from mindloc.config import Config
+from mindloc.data.build import build_sampler, build_split
+from mindloc.data.sampler import SAMPLERS
+from mindloc.errors import DataError
+
+
+@pytest.fixture
+def config(gta_root) -> Config:
+    config = Config()
+    config.data.root, config.data.train_pairs = str(gta_root), "train.json"
+    config.data.test_pairs = "train.json"
+    config.data.map_px, config.data.m_per_px = 1024, 0.5
+    config.train.batch_size = 2
+    return config
+
+
+def test_training_split_takes_the_share_and_the_test_split_does_not(config):
+    config.data.train_ratio = 0.67
+    assert len(build_split(config, "train").drone_files) == 2
+    assert len(build_split(config, "test").drone_files) == 3
+
+
+def test_test_split_has_its_own_folder_and_scale(config):
+    config.data.test_root, config.data.root = config.data.root, "nowhere"
+    config.data.test_m_per_px = 1.0
+    # twice the scale of the training map: centers at 256 and 768 m
+    assert build_split(config, "test").satellite_place.tolist() == [[256, 256], [256, 768], [768, 256], [768, 768]]
+    with pytest.raises(DataError, match="nowhere"):
+        build_split(config, "train")
+
+
+def test_reader_is_chosen(config):
+    config.data.reader = "visloc"
+    with pytest.raises(DataError, match="drone_loc_lat_lon"):
+        build_split(config, "train")
+
+
+@pytest.mark.parametrize("mode", list(SAMPLERS))
+def test_sampler_of_every_mode(config, mode):
+    config.sampling.mode = mode
+    sampler = build_sampler(config, build_split(config, "train"))
+    assert (sampler.mode, sampler.batch_size) == (mode, 2)
+    assert sampler.plan(0).report.total == 5
+
+
+def test_training_on_positives_still_respects_semipositives(config, change_entries):
+    # both drone pictures have a positive of their own; the second one also overlaps the first one's tile a little, so
+    # the two pairs can't share a batch although only positives are trained on
+    def change(entries):
+        del entries[2]
+        for what, value in (("img", "1_0_0_0.png"), ("weight", 0.2), ("loc_x_y", [128.0, 128.0])):
+            entries[1][f"pair_pos_semipos_sate_{what}_list"].append(value)
+
+    change_entries(change)
+    config.data.train_mode = "pos"
+    with pytest.raises(DataError, match="no batch of 2 from 2 pairs"):
+        build_sampler(config, build_split(config, "train")).plan(0)
+
+
+def test_no_positive_to_train_on(config, change_entries):
+    def change(entries):
+        for entry in entries:
+            for what in ("img", "weight", "loc_x_y"):
+                entry[f"pair_pos_sate_{what}_list"] = []
+
+    change_entries(change)
+    config.data.train_mode = "pos"
+    with pytest.raises(DataError, match=r"data\.train_mode=pos"):
+        build_sampler(config, build_split(config, "train"))
