@@ -101,9 +101,9 @@ class PairStream:
         return self._settings is not None
 
     def recent_paths(self) -> Iterator[Path]:
-        """Files handed over lately, the latest first."""
+        """Files handed over lately, the latest first; not those that were skipped."""
         for pair in reversed(self._recent):
-            yield from self._paths(pair)
+            yield from (path for path in self._paths(pair) if str(path) not in self.bad_pictures)
 
     def __iter__(self) -> Iterator[tuple]:
         epoch, first_step = self._position  # runs at the first next(): an iterator that is never used costs no epoch
@@ -255,4 +255,5 @@ def first_undecodable(paths: Iterator[Path] | Sequence[Path]) -> ImageError | No
 
 def usable_workers(asked: int) -> int:
     """Never more than the cores: MindSpore refuses, and more would only wait."""
-    return max(1, min(asked, len(os.sched_getaffinity(0)), os.cpu_count() or 1))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(asked, allowed, os.cpu_count() or 1))

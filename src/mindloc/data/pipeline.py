@@ -59,12 +59,17 @@ class TrainData:
     def clear_errors(self) -> Iterator[None]:
         """Around the training loop: a bad picture leaves as its own one-line ``ImageError``.
 
-        MindSpore wraps what a data source raises into a RuntimeError of several pages.
+        MindSpore wraps what a data source raises into a RuntimeError of several pages. Errors of the step itself, and
+        whatever else is no fault of the data, pass unchanged.
         """
         try:
             yield
         except RuntimeError as error:
-            cause = self._stream.failure or first_undecodable(self._stream.recent_paths())
+            if not _from_data(error):
+                raise
+            cause = self._stream.failure
+            if cause is None and not self._stream.augmented:  # then C++ decodes, and does not know the name
+                cause = first_undecodable(self._stream.recent_paths())
             if cause is None:
                 raise
             raise cause from error
@@ -192,6 +197,11 @@ def image_dataset(
         cut_border: share cropped from each side first; as in training, for drone pictures only.
     """
     return ImageBatches(paths, size_px, mean, std, batch_size, workers, cut_border)
+
+
+def _from_data(error: RuntimeError) -> bool:
+    """Whether the data pipeline raised it: in Python (our own errors) or in C++ (a picture that it can't decode)."""
+    return any(mark in str(error) for mark in ("Exception thrown from user defined", "Exception thrown from dataset"))
 
 
 def _pixel_operations(stream: PairStream, view: str) -> list:

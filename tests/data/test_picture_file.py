@@ -1,0 +1,103 @@
+"""Whole pictures pass, every kind of broken file is named in one line."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindloc.data.picture_file import bytes_problem, check_decodes, cut_border, decode, read_bytes, resize
+from mindloc.errors import ImageError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def encoded(suffix):
+    return cv2.imencode(suffix, cv2.cvtColor(PIXELS, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_a_png_comes_back_as_its_rgb_pixels(tmp_path):
+    path = write(tmp_path / "a.png", encoded(".png"))
+    np.testing.assert_array_equal(decode(read_bytes(path), path), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_other_kinds_of_png_become_rgb(tmp_path, mode):
+    image = Image.fromarray(PIXELS).convert(mode)
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decode(read_bytes(tmp_path / "a.png"), "a.png"), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.999, 0.9, 0.5, 0.1, 0.01])
+def test_a_truncated_file_is_found(tmp_path, suffix, kept):
+    data = encoded(suffix)
+    path = write(tmp_path / f"cut{suffix}", data[: max(3, int(len(data) * kept))])
+    with pytest.raises(ImageError, match=f"cut{suffix} is (truncated|neither)"):
+        read_bytes(path)
+
+
+def test_a_thumbnails_end_mark_does_not_hide_a_truncation():
+    thumbnail = b"\xff\xd8" + b"thumbnail" + b"\xff\xd9"
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    data = encoded(".jpg")
+    whole = data[:2] + exif + data[2:]
+    assert bytes_problem(whole) is None
+    assert "truncated" in bytes_problem(whole[:-100])
+
+
+def test_bytes_behind_the_end_mark_are_allowed():
+    assert bytes_problem(encoded(".jpg") + b"maker's notes") is None  # some cameras append a preview
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_real_encoders_are_passed(suffix, tmp_path):
+    for options in ({"quality": 30}, {"progressive": True}, {"optimize": True}):
+        Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}", **(options if suffix == ".jpg" else {}))
+        assert bytes_problem((tmp_path / f"a{suffix}").read_bytes()) is None
+        check_decodes(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [(b"", "is empty"), (b"<html>not found</html>", "neither JPEG nor PNG"), (b"\xff\xd8\xff", "truncated")],
+)
+def test_other_files_are_named_with_what_is_wrong(tmp_path, data, problem):
+    path = write(tmp_path / "x.jpg", data)
+    with pytest.raises(ImageError, match=f"x.jpg .*{problem}"):
+        read_bytes(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(ImageError, match="nowhere.jpg is missing"):
+        read_bytes(tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="can't be read"):
+        read_bytes(tmp_path)
+
+
+def test_whole_marks_around_damaged_pixels_are_found_by_decoding(tmp_path):
+    data = bytearray(encoded(".png"))
+    data[16:24] = b"\xff" * 8  # absurd width and height
+    path = write(tmp_path / "x.png", bytes(data))
+    read_bytes(path)
+    with pytest.raises(ImageError, match="x.png is damaged"):
+        decode(read_bytes(path), path)
+    with pytest.raises(ImageError, match="x.png is damaged"):
+        check_decodes(path)
+
+
+def test_resize_takes_the_mean_over_each_new_pixels_area():
+    # 3 columns to 2: the first new pixel covers one and a half old ones, (0 + 60 / 2) / 1.5 = 20
+    row = np.repeat(np.array([[[0], [60], [120]]], np.uint8), 3, axis=2)
+    np.testing.assert_array_equal(resize(row, (1, 2))[0, :, 0], [20, 100])
+    np.testing.assert_array_equal(resize(row, (1, 6))[0, :, 0], [0, 0, 60, 60, 120, 120])
+
+
+def test_cut_border_crops_a_share_of_every_side():
+    np.testing.assert_array_equal(cut_border(PIXELS, 0.1), PIXELS[4:36, 6:54])
+    np.testing.assert_array_equal(cut_border(PIXELS, 0.0), PIXELS)

@@ -1,0 +1,384 @@
+"""From plans and files to batches on the device: order, columns, resume, shards, bad pictures."""
+
+import logging
+
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from mindloc.config import config_from_dict
+from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
+from mindloc.data.build import build_sampler
+from mindloc.data.gta_uav import read_split
+from mindloc.data.picture_file import decode, read_bytes, resize
+from mindloc.data.picture_stream import PairStream, ViewFiles
+from mindloc.data.pipeline import build_train_dataset, image_dataset, train_data
+from mindloc.data.sampler import EpochPlan
+from mindloc.errors import DataError, ImageError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = (32, 32)
+PAIRS = 8  # pair p: drone picture p with tile p % 4
+
+
+class FixedPlans:
+    """Stands in for a sampler: epoch e has the batches of ``plans[e]``."""
+
+    def __init__(self, *plans):
+        self.plans = [EpochPlan(np.array(plan, np.int64), report=f"report {e}") for e, plan in enumerate(plans)]
+
+    def plan(self, epoch):
+        return self.plans[epoch % len(self.plans)]
+
+    def mask(self, pair_G):
+        """All cells of real pairs but those of the same tile off the diagonal."""
+        real = pair_G >= 0
+        same_tile = (pair_G[:, None] % 4 == pair_G[None, :] % 4) & ~np.eye(len(pair_G), dtype=bool)
+        return real[:, None] & real[None, :] & ~same_tile
+
+
+PLANS = (
+    [[0, 1, 2, 3], [7, 6, 5, 4], [0, 5, 2, 7]],
+    [[3, 2, 1, 0]],
+    [[4, 5, 6, -1], [1, 2, 3, 0], [6, 7, 0, 1], [-1, -1, 5, 2], [3, 3, 3, 3]],
+    [[0, 6, 1, 7], [5, 4, 3, 2]],
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight drone pictures (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each with a color of its own."""
+    random = np.random.default_rng(0)
+    for name, count, (height, width) in (("drone{}.jpg", PAIRS, (40, 48)), ("tile{}.png", 4, (40, 40))):
+        for index in range(count):
+            coarse = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / name.format(index)), cv2.resize(coarse, (width, height)))
+    return tmp_path
+
+
+def stream(folder, plans=PLANS, **options):
+    pairs = np.array([[p, p % 4] for p in range(PAIRS)], np.int32)
+    given = {
+        "drone": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
+        "satellite": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
+        "settings": AugmentSettings(),
+        "seed": 7,
+    }
+    weight = np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)
+    return PairStream(pair_P2=pairs, weight_P=weight, sampler=FixedPlans(*plans), **{**given, **options})
+
+
+def batches(data, epochs):
+    """Per epoch a list of (drone, satellite, weight, mask)."""
+    iterator = data.dataset.create_tuple_iterator(num_epochs=epochs, output_numpy=True)
+    return [[tuple(column.copy() for column in row) for row in iterator] for _ in range(epochs)]
+
+
+def read(folder, epochs=4, **options):
+    return batches(train_data(stream(folder, **options), MEAN, STD), epochs)
+
+
+def assert_same(some, other):
+    assert [len(epoch) for epoch in some] == [len(epoch) for epoch in other]
+    for epoch, epoch_too in zip(some, other, strict=True):
+        for batch, batch_too in zip(epoch, epoch_too, strict=True):
+            for column, column_too in zip(batch, batch_too, strict=True):
+                assert column.tobytes() == column_too.tobytes()
+
+
+def load(path):
+    return decode(read_bytes(path), path)
+
+
+def normalized(image_HW3):
+    return ((image_HW3 / 255 - MEAN) / STD).transpose(2, 0, 1)
+
+
+# ---- batches
+
+
+def test_epochs_of_different_length_come_through_whole(folder):
+    data = train_data(stream(folder), MEAN, STD)
+    assert data.dataset.get_dataset_size() == 3
+    assert [data.steps(e) for e in range(4)] == [3, 1, 5, 2]
+    assert data.report(1) == "report 1"
+    assert [len(epoch) for epoch in batches(data, 4)] == [3, 1, 5, 2]
+
+
+def test_columns_are_what_the_training_step_expects(folder):
+    data = train_data(stream(folder), MEAN, STD)
+    assert data.dataset.get_col_names() == ["drone", "satellite", "weight", "mask"]
+    for batch in batches(data, 1)[0]:
+        assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4,), (4, 4)]
+        assert [column.dtype for column in batch] == [np.float32, np.float32, np.float32, bool]
+
+
+def test_every_row_is_the_pair_that_the_plan_names(folder):
+    """Each row made again by itself, from the file and the drawn parameters."""
+    for epoch, rows in enumerate(read(folder)):
+        for pairs, (drone, satellite, weight, mask) in zip(PLANS[epoch], rows, strict=True):
+            for row, pair in enumerate(pairs):
+                if pair < 0:
+                    assert weight[row] == 0 and not mask[row].any() and not mask[:, row].any()
+                    np.testing.assert_allclose(drone[row], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
+                    continue
+                assert weight[row] == pytest.approx(0.2 + 0.1 * pair)
+                change = draw_augmentation(7, epoch, pair, AugmentSettings())
+                image = augment(load(folder / f"drone{pair}.jpg"), change.drone, SIZE)
+                np.testing.assert_allclose(drone[row], normalized(image), atol=1e-5)
+                image = augment(load(folder / f"tile{pair % 4}.png"), change.satellite, SIZE)
+                np.testing.assert_allclose(satellite[row], normalized(image), atol=1e-5)
+
+
+def test_the_samplers_mask_arrives_as_it_is(folder):
+    mask = read(folder, epochs=1)[0][2][3]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
+    assert mask.all()
+    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],)), MEAN, STD), 1)[0][0][3]  # 0 and 4: tile 0
+    assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
+
+
+def test_workers_change_no_byte(folder):
+    assert_same(read(folder, workers=1), read(folder, workers=2))
+
+
+def test_another_seed_changes_pixels_and_not_the_order(folder):
+    some, other = read(folder, epochs=1)[0], read(folder, epochs=1, seed=8)[0]
+    assert not np.array_equal(some[0][0], other[0][0])
+    np.testing.assert_array_equal(some[0][2], other[0][2])
+
+
+@pytest.mark.parametrize("start", [(0, 1), (2, 0), (2, 3), (3, 1)])
+def test_resuming_goes_on_with_the_same_bytes(folder, start):
+    epoch, step = start
+    whole = read(folder)[epoch:]
+    whole[0] = whole[0][step:]
+    assert_same(read(folder, epochs=4 - epoch, start=start), whole)
+
+
+def test_a_start_behind_the_epoch_is_an_error(folder):
+    with pytest.raises(ValueError, match="epoch 1 has 1 steps"):
+        stream(folder, start=(1, 1))
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_two_devices_share_one_global_batch(folder, skip_bad):
+    if skip_bad:
+        spoil(folder / "drone4.jpg", "empty")
+    whole = read(folder, skip_bad=skip_bad)
+    parts = [read(folder, shard=(rank, 2), skip_bad=skip_bad) for rank in range(2)]
+    for epoch in range(4):
+        for step, (drone, satellite, weight, mask) in enumerate(whole[epoch]):
+            halves = [part[epoch][step] for part in parts]
+            np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), drone)
+            np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), satellite)
+            for half in halves:
+                np.testing.assert_array_equal(half[2], weight)
+                np.testing.assert_array_equal(half[3], mask)
+    assert whole[1][0][2].shape == (4,)
+
+
+def test_a_batch_that_can_not_be_cut_is_an_error(folder):
+    with pytest.raises(DataError, match="4 can't be cut into 3"):
+        stream(folder, shard=(0, 3))
+
+
+def test_without_augmentation_cpp_makes_the_pixels_that_opencv_makes(folder):
+    (drone, satellite, _, _) = read(folder, epochs=1, settings=None)[0][1]  # pairs 7 6 5 4
+    for row, pair in enumerate((7, 6, 5, 4)):
+        image = resize(load(folder / f"drone{pair}.jpg"), SIZE)
+        np.testing.assert_allclose(drone[row], normalized(image), atol=1e-5)
+        image = resize(load(folder / f"tile{pair % 4}.png"), SIZE)
+        np.testing.assert_allclose(satellite[row], normalized(image), atol=1e-5)
+
+
+def test_padded_rows_without_augmentation_are_black(folder):
+    drone = read(folder, settings=None)[2][0][0]  # pairs 4 5 6 and padding
+    np.testing.assert_allclose(drone[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
+
+
+UNCHANGED = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_drone=False, rotate_satellite=False)
+
+
+@pytest.mark.parametrize("settings", [None, UNCHANGED])
+def test_a_border_is_cut_before_everything_else(folder, settings):
+    files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE, cut_border=0.25)
+    drone = read(folder, epochs=1, drone=files, settings=settings)[0][0][0]
+    image = load(folder / "drone2.jpg")[10:30, 12:36]
+    np.testing.assert_allclose(drone[2], normalized(resize(image, SIZE)), atol=1e-5)
+
+
+def test_views_may_have_different_rectangular_sizes(folder):
+    files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], (16, 48))
+    drone, satellite, _, _ = read(folder, epochs=1, drone=files)[0][0]
+    assert drone.shape == (4, 3, 16, 48) and satellite.shape == (4, 3, 32, 32)
+
+
+def test_model_train_walks_through_the_epochs(folder):
+    """The framework's own loop: every step of every epoch arrives, once, in order."""
+    seen = []
+
+    class Watch(ms.train.Callback):
+        def on_train_step_end(self, run_context):
+            params = run_context.original_args()
+            seen.append((params.cur_epoch_num, params.train_dataset_element[2].asnumpy().copy()))
+
+    class Step(nn.Cell):
+        def construct(self, drone, satellite, weight, mask):
+            return weight.sum()
+
+    data = train_data(stream(folder), MEAN, STD)
+    ms.train.Model(Step()).train(4, data.dataset, callbacks=[Watch()], dataset_sink_mode=False)
+    assert [epoch for epoch, _ in seen] == [1] * 3 + [2] + [3] * 5 + [4] * 2
+    expected = [rows[2] for epoch in read(folder) for rows in epoch]
+    np.testing.assert_array_equal([weight for _, weight in seen], expected)
+
+
+def test_a_loop_may_be_left_early(folder):
+    data = train_data(stream(folder, plans=([[0, 1, 2, 3]] * 200,)), MEAN, STD)
+    iterator = data.dataset.create_tuple_iterator(num_epochs=5)
+    next(iterator)
+    del iterator
+
+
+# ---- bad pictures
+
+
+def spoil(path, how):
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:  # whole marks, absurd size: only a decoder can tell
+        data = bytearray(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes())
+        data[16:24] = b"\xff" * 8
+        path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
+def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
+    spoil(folder / "drone5.jpg", how)
+    data = train_data(stream(folder, settings=settings, workers=2), MEAN, STD)
+    with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
+        batches(data, 2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
+def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, caplog):
+    good = read(folder, settings=settings)
+    spoil(folder / "drone5.jpg", how)
+    data = train_data(stream(folder, settings=settings, skip_bad=True), MEAN, STD)
+    with caplog.at_level(logging.WARNING):
+        found = batches(data, 4)
+    assert data.skipped == 1
+    assert "drone5.jpg" in str(data.bad_pictures) and caplog.text.count("drone5.jpg") == 1
+    for epoch, plan in enumerate(PLANS):
+        for step, pairs in enumerate(plan):
+            bad = np.array([pair == 5 for pair in pairs])
+            for column in range(2):
+                np.testing.assert_array_equal(found[epoch][step][column][~bad], good[epoch][step][column][~bad])
+            np.testing.assert_array_equal(found[epoch][step][2], np.where(bad, 0, good[epoch][step][2]))
+            expected = good[epoch][step][3] & ~bad[:, None] & ~bad[None, :]
+            np.testing.assert_array_equal(found[epoch][step][3], expected)
+
+
+def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
+    spoil(folder / "tile1.png", "truncated")
+    data = train_data(stream(folder, skip_bad=True), MEAN, STD)
+    first, second, third = batches(data, 1)[0]
+    assert [np.flatnonzero(batch[2] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
+    assert data.skipped == 1
+
+
+def test_a_batch_of_bad_pictures_only_stops_even_so(folder):
+    for index in range(4):
+        spoil(folder / f"tile{index}.png", "empty")
+    data = train_data(stream(folder, skip_bad=True), MEAN, STD)
+    with pytest.raises(ImageError, match="epoch 0, step 0: no pair"), data.clear_errors():
+        batches(data, 1)
+
+
+@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_bad):
+    """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
+    if skip_bad:
+        spoil(folder / "drone5.jpg", "empty")
+    data = train_data(stream(folder, settings=settings, skip_bad=skip_bad), MEAN, STD)
+    batches(data, 1)
+    spoil(folder / "drone2.jpg", "missing")
+    with pytest.raises(RuntimeError, match="out of memory"), data.clear_errors():
+        raise RuntimeError("out of memory")
+
+
+# ---- evaluation
+
+
+def test_images_come_in_order_and_the_last_batch_is_filled(folder):
+    paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+    images = image_dataset(paths, SIZE, MEAN, STD, batch_size=3, workers=2)
+    found = list(images)
+    assert len(images) == len(found) == 3
+    assert [count for _, count in found] == [3, 3, 2]
+    assert all(batch.shape == (3, 3, 32, 32) and batch.dtype == np.float32 for batch, _ in found)
+    for index, path in enumerate(paths):
+        expected = normalized(resize(load(path), SIZE))
+        np.testing.assert_allclose(found[index // 3][0][index % 3], expected, atol=1e-5)
+    np.testing.assert_allclose(found[2][0][2], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
+
+
+def test_images_can_be_read_twice(folder):
+    images = image_dataset([folder / "tile0.png", folder / "tile1.png"], SIZE, MEAN, STD, batch_size=1)
+    np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
+
+
+def test_training_and_evaluation_see_the_same_picture(folder):
+    """Same file, nothing random: the three ways through the program agree byte for byte."""
+    paths = [folder / f"drone{i}.jpg" for i in range(4)]
+    ((batch, _),) = image_dataset(paths, SIZE, MEAN, STD, batch_size=4)
+    for settings in (None, UNCHANGED):
+        np.testing.assert_array_equal(read(folder, epochs=1, settings=settings)[0][0][0], batch)
+
+
+def test_no_images_is_no_batch():
+    assert list(image_dataset([], SIZE, MEAN, STD, batch_size=4)) == []
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
+def test_a_bad_picture_stops_an_evaluation_by_name(folder, how):
+    spoil(folder / "drone6.jpg", how)
+    paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+    with pytest.raises(ImageError, match=f"drone6.jpg is {how}"):
+        list(image_dataset(paths, SIZE, MEAN, STD, batch_size=2, workers=2))
+
+
+# ---- the real thing
+
+
+def adm_config(adm_root, **sections):
+    tree = {
+        "data": {"root": str(adm_root), "map_px": 4800, "m_per_px": 0.243, "drone_size_px": [64, 64]},
+        "train": {"batch_size": 8, "seed": 3},
+        "sampling": {"mode": "exclusive_padded"},
+    }
+    tree["data"].update(satellite_size_px=[64, 64], **sections)
+    return config_from_dict(tree)
+
+
+def test_a_real_flight_with_the_real_sampler(adm_root):
+    config = adm_config(adm_root)
+    split = read_split(adm_root, config.data.train_pairs, 4800, 0.243)
+    sampler = build_sampler(config, split)
+    data = build_train_dataset(config, split, sampler, first_epoch=1, first_step=sampler.plan(1).steps - 3)
+    drone, satellite, weight, mask = (np.stack(column) for column in zip(*batches(data, 1)[0], strict=True))
+    assert drone.shape == satellite.shape == (3, 8, 3, 64, 64)
+    plan = sampler.plan(1).pair_SB[-3:]
+    _, weights = split.pair_list("pos_semipos")
+    np.testing.assert_array_equal(weight, np.where(plan >= 0, weights[plan], 0))
+    np.testing.assert_array_equal(mask, [sampler.mask(pairs) for pairs in plan])
