@@ -125,6 +125,7 @@ def _extract_side(engine: Engine, config: Config, split: Split, side: Side, fold
         config.model.std,
         engine.batch_size,
         config.data.workers,
+        cut_border=config.augment.cut_border if side.view == "drone" else 0.0,  # as the encoder was trained
     )
     facts = {"place_unit": split.place_unit, "input_size_px": list(size_px), "config": config_to_dict(config)}
     return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress)

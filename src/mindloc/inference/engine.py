@@ -45,7 +45,7 @@ class MindSporeEngine:
         self.precision = precision
         self.checkpoint_sha256 = checkpoint_sha256
         self._encoder = encoder
-        self._view_encoders: dict[str, Any] = {}
+        self._cells: dict[str, Any] = {}
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``; raises DataError on a batch that is empty or larger than ``batch_size``."""
@@ -66,11 +66,13 @@ class MindSporeEngine:
             raise DataError(f"a batch of {count} {view} pictures for an engine that takes 1 to {self.batch_size}")
         padding = np.repeat(image_B3HW[-1:], self.batch_size - count, axis=0)
         full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
-        outputs = self._view_encoder(view)(ms.Tensor(np.ascontiguousarray(full, np.float32)))
-        return {key: value.asnumpy()[:count].astype(np.float32) for key, value in outputs.items()}
+        descriptor_BD = self._cell(view)(ms.Tensor(np.ascontiguousarray(full, np.float32)))
+        return {f"{view}.global": descriptor_BD.asnumpy()[:count].astype(np.float32)}
 
-    def _view_encoder(self, view: str) -> Any:
-        if view not in self._view_encoders:
-            self._view_encoders[view] = self._encoder.view_encoder(view)
-            self._view_encoders[view].set_train(False)
-        return self._view_encoders[view]
+    def _cell(self, view: str) -> Any:
+        from mindloc.inference.plain_outputs import PlainOutputs  # here, so that this module needs no MindSpore
+
+        if view not in self._cells:
+            self._cells[view] = PlainOutputs(self._encoder.view_encoder(view), f"{view}.global")
+            self._cells[view].set_train(False)
+        return self._cells[view]

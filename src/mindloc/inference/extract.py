@@ -33,7 +33,7 @@ class Extraction:
 def extract(
     engine: Engine,
     view: str,
-    batches: Iterable[np.ndarray],
+    batches: Iterable[tuple[np.ndarray, int]],
     names: list[str],
     place_N2: np.ndarray | None,
     folder: str | Path,
@@ -43,7 +43,7 @@ def extract(
     """Encode every picture and write the set; the folder appears when all are done.
 
     Args:
-        batches: (B, 3, H, W) float32 in the order of ``names``; the last one may be padded to full.
+        batches: (pictures (B, 3, H, W) float32, number of real ones) in the order of ``names``.
         place_N2: places in ``facts["place_unit"]``; None where nobody knows them.
         facts: for the card, beside what the engine says of itself: place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
@@ -62,14 +62,11 @@ def extract(
     started, done = time.perf_counter(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
     with bar, DescriptorWriter(folder, card) as writer:
-        for image_B3HW in batches:
-            part = rows[done : done + len(image_B3HW)]
-            if not part:
-                break
-            descriptors = engine.encode({view: image_B3HW[: len(part)]})
-            writer.append(descriptors[f"{view}.global"], part)
-            done += len(part)
-            bar.update(len(part))
-        if done < len(rows):
+        for image_B3HW, count in batches:
+            descriptors = engine.encode({view: image_B3HW[:count]})
+            writer.append(descriptors[f"{view}.global"], rows[done : done + count])
+            done += count
+            bar.update(count)
+        if done != len(rows):
             raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
     return Extraction(done, time.perf_counter() - started)

@@ -1,0 +1,115 @@
+"""Seconds and memory of scoring two descriptor sets: python benchmarks/scoring.py [--json result.json].
+
+Makes sets of random descriptors with planted right items on disk (not timed), then loads and scores them exactly as
+``python -m mindloc score`` does, in both modes, with every metric. Limit: 60 s and 2 GB beyond the descriptors.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import numpy as np
+
+from mindloc.evaluation.report import describe_hardware
+from mindloc.evaluation.score import ScoreSettings, score_sets
+from mindloc.evaluation.truth import load_truth, write_truth
+from mindloc.retrieval.descriptor_set import load_descriptor_set, make_rows, save_descriptor_set
+
+LIMIT_S, LIMIT_GB = 60.0, 2.0
+
+
+def main() -> None:
+    args = _parse()
+    with tempfile.TemporaryDirectory() as folder:
+        _make(Path(folder), args.queries, args.gallery, args.dimension, args.right)
+        result = _measure(Path(folder), args.queries, args.gallery, args.dimension)
+    _print(result)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--gallery", type=int, default=15_000)
+    parser.add_argument("--dimension", type=int, default=768)
+    parser.add_argument("--right", type=int, default=8, help="right tiles per query in mode pos_semipos")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _make(folder: Path, queries: int, gallery: int, dimension: int, right: int) -> None:
+    random = np.random.default_rng(0)
+    gallery_ND = random.standard_normal((gallery, dimension), np.float32)
+    right_QP = random.integers(0, gallery, (queries, right))
+    query_QD = gallery_ND[right_QP[:, 0]] + 6.0 * random.standard_normal((queries, dimension), np.float32)
+    for name, matrix, view in (("query", query_QD, "drone"), ("gallery", gallery_ND, "satellite")):
+        names = [f"{view}/{index}.png" for index in range(len(matrix))]
+        rows = make_rows(names, random.uniform(0, 10_000, (len(matrix), 2)), view)
+        save_descriptor_set(folder / name, matrix, rows, {"view": view, "place_unit": "plane_m"})
+    lists = [[f"satellite/{index}.png" for index in np.unique(row)] for row in right_QP]
+    first = [[f"satellite/{index}.png" for index in row[: right // 2]] for row in right_QP]
+    names = [f"drone/{index}.png" for index in range(queries)]
+    write_truth(folder / "truth.jsonl", names, {"pos": first, "pos_semipos": lists})
+
+
+def _measure(folder: Path, queries: int, gallery: int, dimension: int) -> dict:
+    before_gb, started = _reset_peak(), time.perf_counter()
+    query_set, gallery_set = load_descriptor_set(folder / "query"), load_descriptor_set(folder / "gallery")
+    truth = load_truth(folder / "truth.jsonl", query_set, gallery_set)
+    loaded = time.perf_counter()
+    scores = score_sets(query_set, gallery_set, truth, ScoreSettings())
+    seconds = time.perf_counter() - started
+    descriptors_gb = (queries + gallery) * dimension * 4 / 1e9
+    return {
+        "queries": queries,
+        "gallery": gallery,
+        "dimension": dimension,
+        "load_s": round(loaded - started, 2),
+        "total_s": round(seconds, 2),
+        "limit_s": LIMIT_S,
+        "descriptors_gb": round(descriptors_gb, 3),
+        "beyond_gb": round(_peak_gb() - before_gb - descriptors_gb, 3),
+        "limit_gb": LIMIT_GB,
+        "recall@1": scores.numbers["pos"]["recall@1"],
+        "hardware": describe_hardware(),
+    }
+
+
+def _reset_peak() -> float:
+    """Memory in use now, GB; on Linux the peak counter starts anew from here."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+    return _status_gb("VmRSS")
+
+
+def _peak_gb() -> float:
+    return _status_gb("VmHWM")
+
+
+def _status_gb(key: str) -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():  # no Linux: the peak of the whole process, making the sets included
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9 if key == "VmHWM" else 0.0
+    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024 / 1e9
+
+
+def _print(result: dict) -> None:
+    print(f"| {result['queries']} queries x {result['gallery']} tiles x {result['dimension']} | measured | limit |")
+    print("|---|--:|--:|")
+    print(f"| load and check | {result['load_s']} s | |")
+    print(f"| load, rank and score, both modes | {result['total_s']} s | {result['limit_s']:.0f} s |")
+    print(f"| memory beyond the descriptors ({result['descriptors_gb']} GB) | {result['beyond_gb']} GB | 2 GB |")
+    print(f"\n{result['hardware']}; Recall@1 {result['recall@1']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
