@@ -30,11 +30,11 @@ def test_roll_straight_down_is_yaw():
 
 
 def test_tilt_by_hand():
-    # 45 degrees down, heading north: the middle of the picture is 100 m ahead; with a half field of atan(.5) the top edge
-    # looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, and the bottom edge 33.3 m ahead
+    # 45 degrees down, heading north: the middle of the picture is 100 m ahead; with a half field of atan(.5) the top
+    # edge looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, and the bottom edge 33.3 m ahead
     corners = footprints_m([[0, 0]], 100, camera_axes(0, -45, 0), aspect=1.0, half_width_tan=0.5)[0]
     np.testing.assert_allclose(corners[:, 1], [-300, -300, -100 / 3, -100 / 3])
-    # half the width grows with the distance along the sight line: depth = 100 / (ray down) with ray down = (1 - .5) / sqrt 2
+    # half the width grows with the distance along the sight line: 100 / (ray down), with ray down = (1 - .5) / sqrt 2
     np.testing.assert_allclose(corners[1, 0], 0.5 * 100 / ((1 - 0.5) / np.sqrt(2)))
 
 
@@ -88,7 +88,7 @@ def test_iou_equals_counting_points():
     xy = np.stack(np.meshgrid(np.arange(-200, 200, 0.5), np.arange(-200, 200, 0.5)), axis=-1) + 0.25
 
     def inside(polygon):
-        side = [np.cross(b - a, xy - a) for a, b in zip(polygon, np.roll(polygon, -1, axis=0))]
+        side = [np.cross(b - a, xy - a) for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True)]
         return np.all(np.array(side) > 0, axis=0) | np.all(np.array(side) < 0, axis=0)
 
     for index in range(12):

@@ -36,7 +36,9 @@ def test_distance_is_a_metric(unit):
 
 
 def test_antipodes_are_half_a_circle_apart():
-    assert distance_m([[12.3, 45.6]], [[-12.3, 45.6 - 180]], "lat_lon_deg")[0, 0] == pytest.approx(EARTH_RADIUS_M * np.pi)
+    assert distance_m([[12.3, 45.6]], [[-12.3, 45.6 - 180]], "lat_lon_deg")[0, 0] == pytest.approx(
+        EARTH_RADIUS_M * np.pi
+    )
 
 
 def test_unknown_unit_is_refused():

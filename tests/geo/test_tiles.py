@@ -35,7 +35,9 @@ def test_tiles_cover_the_map_and_stay_on_it():
     assert shifted.max() <= 24576 * 0.45
 
 
-@pytest.mark.parametrize("name", ["4_0_6", "a_0_6_13.png", "4_0_6_-1", "", "4_0_6_13_2", "4.5_0_6_13", "x/4_0_6_13.png"])
+@pytest.mark.parametrize(
+    "name", ["4_0_6", "a_0_6_13.png", "4_0_6_-1", "", "4_0_6_13_2", "4.5_0_6_13", "x/4_0_6_13.png"]
+)
 def test_other_names_are_refused(name):
     with pytest.raises(DataError, match="zoom"):
         GTA.parse(name)
@@ -44,15 +46,22 @@ def test_other_names_are_refused(name):
 def test_real_flight_agrees(adm_root):
     grid = TileGrid(map_px=4800, m_per_px=0.243)
     for row in json.loads((adm_root / "cross-area-drone2sate-train.json").read_text()):
-        for name, place in zip(row["pair_pos_semipos_sate_img_list"], row["pair_pos_semipos_sate_loc_x_y_list"]):
+        names, places = (row[f"pair_pos_semipos_sate_{what}_list"] for what in ("img", "loc_x_y"))
+        for name, place in zip(names, places, strict=True):
             assert grid.centre_m(name) == pytest.approx(place)
 
 
 def test_visloc_name_and_centre_by_hand():
-    # 1024 px high, 512 px wide: finest zoom ceil(log2(1024 / 256)) = 2; at zoom 1 the picture is 512 x 256 px, so a tile
-    # is half of the height (2 of 4 degrees) and the whole width (1 degree)
-    area = VislocMap(top_left_lat=30.0, top_left_lon=100.0, bottom_right_lat=26.0, bottom_right_lon=101.0,
-                     height_px=1024, width_px=512)
+    # 1024 px high, 512 px wide: finest zoom ceil(log2(1024 / 256)) = 2; at zoom 1 the picture is 512 x 256 px, so a
+    # tile is half of the height (2 of 4 degrees) and the whole width (1 degree)
+    area = VislocMap(
+        top_left_lat=30.0,
+        top_left_lon=100.0,
+        bottom_right_lat=26.0,
+        bottom_right_lon=101.0,
+        height_px=1024,
+        width_px=512,
+    )
     assert parse_visloc_tile("01_1_000_001.png") == VislocTile("01", 1, 0, 1)
     assert VislocTile("01", 1, 0, 1).name == "01_1_000_001"
     assert area.centre_deg("01_1_000_001.png") == pytest.approx((27.0, 100.5))

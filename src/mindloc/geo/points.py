@@ -1,7 +1,7 @@
 """Distances between places, on a map plane or on the globe.
 
-A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in metres with y down, ``lat_lon_deg`` is
-(latitude, longitude) in degrees, latitude first. Shapes: N, M = numbers of places, 2 = the pair.
+A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in metres with y down,
+``lat_lon_deg`` is (latitude, longitude) in degrees, latitude first. N, M = numbers of places, 2 = the pair.
 """
 
 from typing import Literal

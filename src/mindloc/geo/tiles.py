@@ -1,7 +1,7 @@
 """Names of map tiles and where they lie.
 
-GTA-UAV names a tile ``{zoom}_{offset}_{x}_{y}``: the square map of ``map_px`` pixels is cut into 2^zoom by 2^zoom tiles,
-and ``offset`` (in 256ths of a tile) shifts the whole cut right and down alike. UAV-VisLoc names it
+GTA-UAV names a tile ``{zoom}_{offset}_{x}_{y}``: the square map of ``map_px`` pixels is cut into 2^zoom by 2^zoom
+tiles, and ``offset`` (in 256ths of a tile) shifts the whole cut right and down alike. UAV-VisLoc names it
 ``{map}_{zoom}_{x:03}_{y:03}``. Either may carry an ending (.png, .jpg). T = number of tiles.
 """
 

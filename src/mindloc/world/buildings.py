@@ -12,8 +12,14 @@ _HALL_ROOFS = {"roof_light": 0.6, "roof_gray": 0.32, "roof_red": 0.08}
 
 def build_on_parcels(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
     """Build every parcel up as its use asks."""
-    builders = {"residential": _build_homes, "apartments": _build_apartments, "industrial": _build_halls,
-                "farm": _build_farm, "sports": _build_sports, "park": _build_park}
+    builders = {
+        "residential": _build_homes,
+        "apartments": _build_apartments,
+        "industrial": _build_halls,
+        "farm": _build_farm,
+        "sports": _build_sports,
+        "park": _build_park,
+    }
     for parcel in plan.parcels:
         if parcel.use in builders:
             builders[parcel.use](layers, parcel, rng)
@@ -35,13 +41,25 @@ def _is_free(layers: MapLayers, corner_42) -> bool:
         return False
     grid = np.linspace(0, 1, 7)
     one, two = np.meshgrid(grid, grid)
-    point = (corner_42[0] + one[..., None] * (corner_42[1] - corner_42[0]) + two[..., None] * (corner_42[3] - corner_42[0]))
+    point = (
+        corner_42[0] + one[..., None] * (corner_42[1] - corner_42[0]) + two[..., None] * (corner_42[3] - corner_42[0])
+    )
     index = np.minimum((point / layers.m_per_px).astype(int), layers.material.shape[0] - 1)
     return not _BLOCKED[layers.material[index[..., 1], index[..., 0]]].any()
 
 
-def raise_roof(layers: MapLayers, centre_2, length_m: float, depth_m: float, angle: float, eaves_m: float, slope: float,
-               hipped: bool, roof: int, rng: np.random.Generator) -> None:
+def raise_roof(
+    layers: MapLayers,
+    centre_2,
+    length_m: float,
+    depth_m: float,
+    angle: float,
+    eaves_m: float,
+    slope: float,
+    hipped: bool,
+    roof: int,
+    rng: np.random.Generator,
+) -> None:
     """Put a building: a ridge along its length, hipped or gabled ends; slope 0 is a flat roof with a parapet."""
     corner_42 = rectangle(centre_2, length_m, depth_m, angle)
     window = layers.window(corner_42)
@@ -54,7 +72,9 @@ def raise_roof(layers: MapLayers, centre_2, length_m: float, depth_m: float, ang
     if hipped:
         to_eaves = np.minimum(to_eaves, length_m / 2 - np.abs(along))
     height_m = eaves_m + slope * to_eaves
-    detail = DETAIL_NEUTRAL + 7 * np.sin(along * np.float32(2 * np.pi / 1.3)) + 9 * (np.abs(across) < 0.25) * (slope > 0)
+    detail = (
+        DETAIL_NEUTRAL + 7 * np.sin(along * np.float32(2 * np.pi / 1.3)) + 9 * (np.abs(across) < 0.25) * (slope > 0)
+    )
     if slope == 0:
         to_edge = np.minimum(to_eaves, length_m / 2 - np.abs(along))
         height_m = height_m + 0.5 * (to_edge < 0.45)
@@ -108,15 +128,25 @@ def _lay_garden(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float,
     along = np.array([np.cos(angle), np.sin(angle)])
     if rng.random() < 0.3:
         bed = middle + inward_2 * depth_m * 0.3 + along * rng.uniform(-0.25, 0.25) * lot_m
-        layers.fill(rectangle(bed, rng.uniform(3, 7), rng.uniform(2.5, 6), angle), _pick({"soil": 0.6, "crop": 0.4}, rng))
+        layers.fill(
+            rectangle(bed, rng.uniform(3, 7), rng.uniform(2.5, 6), angle), _pick({"soil": 0.6, "crop": 0.4}, rng)
+        )
     if rng.random() < 0.5:
         edge = middle + along * lot_m * 0.52
-        layers.fill(rectangle(edge, rng.uniform(0.6, 1.3), depth_m * rng.uniform(0.5, 1), angle), rng.choice(numbers("bush")),
-                    DETAIL_NEUTRAL, int(rng.uniform(100, 190)))
+        layers.fill(
+            rectangle(edge, rng.uniform(0.6, 1.3), depth_m * rng.uniform(0.5, 1), angle),
+            rng.choice(numbers("bush")),
+            DETAIL_NEUTRAL,
+            int(rng.uniform(100, 190)),
+        )
     if rng.random() < 0.35:
         edge = middle + inward_2 * depth_m * 0.5
-        layers.fill(rectangle(edge, lot_m, rng.uniform(0.6, 1.4), angle), rng.choice(numbers("bush")), DETAIL_NEUTRAL,
-                    int(rng.uniform(100, 190)))
+        layers.fill(
+            rectangle(edge, lot_m, rng.uniform(0.6, 1.4), angle),
+            rng.choice(numbers("bush")),
+            DETAIL_NEUTRAL,
+            int(rng.uniform(100, 190)),
+        )
 
 
 def _build_home(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float, setback_m: float, rng) -> None:
@@ -139,7 +169,11 @@ def _build_home(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float,
         slope, hipped, roof = 0.0, False, _pick({"roof_light": 0.5, "roof_gray": 0.5}, rng)
     raise_roof(layers, middle, length, depth, turn, eaves, slope, hipped, roof, rng)
     if rng.random() < 0.45:
-        wing = middle + rng.choice([-1, 1]) * length * 0.25 * np.array([np.cos(turn), np.sin(turn)]) + inward_2 * depth * 0.35
+        wing = (
+            middle
+            + rng.choice([-1, 1]) * length * 0.25 * np.array([np.cos(turn), np.sin(turn)])
+            + inward_2 * depth * 0.35
+        )
         raise_roof(layers, wing, depth * 1.05, length * 0.48, turn + np.pi / 2, eaves, slope, hipped, roof, rng)
     if slope > 0 and rng.random() < 0.12:
         across = np.array([-np.sin(turn), np.cos(turn)])
@@ -150,7 +184,10 @@ def _build_home(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float,
 
 def _build_backyard(layers: MapLayers, place_2, angle: float, rng: np.random.Generator) -> None:
     along = np.array([np.cos(angle), np.sin(angle)])
-    for chance, length, depth in ((0.13, rng.uniform(6, 9), rng.uniform(3, 4.5)), (0.45, rng.uniform(3, 7), rng.uniform(2.5, 5))):
+    for chance, length, depth in (
+        (0.13, rng.uniform(6, 9), rng.uniform(3, 4.5)),
+        (0.45, rng.uniform(3, 7), rng.uniform(2.5, 5)),
+    ):
         spot = place_2 + along * rng.uniform(-5, 5)
         corner = rectangle(spot, length + 2, depth + 2, angle)
         if rng.random() > chance or not _is_free(layers, corner):
@@ -159,8 +196,18 @@ def _build_backyard(layers: MapLayers, place_2, angle: float, rng: np.random.Gen
             layers.fill(corner, rng.choice(numbers("concrete")))
             layers.fill(rectangle(spot, length, depth, angle), rng.choice(numbers("pool")))
         else:
-            raise_roof(layers, spot, length, depth, angle, rng.uniform(2, 2.8), 0.15, False,
-                       _pick({"roof_gray": 0.4, "roof_light": 0.3, "roof_brown": 0.3}, rng), rng)
+            raise_roof(
+                layers,
+                spot,
+                length,
+                depth,
+                angle,
+                rng.uniform(2, 2.8),
+                0.15,
+                False,
+                _pick({"roof_gray": 0.4, "roof_light": 0.3, "roof_brown": 0.3}, rng),
+                rng,
+            )
 
 
 def _inside_frame(parcel: Parcel):
@@ -194,10 +241,21 @@ def _build_halls(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
         place = middle + along * rng.uniform(-0.34, 0.34) * length + across * rng.uniform(-0.3, 0.34) * depth
         hall_length, hall_depth = rng.uniform(18, 55), rng.uniform(13, 30)
         turn = parcel.angle + (np.pi / 2 if rng.random() < 0.3 else 0)
-        if _is_free(layers, rectangle(place, hall_length + 5, hall_depth + 5, turn)) and _within(parcel, rectangle(
-                place, hall_length + 14, hall_depth + 14, turn)):
-            raise_roof(layers, place, hall_length, hall_depth, turn, rng.uniform(5, 9), rng.choice([0.0, 0.1, 0.16]), False,
-                       _pick(_HALL_ROOFS, rng), rng)
+        if _is_free(layers, rectangle(place, hall_length + 5, hall_depth + 5, turn)) and _within(
+            parcel, rectangle(place, hall_length + 14, hall_depth + 14, turn)
+        ):
+            raise_roof(
+                layers,
+                place,
+                hall_length,
+                hall_depth,
+                turn,
+                rng.uniform(5, 9),
+                rng.choice([0.0, 0.1, 0.16]),
+                False,
+                _pick(_HALL_ROOFS, rng),
+                rng,
+            )
 
 
 def _within(parcel: Parcel, corner_42) -> bool:
@@ -225,14 +283,26 @@ def _build_farm(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> 
     """A yard in a meadow with barns around it."""
     middle, along, across, length, depth = _inside_frame(parcel)
     layers.fill(parcel.outline_N2, rng.choice(numbers("meadow")))
-    layers.fill(rectangle(middle, min(length * 0.45, 60), min(depth * 0.45, 45), parcel.angle), rng.choice(numbers("track")))
+    layers.fill(
+        rectangle(middle, min(length * 0.45, 60), min(depth * 0.45, 45), parcel.angle), rng.choice(numbers("track"))
+    )
     for _ in range(rng.integers(3, 7)):
         place = middle + along * rng.uniform(-24, 24) + across * rng.uniform(-20, 20)
         barn_length, barn_depth = rng.uniform(12, 34), rng.uniform(8, 15)
         turn = parcel.angle + (np.pi / 2 if rng.random() < 0.5 else 0)
         if _is_free(layers, rectangle(place, barn_length + 3, barn_depth + 3, turn)):
-            raise_roof(layers, place, barn_length, barn_depth, turn, rng.uniform(3, 5.5), 0.36, False,
-                       _pick({"roof_red": 0.5, "roof_brown": 0.25, "roof_gray": 0.25}, rng), rng)
+            raise_roof(
+                layers,
+                place,
+                barn_length,
+                barn_depth,
+                turn,
+                rng.uniform(3, 5.5),
+                0.36,
+                False,
+                _pick({"roof_red": 0.5, "roof_brown": 0.25, "roof_gray": 0.25}, rng),
+                rng,
+            )
 
 
 def _build_sports(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
@@ -262,11 +332,17 @@ def _build_park(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> 
     middle, along, across, length, depth = _inside_frame(parcel)
     for direction, reach in ((along, length), (across, depth), (along + across, depth)):
         sway = np.sin(np.linspace(0, np.pi * 2, 24) + rng.uniform(0, 6))[:, None] * 5 * direction[::-1]
-        layers.stroke(middle + np.linspace(-0.48, 0.48, 24)[:, None] * reach * direction + sway, 2.2, rng.choice(numbers("track")))
+        layers.stroke(
+            middle + np.linspace(-0.48, 0.48, 24)[:, None] * reach * direction + sway, 2.2, rng.choice(numbers("track"))
+        )
     if rng.random() < 0.6:
         turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         radius = rng.uniform(8, 16) * (1 + 0.22 * np.sin(2 * turn + rng.uniform(0, 6)) + 0.1 * np.sin(5 * turn))
-        pond = middle + along * rng.uniform(-0.15, 0.15) * length + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
+        pond = (
+            middle
+            + along * rng.uniform(-0.15, 0.15) * length
+            + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
+        )
         layers.fill(pond, rng.choice(numbers("water")))
 
 
@@ -298,7 +374,9 @@ _PAVED = is_one_of(("asphalt", "concrete", "marking", "track"))
 def _put_cars_on_parcel(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
     """Where a random point of the parcel is paved, a car may stand."""
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
-    tries = int(np.prod(high - low) / {"residential": 110, "industrial": 190, "apartments": 70, "farm": 400}[parcel.use])
+    tries = int(
+        np.prod(high - low) / {"residential": 110, "industrial": 190, "apartments": 70, "farm": 400}[parcel.use]
+    )
     size = layers.material.shape[0]
     for place in rng.uniform(low, high, (tries, 2)):
         x, y = (place / layers.m_per_px).astype(int)

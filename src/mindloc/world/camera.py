@@ -85,6 +85,8 @@ def _places(footprint_F42, region_F4, share_F2) -> np.ndarray:
         worst = int((high_F2 - low_F2).min(axis=1).argmin())
         width, depth = np.ptp(footprint_F42[worst], axis=0)
         left, top, right, bottom = region_F4[worst]
-        raise DataError(f"a drone picture covers {width:.0f} x {depth:.0f} m but its part of the map only "
-                        f"{right - left:.0f} x {bottom - top:.0f} m; lower heights_m or the tilt, or enlarge the map")
+        raise DataError(
+            f"a drone picture covers {width:.0f} x {depth:.0f} m but its part of the map only "
+            f"{right - left:.0f} x {bottom - top:.0f} m; lower heights_m or the tilt, or enlarge the map"
+        )
     return low_F2 + share_F2 * (high_F2 - low_F2)

@@ -52,7 +52,17 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 def satellite_look(rng: np.random.Generator) -> Look:
     """The satellite's: cool, contrasty, a little hazy, the same for the whole map."""
-    return Look((1.1, 1.04, 1.03), rng.uniform(0.9, 1.0), rng.uniform(0.62, 0.78), rng.uniform(0.98, 1.08), 0.05, 0.0, 0.3, 0.0, 0.0)
+    return Look(
+        (1.1, 1.04, 1.03),
+        rng.uniform(0.9, 1.0),
+        rng.uniform(0.62, 0.78),
+        rng.uniform(0.98, 1.08),
+        0.05,
+        0.0,
+        0.3,
+        0.0,
+        0.0,
+    )
 
 
 def apply_look(picture, look: Look, rng: np.random.Generator, stray: float = 1.0) -> np.ndarray:
@@ -81,7 +91,7 @@ def apply_look(picture, look: Look, rng: np.random.Generator, stray: float = 1.0
     if look.vignette > 0:
         picture *= _vignette(picture.shape[:2], look.vignette)[..., None]
     if look.noise > 0:
-        picture += rng.normal(0, look.noise, picture.shape).astype(np.float32)
+        picture += np.float32(look.noise) * rng.standard_normal(picture.shape, np.float32)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

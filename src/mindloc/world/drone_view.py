@@ -35,9 +35,14 @@ def build_levels(picture, layers, coarsest_m_per_px: float) -> list[Level]:
         half = (last.material.shape[1] // 2, last.material.shape[0] // 2)
         if (half[0] * 2, half[1] * 2) != last.material.shape[::-1]:
             break  # an odd side can't be halved without moving the map
-        levels.append(Level(cv2.resize(last.picture, half, interpolation=cv2.INTER_AREA),
-                            cv2.resize(last.height_m, half, interpolation=cv2.INTER_AREA),
-                            np.ascontiguousarray(last.material[::2, ::2]), last.m_per_px * 2))
+        levels.append(
+            Level(
+                cv2.resize(last.picture, half, interpolation=cv2.INTER_AREA),
+                cv2.resize(last.height_m, half, interpolation=cv2.INTER_AREA),
+                np.ascontiguousarray(last.material[::2, ::2]),
+                last.m_per_px * 2,
+            )
+        )
     return levels
 
 
@@ -58,14 +63,18 @@ def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int
     """
     rows, columns = size_px
     away_N3 = np.asarray(point_N3, np.float64) - [place_2[0], place_2[1], height_m]
-    right, down, depth = away_N3 @ np.asarray(axes_33).T[:, 0], away_N3 @ np.asarray(axes_33).T[:, 1], away_N3 @ np.asarray(
-        axes_33).T[:, 2]
+    right, down, depth = (
+        away_N3 @ np.asarray(axes_33).T[:, 0],
+        away_N3 @ np.asarray(axes_33).T[:, 1],
+        away_N3 @ np.asarray(axes_33).T[:, 2],
+    )
     focal_px = columns / 2 / half_width_tan
     return np.stack([columns / 2 + focal_px * right / depth, rows / 2 + focal_px * down / depth], axis=1)
 
 
-def photograph(levels: list[Level], sun_3, place_2, height_m: float, axes_33, size_px: tuple[int, int],
-               half_width_tan: float) -> np.ndarray:
+def photograph(
+    levels: list[Level], sun_3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float
+) -> np.ndarray:
     """The picture, (rows, columns, 3) uint8 BGR.
 
     Args:
@@ -79,8 +88,11 @@ def photograph(levels: list[Level], sun_3, place_2, height_m: float, axes_33, si
     """
     slope = rays(axes_33, size_px, half_width_tan)
     ground_m_per_px = 2 * height_m * half_width_tan / size_px[1]
-    level = max((one for one in levels if one.m_per_px <= ground_m_per_px * 1.15), key=lambda one: one.m_per_px,
-                default=levels[0])
+    level = max(
+        (one for one in levels if one.m_per_px <= ground_m_per_px * 1.15),
+        key=lambda one: one.m_per_px,
+        default=levels[0],
+    )
     surface = _Surface(level, place_2, height_m, slope)
     hit_z = surface.descend(ground_m_per_px)
     x, y = surface.at(hit_z)
@@ -93,7 +105,10 @@ class _Surface:
 
     def __init__(self, level: Level, place_2, height_m: float, slope):
         self.level, self.height_m = level, height_m
-        self.slope_x, self.slope_y = slope[..., 0] / np.float32(level.m_per_px), slope[..., 1] / np.float32(level.m_per_px)
+        self.slope_x, self.slope_y = (
+            slope[..., 0] / np.float32(level.m_per_px),
+            slope[..., 1] / np.float32(level.m_per_px),
+        )
         self.x0, self.y0 = place_2[0] / level.m_per_px - 0.5, place_2[1] / level.m_per_px - 0.5
         self.steepest = float(np.hypot(slope[..., 0], slope[..., 1]).max())
 
@@ -116,19 +131,19 @@ class _Surface:
     def descend(self, ground_m_per_px: float):
         """Heights at which the rays meet the land, shape (rows, columns)."""
         tallest = self._tallest()
-        steps = int(np.clip(np.ceil(tallest * self.steepest / (_STEP_PX * ground_m_per_px)), 1, 24)) if tallest else 0
+        steps = int(np.clip(np.ceil(tallest * self.steepest / (_STEP_PX * ground_m_per_px)), 2, 24)) if tallest else 0
         shape = self.slope_x.shape
         hit_z = np.zeros(shape, np.float32)
         found = np.zeros(shape, bool)
-        gap_before = None
-        for z in np.linspace(tallest, 0, steps + 1, dtype=np.float32)[:-1] if steps else ():
+        top = tallest + 0.01  # the first look is above everything
+        step, gap_before = np.float32(top / max(steps, 1)), np.full(shape, -top, np.float32)
+        for z in np.linspace(top, 0, steps + 1, dtype=np.float32)[:-1]:
             gap = self._land(*self.at(z)) - z
             meets = (gap >= 0) & ~found
-            if gap_before is not None and meets.any():
-                step = np.float32(tallest / steps)
-                share = gap / np.maximum(gap - gap_before, 1e-6)  # straight line between the two looks
-                hit_z[meets] = (z + step * np.clip(share, 0, 1))[meets]
-            found |= meets
+            if meets.any():
+                share = gap[meets] / np.maximum((gap - gap_before)[meets], 1e-6)  # straight line between the two looks
+                hit_z[meets] = z + step * np.clip(share, 0, 1)
+                found |= meets
             gap_before = gap
         return hit_z
 
@@ -153,5 +168,7 @@ def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     south = surface._land(x, y + step) - surface._land(x, y - step)
     length = np.maximum(np.hypot(east, south), 1e-3)
     facing = -(east * sun_3[0] + south * sun_3[1]) / length
-    light = np.where(facing > 0, 0.62 + 0.5 * facing, 0.5)[..., None] * (0.8 + 0.2 * np.minimum(hit_z / 4, 1))[..., None]
+    light = (
+        np.where(facing > 0, 0.62 + 0.5 * facing, 0.5)[..., None] * (0.8 + 0.2 * np.minimum(hit_z / 4, 1))[..., None]
+    )
     return np.where(wall[..., None], _WALL_BGR * light, picture)

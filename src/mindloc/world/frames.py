@@ -58,8 +58,10 @@ def draw_frames(spec: WorldSpec, gallery: Gallery) -> Frames:
     straddles_F = _straddles(gallery, overlaps, border_m)
     for side, chosen_F in (("train", ~cross_test_F), ("test", cross_test_F)):
         if chosen_F.any() and not (chosen_F & ~straddles_F).any():
-            raise DataError(f"no {side} frame has all its tiles on its own side of the map; add finer zooms, lower "
-                            "heights_m, or set test_share to 0 or 1")
+            raise DataError(
+                f"no {side} frame has all its tiles on its own side of the map; add finer zooms, lower "
+                "heights_m, or set test_share to 0 or 1"
+            )
     return Frames(poses, footprint_F42, overlaps, _names(spec, poses), same_test_F, cross_test_F, straddles_F, border_m)
 
 
@@ -94,6 +96,8 @@ def _straddles(gallery: Gallery, overlaps: Overlaps, border_m: float) -> np.ndar
 def _names(spec: WorldSpec, poses: Poses) -> list[str]:
     """File names {level}_{flight}_{frame}: the frame counts on through the whole world."""
     level_m = [round(level) for level in spec.levels_m]
-    pairs = zip(poses.level_F.tolist(), poses.flight_F.tolist())
-    return [f"{level_m[level]}_{flight + 1:04}_{frame:010}.{spec.drone_format}"
-            for frame, (level, flight) in enumerate(pairs, start=1)]
+    pairs = zip(poses.level_F.tolist(), poses.flight_F.tolist(), strict=True)
+    return [
+        f"{level_m[level]}_{flight + 1:04}_{frame:010}.{spec.drone_format}"
+        for frame, (level, flight) in enumerate(pairs, start=1)
+    ]

@@ -1,4 +1,4 @@
-"""The map as pixel layers: what every pixel is made of, how high it stands, and fine detail such as rows and roof tiles.
+"""The map as pixel layers: what every pixel is made of, how high it stands, and detail such as rows and roof tiles.
 
 Layers are drawn once per world and serve every season. x = column, y = row, top left pixel covers (0, 0) metres.
 """
@@ -101,8 +101,10 @@ def rectangle(centre_2, length_m: float, depth_m: float, angle: float) -> np.nda
     """Corners (4, 2) of a turned rectangle."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
-    return np.asarray(centre_2) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [length_m / 2, depth_m / 2] @ np.stack(
-        [along, across])
+    return np.asarray(centre_2) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [
+        length_m / 2,
+        depth_m / 2,
+    ] @ np.stack([along, across])
 
 
 def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
@@ -111,8 +113,12 @@ def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Genera
     from mindloc.world.vegetation import Woods, plant
 
     shape = (map_px, map_px)
-    layers = MapLayers(np.full(shape, numbers("meadow")[0], np.uint8), np.zeros(shape, np.uint16),
-                       np.full(shape, DETAIL_NEUTRAL, np.uint8), m_per_px)
+    layers = MapLayers(
+        np.full(shape, numbers("meadow")[0], np.uint8),
+        np.zeros(shape, np.uint16),
+        np.full(shape, DETAIL_NEUTRAL, np.uint8),
+        m_per_px,
+    )
     for parcel in plan.parcels:
         _cover(layers, parcel, rng)
     _draw_tracks(layers, plan, rng)
@@ -123,9 +129,19 @@ def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Genera
     return layers
 
 
-_GROUND = {"residential": "lawn", "apartments": "lawn", "industrial": "concrete", "park": "lawn", "sports": "lawn",
-           "crop": "crop", "meadow": "meadow", "forest": "undergrowth", "orchard": "meadow", "fallow": "soil",
-           "farm": "track"}
+_GROUND = {
+    "residential": "lawn",
+    "apartments": "lawn",
+    "industrial": "concrete",
+    "park": "lawn",
+    "sports": "lawn",
+    "crop": "crop",
+    "meadow": "meadow",
+    "forest": "undergrowth",
+    "orchard": "meadow",
+    "fallow": "soil",
+    "farm": "track",
+}
 
 
 def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
@@ -178,15 +194,18 @@ def _draw_river(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None
 def _draw_roads(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
     """Streets end at the water, main roads bridge it; kerbs first, so that crossings stay open."""
     water = np.isin(layers.material, numbers("water"))
-    paved = [(road, int(rng.choice(numbers("asphalt"))), int(rng.choice(numbers("concrete"))))
-             for road in sorted(plan.roads, key=lambda road: road.kind != "street") if road.kind != "track"]
+    paved = [
+        (road, int(rng.choice(numbers("asphalt"))), int(rng.choice(numbers("concrete"))))
+        for road in sorted(plan.roads, key=lambda road: road.kind != "street")
+        if road.kind != "track"
+    ]
     for road, _, kerb in paved:
         layers.stroke(road.line_N2, road.width_m + (3.2 if road.kind == "street" else 1.6), kerb)
     for road, asphalt, _ in paved:
         if road.kind == "street":
             layers.stroke(road.line_N2, road.width_m, asphalt, round_ends=True)
     layers.material[water] = numbers("water")[0]
-    for road, asphalt, kerb in paved:
+    for road, _, kerb in paved:
         if road.kind == "main":
             layers.stroke(road.line_N2, road.width_m + 1.6, kerb)
     for road, asphalt, _ in paved:
@@ -202,6 +221,6 @@ def _mark_middle(layers: MapLayers, road) -> None:
     step_N = np.hypot(*np.diff(road.line_N2, axis=0).T)
     along_N = np.concatenate([[0], np.cumsum(step_N)])
     start = np.arange(0, along_N[-1] - 3, 9.0)
-    for one, two in zip(start, start + 3):
+    for one, two in zip(start, start + 3, strict=True):
         ends = [[np.interp(at, along_N, road.line_N2[:, axis]) for axis in (0, 1)] for at in (one, two)]
         layers.fill_all(ribbon(np.array(ends), 0.16), numbers("marking")[0], None)

@@ -43,19 +43,29 @@ MATERIALS = {
     "roof_brown": Material(6, 0.14, 0.06, 0.08),
     "roof_light": Material(8, 0.08, 0.025, 0.06),
     "solar": Material(1, 0.0, 0.02, 0.0),
-    "tree": Material(24, 0.16, 0.13, 0.10),
-    "conifer": Material(8, 0.12, 0.12, 0.10),
-    "bush": Material(6, 0.14, 0.12, 0.10),
+    "tree": Material(24, 0.18, 0.22, 0.10),
+    "conifer": Material(8, 0.14, 0.20, 0.10),
+    "bush": Material(6, 0.14, 0.18, 0.10),
     "car": Material(10, 0.0, 0.02, 0.0),
     "marking": Material(1, 0.0, 0.05, 0.0),
     "court": Material(3, 0.08, 0.03, 0.08),
 }
 
 _starts = np.cumsum([0] + [material.tints for material in MATERIALS.values()])
-FIRST = dict(zip(MATERIALS, _starts.tolist()))  # material name -> its first number
+FIRST = dict(zip(MATERIALS, _starts[:-1].tolist(), strict=True))  # material name -> its first number
 ROOFS = ("roof_red", "roof_gray", "roof_brown", "roof_light", "solar")
-CAR_COLORS = ((225, 226, 228), (205, 206, 210), (160, 163, 168), (60, 62, 66), (38, 40, 44), (235, 235, 232),
-              (120, 34, 32), (48, 66, 110), (90, 92, 96), (140, 130, 112))
+CAR_COLORS = (
+    (225, 226, 228),
+    (205, 206, 210),
+    (160, 163, 168),
+    (60, 62, 66),
+    (38, 40, 44),
+    (235, 235, 232),
+    (120, 34, 32),
+    (48, 66, 110),
+    (90, 92, 96),
+    (140, 130, 112),
+)
 
 
 def numbers(name: str) -> np.ndarray:

@@ -22,8 +22,9 @@ def tile_files(spec: WorldSpec, gallery: Gallery) -> list[str]:
     return [f"{Tile(*row).name}.{spec.tile_format}" for row in gallery.tile_T4.tolist()]
 
 
-def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery,
-                     progress: Callable[[str, int, int], None]) -> None:
+def write_pair_lists(
+    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Callable[[str, int, int], None]
+) -> None:
     """Write {cross,same}-area-drone2sate-{train,test}.json; a split without frames gets no file."""
     members = {
         "cross-area-drone2sate-train": ~frames.cross_test_F & ~frames.straddles_F,
@@ -32,8 +33,11 @@ def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Galle
         "same-area-drone2sate-test": frames.same_test_F,
     }
     with ExitStack() as stack:
-        files = {name: stack.enter_context(open(root / f"{name}.json", "w", encoding="utf-8", newline="\n"))
-                 for name, member_F in members.items() if member_F.any()}
+        files = {
+            name: stack.enter_context(open(root / f"{name}.json", "w", encoding="utf-8", newline="\n"))
+            for name, member_F in members.items()
+            if member_F.any()
+        }
         before = dict.fromkeys(files, "[\n")
         for index, row in enumerate(_rows(spec, frames, gallery)):
             line = json.dumps(row)
@@ -78,14 +82,25 @@ def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
     tile_places = gallery.grid.centre_of(gallery.tile_T4).round(_ROUND["m"]).tolist()
     edges = frames.overlaps
     tile_E, iou_E = edges.tile_E.tolist(), edges.iou_E.round(_ROUND["iou"]).tolist()
-    positives_F = np.bincount(np.repeat(np.arange(len(frames.names)), np.diff(edges.start)),
-                              weights=edges.iou_E > POSITIVE_IOU, minlength=len(frames.names)).astype(int).tolist()
+    positives_F = (
+        np.bincount(
+            np.repeat(np.arange(len(frames.names)), np.diff(edges.start)),
+            weights=edges.iou_E > POSITIVE_IOU,
+            minlength=len(frames.names),
+        )
+        .astype(int)
+        .tolist()
+    )
     place_F2 = frames.poses.place_F2.round(_ROUND["m"]).tolist()
     metadata = _metadata(frames)
     start = edges.start.tolist()
     for index, name in enumerate(frames.names):
-        row = {"drone_img_dir": DRONE_FOLDER, "drone_img_name": name, "drone_loc_x_y": place_F2[index],
-               "sate_img_dir": SATELLITE_FOLDER}
+        row = {
+            "drone_img_dir": DRONE_FOLDER,
+            "drone_img_name": name,
+            "drone_loc_x_y": place_F2[index],
+            "sate_img_dir": SATELLITE_FOLDER,
+        }
         first = start[index]
         for kind, end in (("pos", first + positives_F[index]), ("pos_semipos", start[index + 1])):
             tiles = tile_E[first:end]  # best first, so the positives lead the semi-positives

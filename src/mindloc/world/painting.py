@@ -40,8 +40,10 @@ class Noise:
 def draw_noise(map_m: float, m_per_px: float, rng: np.random.Generator) -> Noise:
     """Fine noise with lumps of about a metre, and coarse noise from 15 m upwards."""
     white = rng.normal(0, 1, (_GRAIN_PX, _GRAIN_PX)).astype(np.float32)
-    grain = sum(weight * _normal(_wrapped_blur(white if octave == 0 else np.roll(white, 37 * octave, (0, 1)), size / m_per_px))
-                for octave, (weight, size) in enumerate(((0.6, 0.2), (0.55, 0.6), (0.5, 1.7))))
+    grain = sum(
+        weight * _normal(_wrapped_blur(white if octave == 0 else np.roll(white, 37 * octave, (0, 1)), size / m_per_px))
+        for octave, (weight, size) in enumerate(((0.6, 0.2), (0.55, 0.6), (0.5, 1.7)))
+    )
     cells = int(np.ceil(map_m / _PATCH_CELL_M)) + 4
     patch = np.stack([_fractal(cells, rng) for _ in range(2)], axis=2)
     return Noise(_normal(grain).astype(np.float32), patch)
@@ -105,7 +107,9 @@ def _padded(layer, top: int, left: int, rows: int, columns: int, margin: int) ->
     size = layer.shape[0]
     y0, y1, x0, x1 = top - margin, top + rows + margin, left - margin, left + columns + margin
     part = layer[max(y0, 0) : min(y1, size), max(x0, 0) : min(x1, size)]
-    return cv2.copyMakeBorder(part, max(-y0, 0), max(y1 - size, 0), max(-x0, 0), max(x1 - size, 0), cv2.BORDER_REPLICATE)
+    return cv2.copyMakeBorder(
+        part, max(-y0, 0), max(y1 - size, 0), max(-x0, 0), max(x1 - size, 0), cv2.BORDER_REPLICATE
+    )
 
 
 def _with_rows(color, material, detail, scenery: Scenery) -> np.ndarray:
@@ -136,8 +140,9 @@ def _coarse(patch, m_per_px: float, top: int, left: int, rows: int, columns: int
     """The coarse noise under a window of the map."""
     scale = m_per_px / _PATCH_CELL_M
     move = np.float64([[scale, 0, (left + 0.5) * scale + 1], [0, scale, (top + 0.5) * scale + 1]])
-    return cv2.warpAffine(patch, move, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                          borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        patch, move, (columns, rows), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def light_on(layers: MapLayers, scenery: Scenery, top: int, left: int, rows: int, columns: int) -> np.ndarray:

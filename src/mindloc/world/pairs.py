@@ -30,8 +30,9 @@ class Gallery:
 def build_gallery(spec: WorldSpec) -> Gallery:
     """All tiles of the spec's zooms and offsets, or its ``tiles`` of them nearest to the middle of the map."""
     grid = TileGrid(spec.map_px, spec.m_per_px)
-    tile_T4 = np.concatenate([grid.tiles(zoom, offset) for zoom in sorted(set(spec.zooms))
-                              for offset in sorted(set(spec.offsets))])
+    tile_T4 = np.concatenate(
+        [grid.tiles(zoom, offset) for zoom in sorted(set(spec.zooms)) for offset in sorted(set(spec.offsets))]
+    )
     if spec.tiles is not None and spec.tiles < len(tile_T4):
         away_T = np.abs(grid.centre_of(tile_T4) - spec.map_m / 2).max(axis=1)
         tile_T4 = tile_T4[np.argsort(away_T.round(6), kind="stable")[: spec.tiles]]

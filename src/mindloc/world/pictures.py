@@ -31,7 +31,9 @@ _STREAM_PLAN, _STREAM_LAYERS, _STREAM_NOISE, _STREAM_SEASON, _STREAM_LOOK, _STRE
 Progress = Callable[[str, int, int], None]
 
 
-def write_pictures(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress, workers: int) -> None:
+def write_pictures(
+    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress, workers: int
+) -> None:
     """Paint the map and write every tile and frame below ``root``.
 
     Raises:
@@ -73,8 +75,16 @@ def _in_season(spec: WorldSpec, number: int, season, plan: Plan, layers: MapLaye
     return layers, scenery, paint(layers, scenery, noise, workers)
 
 
-def _write_tiles(root: Path, spec: WorldSpec, gallery: Gallery, plan: Plan, layers: MapLayers, noise: Noise,
-                 progress: Progress, workers: int) -> None:
+def _write_tiles(
+    root: Path,
+    spec: WorldSpec,
+    gallery: Gallery,
+    plan: Plan,
+    layers: MapLayers,
+    noise: Noise,
+    progress: Progress,
+    workers: int,
+) -> None:
     _, _, picture = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, workers)
     look = satellite_look(_rng(spec, _STREAM_LOOK))
     names = tile_files(spec, gallery)
@@ -98,8 +108,16 @@ def cut_tile(picture, tile_4, size_px: int) -> np.ndarray:
     return cv2.resize(part, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def _write_frames(root: Path, spec: WorldSpec, frames: Frames, plan: Plan, layers: MapLayers, noise: Noise,
-                  progress: Progress, workers: int) -> None:
+def _write_frames(
+    root: Path,
+    spec: WorldSpec,
+    frames: Frames,
+    plan: Plan,
+    layers: MapLayers,
+    noise: Noise,
+    progress: Progress,
+    workers: int,
+) -> None:
     """Season by season, so that one painted map is held at a time."""
     poses, axes_F33 = frames.poses, frames.poses.axes()
     coarsest = 2 * float(poses.height_F.max()) * spec.half_width_tan / spec.drone_size_px[1] * 1.15
@@ -112,8 +130,15 @@ def _write_frames(root: Path, spec: WorldSpec, frames: Frames, plan: Plan, layer
         levels = build_levels(picture, season_layers, coarsest)
 
         def write_one(index: int, levels=levels, scenery: Scenery = scenery) -> None:
-            shot = photograph(levels, scenery.sun_3, poses.place_F2[index], poses.height_F[index], axes_F33[index],
-                              spec.drone_size_px, spec.half_width_tan)
+            shot = photograph(
+                levels,
+                scenery.sun_3,
+                poses.place_F2[index],
+                poses.height_F[index],
+                axes_F33[index],
+                spec.drone_size_px,
+                spec.half_width_tan,
+            )
             look = draw_look(_rng(spec, _STREAM_LOOK, 1 + int(poses.flight_F[index])))
             shot = apply_look(shot, look, _rng(spec, _STREAM_FRAME, int(index)))
             _write_picture(root / DRONE_FOLDER / frames.names[index], shot)
@@ -131,8 +156,11 @@ def _run(stage: str, work, items, done: int, total: int, progress: Progress, wor
 
 
 def _write_picture(path: Path, picture) -> None:
-    options = [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY,
-                                                                                          JPEG_QUALITY]
+    options = (
+        [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
+        if path.suffix == ".png"
+        else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     encoded, data = cv2.imencode(path.suffix, picture, options)
     if not encoded:
         raise DataError(f"OpenCV can't encode {path.name}; choose png or jpg")

@@ -63,7 +63,10 @@ EARLY_SUMMER = Season(
         "conifer": ((42, 62, 42), (50, 68, 46)),
         "bush": ((66, 86, 46), (80, 98, 56)),
     },
-    soil=(128, 108, 84), row_contrast=0.45, sun_elevation_deg=(48, 62), sun_azimuth_deg=(115, 165),
+    soil=(128, 108, 84),
+    row_contrast=0.45,
+    sun_elevation_deg=(48, 62),
+    sun_azimuth_deg=(115, 165),
     shadow=(0.36, 0.41, 0.48),
 )
 LATE_SUMMER = Season(
@@ -81,7 +84,10 @@ LATE_SUMMER = Season(
         "conifer": ((52, 70, 42), (60, 76, 46)),
         "bush": ((92, 102, 50), (110, 112, 56)),
     },
-    soil=(172, 144, 108), row_contrast=0.5, sun_elevation_deg=(35, 58), sun_azimuth_deg=(190, 250),
+    soil=(172, 144, 108),
+    row_contrast=0.5,
+    sun_elevation_deg=(35, 58),
+    sun_azimuth_deg=(190, 250),
     shadow=(0.40, 0.42, 0.46),
 )
 AUTUMN = Season(
@@ -99,7 +105,10 @@ AUTUMN = Season(
         "conifer": ((48, 64, 44), (54, 68, 46)),
         "bush": ((122, 96, 50), (100, 98, 52)),
     },
-    soil=(122, 98, 76), row_contrast=0.55, sun_elevation_deg=(27, 40), sun_azimuth_deg=(140, 215),
+    soil=(122, 98, 76),
+    row_contrast=0.55,
+    sun_elevation_deg=(27, 40),
+    sun_azimuth_deg=(140, 215),
     shadow=(0.38, 0.42, 0.50),
 )
 EARLY_SPRING = Season(
@@ -113,11 +122,14 @@ EARLY_SPRING = Season(
         "track": ((168, 152, 126), (178, 162, 136)),
         "water": ((76, 84, 76), (88, 92, 80)),
         "bank": ((158, 146, 118), (126, 120, 84)),
-        "tree": ((114, 106, 84), (126, 116, 92), (104, 104, 70), (116, 122, 68)),
+        "tree": ((118, 106, 78), (122, 110, 84), (104, 106, 64), (112, 124, 62), (96, 114, 56)),
         "conifer": ((50, 68, 44), (58, 74, 50)),
         "bush": ((110, 108, 72), (100, 110, 62)),
     },
-    soil=(144, 118, 92), row_contrast=0.65, sun_elevation_deg=(32, 46), sun_azimuth_deg=(120, 240),
+    soil=(144, 118, 92),
+    row_contrast=0.65,
+    sun_elevation_deg=(32, 46),
+    sun_azimuth_deg=(120, 240),
     shadow=(0.42, 0.46, 0.53),
 )
 

@@ -30,7 +30,9 @@ class WorldSpec:
     drones: int = 1500
     drone_size_px: tuple[int, int] = (192, 256)  # height, width
     drone_format: PictureFormat = "png"
-    heights_m: tuple[float, ...] | None = None  # flight levels; None: footprints as large as tiles of the two finest zooms
+    heights_m: tuple[float, ...] | None = (
+        None  # flight levels; None: footprints as large as tiles of the two finest zooms
+    )
     height_jitter: float = 0.1  # a frame's height is its level times 1 +- this
     field_of_view_deg: float = 60.0  # horizontal
     attitude_deg: float = 3.0  # standard deviation of roll and pitch around straight down
@@ -107,5 +109,10 @@ def _complaints(spec: WorldSpec):
     # the far corner of a picture looks at most this far from straight down (roll and pitch are cut at 3 deviations)
     corner = np.degrees(np.arctan(spec.half_width_tan * np.hypot(1, spec.aspect)))
     steepest = max(high, 0) + 3 * 2**0.5 * spec.attitude_deg + corner
-    yield not steepest < 85, (f"field of view, tilt and attitude add up to {steepest:.0f} degrees from straight down; "
-                              "keep it below 85 (smaller field_of_view_deg or oblique_tilt_deg)")
+    yield (
+        not steepest < 85,
+        (
+            f"field of view, tilt and attitude add up to {steepest:.0f} degrees from straight down; "
+            "keep it below 85 (smaller field_of_view_deg or oblique_tilt_deg)"
+        ),
+    )

@@ -193,7 +193,7 @@ def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng
 def _densified(line_N2) -> np.ndarray:
     """The same polyline with corners every few metres."""
     parts = []
-    for start, end in zip(line_N2[:-1], line_N2[1:]):
+    for start, end in zip(line_N2[:-1], line_N2[1:], strict=True):
         steps = max(int(np.hypot(*(end - start)) / _EDGE_STEP_M), 1)
         parts.append(start + np.arange(steps)[:, None] / steps * (end - start))
     return np.concatenate([*parts, line_N2[-1:]])
@@ -209,12 +209,21 @@ def _parcel(flat_V2, density: float, bend: Bend, towns: _Towns, rng: np.random.G
 
 
 _TOWN_USES = {"residential": 76, "apartments": 5, "industrial": 9, "park": 4, "sports": 2, "meadow": 4}
-_EDGE_USES = {"residential": 48, "industrial": 7, "meadow": 14, "crop": 16, "orchard": 6, "fallow": 5, "sports": 2, "park": 2}
+_EDGE_USES = {
+    "residential": 48,
+    "industrial": 7,
+    "meadow": 14,
+    "crop": 16,
+    "orchard": 6,
+    "fallow": 5,
+    "sports": 2,
+    "park": 2,
+}
 _LAND_USES = {"crop": 55, "meadow": 24, "orchard": 8, "fallow": 7, "farm": 6}
 
 
 def _use(density: float, wood: float, rng: np.random.Generator) -> str:
-    if density < 0.3 and wood + rng.normal(0, 0.25) > 0.42:
+    if density < 0.3 and wood + rng.normal(0, 0.25) > 0.5:
         return "forest"
     uses = _TOWN_USES if density > 0.4 else _EDGE_USES if density > 0.16 else _LAND_USES
     weight = np.array(list(uses.values()), np.float64)
@@ -231,6 +240,9 @@ def _draw_river(side_m: float, rng: np.random.Generator):
         across += reach * rng.uniform(0.6, 1.2) * np.sin(2 * np.pi * along / length + rng.uniform(0, 2 * np.pi))
     line_N2 = np.stack([along, across], axis=1) @ _rotation(turn).T + side_m / 2
     width = rng.uniform(9, 22)
-    half_width_N = width * (1 + 0.22 * np.sin(2 * np.pi * along / 370 + rng.uniform(0, 6))
-                            + 0.1 * np.sin(2 * np.pi * along / 97 + rng.uniform(0, 6)))
+    half_width_N = width * (
+        1
+        + 0.22 * np.sin(2 * np.pi * along / 370 + rng.uniform(0, 6))
+        + 0.1 * np.sin(2 * np.pi * along / 97 + rng.uniform(0, 6))
+    )
     return line_N2, half_width_N

@@ -22,15 +22,25 @@ class Woods:
         """Plant trees at places in metres; a higher neighbor hides a lower one."""
         size_N = np.abs(np.asarray(radius_N)[:, None] - _SIZES_M).argmin(axis=1)
         pixel_N2 = np.floor(np.asarray(place_N2) / self.m_per_px).astype(int)
-        rows = zip(pixel_N2.tolist(), size_N.tolist(), variant_N.tolist(), (np.asarray(height_N) * 100).tolist(),
-                   number_N.tolist())
+        rows = zip(
+            pixel_N2.tolist(),
+            size_N.tolist(),
+            variant_N.tolist(),
+            (np.asarray(height_N) * 100).tolist(),
+            number_N.tolist(), strict=True,
+        )
         for (x, y), size, variant, height_cm, number in rows:
             self._stamp_one(layers, x, y, self.crowns[size][variant], height_cm, number)
 
     @staticmethod
     def _stamp_one(layers: MapLayers, x: int, y: int, crown, height_cm: float, number: int) -> None:
         reach, size = crown.shape[0] // 2, layers.material.shape[0]
-        top, bottom, left, right = max(y - reach, 0), min(y + reach + 1, size), max(x - reach, 0), min(x + reach + 1, size)
+        top, bottom, left, right = (
+            max(y - reach, 0),
+            min(y + reach + 1, size),
+            max(x - reach, 0),
+            min(x + reach + 1, size),
+        )
         if top >= bottom or left >= right:
             return
         part = crown[top - y + reach : bottom - y + reach, left - x + reach : right - x + reach]
@@ -49,8 +59,8 @@ def _crown(radius_px: float, rng: np.random.Generator) -> np.ndarray:
     turn = np.arctan2(y, x)
     ragged = 1 + sum(rng.uniform(0.02, 0.12) * np.sin(waves * turn + rng.uniform(0, 6.3)) for waves in (2, 3, 5, 7))
     away = np.hypot(x, y) / (radius_px * ragged)
-    lumps = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), max(radius_px / 5, 0.6))
-    lumps *= 0.16 / max(float(lumps.std()), 1e-6)
+    lumps = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), max(radius_px / 6, 0.6))
+    lumps *= 0.2 / max(float(lumps.std()), 1e-6)
     dome = np.sqrt(np.clip(1 - away**2, 0, 1)) * 0.75 + 0.25
     return np.where(away < 1, np.clip(dome + lumps * np.sqrt(np.clip(1 - away, 0, 1)), 0.15, 1.2), 0).astype(np.float32)
 
@@ -77,8 +87,17 @@ def plant(layers: MapLayers, plan: Plan, woods: Woods, rng: np.random.Generator)
 
 def _spots(parcel: Parcel, rng: np.random.Generator):
     """Where trees stand in one parcel, and their crown radii."""
-    spacing = {"forest": 5.4, "orchard": 6.5, "residential": 9.5, "park": 12.0, "apartments": 13.0, "farm": 15.0,
-               "sports": 17.0, "meadow": 9.0, "industrial": 22.0}.get(parcel.use)
+    spacing = {
+        "forest": 5.4,
+        "orchard": 6.5,
+        "residential": 9.5,
+        "park": 12.0,
+        "apartments": 13.0,
+        "farm": 15.0,
+        "sports": 17.0,
+        "meadow": 9.0,
+        "industrial": 22.0,
+    }.get(parcel.use)
     if spacing is None:
         return np.zeros((0, 2)), np.zeros(0)
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
@@ -89,8 +108,13 @@ def _spots(parcel: Parcel, rng: np.random.Generator):
     jitter = 0.03 if parcel.use == "orchard" else 0.42
     grid_N2 = grid_N2 + rng.uniform(-jitter, jitter, grid_N2.shape) * spacing
     place_N2 = grid_N2 @ np.array([[cos, sin], [-sin, cos]]) + (low + high) / 2
-    inside = np.array([cv2.pointPolygonTest(parcel.outline_N2.astype(np.float32), (float(x), float(y)), False) > 0
-                       for x, y in place_N2], bool)
+    inside = np.array(
+        [
+            cv2.pointPolygonTest(parcel.outline_N2.astype(np.float32), (float(x), float(y)), False) > 0
+            for x, y in place_N2
+        ],
+        bool,
+    )
     chance = {"forest": 0.97, "orchard": 0.95, "residential": 0.62}.get(parcel.use, 0.6) * np.ones(len(inside))
     if parcel.use == "meadow":  # scrub gathers in clumps
         clump_N2 = rng.uniform(low, high, (rng.integers(1, 6), 2))
@@ -115,7 +139,9 @@ def _along(line_N2, spacing_m: float, jitter_m: float, rng: np.random.Generator,
 _NO_ROOM = is_one_of((*ROOFS, "water", "asphalt", "pool", "marking", "court"))
 
 
-def _plant_at(layers: MapLayers, woods: Woods, place_N2, radius_N, parcel: Parcel | None, rng: np.random.Generator) -> None:
+def _plant_at(
+    layers: MapLayers, woods: Woods, place_N2, radius_N, parcel: Parcel | None, rng: np.random.Generator
+) -> None:
     """Plant where there is room; conifers gather in some forests."""
     count = len(place_N2)
     size = layers.material.shape[0]
