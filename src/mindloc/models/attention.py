@@ -40,9 +40,9 @@ class RopeAttention(nn.Cell):
     def construct(self, x_MC, cos_ND, sin_ND):
         """cos and sin in the precision of x, one row per token."""
         tokens = cos_ND.shape[0]
-        no_bias = ops.zeros_like(self.q_bias)
-        bias = ops.cast(ops.concat((self.q_bias, no_bias, self.v_bias)), x_MC.dtype)
-        query_MC, key_MC, value_MC = ops.split(self.add_bias(self.qkv(x_MC), bias), self.width, axis=1)
+        query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
+        query_MC = self.add_bias(query_MC, ops.cast(self.q_bias, x_MC.dtype))
+        value_MC = self.add_bias(value_MC, ops.cast(self.v_bias, x_MC.dtype))
         scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
         query = self.rotate(self.split_heads(query_MC, tokens), cos_ND * scale, sin_ND * scale)
         key = self.rotate(self.split_heads(key_MC, tokens), cos_ND, sin_ND)
