@@ -31,7 +31,7 @@ def test_roll_straight_down_is_yaw():
 
 def test_tilt_by_hand():
     # 45 degrees down, heading north: the middle of the picture is 100 m ahead; with a half field of atan(.5) the top
-    # edge looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, and the bottom edge 33.3 m ahead
+    # edge looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, the bottom edge 33.3 m ahead
     corners = footprints_m([[0, 0]], 100, camera_axes(0, -45, 0), aspect=1.0, half_width_tan=0.5)[0]
     np.testing.assert_allclose(corners[:, 1], [-300, -300, -100 / 3, -100 / 3])
     # half the width grows with the distance along the sight line: 100 / (ray down), with ray down = (1 - .5) / sqrt 2

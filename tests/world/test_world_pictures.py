@@ -6,7 +6,7 @@ from mindloc.geo.footprint import camera_axes
 from mindloc.world import painting
 from mindloc.world.camera_look import Look, apply_look
 from mindloc.world.drone_view import build_levels, photograph, project
-from mindloc.world.map_layers import DETAIL_NEUTRAL, MapLayers, rectangle, ribbon
+from mindloc.world.map_layers import empty_layers, rectangle, ribbon
 from mindloc.world.materials import FIRST, MATERIALS, numbers
 from mindloc.world.pictures import cut_tile
 from mindloc.world.seasons import DRONE_SEASONS, SATELLITE_SEASON, draw_scenery
@@ -16,13 +16,7 @@ PLAIN = Look((1, 1, 1), 1, 1, 1, 0, 0, 0, 0, 0)
 
 
 def flat_layers(side=200, m_per_px=0.5):
-    shape = (side, side)
-    return MapLayers(
-        np.full(shape, numbers("lawn")[0], np.uint8),
-        np.zeros(shape, np.uint16),
-        np.full(shape, DETAIL_NEUTRAL, np.uint8),
-        m_per_px,
-    )
+    return empty_layers(side, m_per_px, numbers("lawn")[0])
 
 
 def test_material_numbers_do_not_collide_and_fit_a_byte():
@@ -33,7 +27,7 @@ def test_material_numbers_do_not_collide_and_fit_a_byte():
 
 def test_every_season_colors_every_material():
     for season in (SATELLITE_SEASON, *DRONE_SEASONS):
-        color = draw_scenery(season, np.random.default_rng(0)).color_256x3
+        color = draw_scenery(season, np.random.default_rng(0), np.random.default_rng(0)).color_256x3
         assert (color[np.concatenate([numbers(name) for name in MATERIALS])].max(axis=1) > 20).all()
 
 
@@ -78,7 +72,7 @@ def test_painting_does_not_depend_on_the_threads():
     layers = flat_layers(side=700)
     layers.material[:] = rng.integers(0, 60, layers.material.shape)
     layers.height_cm[200:260, 300:420] = 600
-    scenery = draw_scenery(SATELLITE_SEASON, np.random.default_rng(1))
+    scenery = draw_scenery(SATELLITE_SEASON, np.random.default_rng(1), np.random.default_rng(1))
     noise = painting.draw_noise(350.0, 0.5, np.random.default_rng(2))
     np.testing.assert_array_equal(painting.paint(layers, scenery, noise, 1), painting.paint(layers, scenery, noise, 3))
 
@@ -86,7 +80,7 @@ def test_painting_does_not_depend_on_the_threads():
 def test_blocks_leave_no_seam(monkeypatch):
     layers = flat_layers(side=256)
     layers.height_cm[100:150, 110:140] = 700
-    scenery = draw_scenery(SATELLITE_SEASON, np.random.default_rng(1))
+    scenery = draw_scenery(SATELLITE_SEASON, np.random.default_rng(1), np.random.default_rng(1))
     noise = painting.draw_noise(128.0, 0.5, np.random.default_rng(2))
     whole = painting.paint(layers, scenery, noise, 1)
     monkeypatch.setattr(painting, "BLOCK_PX", 64)
@@ -146,3 +140,12 @@ def test_plan_covers_the_map():
     for parcel in plan.parcels:
         cv2.fillPoly(covered, [np.round(parcel.outline_N2 / 2).astype(np.int32)], 1)
     assert covered.mean() > 0.999
+
+
+def test_a_roof_keeps_its_color_through_the_seasons_and_a_tree_does_not():
+    summer, autumn = (
+        draw_scenery(season, np.random.default_rng(number), np.random.default_rng(9)).color_256x3
+        for number, season in enumerate((SATELLITE_SEASON, DRONE_SEASONS[1]))
+    )
+    np.testing.assert_array_equal(summer[numbers("roof_red")], autumn[numbers("roof_red")])
+    assert np.abs(summer[numbers("tree")] - autumn[numbers("tree")]).mean() > 15

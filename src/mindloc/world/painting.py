@@ -156,7 +156,7 @@ def light_on(layers: MapLayers, scenery: Scenery, top: int, left: int, rows: int
 
 def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
     """Light by the angle to the sun, about 1 on flat ground."""
-    margin = 3
+    margin = 6
     height_m = _padded(layers.height_cm, top, left, rows, columns, margin).astype(np.float32) * np.float32(0.01)
     height_m = cv2.GaussianBlur(height_m, (0, 0), 0.6)
     scale = 1 / (8 * layers.m_per_px)
@@ -165,7 +165,8 @@ def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, colum
     facing = (sun_3[2] - east * sun_3[0] - south * sun_3[1]) / np.sqrt(1 + east**2 + south**2)
     ambient = 0.42
     light = ambient + (1 - ambient) * np.maximum(facing, 0) / sun_3[2]
-    return np.minimum(light, 1.35)[margin:-margin, margin:-margin]
+    light = cv2.GaussianBlur(np.minimum(light, 1.35), (0, 0), 0.6)  # eaves would show steps
+    return light[margin:-margin, margin:-margin]
 
 
 def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from mindloc.world.buildings import park_cars
 from mindloc.world.camera_look import apply_look, draw_look, satellite_look
 from mindloc.world.drone_view import build_levels, photograph
 from mindloc.world.frames import Frames
-from mindloc.world.map_layers import MapLayers, build_layers
+from mindloc.world.landscape import build_layers
+from mindloc.world.map_layers import MapLayers
 from mindloc.world.meta_files import DRONE_FOLDER, SATELLITE_FOLDER, tile_files
 from mindloc.world.painting import Noise, draw_noise, paint
 from mindloc.world.pairs import Gallery
@@ -26,7 +27,16 @@ JPEG_QUALITY = 92
 PNG_COMPRESSION = 1  # pictures are noisy: more costs time and saves little
 
 # numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
-_STREAM_PLAN, _STREAM_LAYERS, _STREAM_NOISE, _STREAM_SEASON, _STREAM_LOOK, _STREAM_TILE, _STREAM_FRAME = range(11, 18)
+(
+    _STREAM_PLAN,
+    _STREAM_LAYERS,
+    _STREAM_NOISE,
+    _STREAM_SEASON,
+    _STREAM_LOOK,
+    _STREAM_TILE,
+    _STREAM_FRAME,
+    _STREAM_BUILT,
+) = range(11, 19)
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,7 +81,7 @@ def _in_season(spec: WorldSpec, number: int, season, plan: Plan, layers: MapLaye
     """The map as it stands in one season, cars included: layers, scenery, picture."""
     layers = layers.copy()
     park_cars(layers, plan, _rng(spec, _STREAM_SEASON, number, 0))
-    scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1))
+    scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1), _rng(spec, _STREAM_BUILT))
     return layers, scenery, paint(layers, scenery, noise, workers)
 
 

@@ -151,12 +151,21 @@ class Scenery:
     sun_3: np.ndarray
 
 
-def draw_scenery(season: Season, rng: np.random.Generator) -> Scenery:
-    """Tints and sun of one world's season."""
+def draw_scenery(season: Season, rng: np.random.Generator, built_rng: np.random.Generator) -> Scenery:
+    """Tints and sun of one world's season.
+
+    Args:
+        season: which one.
+        rng: for the sun, the plants and the soil.
+        built_rng: for roofs and roads; seeded alike for every season of a world, since a roof keeps its color.
+    """
     color = np.zeros((256, 3), np.float32)
     for name, material in MATERIALS.items():
         tints = numbers(name)
-        color[tints] = CAR_COLORS if name == "car" else _tints({**BUILT, **season.colors}[name], material, rng)
+        if name in BUILT:
+            color[tints] = _tints(BUILT[name], material, built_rng)
+        else:
+            color[tints] = CAR_COLORS if name == "car" else _tints(season.colors[name], material, rng)
     azimuth = np.radians(rng.uniform(*season.sun_azimuth_deg))
     elevation = np.radians(rng.uniform(*season.sun_elevation_deg))
     level = np.cos(elevation)

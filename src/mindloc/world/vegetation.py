@@ -27,7 +27,8 @@ class Woods:
             size_N.tolist(),
             variant_N.tolist(),
             (np.asarray(height_N) * 100).tolist(),
-            number_N.tolist(), strict=True,
+            number_N.tolist(),
+            strict=True,
         )
         for (x, y), size, variant, height_cm, number in rows:
             self._stamp_one(layers, x, y, self.crowns[size][variant], height_cm, number)
