@@ -60,11 +60,10 @@ def test_step_average_precision_is_scikit_learns(gta):
 
 def naive_trapezoid(ranks):
     """Walks down the list; each right item adds one trapezoid of width 1/P between old and new precision."""
-    area, found = 0.0, 0
-    for rank in ranks:
+    area = 0.0
+    for found, rank in enumerate(ranks):
         old = found / (rank - 1) if rank > 1 else 1.0
-        found += 1
-        area += (old + found / rank) / 2 / len(ranks)
+        area += (old + (found + 1) / rank) / 2 / len(ranks)
     return area
 
 

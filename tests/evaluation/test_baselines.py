@@ -1,0 +1,104 @@
+"""Baselines against brute force: all orders of a small gallery, and answers counted by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mindloc.data.gta_uav import read_split
+from mindloc.errors import ImageError
+from mindloc.evaluation import baselines
+from mindloc.evaluation.evaluate import make_task
+from mindloc.evaluation.score import Places, ScoreSettings
+from mindloc.evaluation.truth import Truth
+
+
+def every_order(gallery_count, positives):
+    """Ranks of the right items in each of the equally likely arrangements."""
+    return list(itertools.combinations(range(1, gallery_count + 1), positives))
+
+
+@pytest.mark.parametrize("positives", [1, 2, 5])
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_chance_recall_is_the_mean_over_all_orders(positives, k):
+    expected = np.mean([min(ranks) <= k for ranks in every_order(7, positives)])
+    np.testing.assert_allclose(baselines.chance_recall_at(np.array([positives]), 7, k), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("positives", [1, 2, 5, 7])
+def test_chance_average_precision_is_the_mean_over_all_orders(positives):
+    orders = every_order(7, positives)
+    expected = np.mean([np.mean([(i + 1) / rank for i, rank in enumerate(ranks)]) for ranks in orders])
+    np.testing.assert_allclose(baselines.chance_average_precision(np.array([positives]), 7), expected, rtol=1e-12)
+
+
+def test_chance_averages_over_queries():
+    # 1 of 4 and 2 of 4 tiles are right: (1/4 + 2/4) / 2
+    np.testing.assert_allclose(baselines.chance_recall_at(np.array([1, 2]), 4, 1), 0.375)
+
+
+def test_commonest_counts_and_breaks_ties_by_name():
+    assert baselines.commonest(["b", "c", "a", "b", "c"]) == [("b", 2), ("c", 2), ("a", 1)]
+
+
+def make_case():
+    truth = Truth({"pos": [np.array([0]), np.array([2])], "pos_semipos": [np.array([0, 1]), np.array([2])]}, 2)
+    gallery_N2 = np.array([[0.0, 0.0], [30.0, 40.0], [0.0, 100.0]])
+    return truth, Places(np.zeros((2, 2)), gallery_N2, "plane_m")
+
+
+def test_the_constant_answer_follows_the_training_pairs():
+    truth, places = make_case()
+    order = {"pos": ["b", "elsewhere", "a"], "pos_semipos": ["b", "a"]}
+    scores = baselines.score_constant(order, ["a", "b", "c"], truth, places, ScoreSettings(recall_at=(1, 2, 3)))
+    pos, wide = scores.numbers["pos"], scores.numbers["pos_semipos"]
+    # answers b, a, c for both: query 0 finds a at 2 (pos) and b at 1 (semi), query 1 finds c at 3
+    assert [pos[f"recall@{k}"] for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
+    assert [wide[f"recall@{k}"] for k in (1, 2, 3)] == [0.5, 0.5, 1.0]
+    assert pos["dis@1_m"] == 50.0 and pos["distinct_top1"] == 1  # b is 50 m away from both
+
+
+def test_a_constant_that_is_not_in_the_gallery_is_no_answer():
+    truth, places = make_case()
+    assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, places, ScoreSettings()) is None
+
+
+def test_chance_distances_are_those_of_all_pairs():
+    truth, places = make_case()
+    numbers = baselines.score_chance(truth, places, ScoreSettings()).numbers["pos"]
+    assert numbers["dis@1_m"] == 50.0 and numbers["dis@1_median_m"] == 50.0  # 0, 50, 100 from both queries
+    np.testing.assert_allclose(numbers["sdm@3"], np.mean(np.exp([0, -0.05, -0.1])))
+
+
+def test_histograms_of_equal_colors_agree_whatever_the_size(color_split):
+    drone, same, other = (
+        baselines.color_histogram(color_split.root / name)
+        for name in ("drone/images/2.png", "satellite/4_0_0_2.png", "satellite/4_0_0_5.png")
+    )
+    np.testing.assert_allclose([drone @ same, drone @ other, drone @ drone], [1.0, 0.0, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_a_broken_picture_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ImageError, match=r"x.png can't be"):
+        baselines.color_histogram(tmp_path / "x.png")
+
+
+def test_the_real_flights_constants_are_the_known_ones(adm_root):
+    """Independent count: five commonest tiles answer 78 % (train) and 37 % (test); medians 129 m and 301 m."""
+    splits = {
+        name: read_split(adm_root, f"cross-area-drone2sate-{name}.json", 4800, 0.243) for name in ("train", "test")
+    }
+    train = splits["train"]
+    named = [train.satellite_files[index] for index in train.semipositive.satellite]
+    order = {"pos_semipos": [name for name, _ in baselines.commonest(named)]}
+    for name, recall, median_m in (("train", 0.78, 129), ("test", 0.37, 301)):
+        split = splits[name]
+        truth = Truth(make_task(split, "D2S").right, len(split.drone_files))
+        places = Places(split.drone_place, split.satellite_place, split.place_unit)
+        settings = ScoreSettings(mode="pos_semipos", bootstrap=10)
+        numbers = baselines.score_constant(order, split.satellite_files, truth, places, settings).numbers["pos_semipos"]
+        assert abs(numbers["recall@5"] - recall) < 0.005
+        assert abs(numbers["dis@1_median_m"] - median_m) < 0.5

@@ -1,0 +1,135 @@
+"""A whole evaluation with an engine that knows colors, and the same numbers again from disk alone."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindloc.config import load_config
+from mindloc.errors import DataError
+from mindloc.evaluation.evaluate import evaluate, make_task
+from mindloc.evaluation.rescore import rescore
+
+
+class ColorEngine:
+    """Descriptor = mean color."""
+
+    name, precision, batch_size, checkpoint_sha256 = "color", "fp32", 4, "abc"
+
+    def encode(self, batch):
+        return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
+
+
+@pytest.fixture
+def config():
+    sizes = ["data.drone_size_px=[16, 16]", "data.satellite_size_px=[16, 16]", "eval.bootstrap=50"]
+    return load_config(overrides=[*sizes, "data.workers=1"])
+
+
+@pytest.fixture
+def finished(config, color_split, tmp_path):
+    pytest.importorskip("mindspore")
+    folder = tmp_path / "report"
+    return folder, evaluate(ColorEngine(), config, color_split, folder, color_split, command="python eval.py")
+
+
+def test_the_numbers_are_those_of_the_colors(finished):
+    folder, scores = finished
+    assert scores["recall@1"] == 1.0 and scores["queries"] == 5 and scores["queries_left_out"] == 1
+    assert scores["dis@1_m"] == 10.0 and scores["distinct_top1"] == 5
+    assert scores.methods["color_histogram"]["pos"]["recall@1"] == 1.0
+    assert scores.methods["constant"]["pos"]["recall@1"] == 0.2  # tile 0 is right for one of five
+    assert scores.methods["chance"]["pos"]["recall@1"] == pytest.approx(1 / 9)
+    assert scores.methods["chance"]["pos_semipos"]["recall@1"] == pytest.approx(2 / 9)
+    assert "recall@1 100.00" in scores.summary()
+
+
+def test_the_folder_holds_everything(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("query", "gallery", "baselines", "truth.jsonl", "setup.json", "queries.jsonl"),
+        *("report.json", "report.md", "contact_sheet.png", "distance_curve.png"),
+    }
+    for picture in ("contact_sheet.png", "distance_curve.png"):
+        with Image.open(folder / picture) as image:
+            assert image.size[0] > 1000 and len(image.getcolors(1 << 20)) > 20
+    report = json.loads((folder / "report.json").read_text())
+    assert report["origin"]["command"] == "python eval.py" and report["origin"]["checkpoint_sha256"] == "abc"
+    assert report["seed"] == 1 and "pessimistic" in report["conventions"]["ties"]
+    lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    assert lines[0]["answers"][0] == "satellite/4_0_0_0.png" and lines[0]["first_rank"] == {"pos": 1, "pos_semipos": 1}
+
+
+def test_the_page_shows_every_method_in_both_modes(finished):
+    text = (finished[0] / "report.md").read_text()
+    for title in ("this model", "color histogram", "constant answer", "chance"):
+        assert text.count(f"| {title} |") == 2
+    assert "1 without a right answer here are left out" in text
+
+
+def test_rescoring_gives_the_same_files(finished):
+    folder, scores = finished
+    outputs = ("report.json", "report.md", "queries.jsonl", "contact_sheet.png", "distance_curve.png")
+    before = {name: (folder / name).read_bytes() for name in outputs}
+    for name in outputs:
+        (folder / name).unlink()
+    assert rescore(folder).methods == scores.methods
+    assert {name: (folder / name).read_bytes() for name in outputs} == before
+
+
+def test_rescoring_needs_neither_mindspore_nor_pictures(finished, color_split):
+    folder, _ = finished
+    color_split.root.rename(color_split.root.with_name("gone"))
+    code = "import sys; from mindloc.evaluation.rescore import rescore; rescore(sys.argv[1]); "
+    code += "assert 'mindspore' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, folder], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
+    pytest.importorskip("mindspore")
+    config.data.query_mode = "S2D"
+    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "report", None, pictures=False)
+    assert scores["recall@1"] == 1.0 and scores["queries"] == 5  # tile 5 has a semi-positive alone
+    assert scores.methods["model"]["pos_semipos"]["queries"] == 6
+    assert scores["queries_left_out"] == 4
+    assert "constant" not in scores.methods
+    assert not (tmp_path / "report" / "contact_sheet.png").exists()
+
+
+def test_both_directions_state_the_same_pairs(color_split):
+    down, up = make_task(color_split, "D2S"), make_task(color_split, "S2D")
+    for mode in ("pos", "pos_semipos"):
+        pairs = {(d, int(s)) for d, items in enumerate(down.right[mode]) for s in items}
+        assert pairs == {(int(d), s) for s, items in enumerate(up.right[mode]) for d in items}
+
+
+def test_between_epochs_baselines_and_pictures_can_stay_away(config, color_split, tmp_path):
+    pytest.importorskip("mindspore")
+    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", color_split, baselines=False, pictures=False)
+    assert list(scores.methods) == ["model", "chance"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "setup.json").unlink(), "is this an evaluation folder, and was it finished"),
+        (lambda folder: (folder / "setup.json").write_text("{}"), "not of version 1"),
+        (lambda folder: (folder / "baselines" / "constant.json").write_text("[1]"), "constant.json can't be read"),
+        (lambda folder: (folder / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
+    ],
+)
+def test_a_broken_folder_is_named(finished, damage, message):
+    damage(finished[0])
+    with pytest.raises(DataError, match=message):
+        rescore(finished[0])
+
+
+def test_a_split_without_overlaps_is_named(config, color_split, tmp_path):
+    alone = color_split.semipositive.__class__(np.zeros(7, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    lonely = color_split.__class__(**{**vars(color_split), "positive": alone, "semipositive": alone})
+    with pytest.raises(DataError, match="no query overlaps anything"):
+        evaluate(ColorEngine(), config, lonely, tmp_path / "report")

@@ -1,0 +1,97 @@
+"""The MindSpore engine: one shape for all batches, descriptors that do not depend on their neighbors."""
+
+import numpy as np
+import pytest
+
+from mindloc.config import config_to_dict, load_config
+from mindloc.errors import CheckpointError, DataError
+
+SETTINGS = ["model.backbone=tiny", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    ms = pytest.importorskip("mindspore")
+    from mindloc.models.build import build_encoder
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return build_encoder(load_config(overrides=SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def arrays(encoder):
+    return {name: parameter.asnumpy() for name, parameter in encoder.parameters_and_names()}
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).standard_normal((5, 3, 32, 48)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def engine(encoder):
+    from mindloc.inference.engine import MindSporeEngine
+
+    return MindSporeEngine(encoder, batch_size=4)
+
+
+def save(path, arrays, settings=SETTINGS):
+    from mindloc.runtime.checkpoint import save_weights
+
+    return save_weights(path, arrays, config_to_dict(load_config(overrides=settings)), epoch=1)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many(engine, pictures):
+    together = engine.encode({"drone": pictures[:4]})["drone.global"]
+    alone = np.concatenate([engine.encode({"drone": pictures[i : i + 1]})["drone.global"] for i in range(4)])
+    assert together.shape == (4, 192) and together.dtype == np.float32
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_the_batch_size_of_the_engine_does_not_matter(encoder, engine, pictures):
+    from mindloc.inference.engine import MindSporeEngine
+
+    single = MindSporeEngine(encoder, batch_size=1)
+    alone = np.concatenate([single.encode({"drone": pictures[i : i + 1]})["drone.global"] for i in range(4)])
+    together = engine.encode({"drone": pictures[:4]})["drone.global"]
+    np.testing.assert_allclose(alone, together, atol=1e-5 * np.abs(together).max())
+
+
+def test_an_encoder_in_training_goes_on_training(encoder, engine, pictures):
+    encoder.set_train(True)
+    engine.encode({"drone": pictures[:1]})
+    assert encoder.training
+    encoder.set_train(False)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_batch_that_does_not_fit_is_refused(engine, pictures, count):
+    with pytest.raises(DataError, match=f"a batch of {count} drone pictures for an engine that takes 1 to 4"):
+        engine.encode({"drone": pictures[:count]})
+
+
+def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, pictures, tmp_path):
+    from mindloc.inference.build import load_engine
+
+    sha256 = save(tmp_path / "weights.safetensors", arrays)
+    loaded, config = load_engine(tmp_path / "weights.safetensors", batch_size=4)
+    assert loaded.checkpoint_sha256 == sha256 and config.data.drone_size_px == (32, 48)
+    live = engine.encode({"drone": pictures[:4]})["drone.global"]
+    np.testing.assert_array_equal(loaded.encode({"drone": pictures[:4]})["drone.global"], live)
+
+
+def test_weights_of_another_model_are_named(arrays, tmp_path):
+    from mindloc.inference.build import load_engine
+
+    save(tmp_path / "weights.safetensors", arrays, [*SETTINGS, "model.backbone=compact"])
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        load_engine(tmp_path / "weights.safetensors")
+
+
+def test_broken_weights_are_named(arrays, tmp_path):
+    from mindloc.inference.build import load_engine
+
+    broken = {**arrays, "log_logit_scale": np.array([np.nan], np.float32)}
+    save(tmp_path / "weights.safetensors", broken)
+    with pytest.raises(CheckpointError, match="log_logit_scale holds NaN"):
+        load_engine(tmp_path / "weights.safetensors")

@@ -1,0 +1,53 @@
+"""Extraction with an engine that only averages: order, padding, card, and errors."""
+
+import numpy as np
+import pytest
+
+from mindloc.errors import DataError
+from mindloc.inference.extract import extract
+from mindloc.retrieval.descriptor_set import load_descriptor_set
+
+
+class MeanEngine:
+    """Descriptor = mean color."""
+
+    name, precision, batch_size, checkpoint_sha256 = "mean", "fp32", 2, "abc"
+
+    def encode(self, batch):
+        return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
+
+
+FACTS = {"place_unit": "plane_m", "config": {"model": {"backbone": "none"}}}
+
+
+def batches():
+    """Five pictures in batches of two, the last one filled up with NaN that must not come through."""
+    image_5 = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
+    padded = np.concatenate([image_5, np.full((1, 3, 4, 4), np.nan, np.float32)])
+    return image_5, [(padded[0:2], 2), (padded[2:4], 2), (padded[4:6], 1)]
+
+
+def test_rows_follow_the_names_and_padding_is_dropped(tmp_path):
+    image_5, stream = batches()
+    names, place_52 = [f"drone/{i}.png" for i in range(5)], np.arange(10.0).reshape(5, 2)
+    done = extract(MeanEngine(), "drone", stream, names, place_52, tmp_path / "set", FACTS)
+    loaded = load_descriptor_set(tmp_path / "set")
+    np.testing.assert_allclose(loaded.descriptor_ND, image_5.mean((2, 3)), rtol=1e-6)
+    assert loaded.names == names and loaded.rows[1]["what"] == "drone"
+    np.testing.assert_array_equal(loaded.place_N2(), place_52)
+    expected = {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc", "view": "drone", **FACTS}
+    assert {key: loaded.card[key] for key in expected} == expected
+    assert done.count == 5 and done.images_per_s > 0
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_another_number_of_pictures_than_names_is_an_error(tmp_path, count):
+    with pytest.raises(DataError):
+        extract(MeanEngine(), "drone", batches()[1], list("abcdef")[:count], None, tmp_path / "set", FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_returns_nan_names_the_picture(tmp_path):
+    stream = [(np.full((1, 3, 4, 4), np.nan, np.float32), 1)]
+    with pytest.raises(DataError, match=r"the descriptor of drone/a.png holds NaN"):
+        extract(MeanEngine(), "drone", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
