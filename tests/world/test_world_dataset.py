@@ -201,3 +201,12 @@ def test_views_are_of_the_same_place(world):
         true = np.mean([score[name] for name in row["pair_pos_sate_img_list"]])
         better.append((true > np.array(list(score.values()))).mean())
     assert np.mean(better) > 0.7  # 0.5 is chance
+
+
+def test_meta_files_at_the_true_scale(tmp_path):
+    """33 763 drone pictures over 14 640 tiles, as GTA-UAV has: seconds, not minutes."""
+    spec = WorldSpec(map_px=24576, m_per_px=0.45, zooms=(4, 5, 6, 7), offsets=(0,), tiles=14640, drones=33763,
+                     json_only=True)  # fmt: skip
+    card = json.loads((generate_world(spec, tmp_path / "gta") / "world.json").read_text())
+    assert (card["drones"], card["tiles"]) == (33763, 14640)
+    assert card["frames_without_positive"] < 0.06 * 33763

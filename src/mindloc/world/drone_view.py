@@ -29,6 +29,7 @@ class Level:
 def build_levels(picture, layers, coarsest_m_per_px: float) -> list[Level]:
     """The map halved again and again until a pixel is about ``coarsest_m_per_px``."""
     height_m = layers.height_cm.astype(np.float32) * np.float32(0.01)
+    height_m = cv2.GaussianBlur(height_m, (0, 0), 0.7)  # pixel steps along turned eaves would make saw-toothed walls
     levels = [Level(picture, height_m, layers.material, layers.m_per_px)]
     while levels[-1].m_per_px * 2 <= coarsest_m_per_px and min(levels[-1].material.shape) > 64:
         last = levels[-1]

@@ -16,7 +16,7 @@ PictureFormat = Literal["png", "jpg"]
 class WorldSpec:
     """One world. The same spec gives the same bytes, whatever the number of workers.
 
-    Needs about 12 bytes of memory per map pixel while painting.
+    Pictures need about 28 bytes of memory per map pixel; meta files alone need little.
     """
 
     seed: int = 1
