@@ -103,6 +103,7 @@ class ScheduleConfig:
 @dataclass
 class TrainConfig:
     epochs: int = 5
+    checkpoint_start: str | None = None  # weights to begin from; everything else begins anew
     batch_size: int = 64  # pairs per step over all devices together
     accumulate: int = 1  # micro-batches per update; they do not share negatives
     seed: int = 1

@@ -14,7 +14,7 @@ FAULT_VARIABLE = "MINDLOC_FAULT"
 FAULT_POINTS = (
     *[
         f"{what}.{where}"
-        for what in ("weights", "best", "state")
+        for what in ("weights", "best", "state", "end")
         for where in ("before_write", "mid_write", "before_rename", "after_rename")
     ],
     "checkpoint.between_weights_and_state",

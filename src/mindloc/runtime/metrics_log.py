@@ -39,7 +39,7 @@ class MetricsLog:
         self.path = Path(path)
         _truncate(self.path, keep_lines)
         self.lines = keep_lines
-        self._file = open(self.path, "ab", buffering=0)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
 
     def append(self, kind: str, **values: Any) -> None:
         """Add one line.
@@ -52,9 +52,9 @@ class MetricsLog:
         half = len(line) // 2
         fault_point("metrics.before_append")
         try:
-            self._file.write(line[:half])
+            self._write(line[:half])
             fault_point("metrics.mid_append")  # a torn line is what a real kill can leave behind
-            self._file.write(line[half:])
+            self._write(line[half:])
         except OSError as error:
             raise MindlocError(f"can't append to {self.path}: {error.strerror}; free some space and resume") from None
         self.lines += 1
@@ -65,6 +65,10 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[self._file.write(data) :]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

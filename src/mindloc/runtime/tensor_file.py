@@ -64,7 +64,8 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         CheckpointError: missing, truncated, or no safetensors file.
     """
     with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+        names = file.keys()  # no dict: it can't be iterated itself
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -63,10 +63,10 @@ class AdamW(nn.Cell):
         correction2 = ops.sqrt(-self.expm1(t * self.log_beta2))
         eps = self.eps * correction2
         zero = Tensor(0.0, ms.float32)
-        lrs, keeps = [], []
+        lrs, keeps = (), ()
         for lr_scale, decay in self.groups:
-            lrs.append(lr * (correction2 / correction1) * lr_scale)
-            keeps.append(1.0 - lr * (lr_scale * decay))
+            lrs = lrs + (lr * (correction2 / correction1) * lr_scale,)
+            keeps = keeps + (1.0 - lr * (lr_scale * decay),)
         for i in range(self.count):
             parameter, group = self.parameters[i], self.group_of[i]
             if self.groups[group][1] != 0.0:

@@ -1,0 +1,77 @@
+"""From settings to the parts of a training."""
+
+import mindspore as ms
+from mindspore import nn
+
+from mindloc.config.schema import Config
+from mindloc.errors import DeviceError
+from mindloc.training.loop import LoopSettings
+from mindloc.training.loss_scale import LossScale
+from mindloc.training.optimizer import AdamW
+from mindloc.training.parameter_table import parameter_table
+from mindloc.training.schedule import Schedule
+from mindloc.training.step import TrainStep
+
+
+def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell) -> TrainStep:
+    """The training step of an encoder and a criterion.
+
+    Raises:
+        ConfigError: optimizer.freeze or optimizer.lr_scale names nothing that exists.
+        DeviceError: train.precision is nothing this device computes.
+    """
+    check_precision(config.train.precision, ms.get_context("device_target"))
+    settings, parameters = config.optimizer, list(encoder.get_parameters())
+    table = parameter_table(
+        {parameter.name: tuple(parameter.shape) for parameter in parameters},
+        settings.weight_decay,
+        settings.decay_norm_and_bias,
+        settings.freeze,
+        settings.lr_scale,
+    )
+    optimizer = AdamW(parameters, table, settings.betas, settings.eps)
+    loss_scale = None
+    if config.train.precision == "fp16":
+        loss_scale = LossScale(config.train.loss_scale_init, config.train.loss_scale_window, dynamic=True)
+    return TrainStep(
+        encoder, criterion, optimizer, settings.clip, settings.clip_at, config.train.accumulate, loss_scale
+    )
+
+
+def build_schedule(config: Config) -> Schedule:
+    settings = config.schedule
+    return Schedule(
+        lr=config.optimizer.lr,
+        epochs=config.train.epochs,
+        name=settings.name,
+        warmup_epochs=settings.warmup_epochs,
+        end_lr=settings.end_lr,
+        power=settings.power,
+    )
+
+
+def build_loop_settings(config: Config) -> LoopSettings:
+    train = config.train
+    return LoopSettings(
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        eval_every_epochs=train.eval_every_epochs,
+        zero_shot_eval=train.zero_shot_eval,
+        checkpoint_every_epochs=train.checkpoint_every_epochs,
+        checkpoint_every_steps=train.checkpoint_every_steps,
+        keep_checkpoints=train.keep_checkpoints,
+        log_every_steps=train.log_every_steps,
+    )
+
+
+def check_precision(precision: str, target: str) -> None:
+    """Refuse what would be slower or is missing, instead of falling back without a word.
+
+    Raises:
+        DeviceError: fp16 or bf16 on a CPU.
+    """
+    if target == "CPU" and precision != "fp32":
+        raise DeviceError(
+            f"train.precision is {precision}; MindSpore's CPU kernels compute fp16 at half the speed of fp32 and bf16 "
+            "not at all: set train.precision=fp32 on this device"
+        )

@@ -1,0 +1,157 @@
+"""The training loop on MindSpore's Model and callbacks, on plain values."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Protocol
+
+from mindspore.train import Callback, Model
+
+from mindloc.runtime.metrics_log import MetricsLog
+from mindloc.runtime.run_folder import RunFolder
+from mindloc.training.checkpoint_callback import CheckpointCallback
+from mindloc.training.console import Console, ConsoleCallback
+from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
+from mindloc.training.metrics_callback import MetricsCallback
+from mindloc.training.progress import Progress, ProgressCallback
+from mindloc.training.schedule import Schedule
+from mindloc.training.schedule_callback import ScheduleCallback
+from mindloc.training.state import collect_arrays
+from mindloc.training.step import TrainStep
+
+
+class TrainingData(Protocol):
+    """Batches from one epoch and step on; ``data.pipeline.TrainData`` is one."""
+
+    dataset: Any  # mindspore.dataset with the columns that the step takes
+    skipped: int  # bad pictures met so far
+
+    def steps(self, epoch: int) -> int: ...
+
+    def report(self, epoch: int) -> Any: ...
+
+    def clear_errors(self) -> AbstractContextManager: ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How often what happens; see the config section ``train``."""
+
+    epochs: int
+    batch_size: int  # pairs per step, all devices together
+    eval_every_epochs: int = 1
+    zero_shot_eval: bool = True
+    checkpoint_every_epochs: int = 1
+    checkpoint_every_steps: int = 0
+    keep_checkpoints: int = 3
+    log_every_steps: int = 10
+
+
+@dataclass
+class Training:
+    """All that a run consists of."""
+
+    run: RunFolder
+    step: TrainStep
+    schedule: Schedule
+    settings: LoopSettings
+    make_data: Callable[[int, int], TrainingData]  # (first epoch, first step in it), both from 0
+    evaluate: EvaluateFunction | None
+    config: dict[str, Any]  # plain; the checkpoints carry it
+    facts: dict[str, Any]  # for the training state: seeds, world size
+    code: dict[str, Any]  # revision and version, for the checkpoints
+    progress: Progress
+    metrics_lines: int = 0  # lines of metrics.jsonl to keep
+    console: Console | None = None
+
+
+def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Progress:
+    """Train from where ``training.progress`` stands to the last epoch.
+
+    Args:
+        callbacks: the user's own; they run after the metrics of a step are counted and before checkpoints are written.
+
+    Raises:
+        MindlocError: a picture, the disk or a checkpoint fails.
+    """
+    settings, progress = training.settings, training.progress
+    console = training.console or Console(training.run.log)
+    log = MetricsLog(training.run.metrics_path, training.metrics_lines)
+    try:
+        if progress.epoch >= settings.epochs:
+            console.say(f"nothing left to train: {progress.epoch} of {settings.epochs} epochs are done")
+            _checkpoint_callback(training, log, None, None).finish()
+            return progress
+        data = training.make_data(progress.epoch, progress.step_in_epoch)
+        model = Model(training.step)
+        with data.clear_errors():
+            model.train(
+                settings.epochs,
+                data.dataset,
+                callbacks=_callbacks(training, data, log, console, callbacks),
+                dataset_sink_mode=False,
+                initial_epoch=progress.epoch,
+            )
+    finally:
+        console.close()
+        log.close()
+    return progress
+
+
+def _callbacks(
+    training: Training, data: TrainingData, log: MetricsLog, console: Console, users: Sequence[Callback]
+) -> list[Callback]:
+    """In the order in which they must run: count, set lr, log, evaluate, the user's, save."""
+    settings, progress, step = training.settings, training.progress, training.step
+    schedule = ScheduleCallback(training.schedule, step.lr, progress, data.steps)
+    metrics = MetricsCallback(
+        log,
+        progress,
+        schedule,
+        settings.log_every_steps,
+        pictures_per_step=2 * settings.batch_size,
+        expect_overflow=step.loss_scale.dynamic,
+        epoch_facts=lambda epoch: {"sampling": _plain_report(data.report(epoch))},
+        warn=console.warn,
+    )
+    lines = ConsoleCallback(console, progress, metrics, settings.epochs, settings.log_every_steps, data.steps)
+    evaluation = None
+    if training.evaluate is not None:
+        evaluation = EvalCallback(
+            training.evaluate,
+            step.encoder,
+            log,
+            console,
+            progress,
+            settings.epochs,
+            settings.eval_every_epochs,
+            settings.zero_shot_eval,
+        )
+    ours = [ProgressCallback(progress, data.steps), schedule, metrics, lines]
+    saving = _checkpoint_callback(training, log, metrics, evaluation)
+    return [*ours, *([evaluation] if evaluation else []), *users, saving]
+
+
+def _checkpoint_callback(
+    training: Training, log: MetricsLog, metrics: MetricsCallback | None, evaluation: EvalCallback | None
+) -> CheckpointCallback:
+    settings = training.settings
+    return CheckpointCallback(
+        training.run.checkpoints,
+        lambda: collect_arrays(training.step),
+        training.config,
+        {**training.facts, "schedule": training.schedule.describe()},
+        training.code,
+        training.progress,
+        log,
+        metrics,
+        evaluation,
+        settings.epochs,
+        settings.checkpoint_every_epochs,
+        settings.checkpoint_every_steps,
+        settings.keep_checkpoints,
+    )
+
+
+def _plain_report(report: Any) -> Any:
+    return asdict(report) if is_dataclass(report) else report

@@ -1,0 +1,89 @@
+"""Where a killed or finished run goes on, and whether the settings still allow it. Without MindSpore's graphs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mindloc.errors import CheckpointError
+from mindloc.runtime.checkpoint import State, Weights, complete_checkpoints, load_state, load_weights
+from mindloc.runtime.run_folder import RunFolder
+from mindloc.training.progress import Progress
+
+_SETTINGS_OF_THE_START = ("model.pretrained", "model.logit_scale_init", "model.layer_scale_init")
+_SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
+_FREE_SETTINGS = ("run.", "eval.")
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The newest complete checkpoint of a run."""
+
+    weights: Weights
+    state: State
+    progress: Progress
+
+
+def find_resume_point(run: RunFolder) -> ResumePoint | None:
+    """The newest complete checkpoint; None when the run was stopped before its first.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    complete = complete_checkpoints(run.checkpoints)
+    if not complete:
+        return None
+    weights = load_weights(complete[-1])
+    state = load_state(weights)
+    return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
+
+
+def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
+    """Compare the settings of a checkpoint with those it is to go on under.
+
+    Returns:
+        One line per change that alters the training, for the log.
+
+    Raises:
+        CheckpointError: another model; or another order of the data while the checkpoint stands inside an epoch.
+    """
+    changes = _changes(_flat(point.weights.config), _flat(config))
+    for key, (before, after) in changes.items():
+        if key.startswith("model.") and key not in _SETTINGS_OF_THE_START:
+            raise CheckpointError(
+                f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
+                f"set {key}={before} or begin a new run"
+            )
+        if point.progress.step_in_epoch and key.startswith(_SETTINGS_OF_THE_ORDER):
+            raise CheckpointError(
+                f"checkpoint {point.weights.path} stands inside epoch {point.progress.epoch + 1}, whose order follows "
+                f"from {key}; go on with {key}={before}"
+            )
+    return [
+        f"{key} is now {after} (was {before})"
+        for key, (before, after) in changes.items()
+        if not key.startswith(_FREE_SETTINGS)
+    ]
+
+
+def restated_schedule(before: dict[str, Any] | None, after: dict[str, Any], progress: Progress) -> str | None:
+    """A sentence for the log when a run goes on under another schedule than it was planned with."""
+    if before is None or before == after:
+        return None
+    changed = ", ".join(f"{key} {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key])
+    return (
+        f"schedule restated after {progress.epoch} epochs: {changed}; the learning rate follows the new one from here"
+    )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ; one that either side does not know (another version wrote it) is left out."""
+    return {key: (before[key], after[key]) for key in after if key in before and before[key] != after[key]}
