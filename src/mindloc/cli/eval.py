@@ -47,13 +47,14 @@ def main(argv: list[str] | None = None) -> None:
 
     from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore
     from mindloc.evaluation.evaluate import evaluate
+    from mindloc.evaluation.report import tables
     from mindloc.inference.build import load_engine
 
     engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
     split, train_split = build_split(config, args.split), build_split(config, "train")
     out = args.out or default_folder(args.checkpoint, args.split)
     scores = evaluate(engine, config, split, out, train_split)
-    print(scores.text())
+    print(tables(scores.report))
     print(f"report and pictures: {out}")
 
 

@@ -17,6 +17,7 @@ KNOWN_FLAGS = {
     "--batch_size": ("train.batch_size", None),
     "--epochs": ("train.epochs", None),
     "--epoch": ("train.epochs", None),
+    "--checkpoint_start": ("train.checkpoint_start", None),
     "--train_mode": ("data.train_mode", None),
     "--test_mode": ("data.test_mode", None),
     "--query_mode": ("data.query_mode", None),

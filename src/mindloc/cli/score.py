@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mindloc.cli.boundary import command
+from mindloc.evaluation.report import tables
 from mindloc.evaluation.rescore import rescore
 
 
@@ -17,4 +18,4 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    print(rescore(args.folder, pictures=not args.no_pictures).text())
+    print(tables(rescore(args.folder, pictures=not args.no_pictures).report))

@@ -59,14 +59,20 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     atomic_write_text(folder / "report.md", markdown(report), DataError)
 
 
+def tables(report: dict[str, Any]) -> str:
+    """What was asked, and one table per mode, the leading mode first."""
+    data = report["data"]
+    queries, gallery = VIEW_PLURALS[data["query_view"]], VIEW_PLURALS[data["gallery_view"]]
+    blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['gallery_total']} {gallery}"]
+    for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
+        blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
+    return "\n\n".join(blocks)
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report as one page."""
-    data, origin = report["data"], report["origin"]
-    queries, gallery = VIEW_PLURALS[data["query_view"]], VIEW_PLURALS[data["gallery_view"]]
-    modes = sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"])
-    blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['gallery_total']} {gallery}"]
-    for mode in modes:
-        blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
+    origin = report["origin"]
+    blocks = [tables(report)]
     blocks.append("`report.json` has more: SDM, Dis and AP by other conventions, shares within fixed distances.")
     blocks.append("## Read this beside the numbers")
     blocks.append("\n".join(f"- {note}" for note in [*report["notes"], *_standing_notes(report)]))

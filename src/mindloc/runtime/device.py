@@ -46,7 +46,8 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     else:
         ms.set_device(chosen, device_id)
     ms.set_context(mode=ms.GRAPH_MODE)
-    ms.set_deterministic(True)
+    if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
+        ms.set_deterministic(True)
     return Device(chosen, device_id if chosen != "CPU" else 0, _describe(chosen, ms.__version__))
 
 

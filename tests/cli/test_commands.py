@@ -1,0 +1,41 @@
+"""Every command explains itself, and a mistake of the user is one line and an exit code."""
+
+import pytest
+
+from mindloc.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["train", "--set", "train.epoch=3"], "did you mean train.epochs?"),
+        (["train", "--data_root", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+        (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["eval", "--checkpoint", "x", "--set", "model.backbone=tiny"], "fixed by the checkpoint"),
+        (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["score", "nowhere"], "nowhere"),
+        (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "nowhere is no folder"),
+        (["world", "w", "--zooms", "-1"], "zooms"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(argv, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and says in error
+    assert "\n" not in error
+    assert not any(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_check_data_of_a_missing_folder_is_not_ok(capsys, tmp_path):
+    assert main(["check-data", str(tmp_path / "nowhere")]) == 1
+    assert "NOT OK" in capsys.readouterr().out

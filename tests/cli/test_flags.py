@@ -1,0 +1,45 @@
+"""Known flags set config keys, in their order with --set."""
+
+import argparse
+
+import pytest
+
+from mindloc.cli.flags import KNOWN_FLAGS, add_config_arguments, refuse_overrides_outside
+from mindloc.config import load_config
+from mindloc.errors import ConfigError
+
+
+def config_of(*argv):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    args = parser.parse_args(argv)
+    return load_config(args.config, args.overrides)
+
+
+def test_flags_and_set_apply_in_the_order_given():
+    assert config_of("--epochs", "3", "--set", "train.epochs=4").train.epochs == 4
+    assert config_of("--set", "train.epochs=4", "--epoch", "3").train.epochs == 3
+
+
+def test_flags_without_a_value():
+    config = config_of("--no_share_weights", "--no_custom_sampling")
+    assert config.model.share_weights is False
+    assert config.sampling.mode == "random"
+
+
+def test_the_public_name_of_the_backbone():
+    assert config_of("--model", "vit_base_patch16_rope_reg1_gap_256.sbb_in1k").model.backbone == "base"
+
+
+@pytest.mark.parametrize("flag", KNOWN_FLAGS)
+def test_every_flag_sets_a_key_that_exists(flag):
+    key, constant = KNOWN_FLAGS[flag]
+    section, name = key.split(".")
+    current = getattr(getattr(load_config(), section), name)
+    argv = [flag] if constant is not None else [flag, str(current if current is not None else "x")]
+    config_of(*argv)  # an unknown key would raise
+
+
+def test_a_key_of_another_section_is_refused_with_the_reason():
+    with pytest.raises(ConfigError, match="model.backbone can't be set here: fixed by the checkpoint; only keys of data"):
+        refuse_overrides_outside(["data.root=x", "model.backbone=tiny"], ("data", "eval"), "fixed by the checkpoint")
