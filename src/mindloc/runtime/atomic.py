@@ -41,7 +41,7 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
     except OSError as reason:
         raise error(_refusal(path, reason)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = MindlocError) -> None:
@@ -75,7 +75,7 @@ def atomic_link(
     except OSError as reason:
         raise error(_refusal(path, reason)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def remove_temporaries(folder: str | Path) -> None:
@@ -86,6 +86,11 @@ def remove_temporaries(folder: str | Path) -> None:
 
 def _temporary(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.exists():
+        temporary.unlink()
 
 
 def _refusal(path: Path, reason: OSError) -> str:

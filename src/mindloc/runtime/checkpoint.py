@@ -105,6 +105,16 @@ def load_weights(path: str | Path) -> Weights:
     return Weights(path, arrays, config, file_sha256(path), facts)
 
 
+def is_own_checkpoint(path: str | Path) -> bool:
+    """Whether a file is weights that mindloc wrote, of whatever version; other people's are for models to import.
+
+    Raises:
+        CheckpointError: a .safetensors file that is missing or damaged.
+    """
+    path = Path(path)
+    return path.suffix == WEIGHTS_SUFFIX and read_metadata(path).get("format") == _WEIGHTS_FORMAT
+
+
 def save_state(weights_path: str | Path, weights_sha256: str, arrays: Mapping[str, np.ndarray], facts: dict) -> Path:
     """Write the training state beside its weights; this completes the checkpoint.
 

@@ -56,15 +56,25 @@ class MetricsLog:
             fault_point("metrics.mid_append")  # a torn line is what a real kill can leave behind
             self._write(line[half:])
         except OSError as error:
-            raise MindlocError(f"can't append to {self.path}: {error.strerror}; free some space and resume") from None
+            raise self._refusal(error) from None
         self.lines += 1
 
     def sync(self) -> None:
-        """Bring every line to the disk itself, before a checkpoint counts on it."""
-        os.fsync(self._file.fileno())
+        """Bring every line to the disk itself, before a checkpoint counts on it.
+
+        Raises:
+            MindlocError: the disk is full or refuses.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._refusal(error) from None
 
     def close(self) -> None:
         self._file.close()
+
+    def _refusal(self, error: OSError) -> MindlocError:
+        return MindlocError(f"can't append to {self.path}: {error.strerror}; free some space and resume")
 
     def _write(self, data: bytes) -> None:
         while data:

@@ -40,13 +40,23 @@ class RunFolder:
         self.reports = self.path / "reports"
 
     @classmethod
-    def create(cls, work_dir: str | Path, name: str, config_yaml: str, command: list[str] | None = None) -> "RunFolder":
-        """A new folder ``work_dir/name/MMDDhhmmss`` with the config and the record of the code in it.
+    def create(
+        cls,
+        work_dir: str | Path,
+        name: str,
+        config_yaml: str,
+        command: list[str] | None = None,
+        path: str | Path | None = None,
+    ) -> "RunFolder":
+        """A new folder with the config and the record of the code in it.
+
+        Args:
+            path: the folder itself, absent or empty; None makes ``work_dir/name/MMDDhhmmss``.
 
         Raises:
-            MindlocError: the folder can't be made or written.
+            MindlocError: the folder can't be made or written, or ``path`` holds something.
         """
-        run = cls(_make_new_folder(Path(work_dir) / name))
+        run = cls(_make_new_folder(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
         atomic_write_text(run.code_path, json.dumps(code_record(command), indent=2) + "\n")
         return run
@@ -131,6 +141,12 @@ def _package_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _require_empty(path: Path) -> Path:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise MindlocError(f"{path} is not empty; give a new run folder, or go on with this one by --resume {path}")
+    return path
 
 
 def _make_new_folder(parent: Path) -> Path:

@@ -82,8 +82,8 @@ class ConsoleCallback(Callback):
         skipped = f"  skipped {latest['skipped_steps']}" if latest["skipped_steps"] else ""
         return (
             f"epoch {epoch + 1}/{self.epochs} step {step_in_epoch}/{steps}  loss {latest['loss']:.4f}  "
-            f"lr {latest['lr']:.2e}  {_duration(latest['step_s'])}/step  {latest['images_per_s']:.1f} images/s{skipped}  "
-            f"ETA {clock_time(left * latest['step_s'])}"
+            f"lr {latest['lr']:.2e}  {_duration(latest['step_s'])}/step  {latest['images_per_s']:.1f} images/s"
+            f"{skipped}  ETA {clock_time(left * latest['step_s'])}"
         )
 
 

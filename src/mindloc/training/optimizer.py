@@ -49,7 +49,8 @@ class AdamW(nn.Cell):
         self.group_of = tuple(self.groups.index(setting) for setting in settings)
         self.count = len(trainable)
         self.beta1, self.beta2 = betas
-        self.log_beta1, self.log_beta2 = math.log(betas[0]), math.log(betas[1])
+        # of the betas as the kernel has them: 1 - float32(.999) misses .001 by 1e-5, and both must miss alike
+        self.log_beta1, self.log_beta2 = (math.log(float(np.float32(beta))) for beta in betas)
         self.eps = eps
         self.adam = ops.Adam()
         self.expm1 = ops.Expm1()

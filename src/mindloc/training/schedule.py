@@ -1,7 +1,7 @@
 """Learning rate as a function of progress, without MindSpore.
 
-Progress is measured in epochs: finished epochs, plus the share of the current epoch's own steps that is done. Epochs of an
-exclusive sampler differ in length, so a schedule over a total number of steps would not know where it ends.
+Progress is measured in epochs: finished epochs, plus the share of the current epoch's own steps that is done. Epochs of
+an exclusive sampler differ in length, so a schedule over a total number of steps would not know where it ends.
 """
 
 import math

@@ -3,7 +3,6 @@
 Letters: B pairs of this device's batch, G pairs of the global batch, H and W picture sides per view.
 """
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 

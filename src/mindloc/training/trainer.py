@@ -1,6 +1,8 @@
 """Train an encoder as a config says, from the start or from where a run stopped."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -8,15 +10,17 @@ from mindspore import nn
 from mindspore.train import Callback
 
 import mindloc
-from mindloc.config import config_to_dict
+from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
 from mindloc.data.build import build_sampler, build_split
-from mindloc.data.pipeline import build_train_dataset
+from mindloc.data.pairs import Split
+from mindloc.data.pipeline import TrainData, build_train_dataset
+from mindloc.errors import ConfigError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.build import build_criterion
-from mindloc.models.build import build_encoder
-from mindloc.runtime.checkpoint import load_weights
+from mindloc.models.build import build_encoder, follow_pretrained
+from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.run_folder import RunFolder, git_revision
 from mindloc.training.build import build_loop_settings, build_schedule, build_step
 from mindloc.training.console import Console
@@ -30,9 +34,29 @@ from mindloc.training.step import TrainStep
 _TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")
 
 
+@dataclass(frozen=True)
+class Splits:
+    """What is trained on and what is evaluated on."""
+
+    train: Split
+    test: Split | None  # None: the settings ask for no evaluation
+
+
+def load_splits(config: Config) -> Splits:
+    """Read the data set, before anything is written.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    train = config.train
+    wanted = train.eval_every_epochs > 0 or train.zero_shot_eval
+    return Splits(build_split(config, "train"), build_split(config, "test") if wanted else None)
+
+
 def train(
     config: Config,
     run: RunFolder,
+    splits: Splits | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     evaluate_fn: EvaluateFunction | None = None,
@@ -40,7 +64,9 @@ def train(
     """Train as ``config`` says, with everything written to ``run``.
 
     Args:
-        config: of the run; ``train.checkpoint_start`` names weights to begin from.
+        config: of the run; ``train.checkpoint_start`` names weights to begin from. Its normalization may be changed to
+            that of foreign weights.
+        splits: None reads them.
         resume: go on from the newest complete checkpoint of ``run``, or from the start when it has none yet.
         callbacks: MindSpore callbacks of the user's own.
         evaluate_fn: (encoder, tag) -> metrics; None evaluates on the test split.
@@ -51,41 +77,36 @@ def train(
     Raises:
         MindlocError: of the kind that names the cause: data, config, checkpoint, device.
     """
-    console, plain = Console(run.log), config_to_dict(config)
+    console = Console(run.log)
     point = find_resume_point(run) if resume else None
-    changes = check_settings(point, plain) if point else []
-    ms.set_seed(config.train.seed)
-    split = build_split(config, "train")
-    sampler = build_sampler(config, split)
-    step = build_step(config, build_encoder(config), build_criterion(config))
-    _load(step, config, point)
-    schedule = build_schedule(config)
-    if point:
-        _say_resumed(console, point, changes, schedule.describe())
+    start = None if point else _own_checkpoint(config)
+    if not point:
+        follow_pretrained(config)
+    changes = check_settings(point, config_to_dict(config)) if point else []
+    splits = splits or load_splits(config)
+    step = _loaded_step(config, point, start)
+    run.write_config(dump_yaml(config))  # only now: settings that are refused must not replace those of the run
     training = Training(
         run=run,
         step=step,
-        schedule=schedule,
+        schedule=build_schedule(config),
         settings=build_loop_settings(config),
-        make_data=lambda epoch, first_step: build_train_dataset(
-            config, split, sampler, first_epoch=epoch, first_step=first_step
-        ),
-        evaluate=(evaluate_fn or evaluation_on_test_split(config, run))
-        if config.train.eval_every_epochs
-        else evaluate_fn,
-        config=plain,
+        make_data=_data_maker(config, splits.train),
+        evaluate=evaluate_fn or (evaluation_on_test_split(config, run, splits.test) if splits.test else None),
+        config=config_to_dict(config),
         facts={"seed": config.train.seed, "world_size": 1},
         code={"version": mindloc.__version__, "revision": git_revision()},
         progress=point.progress if point else Progress(),
         metrics_lines=point.state.facts["lines"] if point else 0,
         console=console,
     )
+    if resume:
+        _say_resumed(console, point, changes, training.schedule.describe())
     return run_training(training, callbacks)
 
 
-def evaluation_on_test_split(config: Config, run: RunFolder) -> EvaluateFunction:
-    """Scores of an encoder on the test split; each evaluation's report goes to reports/{tag}."""
-    split = build_split(config, "test")
+def evaluation_on_test_split(config: Config, run: RunFolder, split: Split) -> EvaluateFunction:
+    """Scores of an encoder on a split; each evaluation's report goes to reports/{tag}."""
     engines: list[MindSporeEngine] = []  # made once: a new one would compile its graphs again
 
     def evaluate_encoder(encoder: nn.Cell, tag: str) -> dict[str, float]:
@@ -103,15 +124,50 @@ def _measured(scores: Any, name: str) -> bool:
     return values.get(name) is not None
 
 
-def _load(step: TrainStep, config: Config, point: ResumePoint | None) -> None:
+def _own_checkpoint(config: Config) -> Weights | None:
+    """The checkpoint that train.checkpoint_start names; other people's weights become ``model.pretrained``.
+
+    Raises:
+        CheckpointError: it can't be read.
+        ConfigError: it was trained with another normalization.
+    """
+    path = config.train.checkpoint_start
+    if path is None:
+        return None
+    if not is_own_checkpoint(path):
+        config.model.pretrained = path
+        return None
+    weights, model = load_weights(path), config_to_dict(config)["model"]
+    for key in ("mean", "std"):
+        own = weights.config.get("model", {}).get(key, model[key])
+        if list(own) != list(model[key]):
+            raise ConfigError(f"{path} was trained with model.{key} {own}, not {model[key]}; set model.{key}={own}")
+    return weights
+
+
+def _loaded_step(config: Config, point: ResumePoint | None, start: Weights | None) -> TrainStep:
+    ms.set_seed(config.train.seed)
+    fresh = config
+    if point:  # its own weights follow: the file that it once began from may be gone
+        fresh = dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=None))
+    step = build_step(config, build_encoder(fresh), build_criterion(config))
     if point:
         load_weights_into(step, point.weights)
         load_state_into(step, point.state)
-    elif config.train.checkpoint_start:
-        load_weights_into(step, load_weights(config.train.checkpoint_start))
+    elif start:
+        load_weights_into(step, start)
+    return step
 
 
-def _say_resumed(console: Console, point: ResumePoint, changes: list[str], schedule: dict[str, Any]) -> None:
+def _data_maker(config: Config, split: Split) -> Callable[[int, int], TrainData]:
+    sampler = build_sampler(config, split)
+    return lambda epoch, step: build_train_dataset(config, split, sampler, first_epoch=epoch, first_step=step)
+
+
+def _say_resumed(console: Console, point: ResumePoint | None, changes: list[str], schedule: dict[str, Any]) -> None:
+    if point is None:
+        console.say("this run was stopped before its first checkpoint: it begins anew")
+        return
     progress = point.progress
     console.say(
         f"resumed from {point.weights.path.name}: {progress.epoch} epochs and {progress.step_in_epoch} steps done"

@@ -1,0 +1,134 @@
+"""Checkpoints: what goes in comes out, what is wrong is named in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mindloc.errors import CheckpointError
+from mindloc.runtime.checkpoint import (
+    complete_checkpoints,
+    is_own_checkpoint,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+    state_path,
+)
+
+ARRAYS = {
+    "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array(7, np.int32),
+    "none": np.zeros((0, 4), np.float32),
+    "turned": np.arange(6, dtype=np.float64).reshape(2, 3).T,
+}
+CONFIG = {"model": {"backbone": "tiny"}, "data": {"root": "Ä"}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights_e1_0.5000.safetensors"
+
+
+def test_weights_come_back_with_config_and_facts(path):
+    sha256 = save_weights(path, ARRAYS, CONFIG, epoch=1, score=0.5)
+    weights = load_weights(path)
+    assert weights.config == CONFIG and weights.facts == {"epoch": 1, "score": 0.5} and weights.sha256 == sha256
+    assert weights.arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert weights.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(weights.arrays[name], array)
+
+
+def test_the_safetensors_library_reads_them_too(path):
+    save_weights(path, ARRAYS, CONFIG)
+    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["turned"], ARRAYS["turned"])
+
+
+def test_equal_content_gives_equal_bytes(path, tmp_path):
+    save_weights(path, ARRAYS, CONFIG)
+    save_weights(tmp_path / "other", dict(reversed(ARRAYS.items())), CONFIG)
+    assert path.read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_state_belongs_to_its_weights(path):
+    sha256 = save_weights(path, ARRAYS, CONFIG)
+    save_state(path, sha256, {"moment": ARRAYS["b.weight"]}, {"step": 12, "ema": None})
+    state = load_state(load_weights(path))
+    assert state.facts == {"step": 12, "ema": None}
+    np.testing.assert_array_equal(state.arrays["moment"], ARRAYS["b.weight"])
+    save_weights(path, {**ARRAYS, "a": np.array(8, np.int32)}, CONFIG)
+    with pytest.raises(CheckpointError, match="was written for other weights"):
+        load_state(load_weights(path))
+
+
+def test_weights_without_state_are_no_complete_checkpoint(tmp_path):
+    for step in (30, 4):  # by step, not by name
+        path = tmp_path / f"weights_e1_s{step}.safetensors"
+        save_state(path, save_weights(path, ARRAYS, CONFIG), {}, {"step": step})
+    path = tmp_path / "weights_e9_s99.safetensors"
+    save_weights(path, ARRAYS, CONFIG)
+    assert [found.name for found in complete_checkpoints(tmp_path)] == [
+        "weights_e1_s4.safetensors",
+        "weights_e1_s30.safetensors",
+    ]
+    with pytest.raises(CheckpointError, match="state.safetensors is missing, so .* can't be resumed"):
+        load_state(load_weights(path))
+
+
+@pytest.mark.parametrize("size", [0, 5, 40, 400, -1])
+def test_a_truncated_file_is_named(path, size):
+    save_weights(path, ARRAYS, CONFIG)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"^checkpoint .* no complete safetensors file [^\n]* truncated[^\n]*$"):
+        load_weights(path)
+
+
+def test_what_is_no_checkpoint_is_named(path, tmp_path):
+    with pytest.raises(CheckpointError, match="is missing; check the path"):
+        load_weights(path)
+    path.write_text("this is a text and no checkpoint " * 9)
+    with pytest.raises(CheckpointError, match="no complete safetensors file"):
+        load_weights(path)
+    with pytest.raises(CheckpointError, match="can't be read|no complete"):
+        load_weights(tmp_path)
+
+
+def test_other_peoples_weights_are_no_checkpoint(path):
+    safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path)
+    assert not is_own_checkpoint(path) and not is_own_checkpoint("any.pth")
+    with pytest.raises(CheckpointError, match="was not written by mindloc .* model.pretrained"):
+        load_weights(path)
+    save_weights(path, ARRAYS, CONFIG)
+    assert is_own_checkpoint(path)
+
+
+def test_a_newer_version_is_named(path):
+    metadata = {"format": "mindloc.weights", "version": "2", "config": "{}", "facts": "{}"}
+    safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(CheckpointError, match="has version '2', this mindloc reads up to 1; update mindloc"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "null"])
+def test_a_broken_config_is_named(path, config):
+    metadata = {"format": "mindloc.weights", "version": "1", "config": config, "facts": "{}"}
+    safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(CheckpointError, match="carries no readable config"):
+        load_weights(path)
+
+
+def test_another_model_is_named_by_its_parameters(path):
+    save_weights(path, ARRAYS, CONFIG)
+    weights = load_weights(path)
+    weights.require({name: array.shape for name, array in ARRAYS.items()})
+    shapes = {"b.weight": (2, 4), "a": (), "c": (1,), "none": (0, 4)}
+    message = r"1 missing \(c\); 1 unexpected \(turned\); 1 of another shape \(b.weight \(2, 3\) instead of \(2, 4\)\)"
+    with pytest.raises(CheckpointError, match=message):
+        weights.require(shapes)
+
+
+def test_the_state_stands_beside_its_weights(path):
+    assert state_path(path).name == "weights_e1_0.5000.state.safetensors"
+    assert json.dumps(CONFIG)  # plain values only, else it could not be carried

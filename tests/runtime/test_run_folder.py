@@ -1,0 +1,64 @@
+"""The folder of a run."""
+
+import json
+import re
+
+import pytest
+
+import mindloc
+from mindloc.errors import MindlocError
+from mindloc.runtime.run_folder import RunFolder, code_record
+
+
+def test_a_new_run_has_its_config_and_its_code(tmp_path):
+    run = RunFolder.create(tmp_path, "tiny", "train:\n  epochs: 1\n", command=["train.py", "--epochs", "1"])
+    assert run.path.parent == tmp_path / "tiny" and re.fullmatch(r"\d{10}", run.path.name)
+    assert run.config_path.read_text() == "train:\n  epochs: 1\n"
+    code = json.loads(run.code_path.read_text())
+    assert code["mindloc"] == mindloc.__version__ and code["command"] == ["train.py", "--epochs", "1"]
+    assert code["packages"]["numpy"] and "revision" in code
+    assert run.checkpoints.is_dir() and run.reports.is_dir()
+
+
+def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
+    paths = {RunFolder.create(tmp_path, "tiny", "").path for _ in range(3)}
+    assert len(paths) == 3
+
+
+def test_a_folder_can_be_named_and_must_be_empty(tmp_path):
+    run = RunFolder.create("unused", "unused", "", path=tmp_path / "mine")
+    assert run.path == tmp_path / "mine" and run.config_path.is_file()
+    with pytest.raises(MindlocError, match="mine is not empty; .* --resume"):
+        RunFolder.create("unused", "unused", "", path=tmp_path / "mine")
+
+
+def test_opening_removes_what_a_kill_left(tmp_path):
+    run = RunFolder.create(tmp_path, "tiny", "")
+    leftover = run.checkpoints / ".weights.safetensors.1.tmp"
+    leftover.write_text("half")
+    assert RunFolder.open(run.path).path == run.path
+    assert not leftover.exists()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(MindlocError, match="is no run folder .* give work_dir/NAME/MMDDhhmmss"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MindlocError, match="can't make a run folder"):
+        RunFolder.create(tmp_path / "file", "tiny", "")
+
+
+def test_log_lines_carry_the_time(tmp_path):
+    run = RunFolder.create(tmp_path, "tiny", "")
+    run.log("one\ntwo")
+    run.log("three")
+    lines = run.log_path.read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["one", "two", "three"]
+
+
+def test_code_outside_a_clone_has_no_revision(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no git either
+    assert code_record([])["revision"] is None

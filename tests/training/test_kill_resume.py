@@ -1,0 +1,124 @@
+"""A run killed at any moment and resumed ends with the same bits as one that was not."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
+from mindloc.runtime.faults import FAULT_POINTS
+from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+class Server:
+    """Runs small trainings in forked processes that can be killed; see small_run.py."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("small_run.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={"PYTHONPATH": str(SOURCE), "GLOG_v": "3", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, name: str, **job) -> int:
+        """Begin or resume the training in folder ``name``: 0, or minus the signal that ended it."""
+        job |= {"folder": str(self.folder / name), "output": str(self.folder / f"{name}.txt")}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("runs"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server) -> tuple[Path, float]:
+    """Folder of a run that nobody killed, and the seconds that such a run takes."""
+    assert server.run("whole") == 0, (server.folder / "whole.txt").read_text()
+    started = time.monotonic()
+    assert server.run("twin") == 0
+    return server.folder / "whole", time.monotonic() - started
+
+
+def records(run: Path) -> list[dict]:
+    return [{k: v for k, v in record.items() if k not in CLOCK_KEYS} for record in read_metrics(run / "metrics.jsonl")]
+
+
+def assert_same_bits(arrays: dict, expected: dict) -> None:
+    assert arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Same files, weights, moments, counters and log; none of the temporary files left."""
+    names = {path.name for path in (whole / "checkpoints").iterdir()}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == names
+    for name in sorted(name for name in names if not name.endswith(".state.safetensors")):
+        weights, expected = load_weights(run / "checkpoints" / name), load_weights(whole / "checkpoints" / name)
+        assert_same_bits(weights.arrays, expected.arrays)
+        assert weights.sha256 == expected.sha256
+    for path in complete_checkpoints(whole / "checkpoints"):
+        state, expected = load_state(load_weights(run / "checkpoints" / path.name)), load_state(load_weights(path))
+        assert_same_bits(state.arrays, expected.arrays)
+        assert state.facts == expected.facts
+    assert records(run) == records(whole)
+
+
+def passages(point: str) -> int:
+    """Which passage to kill at: not the first, where there are more."""
+    if point.startswith("end."):
+        return 1
+    return 7 if point.startswith("metrics.") else 2
+
+
+def test_two_runs_are_the_same(server, whole):
+    assert_same_run(server.folder / "twin", whole[0])
+
+
+@pytest.mark.parametrize("point", FAULT_POINTS)
+def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, whole, point):
+    name = point.replace(".", "_")
+    assert server.run(name, environment={"MINDLOC_FAULT": f"{point}:{passages(point)}"}) == -9
+    assert server.run(name) == 0, (server.folder / f"{name}.txt").read_text()
+    assert_same_run(server.folder / name, whole[0])
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_run_killed_at_a_random_moment_goes_on_as_if_nothing_had_been(server, whole, moment):
+    folder, seconds = whole
+    after_s = random.uniform(0.1, 0.9) * seconds  # every test session draws other moments
+    name = f"random{moment}"
+    while server.run(name, kill_after_s=after_s) != -9:  # it was faster than its twin
+        shutil.rmtree(server.folder / name)
+        after_s *= 0.8
+    assert server.run(name) == 0, f"killed after {after_s:.3f} s: {(server.folder / f'{name}.txt').read_text()}"
+    assert_same_run(server.folder / name, folder)
+
+
+def test_a_run_may_be_killed_again_and_again(server, whole):
+    for point in ("weights.mid_write", "epoch.mid:2", "state.before_rename", "metrics.mid_append:4"):
+        assert server.run("often", environment={"MINDLOC_FAULT": point}) == -9
+    assert server.run("often") == 0
+    assert_same_run(server.folder / "often", whole[0])

@@ -1,0 +1,195 @@
+"""The loop on MindSpore's Model: names and number of checkpoints, user callbacks, going on, warnings, full disk."""
+
+import dataclasses
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_run
+from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
+
+from mindloc.errors import CheckpointError, DataError
+from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
+from mindloc.runtime.metrics_log import read_metrics
+from mindloc.runtime.run_folder import RunFolder
+from mindloc.training.progress import Progress
+from mindloc.training.resume import check_settings, find_resume_point, restated_schedule
+
+CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Three epochs of 4, 6 and 5 steps with scores .2, .5, .3; saved at steps 3, 6, 9 and at the ends of the epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    small_run.run(folder)
+    return folder
+
+
+def of_kind(folder: Path, kind: str) -> list[dict]:
+    return [record for record in read_metrics(folder / "metrics.jsonl") if record["kind"] == kind]
+
+
+def test_best_and_last_are_kept_under_their_names(finished):
+    names = {path.name for path in (finished / "checkpoints").iterdir()}
+    assert names == {
+        "weights_e2_0.5000.safetensors",  # the best: weights alone
+        "weights_e2_s12.safetensors",  # the two newest, complete
+        "weights_e2_s12.state.safetensors",
+        "weights_e3_0.3000.safetensors",  # the last is saved although it is not the best
+        "weights_e3_0.3000.state.safetensors",
+        "weights_best.safetensors",
+        "weights_end.safetensors",
+    }
+    best, end = (load_weights(finished / "checkpoints" / f"weights_{name}.safetensors") for name in ("best", "end"))
+    assert (best.facts["epoch"], best.facts["score"]) == (2, 0.5)
+    assert (end.facts["epoch"], end.facts["score"]) == (3, 0.3)
+    assert best.config == {"model": {"backbone": "linear"}}
+
+
+def test_the_last_epoch_does_not_lower_the_best_score(finished):
+    state = load_state(load_weights(complete_checkpoints(finished / "checkpoints")[-1]))
+    assert state.facts["progress"]["best_score"] == 0.5
+    assert state.facts["progress"]["best_epoch"] == 2
+
+
+def test_every_step_has_a_line(finished):
+    steps = of_kind(finished, "step")
+    assert [record["step"] for record in steps] == list(range(1, 16))
+    assert [record["epoch"] for record in steps] == [1] * 4 + [2] * 6 + [3] * 5
+    assert steps[0]["lr"] == 0.0  # the warm-up begins at 0 ...
+    assert steps[2]["lr"] == pytest.approx(0.01)  # ... and ends after 2 of this epoch's 4 steps
+    for record in steps:
+        assert record["loss"] == pytest.approx(np.mean(list(record["components"].values())), rel=1e-5)
+
+
+def test_epochs_and_evaluations_have_lines(finished):
+    epochs, steps = of_kind(finished, "epoch"), of_kind(finished, "step")
+    assert [record["steps"] for record in epochs] == [4, 6, 5]
+    assert epochs[1]["means"]["loss"] == pytest.approx(np.mean([r["loss"] for r in steps if r["epoch"] == 2]))
+    assert epochs[1]["sampling"] == {"kept": 18}
+    assert [record["tag"] for record in of_kind(finished, "evaluation")] == ["zero_shot", "e1", "e2", "e3"]
+
+
+def test_the_console_says_loss_rate_time_speed_and_time_left(tmp_path, capsys):
+    small_run.run(tmp_path, epochs=1, log_every_steps=4)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
+    for part in (
+        "epoch 1/1 step 4/4",
+        "loss ",
+        "lr 5.00e-03",
+        "/step",
+        "images/s",
+        "ETA 0:00:00",
+    ):
+        assert part in line
+    assert line in (tmp_path / "log.txt").read_text()
+
+
+def test_mindspore_callbacks_of_the_user_work(tmp_path, capsys):
+    seen = []
+    own = LambdaCallback(
+        on_train_step_end=lambda context: seen.append(
+            (context.original_args().cur_step_num, context.original_args().batch_num)
+        )
+    )
+    small_run.run(tmp_path, epochs=2, callbacks=[LossMonitor(1), TimeMonitor(), own])
+    assert seen == [(step, 4) for step in range(1, 5)] + [(step, 6) for step in range(5, 11)]  # true step counts
+    printed = capsys.readouterr().out
+    assert "epoch: 2 step: " in printed and "loss is" in printed
+    assert "per step time" in printed
+
+
+class StopAt(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_step_end(self, run_context):
+        if run_context.original_args().cur_step_num == self.step:
+            run_context.request_stop()
+
+
+def test_a_stop_inside_an_epoch_is_saved_and_gone_on_with(tmp_path, finished):
+    progress = small_run.run(tmp_path, callbacks=[StopAt(7)])
+    assert (progress.epoch, progress.step_in_epoch, progress.step) == (1, 3, 7)
+    small_run.run(tmp_path)
+    ours, theirs = (load_weights(folder / "checkpoints/weights_end.safetensors") for folder in (tmp_path, finished))
+    np.testing.assert_array_equal(ours.arrays["weight"], theirs.arrays["weight"])
+
+
+def test_a_finished_run_goes_on_for_more_epochs(tmp_path, capsys):
+    small_run.run(tmp_path, epochs=1)
+    assert small_run.run(tmp_path, epochs=1).step == 4
+    assert "nothing left to train: 1 of 1 epochs" in capsys.readouterr().out
+    assert small_run.run(tmp_path, epochs=2).step == 10
+    assert [record["tag"] for record in of_kind(tmp_path, "evaluation")] == ["zero_shot", "e1", "e2"]
+
+
+def test_a_new_schedule_is_said(tmp_path):
+    before, after = {"epochs": 5, "lr": 0.1}, {"epochs": 20, "lr": 0.1}
+    text = restated_schedule(before, after, Progress(epoch=5))
+    assert text.startswith("schedule restated after 5 epochs: epochs 5 -> 20;")
+    assert restated_schedule(before, dict(before), Progress()) is None
+
+
+def resume_point(folder: Path, **progress):
+    point = find_resume_point(RunFolder(folder))
+    weights = dataclasses.replace(point.weights, config=CONFIG)
+    return dataclasses.replace(point, weights=weights, progress=Progress(**progress))
+
+
+def test_another_model_is_refused(finished):
+    other = {**CONFIG, "model": {"backbone": "base", "pretrained": None}}
+    with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, its own is tiny"):
+        check_settings(resume_point(finished), other)
+
+
+def test_another_order_is_refused_inside_an_epoch_and_said_between_epochs(finished):
+    other = {**CONFIG, "train": {"seed": 2, "epochs": 3}}
+    with pytest.raises(CheckpointError, match="stands inside epoch 2, .*go on with train.seed=1"):
+        check_settings(resume_point(finished, epoch=1, step_in_epoch=2), other)
+    assert check_settings(resume_point(finished, epoch=1), other) == ["train.seed is now 2 (was 1)"]
+
+
+def test_what_does_not_change_the_training_is_not_said(finished):
+    assert check_settings(resume_point(finished), {**CONFIG, "run": {"name": "x"}, "new": {"key": 1}}) == []
+
+
+def test_a_loss_that_is_not_finite_is_skipped_counted_and_warned_of(tmp_path, monkeypatch, capsys):
+    draw = small_run.batch
+
+    def batch(epoch, step, rows=small_run.BATCH):
+        drone, *rest = draw(epoch, step, rows)
+        return (drone * np.float32(np.nan) if step == 1 else drone), *rest
+
+    monkeypatch.setattr(small_run, "batch", batch)
+    monkeypatch.setattr(small_run, "LossScale", lambda *args, **options: None)  # no scale: an overflow is no routine
+    progress = small_run.run(tmp_path, epochs=1)
+    assert progress.skipped_steps == 1
+    assert [record["finite"] for record in of_kind(tmp_path, "step")] == [True, False, True, True]
+    assert of_kind(tmp_path, "step")[1]["loss"] is None
+    assert np.isfinite(of_kind(tmp_path, "epoch")[0]["means"]["loss"])
+    assert "step 2: the gradient is not finite" in of_kind(tmp_path, "warning")[0]["text"]
+    assert "warning: step 2" in capsys.readouterr().out
+
+
+def test_an_epoch_shorter_than_promised_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_run.SmallData, "steps", lambda self, epoch: 9)
+    with pytest.raises(DataError, match="epoch 1 gave 4 steps, its sampler promised 9"):
+        small_run.run(tmp_path, epochs=1, eval_every_epochs=0)
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+    small_run.run(tmp_path, epochs=1)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+
+    def full(source, destination):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mindloc.runtime.atomic.os.replace", full)
+        with pytest.raises(CheckpointError, match=r"^can't write .*No space left on device; free some space[^\n]*$"):
+            small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+    assert small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0).step == 10  # with space again it goes on

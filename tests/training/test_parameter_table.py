@@ -1,0 +1,51 @@
+"""What the optimizer is told about each parameter."""
+
+import pytest
+
+from mindloc.errors import ConfigError
+from mindloc.training.parameter_table import ParameterRow, parameter_table
+
+SHAPES = {
+    "backbone.blocks.1.norm1.weight": (8,),
+    "backbone.blocks.1.mlp.fc1.weight": (32, 8),
+    "backbone.blocks.10.mlp.fc1.weight": (32, 8),
+    "backbone.blocks.1.gamma_1": (8,),
+    "log_logit_scale": (1,),
+}
+
+
+def test_the_recipe_decays_everything():
+    assert [row.decay for row in parameter_table(SHAPES, 0.01)] == [0.01] * 5
+
+
+def test_norm_bias_layer_scale_and_logit_scale_can_be_left_undecayed():
+    table = parameter_table(SHAPES, 0.01, decay_norm_and_bias=False)
+    assert [row.decay for row in table] == [0.0, 0.01, 0.01, 0.0, 0.0]
+
+
+def test_a_prefix_ends_at_a_dot():
+    table = parameter_table(SHAPES, 0.0, freeze=["backbone.blocks.1"])
+    assert [row.frozen for row in table] == [True, True, False, True, False]  # block 10 is not block 1
+
+
+def test_the_longest_prefix_sets_the_scale():
+    table = parameter_table(SHAPES, 0.0, lr_scale={"backbone": 0.1, "backbone.blocks.10": 0.5})
+    assert [row.lr_scale for row in table] == [0.1, 0.1, 0.5, 0.1, 1.0]
+    assert table[4] == ParameterRow("log_logit_scale")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"freeze": ["backbon"]},
+            "optimizer.freeze names 'backbon', which fits no parameter; they begin with backbone",
+        ),
+        ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale names 'head'"),
+        ({"lr_scale": {"backbone": -1.0}}, "optimizer.lr_scale.backbone is -1.0; expected 0 or more"),
+        ({"freeze": ["backbone", "log_logit_scale"]}, "freezes all 5 parameters"),
+    ],
+)
+def test_settings_that_fit_nothing_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parameter_table(SHAPES, 0.0, **settings)

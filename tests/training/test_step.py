@@ -1,0 +1,196 @@
+"""One step on a linear encoder, against float64 arithmetic and against the definition."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+import small_run
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindloc.errors import DeviceError
+from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.training.build import check_precision
+from mindloc.training.loss_scale import LossScale
+from mindloc.training.optimizer import AdamW
+from mindloc.training.parameter_table import parameter_table
+from mindloc.training.state import collect_arrays
+from mindloc.training.step import TrainStep
+
+
+@pytest.fixture(autouse=True)
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+class Product(nn.Cell):
+    """Gradients known by hand: that of the matrix is the mean picture, that of the gain the mean weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = Parameter(Tensor(np.array([[0.5, -0.25]], np.float32)), name="matrix")
+        self.gain = Parameter(Tensor(np.array([2.0], np.float32)), name="gain")
+
+    def construct(self, drone, satellite):
+        return {"product": (drone * self.matrix).sum(-1), "gain": self.gain}
+
+
+class MeanProduct(nn.Cell):
+    def construct(self, outputs, weight, mask):
+        product, gain = outputs["product"].mean(), (outputs["gain"] * weight).mean()
+        return product + gain, {"product": product, "gain": gain}
+
+
+def product_step(table_options=None, **options) -> TrainStep:
+    encoder = Product()
+    parameters = list(encoder.get_parameters())
+    table = parameter_table({p.name: p.shape for p in parameters}, **{"weight_decay": 0.5, **(table_options or {})})
+    return TrainStep(encoder, MeanProduct(), AdamW(parameters, table, (0.9, 0.999), 1e-3), **options)
+
+
+def run_step(step: TrainStep, drone, weight, lr: float):
+    ops.assign(step.lr, Tensor(lr, ms.float32))
+    drone, weight = np.asarray(drone, np.float32), np.asarray(weight, np.float32)
+    mask = np.ones((len(weight), len(weight)), bool)
+    return step(Tensor(drone), Tensor(drone), Tensor(weight), Tensor(mask))
+
+
+def naive_adamw(start, gradients, lr, decay, eps=1e-3, beta1=0.9, beta2=0.999):
+    """The definition in float64, step by step."""
+    w, m, v = np.array(start, np.float64), 0.0, 0.0
+    for t, g in enumerate(gradients, start=1):
+        w = w - lr * decay * w
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        w = w - lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+    return w
+
+
+def test_first_step_by_hand():
+    # gradient g: m^ = g, v^ = g^2, so the update is lr * g / (|g| + eps) = lr * .5 / .501, after w *= 1 - .1 * .5
+    step = product_step()
+    run_step(step, [[0.5, 0.5]], [0.5], lr=0.1)
+    np.testing.assert_allclose(step.encoder.gain.asnumpy(), [2.0 * 0.95 - 0.1 * 0.5 / 0.501], rtol=1e-6)
+
+
+def test_steps_follow_the_definition():
+    pictures = np.array([[[0.5, -0.1]], [[0.2, 0.001]], [[-0.3, 4.0]]])
+    step = product_step({"decay_norm_and_bias": False})
+    for picture in pictures:
+        run_step(step, picture, [0.5], lr=0.1)
+    expected = naive_adamw([0.5, -0.25], pictures[:, 0], 0.1, decay=0.5)
+    np.testing.assert_allclose(
+        step.encoder.matrix.asnumpy()[0], expected, rtol=0, atol=6e-7
+    )  # float32 of updates of .1
+    expected = naive_adamw([2.0], [0.5] * 3, 0.1, decay=0.0)  # one axis: no decay
+    np.testing.assert_allclose(step.encoder.gain.asnumpy(), expected, rtol=0, atol=6e-7)
+
+
+def test_a_learning_rate_scale_scales_update_and_decay():
+    step = product_step({"lr_scale": {"gain": 0.1}})
+    run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)
+    expected = naive_adamw([2.0], [0.5], 0.01, decay=0.5)
+    np.testing.assert_allclose(step.encoder.gain.asnumpy(), expected, rtol=1e-6)
+
+
+def test_a_frozen_parameter_stays_and_has_no_moments():
+    step = product_step({"freeze": ["gain"]})
+    outputs = run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)
+    assert step.encoder.gain.asnumpy() == [2.0]
+    assert float(outputs[2]) == pytest.approx(np.hypot(0.5, 0.1))  # its gradient is not in the norm either
+    weights, state = collect_arrays(step)
+    assert "gain" in weights and "moment1.gain" not in state
+
+
+@pytest.mark.parametrize(
+    ("clip", "clip_at", "factor"), [("value", 0.2, None), ("norm", 0.5, 0.5 / 13.0), ("none", 0, 1)]
+)
+def test_clips(clip, clip_at, factor):
+    gradient = np.array([3.0, -4.0, 12.0])  # length 13
+    step = product_step(clip=clip, clip_at=clip_at)
+    outputs = run_step(step, [gradient[:2]], gradient[2:], lr=0.1)
+    assert float(outputs[2]) == pytest.approx(13.0)  # the norm before clipping
+    clipped = np.clip(gradient, -0.2, 0.2) if clip == "value" else gradient * factor
+    _, state = collect_arrays(step)
+    moment = np.concatenate([state["moment1.matrix"].ravel(), state["moment1.gain"]])
+    np.testing.assert_allclose(moment, 0.1 * clipped, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad):
+    step = product_step()
+    run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)
+    before = [{name: array.copy() for name, array in part.items()} for part in collect_arrays(step)]
+    outputs = run_step(step, [[0.5, bad]], [0.5], lr=0.1)
+    assert not bool(outputs[3])
+    for part, expected in zip(collect_arrays(step), before, strict=True):
+        for name, array in part.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    assert bool(run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)[3])  # and training goes on
+
+
+def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
+    step = product_step(loss_scale=LossScale(8.0, window=2, dynamic=True))
+    scales, norms = [], []
+    for picture in ([0.3, 0.4], [0.3, 0.4], [0.3, np.inf], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]):
+        outputs = run_step(step, [picture], [0.0], lr=0.1)
+        scales.append(float(outputs[4]))
+        norms.append(float(outputs[2]))
+    assert scales == [8.0, 8.0, 16.0, 8.0, 8.0, 16.0]
+    np.testing.assert_allclose(np.delete(norms, 2), 0.5, rtol=1e-6)  # unscaled
+
+
+def test_loss_scale_never_falls_below_one():
+    step = product_step(loss_scale=LossScale(2.0, window=2, dynamic=True))
+    scales = [float(run_step(step, [[0.3, np.nan]], [0.0], lr=0.1)[4]) for _ in range(3)]
+    assert scales == [2.0, 1.0, 1.0]
+
+
+def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
+    """Parts of 2 pairs of a batch of 4: the moments after one step are those of the mean of two separate gradients."""
+    drone, satellite, weight, mask = small_run.batch(0, 0, rows=4)
+    step = small_run.make_step(clip="none", loss_scale=None, accumulate=2)
+    results = [step(Tensor(drone), Tensor(satellite), Tensor(weight), Tensor(mask)) for _ in range(2)]
+    parts = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        part = small_run.make_step(clip="none", loss_scale=None)
+        arrays = drone[rows], satellite[rows], weight[rows], mask[rows, rows]
+        loss, components, *_ = part(*map(Tensor, arrays))
+        parts.append((collect_arrays(part)[1], float(loss), {name: float(c) for name, c in components.items()}))
+    moments = collect_arrays(step)[1]
+    # learning rate 0, so both steps see the same gradient g: the first moment is .1 g, then .19 g
+    for name in ("moment1.weight", "moment1.log_logit_scale"):
+        expected = 1.9 * (parts[0][0][name] + parts[1][0][name]) / 2
+        np.testing.assert_allclose(moments[name], expected, rtol=1e-5, atol=1e-7)
+    for loss, components, *_ in results:
+        assert float(loss) == pytest.approx((parts[0][1] + parts[1][1]) / 2, rel=1e-6)
+        for name, value in components.items():
+            assert float(value) == pytest.approx((parts[0][2][name] + parts[1][2][name]) / 2, rel=1e-6)
+
+
+def test_parts_take_rows_of_every_device_in_turn():
+    # two devices of 4 rows, parts of 2 + 2 rows: part 1 is rows 2, 3 of the first and 6, 7 of the second device
+    step = small_run.make_step(accumulate=2, world_size=2)
+    local, weight = np.zeros((4, 3, 4, 4), np.float32), np.arange(8, dtype=np.float32)
+    mask = np.arange(64, dtype=np.float32).reshape(8, 8)
+    *_, part_weight, part_mask = step._part(1, *map(Tensor, (local, local, weight, mask)))
+    rows = [2, 3, 6, 7]
+    np.testing.assert_array_equal(part_weight.asnumpy(), weight[rows])
+    np.testing.assert_array_equal(part_mask.asnumpy(), mask[np.ix_(rows, rows)])
+
+
+def test_components_are_those_of_the_current_step():
+    step = TrainStep(
+        encoder := small_run.LinearEncoder(),
+        WeightedInfonceCriterion(),
+        AdamW(
+            list(encoder.get_parameters()), parameter_table({p.name: p.shape for p in encoder.get_parameters()}, 0.0)
+        ),
+    )
+    for index in range(3):
+        loss, components, *_ = step(*map(Tensor, small_run.batch(0, index)))
+        assert float(loss) == pytest.approx(sum(float(c) for c in components.values()) / 2, rel=1e-5)
+
+
+def test_half_precision_is_refused_on_a_cpu():
+    with pytest.raises(DeviceError, match="train.precision is bf16; .* set train.precision=fp32"):
+        check_precision("bf16", "CPU")
+    check_precision("fp16", "Ascend")
+    check_precision("fp32", "CPU")
