@@ -12,6 +12,7 @@ from mindloc.losses.infonce import (
     WeightedInfonceCriterion,
     infonce,
     overlap_smoothing,
+    precise_exp,
     smoothed_cross_entropy,
     weighted_infonce,
 )
@@ -35,7 +36,7 @@ def naive_rows(cosine, scale, smoothing, mask):
 
 
 def naive_weighted_infonce(query, gallery, scale, weight, k, mask):
-    query, gallery = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1)[:, None] for x in (query, gallery))
+    query, gallery = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), gallery.astype(float)))
     smoothing = 1 - 1 / (1 + np.exp(-k * weight.astype(np.float64)))
     forth = naive_rows(query @ gallery.T, scale, smoothing, mask)
     back = naive_rows(gallery @ query.T, scale, smoothing, mask.T)
@@ -92,16 +93,18 @@ def test_value_and_gradients_equal_pytorch(reference, size, mode):
     mask = Tensor(np.ones((len(query), len(query)), bool))
 
     def forward(query, gallery, log_scale):
-        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": ms.ops.exp(log_scale)}
+        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": precise_exp(log_scale)}
         return criterion(outputs, weight, mask)
 
     step = ms.jit(ms.value_and_grad(forward, (0, 1, 2), has_aux=True))
     (total, _), gradients = step(query, gallery, Tensor([np.log(SCALE)], ms.float32))
     np.testing.assert_allclose(float(total), reference[f"{size}_{mode}_loss"], rtol=0, atol=1e-5)
-    for gradient, key in zip(gradients, ("g1", "g2", "gt"), strict=True):
+    for gradient, key in zip(gradients[:2], ("g1", "g2"), strict=True):
         expected = reference[f"{size}_{mode}_{key}"]
-        error = np.linalg.norm(gradient.asnumpy().ravel() - expected.ravel())
-        assert error <= 1e-5 * np.linalg.norm(expected), key
+        assert np.linalg.norm(gradient.asnumpy() - expected) <= 1e-5 * np.linalg.norm(expected), key
+    # The scale's gradient is a sum over all cells that nearly cancels, a loss of the order of 1 left at .01: PyTorch's
+    # own float32 value is 4e-5 of itself away from float64's. So it is compared on the scale of its terms.
+    np.testing.assert_allclose(gradients[2].asnumpy(), [reference[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
 
 
 def test_masked_cells_follow_the_definition():

@@ -5,15 +5,17 @@ import dataclasses
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.import_weights import import_weights, stated_normalization
 from mindloc.models.initial import initialize
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
 
 
 def build_encoder(config: Config) -> TwoViewEncoder:
-    """The encoder of config.model at its seeded start.
+    """The encoder of config.model, at its seeded start or with the weights that model.pretrained names.
 
     Raises:
-        ConfigError: a picture size that the patch does not divide.
+        ConfigError: a picture size that the patch does not divide; a normalisation that the weights contradict.
+        CheckpointError: weights that are unreadable or of another model.
     """
     for key in ("drone_size_px", "satellite_size_px"):
         _check_size(f"data.{key}", getattr(config.data, key), config.model.patch_px)
@@ -21,7 +23,28 @@ def build_encoder(config: Config) -> TwoViewEncoder:
     backbones = [RopeVit(size, config.train.precision) for _ in range(1 if config.model.share_weights else 2)]
     for backbone in backbones:
         initialize(backbone, config.train.seed, config.model.layer_scale_init)
-    return TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)
+    encoder = TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)
+    if config.model.pretrained:
+        _check_normalization(config)
+        import_weights(encoder, config.model.pretrained)
+    return encoder
+
+
+def follow_pretrained(config: Config) -> None:
+    """Sets model.mean and model.std to what the pretrained weights state, where they state it; before data is built."""
+    stated = stated_normalization(config.model.pretrained) if config.model.pretrained else None
+    if stated:
+        config.model.mean, config.model.std = stated
+
+
+def _check_normalization(config: Config) -> None:
+    stated = stated_normalization(config.model.pretrained)
+    if stated and stated != (tuple(config.model.mean), tuple(config.model.std)):
+        mean, std = (list(values) for values in stated)
+        raise ConfigError(
+            f"{config.model.pretrained} was trained with mean {mean} and std {std}, not {list(config.model.mean)} and "
+            f"{list(config.model.std)}; set model.mean: {mean} and model.std: {std}"
+        )
 
 
 def vit_size(config: Config) -> VitSize:

@@ -1,7 +1,7 @@
 """Exact GELU, x * Phi(x), from operators that are fast on a CPU and have an ONNX counterpart.
 
-With q(x) = (1 - erf(|x| / sqrt 2)) / 2, the tail beyond |x|, GELU(x) = relu(x) - |x| q(x) for either sign, so neither the
-slow Erf nor Sign is needed. The tail is Abramowitz and Stegun 7.1.26: erf to 1.5e-7.
+With q(x) = (1 - erf(|x| / sqrt 2)) / 2, the tail beyond |x|, GELU(x) = relu(x) - |x| q(x) for either sign, so neither
+the slow Erf nor Sign is needed. The tail is Abramowitz and Stegun 7.1.26: erf to 1.5e-7.
 """
 
 import math

@@ -11,8 +11,8 @@ REGISTER_STD = 0.02
 def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: float = 0.1) -> np.ndarray:
     """Start of the parameter `name` of a backbone, float32.
 
-    Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of .02
-    is that of width 768 to within a factor of two and far too small for narrow models. Gains are 1, biases 0,
+    Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of
+    .02 is that of width 768 to within a factor of two and far too small for narrow models. Gains are 1, biases 0,
     LayerScale is `layer_scale`.
     """
     last = name.rsplit(".", 1)[-1]

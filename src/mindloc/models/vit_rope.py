@@ -1,7 +1,7 @@
 """RoPE vision transformer: picture -> one descriptor, under timm's parameter names.
 
-It is timm's `vit_*_patch16_rope_reg1_gap_*` (class Eva): one register token, no class token, rotary positions on the patch
-tokens, LayerScale, mean over the patch tokens, then `fc_norm`.
+It is timm's `vit_*_patch16_rope_reg1_gap_*` (class Eva): one register token, no class token, rotary positions on the
+patch tokens, LayerScale, mean over the patch tokens, then `fc_norm`.
 
 Shapes: B images, H and W patches down and across, N = 1 + H*W tokens, C width, M = B * N rows.
 

@@ -1,0 +1,204 @@
+"""Other people's weights, brought into an encoder by name.
+
+Read are timm's own files and the releases of Game4Loc and its relatives, as .safetensors or .pth. Their names differ in
+what stands before timm's: nothing, `model.` (one encoder), `model1.` and `model2.`, or `drone_encoder.` and
+`satellite_encoder.`; this project's own `backbone.` and `drone_backbone.` are taken as well.
+"""
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from mindloc.errors import CheckpointError
+from mindloc.models.encoder import VIEWS, TwoViewEncoder
+from mindloc.models.initial import names_within
+from mindloc.models.pth_reader import read_state_dict
+from mindloc.runtime.tensor_file import read_metadata, read_tensor_file
+
+LEAST_SHARE = 0.9  # of an encoder's parameters that must fit
+PREFIXES = {
+    "drone": ("drone_encoder.", "drone_backbone.", "model1."),
+    "satellite": ("satellite_encoder.", "satellite_backbone.", "model2."),
+    "both": ("backbone.", "model.", "encoder.", ""),
+}
+LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all hold the logarithm
+WITHOUT_USE = re.compile(r"(^|\.)rope\.|^head\.|\.k_bias$")  # tables we compute ourselves, a classifier, zeros
+
+Arrays = dict[str, np.ndarray]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass
+class ImportReport:
+    """What became of every name, of the encoder (matched, missing, mismatched) and of the file (the others)."""
+
+    path: Path
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)  # "name: shape in the file, shape here"
+    unexpected: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # known to be without use here
+
+    def summary(self) -> str:
+        """One line."""
+        parts = [f"{self.path}: {len(self.matched)} parameters matched"]
+        for label in ("missing", "mismatched", "unexpected", "ignored"):
+            names = getattr(self, label)
+            if names:
+                parts.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+        return "; ".join(parts)
+
+
+def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
+    """Load the weights of a file into an encoder.
+
+    One set of weights in the file goes to both encoders where there are two. Nothing is loaded when an error is raised.
+
+    Raises:
+        CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; two encoders
+            in the file and one here; a key bias, which this backbone has not.
+    """
+    path = Path(path)
+    source, report = sort_by_view(read_arrays(path), path)
+    if encoder.shared and set(source) == set(VIEWS) and not _same(source["drone"], source["satellite"]):
+        raise CheckpointError(
+            f"{path} holds an encoder for each view and this model has one for both; set model.share_weights: false"
+        )
+    updates = []
+    for view in VIEWS[:1] if encoder.shared else VIEWS:
+        weights = source.get(view) or source.get("both") or source.get("drone") or {}
+        updates += _match(dict(names_within(encoder.backbone_of(view))), weights, report)
+    _require_fit(report)
+    if "log_logit_scale" in source:
+        updates.append((encoder.log_logit_scale, source["log_logit_scale"]["value"]))
+        report.matched.append("log_logit_scale")
+    for parameter, array in updates:
+        parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))
+    logging.getLogger(__name__).info(report.summary())
+    return report
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The tensors of a .safetensors or PyTorch file by name."""
+    return read_tensor_file(path)[0] if path.suffix == ".safetensors" else read_state_dict(path)
+
+
+def sort_by_view(arrays: Arrays, path: Path) -> tuple[dict[str, Arrays], ImportReport]:
+    """{"drone" | "satellite" | "both": {timm's name: array}, "log_logit_scale": {"value": (1,)}} and a fresh report."""
+    source: dict[str, Arrays] = {}
+    report = ImportReport(path)
+    for name, array in arrays.items():
+        bare = name.removeprefix("module.").removeprefix("_orig_mod.")
+        if bare in LOGIT_SCALES:
+            source["log_logit_scale"] = {"value": array.reshape(1)}
+            continue
+        view, inner = split_name(bare)
+        if WITHOUT_USE.search(inner) and not (inner.endswith("k_bias") and array.any()):
+            report.ignored.append(name)
+        else:
+            source.setdefault(view, {})[inner] = array
+    for view in set(source) - {"log_logit_scale"}:
+        source[view] = timm_layout(source[view], path)
+    return source, report
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """("drone" | "satellite" | "both", timm's name) of a name in a file."""
+    for view, prefixes in PREFIXES.items():
+        for prefix in prefixes:
+            if name.startswith(prefix):
+                inner = name[len(prefix) :]
+                return view, inner if view == "both" else inner.removeprefix("model.").removeprefix("backbone.")
+    raise AssertionError("the empty prefix fits every name")
+
+
+def timm_layout(weights: Arrays, path: Path) -> Arrays:
+    """The same attention weights as qkv.weight, q_bias and v_bias, from any of timm's three layouts.
+
+    Raises:
+        CheckpointError: the keys have a bias. Rotated with the position it changes the result, so it can't be dropped.
+    """
+    weights = dict(weights)
+    for stem in {name.rsplit(".attn.", 1)[0] + ".attn." for name in weights if ".attn." in name}:
+        if all(f"{stem}{part}_proj.weight" in weights for part in "qkv"):
+            weights[f"{stem}qkv.weight"] = np.concatenate([weights.pop(f"{stem}{part}_proj.weight") for part in "qkv"])
+        bias = {part: weights.pop(f"{stem}{part}_proj.bias", None) for part in "qkv"}
+        bias["k"] = weights.pop(f"{stem}k_bias", bias["k"])
+        if f"{stem}qkv.bias" in weights:
+            bias = dict(zip("qkv", np.split(weights.pop(f"{stem}qkv.bias"), 3), strict=True))
+        if bias["k"] is not None and np.any(bias["k"]):
+            raise CheckpointError(f"{path} has a key bias at {stem}, which this backbone has not; take another release")
+        weights.update({f"{stem}{part}_bias": bias[part] for part in "qv" if bias[part] is not None})
+    return weights
+
+
+def _match(parameters: dict, weights: Arrays, report: ImportReport) -> list[tuple]:
+    """(parameter, array) of all that fits; the rest goes into the report."""
+    updates = []
+    for name, parameter in parameters.items():
+        if name not in weights:
+            report.missing.append(parameter.name)
+        elif weights[name].shape != parameter.shape:
+            report.mismatched.append(f"{parameter.name}: {weights[name].shape} there, {parameter.shape} here")
+        else:
+            updates.append((parameter, weights[name]))
+            report.matched.append(parameter.name)
+    report.unexpected += sorted(set(weights) - set(parameters) - set(report.unexpected))
+    return updates
+
+
+def _require_fit(report: ImportReport) -> None:
+    wanted = len(report.matched) + len(report.missing) + len(report.mismatched)
+    if report.mismatched or len(report.matched) < LEAST_SHARE * wanted:
+        raise CheckpointError(
+            f"{report.summary()}: these are not the weights of this backbone ({wanted} parameters); "
+            "set model.backbone and model.patch_px to theirs"
+        )
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def stated_normalization(path: str | Path) -> Normalization | None:
+    """Mean and std of the pixels (scaled to 0..1) that the weights were trained with, where the file says so.
+
+    timm's folders say it in a config.json beside the weights, this project's files in their own metadata.
+
+    Raises:
+        CheckpointError: the weights or the config.json can't be read.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        config = carried_config(path)
+        if config:
+            return _pair(config.get("model", {}))
+    beside = path.with_name("config.json")
+    if not beside.is_file():
+        return None
+    try:
+        stated = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError:
+        raise CheckpointError(f"{beside} is no JSON; mend it, or move it away and set model.mean, model.std") from None
+    return _pair(stated.get("pretrained_cfg", stated)) if isinstance(stated, dict) else None
+
+
+def carried_config(path: Path) -> dict:
+    """The config a file of this project carries; empty for others."""
+    try:
+        config = json.loads(read_metadata(path).get("config", "{}"))
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _pair(settings: dict) -> Normalization | None:
+    mean, std = settings.get("mean"), settings.get("std")
+    if not (isinstance(mean, list) and isinstance(std, list)):
+        return None
+    return tuple(float(value) for value in mean), tuple(float(value) for value in std)

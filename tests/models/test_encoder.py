@@ -1,0 +1,117 @@
+"""The two-view encoder: names, sharing, sizes, start."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindloc.config import Config
+from mindloc.errors import ConfigError
+from mindloc.models.build import build_encoder
+from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.initial import initial_value, initialize, names_within
+from mindloc.models.vit_rope import RopeVit, VitSize
+
+SMALL = VitSize(64, 2, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def encoder_of(count, seed=1):
+    backbones = [RopeVit(SMALL) for _ in range(count)]
+    for backbone in backbones:
+        initialize(backbone, seed)
+    return TwoViewEncoder(*backbones)
+
+
+def pictures(height, width, count=2, seed=0):
+    return Tensor(np.random.RandomState(seed).standard_normal((count, 3, height, width)).astype(np.float32))
+
+
+def test_outputs_of_a_shared_encoder():
+    outputs = encoder_of(1)(pictures(32, 32), pictures(32, 32, seed=1))
+    assert set(outputs) == {"drone.global", "satellite.global", "logit_scale"}
+    assert outputs["drone.global"].shape == outputs["satellite.global"].shape == (2, 64)
+    np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07], rtol=1e-6)
+
+
+@pytest.mark.parametrize("satellite_px", [(32, 32), (48, 16)])
+@pytest.mark.parametrize("backbones", [1, 2])
+def test_view_encoders_give_what_the_pair_gives(backbones, satellite_px):
+    encoder = encoder_of(backbones)
+    drone, satellite = pictures(32, 32), pictures(*satellite_px, seed=1)
+    names = [parameter.name for parameter in encoder.get_parameters()]
+    outputs = encoder(drone, satellite)
+    for view, images in (("drone", drone), ("satellite", satellite)):
+        alone = encoder.view_encoder(view)(images)
+        assert list(alone) == [f"{view}.global"]
+        np.testing.assert_allclose(alone[f"{view}.global"].asnumpy(), outputs[f"{view}.global"].asnumpy(), atol=1e-5)
+    assert [parameter.name for parameter in encoder.get_parameters()] == names
+
+
+def test_parameter_names():
+    shared = [parameter.name for parameter in encoder_of(1).get_parameters()]
+    assert "backbone.blocks.0.attn.qkv.weight" in shared and "log_logit_scale" in shared
+    apart = [parameter.name for parameter in encoder_of(2).get_parameters()]
+    assert {name.split(".")[0] for name in apart} == {"drone_backbone", "satellite_backbone", "log_logit_scale"}
+    assert len(set(apart)) == len(apart) == 2 * len(shared) - 1
+
+
+def test_a_trained_step_needs_every_parameter():
+    encoder = encoder_of(2)
+    parameters = encoder.trainable_params()
+
+    def total(drone, satellite):
+        outputs = encoder(drone, satellite)
+        return (outputs["drone.global"] * outputs["satellite.global"] * outputs["logit_scale"]).sum()
+
+    gradients = ms.grad(total, None, parameters)(pictures(32, 32), pictures(32, 32, seed=1))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert np.abs(gradient.asnumpy()).max() > 0, parameter.name
+
+
+def test_deep_graph_is_built_in_seconds():
+    # a concatenation of parameters in a graph that returns a dict once made this take minutes at six blocks
+    backbone = RopeVit(VitSize(64, 12, 2))
+    outputs = TwoViewEncoder(backbone).view_encoder("drone")(pictures(16, 16, count=1))
+    assert outputs["drone.global"].shape == (1, 64)
+
+
+def test_start_depends_on_seed_and_name_alone():
+    one, again, other = encoder_of(1), encoder_of(2), encoder_of(1, seed=2)
+    weights = [dict(names_within(encoder.backbone_of("satellite"))) for encoder in (one, again, other)]
+    for name, parameter in weights[0].items():
+        assert np.array_equal(parameter.asnumpy(), weights[1][name].asnumpy()), name
+    qkv = "blocks.0.attn.qkv.weight"
+    assert not np.array_equal(weights[0][qkv].asnumpy(), weights[2][qkv].asnumpy())
+    assert not np.array_equal(weights[0][qkv].asnumpy(), weights[0]["blocks.1.attn.qkv.weight"].asnumpy())
+
+
+def test_start_values():
+    qkv = initial_value("blocks.0.attn.qkv.weight", (600, 200), seed=0)
+    # variance 1 / 200 for three square matrices; cut at two deviations it shrinks to .774 of it
+    np.testing.assert_allclose(qkv.std(), np.sqrt(0.774 / 200), rtol=0.02)
+    assert np.abs(qkv).max() <= 2 / np.sqrt(200)
+    assert (initial_value("blocks.0.gamma_1", (4,), 0, layer_scale=0.3) == np.float32(0.3)).all()
+    assert (initial_value("blocks.0.norm1.weight", (4,), 0) == 1).all()
+    assert (initial_value("blocks.0.norm1.bias", (4,), 0) == 0).all()
+    assert (initial_value("blocks.0.attn.q_bias", (4,), 0) == 0).all()
+
+
+def test_builder_follows_the_config():
+    config = Config()
+    config.model.backbone, config.model.share_weights, config.model.logit_scale_init = "tiny", False, 20.0
+    config.data.drone_size_px = (32, 48)
+    encoder = build_encoder(config)
+    assert encoder.drone_backbone.width == 192
+    np.testing.assert_allclose(encoder.log_logit_scale.asnumpy(), [np.log(20)], rtol=1e-6)
+
+
+def test_size_that_patches_do_not_fill_is_refused():
+    config = Config()
+    config.data.satellite_size_px = (384, 100)
+    with pytest.raises(ConfigError, match=r"satellite_size_px is \[384, 100\].*16 px.*\[384, 96\]"):
+        build_encoder(config)

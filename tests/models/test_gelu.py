@@ -1,0 +1,28 @@
+"""GELU and its gradient against their definitions in double precision."""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from mindloc.models.gelu import Gelu
+
+X = np.concatenate([np.linspace(-8, 8, 4001), [-300.0, 300.0, 0.0]])
+PHI = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in X])
+
+
+def test_value():
+    value = Gelu()(Tensor(X, ms.float32)).asnumpy()
+    np.testing.assert_allclose(value, X * PHI, atol=2e-6, rtol=2e-6)
+
+
+def test_gradient():
+    gradient = ms.grad(Gelu())(Tensor(X, ms.float32)).asnumpy()
+    np.testing.assert_allclose(gradient, PHI + X * np.exp(-0.5 * X * X) / math.sqrt(2 * math.pi), atol=3e-6)
+
+
+def test_half_precision_comes_back_as_half():
+    half = Gelu()(Tensor(X[np.abs(X) < 9], ms.float16))
+    assert half.dtype == ms.float16
+    np.testing.assert_allclose(half.asnumpy(), (X * PHI)[np.abs(X) < 9], atol=5e-3)
