@@ -114,7 +114,10 @@ def zip_file(path, item, data=bytes(16), compression=zipfile.ZIP_STORED):
     return path
 
 
-def legacy_file(path, item, tail=struct.pack("<q", 4) + bytes(16)):
+FOUR_ZEROS = struct.pack("<q", 4) + bytes(16)  # a storage of an old file: its element count, its numbers
+
+
+def legacy_file(path, item, tail=FOUR_ZEROS):
     info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
     body = item if isinstance(item, bytes) else pickled(item)
     path.write_bytes(pickled(LEGACY_MAGIC) + pickled(1001) + pickled(info) + body + pickled(["0"]) + tail)

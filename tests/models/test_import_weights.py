@@ -1,0 +1,195 @@
+"""Other people's weights: every way of naming them ends in the same encoder."""
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mindloc.config import Config
+from mindloc.errors import CheckpointError, ConfigError
+from mindloc.models.build import build_encoder, follow_pretrained
+from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.import_weights import import_weights, stated_normalization
+from mindloc.models.initial import names_within
+from mindloc.models.vit_rope import RopeVit, VitSize
+from mindloc.runtime.tensor_file import read_tensor_file
+
+SIZE = VitSize(96, 3, 3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture(scope="module")
+def timm(reference_dir):
+    return read_tensor_file(reference_dir / "vit_rope_tiny.safetensors")[0]
+
+
+def encoder_of(count=1):
+    return TwoViewEncoder(*(RopeVit(SIZE) for _ in range(count)))
+
+
+def saved(tmp_path, arrays):
+    path = tmp_path / "model.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, str(path))
+    return path
+
+
+def prefixed(prefix, arrays):
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def assert_holds(encoder, view, weights):
+    for name, parameter in names_within(encoder.backbone_of(view)):
+        np.testing.assert_array_equal(parameter.asnumpy(), weights[name], err_msg=name)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model.", "backbone.", "drone_encoder."])
+def test_one_encoder_under_any_prefix(tmp_path, timm, prefix):
+    encoder = encoder_of()
+    report = import_weights(encoder, saved(tmp_path, prefixed(prefix, timm)))
+    assert_holds(encoder, "drone", timm)
+    assert len(report.matched) == len(timm)
+    assert report.missing == report.unexpected == report.mismatched == report.ignored == []
+
+
+@pytest.mark.parametrize(
+    "drone, satellite",
+    [
+        ("model1.", "model2."),
+        ("drone_encoder.", "satellite_encoder."),
+        ("drone_encoder.model.", "satellite_encoder.model."),
+        ("drone_backbone.", "satellite_backbone."),
+    ],
+)
+def test_an_encoder_for_each_view(tmp_path, timm, drone, satellite):
+    other = {name: -array for name, array in timm.items()}
+    path = saved(tmp_path, {**prefixed(drone, timm), **prefixed(satellite, other)})
+    encoder = encoder_of(2)
+    report = import_weights(encoder, path)
+    assert_holds(encoder, "drone", timm)
+    assert_holds(encoder, "satellite", other)
+    assert report.missing == report.unexpected == []
+    with pytest.raises(CheckpointError, match="share_weights: false"):
+        import_weights(encoder_of(1), path)
+
+
+def test_one_set_of_weights_fills_both_encoders(tmp_path, timm):
+    encoder = encoder_of(2)
+    import_weights(encoder, saved(tmp_path, prefixed("model.", timm)))
+    assert_holds(encoder, "drone", timm)
+    assert_holds(encoder, "satellite", timm)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_logit_scale_is_read_as_a_logarithm(tmp_path, timm, shape):
+    encoder = encoder_of()
+    report = import_weights(encoder, saved(tmp_path, {**timm, "logit_scale": np.full(shape, 3.5, np.float32)}))
+    assert encoder.log_logit_scale.asnumpy().tolist() == [3.5]
+    assert "log_logit_scale" in report.matched
+
+
+def full_bias(timm):
+    """timm's other layout: one bias for q, k and v."""
+    arrays = dict(timm)
+    for i in range(SIZE.depth):
+        q, v = (arrays.pop(f"blocks.{i}.attn.{part}_bias") for part in "qv")
+        arrays[f"blocks.{i}.attn.qkv.bias"] = np.concatenate([q, np.zeros_like(q), v])
+    return arrays
+
+
+def unfused(timm):
+    """timm's third layout: a matrix each."""
+    arrays = dict(timm)
+    for i in range(SIZE.depth):
+        stem = f"blocks.{i}.attn."
+        for part, weight in zip("qkv", np.split(arrays.pop(stem + "qkv.weight"), 3), strict=True):
+            arrays[f"{stem}{part}_proj.weight"] = weight
+        for part in "qv":
+            arrays[f"{stem}{part}_proj.bias"] = arrays.pop(f"{stem}{part}_bias")
+    return arrays
+
+
+@pytest.mark.parametrize("layout", [full_bias, unfused])
+def test_layouts_of_the_attention_weights(tmp_path, timm, layout):
+    encoder = encoder_of()
+    report = import_weights(encoder, saved(tmp_path, layout(timm)))
+    assert_holds(encoder, "drone", timm)
+    assert report.missing == report.unexpected == []
+
+
+def test_key_bias_is_not_dropped_silently(tmp_path, timm):
+    arrays = full_bias(timm)
+    arrays["blocks.1.attn.qkv.bias"] += 1
+    with pytest.raises(CheckpointError, match="key bias at blocks.1.attn"):
+        import_weights(encoder_of(), saved(tmp_path, arrays))
+
+
+def test_tables_and_classifier_are_known_and_ignored(tmp_path, timm):
+    extra = {name: np.zeros(3, np.float32) for name in ("rope.bands", "rope.periods", "head.weight", "head.bias")}
+    extra["blocks.0.attn.k_bias"] = np.zeros(96, np.float32)
+    report = import_weights(encoder_of(), saved(tmp_path, prefixed("model.", {**timm, **extra})))
+    assert len(report.ignored) == 5 and report.unexpected == []
+
+
+def test_report_names_what_did_not_fit(tmp_path, timm):
+    arrays = {**timm, "surplus.weight": np.zeros(3, np.float32)}
+    del arrays["fc_norm.bias"]
+    report = import_weights(encoder_of(), saved(tmp_path, arrays))
+    assert report.missing == ["backbone.fc_norm.bias"] and report.unexpected == ["surplus.weight"]
+    assert f"{len(timm) - 1} parameters matched" in report.summary() and "\n" not in report.summary()
+
+
+def test_weights_of_another_model_leave_the_encoder_alone(tmp_path, timm):
+    encoder = encoder_of()
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in encoder.get_parameters()}
+    shorter = {name: array for name, array in timm.items() if not name.startswith("blocks.2.")}
+    wider = {**timm, "fc_norm.bias": np.zeros(192, np.float32)}
+    for arrays in (shorter, wider, {"something": np.zeros(3, np.float32)}):
+        with pytest.raises(CheckpointError, match="model.backbone"):
+            import_weights(encoder, saved(tmp_path, arrays))
+    for parameter in encoder.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    for name in ("cut.safetensors", "absent.safetensors", "absent.pth"):
+        with pytest.raises(CheckpointError, match=name):
+            import_weights(encoder_of(), tmp_path / name)
+
+
+def write_config_json(folder, mean):
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": mean, "std": [0.25, 0.25, 0.25]}}))
+
+
+def test_normalization_follows_the_weights(tmp_path, timm):
+    path = saved(tmp_path, timm)
+    assert stated_normalization(path) is None
+    write_config_json(tmp_path, [0.1, 0.2, 0.3])
+    config = Config()
+    config.model.pretrained = str(path)
+    with pytest.raises(ConfigError, match=r"model.mean: \[0.1, 0.2, 0.3\]"):
+        build_encoder(config)
+    follow_pretrained(config)
+    assert config.model.mean == (0.1, 0.2, 0.3) and config.model.std == (0.25, 0.25, 0.25)
+    with pytest.raises(CheckpointError, match="not the weights of this backbone"):  # past the check, it loads
+        build_encoder(config)
+
+
+def test_broken_config_json_is_named(tmp_path, timm):
+    path = saved(tmp_path, timm)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="config.json"):
+        stated_normalization(path)
+
+
+def test_own_files_state_their_normalization(tmp_path, timm):
+    path = tmp_path / "weights.safetensors"
+    config = {"model": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}}
+    save_file(timm, str(path), metadata={"config": json.dumps(config)})
+    assert stated_normalization(path) == ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
