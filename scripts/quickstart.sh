@@ -9,10 +9,10 @@ install requirements.txt
 export PYTHONPATH=$PROJECT/src
 started=$SECONDS
 make_world() { # FOLDER ARGUMENT...: unless it is there already
-    [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@"
+    [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@" --tile_format jpg --drone_format jpg
 }
-make_world data/world_train --seed 1 --preset tiny-train
-make_world data/world_test --seed 2 --preset tiny-test
+make_world data/world_train --seed 1 --drones 1500 --test_share 0
+make_world data/world_test --seed 2 --drones 300 --test_share 1 --tiles 500
 
 run=work_dir/quickstart/$(date +%m%d%H%M%S)
 "$PYTHON" train.py --config configs/world_tiny.yaml --run_dir "$run"
