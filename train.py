@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # runs from a plain clone
 
-from mindloc.cli.train import main  # noqa: E402
+from mindloc.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

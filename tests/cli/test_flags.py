@@ -41,5 +41,7 @@ def test_every_flag_sets_a_key_that_exists(flag):
 
 
 def test_a_key_of_another_section_is_refused_with_the_reason():
-    with pytest.raises(ConfigError, match="model.backbone can't be set here: fixed by the checkpoint; only keys of data"):
+    with pytest.raises(
+        ConfigError, match="model.backbone can't be set here: fixed by the checkpoint; only keys of data"
+    ):
         refuse_overrides_outside(["data.root=x", "model.backbone=tiny"], ("data", "eval"), "fixed by the checkpoint")

@@ -29,9 +29,7 @@ def naive_rows(cosine, scale, smoothing, mask):
             rows.append(None)
             continue
         s = [scale * cosine[i, j] for j in range(len(cosine)) if mask[i, j]]
-        rows.append(
-            np.log(np.sum(np.exp(s))) - (1 - smoothing[i]) * scale * cosine[i, i] - smoothing[i] * np.mean(s)
-        )
+        rows.append(np.log(np.sum(np.exp(s))) - (1 - smoothing[i]) * scale * cosine[i, i] - smoothing[i] * np.mean(s))
     return rows
 
 

@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: extract descriptors once, score them from disk, write report and pictures.
 
-The architecture comes from the checkpoint, and so do the data and evaluation settings unless a flag or --set changes them.
+The architecture comes from the checkpoint, and so do the data and evaluation settings that no flag or --set changes.
 """
 
 import argparse

@@ -12,7 +12,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", "--checkpoint_file", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, help="folder of the files; default: export/ beside the checkpoint's folder")
     parser.add_argument("--file_format", choices=("MINDIR",), default="MINDIR")
-    parser.add_argument("--view", choices=("drone", "satellite"), help="encode this view only; default: a file for each")
+    parser.add_argument(
+        "--view", choices=("drone", "satellite"), help="encode this view only; default: a file for each"
+    )
     parser.add_argument("--batch_size", type=int, help="pictures per call, fixed; default: any number")
     parser.add_argument("--device_target", choices=("auto", "CPU", "GPU", "Ascend"), default="auto")
     parser.add_argument("--device_id", type=int, default=0)

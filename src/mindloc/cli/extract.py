@@ -52,9 +52,7 @@ def picture_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the one that holds the pictures")
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES
-    )
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not names:
         raise DataError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
     return names

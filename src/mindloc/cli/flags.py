@@ -56,7 +56,7 @@ class _SetOverride(argparse.Action):
 def add_config_arguments(
     parser: argparse.ArgumentParser, flags: Sequence[str] = tuple(KNOWN_FLAGS), with_file: bool = True
 ) -> None:
-    """--set and the known flags as ``args.overrides``, in their order, and --config unless the config comes elsewhere."""
+    """--set and the known flags as ``args.overrides``, in their order; --config unless the config comes elsewhere."""
     parser.set_defaults(overrides=[])
     if with_file:
         parser.add_argument("--config", type=Path, metavar="YAML", help="experiment; shipped ones are under configs/")

@@ -31,7 +31,10 @@ HELP = {
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mindloc world", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mindloc world",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="new folder")
     for field, hint in typing.get_type_hints(WorldSpec).items():
@@ -53,7 +56,9 @@ def _add_field(parser: argparse.ArgumentParser, field: str, hint: typing.Any, de
     elif typing.get_origin(hint) is typing.Literal:
         parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=text)
     else:
-        parser.add_argument(flag, type=hint, default=default, metavar=field.rpartition("_")[0].upper() or "N", help=text)
+        parser.add_argument(
+            flag, type=hint, default=default, metavar=field.rpartition("_")[0].upper() or "N", help=text
+        )
 
 
 @command
@@ -63,8 +68,10 @@ def main(argv: list[str] | None = None) -> None:
     spec = WorldSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     with _Bars() as bars:
         generate_world(spec, out, bars.show)
-    print(f"{out}: a world of seed {spec.seed}, {spec.map_m:.0f} m wide; use it with "
-          f"--set data.map_px={spec.map_px} --set data.m_per_px={spec.m_per_px}")
+    print(
+        f"{out}: a world of seed {spec.seed}, {spec.map_m:.0f} m wide; use it with "
+        f"--set data.map_px={spec.map_px} --set data.m_per_px={spec.m_per_px}"
+    )
 
 
 class _Bars:

@@ -37,7 +37,7 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.weight = parameter("weight", width, fill=1.0)
         self.bias = parameter("bias", width)
-        self.normalize = ops.LayerNorm(begin_norm_axis=1, begin_params_axis=1, epsilon=eps)
+        self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
 
     def construct(self, x_MI):
         normal_MI, _, _ = self.normalize(ops.cast(x_MI, ms.float32), self.weight, self.bias)

@@ -73,7 +73,8 @@ def check_mindspore() -> None:
     version = _installed("mindspore")
     if version is None:
         raise DeviceError(
-            f"MindSpore is not installed; mindloc needs {wanted}: pip install -r requirements.txt -c constraints-cpu.txt"
+            f"MindSpore is not installed; mindloc needs {wanted}: "
+            "pip install -r requirements.txt -c constraints-cpu.txt"
         )
     if not first <= _numbers(version) < beyond:
         raise DeviceError(f"MindSpore {version} is installed; mindloc needs {wanted}")
