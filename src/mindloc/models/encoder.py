@@ -65,7 +65,11 @@ class TwoViewEncoder(nn.Cell):
 
 
 class ViewEncoder(nn.Cell):
-    """Pictures of one view (B, 3, H, W) -> {"{view}.global": (B, C)}."""
+    """Pictures of one view (B, 3, H, W) -> {"{view}.global": (B, C)}.
+
+    A dict as the result of a whole graph costs a Python call per run and has no Ascend kernel: call this cell from
+    another one that takes the tensors out.
+    """
 
     def __init__(self, backbone: RopeVit, view: str):
         super().__init__(auto_prefix=False)  # the parameters keep the names they have in the whole encoder
