@@ -197,7 +197,7 @@ def test_last_partial_batch_is_dropped_and_counted(dense, mode):
     report = dense.sampler(mode, 16).plan(0).report
     assert report.steps == total // 16
     assert report.tail_dropped == total % 16
-    assert "left over at the end" in report.line()
+    assert "left over at the end" in str(report)
 
 
 def test_tail_of_exclusive_sampling_is_counted_apart_from_what_can_not_be_placed():
@@ -211,7 +211,7 @@ def test_tail_of_exclusive_sampling_is_counted_apart_from_what_can_not_be_placed
     table[range(8, 11), range(1, 4)] = True
     report = case_of(table).sampler("exclusive", 2).plan(0).report
     assert (report.kept, report.set_aside, report.tail_dropped) in {(6, 4, 1), (4, 6, 1)}
-    assert f"{report.set_aside} set aside" in report.line()
+    assert f"{report.set_aside} set aside" in str(report)
 
 
 def test_where_no_batch_fills_the_error_says_what_does(flight):

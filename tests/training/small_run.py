@@ -74,9 +74,8 @@ class Batches:
 
 
 class SmallData:
-    skipped = 0
-
     def __init__(self, first_epoch: int = 0, first_step: int = 0):
+        self.bad_pictures = {}
         columns = ["drone", "satellite", "weight", "mask"]
         self.dataset = ds.GeneratorDataset(Batches(first_epoch, first_step), columns, shuffle=False)
         self.dataset.dataset_size = self.steps(first_epoch) - first_step

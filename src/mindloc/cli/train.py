@@ -47,9 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 def open_run(args: argparse.Namespace, config: Config, words: list[str]) -> RunFolder:
     """The folder of the run that goes on, or a new one that holds its config and this command."""
     if args.resume:
-        run = RunFolder.open(args.resume)
-        run.write_config(dump_yaml(config))
-        return run
+        return RunFolder.open(args.resume)
     name = config.run.name or config.model.backbone
     return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, args.run_dir)
 

@@ -46,13 +46,11 @@ class TrainData:
         return self._stream.plan(epoch).report
 
     @property
-    def skipped(self) -> int:
-        """Different bad pictures met so far (``data.on_bad_image=skip``); the loader runs ahead of the step."""
-        return len(self._stream.bad_pictures)
-
-    @property
     def bad_pictures(self) -> dict[str, str]:
-        """Path of each bad picture met so far -> what is wrong with it."""
+        """Path of each bad picture skipped so far (``data.on_bad_image=skip``) -> what is wrong with it.
+
+        The loader runs ahead of the step, so some may belong to a step to come.
+        """
         return dict(self._stream.bad_pictures)
 
     @contextmanager

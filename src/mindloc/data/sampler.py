@@ -39,7 +39,7 @@ class SamplingReport:
     def kept_share(self) -> float:
         return self.kept / self.total
 
-    def line(self) -> str:
+    def __str__(self) -> str:
         """One line for the console and the log."""
         text = (
             f"sampling {self.mode}: {self.steps} batches of {self.batch_size}, "

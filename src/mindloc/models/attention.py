@@ -6,7 +6,7 @@ Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.layers import Linear, parameter
+from mindloc.models.layers import AddBias, Linear, parameter
 from mindloc.models.rope import quarter_turn
 
 
@@ -24,7 +24,7 @@ class RopeAttention(nn.Cell):
         self.v_bias = parameter("v_bias", width)
         self.proj = Linear(width, width)
         self.turn_DD = Tensor(quarter_turn(self.head_dim))
-        self.add_bias = ops.BiasAdd()
+        self.add_bias = AddBias()
         self.matmul = ops.MatMul()
         self.score = ops.BatchMatMul(transpose_b=True)
         self.mix = ops.BatchMatMul()
@@ -41,8 +41,8 @@ class RopeAttention(nn.Cell):
         """cos and sin in the precision of x, one row per token."""
         tokens = cos_ND.shape[0]
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
-        query_MC = self.add_bias(query_MC, ops.cast(self.q_bias, x_MC.dtype))
-        value_MC = self.add_bias(value_MC, ops.cast(self.v_bias, x_MC.dtype))
+        query_MC = self.add_bias(query_MC, self.q_bias)
+        value_MC = self.add_bias(value_MC, self.v_bias)
         scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
         query = self.rotate(self.split_heads(query_MC, tokens), cos_ND * scale, sin_ND * scale)
         key = self.rotate(self.split_heads(key_MC, tokens), cos_ND, sin_ND)

@@ -13,6 +13,26 @@ def parameter(name: str, *shape: int, fill: float = 0.0) -> Parameter:
     return Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
 
 
+class AddBias(nn.Cell):
+    """Rows x_MO + bias_O, in the precision of x.
+
+    The gradient of the bias is a product with ones: BiasAddGrad takes 5 ms where this takes .2 on a CPU, a sixth of a
+    training step, and products are what accelerators are good at.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.add = ops.BiasAdd()
+        self.matmul = ops.MatMul()
+
+    def construct(self, x_MO, bias_O):
+        return self.add(x_MO, ops.cast(bias_O, x_MO.dtype))
+
+    def bprop(self, x_MO, bias_O, out, dout):
+        ones_1M = ops.ones((1, x_MO.shape[0]), dout.dtype)
+        return dout, ops.cast(ops.reshape(self.matmul(ones_1M, dout), bias_O.shape), bias_O.dtype)
+
+
 class Linear(nn.Cell):
     """x_MI @ weight^T + bias, in the precision of x; the parameters stay float32."""
 
@@ -21,13 +41,13 @@ class Linear(nn.Cell):
         self.weight = parameter("weight", out_width, in_width)
         self.bias = parameter("bias", out_width) if bias else None
         self.matmul = ops.MatMul(transpose_b=True)
-        self.add_bias = ops.BiasAdd()
+        self.add_bias = AddBias()
 
     def construct(self, x_MI):
         product_MO = self.matmul(x_MI, ops.cast(self.weight, x_MI.dtype))
         if self.bias is None:
             return product_MO
-        return self.add_bias(product_MO, ops.cast(self.bias, x_MI.dtype))
+        return self.add_bias(product_MO, self.bias)
 
 
 class LayerNorm(nn.Cell):

@@ -17,7 +17,7 @@ from mindspore import Tensor, nn, ops
 
 from mindloc.models.attention import RopeAttention
 from mindloc.models.gelu import Gelu
-from mindloc.models.layers import LayerNorm, Linear, parameter
+from mindloc.models.layers import AddBias, LayerNorm, Linear, parameter
 from mindloc.models.rope import rope_tables
 
 REGISTERS = 1
@@ -73,7 +73,7 @@ class PatchEmbed(nn.Cell):
         self.width, self.patch_px = width, patch_px
         self.proj = ProjectionWeights(width, patch_px)
         self.matmul = ops.MatMul(transpose_b=True)
-        self.add_bias = ops.BiasAdd()
+        self.add_bias = AddBias()
 
     def construct(self, images, dtype):
         side = self.patch_px
@@ -81,7 +81,7 @@ class PatchEmbed(nn.Cell):
         patches = ops.reshape(images, (-1, 3, rows, side, columns, side))
         patches = ops.reshape(ops.transpose(patches, (0, 2, 4, 1, 3, 5)), (-1, 3 * side * side))
         weight = ops.cast(ops.reshape(self.proj.weight, (self.width, -1)), dtype)
-        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), ops.cast(self.proj.bias, dtype))
+        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), self.proj.bias)
 
 
 class Mlp(nn.Cell):

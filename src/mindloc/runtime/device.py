@@ -41,10 +41,10 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
             f"{', '.join(name for name, works in usable.items() if works)}; "
             "check its driver and libraries, or leave run.device_target at auto"
         )
-    if chosen == "CPU":
-        ms.set_device("CPU")
-    else:
+    if chosen != "CPU":
         ms.set_device(chosen, device_id)
+    elif ms.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has computed
+        ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)

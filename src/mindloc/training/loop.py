@@ -11,6 +11,7 @@ from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.checkpoint_callback import CheckpointCallback
 from mindloc.training.console import Console, ConsoleCallback
+from mindloc.training.data_callback import DataCallback
 from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
 from mindloc.training.metrics_callback import MetricsCallback
 from mindloc.training.progress import Progress, ProgressCallback
@@ -24,7 +25,7 @@ class TrainingData(Protocol):
     """Batches from one epoch and step on; ``data.pipeline.TrainData`` is one."""
 
     dataset: Any  # mindspore.dataset with the columns that the step takes
-    skipped: int  # bad pictures met so far
+    bad_pictures: dict[str, str]  # path -> problem, of the pictures skipped so far
 
     def steps(self, epoch: int) -> int: ...
 
@@ -127,7 +128,13 @@ def _callbacks(
             settings.eval_every_epochs,
             settings.zero_shot_eval,
         )
-    ours = [ProgressCallback(progress, data.steps), schedule, metrics, lines]
+    ours = [
+        ProgressCallback(progress, data.steps),
+        schedule,
+        metrics,
+        lines,
+        DataCallback(data, log, console, progress),
+    ]
     saving = _checkpoint_callback(training, log, metrics, evaluation)
     return [*ours, *([evaluation] if evaluation else []), *users, saving]
 
