@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 LOG2_E = 1.0 / math.log(2.0)
+COMPONENTS = ("drone_to_satellite", "satellite_to_drone")  # of the total, which is their mean
 MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
 
 
@@ -103,6 +104,8 @@ def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):
 class WeightedInfonceCriterion(nn.Cell):
     """Weighted-InfoNCE of an encoder's named outputs: the total and its two directions."""
 
+    component_names = COMPONENTS
+
     def __init__(self, k: float = 5.0):
         super().__init__()
         self.k = k
@@ -113,6 +116,8 @@ class WeightedInfonceCriterion(nn.Cell):
 
 class InfonceCriterion(nn.Cell):
     """InfoNCE of an encoder's named outputs; the pairs' weights are not used."""
+
+    component_names = COMPONENTS
 
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()

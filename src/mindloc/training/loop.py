@@ -110,6 +110,7 @@ def _callbacks(
         progress,
         schedule,
         settings.log_every_steps,
+        step.component_names,
         pictures_per_step=2 * settings.batch_size,
         expect_overflow=step.loss_scale.dynamic,
         epoch_facts=lambda epoch: {"sampling": _plain_report(data.report(epoch))},

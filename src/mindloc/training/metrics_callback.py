@@ -15,6 +15,7 @@ class MetricsCallback(Callback):
     """Fetches the outputs of the steps from the device in blocks, so that the device need not wait for the log.
 
     Args:
+        component_names: of the loss, in the order in which the step returns them.
         pictures_per_step: both views, all devices.
         expect_overflow: True with a dynamic loss scale, whose skipped steps are no cause for a warning.
         epoch_facts: epoch (from 0) -> plain values for its line, e.g. what the sampler kept.
@@ -27,6 +28,7 @@ class MetricsCallback(Callback):
         progress: Progress,
         schedule: ScheduleCallback,
         every_steps: int,
+        component_names: tuple[str, ...],
         pictures_per_step: int,
         expect_overflow: bool = False,
         epoch_facts: Callable[[int], dict[str, Any]] | None = None,
@@ -34,7 +36,8 @@ class MetricsCallback(Callback):
     ):
         super().__init__()
         self.log, self.progress, self.schedule = log, progress, schedule
-        self.every_steps, self.pictures_per_step = every_steps, pictures_per_step
+        self.every_steps, self.component_names = every_steps, component_names
+        self.pictures_per_step = pictures_per_step
         self.expect_overflow, self.epoch_facts, self.warn = expect_overflow, epoch_facts, warn
         self.latest: dict[str, Any] = {}  # the last line written, for the console
         self._waiting: list[tuple[int, int, float, tuple]] = []  # epoch, step, lr, outputs
@@ -87,7 +90,9 @@ class MetricsCallback(Callback):
             "epoch": epoch,
             "step": step,
             "loss": float(loss.asnumpy()),
-            "components": {name: float(value.asnumpy()) for name, value in components.items()},
+            "components": {
+                name: float(value.asnumpy()) for name, value in zip(self.component_names, components, strict=True)
+            },
             "lr": lr,
             "gradient_norm": float(norm.asnumpy()),
             "loss_scale": float(loss_scale.asnumpy()),

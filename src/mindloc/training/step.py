@@ -18,7 +18,7 @@ class TrainStep(nn.Cell):
 
     Args:
         encoder: (drone, satellite) -> dict of outputs.
-        criterion: (outputs, weight, mask) -> (total, dict of components).
+        criterion: (outputs, weight, mask) -> (total, dict of components); names them in ``component_names``.
         optimizer: over the encoder's parameters.
         clip, clip_at: bound on the mean gradient of the whole batch, see ``ClipGradients``.
         accumulate: parts the batch is cut into; each is encoded, compared and differentiated by itself, and their mean
@@ -44,6 +44,7 @@ class TrainStep(nn.Cell):
     ):
         super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
         self.encoder, self.criterion, self.optimizer = encoder, criterion, optimizer
+        self.component_names = criterion.component_names
         self.gather = gather or nn.Identity()
         self.reduce_gradients = reduce_gradients or nn.Identity()
         self.loss_scale = loss_scale or LossScale()
@@ -57,10 +58,11 @@ class TrainStep(nn.Cell):
         self.map = ops.HyperMap()
 
     def forward(self, drone, satellite, weight, mask, scale):
-        """Loss times ``scale`` (what is differentiated), loss, components by name."""
+        """Loss times ``scale`` (what is differentiated), loss, components in the order of ``component_names``."""
         outputs = self.gather(self.encoder(drone, satellite))
         loss, components = self.criterion(outputs, weight, mask)
-        return loss * scale, loss, components
+        # no dict leaves the graph: Ascend would hand it to Python
+        return loss * scale, loss, tuple([components[name] for name in self.component_names])
 
     def construct(self, drone, satellite, weight, mask):
         """One step.
@@ -71,8 +73,8 @@ class TrainStep(nn.Cell):
             mask: (G, G) bool, True where a cell counts.
 
         Returns:
-            loss, components by name, gradient norm before clipping, whether the update was made (bool), the loss scale
-            that was used.
+            loss, its components in the order of ``component_names``, gradient norm before clipping, whether the update
+            was made (bool), the loss scale that was used.
         """
         scale = self.loss_scale.scale * 1.0  # a copy: the parameter itself changes below
         loss, components, gradients = self._mean_gradients(drone, satellite, weight, mask, scale)
@@ -97,12 +99,11 @@ class TrainStep(nn.Cell):
                 *self._part(i, drone, satellite, weight, mask), part_scale
             )
             loss = loss + part_loss
-            # a new dict: one changed in place comes out of the graph with the values of its first run
-            components = {name: components[name] + part_components[name] for name in components}
+            components = self.map(self.add, components, part_components)
             gradients = self.map(self.add, gradients, part_gradients)
         if self.accumulate > 1:
             loss = loss / self.accumulate
-            components = {name: components[name] / self.accumulate for name in components}
+            components = tuple([component / self.accumulate for component in components])
         return loss, components, gradients
 
     def _part(self, i, drone, satellite, weight, mask):
