@@ -1,0 +1,145 @@
+"""The whole way of a newcomer in small: world, a training killed and resumed, evaluation, score, extract, export."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindloc.cli import main
+from mindloc.retrieval.descriptor_set import load_descriptor_set
+from mindloc.runtime.checkpoint import load_weights
+from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+
+PROJECT = Path(__file__).parents[2]
+WORLD = shlex.split("--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2 --drones 48")
+SETTINGS = {
+    "data.train_pairs": "same-area-drone2sate-train.json",
+    "data.test_pairs": "same-area-drone2sate-test.json",
+    "data.map_px": 1024,
+    "data.m_per_px": 0.3,
+    "data.drone_size_px": [32, 32],
+    "data.satellite_size_px": [32, 32],
+    "sampling.mode": "masked",
+    "model.backbone": "tiny",
+    "model.reference_grid": 2,
+    "train.batch_size": 8,
+    "train.epochs": 2,
+    "train.eval_every_epochs": 2,
+    "train.checkpoint_every_steps": 3,
+    "eval.batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "world"
+    assert main(["world", str(root), *WORLD]) == 0
+    return root
+
+
+def train(root: Path, *arguments: str, fault: str = "") -> subprocess.CompletedProcess:
+    """train.py in a process of its own, as a user starts it."""
+    environment = {**os.environ, "MINDLOC_FAULT": fault, "GLOG_v": "3"}
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), *arguments],
+        cwd=root.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def new_run(root: Path, run: Path) -> list[str]:
+    settings = {**SETTINGS, "data.root": str(root)}
+    return [*(word for key, value in settings.items() for word in ("--set", f"{key}={value}")), "--run_dir", str(run)]
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = train(world, *new_run(world, folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def lines_of(run: Path) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(run / "metrics.jsonl")]
+
+
+def test_a_killed_and_resumed_training_ends_as_the_whole_one(world, run, tmp_path):
+    killed = tmp_path / "killed"
+    assert train(world, *new_run(world, killed), fault="epoch.mid:2").returncode != 0
+    assert not (killed / "checkpoints" / "weights_end.safetensors").exists()
+    resumed = train(world, "--resume", str(killed))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from" in resumed.stdout
+    ends = [load_weights(folder / "checkpoints" / "weights_end.safetensors").arrays for folder in (run, killed)]
+    assert ends[0].keys() == ends[1].keys()
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
+    assert lines_of(run) == lines_of(killed)
+
+
+def test_going_on_for_longer_restates_the_schedule(world, run, tmp_path):
+    longer = tmp_path / "longer"
+    subprocess.run(["cp", "-r", str(run), str(longer)], check=True)
+    done = train(world, "--resume", str(longer), "--epochs", "3")
+    assert done.returncode == 0, done.stderr
+    assert "schedule restated" in done.stdout and "epochs 2 -> 3" in done.stdout
+    assert max(line["epoch"] for line in lines_of(longer)) == 3
+
+
+def test_beginning_from_weights_alone(world, run, tmp_path):
+    start = run / "checkpoints" / "weights_end.safetensors"
+    settings = ["--checkpoint_start", str(start), "--lr", "0", "--epochs", "1"]
+    done = train(world, *new_run(world, tmp_path / "again"), *settings)
+    assert done.returncode == 0, done.stderr
+    begun, ended = (
+        load_weights(start).arrays,
+        load_weights(tmp_path / "again/checkpoints/weights_end.safetensors").arrays,
+    )
+    for name, array in begun.items():  # nothing is learnt at a rate of 0, so they are what they were
+        np.testing.assert_array_equal(array, ended[name], err_msg=name)
+
+
+def test_evaluation_asks_for_no_architecture_and_can_be_recomputed(world, run, tmp_path, capsys):
+    checkpoint = str(run / "checkpoints" / "weights_best.safetensors")
+    assert main(["eval", "--checkpoint", checkpoint, "--out", str(tmp_path / "report")]) == 0
+    first = json.loads((tmp_path / "report/report.json").read_text())
+    for name in ("report.md", "contact_sheet.png", "distance_curve.png", "queries.jsonl"):
+        assert (tmp_path / "report" / name).stat().st_size > 0
+    assert main(["score", str(tmp_path / "report")]) == 0
+    assert json.loads((tmp_path / "report/report.json").read_text())["methods"] == first["methods"]
+    assert "constant" in capsys.readouterr().out.lower()
+
+
+def test_tiles_can_ask_for_drone_pictures(run, tmp_path):
+    checkpoint = str(run / "checkpoints" / "weights_best.safetensors")
+    arguments = ["--checkpoint", checkpoint, "--query_mode", "S2D", "--split", "train", "--out", str(tmp_path / "s2d")]
+    assert main(["eval", *arguments]) == 0
+    report = json.loads((tmp_path / "s2d/report.json").read_text())
+    assert report["data"]["query_view"] == "satellite"
+
+
+def test_extract_writes_the_descriptors_that_evaluation_uses(world, run, tmp_path):
+    checkpoint = str(run / "checkpoints" / "weights_best.safetensors")
+    assert main(["eval", "--checkpoint", checkpoint, "--out", str(tmp_path / "report")]) == 0
+    assert main(["extract", str(world), "--checkpoint", checkpoint, "--out", str(tmp_path / "set")]) == 0
+    extracted, gallery = load_descriptor_set(tmp_path / "set"), load_descriptor_set(tmp_path / "report/gallery")
+    position = {name: index for index, name in enumerate(extracted.names)}
+    index = [position[name] for name in gallery.names]
+    np.testing.assert_allclose(extracted.descriptor_ND[index], gallery.descriptor_ND, atol=1e-5)
+
+
+def test_export_is_reloaded_and_compared(run, tmp_path, capsys):
+    checkpoint = str(run / "checkpoints" / "weights_best.safetensors")
+    assert main(["export", "--checkpoint_file", checkpoint, "--out", str(tmp_path), "--view", "satellite"]) == 0
+    assert "reloaded" in capsys.readouterr().out
+    card = json.loads((tmp_path / "satellite.mindir.json").read_text())
+    assert card["view"] == "satellite"
