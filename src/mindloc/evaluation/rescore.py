@@ -194,11 +194,11 @@ def _draw_sheet(
     shown = min(setup["sheet_queries"], len(model.query[mode]))
     if not shown or not (root / queries.rows[0]["name"]).is_file():
         return  # the numbers need no pictures; an older sheet stays
-    rows = []
-    for row in np.linspace(0, len(model.query[mode]) - 1, shown).round().astype(int):
-        rows.append(_sheet_row(root, row, mode, model, queries, gallery, truth))
+    best_first = np.argsort(model.ranking[mode].first_rank_Q, kind="stable")
+    sample = best_first[np.linspace(0, len(best_first) - 1, shown).round().astype(int)]
+    rows = [_sheet_row(root, row, mode, model, queries, gallery, truth) for row in sample]
     recall = percent(model.numbers[mode]["recall@1"])
-    title = f"{shown} of {len(model.query[mode])} queries, evenly spaced, and their first answers"
+    title = f"{shown} of {len(model.query[mode])} queries, evenly spaced from the best answered to the worst"
     subtitle = f"mode {mode}, Recall@1 {recall} %. Green: right. Red: wrong. Meters: from the true place to the center."
     draw_contact_sheet(path, rows, title, subtitle)
 
