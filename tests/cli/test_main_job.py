@@ -104,7 +104,7 @@ def test_beginning_from_weights_alone(world, run, tmp_path):
         load_weights(start).arrays,
         load_weights(tmp_path / "again/checkpoints/weights_end.safetensors").arrays,
     )
-    for name, array in begun.items():  # nothing is learnt at a rate of 0, so they are what they were
+    for name, array in begun.items():  # nothing is learned at a rate of 0, so they are what they were
         np.testing.assert_array_equal(array, ended[name], err_msg=name)
 
 

@@ -91,7 +91,7 @@ def test_lists_have_exactly_the_keys_and_hold_together(world, name):
             assert all(least < weight <= 1 for weight in weights)
             for tile, place in zip(names, places, strict=True):
                 assert (world / row["sate_img_dir"] / tile).is_file()
-                assert grid.centre_m(tile) == pytest.approx(place, abs=1e-3)
+                assert grid.center_m(tile) == pytest.approx(place, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -37,9 +37,9 @@ def test_rays_footprint_and_projection_are_one_camera():
     ground = np.concatenate([corners, np.zeros((4, 1))], axis=1)
     seen = project(ground, (500, 400), 120, axes[0], (192, 256), 0.6)
     np.testing.assert_allclose(seen, [[0, 0], [256, 0], [256, 192], [0, 192]], atol=1e-6)
-    slope = rays(axes[0], (192, 256), 0.6)  # of pixel centres: half a pixel inside the corner
-    centre = project([[*(np.array([500, 400]) + 120 * slope[10, 20]), 0]], (500, 400), 120, axes[0], (192, 256), 0.6)
-    np.testing.assert_allclose(centre, [[20.5, 10.5]], atol=1e-3)
+    slope = rays(axes[0], (192, 256), 0.6)  # of pixel centers: half a pixel inside the corner
+    center = project([[*(np.array([500, 400]) + 120 * slope[10, 20]), 0]], (500, 400), 120, axes[0], (192, 256), 0.6)
+    np.testing.assert_allclose(center, [[20.5, 10.5]], atol=1e-3)
 
 
 def test_gallery_holds_every_tile_once(gallery):
@@ -57,14 +57,14 @@ def test_kept_tiles_are_the_nearest_to_the_middle():
     assert len(kept.tile_T4) == 500
 
     def away(rows):
-        return np.abs(kept.grid.centre_of(rows) - spec.map_m / 2).max(axis=1)
+        return np.abs(kept.grid.center_of(rows) - spec.map_m / 2).max(axis=1)
 
     left_out = [row for row in everything.tile_T4.tolist() if row not in kept.tile_T4.tolist()]
     assert away(kept.tile_T4).max() <= away(np.array(left_out)).min() + 1e-6
 
 
 def test_overlaps_equal_counting_points(frames, gallery):
-    """Every tile against some frames, by points on a grid of half a metre."""
+    """Every tile against some frames, by points on a grid of half a meter."""
     axis = np.arange(0.25, SPEC.map_m, 0.5)
     for frame in (0, 7, 100):
         polygon = frames.footprint_F42[frame]

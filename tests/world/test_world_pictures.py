@@ -31,11 +31,11 @@ def test_every_season_colors_every_material():
         assert (color[np.concatenate([numbers(name) for name in MATERIALS])].max(axis=1) > 20).all()
 
 
-def test_fill_covers_metres():
+def test_fill_covers_meters():
     layers = flat_layers(side=100, m_per_px=0.5)
     layers.fill(rectangle((25, 25), 20, 10, 0.0), numbers("asphalt")[0])
     row, column = np.nonzero(layers.material == numbers("asphalt")[0])
-    # 15..35 m by 20..30 m at half a metre: pixels 30..69 and 40..59; the border pixel may fall either way
+    # 15..35 m by 20..30 m at half a meter: pixels 30..69 and 40..59; the border pixel may fall either way
     assert abs(column.min() - 30) <= 1 and abs(column.max() - 69) <= 1
     assert abs(row.min() - 40) <= 1 and abs(row.max() - 59) <= 1
 

@@ -18,12 +18,12 @@ from mindloc.world.spec import WorldSpec
 HELP = {
     "seed": "another seed is another world",
     "map_px": "side of the square map, pixels",
-    "m_per_px": "metres per map pixel",
+    "m_per_px": "meters per map pixel",
     "zooms": "a tile of zoom z is map_px / 2^z map pixels wide",
     "offsets": "shifts of the tile cut, in 256ths of a tile",
     "tiles": "keep this many tiles, those nearest to the middle",
     "drones": "drone pictures",
-    "heights_m": "flight levels, metres; default: footprints as large as the two finest tiles",
+    "heights_m": "flight levels, meters; default: footprints as large as the two finest tiles",
     "flights": "each has its own season, light and camera",
     "test_share": "share of the drone pictures in the test lists",
 }

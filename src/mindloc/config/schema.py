@@ -20,7 +20,7 @@ class DataConfig:
     test_root: str | None = None  # a second data set for evaluation; None: the same root
     test_pairs: str = "cross-area-drone2sate-test.json"
     map_px: int = 24576  # side of the whole map at the finest zoom, pixels
-    m_per_px: float = 0.45  # metres per pixel of that map
+    m_per_px: float = 0.45  # meters per pixel of that map
     test_map_px: int | None = None  # None: as map_px
     test_m_per_px: float | None = None
     train_mode: PairMode = "pos_semipos"

@@ -47,7 +47,7 @@ def color_matrix(
 ) -> np.ndarray:
     """(3, 4) matrix of ``color_jitter``, to be applied to [red, green, blue, 1] in levels, for a picture of this mean.
 
-    Contrast pulls towards the gray of the picture's mean luma at that point of the order; as every part is affine,
+    Contrast pulls toward the gray of the picture's mean luma at that point of the order; as every part is affine,
     the mean follows through the parts exactly.
     """
     matrix = np.eye(3, 4)

@@ -61,4 +61,4 @@ def tile_places(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
     arguments in another order, so they may be wrong there.
     """
     grid = TileGrid(map_px, m_per_px)
-    return grid.centre_of(np.array([grid.parse(tile) for tile in tiles]))
+    return grid.center_of(np.array([grid.parse(tile) for tile in tiles]))

@@ -19,7 +19,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
     """The file's bytes as (n,) uint8, checked to be a JPEG or PNG with both its ends.
 
     The check reads marks, no pixels: it costs microseconds, and it catches what a decoder passes in silence (OpenCV
-    paints the missing part of a truncated JPEG grey).
+    paints the missing part of a truncated JPEG gray).
 
     Raises:
         ImageError: the file is missing, empty, truncated or neither JPEG nor PNG.

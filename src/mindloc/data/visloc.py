@@ -78,7 +78,7 @@ def tile_places(root: Path, tiles: list[str], pairs: PairsFile) -> np.ndarray:
             maps[name] = _visloc_map(root, name, bounds)
         this_map = maps[name]
         if isinstance(this_map, VislocMap):
-            places.append(this_map.centre_deg(tile))
+            places.append(this_map.center_deg(tile))
         elif is_place(pairs.stated_place.get(tile), LAYOUT.place_unit):
             places.append(tuple(pairs.stated_place[tile]))
         else:

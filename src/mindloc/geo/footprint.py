@@ -30,10 +30,10 @@ def camera_axes(yaw_deg, pitch_deg, roll_deg) -> np.ndarray:
 
 
 def footprints_m(place_F2, height_m, axes_F33, aspect: float, half_width_tan: float) -> np.ndarray:
-    """Ground corners of each frame, shape (F, 4, 2), metres: top left, top right, bottom right, bottom left.
+    """Ground corners of each frame, shape (F, 4, 2), meters: top left, top right, bottom right, bottom left.
 
     Args:
-        place_F2: camera (x, y), metres.
+        place_F2: camera (x, y), meters.
         height_m: above the ground, shape (F,) or scalar.
         axes_F33: from ``camera_axes``.
         aspect: picture height over width.

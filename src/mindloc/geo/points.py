@@ -1,6 +1,6 @@
 """Distances between places, on a map plane or on the globe.
 
-A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in metres with y down,
+A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in meters with y down,
 ``lat_lon_deg`` is (latitude, longitude) in degrees, latitude first. N, M = numbers of places, 2 = the pair.
 """
 
@@ -14,7 +14,7 @@ EARTH_RADIUS_M = 6_371_008.8  # mean radius of the IUGG
 
 
 def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
-    """Metres between every place of ``a`` and every place of ``b``, shape (N, M), float64.
+    """Meters between every place of ``a`` and every place of ``b``, shape (N, M), float64.
 
     Args:
         a_N2, b_M2: places in ``unit``; latitude before longitude.
@@ -29,7 +29,7 @@ def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
 
 
 def paired_distance_m(a_N2, b_N2, unit: PlaceUnit) -> np.ndarray:
-    """Metres between places of equal row, shape (N,), or any shapes that broadcast over their leading axes."""
+    """Meters between places of equal row, shape (N,), or any shapes that broadcast over their leading axes."""
     return _distance(np.asarray(a_N2, np.float64), np.asarray(b_N2, np.float64), unit)
 
 
@@ -42,7 +42,7 @@ def _distance(a, b, unit: PlaceUnit) -> np.ndarray:
 
 
 def _haversine_m(a, b) -> np.ndarray:
-    """Great-circle metres between (latitude, longitude) in radians."""
+    """Great-circle meters between (latitude, longitude) in radians."""
     half_lat, half_lon = (b[..., 0] - a[..., 0]) / 2, (b[..., 1] - a[..., 1]) / 2
     chord = np.sin(half_lat) ** 2 + np.cos(a[..., 0]) * np.cos(b[..., 0]) * np.sin(half_lon) ** 2
     return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(chord, 1.0)))  # rounding may pass 1 at the antipode

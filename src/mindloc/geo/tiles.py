@@ -40,7 +40,7 @@ class TileGrid:
 
     Args:
         map_px: side of the map, pixels.
-        m_per_px: metres per pixel of that map.
+        m_per_px: meters per pixel of that map.
     """
 
     map_px: int
@@ -58,27 +58,27 @@ class TileGrid:
         return Tile(*(int(part) for part in match.groups()))
 
     def side_m(self, zoom):
-        """Side of a tile in metres; ``zoom`` may be an array."""
+        """Side of a tile in meters; ``zoom`` may be an array."""
         return self.map_px * self.m_per_px / np.exp2(zoom)
 
-    def centre_m(self, name: str) -> tuple[float, float]:
-        """Centre (x, y) of a named tile, metres, y down."""
+    def center_m(self, name: str) -> tuple[float, float]:
+        """Center (x, y) of a named tile, meters, y down."""
         left, top, right, bottom = self.bounds_m(name)
         return (left + right) / 2, (top + bottom) / 2
 
     def bounds_m(self, name: str) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) of a named tile in metres, y down."""
+        """(left, top, right, bottom) of a named tile in meters, y down."""
         return tuple(float(edge) for edge in self.bounds_of(np.array([self.parse(name)]))[0])
 
     def bounds_of(self, tile_T4) -> np.ndarray:
-        """(left, top, right, bottom) in metres of many tiles given as rows of (zoom, offset, x, y), shape (T, 4)."""
+        """(left, top, right, bottom) in meters of many tiles given as rows of (zoom, offset, x, y), shape (T, 4)."""
         tile_T4 = np.asarray(tile_T4).reshape(-1, 4)
         side_T = self.side_m(tile_T4[:, 0].astype(np.float64))
         left_top_T2 = side_T[:, None] * (tile_T4[:, 2:] + tile_T4[:, 1:2] / OFFSET_UNITS)
         return np.concatenate([left_top_T2, left_top_T2 + side_T[:, None]], axis=1)
 
-    def centre_of(self, tile_T4) -> np.ndarray:
-        """Centres (x, y) in metres of many tiles given as rows of (zoom, offset, x, y), shape (T, 2)."""
+    def center_of(self, tile_T4) -> np.ndarray:
+        """Centers (x, y) in meters of many tiles given as rows of (zoom, offset, x, y), shape (T, 2)."""
         bounds_T4 = self.bounds_of(tile_T4)
         return (bounds_T4[:, :2] + bounds_T4[:, 2:]) / 2
 
@@ -133,8 +133,8 @@ class VislocMap:
     height_px: int
     width_px: int
 
-    def centre_deg(self, name: str) -> tuple[float, float]:
-        """Centre (latitude, longitude) of a named tile, degrees."""
+    def center_deg(self, name: str) -> tuple[float, float]:
+        """Center (latitude, longitude) of a named tile, degrees."""
         top, left, bottom, right = self.bounds_deg(name)
         return (top + bottom) / 2, (left + right) / 2
 

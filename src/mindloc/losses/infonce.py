@@ -23,7 +23,7 @@ def weighted_infonce(query_BD, gallery_BD, logit_scale, weight_B, k=5.0, mask_BB
     where the mask does not say so (see data/sampler.py).
 
     Args:
-        query_BD, gallery_BD: descriptors, any length; normalised inside, in float32.
+        query_BD, gallery_BD: descriptors, any length; normalized inside, in float32.
         logit_scale: shape (1,), the multiplier itself, not its logarithm.
         weight_B: IoU of each pair, 0..1.
         mask_BB: True where a cell counts; None means all. The diagonal of a real pair always counts; rows whose

@@ -14,7 +14,7 @@ def build_encoder(config: Config) -> TwoViewEncoder:
     """The encoder of config.model, at its seeded start or with the weights that model.pretrained names.
 
     Raises:
-        ConfigError: a picture size that the patch does not divide; a normalisation that the weights contradict.
+        ConfigError: a picture size that the patch does not divide; a normalization that the weights contradict.
         CheckpointError: weights that are unreadable or of another model.
     """
     for key in ("drone_size_px", "satellite_size_px"):

@@ -16,11 +16,11 @@ LOG2_E = 1.0 / math.log(2.0)
 
 
 class TwoViewEncoder(nn.Cell):
-    """Descriptors of both pictures of a pair, and the learnt logit scale.
+    """Descriptors of both pictures of a pair, and the learned logit scale.
 
     Args:
         backbones: one for both views, or two: drone, satellite.
-        logit_scale: the multiplier that training starts with; its logarithm is what is learnt.
+        logit_scale: the multiplier that training starts with; its logarithm is what is learned.
     """
 
     def __init__(self, *backbones: RopeVit, logit_scale: float = 1 / 0.07):

@@ -98,7 +98,7 @@ class Mlp(nn.Cell):
 
 
 class Block(nn.Cell):
-    """Attention, then MLP, each on normalised tokens and added back through its LayerScale.
+    """Attention, then MLP, each on normalized tokens and added back through its LayerScale.
 
     The tokens themselves stay float32; only inside the two branches are they cast.
     """

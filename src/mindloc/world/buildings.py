@@ -50,7 +50,7 @@ def _is_free(layers: MapLayers, corner_42) -> bool:
 
 def raise_roof(
     layers: MapLayers,
-    centre_2,
+    center_2,
     length_m: float,
     depth_m: float,
     angle: float,
@@ -61,12 +61,12 @@ def raise_roof(
     rng: np.random.Generator,
 ) -> None:
     """Put a building: a ridge along its length, hipped or gabled ends; slope 0 is a flat roof with a parapet."""
-    corner_42 = rectangle(centre_2, length_m, depth_m, angle)
+    corner_42 = rectangle(center_2, length_m, depth_m, angle)
     window = layers.window(corner_42)
     if window is None:
         return
     slices, x_m, y_m = window
-    along, across = _turned(x_m - np.float32(centre_2[0]), y_m - np.float32(centre_2[1]), angle)
+    along, across = _turned(x_m - np.float32(center_2[0]), y_m - np.float32(center_2[1]), angle)
     inside = (np.abs(along) <= length_m / 2) & (np.abs(across) <= depth_m / 2)
     to_eaves = depth_m / 2 - np.abs(across)
     if hipped:
@@ -94,7 +94,7 @@ def _turned(x, y, angle: float):
 def _build_homes(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
     """Houses in a row along every side of the block, then what stands behind them."""
     corner_N2 = parcel.outline_N2
-    centre = corner_N2.mean(axis=0)
+    center = corner_N2.mean(axis=0)
     perimeter = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corner_N2, axis=0).T))])
     at = rng.uniform(0, 8)
     lot = rng.uniform(13, 18) * (1.35 - 0.35 * parcel.density)
@@ -105,7 +105,7 @@ def _build_homes(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
         ahead = np.array([np.interp(at + 1, perimeter, corner_N2[:, axis]) for axis in (0, 1)]) - place
         angle = float(np.arctan2(ahead[1], ahead[0]))
         inward = np.array([-np.sin(angle), np.cos(angle)])
-        inward *= np.sign(inward @ (centre - place)) or 1.0
+        inward *= np.sign(inward @ (center - place)) or 1.0
         if rng.random() < 0.72 + 0.25 * parcel.density:
             _lay_garden(layers, place, inward, angle, lot, garden, rng)
             _build_home(layers, place, inward, angle, lot, setback, rng)

@@ -18,8 +18,8 @@ class Poses:
 
     level_F: np.ndarray  # index into the flight levels
     flight_F: np.ndarray  # 0-based; one season, light and camera each
-    height_F: np.ndarray  # metres above ground
-    place_F2: np.ndarray  # (x, y), metres
+    height_F: np.ndarray  # meters above ground
+    place_F2: np.ndarray  # (x, y), meters
     cam_roll_F: np.ndarray
     cam_pitch_F: np.ndarray
     cam_yaw_F: np.ndarray
@@ -35,7 +35,7 @@ class Poses:
         return camera_axes(self.cam_yaw_F, self.cam_pitch_F, self.cam_roll_F)
 
     def footprints(self, spec: WorldSpec) -> np.ndarray:
-        """Ground corners, shape (F, 4, 2), metres."""
+        """Ground corners, shape (F, 4, 2), meters."""
         return footprints_m(self.place_F2, self.height_F, self.axes(), spec.aspect, spec.half_width_tan)
 
     def put(self, index, others: "Poses") -> None:
@@ -49,7 +49,7 @@ def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, reg
 
     Args:
         level_F, flight_F: given, since a frame keeps them when it is posed anew.
-        region_F4: (left, top, right, bottom) in metres.
+        region_F4: (left, top, right, bottom) in meters.
 
     Raises:
         DataError: the footprints are larger than the region.

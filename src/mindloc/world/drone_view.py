@@ -18,7 +18,7 @@ _WALL_BGR = np.float32([172, 186, 192])
 
 @dataclass
 class Level:
-    """The map at one scale: picture (BGR uint8), height in metres (float32), material numbers, metres per pixel."""
+    """The map at one scale: picture (BGR uint8), height in meters (float32), material numbers, meters per pixel."""
 
     picture: np.ndarray
     height_m: np.ndarray
@@ -48,7 +48,7 @@ def build_levels(picture, layers, coarsest_m_per_px: float) -> list[Level]:
 
 
 def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
-    """Ground metres that each pixel's ray moves per metre of descent, shape (rows, columns, 2) float32."""
+    """Ground meters that each pixel's ray moves per meter of descent, shape (rows, columns, 2) float32."""
     rows, columns = size_px
     x = ((np.arange(columns) + 0.5) / columns * 2 - 1) * half_width_tan
     y = ((np.arange(rows) + 0.5) / rows * 2 - 1) * half_width_tan * rows / columns
@@ -58,9 +58,9 @@ def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray
 
 
 def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
-    """Where points (x, y, metres above ground) appear in the picture: (column, row) in pixels, shape (N, 2).
+    """Where points (x, y, meters above ground) appear in the picture: (column, row) in pixels, shape (N, 2).
 
-    The top left corner of the picture is (0, 0); pixel centres lie at halves.
+    The top left corner of the picture is (0, 0); pixel centers lie at halves.
     """
     rows, columns = size_px
     away_N3 = np.asarray(point_N3, np.float64) - [place_2[0], place_2[1], height_m]
@@ -80,8 +80,8 @@ def photograph(
 
     Args:
         levels: from ``build_levels``.
-        sun_3: unit vector towards the sun (east, south, up), lights the walls.
-        place_2: camera (x, y), metres.
+        sun_3: unit vector toward the sun (east, south, up), lights the walls.
+        place_2: camera (x, y), meters.
         height_m: above ground.
         axes_33: from ``geo.footprint.camera_axes``.
         size_px: rows, columns.
@@ -161,7 +161,7 @@ def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     aside = (sunk > 0.9) & (hit_z > 0)
     wall = aside & _IS_ROOF[level.material[row, column]]
     crown = aside & ~wall
-    picture *= np.where(crown, np.maximum(1 - 0.16 * sunk, 0.45), 1)[..., None]  # crowns are darker towards their feet
+    picture *= np.where(crown, np.maximum(1 - 0.16 * sunk, 0.45), 1)[..., None]  # crowns are darker toward their feet
     if not wall.any():
         return picture
     step = np.float32(1.5)

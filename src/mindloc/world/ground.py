@@ -48,7 +48,7 @@ def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
 
 
 def _rows(across, use: str, rng: np.random.Generator) -> np.ndarray:
-    """Rows and wheel tracks as detail, from the distance across the rows in metres."""
+    """Rows and wheel tracks as detail, from the distance across the rows in meters."""
     depth = {"crop": rng.uniform(4, 38), "fallow": rng.uniform(4, 22)}.get(use, rng.uniform(0, 4))
     value = depth * np.sin(across * np.float32(2 * np.pi / rng.uniform(1.5, 3.6)))
     swath = rng.uniform(9, 21)

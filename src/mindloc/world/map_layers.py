@@ -1,6 +1,6 @@
 """The map as pixel layers: what every pixel is made of, how high it stands, and detail such as rows and roof tiles.
 
-Layers are drawn once per world and serve every season. x = column, y = row, top left pixel covers (0, 0) metres.
+Layers are drawn once per world and serve every season. x = column, y = row, top left pixel covers (0, 0) meters.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class MapLayers:
         material: uint8, a number of materials.py.
         height_cm: uint16, above the ground.
         detail: uint8, 128 is neutral; below it more soil between rows, or darker.
-        m_per_px: metres per pixel.
+        m_per_px: meters per pixel.
     """
 
     material: np.ndarray
@@ -32,11 +32,11 @@ class MapLayers:
         return MapLayers(self.material.copy(), self.height_cm.copy(), self.detail.copy(), self.m_per_px)
 
     def px(self, point_N2) -> np.ndarray:
-        """Metres to fixed-point pixels for cv2 (pixel centres at whole numbers)."""
+        """Meters to fixed-point pixels for cv2 (pixel centers at whole numbers)."""
         return np.round((np.asarray(point_N2) / self.m_per_px - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
     def fill(self, polygon_N2, material: int, detail: int | None = DETAIL_NEUTRAL, height_cm: int | None = 0) -> None:
-        """Fill a polygon given in metres."""
+        """Fill a polygon given in meters."""
         corner = [self.px(polygon_N2)]
         cv2.fillPoly(self.material, corner, int(material), cv2.LINE_8, _SHIFT)
         if detail is not None:
@@ -45,7 +45,7 @@ class MapLayers:
             cv2.fillPoly(self.height_cm, corner, int(height_cm), cv2.LINE_8, _SHIFT)
 
     def stroke(self, line_N2, width_m: float, material: int, round_ends: bool = False) -> None:
-        """Draw a polyline of some width, given in metres."""
+        """Draw a polyline of some width, given in meters."""
         self.fill_all(ribbon(line_N2, width_m / 2), material, DETAIL_NEUTRAL)
         if not round_ends:
             return
@@ -61,7 +61,7 @@ class MapLayers:
                 cv2.fillConvexPoly(self.detail, corner, int(detail), cv2.LINE_8, _SHIFT)
 
     def window(self, polygon_N2, margin_px: int = 1):
-        """Slices (rows, columns) around a polygon, cut at the map's edge, and the centres of its pixels in metres.
+        """Slices (rows, columns) around a polygon, cut at the map's edge, and the centers of its pixels in meters.
 
         Returns None where it lies off the map.
         """
@@ -96,7 +96,7 @@ def empty_layers(map_px: int, m_per_px: float, material: int) -> MapLayers:
 
 
 def ribbon(line_N2, half_width) -> np.ndarray:
-    """Quadrilaterals (N - 1, 4, 2) along a polyline; ``half_width`` in metres, a number or one per corner."""
+    """Quadrilaterals (N - 1, 4, 2) along a polyline; ``half_width`` in meters, a number or one per corner."""
     line_N2 = np.asarray(line_N2, np.float64)
     along_N2 = np.gradient(line_N2, axis=0)
     along_N2 /= np.maximum(np.hypot(*along_N2.T), 1e-9)[:, None]
@@ -105,11 +105,11 @@ def ribbon(line_N2, half_width) -> np.ndarray:
     return np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
 
 
-def rectangle(centre_2, length_m: float, depth_m: float, angle: float) -> np.ndarray:
+def rectangle(center_2, length_m: float, depth_m: float, angle: float) -> np.ndarray:
     """Corners (4, 2) of a turned rectangle."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
-    return np.asarray(centre_2) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [
+    return np.asarray(center_2) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [
         length_m / 2,
         depth_m / 2,
     ] @ np.stack([along, across])

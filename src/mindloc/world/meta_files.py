@@ -14,7 +14,7 @@ from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 DRONE_FOLDER, SATELLITE_FOLDER = "drone/images", "satellite"
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
-_ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals: millimetres, a millionth, a thousandth of a degree
+_ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals: millimeters, a millionth, a thousandth of a degree
 
 
 def tile_files(spec: WorldSpec, gallery: Gallery) -> list[str]:
@@ -79,7 +79,7 @@ def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) ->
 def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
     """One dict per frame with exactly GTA-UAV's keys."""
     tile_names = tile_files(spec, gallery)
-    tile_places = gallery.grid.centre_of(gallery.tile_T4).round(_ROUND["m"]).tolist()
+    tile_places = gallery.grid.center_of(gallery.tile_T4).round(_ROUND["m"]).tolist()
     edges = frames.overlaps
     tile_E, iou_E = edges.tile_E.tolist(), edges.iou_E.round(_ROUND["iou"]).tolist()
     positives_F = (
@@ -112,7 +112,7 @@ def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
 
 
 def _metadata(frames: Frames) -> dict[str, list[float]]:
-    """Column by column: height in metres, angles in degrees."""
+    """Column by column: height in meters, angles in degrees."""
     columns = {"height": frames.poses.height_F.round(_ROUND["m"]).tolist()}
     for key in _METADATA:
         columns[key] = getattr(frames.poses, f"{key}_F").round(_ROUND["deg"]).tolist()

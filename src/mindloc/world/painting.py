@@ -38,7 +38,7 @@ class Noise:
 
 
 def draw_noise(map_m: float, m_per_px: float, rng: np.random.Generator) -> Noise:
-    """Fine noise with lumps of about a metre, and coarse noise from 15 m upwards."""
+    """Fine noise with lumps of about a meter, and coarse noise from 15 m upwards."""
     white = rng.normal(0, 1, (_GRAIN_PX, _GRAIN_PX)).astype(np.float32)
     grain = sum(
         weight * _normal(_wrapped_blur(white if octave == 0 else np.roll(white, 37 * octave, (0, 1)), size / m_per_px))
@@ -172,7 +172,7 @@ def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, colum
 def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
     """Share of each pixel that lies in shadow, (rows, columns) float32 0..1.
 
-    A pixel is dark when, some steps towards the sun, the land stands higher than the sun's ray there.
+    A pixel is dark when, some steps toward the sun, the land stands higher than the sun's ray there.
     """
     tangent = sun_3[2] / np.hypot(sun_3[0], sun_3[1])
     reach_px = 24.0 / tangent / layers.m_per_px  # roofs and trees stay below 24 m
@@ -181,10 +181,10 @@ def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, column
     margin = int(24.0 / tangent / layers.m_per_px) + 4
     pad = 3
     here = near[margin - pad : margin + rows + pad, margin - pad : margin + columns + pad]
-    towards = np.array([sun_3[0], sun_3[1]]) / np.hypot(sun_3[0], sun_3[1])
+    toward = np.array([sun_3[0], sun_3[1]]) / np.hypot(sun_3[0], sun_3[1])
     highest = np.zeros_like(here)
     for step in np.arange(1.0, reach_px + 1, 1.0 if reach_px < 24 else 1.5):
-        x, y = np.round(step * towards).astype(int) + margin - pad
+        x, y = np.round(step * toward).astype(int) + margin - pad
         ahead = near[y : y + here.shape[0], x : x + here.shape[1]]
         drop_cm = int(step * layers.m_per_px * tangent * 100)
         np.maximum(highest, cv2.subtract(ahead, np.full(1, drop_cm, np.float64)), out=highest)

@@ -23,7 +23,7 @@ class Gallery:
 
     grid: TileGrid
     tile_T4: np.ndarray
-    bounds_T4: np.ndarray  # (left, top, right, bottom), metres
+    bounds_T4: np.ndarray  # (left, top, right, bottom), meters
     lattices: dict  # (zoom, offset) -> (side, side) table [x, y] of rows in tile_T4, -1 where a tile was left out
 
 
@@ -34,7 +34,7 @@ def build_gallery(spec: WorldSpec) -> Gallery:
         [grid.tiles(zoom, offset) for zoom in sorted(set(spec.zooms)) for offset in sorted(set(spec.offsets))]
     )
     if spec.tiles is not None and spec.tiles < len(tile_T4):
-        away_T = np.abs(grid.centre_of(tile_T4) - spec.map_m / 2).max(axis=1)
+        away_T = np.abs(grid.center_of(tile_T4) - spec.map_m / 2).max(axis=1)
         tile_T4 = tile_T4[np.argsort(away_T.round(6), kind="stable")[: spec.tiles]]
     tile_T4 = tile_T4[np.lexsort(tile_T4.T[::-1])]
     lattices = {}

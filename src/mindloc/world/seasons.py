@@ -143,7 +143,7 @@ class Scenery:
 
     Args:
         color_256x3: float32, 0..255, by material number.
-        sun_3: unit vector towards the sun, axes (east, south, up).
+        sun_3: unit vector toward the sun, axes (east, south, up).
     """
 
     season: Season

@@ -56,7 +56,7 @@ class WorldSpec:
 
     @property
     def map_m(self) -> float:
-        """Side of the map, metres."""
+        """Side of the map, meters."""
         return self.map_px * self.m_per_px
 
     @property
@@ -71,7 +71,7 @@ class WorldSpec:
 
     @property
     def levels_m(self) -> tuple[float, ...]:
-        """Flight levels above ground, metres."""
+        """Flight levels above ground, meters."""
         if self.heights_m is not None:
             return self.heights_m
         # straight down a footprint has the area (2 h tan)^2 aspect; make it that of a tile

@@ -1,4 +1,4 @@
-"""What lies where on a map, as shapes in metres: parcels, roads, a river, houses and trees.
+"""What lies where on a map, as shapes in meters: parcels, roads, a river, houses and trees.
 
 The land is cut in two again and again; every early cut becomes a road, so roads meet and blocks close as they do in
 towns. A smooth bend of the whole plane (``Bend``) then takes the rulers' look away. x points east, y south.
@@ -19,9 +19,9 @@ _EDGE_STEP_M = 14.0  # straight edges are cut this fine before they are bent
 class Bend:
     """A smooth displacement of the plane: a sum of plane waves."""
 
-    wave_N2: np.ndarray  # radians per metre
+    wave_N2: np.ndarray  # radians per meter
     phase_N: np.ndarray
-    shift_N2: np.ndarray  # metres
+    shift_N2: np.ndarray  # meters
 
     def __call__(self, point_N2) -> np.ndarray:
         point_N2 = np.asarray(point_N2, np.float64)
@@ -75,7 +75,7 @@ class Plan:
 
 
 def draw_plan(side_m: float, rng: np.random.Generator) -> Plan:
-    """Plan a map of ``side_m`` metres a side."""
+    """Plan a map of ``side_m`` meters a side."""
     plan = Plan(side_m)
     bend = _draw_bend(rng)
     towns = _Towns(side_m, rng)
@@ -107,13 +107,13 @@ class _Towns:
 
     def __init__(self, side_m: float, rng: np.random.Generator):
         count = max(1, round(side_m**2 / 0.55e6))
-        self.centre_N2 = rng.uniform(0.12, 0.88, (count, 2)) * side_m
+        self.center_N2 = rng.uniform(0.12, 0.88, (count, 2)) * side_m
         self.radius_N = np.minimum(rng.uniform(200, 400, count), side_m * 0.42)
         self.wood_wave_N2 = rng.normal(0, 2 * np.pi / 520, (6, 2))
         self.wood_phase_N = rng.uniform(0, 2 * np.pi, 6)
 
     def density(self, point_2) -> float:
-        away = np.hypot(*(self.centre_N2 - point_2).T) / self.radius_N
+        away = np.hypot(*(self.center_N2 - point_2).T) / self.radius_N
         return float(np.exp(-(away**2)).max())
 
     def wood(self, point_2) -> float:
@@ -126,10 +126,10 @@ def _cut(plan: Plan, corner_V2, bend: Bend, towns: _Towns, rng: np.random.Genera
     pieces = [corner_V2]
     while pieces:
         piece_V2 = pieces.pop()
-        centre = piece_V2.mean(axis=0)
+        center = piece_V2.mean(axis=0)
         if _off_map(piece_V2, plan.side_m):
             continue
-        density = towns.density(bend(centre))
+        density = towns.density(bend(center))
         area = float(polygon_area(piece_V2[None])[0])
         enough = 17000 * (1 - density) ** 2 + 5200
         if area < enough * rng.uniform(0.75, 1.7):
@@ -177,7 +177,7 @@ def _split_polygon(piece_V2, side_V):
 
 
 def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng: np.random.Generator) -> None:
-    """A road, a track, a hedge or nothing along a cut through land of ``area`` square metres."""
+    """A road, a track, a hedge or nothing along a cut through land of ``area`` square meters."""
     line_N2 = bend(_densified(line_22))
     chance = rng.random()
     if area > 260_000:
@@ -191,7 +191,7 @@ def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng
 
 
 def _densified(line_N2) -> np.ndarray:
-    """The same polyline with corners every few metres."""
+    """The same polyline with corners every few meters."""
     parts = []
     for start, end in zip(line_N2[:-1], line_N2[1:], strict=True):
         steps = max(int(np.hypot(*(end - start)) / _EDGE_STEP_M), 1)
@@ -202,10 +202,10 @@ def _densified(line_N2) -> np.ndarray:
 def _parcel(flat_V2, density: float, bend: Bend, towns: _Towns, rng: np.random.Generator) -> Parcel:
     edge_V2 = np.roll(flat_V2, -1, axis=0) - flat_V2
     longest = edge_V2[np.hypot(*edge_V2.T).argmax()]
-    centre = flat_V2.mean(axis=0)
-    angle = bend.angle(centre, float(np.arctan2(longest[1], longest[0])))
+    center = flat_V2.mean(axis=0)
+    angle = bend.angle(center, float(np.arctan2(longest[1], longest[0])))
     outline_N2 = bend(_densified(np.concatenate([flat_V2, flat_V2[:1]])))
-    return Parcel(flat_V2, outline_N2, _use(density, towns.wood(centre), rng), angle, density)
+    return Parcel(flat_V2, outline_N2, _use(density, towns.wood(center), rng), angle, density)
 
 
 _TOWN_USES = {"residential": 76, "apartments": 5, "industrial": 9, "park": 4, "sports": 2, "meadow": 4}

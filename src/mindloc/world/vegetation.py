@@ -19,7 +19,7 @@ class Woods:
         self.crowns = [[_crown(radius / m_per_px, rng) for _ in range(_VARIANTS)] for radius in _SIZES_M]
 
     def stamp(self, layers: MapLayers, place_N2, radius_N, height_N, number_N, variant_N) -> None:
-        """Plant trees at places in metres; a higher neighbor hides a lower one."""
+        """Plant trees at places in meters; a higher neighbor hides a lower one."""
         size_N = np.abs(np.asarray(radius_N)[:, None] - _SIZES_M).argmin(axis=1)
         pixel_N2 = np.floor(np.asarray(place_N2) / self.m_per_px).astype(int)
         rows = zip(
