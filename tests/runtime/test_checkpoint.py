@@ -16,6 +16,7 @@ from mindloc.runtime.checkpoint import (
     save_weights,
     state_path,
 )
+from mindloc.runtime.tensor_file import read_tensor_file
 
 ARRAYS = {
     "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -132,3 +133,11 @@ def test_another_model_is_named_by_its_parameters(path):
 def test_the_state_stands_beside_its_weights(path):
     assert state_path(path).name == "weights_e1_0.5000.state.safetensors"
     assert json.dumps(CONFIG)  # plain values only, else it could not be carried
+
+
+def test_a_number_type_that_numpy_lacks_is_named(path):
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match="w is stored as BF16, .* convert the file to float32"):
+        read_tensor_file(path)

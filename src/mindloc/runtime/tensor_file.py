@@ -26,6 +26,7 @@ _TYPE_CODES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
 _ALIGNMENT = 8
 
 
@@ -61,10 +62,12 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Arrays and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: missing, truncated, or no safetensors file.
+        CheckpointError: missing, truncated, no safetensors file, or of a number type that NumPy lacks.
     """
     with _open(path) as file:
         names = file.keys()  # no dict: it can't be iterated itself
+        for name in names:
+            _require_numpy_type(path, name, file.get_slice(name).get_dtype())
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
@@ -85,12 +88,19 @@ def _open(path: Path) -> Iterator[safe_open]:
             yield file
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} is missing; check the path") from None
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        # TypeError, AttributeError: the library's answer to number types that NumPy lacks
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {path} is no complete safetensors file ({_one_line(error)}); it may be truncated: "
             "copy it again or take an older one"
         ) from None
+
+
+def _require_numpy_type(path: Path, name: str, code: str) -> None:
+    if code not in _NUMPY_CODES:
+        raise CheckpointError(
+            f"checkpoint {path}: {name} is stored as {code}, which NumPy lacks (it reads {', '.join(_NUMPY_CODES)}); "
+            "convert the file to float32"
+        )
 
 
 def file_sha256(path: Path) -> str:
