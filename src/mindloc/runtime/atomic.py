@@ -25,23 +25,10 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
     Raises:
         MindlocError: (the class ``error``) the disk is full or refuses; what stood at ``path`` is untouched.
     """
-    path = Path(path)
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fault_point(f"{what}.before_write")
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fault_point(f"{what}.before_rename")
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        fault_point(f"{what}.after_rename")
-    except OSError as reason:
-        raise error(_refusal(path, reason)) from None
-    finally:
-        _remove(temporary)
+    with _replacing(Path(path), what, error) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = MindlocError) -> None:
@@ -58,24 +45,13 @@ def atomic_link(
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
     """
-    source, path = Path(source), Path(path)
-    temporary = _temporary(path)
-    try:
-        fault_point(f"{what}.before_write")
+    with _replacing(Path(path), what, error) as temporary:
         temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:  # FAT, some network and object stores
             shutil.copyfile(source, temporary)
         fault_point(f"{what}.mid_write")
-        fault_point(f"{what}.before_rename")
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        fault_point(f"{what}.after_rename")
-    except OSError as reason:
-        raise error(_refusal(path, reason)) from None
-    finally:
-        _remove(temporary)
 
 
 def remove_temporaries(folder: str | Path) -> None:
@@ -84,13 +60,23 @@ def remove_temporaries(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
-    return path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
-
-
-def _remove(temporary: Path) -> None:
-    if temporary.exists():
-        temporary.unlink()
+@contextmanager
+def _replacing(path: Path, what: str, error: type[MindlocError]) -> Iterator[Path]:
+    """A name beside ``path`` to put a file under; on leaving, that file takes the place of ``path``."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fault_point(f"{what}.before_write")
+        yield temporary
+        fault_point(f"{what}.before_rename")
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        fault_point(f"{what}.after_rename")
+    except OSError as reason:
+        raise error(_refusal(path, reason)) from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
 
 def _refusal(path: Path, reason: OSError) -> str:
