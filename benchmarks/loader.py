@@ -25,7 +25,7 @@ import numpy as np
 
 from mindloc.data.augment import AugmentSettings
 from mindloc.data.picture_stream import PairStream, ViewFiles
-from mindloc.data.pipeline import image_dataset, train_data
+from mindloc.data.pipeline import ImageBatches, train_data
 from mindloc.data.sampler import EpochPlan
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -79,7 +79,7 @@ def training(
 
 def evaluation(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterator[int]:
     wanted = [paths[i % len(paths)] for i in range((args.batches + 1) * args.batch_size)]
-    for _, count in image_dataset(wanted, (args.size, args.size), MEAN, STD, args.batch_size, workers):
+    for _, count in ImageBatches(wanted, (args.size, args.size), MEAN, STD, args.batch_size, workers):
         yield count
 
 

@@ -1,9 +1,11 @@
 """The builders hand on exactly what the config says."""
 
+import cv2
+import numpy as np
 import pytest
 
 from mindloc.config import Config
-from mindloc.data.build import build_sampler, build_split
+from mindloc.data.build import build_images, build_sampler, build_split
 from mindloc.data.sampler import SAMPLERS
 from mindloc.errors import DataError
 
@@ -71,3 +73,15 @@ def test_no_positive_to_train_on(config, change_entries):
     config.data.train_mode = "pos"
     with pytest.raises(DataError, match=r"data\.train_mode=pos"):
         build_sampler(config, build_split(config, "train"))
+
+
+@pytest.mark.parametrize(("view", "lightest"), [("drone", -1.0), ("satellite", 1.0)])
+def test_only_drone_pictures_lose_their_border(config, tmp_path, view, lightest):
+    # a black picture with a white frame of an eighth; black is (0 - .5) / .5 = -1, white 1
+    picture = np.full((32, 32, 3), 255, np.uint8)
+    picture[4:28, 4:28] = 0
+    cv2.imwrite(str(tmp_path / "framed.png"), picture)
+    config.augment.cut_border = 0.125
+    config.data.drone_size_px = config.data.satellite_size_px = (16, 16)
+    ((batch, count),) = build_images(config, view, [tmp_path / "framed.png"], batch_size=1)
+    assert (count, batch.shape, batch.min(), batch.max()) == (1, (1, 3, 16, 16), -1.0, lightest)

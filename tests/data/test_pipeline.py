@@ -10,11 +10,11 @@ from mindspore import nn
 
 from mindloc.config import config_from_dict
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
-from mindloc.data.build import build_sampler
+from mindloc.data.build import build_sampler, build_train_dataset
 from mindloc.data.gta_uav import read_split
 from mindloc.data.picture_file import decode, read_bytes, resize
 from mindloc.data.picture_stream import PairStream, ViewFiles
-from mindloc.data.pipeline import build_train_dataset, image_dataset, train_data
+from mindloc.data.pipeline import ImageBatches, train_data
 from mindloc.data.sampler import EpochPlan
 from mindloc.errors import DataError, ImageError
 
@@ -322,7 +322,7 @@ def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_
 
 def test_images_come_in_order_and_the_last_batch_is_filled(folder):
     paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
-    images = image_dataset(paths, SIZE, MEAN, STD, batch_size=3, workers=2)
+    images = ImageBatches(paths, SIZE, MEAN, STD, batch_size=3, workers=2)
     found = list(images)
     assert len(images) == len(found) == 3
     assert [count for _, count in found] == [3, 3, 2]
@@ -334,20 +334,20 @@ def test_images_come_in_order_and_the_last_batch_is_filled(folder):
 
 
 def test_images_can_be_read_twice(folder):
-    images = image_dataset([folder / "tile0.png", folder / "tile1.png"], SIZE, MEAN, STD, batch_size=1)
+    images = ImageBatches([folder / "tile0.png", folder / "tile1.png"], SIZE, MEAN, STD, batch_size=1)
     np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
 
 
 def test_training_and_evaluation_see_the_same_picture(folder):
     """Same file, nothing random: the three ways through the program agree byte for byte."""
     paths = [folder / f"drone{i}.jpg" for i in range(4)]
-    ((batch, _),) = image_dataset(paths, SIZE, MEAN, STD, batch_size=4)
+    ((batch, _),) = ImageBatches(paths, SIZE, MEAN, STD, batch_size=4)
     for settings in (None, UNCHANGED):
         np.testing.assert_array_equal(read(folder, epochs=1, settings=settings)[0][0][0], batch)
 
 
 def test_no_images_is_no_batch():
-    assert list(image_dataset([], SIZE, MEAN, STD, batch_size=4)) == []
+    assert list(ImageBatches([], SIZE, MEAN, STD, batch_size=4)) == []
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
@@ -355,7 +355,7 @@ def test_a_bad_picture_stops_an_evaluation_by_name(folder, how):
     spoil(folder / "drone6.jpg", how)
     paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
     with pytest.raises(ImageError, match=f"drone6.jpg is {how}"):
-        list(image_dataset(paths, SIZE, MEAN, STD, batch_size=2, workers=2))
+        list(ImageBatches(paths, SIZE, MEAN, STD, batch_size=2, workers=2))
 
 
 # ---- the real thing

@@ -6,11 +6,10 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import config_from_dict, config_to_dict, override_config
+from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.device import use_device
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,16 +30,13 @@ def main(argv: list[str] | None = None) -> None:
     config = override_config(config_from_dict(load_weights(args.checkpoint).config), args.overrides)
     use_device(config.run.device_target, config.run.device_id)
 
-    from mindloc.data.pipeline import image_dataset  # after the device is chosen: these import MindSpore
+    from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
     from mindloc.inference.build import load_engine
     from mindloc.inference.extract import extract
 
     engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
-    size_px = config.data.drone_size_px if args.view == "drone" else config.data.satellite_size_px
-    paths = [args.folder / name for name in names]
-    model, data = config.model, config.data
-    batches = image_dataset(paths, size_px, model.mean, model.std, engine.batch_size, data.workers)
-    facts = {"place_unit": None, "input_size_px": list(size_px), "config": config_to_dict(config)}
+    batches = build_images(config, args.view, [args.folder / name for name in names], engine.batch_size)
+    facts = {"place_unit": None, "input_size_px": list(batches.size_px), "config": config_to_dict(config)}
     print(f"{args.out}: {extract(engine, args.view, batches, names, None, args.out, facts)}")
 
 
@@ -52,7 +48,8 @@ def picture_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the one that holds the pictures")
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    names = sorted(path.relative_to(folder).as_posix() for path in pictures)
     if not names:
-        raise DataError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise DataError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
     return names

@@ -1,11 +1,17 @@
-"""From a config to a split and its sampler."""
+"""From a config to a split, its sampler and its batches."""
 
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Literal
 
-from mindloc.config import Config
+from mindloc.config.schema import Config
 from mindloc.data import gta_uav, visloc
+from mindloc.data.augment import AugmentSettings
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.pairs import Split
+from mindloc.data.picture_stream import PairStream, ViewFiles
+from mindloc.data.pipeline import ImageBatches, TrainData, train_data
 from mindloc.data.sampler import SAMPLERS, Sampler
 
 
@@ -37,3 +43,50 @@ def build_sampler(config: Config, split: Split) -> Sampler:
     pair_P2, _ = split.pair_list(config.data.train_mode)
     graph = OverlapGraph(split.semipositive, len(split.satellite_files))
     return SAMPLERS[config.sampling.mode](pair_P2, graph, config.train.batch_size, config.train.seed)
+
+
+def build_train_dataset(
+    config: Config,
+    split: Split,
+    sampler: Sampler,
+    rank: int = 0,
+    world_size: int = 1,
+    first_epoch: int = 0,
+    first_step: int = 0,
+) -> TrainData:
+    """Training batches as the config asks; columns, shapes and errors: see ``train_data``."""
+    data, settings = config.data, None
+    if config.augment.enabled:
+        settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
+    pair_P2, weight_P = split.pair_list(data.train_mode)
+    stream = PairStream(
+        drone=ViewFiles(split.drone_paths(), *_prepared(config, "drone")),
+        satellite=ViewFiles(split.satellite_paths(), *_prepared(config, "satellite")),
+        pair_P2=pair_P2,
+        weight_P=weight_P,
+        sampler=sampler,
+        settings=settings,
+        seed=config.train.seed,
+        skip_bad=data.on_bad_image == "skip",
+        workers=data.workers,
+        shard=(rank, world_size),
+        start=(first_epoch, first_step),
+    )
+    return train_data(stream, config.model.mean, config.model.std)
+
+
+def build_images(config: Config, view: str, paths: Sequence[Path], batch_size: int) -> ImageBatches:
+    """Pictures of one view in the given order, brought to the encoder as in training but for the random changes."""
+    model, (size_px, cut_border) = config.model, _prepared(config, view)
+    return ImageBatches(paths, size_px, model.mean, model.std, batch_size, config.data.workers, cut_border)
+
+
+def _prepared(config: Config, view: str) -> tuple[tuple[int, int], float]:
+    """((height, width) in pixels, share cropped from each side before) of a view's pictures.
+
+    ``augment.cut_border`` concerns the drone pictures alone: a tile's border belongs to the ground that its overlaps
+    were computed for.
+    """
+    if view == "drone":
+        return config.data.drone_size_px, config.augment.cut_border
+    return config.data.satellite_size_px, 0.0

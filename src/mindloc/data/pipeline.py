@@ -8,18 +8,15 @@ Letters: B rows of a batch on this device, G rows of the global batch, H height,
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import vision
 
-from mindloc.config import Config
-from mindloc.data.augment import VIEWS, AugmentSettings
-from mindloc.data.pairs import Split
+from mindloc.data.augment import VIEWS
 from mindloc.data.picture_stream import FileStream, PairStream, ViewFiles, first_undecodable, usable_workers
-from mindloc.data.sampler import Sampler, SamplingReport
+from mindloc.data.sampler import SamplingReport
 
 COLUMNS = ("drone", "satellite", "weight", "mask")
 _PREFETCH = 2  # batches that each C++ operation holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
@@ -73,42 +70,6 @@ class TrainData:
             raise cause from error
 
 
-def build_train_dataset(
-    config: Config,
-    split: Split,
-    sampler: Sampler,
-    rank: int = 0,
-    world_size: int = 1,
-    first_epoch: int = 0,
-    first_step: int = 0,
-) -> TrainData:
-    """Training batches as the configuration asks: columns drone, satellite, weight, mask.
-
-    See ``train_data`` for shapes and errors. ``augment.cut_border`` concerns the drone pictures alone: a tile's border
-    belongs to the ground that its overlaps were computed for.
-    """
-    data, settings = config.data, None
-    if config.augment.enabled:
-        settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
-    pair_P2, weight_P = split.pair_list(data.train_mode)
-    drone_paths = [split.root / name for name in split.drone_files]
-    satellite_paths = [split.root / name for name in split.satellite_files]
-    stream = PairStream(
-        drone=ViewFiles(drone_paths, data.drone_size_px, config.augment.cut_border),
-        satellite=ViewFiles(satellite_paths, data.satellite_size_px),
-        pair_P2=pair_P2,
-        weight_P=weight_P,
-        sampler=sampler,
-        settings=settings,
-        seed=config.train.seed,
-        skip_bad=data.on_bad_image == "skip",
-        workers=data.workers,
-        shard=(rank, world_size),
-        start=(first_epoch, first_step),
-    )
-    return train_data(stream, config.model.mean, config.model.std)
-
-
 def train_data(stream: PairStream, mean: Sequence[float], std: Sequence[float]) -> TrainData:
     """Batches of a stream of pairs.
 
@@ -136,7 +97,13 @@ def train_data(stream: PairStream, mean: Sequence[float], std: Sequence[float]) 
 class ImageBatches:
     """Pictures in the given order for evaluation: iterate for (image (batch,3,H,W) float32, count of real ones).
 
-    The last batch is filled up with black pictures. C++ does the pixels; threads read the files ahead.
+    Normalized and resized as in training. The last batch is filled up with black pictures. C++ does the pixels; threads
+    read the files ahead.
+
+    Args:
+        size_px: height, width.
+        mean, std: per channel, of pixels scaled to 0..1.
+        cut_border: share cropped from each side first.
 
     Raises (while iterating):
         ImageError: a file is missing, truncated or can't be decoded.
@@ -153,6 +120,7 @@ class ImageBatches:
         cut_border: float = 0.0,
     ):
         self._files = ViewFiles([Path(path) for path in paths], tuple(size_px), cut_border)
+        self.size_px = self._files.size_px
         self._mean, self._std, self._batch_size, self._workers = mean, std, batch_size, workers
 
     def __len__(self) -> int:
@@ -176,25 +144,6 @@ class ImageBatches:
             if cause is None:
                 raise
             raise cause from error
-
-
-def image_dataset(
-    paths: Sequence[str | Path],
-    size_px: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    batch_size: int,
-    workers: int = 1,
-    cut_border: float = 0.0,
-) -> ImageBatches:
-    """Batches (image (batch,3,H,W) float32 normalized, count) of the files in order, resized as in training.
-
-    Args:
-        size_px: height, width.
-        mean, std: per channel, of pixels scaled to 0..1.
-        cut_border: share cropped from each side first; as in training, for drone pictures only.
-    """
-    return ImageBatches(paths, size_px, mean, std, batch_size, workers, cut_border)
 
 
 def _from_data(error: RuntimeError) -> bool:

@@ -115,19 +115,10 @@ def make_task(split: Split, query_mode: str) -> Task:
 
 
 def _extract_side(engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool) -> Extraction:
-    from mindloc.data.pipeline import image_dataset  # here: scoring from disk needs no MindSpore
+    from mindloc.data.build import build_images  # here: scoring from disk needs no MindSpore
 
-    size_px = config.data.drone_size_px if side.view == "drone" else config.data.satellite_size_px
-    images = image_dataset(
-        [split.root / name for name in side.names],
-        size_px,
-        config.model.mean,
-        config.model.std,
-        engine.batch_size,
-        config.data.workers,
-        cut_border=config.augment.cut_border if side.view == "drone" else 0.0,  # as the encoder was trained
-    )
-    facts = {"place_unit": split.place_unit, "input_size_px": list(size_px), "config": config_to_dict(config)}
+    images = build_images(config, side.view, [split.root / name for name in side.names], engine.batch_size)
+    facts = {"place_unit": split.place_unit, "input_size_px": list(images.size_px), "config": config_to_dict(config)}
     return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress)
 
 

@@ -12,9 +12,9 @@ from mindspore.train import Callback
 import mindloc
 from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
-from mindloc.data.build import build_sampler, build_split
+from mindloc.data.build import build_sampler, build_split, build_train_dataset
 from mindloc.data.pairs import Split
-from mindloc.data.pipeline import TrainData, build_train_dataset
+from mindloc.data.pipeline import TrainData
 from mindloc.errors import ConfigError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.inference.engine import MindSporeEngine
