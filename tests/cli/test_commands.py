@@ -39,3 +39,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, says, capsys, tmp_path, mon
 def test_check_data_of_a_missing_folder_is_not_ok(capsys, tmp_path):
     assert main(["check-data", str(tmp_path / "nowhere")]) == 1
     assert "NOT OK" in capsys.readouterr().out
+
+
+def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
+    world = "world {} --map_px 512 --zooms 2 --tile_size_px 16 --drone_size_px 16 16 --flights 1 --drones 4"
+    for name, share in (("train", 0), ("test", 1)):
+        arguments = [*world.format(tmp_path / name).split(), "--test_share", str(share), "--m_per_px", str(share + 1)]
+        assert main(arguments) == 0
+    capsys.readouterr()
+    settings = [f"data.{split}_pairs=same-area-drone2sate-{split}.json" for split in ("train", "test")]
+    settings += [f"data.test_root={tmp_path / 'test'}", "data.map_px=512", "data.m_per_px=1", "data.test_m_per_px=2"]
+    command = ["check-data", str(tmp_path / "train"), *(word for each in settings for word in ("--set", each))]
+    assert main(command) == 0
+    page = capsys.readouterr().out
+    assert page.count("ok: nothing is wrong") == 2 and "elsewhere than computed" not in page
+    (tmp_path / "test/satellite").rename(tmp_path / "test/gone")
+    assert main(command) == 1

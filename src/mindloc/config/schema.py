@@ -22,7 +22,7 @@ class DataConfig:
     map_px: int = 24576  # side of the whole map at the finest zoom, pixels
     m_per_px: float = 0.45  # meters per pixel of that map
     test_map_px: int | None = None  # None: as map_px
-    test_m_per_px: float | None = None
+    test_m_per_px: float | None = None  # None: as m_per_px
     train_mode: PairMode = "pos_semipos"
     test_mode: PairMode = "pos"
     query_mode: Literal["D2S", "S2D"] = "D2S"
@@ -31,6 +31,13 @@ class DataConfig:
     satellite_size_px: tuple[int, int] = (384, 384)
     on_bad_image: Literal["stop", "skip"] = "stop"
     workers: int = 2
+
+    def source(self, split: Literal["train", "test"]) -> tuple[str, str, int, float]:
+        """(root, pairs file, map_px, m_per_px) of a split."""
+        if split == "train":
+            return self.root, self.train_pairs, self.map_px, self.m_per_px
+        map_px, m_per_px = self.test_map_px or self.map_px, self.test_m_per_px or self.m_per_px
+        return self.test_root or self.root, self.test_pairs, map_px, m_per_px
 
 
 @dataclass

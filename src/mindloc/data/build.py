@@ -22,11 +22,8 @@ def build_split(config: Config, split: Literal["train", "test"], json_only: bool
         DataError: the first thing that is wrong with it.
     """
     data = config.data
-    root, pairs, map_px, m_per_px, ratio = data.root, data.train_pairs, data.map_px, data.m_per_px, data.train_ratio
-    if split == "test":
-        root, pairs, ratio = data.test_root or data.root, data.test_pairs, 1.0
-        map_px = data.test_map_px or data.map_px
-        m_per_px = data.test_m_per_px or data.m_per_px
+    root, pairs, map_px, m_per_px = data.source(split)
+    ratio = data.train_ratio if split == "train" else 1.0
     if data.reader == "visloc":
         return visloc.read_split(root, pairs, train_ratio=ratio, json_only=json_only)
     return gta_uav.read_split(root, pairs, map_px, m_per_px, train_ratio=ratio, json_only=json_only)
