@@ -81,3 +81,10 @@ def test_resolved_config_comes_back_the_same(tmp_path):
 
 def test_every_key_has_a_default():
     assert config_to_dict(Config()) == config_to_dict(load_config())
+
+
+def test_two_files_to_begin_from_are_one_too_many():
+    both = ["model.pretrained=timm.safetensors", "train.checkpoint_start={}"]
+    with pytest.raises(ConfigError, match=r"model.pretrained is timm.safetensors; set one of the two to null"):
+        load_config(None, [text.format("own.safetensors") for text in both])
+    load_config(None, [text.format("timm.safetensors") for text in both])  # as a run that began from it records it

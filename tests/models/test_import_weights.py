@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from mindloc.config import Config
 from mindloc.errors import CheckpointError, ConfigError
-from mindloc.models.build import build_encoder, follow_pretrained
+from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization
 from mindloc.models.initial import names_within
@@ -175,7 +175,7 @@ def test_normalization_follows_the_weights(tmp_path, timm):
     config.model.pretrained = str(path)
     with pytest.raises(ConfigError, match=r"model.mean: \[0.1, 0.2, 0.3\]"):
         build_encoder(config)
-    follow_pretrained(config)
+    follow_normalization(config, path)
     assert config.model.mean == (0.1, 0.2, 0.3) and config.model.std == (0.25, 0.25, 0.25)
     with pytest.raises(CheckpointError, match="not the weights of this backbone"):  # past the check, it loads
         build_encoder(config)

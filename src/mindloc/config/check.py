@@ -67,7 +67,13 @@ def _check_sizes(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    train, loss = config.train, config.loss
+    train, loss, pretrained = config.train, config.loss, config.model.pretrained
+    _require(
+        train.checkpoint_start is None or pretrained in (None, train.checkpoint_start),
+        "train.checkpoint_start",
+        train.checkpoint_start,
+        f"the only weights to begin from, but model.pretrained is {pretrained}; set one of the two to null",
+    )
     _require(
         train.batch_size % train.accumulate == 0,
         "train.batch_size",

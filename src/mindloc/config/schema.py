@@ -71,7 +71,7 @@ class ModelConfig:
     patch_px: int = 16
     reference_grid: int = 16  # grid side at which the RoPE frequencies are defined
     share_weights: bool = True  # one encoder for both views
-    pretrained: str | None = None  # .safetensors or .pth to start from
+    pretrained: str | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     layer_scale_init: float = 0.1  # share of each branch that is added at the start; timm pretrains from 1e-5
@@ -110,7 +110,8 @@ class ScheduleConfig:
 @dataclass
 class TrainConfig:
     epochs: int = 5
-    checkpoint_start: str | None = None  # weights to begin from; everything else begins anew
+    # weights to begin from, everything else begins anew: a mindloc checkpoint as a whole, others as model.pretrained
+    checkpoint_start: str | None = None
     batch_size: int = 64  # pairs per step over all devices together
     accumulate: int = 1  # micro-batches per update; they do not share negatives
     seed: int = 1

@@ -1,6 +1,7 @@
 """From settings to an encoder."""
 
 import dataclasses
+from pathlib import Path
 
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
@@ -30,9 +31,13 @@ def build_encoder(config: Config) -> TwoViewEncoder:
     return encoder
 
 
-def follow_pretrained(config: Config) -> None:
-    """Sets model.mean and model.std to what the pretrained weights state, where they state it; before data is built."""
-    stated = stated_normalization(config.model.pretrained) if config.model.pretrained else None
+def follow_normalization(config: Config, weights: str | Path) -> None:
+    """Set model.mean and model.std to what a file of weights states, where it states it; before data is built.
+
+    Raises:
+        CheckpointError: the file, or the config.json beside it, can't be read.
+    """
+    stated = stated_normalization(weights)
     if stated:
         config.model.mean, config.model.std = stated
 

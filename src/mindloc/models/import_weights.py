@@ -79,7 +79,8 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
         report.matched.append("log_logit_scale")
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))
-    logging.getLogger(__name__).info(report.summary())
+    partial = report.missing or report.unexpected
+    logging.getLogger(__name__).log(logging.WARNING if partial else logging.INFO, report.summary())
     return report
 
 

@@ -178,7 +178,7 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
     if metadata.get("format") != wanted:
         raise CheckpointError(
             f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "
-            "bring in other people's weights with model.pretrained"
+            "begin from other people's weights with --checkpoint_start or model.pretrained"
         )
     version = metadata.get("version", "")
     if not version.isdigit() or not 1 <= int(version) <= newest:

@@ -15,11 +15,10 @@ from mindloc.config.schema import Config
 from mindloc.data.build import build_sampler, build_split, build_train_dataset
 from mindloc.data.pairs import Split
 from mindloc.data.pipeline import TrainData
-from mindloc.errors import ConfigError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.build import build_criterion
-from mindloc.models.build import build_encoder, follow_pretrained
+from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.run_folder import RunFolder, git_revision
 from mindloc.training.build import build_loop_settings, build_schedule, build_step
@@ -64,8 +63,8 @@ def train(
     """Train as ``config`` says, with everything written to ``run``.
 
     Args:
-        config: of the run; ``train.checkpoint_start`` names weights to begin from. Its normalization may be changed to
-            that of foreign weights.
+        config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names weights to begin from. Its
+            normalization is changed to what they state.
         splits: None reads them.
         resume: go on from the newest complete checkpoint of ``run``, or from the start when it has none yet.
         callbacks: MindSpore callbacks of the user's own.
@@ -79,9 +78,7 @@ def train(
     """
     console = Console(run.log)
     point = find_resume_point(run) if resume else None
-    start = None if point else _own_checkpoint(config)
-    if not point:
-        follow_pretrained(config)
+    start = None if point else _start(config, console)
     changes = check_settings(point, config_to_dict(config)) if point else []
     splits = splits or load_splits(config)
     step = _loaded_step(config, point, start)
@@ -124,25 +121,21 @@ def _measured(scores: Any, name: str) -> bool:
     return values.get(name) is not None
 
 
-def _own_checkpoint(config: Config) -> Weights | None:
-    """The checkpoint that train.checkpoint_start names; other people's weights become ``model.pretrained``.
+def _start(config: Config, console: Console) -> Weights | None:
+    """The mindloc checkpoint that train.checkpoint_start names; other people's weights become ``model.pretrained``.
 
     Raises:
-        CheckpointError: it can't be read.
-        ConfigError: it was trained with another normalization.
+        CheckpointError: they can't be read.
     """
-    path = config.train.checkpoint_start
+    path = config.train.checkpoint_start or config.model.pretrained
     if path is None:
         return None
-    if not is_own_checkpoint(path):
-        config.model.pretrained = path
-        return None
-    weights, model = load_weights(path), config_to_dict(config)["model"]
-    for key in ("mean", "std"):
-        own = weights.config.get("model", {}).get(key, model[key])
-        if list(own) != list(model[key]):
-            raise ConfigError(f"{path} was trained with model.{key} {own}, not {model[key]}; set model.{key}={own}")
-    return weights
+    follow_normalization(config, path)
+    console.say(f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}")
+    if config.train.checkpoint_start and is_own_checkpoint(path):
+        return load_weights(path)
+    config.model.pretrained = path
+    return None
 
 
 def _loaded_step(config: Config, point: ResumePoint | None, start: Weights | None) -> TrainStep:
