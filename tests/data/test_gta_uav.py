@@ -129,7 +129,8 @@ def test_weights_at_the_ends_of_the_range_are_fine(change_entries, weight):
     def change(entries):
         entries[1]["pair_pos_semipos_sate_weight_list"][0] = weight
 
-    assert read(change_entries(change)).semipositive.weights_of(1).tolist() == [weight]
+    edges = read(change_entries(change)).semipositive
+    assert edges.weight[edges.start[1] : edges.start[2]].tolist() == [weight]
 
 
 @pytest.mark.parametrize("tile", ["house.png", "1_0_0.png", "1_0_0_x.png", "../1_0_0_0.png", 7, None, ["1_0_0_0.png"]])

@@ -1,3 +1,5 @@
+"""Distances on a plane and on the globe, against Pythagoras and known places."""
+
 import numpy as np
 import pytest
 

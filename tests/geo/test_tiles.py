@@ -1,3 +1,5 @@
+"""Tile names and the ground they cover, by hand."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""A generated data set as a whole: same spec, same bytes, and true to its own geometry."""
+
 import hashlib
 import json
 from dataclasses import replace

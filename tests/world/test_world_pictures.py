@@ -1,3 +1,5 @@
+"""Generated pictures: what is drawn where, and the camera that looks at it."""
+
 import cv2
 import numpy as np
 import pytest

@@ -39,9 +39,6 @@ class Edges:
     def satellites_of(self, drone: int) -> np.ndarray:
         return self.satellite[self.start[drone] : self.start[drone + 1]]
 
-    def weights_of(self, drone: int) -> np.ndarray:
-        return self.weight[self.start[drone] : self.start[drone + 1]]
-
     def take(self, drone_N: np.ndarray) -> "Edges":
         """The edges of some drone pictures, renumbered in the order given."""
         count_N = np.diff(self.start)[drone_N]

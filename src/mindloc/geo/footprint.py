@@ -51,14 +51,6 @@ def footprints_m(place_F2, height_m, axes_F33, aspect: float, half_width_tan: fl
     return np.asarray(place_F2, np.float64)[:, None, :] + reach_F4[..., None] * ray_F43[..., :2]
 
 
-def squares_m(bounds_P4) -> np.ndarray:
-    """Corners (P, 4, 2) of upright rectangles given as (left, top, right, bottom)."""
-    left, top, right, bottom = np.asarray(bounds_P4, np.float64).T
-    x_P4 = np.stack([left, right, right, left], axis=1)
-    y_P4 = np.stack([top, top, bottom, bottom], axis=1)
-    return np.stack([x_P4, y_P4], axis=2)
-
-
 def polygon_area(polygon_PV2) -> np.ndarray:
     """Areas of polygons, shape (P,), never negative (shoelace formula)."""
     polygon_PV2 = np.asarray(polygon_PV2, np.float64)
@@ -84,36 +76,12 @@ def clip_to_bounds(polygon_PV2, bounds_P4) -> np.ndarray:
     return polygon
 
 
-def convex_intersection_area(polygon_PV2, other_PW2) -> np.ndarray:
-    """Area shared by two convex polygons of equal row, shape (P,)."""
-    polygon, other = np.asarray(polygon_PV2, np.float64), np.asarray(other_PW2, np.float64)
-    winding_P = np.sign(_signed_area(other))
-    for side in range(other.shape[1]):
-        start_P2, end_P2 = other[:, side], other[:, (side + 1) % other.shape[1]]
-        along_P2 = end_P2 - start_P2
-        from_start = polygon - start_P2[:, None]
-        cross = along_P2[:, None, 0] * from_start[..., 1] - along_P2[:, None, 1] * from_start[..., 0]
-        polygon = _clip_half_plane(polygon, winding_P[:, None] * cross)
-    return polygon_area(polygon)
-
-
 def iou_with_bounds(polygon_PV2, bounds_P4) -> np.ndarray:
     """Intersection over union of each convex polygon with its own upright rectangle, shape (P,)."""
     bounds_P4 = np.asarray(bounds_P4, np.float64)
     shared_P = polygon_area(clip_to_bounds(polygon_PV2, bounds_P4))
     square_P = (bounds_P4[:, 2] - bounds_P4[:, 0]) * (bounds_P4[:, 3] - bounds_P4[:, 1])
     return shared_P / (polygon_area(polygon_PV2) + square_P - shared_P)
-
-
-def convex_iou(polygon_PV2, other_PW2) -> np.ndarray:
-    """Intersection over union of two convex polygons of equal row, shape (P,)."""
-    shared_P = convex_intersection_area(polygon_PV2, other_PW2)
-    return shared_P / (polygon_area(polygon_PV2) + polygon_area(other_PW2) - shared_P)
-
-
-def _signed_area(polygon_PV2) -> np.ndarray:
-    x, y = polygon_PV2[..., 0], polygon_PV2[..., 1]
-    return (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1) / 2
 
 
 def _clip_half_plane(polygon_PV2, inside_PV) -> np.ndarray:
