@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.data.pairs import Split
-from mindloc.data.pairs_file import Layout, connect, list_tiles, read_pairs_file, tiles_of_pairs
+from mindloc.data.pairs_file import Layout, join_split, read_pairs_and_tiles
 from mindloc.data.share import share_of_drones
 from mindloc.geo.tiles import TileGrid
 
@@ -37,20 +37,8 @@ def read_split(
         DataError: the first thing that is wrong, with file, entry and key.
     """
     root = Path(root)
-    pairs = read_pairs_file(root / pairs_file, LAYOUT)
-    tiles = tiles_of_pairs(pairs) if json_only else list_tiles(root / pairs.satellite_folder, LAYOUT)
-    edges = connect(pairs, tiles)
-    split = Split(
-        root=root,
-        drone_files=pairs.drone_files,
-        satellite_files=[f"{pairs.satellite_folder}/{tile}" for tile in tiles],
-        drone_place=pairs.drone_place,
-        satellite_place=tile_places(tiles, map_px, m_per_px),
-        place_unit=LAYOUT.place_unit,
-        positive=edges["pos"],
-        semipositive=edges["pos_semipos"],
-        drone_metadata=pairs.drone_metadata,
-    )
+    pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
+    split = join_split(root, pairs, tiles, tile_places(tiles, map_px, m_per_px))
     return share_of_drones(split, train_ratio)
 
 

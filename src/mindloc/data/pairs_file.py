@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mindloc.data.pairs import Edges, PairMode, PlaceUnit
+from mindloc.data.pairs import Edges, PairMode, PlaceUnit, Split
 from mindloc.errors import DataError
 
 MODES: tuple[PairMode, PairMode] = ("pos", "pos_semipos")
@@ -91,6 +91,36 @@ def read_pairs_file(path: Path, layout: Layout, report: Report = stop) -> PairsF
     for index, entry in enumerate(_load_entries(path)):
         reader.add(index, entry)
     return reader.result()
+
+
+def read_pairs_and_tiles(root: Path, pairs_file: str, layout: Layout, json_only: bool) -> tuple[PairsFile, list[str]]:
+    """The pairs, and the tiles of their satellite folder, or with ``json_only`` those that the pairs name.
+
+    Raises:
+        DataError: the first thing that is wrong.
+    """
+    pairs = read_pairs_file(root / pairs_file, layout)
+    return pairs, tiles_of_pairs(pairs) if json_only else list_tiles(root / pairs.satellite_folder, layout)
+
+
+def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place: np.ndarray) -> Split:
+    """The split of pairs and tiles, which lie at ``tile_place`` (S,2).
+
+    Raises:
+        DataError: a pair that can't be used.
+    """
+    edges = connect(pairs, tiles)
+    return Split(
+        root=root,
+        drone_files=pairs.drone_files,
+        satellite_files=[f"{pairs.satellite_folder}/{tile}" for tile in tiles],
+        drone_place=pairs.drone_place,
+        satellite_place=tile_place,
+        place_unit=pairs.layout.place_unit,
+        positive=edges["pos"],
+        semipositive=edges["pos_semipos"],
+        drone_metadata=pairs.drone_metadata,
+    )
 
 
 def _load_entries(path: Path) -> list:

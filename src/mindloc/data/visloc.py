@@ -16,15 +16,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from mindloc.data.pairs import Split
-from mindloc.data.pairs_file import (
-    Layout,
-    PairsFile,
-    connect,
-    is_place,
-    list_tiles,
-    read_pairs_file,
-    tiles_of_pairs,
-)
+from mindloc.data.pairs_file import Layout, PairsFile, is_place, join_split, read_pairs_and_tiles
 from mindloc.data.share import share_of_drones
 from mindloc.errors import DataError
 from mindloc.geo.tiles import VislocMap, parse_visloc_tile
@@ -46,20 +38,8 @@ def read_split(root: Path | str, pairs_file: str, train_ratio: float = 1.0, json
         DataError: the first thing that is wrong, with file, entry and key, or with the map that can't be placed.
     """
     root = Path(root)
-    pairs = read_pairs_file(root / pairs_file, LAYOUT)
-    tiles = tiles_of_pairs(pairs) if json_only else list_tiles(root / pairs.satellite_folder, LAYOUT)
-    edges = connect(pairs, tiles)
-    split = Split(
-        root=root,
-        drone_files=pairs.drone_files,
-        satellite_files=[f"{pairs.satellite_folder}/{tile}" for tile in tiles],
-        drone_place=pairs.drone_place,
-        satellite_place=tile_places(root, tiles, pairs),
-        place_unit=LAYOUT.place_unit,
-        positive=edges["pos"],
-        semipositive=edges["pos_semipos"],
-        drone_metadata=pairs.drone_metadata,
-    )
+    pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
+    split = join_split(root, pairs, tiles, tile_places(root, tiles, pairs))
     return share_of_drones(split, train_ratio)
 
 
