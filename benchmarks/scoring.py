@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
 
-from mindloc.evaluation.report import describe_hardware
 from mindloc.evaluation.score import ScoreSettings, score_sets
 from mindloc.evaluation.truth import load_truth, write_truth
 from mindloc.retrieval.descriptor_set import load_descriptor_set, make_rows, save_descriptor_set
+from mindloc.runtime.device import describe_machine
 
 LIMIT_S, LIMIT_GB = 60.0, 2.0
 
@@ -78,7 +78,7 @@ def _measure(folder: Path, queries: int, gallery: int, dimension: int) -> dict:
         "beyond_gb": round(_peak_gb() - before_gb - descriptors_gb, 3),
         "limit_gb": LIMIT_GB,
         "recall@1": scores.numbers["pos"]["recall@1"],
-        "hardware": describe_hardware(),
+        "hardware": describe_machine(),
     }
 
 

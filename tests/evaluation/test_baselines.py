@@ -82,7 +82,7 @@ def test_histograms_of_equal_colors_agree_whatever_the_size(color_split):
 def test_a_broken_picture_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"x.png can't be"):
+    with pytest.raises(ImageError, match=r"x.png is"):
         baselines.color_histogram(tmp_path / "x.png")
 
 

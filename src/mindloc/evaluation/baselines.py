@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mindloc.errors import ImageError
+from mindloc.data.picture_file import decode, read_bytes, resize
 from mindloc.evaluation.metrics import sdm_at
 from mindloc.evaluation.score import (
     MethodScores,
@@ -111,17 +111,10 @@ def color_histogram(path: Path) -> np.ndarray:
     The cosine of two such vectors is the Bhattacharyya coefficient of their histograms.
 
     Raises:
-        ImageError: the file is no picture.
+        ImageError: the file is missing, truncated or no picture.
     """
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"picture {path} can't be read: {error.strerror}") from None
-    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if picture is None:
-        raise ImageError(f"picture {path} can't be decoded; replace it, or take it out of the data set")
-    small = cv2.resize(picture, (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX), interpolation=cv2.INTER_AREA)
-    hsv = cv2.cvtColor(small, cv2.COLOR_BGR2HSV)
+    small = resize(decode(read_bytes(path), path), (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
+    hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     count = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]).ravel()
     return np.sqrt(count / count.sum()).astype(np.float32)
 

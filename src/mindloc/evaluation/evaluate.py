@@ -21,7 +21,6 @@ from mindloc.config.schema import Config
 from mindloc.data.pairs import Split
 from mindloc.errors import DataError
 from mindloc.evaluation.baselines import color_histogram, commonest
-from mindloc.evaluation.report import describe_hardware
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import MODES, write_truth
@@ -29,6 +28,7 @@ from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract
 from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
 from mindloc.runtime.atomic import atomic_write_text
+from mindloc.runtime.device import describe_machine
 
 _HISTOGRAM_BATCH = 256
 
@@ -179,7 +179,7 @@ def _origin(
         "data": str(split.root),
         "query_mode": config.data.query_mode,
         **{f"{view}_extraction": str(extraction) for view, extraction in speed.items()},
-        "hardware": describe_hardware(),
+        "hardware": describe_machine(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "config": config_to_dict(config),
     }

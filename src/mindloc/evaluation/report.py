@@ -1,8 +1,6 @@
 """Scores as report.json, which holds every number and its origin, and as report.md, which a person reads."""
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +77,6 @@ def markdown(report: dict[str, Any]) -> str:
     blocks += ["## Conventions", "\n".join(f"- `{name}`: {text}." for name, text in report["conventions"].items())]
     blocks += ["## Origin", _origin_table(origin, report)]
     return "\n\n".join(blocks) + "\n"
-
-
-def describe_hardware() -> str:
-    """Processor, cores and system of this machine in a few words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, {platform.system()}"
 
 
 def percent(value: float | None) -> str:

@@ -48,7 +48,9 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
-    return Device(chosen, device_id if chosen != "CPU" else 0, _describe(chosen, ms.__version__))
+    return Device(
+        chosen, device_id if chosen != "CPU" else 0, f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}"
+    )
 
 
 def usable_targets() -> dict[str, bool]:
@@ -105,8 +107,10 @@ def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
 
 
-def _describe(target: str, version: str) -> str:
-    return f"{target}, {_processor()}, {os.cpu_count()} cores, MindSpore {version}"
+def describe_machine() -> str:
+    """Processor, cores that this process may use, and system, in a few words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, {platform.system()}"
 
 
 def _processor() -> str:
