@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,7 +244,8 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def first_undecodable(paths: Iterator[Path] | Sequence[Path]) -> ImageError | None:
+def first_undecodable(paths: Iterable[Path]) -> ImageError | None:
+    """What is wrong with the first file that does not decode; None when all do."""
     for path in paths:
         try:
             check_decodes(path)

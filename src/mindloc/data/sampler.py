@@ -171,6 +171,7 @@ class ExclusivePaddedSampler(_PairSampler):
     mode = "exclusive_padded"
 
     def plan(self, epoch: int) -> EpochPlan:
+        """Every batch of ``epoch``, the short ones filled with ``PADDING``."""
         batches = list(exclusive_batches(self._graph, self._pair_P2, self._order(epoch), self.batch_size))
         pair_SB = np.full((len(batches), self.batch_size), PADDING, np.int64)
         for row_G, batch in zip(pair_SB, batches, strict=True):

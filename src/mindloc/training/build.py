@@ -39,6 +39,7 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell) -> TrainSte
 
 
 def build_schedule(config: Config) -> Schedule:
+    """The learning rate over the run's epochs."""
     settings = config.schedule
     return Schedule(
         lr=config.optimizer.lr,
@@ -51,6 +52,7 @@ def build_schedule(config: Config) -> Schedule:
 
 
 def build_loop_settings(config: Config) -> LoopSettings:
+    """How often the loop evaluates, saves and logs."""
     train = config.train
     return LoopSettings(
         epochs=train.epochs,
