@@ -27,5 +27,9 @@ class CheckpointError(MindlocError):
     """Weights or training state that are missing, damaged, or belong to something else."""
 
 
+class ExportError(MindlocError):
+    """An encoder that can't be exported, or whose exported form answers otherwise than the live one."""
+
+
 class DeviceError(MindlocError):
     """A device that was named and can't be used here."""

@@ -12,8 +12,8 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindloc.config import config_to_dict, load_config
-from mindloc.errors import CheckpointError, ConfigError
-from mindloc.export.artifact import ExportError, ExportSpec
+from mindloc.errors import CheckpointError, ConfigError, ExportError
+from mindloc.export.artifact import ExportSpec
 from mindloc.export.build import export_checkpoint
 from mindloc.export.mindir import export_mindir
 from mindloc.runtime.checkpoint import save_weights

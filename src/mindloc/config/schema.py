@@ -156,3 +156,13 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def view_input(self, view: Literal["drone", "satellite"]) -> tuple[tuple[int, int], float]:
+        """((height, width) in pixels, share cropped from each side before) of the pictures given to the encoder.
+
+        ``augment.cut_border`` concerns the drone pictures alone: a tile's border belongs to the ground that its
+        overlaps were computed for.
+        """
+        if view == "drone":
+            return self.data.drone_size_px, self.augment.cut_border
+        return self.data.satellite_size_px, 0.0

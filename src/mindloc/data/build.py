@@ -57,8 +57,8 @@ def build_train_dataset(
         settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
     pair_P2, weight_P = split.pair_list(data.train_mode)
     stream = PairStream(
-        drone=ViewFiles(split.drone_paths(), *_prepared(config, "drone")),
-        satellite=ViewFiles(split.satellite_paths(), *_prepared(config, "satellite")),
+        drone=ViewFiles(split.drone_paths(), *config.view_input("drone")),
+        satellite=ViewFiles(split.satellite_paths(), *config.view_input("satellite")),
         pair_P2=pair_P2,
         weight_P=weight_P,
         sampler=sampler,
@@ -74,16 +74,5 @@ def build_train_dataset(
 
 def build_images(config: Config, view: str, paths: Sequence[Path], batch_size: int) -> ImageBatches:
     """Pictures of one view in the given order, brought to the encoder as in training but for the random changes."""
-    model, (size_px, cut_border) = config.model, _prepared(config, view)
+    model, (size_px, cut_border) = config.model, config.view_input(view)
     return ImageBatches(paths, size_px, model.mean, model.std, batch_size, config.data.workers, cut_border)
-
-
-def _prepared(config: Config, view: str) -> tuple[tuple[int, int], float]:
-    """((height, width) in pixels, share cropped from each side before) of a view's pictures.
-
-    ``augment.cut_border`` concerns the drone pictures alone: a tile's border belongs to the ground that its overlaps
-    were computed for.
-    """
-    if view == "drone":
-        return config.data.drone_size_px, config.augment.cut_border
-    return config.data.satellite_size_px, 0.0

@@ -12,15 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import MindlocError
+from mindloc.errors import ExportError
 from mindloc.runtime.atomic import atomic_write, atomic_write_text
 
 CARD_VERSION = 1
 _COPY_BYTES = 1 << 20
-
-
-class ExportError(MindlocError):
-    """An encoder that can't be exported, or whose exported form answers otherwise than the live one."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,7 @@ class ExportSpec:
     batch_size: int | None  # None: any
     mean: tuple[float, float, float]  # of RGB pixels scaled to 0..1
     std: tuple[float, float, float]
+    cut_border: float = 0.0  # share that was cropped from each side before resizing
 
     @property
     def output(self) -> str:
@@ -98,6 +95,7 @@ def publish(partial: Path, path: Path, spec: ExportSpec, facts: dict[str, Any]) 
         "input": {
             "shape": spec.input_shape,  # null: any number of pictures
             "dtype": "float32",
+            "cut_border": spec.cut_border,  # of each side, before the picture is resized to the shape
             "pixels": "RGB scaled to 0..1, then (x - mean) / std",
             "mean": list(spec.mean),
             "std": list(spec.std),

@@ -7,9 +7,9 @@ from mindloc.errors import ConfigError
 from mindloc.export.artifact import ExportSpec
 from mindloc.export.mindir import export_mindir
 from mindloc.inference.build import load_encoder
+from mindloc.models.encoder import VIEWS
 
 EXPORTERS = {"mindir": export_mindir}  # a new format is one file with a function of this shape, and one entry here
-VIEWS = ("drone", "satellite")
 
 
 def export_checkpoint(
@@ -42,8 +42,8 @@ def export_checkpoint(
     facts = {"checkpoint_sha256": sha256, "precision": config.train.precision, "config": config_to_dict(config)}
     differences = {}
     for view in views:
-        size_px = config.data.drone_size_px if view == "drone" else config.data.satellite_size_px
-        spec = ExportSpec(view, size_px, batch_size, config.model.mean, config.model.std)
+        size_px, cut_border = config.view_input(view)
+        spec = ExportSpec(view, size_px, batch_size, config.model.mean, config.model.std, cut_border)
         path = Path(folder) / f"{view}.{file_format}"
         differences[path] = EXPORTERS[file_format](encoder.view_encoder(view), spec, path, facts)
     return differences

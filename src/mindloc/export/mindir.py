@@ -8,7 +8,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from mindloc.export.artifact import ExportError, ExportSpec, largest_difference, publish
+from mindloc.errors import ExportError
+from mindloc.export.artifact import ExportSpec, largest_difference, publish
 from mindloc.inference.plain_outputs import PlainOutputs
 
 TOLERANCE = 1e-5  # of the largest entry; a reload on the same device was seen to differ by 0.0

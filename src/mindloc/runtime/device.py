@@ -48,9 +48,8 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
-    return Device(
-        chosen, device_id if chosen != "CPU" else 0, f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}"
-    )
+    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}"
+    return Device(chosen, device_id if chosen != "CPU" else 0, description)
 
 
 def usable_targets() -> dict[str, bool]:
