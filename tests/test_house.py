@@ -1,6 +1,7 @@
 """The plan of the house (docs/architecture.md), held against the code's own imports."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,10 @@ def test_every_file_says_what_it_is(path):
 def test_every_room_is_on_the_plan():
     rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
     assert rooms == set(FLOOR)
+
+
+def test_every_file_on_the_plan_exists():
+    plan = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/\w+\.py)`", plan)
+    assert len(named) > 20
+    assert [name for name in named if not (PACKAGE / name).is_file()] == []
