@@ -47,6 +47,16 @@ def test_the_numbers_are_those_of_the_colors(finished):
     assert "recall@1 100.00" in scores.summary()
 
 
+def test_a_folder_that_holds_anything_else_is_left_alone(config, color_split, tmp_path):
+    kept = tmp_path / "mine" / "gallery" / "a.png"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    for folder, message in ((tmp_path / "mine", "neither empty nor an earlier"), (kept, "is a file")):
+        with pytest.raises(DataError, match=message):
+            evaluate(ColorEngine(), config, color_split, folder)
+    assert kept.read_bytes() == b"mine" and [path.name for path in (tmp_path / "mine").iterdir()] == ["gallery"]
+
+
 def test_the_folder_holds_everything(finished):
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}

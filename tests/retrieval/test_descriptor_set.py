@@ -56,6 +56,17 @@ def test_unit_length_is_seen(tmp_path):
     assert np.isnan(loaded.place_N2()).all()
 
 
+def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"mine")
+    rows = make_rows("a", None, "drone")
+    for folder, message in ((picture.parent, "holds a.png"), (picture, "is a file")):
+        with pytest.raises(DataError, match=message):
+            save_descriptor_set(folder, np.ones((1, 3), np.float32), rows, CARD)
+    assert picture.read_bytes() == b"mine"
+
+
 def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
     folder, descriptor_ND, _ = saved
     with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(folder, CARD) as writer:

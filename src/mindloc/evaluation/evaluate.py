@@ -80,10 +80,11 @@ def evaluate(
         command: for the report; None takes this process's command line.
 
     Raises:
-        DataError: nothing to evaluate, or a picture that can't be read.
+        DataError: nothing to evaluate, a picture that can't be read, or a folder that holds something else.
     """
     folder, task = Path(out_dir), make_task(split, config.data.query_mode)
     queries, _ = task.answerable()
+    _require_own(folder)
     (folder / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
     shutil.rmtree(folder / "baselines", ignore_errors=True)
     names = {mode: [[task.gallery.names[i] for i in items] for items in task.right[mode]] for mode in MODES}
@@ -97,6 +98,15 @@ def evaluate(
     origin = _origin(engine, config, split, speed, command)
     _write_setup(folder / "setup.json", config, split, origin, notes)
     return rescore(folder, pictures)
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a place that holds anything but an earlier evaluation, whose parts are deleted."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; give a new folder for the report")
+    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else {}
+    if held and "truth.jsonl" not in held:
+        raise DataError(f"{folder} is neither empty nor an earlier evaluation; give a new folder for the report")
 
 
 def make_task(split: Split, query_mode: str) -> Task:

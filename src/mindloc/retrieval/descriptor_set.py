@@ -25,6 +25,7 @@ from mindloc.errors import DataError
 
 VERSION = 1
 VIEWS = ("drone", "satellite")
+_FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
@@ -62,7 +63,8 @@ class DescriptorWriter:
         card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
 
     Raises:
-        DataError: on a batch that has another dimension, holds NaN or infinity, or does not fit its rows.
+        DataError: the folder holds something else than a set; a batch has another dimension, holds NaN or infinity, or
+            does not fit its rows.
     """
 
     def __init__(self, folder: str | Path, card: dict[str, Any]):
@@ -75,6 +77,7 @@ class DescriptorWriter:
         self._names: set[str] = set()
 
     def __enter__(self) -> "DescriptorWriter":
+        _require_replaceable(self.folder)
         try:
             shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
             self._partial.mkdir(parents=True)
@@ -251,6 +254,17 @@ def _npy_header(count: int, dimension: int) -> bytes:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {dimension}), }}"
     length = _HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse a place that holds anything but an older set: publishing would delete it."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; give a new folder for the descriptor set")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES)
+    if others:
+        raise DataError(f"{folder} holds {others[0]}, so it is no descriptor set to replace; give a new folder")
 
 
 def _swap_in(partial: Path, folder: Path) -> None:
