@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,21 @@ def test_going_on_for_longer_restates_the_schedule(world, run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "schedule restated" in done.stdout and "epochs 2 -> 3" in done.stdout
     assert max(line["epoch"] for line in lines_of(longer)) == 3
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stopped_training_says_how_to_go_on(world, tmp_path, name):
+    command = [sys.executable, str(PROJECT / "train.py"), *new_run(world, tmp_path / "run"), "--epochs", "500"]
+    command += ["--set", "train.zero_shot_eval=false", "--set", "train.log_every_steps=1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if "step 5/" in line)
+        process.send_signal(getattr(signal, name))
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines() == [
+        f"go on from the newest checkpoint with: --resume {tmp_path / 'run'}",
+        "stopped",
+    ]
 
 
 def test_beginning_from_weights_alone(world, run, tmp_path):

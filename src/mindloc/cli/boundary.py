@@ -1,24 +1,45 @@
 """Where errors of the user turn into one line and an exit code."""
 
 import functools
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mindloc.errors import MindlocError
 
 
 def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str] | None], int]:
-    """Wrap a command's ``main``: a ``MindlocError`` prints its one line, Ctrl-C exits 130, the rest is a traceback."""
+    """Wrap a command's ``main``: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM exit 130, the rest is a traceback."""
 
     @functools.wraps(run)
     def main(argv: list[str] | None = None) -> int:
         try:
-            return run(argv) or 0
+            with _terminated_as_interrupted():
+                return run(argv) or 0
         except MindlocError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr)
+            print("stopped", file=sys.stderr)
             return 130
 
     return main
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does.
+
+    Once MindSpore reads data it answers Ctrl-C itself, by a SIGTERM to this process: without a word, and with the
+    terminal's progress bar left as it was.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -41,7 +41,11 @@ def main(argv: list[str] | None = None) -> None:
     splits = load_splits(config)  # before the run folder is made: a data set that is refused leaves nothing behind
     run = open_run(args, config, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
-    train(config, run, splits, resume=args.resume is not None)
+    try:
+        train(config, run, splits, resume=args.resume is not None)
+    except KeyboardInterrupt:
+        print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
+        raise
 
 
 def open_run(args: argparse.Namespace, config: Config, words: list[str]) -> RunFolder:
