@@ -21,6 +21,8 @@ def test_every_command_has_help(command, capsys):
         (["train", "--resume", "nowhere"], "nowhere is no run folder"),
         (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["eval", "--checkpoint", "x", "--set", "model.backbone=tiny"], "fixed by the checkpoint"),
+        (["eval", "--checkpoint", "."], "is a folder"),
+        (["world", "w", "--zooms", "30"], "zooms are (30,); the finest tile"),
         (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["score", "nowhere"], "nowhere"),
         (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "nowhere is no folder"),

@@ -31,6 +31,13 @@ def test_the_public_name_of_the_backbone():
     assert config_of("--model", "vit_base_patch16_rope_reg1_gap_256.sbb_in1k").model.backbone == "base"
 
 
+def test_one_device_by_its_public_name_and_several_are_refused(capsys):
+    assert config_of("--gpu_ids", "1").run.device_id == 1
+    with pytest.raises(SystemExit):
+        config_of("--gpu_ids", "0,1")
+    assert "one training runs on one device" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", KNOWN_FLAGS)
 def test_every_flag_sets_a_key_that_exists(flag):
     key, constant = KNOWN_FLAGS[flag]

@@ -141,3 +141,9 @@ def test_a_number_type_that_numpy_lacks_is_named(path):
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(CheckpointError, match="w is stored as BF16, .* convert the file to float32"):
         read_tensor_file(path)
+
+
+def test_a_training_state_is_not_taken_for_weights(path):
+    save_state(path, save_weights(path, ARRAYS, CONFIG), {}, {})
+    with pytest.raises(CheckpointError, match="is a training state; name the weights beside it"):
+        load_weights(state_path(path))

@@ -1,6 +1,6 @@
 """Make a data set in GTA-UAV's layout from a seed: a map, its satellite tiles, and drone pictures of it.
 
-The same arguments give the same bytes. --config takes map size, scale and picture sizes from an experiment.
+The same arguments give the same bytes.
 """
 
 import argparse

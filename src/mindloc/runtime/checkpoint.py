@@ -175,6 +175,8 @@ def complete_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
+    if wanted == _WEIGHTS_FORMAT and metadata.get("format") == _STATE_FORMAT:
+        raise CheckpointError(f"checkpoint {path} is a training state; name the weights beside it")
     if metadata.get("format") != wanted:
         raise CheckpointError(
             f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "

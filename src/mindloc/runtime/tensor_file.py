@@ -83,6 +83,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[safe_open]:
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path} is a folder; name a .safetensors file in it")
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -28,11 +28,15 @@ def find_resume_point(run: RunFolder) -> ResumePoint | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    complete = complete_checkpoints(run.checkpoints)
-    if not complete:
-        return None
-    weights = load_weights(complete[-1])
-    state = load_state(weights)
+    try:
+        complete = complete_checkpoints(run.checkpoints)
+        if not complete:
+            return None
+        weights = load_weights(complete[-1])
+        state = load_state(weights)
+    except CheckpointError as error:
+        hint = f"to go on from the checkpoint before it, delete its two files in {run.checkpoints}"
+        raise CheckpointError(f"{error}; {hint}") from None
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
 
 

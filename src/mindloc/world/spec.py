@@ -89,6 +89,8 @@ def _complaints(spec: WorldSpec):
     yield not spec.m_per_px > 0, f"m_per_px is {spec.m_per_px}; it must be above 0"
     yield not spec.zooms, "zooms is empty; name at least one, for example 2,3,4"
     yield min(spec.zooms, default=0) < 0, f"zooms are {spec.zooms}; they start at 0, the whole map"
+    too_fine = spec.map_px >> min(max(spec.zooms, default=0), 62) == 0
+    yield too_fine, f"zooms are {spec.zooms}; the finest tile is less than one of the map's {spec.map_px} pixels wide"
     yield not spec.offsets, "offsets is empty; name at least one, for example 0,128"
     yield not all(0 <= offset < 256 for offset in spec.offsets), f"offsets are {spec.offsets}; expected 0..255"
     yield spec.tiles is not None and spec.tiles < 1, f"tiles is {spec.tiles}; keep at least one, or None for all"
