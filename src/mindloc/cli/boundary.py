@@ -11,7 +11,7 @@ from mindloc.errors import MindlocError
 
 
 def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str] | None], int]:
-    """Wrap a command's ``main``: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM exit 130, the rest is a traceback."""
+    """Wrap a ``main``: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM exit 130, the rest is a traceback."""
 
     @functools.wraps(run)
     def main(argv: list[str] | None = None) -> int:
