@@ -114,4 +114,4 @@ def _imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
 
 
 def _bad(path: str | Path, problem: str) -> ImageError:
-    return ImageError(f"picture {path} {problem}; restore it, or train with --set data.on_bad_image=skip")
+    return ImageError(f"picture {path} {problem}; fetch the file again, or take it and its entry out")

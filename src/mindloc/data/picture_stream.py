@@ -3,7 +3,6 @@
 Letters: B rows of a batch on this device, G rows of the global batch, P pairs, S steps.
 """
 
-import logging
 import os
 import threading
 from collections import deque
@@ -20,8 +19,6 @@ from mindloc.data.augment import VIEWS, AugmentSettings, augment, draw_augmentat
 from mindloc.data.picture_file import check_decodes, cut_border, decode, read_bytes
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
 from mindloc.errors import ImageError
-
-log = logging.getLogger(__name__)
 
 _ROWS_AHEAD_PER_WORKER = 4
 
@@ -75,7 +72,7 @@ class PairStream:
         self.bad_pictures: dict[str, str] = {}
         self.views = {"drone": drone, "satellite": satellite}
         self._pair_P2, self._weight_P = pair_P2, weight_P
-        self._sampler, self._settings, self._seed, self._skip_bad = sampler, settings, seed, skip_bad
+        self._sampler, self._settings, self._seed, self.skip_bad = sampler, settings, seed, skip_bad
         self._looked_at: dict[Path, bool] = {}  # path -> it is good
         self._lock = threading.Lock()
         self._plans: dict[int, EpochPlan] = {}
@@ -130,7 +127,7 @@ class PairStream:
         first = self.rank * self.rows
 
         def submit(pair_G: np.ndarray) -> list[Future]:
-            if self._skip_bad and self.world_size > 1:
+            if self.skip_bad and self.world_size > 1:
                 for pair in pair_G:
                     pool.submit(self._is_good, pair)  # other devices' rows: the answer is kept
             return [pool.submit(self._pictures, epoch, int(pair)) for pair in pair_G[first : first + self.rows]]
@@ -139,7 +136,7 @@ class PairStream:
 
     def _rows_of_step(self, pair_G: np.ndarray, pictures: list, epoch: int, step: int) -> Iterator[tuple]:
         good_G = pair_G != PADDING
-        if self._skip_bad:
+        if self.skip_bad:
             good_G = good_G & [self._is_good(pair) for pair in pair_G]
             if not good_G.any():
                 path, problem = next(iter(self.bad_pictures.items()))
@@ -153,7 +150,7 @@ class PairStream:
 
     def _pictures(self, epoch: int, pair: int) -> tuple[np.ndarray, np.ndarray]:
         """Both pictures of a pair as this stream hands them over; black ones for padding and bad files."""
-        if pair == PADDING or (self._skip_bad and not self._is_good(pair)):
+        if pair == PADDING or (self.skip_bad and not self._is_good(pair)):
             return tuple(_black(self.views[view].size_px, encoded=self._as_bytes(view)) for view in VIEWS)
         if self._settings is None:
             return tuple(
@@ -183,7 +180,6 @@ class PairStream:
             with self._lock:
                 if problem is not None and str(path) not in self.bad_pictures:
                     self.bad_pictures[str(path)] = problem
-                    log.warning("%s (skipped: its pairs are masked)", problem)
                 self._looked_at[path] = problem is None
         return self._looked_at[path]
 

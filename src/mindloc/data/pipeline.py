@@ -17,6 +17,7 @@ from mindspore.dataset import vision
 from mindloc.data.augment import VIEWS
 from mindloc.data.picture_stream import FileStream, PairStream, ViewFiles, first_undecodable, usable_workers
 from mindloc.data.sampler import SamplingReport
+from mindloc.errors import ImageError
 
 COLUMNS = ("drone", "satellite", "weight", "mask")
 _PREFETCH = 2  # batches that each C++ operation holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
@@ -67,6 +68,8 @@ class TrainData:
                 cause = first_undecodable(self._stream.recent_paths())
             if cause is None:
                 raise
+            if isinstance(cause, ImageError) and not self._stream.skip_bad:
+                cause = ImageError(f"{cause}, or train without its pairs: --set data.on_bad_image=skip")
             raise cause from error
 
 
