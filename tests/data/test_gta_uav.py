@@ -242,7 +242,14 @@ def test_split_without_any_pair(change_entries):
                 if key.endswith("_list"):
                     entry[key] = []
 
-    one_line(change_entries(change), "train.json", "pair_pos_semipos_sate_img_list", "no usable pair", "3 entries")
+    one_line(
+        change_entries(change),
+        "train.json",
+        "pair_pos_semipos_sate_img_list",
+        "no usable pair",
+        "3 entries",
+        "take the file",
+    )
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,10 @@ def connect(pairs: PairsFile, tiles: list[str], report: Report = stop) -> dict[P
     edges = {mode: _connect(pairs, mode, index, report) for mode in MODES}
     if not len(edges["pos_semipos"]):
         key = pairs.layout.list_key("pos_semipos", "img")
-        raise DataError(f"{pairs.path}: {key} holds no usable pair in any of {len(pairs.entry)} entries")
+        raise DataError(
+            f"{pairs.path}: {key} holds no usable pair in any of {len(pairs.entry)} entries; "
+            "take the file that came with these tiles, or name at least one tile there"
+        )
     _report_lone_positives(pairs, edges, tiles, report)
     return edges
 
