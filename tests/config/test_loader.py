@@ -53,6 +53,21 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
         ("data.train_ratio=0", "data.train_ratio is 0.0"),
         ("train.accumulate=5", "multiple of train.accumulate=5"),
         ("loss.label_smoothing=0.1", "set loss.name=infonce"),
+        ("data.test_map_px=0", "data.test_map_px is 0; expected a number above 0, or null for data.map_px"),
+        ("data.test_m_per_px=0", "or null for data.m_per_px"),
+        ("optimizer.betas=[0.9, 1.0]", "optimizer.betas is [0.9, 1.0]; expected numbers above 0 and below 1"),
+        ("optimizer.betas=[0, 0.9]", "optimizer.betas is [0.0, 0.9]"),
+        ("augment.jpeg_quality=[0, 90]", "augment.jpeg_quality is [0, 90]"),
+        ("augment.jpeg_quality=[90, 101]", "from 1 to 100"),
+        ("augment.jpeg_quality=[90, 80]", "the lower first"),
+        ("augment.color_jitter=[0.1, -0.1, 0.1, 0.1]", "augment.color_jitter is [0.1, -0.1, 0.1, 0.1]"),
+        ("augment.color_jitter=[0.1, 0.1, 0.1, 0.6]", "the last (hue) at most 0.5"),
+        ("augment.coarse_dropout_holes=[0, 5]", "augment.coarse_dropout_holes is [0, 5]"),
+        ("augment.coarse_dropout_holes=[5, 4]", "the lower first"),
+        ("augment.coarse_dropout_side=[0.1, 1.1]", "two shares from 0 to 1"),
+        ("augment.coarse_dropout_side=[0.2, 0.1]", "augment.coarse_dropout_side is [0.2, 0.1]"),
+        ("augment.cut_border=0.5", "augment.cut_border is 0.5; expected a share from 0 to below 0.5"),
+        ("augment.cut_border=-0.1", "augment.cut_border is -0.1"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_key(override, says):
@@ -60,6 +75,21 @@ def test_a_bad_value_is_one_line_that_names_the_key(override, says):
         load_config(None, [override])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.test_map_px=null",
+        "augment.jpeg_quality=[1, 100]",
+        "augment.color_jitter=[0, 0, 2, 0.5]",
+        "augment.coarse_dropout_holes=[1, 1]",
+        "augment.coarse_dropout_side=[0, 1]",
+        "augment.cut_border=0.49",
+    ],
+)
+def test_values_at_the_limits_are_taken(override):
+    load_config(None, [override])
 
 
 @pytest.mark.parametrize("text", ["train: [unclosed", "- a\n- b\n", "\tx: 1"])

@@ -1,5 +1,7 @@
 """Settings that are fine one by one and contradict each other."""
 
+import math
+
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 
@@ -19,7 +21,11 @@ def check_config(config: Config) -> Config:
     for section, key in _NOT_NEGATIVE:
         value = getattr(getattr(config, section), key)
         _require(value >= 0, f"{section}.{key}", value, "0 or more")
+    for key in ("test_map_px", "test_m_per_px"):
+        value = getattr(config.data, key)
+        _require(value is None or value > 0, f"data.{key}", value, f"a number above 0, or null for data.{key[5:]}")
     _check_sizes(config)
+    _check_augment(config)
     _check_training(config)
     return config
 
@@ -66,6 +72,22 @@ def _check_sizes(config: Config) -> None:
     _require(all(side > 0 for side in config.model.std), "model.std", list(config.model.std), "numbers above 0")
 
 
+def _check_augment(config: Config) -> None:
+    augment = config.augment
+    ranges = {
+        "jpeg_quality": (1, 100, "two whole numbers from 1 to 100, the lower first"),
+        "coarse_dropout_holes": (1, math.inf, "two whole numbers of 1 or more, the lower first"),
+        "coarse_dropout_side": (0, 1, "two shares from 0 to 1, the lower first"),
+    }
+    for key, (least, most, expected) in ranges.items():
+        low, high = getattr(augment, key)
+        _require(least <= low <= high <= most, f"augment.{key}", [low, high], expected)
+    jitter = augment.color_jitter
+    fits = all(amount >= 0 for amount in jitter) and jitter[3] <= 0.5
+    _require(fits, "augment.color_jitter", list(jitter), "numbers of 0 or more, the last (hue) at most 0.5")
+    _require(0 <= augment.cut_border < 0.5, "augment.cut_border", augment.cut_border, "a share from 0 to below 0.5")
+
+
 def _check_training(config: Config) -> None:
     train, loss, pretrained = config.train, config.loss, config.model.pretrained
     _require(
@@ -86,6 +108,8 @@ def _check_training(config: Config) -> None:
         loss.label_smoothing,
         "0 with loss.name=weighted_infonce, whose smoothing follows the overlap; for a fixed one set loss.name=infonce",
     )
+    betas = config.optimizer.betas
+    _require(all(0 < beta < 1 for beta in betas), "optimizer.betas", list(betas), "numbers above 0 and below 1")
     _require(
         config.optimizer.clip == "none" or config.optimizer.clip_at > 0,
         "optimizer.clip_at",
