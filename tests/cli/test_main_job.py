@@ -1,6 +1,7 @@
 """The whole way of a newcomer in small: world, a training killed and resumed, evaluation, score, extract, export."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -73,6 +74,18 @@ def lines_of(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(run / "metrics.jsonl")]
 
 
+def assert_same_end(run: Path, whole: Path) -> None:
+    """Same weights, log and scores."""
+    ends = [load_weights(folder / "checkpoints" / "weights_end.safetensors").arrays for folder in (whole, run)]
+    assert ends[0].keys() == ends[1].keys()
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
+    assert lines_of(run) == lines_of(whole)
+    for report in (whole / "reports").glob("*/report.json"):
+        found = json.loads((run / report.relative_to(whole)).read_text())
+        assert found["methods"] == json.loads(report.read_text())["methods"]
+
+
 def test_a_killed_and_resumed_training_ends_as_the_whole_one(world, run, tmp_path):
     killed = tmp_path / "killed"
     assert train(world, *new_run(world, killed), fault="epoch.mid:2").returncode != 0
@@ -80,11 +93,27 @@ def test_a_killed_and_resumed_training_ends_as_the_whole_one(world, run, tmp_pat
     resumed = train(world, "--resume", str(killed))
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from" in resumed.stdout
-    ends = [load_weights(folder / "checkpoints" / "weights_end.safetensors").arrays for folder in (run, killed)]
-    assert ends[0].keys() == ends[1].keys()
-    for name, array in ends[0].items():
-        np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
-    assert lines_of(run) == lines_of(killed)
+    assert_same_end(killed, run)
+
+
+def batches_of_one_evaluation(report: Path) -> tuple[int, int]:
+    """(of the queries, of the gallery)"""
+    counts = [len((report / side / "rows.jsonl").read_text().splitlines()) for side in ("query", "gallery")]
+    return tuple(math.ceil(count / SETTINGS["eval.batch_size"]) for count in counts)
+
+
+def test_a_training_killed_within_an_evaluation_ends_as_the_whole_one(world, run, tmp_path):
+    killed = tmp_path / "killed"
+    query, gallery = batches_of_one_evaluation(run / "reports" / "zero_shot")
+    passage = (query + gallery) + query + 1  # the evaluation after the second epoch, its queries done
+    assert train(world, *new_run(world, killed), fault=f"extract.mid:{passage}").returncode == -signal.SIGKILL
+    report = killed / "reports" / "e2"
+    assert (report / "query").exists() and not (report / "gallery").exists()
+    assert not (report / "report.json").exists()
+    resumed = train(world, "--resume", str(killed))
+    assert resumed.returncode == 0, resumed.stderr
+    assert {path.name for path in report.iterdir()} == {path.name for path in (run / "reports" / "e2").iterdir()}
+    assert_same_end(killed, run)
 
 
 def test_going_on_for_longer_restates_the_schedule(world, run, tmp_path):
@@ -109,6 +138,27 @@ def test_a_stopped_training_says_how_to_go_on(world, tmp_path, name):
         f"go on from the newest checkpoint with: --resume {tmp_path / 'run'}",
         "stopped",
     ]
+
+
+def test_going_on_for_fewer_epochs_than_are_done_is_refused(run, capsys):
+    before = (run / "config.yaml").read_bytes()
+    assert main(["train", "--resume", str(run), "--epochs", "1"]) == 2
+    assert "train.epochs is 1, but" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "sampling.mode=exclusive", "--set", "train.batch_size=48"], "fills no batch of 48"),
+        (["--checkpoint_start", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--set", "train.precision=fp16"], "fp16"),
+    ],
+)
+def test_a_refused_training_leaves_no_run_folder(world, tmp_path, capsys, arguments, says):
+    assert main(["train", *new_run(world, tmp_path / "refused"), *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_beginning_from_weights_alone(world, run, tmp_path):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
 from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+from mindloc.runtime.faults import fault_point
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def extract(
             writer.append(descriptors[f"{view}.global"], rows[done : done + count])
             done += count
             bar.update(count)
+            fault_point("extract.mid")
         if done != len(rows):
             raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
     return Extraction(done, time.perf_counter() - started)

@@ -22,6 +22,7 @@ FAULT_POINTS = (
     "metrics.before_append",
     "metrics.mid_append",
     "epoch.mid",
+    "extract.mid",
 )
 
 _passages: collections.Counter[str] = collections.Counter()
