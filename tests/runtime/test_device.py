@@ -1,5 +1,10 @@
 """The door to the platform: a clear line instead of MindSpore's own words, and never a silent fallback."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mindloc.errors import DeviceError
@@ -42,3 +47,31 @@ def test_a_named_target_that_is_not_there_is_an_error(monkeypatch):
 def test_auto_takes_what_works():
     usable = device.usable_targets()
     assert device.use_device("auto").target == next(name for name, works in usable.items() if works)
+
+
+REFUSED_GRAPH = """
+from mindloc.runtime.device import use_device
+use_device("CPU")
+import mindspore as ms
+from mindspore import nn, ops
+class Product(nn.Cell):
+    def construct(self, x):
+        return ops.matmul(x, x)
+Product()(ms.ops.ones((2, 3)))
+"""
+
+
+def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_path):
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    program = tmp_path / "program.py"  # MindSpore compiles from files only
+    program.write_text(REFUSED_GRAPH, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "MS_OM_PATH"}
+    environment |= {"TMPDIR": str(temporary), "PYTHONPATH": str(Path(device.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=work, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0 and "shape" in done.stderr
+    assert list(work.iterdir()) == []
+    assert list(temporary.glob("mindspore-*/rank_0/om/*"))  # here it is: the test made one

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -31,6 +32,8 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     """
     check_mindspore()
     os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings would drown the console
+    refused = os.path.join(tempfile.gettempdir(), f"mindspore-{os.getpid()}")
+    os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
     import mindspore as ms
 
     usable = usable_targets()
