@@ -193,3 +193,13 @@ def test_own_files_state_their_normalization(tmp_path, timm):
     config = {"model": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}}
     save_file(timm, str(path), metadata={"config": json.dumps(config)})
     assert stated_normalization(path) == ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
+
+
+def test_one_line_says_what_was_taken(tmp_path):
+    config = Config()
+    config.model.backbone = "tiny"
+    arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
+    del arrays["backbone.fc_norm.bias"]
+    config.model.pretrained, said = str(saved(tmp_path, arrays)), []
+    build_encoder(config, said.append)
+    assert len(said) == 1 and f"{len(arrays)} parameters matched; 1 missing (backbone.fc_norm.bias)" in said[0]

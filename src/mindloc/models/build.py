@@ -1,6 +1,8 @@
 """From settings to an encoder."""
 
 import dataclasses
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from mindloc.config.schema import Config
@@ -10,9 +12,14 @@ from mindloc.models.import_weights import import_weights, stated_normalization
 from mindloc.models.initial import initialize
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
 
+log = logging.getLogger(__name__)
 
-def build_encoder(config: Config) -> TwoViewEncoder:
+
+def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> TwoViewEncoder:
     """The encoder of config.model, at its seeded start or with the weights that model.pretrained names.
+
+    Args:
+        say: gets one line on what of those weights was taken.
 
     Raises:
         ConfigError: a picture size that the patch does not divide; a normalization that the weights contradict.
@@ -27,7 +34,7 @@ def build_encoder(config: Config) -> TwoViewEncoder:
     encoder = TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)
     if config.model.pretrained:
         _check_normalization(config)
-        import_weights(encoder, config.model.pretrained)
+        say(import_weights(encoder, config.model.pretrained).summary())
     return encoder
 
 

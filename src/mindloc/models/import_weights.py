@@ -6,7 +6,6 @@ what stands before timm's: nothing, `model.` (one encoder), `model1.` and `model
 """
 
 import json
-import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +78,6 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
         report.matched.append("log_logit_scale")
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))
-    partial = report.missing or report.unexpected
-    logging.getLogger(__name__).log(logging.WARNING if partial else logging.INFO, report.summary())
     return report
 
 
