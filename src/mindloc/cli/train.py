@@ -33,30 +33,25 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    config = load_config(_config_file(args), args.overrides)
+    if args.resume and (args.config or args.run_dir):
+        raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
+    resumed = RunFolder.open(args.resume) if args.resume else None
+    config = load_config(resumed.config_path if resumed else args.config, args.overrides)
     device = use_device(config.run.device_target, config.run.device_id)
 
-    from mindloc.training.trainer import load_splits, train  # after the device is chosen: it imports MindSpore
+    from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
 
-    splits = load_splits(config)  # before the run folder is made: a data set that is refused leaves nothing behind
-    run = open_run(args, config, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    prepared = prepare(config, resumed)  # before a folder is made: a training that is refused leaves nothing behind
+    run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
     try:
-        train(config, run, splits, resume=args.resume is not None)
+        train(prepared, run)
     except KeyboardInterrupt:
         print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
         raise
 
 
-def open_run(args: argparse.Namespace, config: Config, words: list[str]) -> RunFolder:
-    """The folder of the run that goes on, or a new one that holds its config and this command."""
-    if args.resume:
-        return RunFolder.open(args.resume)
+def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:
+    """A new run folder that holds its config and the command."""
     name = config.run.name or config.model.backbone
-    return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, args.run_dir)
-
-
-def _config_file(args: argparse.Namespace) -> Path | None:
-    if args.resume and (args.config or args.run_dir):
-        raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
-    return RunFolder.open(args.resume).config_path if args.resume else args.config
+    return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, folder)

@@ -47,9 +47,15 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
         One line per change that alters the training, for the log.
 
     Raises:
-        CheckpointError: another model; or another order of the data while the checkpoint stands inside an epoch.
+        CheckpointError: another model; fewer epochs than are done; another order of the data while the checkpoint
+            stands inside an epoch.
     """
     changes = _changes(_flat(point.weights.config), _flat(config))
+    if config["train"]["epochs"] < point.progress.epoch:
+        raise CheckpointError(
+            f"train.epochs is {config['train']['epochs']}, but {point.weights.path} stands after epoch "
+            f"{point.progress.epoch}; ask for as many or more, or begin a new run with --checkpoint_start"
+        )
     for key, (before, after) in changes.items():
         if key.startswith("model.") and key not in _SETTINGS_OF_THE_START:
             raise CheckpointError(

@@ -1,7 +1,7 @@
 """Train an encoder as a config says, from the start or from where a run stopped."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
 from mindloc.data.build import build_sampler, build_split, build_train_dataset
 from mindloc.data.pairs import Split
-from mindloc.data.pipeline import TrainData
+from mindloc.data.sampler import Sampler
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.build import build_criterion
@@ -34,39 +34,54 @@ _TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m"
 
 
 @dataclass(frozen=True)
-class Splits:
-    """What is trained on and what is evaluated on."""
+class Prepared:
+    """Everything that a training needs, read and built before anything is written."""
 
-    train: Split
-    test: Split | None  # None: the settings ask for no evaluation
-
-
-def load_splits(config: Config) -> Splits:
-    """Read the data set, before anything is written.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    train = config.train
-    wanted = train.eval_every_epochs > 0 or train.zero_shot_eval
-    return Splits(build_split(config, "train"), build_split(config, "test") if wanted else None)
+    config: Config
+    step: TrainStep
+    train_split: Split
+    test_split: Split | None  # None: the settings ask for no evaluation
+    sampler: Sampler
+    point: ResumePoint | None
+    notes: list[str]  # for console and log
 
 
-def train(
-    config: Config,
-    run: RunFolder,
-    splits: Splits | None = None,
-    resume: bool = False,
-    callbacks: Sequence[Callback] = (),
-    evaluate_fn: EvaluateFunction | None = None,
-) -> Progress:
-    """Train as ``config`` says, with everything written to ``run``.
+def prepare(config: Config, resume: RunFolder | None = None) -> Prepared:
+    """Read the data and build the step; what is refused is refused here, with nothing written.
 
     Args:
         config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names weights to begin from. Its
             normalization is changed to what they state.
-        splits: None reads them.
-        resume: go on from the newest complete checkpoint of ``run``, or from the start when it has none yet.
+        resume: the run to go on with, from its newest complete checkpoint, or from the start when it has none yet.
+
+    Raises:
+        MindlocError: of the kind that names the cause: data, config, checkpoint, device.
+    """
+    point = find_resume_point(resume) if resume else None
+    changes = check_settings(point, config_to_dict(config)) if point else []
+    start, notes = (None, []) if point else _start(config)
+    split = build_split(config, "train")
+    evaluates = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
+    test_split = build_split(config, "test") if evaluates else None
+    sampler = build_sampler(config, split)
+    if config.train.epochs > (point.progress.epoch if point else 0):
+        sampler.plan(point.progress.epoch if point else 0)  # a batch that can't be filled is refused now
+    step = _loaded_step(config, point, start)
+    if resume:
+        notes += _resume_notes(point, changes, build_schedule(config).describe())
+    return Prepared(config, step, split, test_split, sampler, point, notes)
+
+
+def train(
+    prepared: Prepared,
+    run: RunFolder,
+    callbacks: Sequence[Callback] = (),
+    evaluate_fn: EvaluateFunction | None = None,
+) -> Progress:
+    """Train what was prepared, with everything written to ``run``.
+
+    Args:
+        run: a new folder, or the one that ``prepare`` was to resume.
         callbacks: MindSpore callbacks of the user's own.
         evaluate_fn: (encoder, tag) -> metrics; None evaluates on the test split.
 
@@ -74,22 +89,23 @@ def train(
         How far the run got, and its best score.
 
     Raises:
-        MindlocError: of the kind that names the cause: data, config, checkpoint, device.
+        MindlocError: a picture, the disk or a checkpoint fails.
     """
-    console = Console(run.log)
-    point = find_resume_point(run) if resume else None
-    start = None if point else _start(config, console)
-    changes = check_settings(point, config_to_dict(config)) if point else []
-    splits = splits or load_splits(config)
-    step = _loaded_step(config, point, start)
-    run.write_config(dump_yaml(config))  # only now: settings that are refused must not replace those of the run
+    config, point, console = prepared.config, prepared.point, Console(run.log)
+    run.write_config(dump_yaml(config))
+    for note in prepared.notes:
+        console.say(note)
+    if evaluate_fn is None and prepared.test_split is not None:
+        evaluate_fn = evaluation_on_test_split(config, run, prepared.test_split)
     training = Training(
         run=run,
-        step=step,
+        step=prepared.step,
         schedule=build_schedule(config),
         settings=build_loop_settings(config),
-        make_data=_data_maker(config, splits.train),
-        evaluate=evaluate_fn or (evaluation_on_test_split(config, run, splits.test) if splits.test else None),
+        make_data=lambda epoch, step: build_train_dataset(
+            config, prepared.train_split, prepared.sampler, first_epoch=epoch, first_step=step
+        ),
+        evaluate=evaluate_fn,
         config=config_to_dict(config),
         facts={"seed": config.train.seed, "world_size": 1},
         code={"version": mindloc.__version__, "revision": git_revision()},
@@ -97,8 +113,6 @@ def train(
         metrics_lines=point.state.facts["lines"] if point else 0,
         console=console,
     )
-    if resume:
-        _say_resumed(console, point, changes, training.schedule.describe())
     return run_training(training, callbacks)
 
 
@@ -121,21 +135,23 @@ def _measured(scores: Any, name: str) -> bool:
     return values.get(name) is not None
 
 
-def _start(config: Config, console: Console) -> Weights | None:
-    """The mindloc checkpoint that train.checkpoint_start names; other people's weights become ``model.pretrained``.
+def _start(config: Config) -> tuple[Weights | None, list[str]]:
+    """The mindloc checkpoint that train.checkpoint_start names, and what to say of the start.
+
+    Other people's weights become ``model.pretrained``.
 
     Raises:
         CheckpointError: they can't be read.
     """
     path = config.train.checkpoint_start or config.model.pretrained
     if path is None:
-        return None
+        return None, []
     follow_normalization(config, path)
-    console.say(f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}")
+    note = f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}"
     if config.train.checkpoint_start and is_own_checkpoint(path):
-        return load_weights(path)
+        return load_weights(path), [note]
     config.model.pretrained = path
-    return None
+    return None, [note]
 
 
 def _loaded_step(config: Config, point: ResumePoint | None, start: Weights | None) -> TrainStep:
@@ -152,22 +168,11 @@ def _loaded_step(config: Config, point: ResumePoint | None, start: Weights | Non
     return step
 
 
-def _data_maker(config: Config, split: Split) -> Callable[[int, int], TrainData]:
-    sampler = build_sampler(config, split)
-    return lambda epoch, step: build_train_dataset(config, split, sampler, first_epoch=epoch, first_step=step)
-
-
-def _say_resumed(console: Console, point: ResumePoint | None, changes: list[str], schedule: dict[str, Any]) -> None:
+def _resume_notes(point: ResumePoint | None, changes: list[str], schedule: dict[str, Any]) -> list[str]:
     if point is None:
-        console.say("this run was stopped before its first checkpoint: it begins anew")
-        return
+        return ["this run was stopped before its first checkpoint: it begins anew"]
     progress = point.progress
-    console.say(
-        f"resumed from {point.weights.path.name}: {progress.epoch} epochs and {progress.step_in_epoch} steps done"
-        + (f", best {SCORE} {progress.best_score:.4f}" if progress.best_score is not None else "")
-    )
-    for change in changes:
-        console.say(change)
+    best = f", best {SCORE} {progress.best_score:.4f}" if progress.best_score is not None else ""
+    done = f"{progress.epoch} epochs and {progress.step_in_epoch} steps done"
     restated = restated_schedule(point.state.facts.get("schedule"), schedule, progress)
-    if restated:
-        console.say(restated)
+    return [f"resumed from {point.weights.path.name}: {done}{best}", *changes, *([restated] if restated else [])]
