@@ -66,7 +66,7 @@ def prepare(config: Config, resume: RunFolder | None = None) -> Prepared:
     sampler = build_sampler(config, split)
     if config.train.epochs > (point.progress.epoch if point else 0):
         sampler.plan(point.progress.epoch if point else 0)  # a batch that can't be filled is refused now
-    step = _loaded_step(config, point, start)
+    step = _loaded_step(config, point, start, notes.append)
     if resume:
         notes += _resume_notes(point, changes, build_schedule(config).describe())
     return Prepared(config, step, split, test_split, sampler, point, notes)
@@ -154,12 +154,14 @@ def _start(config: Config) -> tuple[Weights | None, list[str]]:
     return None, [note]
 
 
-def _loaded_step(config: Config, point: ResumePoint | None, start: Weights | None) -> TrainStep:
+def _loaded_step(
+    config: Config, point: ResumePoint | None, start: Weights | None, say: Callable[[str], None]
+) -> TrainStep:
     ms.set_seed(config.train.seed)
     fresh = config
     if point:  # its own weights follow: the file that it once began from may be gone
         fresh = dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=None))
-    step = build_step(config, build_encoder(fresh), build_criterion(config))
+    step = build_step(config, build_encoder(fresh, say), build_criterion(config))
     if point:
         load_weights_into(step, point.weights)
         load_state_into(step, point.state)
