@@ -1,7 +1,7 @@
 """Train an encoder as a config says, from the start or from where a run stopped."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
