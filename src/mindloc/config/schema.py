@@ -87,7 +87,6 @@ class LossConfig:
 
 @dataclass
 class OptimizerConfig:
-    name: Literal["adamw"] = "adamw"
     lr: float = 1e-4
     weight_decay: float = 0.01
     decay_norm_and_bias: bool = True  # False: none on norm, bias, LayerScale and logit scale
