@@ -19,22 +19,27 @@ find_python() {
     return 1
 }
 
-# install FILE...: each requirements file, pinned for CPU machines; done again only when one of the files changes
+# install FILE...: each requirements file, pinned for CPU machines, and mindloc itself as a link to this folder;
+# done again only when one of the files changes
 install() {
     local python stamp file arguments=()
     for file in "$@"; do arguments+=(-r "$PROJECT/$file"); done
-    stamp=$(cd "$PROJECT" && cat "$@" constraints-cpu.txt | cksum)
+    stamp=$(cd "$PROJECT" && cat "$@" constraints-cpu.txt pyproject.toml | cksum)
     if [ -x "$VENV/bin/python" ] && grep -qxF "$stamp" "$VENV/installed" 2>/dev/null; then
         return
     fi
     python=$(find_python) || return 1
-    echo "installing into $VENV with $("$python" --version) (about a minute, 1.5 GB)"
+    echo "installing into $VENV with $("$python" --version) (about a minute, 3 GB)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || {
         echo "error: $python could not make an environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
         return 1
     }
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$PROJECT/constraints-cpu.txt" || {
         echo "error: pip could not install ${*}; its own message stands above" >&2
+        return 1
+    }
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable "$PROJECT" || {
+        echo "error: pip could not install mindloc itself; its own message stands above" >&2
         return 1
     }
     echo "$stamp" >>"$VENV/installed"

@@ -21,6 +21,11 @@ def test_flags_and_set_apply_in_the_order_given():
     assert config_of("--set", "train.epochs=4", "--epoch", "3").train.epochs == 3
 
 
+def test_a_data_root_on_the_command_line_holds_the_test_pairs_too():
+    data = config_of("--set", "data.test_root=elsewhere", "--set", "data.test_map_px=9", "--data_root", "here").data
+    assert (data.root, data.test_root, data.test_map_px) == ("here", None, None)
+
+
 def test_flags_without_a_value():
     config = config_of("--no_share_weights", "--no_custom_sampling")
     assert config.model.share_weights is False

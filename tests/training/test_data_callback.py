@@ -39,5 +39,5 @@ def test_each_skipped_picture_is_warned_of_once_and_counted():
     data.bad_pictures = {"a.png": "a.png is truncated"}
     made.on_train_epoch_end(None)
     made.on_train_epoch_end(None)
-    assert lines.warned == ["a.png is truncated", "1 pictures were skipped so far; their pairs count in no loss"]
+    assert lines.warned == ["a.png is truncated", "skipped pictures so far: 1; their pairs count in no loss"]
     assert lines.logged == [("warning", text) for text in lines.warned]

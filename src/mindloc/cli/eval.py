@@ -10,8 +10,7 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import config_from_dict, override_config
-from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.device import use_device
+from mindloc.runtime.device import check_mindspore, use_device
 
 EVAL_FLAGS = (
     "--data_root",
@@ -38,8 +37,11 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    reason = "the rest is fixed by the checkpoint"
-    refuse_overrides_outside(args.overrides, ("data", "eval", "run"), reason)
+    refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
+    check_mindspore()
+
+    from mindloc.runtime.checkpoint import load_weights  # only now, so that a missing installation is one line
+
     stored = config_from_dict(load_weights(args.checkpoint).config)
     config = override_config(stored, args.overrides)
     device = use_device(config.run.device_target, config.run.device_id)
@@ -51,10 +53,14 @@ def main(argv: list[str] | None = None) -> None:
     from mindloc.inference.build import load_engine
 
     engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
-    split, train_split = build_split(config, args.split), build_split(config, "train")
+    split = build_split(config, args.split)
+    has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
+    train_split = build_split(config, "train") if has_train_pairs else None
     out = args.out or default_folder(args.checkpoint, args.split)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
+    for note in scores.report["notes"]:
+        print(f"note: {note}")
     print(f"report and pictures: {out}")
 
 

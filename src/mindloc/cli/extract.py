@@ -8,8 +8,7 @@ from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import config_from_dict, config_to_dict, override_config
 from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError
-from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.device import use_device
+from mindloc.runtime.device import check_mindspore, use_device
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     names = picture_names(args.folder)
+    check_mindspore()
+
+    from mindloc.runtime.checkpoint import load_weights  # only now, so that a missing installation is one line
+
     config = override_config(config_from_dict(load_weights(args.checkpoint).config), args.overrides)
     use_device(config.run.device_target, config.run.device_id)
 

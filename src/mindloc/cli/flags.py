@@ -34,6 +34,9 @@ KNOWN_FLAGS = {
 # names under which the public code knows our backbones
 PUBLIC_MODEL_NAMES = {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"}
 
+# one root holds training and test pairs, as in the public code, also where a config has two
+_ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
+
 
 class _SetKey(argparse.Action):
     """Append ``key=value`` to the overrides, in the order in which flags and --set stand on the command line."""
@@ -48,7 +51,8 @@ class _SetKey(argparse.Action):
             parser.error(f"--gpu_ids {value}: one training runs on one device so far; name one")
         if self.key == "model.backbone":
             value = PUBLIC_MODEL_NAMES.get(value, value)
-        namespace.overrides = [*namespace.overrides, f"{self.key}={value}"]
+        also = _ALSO_SETS.get(self.key, [])
+        namespace.overrides = [*namespace.overrides, f"{self.key}={value}", *also]
 
 
 class _SetOverride(argparse.Action):

@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"run folder: {run.path}\ndevice: {device.description}")
     try:
         train(prepared, run)
+        print(f"evaluate with: python eval.py --checkpoint {run.checkpoints / 'weights_best.safetensors'}")
     except KeyboardInterrupt:
         print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
         raise

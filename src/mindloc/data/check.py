@@ -90,7 +90,7 @@ class CheckReport:
 
     def _problem_lines(self) -> list[str]:
         if self.ok:
-            return ["ok: nothing is wrong"]
+            return ["ok: nothing is wrong" + (", if the notes above are meant" if self.notes else "")]
         lines = []
         for kind, count in Counter(problem.kind for problem in self.problems).most_common():
             lines.append(f"{kind}: {count}")
@@ -98,7 +98,7 @@ class CheckReport:
             lines += [f"  {text}" for text in texts[:_EXAMPLES]]
             if count > _EXAMPLES:
                 lines.append(f"  ... and {count - _EXAMPLES} more")
-        return [*lines, f"NOT OK: {len(self.problems)} problems"]
+        return [*lines, f"NOT OK, problems: {len(self.problems)}"]
 
 
 def check_data(

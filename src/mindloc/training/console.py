@@ -52,6 +52,9 @@ class ConsoleCallback(Callback):
         self.console, self.progress, self.metrics = console, progress, metrics
         self.epochs, self.every_steps, self.steps_of = epochs, every_steps, steps_of
 
+    def on_train_begin(self, run_context: RunContext) -> None:
+        self.console.say("the first step compiles the graph: seconds for a small encoder, a minute for a large one")
+
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
         if sys.stderr.isatty():
             epoch = self.progress.epoch

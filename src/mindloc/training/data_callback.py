@@ -33,7 +33,7 @@ class DataCallback(Callback):
         for path in bad.keys() - self._known:
             self._warn(bad[path])
         if bad.keys() - self._known:
-            self._warn(f"{len(bad)} pictures were skipped so far; their pairs count in no loss")
+            self._warn(f"skipped pictures so far: {len(bad)}; their pairs count in no loss")
         self._known = set(bad)
 
     def _warn(self, text: str) -> None:
