@@ -50,10 +50,13 @@ def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
         assert main(arguments) == 0
     capsys.readouterr()
     settings = [f"data.{split}_pairs=same-area-drone2sate-{split}.json" for split in ("train", "test")]
-    settings += [f"data.test_root={tmp_path / 'test'}", "data.map_px=512", "data.m_per_px=1", "data.test_m_per_px=2"]
-    command = ["check-data", str(tmp_path / "train"), *(word for each in settings for word in ("--set", each))]
+    roots = [f"data.root={tmp_path / 'train'}", f"data.test_root={tmp_path / 'test'}"]
+    settings += [*roots, "data.map_px=512", "data.m_per_px=1", "data.test_m_per_px=2"]
+    command = ["check-data", *(word for each in settings for word in ("--set", each))]
     assert main(command) == 0
     page = capsys.readouterr().out
     assert page.count("ok: nothing is wrong") == 2 and "elsewhere than computed" not in page
+    assert main([*command, str(tmp_path / "train")]) == 0
+    assert capsys.readouterr().out.count("ok: nothing is wrong") == 1  # a folder that is named is looked at alone
     (tmp_path / "test/satellite").rename(tmp_path / "test/gone")
     assert main(command) == 1

@@ -15,7 +15,7 @@ from mindloc.data.check import check_data
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindloc check-data", description=__doc__, allow_abbrev=False)
-    parser.add_argument("root", nargs="?", help="data set folder; default: data.root of the config")
+    parser.add_argument("root", nargs="?", help="data set folder; default: those of the config")
     add_config_arguments(parser, ("--train_pairs_meta_file", "--test_pairs_meta_file"))
     parser.add_argument("--lists_only", action="store_true", help="look whether the pictures are there, decode none")
     return parser
@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     data = load_config(args.config, args.overrides).data
-    data.root = args.root or data.root
+    if args.root:  # a folder that is named is looked at alone
+        data.root, data.test_root = args.root, None
     reports = [
         check_data(root, pairs["train"], pairs["test"], map_px, m_per_px, data.reader, not args.lists_only)
         for root, pairs, map_px, m_per_px in (_two_sources(data) if data.test_root else [_one_source(data)])
