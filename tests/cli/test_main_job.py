@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,15 @@ def test_evaluation_asks_for_no_architecture_and_can_be_recomputed(world, run, t
     assert main(["score", str(tmp_path / "report")]) == 0
     assert json.loads((tmp_path / "report/report.json").read_text())["methods"] == first["methods"]
     assert "constant" in capsys.readouterr().out.lower()
+
+
+def test_a_test_set_may_come_alone(world, run, tmp_path, capsys):
+    shutil.copytree(world, tmp_path / "alone")
+    (tmp_path / "alone" / SETTINGS["data.train_pairs"]).unlink()
+    checkpoint = str(run / "checkpoints" / "weights_best.safetensors")
+    arguments = ["--checkpoint", checkpoint, "--data_root", str(tmp_path / "alone"), "--out", str(tmp_path / "report")]
+    assert main(["eval", *arguments]) == 0
+    assert "note: No constant answer: no training pairs were at hand." in capsys.readouterr().out
 
 
 def test_tiles_can_ask_for_drone_pictures(run, tmp_path):

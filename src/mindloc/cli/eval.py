@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
     split = build_split(config, args.split)
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
-    train_split = build_split(config, "train") if has_train_pairs else None
+    train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
     out = args.out or default_folder(args.checkpoint, args.split)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
