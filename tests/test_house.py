@@ -15,6 +15,7 @@ FLOOR = {
     "runtime": 2,
     "geo": 2,
     "world": 3,
+    "launch": 3,
     "data": 4,
     "models": 4,
     "losses": 4,
@@ -24,8 +25,9 @@ FLOOR = {
     "export": 6,
     "training": 7,
     "cli": 8,
+    "modelarts": 9,
 }
-WITHOUT_MINDSPORE = ["config", "errors", "geo", "world", "retrieval", "data", "evaluation"]
+WITHOUT_MINDSPORE = ["config", "errors", "geo", "world", "retrieval", "data", "evaluation", "launch", "modelarts"]
 ONLY_THESE_MEET_MINDSPORE = {"data/pipeline.py", "data/build.py"}
 MAY_MEET_A_CONFIG = {"build.py", "trainer.py", "evaluate.py"}
 

@@ -33,3 +33,7 @@ class ExportError(MindlocError):
 
 class DeviceError(MindlocError):
     """A device that was named and can't be used here."""
+
+
+class LaunchError(MindlocError):
+    """Several processes that can't be started together, or one of which failed: rank tables, servers, arguments."""

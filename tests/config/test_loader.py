@@ -109,6 +109,20 @@ def test_resolved_config_comes_back_the_same(tmp_path):
     assert config_from_dict(config_to_dict(config)) == config
 
 
+@pytest.mark.parametrize("reads", ["a file", "a checkpoint", "an override"])
+def test_a_key_of_an_earlier_version_is_read_under_its_present_name(tmp_path, reads):
+    if reads == "a file":
+        config = load_config(write(tmp_path, "run: {device_id: 3, name: x}"))
+        assert config.run.name == "x"
+    elif reads == "a checkpoint":
+        stored = config_to_dict(load_config())
+        stored["run"] = {"device_id": 3, "work_dir": "w"}
+        config = config_from_dict(stored)
+    else:
+        config = load_config(write(tmp_path, "run: {device_ids: [1, 2]}"), ["run.device_id=3"])
+    assert config.run.device_ids == (3,)
+
+
 def test_every_key_has_a_default():
     assert config_to_dict(Config()) == config_to_dict(load_config())
 

@@ -14,6 +14,9 @@ COMMANDS = {
     "score": "recompute an evaluation from its descriptor sets, without a device",
     "extract": "write the descriptors of a folder of pictures",
     "export": "write a trained encoder for a device (as export.py)",
+    "launch": "start the ranks of a training, as the scripts do",
+    "rank-table": "write or check the table of an Ascend cluster's ranks",
+    "doctor": "say what this machine has and lacks for each device target",
 }
 
 

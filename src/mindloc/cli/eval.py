@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
     stored = config_from_dict(load_weights(args.checkpoint).config)
     config = override_config(stored, args.overrides)
-    device = use_device(config.run.device_target, config.run.device_id)
+    device = use_device(config.run.device_target, config.run.device_ids[0])
     print(f"device: {device.description}")
 
     from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore

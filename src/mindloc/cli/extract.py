@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     from mindloc.runtime.checkpoint import load_weights  # only now, so that a missing installation is one line
 
     config = override_config(config_from_dict(load_weights(args.checkpoint).config), args.overrides)
-    use_device(config.run.device_target, config.run.device_id)
+    use_device(config.run.device_target, config.run.device_ids[0])
 
     from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
     from mindloc.inference.build import load_engine

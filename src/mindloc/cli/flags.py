@@ -27,8 +27,8 @@ KNOWN_FLAGS = {
     "--no_custom_sampling": ("sampling.mode", "random"),
     "--train_ratio": ("data.train_ratio", None),
     "--device_target": ("run.device_target", None),
-    "--device_id": ("run.device_id", None),
-    "--gpu_ids": ("run.device_id", None),
+    "--device_id": ("run.device_ids", None),
+    "--gpu_ids": ("run.device_ids", None),
 }
 
 # names under which the public code knows our backbones
@@ -47,8 +47,8 @@ class _SetKey(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         value = values if self.constant is None else self.constant
-        if option_string == "--gpu_ids" and "," in value:
-            parser.error(f"--gpu_ids {value}: one training runs on one device so far; name one")
+        if self.key == "run.device_ids":
+            value = f"[{value}]"
         if self.key == "model.backbone":
             value = PUBLIC_MODEL_NAMES.get(value, value)
         also = _ALSO_SETS.get(self.key, [])

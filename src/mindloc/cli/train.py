@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
     resumed = RunFolder.open(args.resume) if args.resume else None
     config = load_config(resumed.config_path if resumed else args.config, args.overrides)
-    device = use_device(config.run.device_target, config.run.device_id)
+    device = use_device(config.run.device_target, config.run.device_ids[0])
 
     from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
 

@@ -24,6 +24,9 @@ def check_config(config: Config) -> Config:
     for key in ("test_map_px", "test_m_per_px"):
         value = getattr(config.data, key)
         _require(value is None or value > 0, f"data.{key}", value, f"a number above 0, or null for data.{key[5:]}")
+    ids = config.run.device_ids
+    distinct = len(ids) == len(set(ids)) > 0 and min(ids) >= 0
+    _require(distinct, "run.device_ids", list(ids), "one or more different numbers of 0 or more")
     _check_sizes(config)
     _check_augment(config)
     _check_training(config)

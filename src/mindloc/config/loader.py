@@ -13,6 +13,9 @@ from mindloc.config.check import check_config
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 
+# keys of earlier versions, still read from their YAML files, runs and checkpoints: old key -> (key, its value)
+RENAMED_KEYS = {"run.device_id": ("run.device_ids", lambda device_id: [device_id])}
+
 
 def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
     """The configuration of one experiment: defaults, then the file, then ``key=value`` overrides in order.
@@ -48,7 +51,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
     Raises:
         ConfigError: as ``load_config``.
     """
-    return check_config(_build(Config, tree, prefix=""))
+    return check_config(_build(Config, _with_present_names(tree), prefix=""))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -74,6 +77,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _with_present_names(tree: Any) -> Any:
+    """The tree with every renamed key under its present name, unless both are there."""
+    for old, (new, present) in RENAMED_KEYS.items():
+        (section, old_name), new_name = old.split("."), new.rpartition(".")[2]
+        held = tree.get(section) if isinstance(tree, dict) else None
+        if isinstance(held, dict) and old_name in held and new_name not in held:
+            others = {name: value for name, value in held.items() if name != old_name}
+            tree = {**tree, section: {**others, new_name: present(held[old_name])}}
+    return tree
+
+
 def _set_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -82,6 +96,9 @@ def _set_override(tree: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is no YAML: {' '.join(str(error).split())}") from None
+    if key in RENAMED_KEYS:  # now, so that it wins over what the tree holds under the present name
+        key, present = RENAMED_KEYS[key]
+        value = present(value)
     *sections, name = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})

@@ -140,7 +140,7 @@ class RunConfig:
     work_dir: str = "work_dir"
     name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"
-    device_id: int = 0
+    device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
 
 
 @dataclass
