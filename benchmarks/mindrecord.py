@@ -151,25 +151,30 @@ def forget(paths: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def reading_share(paths: list[Path], args: argparse.Namespace) -> dict[str, float]:
-    """CPU and disk milliseconds per picture of reading a file, of decoding it and of the random changes (one thread).
+def reading_share(paths: list[Path], args: argparse.Namespace) -> list[dict]:
+    """Milliseconds of reading a file, of decoding it and of the random changes (one thread, median picture).
 
     The first against the sum bounds what any other way of storing the bytes can win for a training.
     """
     cv2.setNumThreads(1)
-    some, settings, spent = paths[: min(len(paths), 500)], AugmentSettings(), np.zeros(3)
-    forget(some)
-    for index, path in enumerate(some):
-        marks = [time.perf_counter()]
-        data = read_bytes(path)
-        marks.append(time.perf_counter())
-        image = decode(data, path)
-        marks.append(time.perf_counter())
-        augment(image, draw_augmentation(0, 0, index, settings).drone, (args.size, args.size))
-        spent += np.diff([*marks, time.perf_counter()])
-    share = dict(zip(("read", "decode", "augment"), (1000 * spent / len(some)).round(3).tolist(), strict=True))
-    print(f"training, ms per picture on one core, cold: {share}; reading is {spent[0] / spent.sum():.1%}")
-    return share
+    some, settings, rows = paths[: min(len(paths), 1000)], AugmentSettings(), []
+    print("training, one thread, ms of the median picture")
+    for cold in (True, False):
+        forget(some) if cold else None
+        spent = []
+        for index, path in enumerate(some):
+            marks = [time.perf_counter()]
+            data = read_bytes(path)
+            marks.append(time.perf_counter())
+            image = decode(data, path)
+            marks.append(time.perf_counter())
+            augment(image, draw_augmentation(0, 0, index, settings).drone, (args.size, args.size))
+            spent.append(np.diff([*marks, time.perf_counter()]))
+        median = (1000 * np.median(spent, axis=0)).round(3).tolist()
+        row = {"cold": cold, **dict(zip(("read", "decode", "augment"), median, strict=True))}
+        rows.append(row | {"reading_share": round(median[0] / sum(median), 3)})
+        print(f"  {'cold' if cold else 'warm'}: {rows[-1]}", flush=True)
+    return rows
 
 
 def copying(paths: list[Path], packs: dict[str, list[Path]], scratch: Path, args: argparse.Namespace) -> list[dict]:
