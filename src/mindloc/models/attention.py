@@ -3,9 +3,9 @@
 Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 """
 
-import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindloc.models.attention_core import FusedAttention, SoftmaxAttention
 from mindloc.models.layers import AddBias, Linear, parameter
 from mindloc.models.rope import quarter_turn
 
@@ -13,10 +13,11 @@ from mindloc.models.rope import quarter_turn
 class RopeAttention(nn.Cell):
     """Multi-head attention over rows x_MC of B images; query and value have a bias, the key none.
 
-    Softmax is taken in float32 whatever the precision of x.
+    Args:
+        fused: score, softmax and mix as one kernel, for devices that have it; nearly the same numbers.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, fused: bool = False):
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.qkv = Linear(width, 3 * width, bias=False)
@@ -26,9 +27,7 @@ class RopeAttention(nn.Cell):
         self.turn_DD = Tensor(quarter_turn(self.head_dim))
         self.add_bias = AddBias()
         self.matmul = ops.MatMul()
-        self.score = ops.BatchMatMul(transpose_b=True)
-        self.mix = ops.BatchMatMul()
-        self.softmax = ops.Softmax(axis=-1)
+        self.attend = FusedAttention(heads) if fused else SoftmaxAttention()
 
     def rotate(self, x_BhND, cos_ND, sin_ND):
         turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))
@@ -46,6 +45,5 @@ class RopeAttention(nn.Cell):
         scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
         query = self.rotate(self.split_heads(query_MC, tokens), cos_ND * scale, sin_ND * scale)
         key = self.rotate(self.split_heads(key_MC, tokens), cos_ND, sin_ND)
-        share_BhNN = self.softmax(ops.cast(self.score(query, key), ms.float32))
-        mixed_BhND = self.mix(ops.cast(share_BhNN, x_MC.dtype), self.split_heads(value_MC, tokens))
+        mixed_BhND = self.attend(query, key, self.split_heads(value_MC, tokens))
         return self.proj(ops.reshape(ops.transpose(mixed_BhND, (0, 2, 1, 3)), (-1, self.width)))

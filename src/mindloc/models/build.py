@@ -11,6 +11,7 @@ from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization
 from mindloc.models.initial import initialize
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
+from mindloc.runtime.kernels import has_fused_attention
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> T
     for key in ("drone_size_px", "satellite_size_px"):
         _check_size(f"data.{key}", getattr(config.data, key), config.model.patch_px)
     size = vit_size(config)
-    backbones = [RopeVit(size, config.train.precision) for _ in range(1 if config.model.share_weights else 2)]
+    precision, fused = config.train.precision, has_fused_attention(config.train.precision)
+    backbones = [RopeVit(size, precision, fused) for _ in range(1 if config.model.share_weights else 2)]
     for backbone in backbones:
         initialize(backbone, config.train.seed, config.model.layer_scale_init)
     encoder = TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)

@@ -103,12 +103,12 @@ class Block(nn.Cell):
     The tokens themselves stay float32; only inside the two branches are they cast.
     """
 
-    def __init__(self, width: int, heads: int, dtype):
+    def __init__(self, width: int, heads: int, dtype, fused_attention: bool = False):
         super().__init__()
         self.dtype = dtype
         self.gamma_1 = parameter("gamma_1", width, fill=1.0)
         self.norm1 = LayerNorm(width)
-        self.attn = RopeAttention(width, heads)
+        self.attn = RopeAttention(width, heads, fused_attention)
         self.gamma_2 = parameter("gamma_2", width, fill=1.0)
         self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width)
@@ -126,16 +126,19 @@ class RopeVit(nn.Cell):
     Args:
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
             float32 always. bf16 has no products on a CPU.
+        fused_attention: attention as one kernel, where the device has it for this precision.
     """
 
-    def __init__(self, size: VitSize, precision: Precision = "fp32"):
+    def __init__(self, size: VitSize, precision: Precision = "fp32", fused_attention: bool = False):
         super().__init__()
         self.size, self.dtype = size, DTYPES[precision]
         self.width, self.head_dim = size.width, size.width // size.heads
         self.patch_px, self.reference_grid = size.patch_px, size.reference_grid
         self.reg_token = parameter("reg_token", 1, REGISTERS, size.width)
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
-        self.blocks = nn.CellList([Block(size.width, size.heads, self.dtype) for _ in range(size.depth)])
+        self.blocks = nn.CellList(
+            [Block(size.width, size.heads, self.dtype, fused_attention) for _ in range(size.depth)]
+        )
         self.fc_norm = LayerNorm(size.width)
 
     def tokens(self, images):

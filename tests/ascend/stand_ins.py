@@ -1,0 +1,172 @@
+"""Empty stand-ins for the CANN libraries, so that MindSpore's Ascend plugin loads where there is no Ascend.
+
+In simulation (MS_SIMULATION_LEVEL) the plugin answers its device calls itself; it only has to find its libraries. The
+symbols it misses are read from the wheel, and each becomes a function that returns 0, save the few whose answer is
+looked at. All of them live in one library; the others are empty and depend on it.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+TOOLS = ("g++", "nm", "strings")
+
+NAMES = """
+    acl_dvpp acl_dvpp_mpi acl_dvpp_op acl_op_compiler acl_tdt_channel aoe_executor ascend_hal ascendalog ascendcl atb
+    c_sec cann_kb compress error_manager exe_graph ge_common ge_runner graph hccl host_cpu_engine metadef mmpa
+    msprofiler nnopbase opapi opskernel platform profapi register runtime slice
+""".split()
+
+# found by dlsym, so named in the text of the plugin only
+LOADED_BY_NAME = re.compile(r"(acl|aclnn|aclrt|aclmdl|aclop|aclprof|acltdt|acldvpp|Hccl|Hcom|hccl|hal|rt|mstx)[A-Z]\w+")
+
+ANSWERS = {
+    "aclrtGetSocName": """const char *aclrtGetSocName() {
+        const char *chip = getenv("SIMULATED_CHIP");
+        return chip ? chip : "Ascend910B1"; }""",
+    "aclrtGetDeviceCount": "int aclrtGetDeviceCount(unsigned *count) { *count = 8; return 0; }",
+    "aclrtGetMemInfo": """int aclrtGetMemInfo(int, unsigned long *free, unsigned long *total) {
+        if (free) *free = 60ul << 30;
+        if (total) *total = 64ul << 30;
+        return 0; }""",
+    "HcclGetRankId": 'int HcclGetRankId(void *, unsigned *rank) { *rank = atoi(getenv("RANK_ID")); return 0; }',
+    "HcclGetRankSize": 'int HcclGetRankSize(void *, unsigned *size) { *size = atoi(getenv("RANK_SIZE")); return 0; }',
+}
+# mangled names of functions whose result is an object at %rdi -> which of its words (shared pointers) must be null
+RESULTS = {
+    "_ZN2ge8OperatorC": (8, 16),
+    "_ZN2ge8Operator": (),
+    "_ZN2ge15OperatorFactory14CreateOperator": (0, 8, 16),
+    "_ZN2ge(10TensorDesc|5Shape|6Tensor|12AscendString|10TensorType|7Promote|11GraphBuffer)C": (0, 8),
+}
+STATUS_FACTORY = "_ZN2ge13StatusFactory8InstanceEv"  # static constructors of the plugin put error texts into its map
+SOURCE = """
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <string>
+namespace ge {
+struct StatusFactory { static StatusFactory *Instance(); std::map<uint32_t, std::string> texts; };
+StatusFactory *StatusFactory::Instance() { static StatusFactory only; return &only; }
+}
+extern "C" {
+%s
+}
+"""
+
+
+def missing_tools() -> list[str]:
+    """Programs that building needs and that are not on this machine."""
+    return [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+def build_stand_ins(folder: Path) -> dict[str, str]:
+    """Build into an empty folder; about ten seconds.
+
+    Returns:
+        Environment variables under which a new process finds the stand-ins.
+    """
+    libraries = folder / "cann" / "lib64"
+    (libraries / "driver").mkdir(parents=True)
+    _write_hccl_package(folder / "hccl")
+    _link_answers(libraries / "libanswers.so", missing_symbols(_mindspore_libraries()), folder)
+    for name in [*(f"lib{name}.so" for name in NAMES), "driver/libascend_hal.so"]:
+        _link_empty(libraries / name, libraries)
+    paths = {
+        "LD_LIBRARY_PATH": f"{libraries}:{libraries / 'driver'}",
+        "PYTHONPATH": str(folder),
+    }
+    before = {name: f":{os.environ[name]}" if os.environ.get(name) else "" for name in paths}
+    homes = ("ASCEND_HOME_PATH", "ASCEND_CUSTOM_PATH", "ASCEND_OPP_PATH")
+    return {**{name: path + before[name] for name, path in paths.items()}, **dict.fromkeys(homes, str(folder / "cann"))}
+
+
+def missing_symbols(libraries: Path) -> set[str]:
+    """What the plugin's libraries want and neither MindSpore nor the system defines."""
+    plugin = libraries / "plugin"
+    ascend = [plugin / "libmindspore_ascend.so.2", plugin / "libmindspore_ops_ascend.so"]
+    ascend += [path for path in plugin.glob("ascend/**/*.so*") if "aarch64" not in str(path)]
+    own = [*libraries.parent.glob("*.so*"), *libraries.glob("*.so*"), *plugin.glob("*cpu*.so")]
+    there = _symbols([*ascend, *own, *_system_libraries()], "--defined-only")
+    missing = {
+        name for name in _symbols(ascend, "--undefined-only") if not name.startswith(("Py", "_Py", "__stack_chk"))
+    }
+    return (missing - there) | _names_in_text(ascend)
+
+
+def _mindspore_libraries() -> Path:
+    return Path(importlib.util.find_spec("mindspore").origin).parent / "lib"
+
+
+def _system_libraries() -> list[Path]:
+    """The libraries that Python and a C++ compiler bring along."""
+    names = "libstdc++.so.6 libm.so.6 libc.so.6 libgcc_s.so.1 libgomp.so.1 libpthread.so.0 libdl.so.2 librt.so.1"
+    asked = [_output("g++", f"-print-file-name={name}").strip() for name in [*names.split(), "ld-linux-x86-64.so.2"]]
+    return [Path(answer) for answer in asked if Path(answer).is_absolute()]
+
+
+def _symbols(libraries: Iterable[Path], which: str) -> set[str]:
+    lines = _output("nm", "-D", "--format=posix", which, *map(str, libraries)).splitlines()
+    rows = [line.split() for line in lines]
+    weak = ("w", "v")  # may stay undefined
+    return {
+        row[0].partition("@")[0] for row in rows if len(row) >= 2 and not row[0].endswith(":") and row[1] not in weak
+    }
+
+
+def _names_in_text(libraries: Iterable[Path]) -> set[str]:
+    words = _output("strings", "-n", "6", *map(str, libraries)).split()
+    return {word for word in words if LOADED_BY_NAME.fullmatch(word)}
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _link_answers(library: Path, symbols: set[str], folder: Path) -> None:
+    """One library with every symbol."""
+    source, assembly = folder / "answers.cc", folder / "zeros.s"
+    source.write_text(SOURCE % "\n".join(ANSWERS.values()))
+    zeros = sorted(symbols - ANSWERS.keys() - {STATUS_FACTORY})
+    functions = "".join(f".globl {name}\n.type {name},@function\n{name}:\n{_body(name)}" for name in zeros)
+    assembly.write_text(f'.text\n{functions}.section .note.GNU-stack,"",@progbits\n')
+    old_strings = "-D_GLIBCXX_USE_CXX11_ABI=0"  # as the plugin is built
+    _compile(library, str(source), str(assembly), old_strings)
+
+
+def _link_empty(library: Path, libraries: Path) -> None:
+    _compile(
+        library,
+        "-x",
+        "c++",
+        "/dev/null",
+        "-Wl,--no-as-needed",
+        f"-L{libraries}",
+        "-lanswers",
+        f"-Wl,-rpath,{libraries}",
+    )
+
+
+def _compile(library: Path, *arguments: str) -> None:
+    command = ["g++", "-shared", "-fPIC", f"-Wl,-soname,{library.name}", "-o", str(library), *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _body(symbol: str) -> str:
+    """x86-64 assembly of a function that does nothing and returns 0, or the object it was to construct."""
+    this = "movq %rdi,%rax\nret\n"
+    for pattern, empty_words in RESULTS.items():
+        if re.match(pattern, symbol):
+            return "".join(f"movq $0,{offset}(%rdi)\n" for offset in empty_words) + this
+    return "xorl %eax,%eax\nret\n"
+
+
+def _write_hccl_package(folder: Path) -> None:
+    """What MindSpore imports to learn the version of CANN's collectives."""
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "sys_version.py").write_text('__sys_version__ = "7.0"\n')
