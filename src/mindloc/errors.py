@@ -37,3 +37,7 @@ class DeviceError(MindlocError):
 
 class LaunchError(MindlocError):
     """Several processes that can't be started together, or one of which failed: rank tables, servers, arguments."""
+
+
+class StoreError(MindlocError):
+    """An object store that can't be reached, refuses, or does not hold what was named."""
