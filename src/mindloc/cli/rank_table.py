@@ -1,0 +1,130 @@
+"""Write the rank table of this server's Ascend cards, or check and explain one: python -m mindloc rank-table.
+
+A table of several servers is made of one per server, written on each: --merge FILE FILE ... --out FILE.
+"""
+
+import argparse
+import ipaddress
+import itertools
+import os
+from pathlib import Path
+
+from mindloc.cli.boundary import command
+from mindloc.errors import LaunchError
+from mindloc.launch.host import device_addresses, host_names
+from mindloc.launch.rank_table import (
+    Card,
+    RankTable,
+    Server,
+    find_server,
+    read_rank_table,
+    write_rank_table,
+    write_servers,
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mindloc rank-table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--devices", metavar="IDS", help="cards of this server, rank 0 first, like 0,1,2,3")
+    task.add_argument("--check", type=Path, metavar="FILE", help="explain a table, or say what is wrong with it")
+    task.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="tables of the servers, in rank order")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="table to write")
+    parser.add_argument("--server_id", metavar="ADDRESS", help="address of this server; needed where it has several")
+    addresses = parser.add_mutually_exclusive_group()
+    addresses.add_argument("--device_ips", metavar="ADDRESSES", help="of the cards' own network ports, like IP,IP")
+    addresses.add_argument(
+        "--without_device_ips", action="store_true", help="leave them out: for a trial off Ascend, HCCL would refuse it"
+    )
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    if args.check:
+        print(explanation(read_rank_table(args.check)))
+        return
+    if args.out is None:
+        raise LaunchError("--out is missing; name the file to write, e.g. --out rank_table.json")
+    if args.merge:
+        write_servers(args.out, merged([read_rank_table(path) for path in args.merge]))
+    else:
+        cards = _numbers(args.devices)
+        addresses = [""] * len(cards) if args.without_device_ips else _addresses(args.device_ips, cards)
+        entries = [Card(i, card, address) for i, (card, address) in enumerate(zip(cards, addresses, strict=True))]
+        write_rank_table(args.out, args.server_id or only_address(host_names()), entries)
+    print(f"{explanation(read_rank_table(args.out))}\nwritten: {args.out}")
+
+
+def explanation(table: RankTable) -> str:
+    """The table in words: a line per server, and which of them this host is."""
+    lines = [f"{table.path}: layout {table.version}, {len(table.servers)} servers, {table.size} ranks"]
+    for index, server in enumerate(table.servers):
+        cards = ", ".join(
+            f"rank {card.rank} = card {card.device_id} ({card.device_ip or 'no address'})" for card in server.cards
+        )
+        lines.append(f"server {index}, {server.id}: {cards}")
+    try:
+        here = find_server(table, host_names(), os.environ.get("SERVER_ID") or None)
+        lines.append(f"this host is server {here}")
+    except LaunchError:  # tables are also checked elsewhere than where they are used
+        lines.append(f"this host ({', '.join(host_names())}) is none of them")
+    return "\n".join(lines)
+
+
+def merged(tables: list[RankTable]) -> list[Server]:
+    """The servers of several tables, ranks counted through in the order given.
+
+    Raises:
+        LaunchError: a server stands in two of them.
+    """
+    servers = [server for table in tables for server in table.servers]
+    for first, second in itertools.combinations(servers, 2):
+        if first.id == second.id:
+            raise LaunchError(f"server {first.id} is in two of the tables; give one table per server")
+    ranks = itertools.count()
+    return [
+        Server(server.id, tuple(Card(next(ranks), card.device_id, card.device_ip) for card in server.cards))
+        for server in servers
+    ]
+
+
+def only_address(names: list[str]) -> str:
+    """The one address among a host's names.
+
+    Raises:
+        LaunchError: there are several, or none.
+    """
+    addresses = [name for name in names if _is_address(name)]
+    if len(addresses) == 1:
+        return addresses[0]
+    known = f"several addresses ({', '.join(addresses)})" if addresses else "no address of its own"
+    raise LaunchError(f"this host has {known}; say by --server_id which one the other servers reach it by")
+
+
+def _addresses(given: str | None, cards: list[int]) -> list[str]:
+    if given is None:
+        return device_addresses(cards)
+    addresses = given.split(",")
+    wrong = [address for address in addresses if not _is_address(address)]
+    if wrong or len(addresses) != len(cards):
+        raise LaunchError(f"--device_ips is {given!r}, expected {len(cards)} addresses like 192.168.1.1, with commas")
+    return addresses
+
+
+def _numbers(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise LaunchError(f"--devices is {text!r}, expected different cards' numbers such as 0,1,2,3")
+    return [int(word) for word in words]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

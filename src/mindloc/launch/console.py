@@ -1,0 +1,23 @@
+"""One log, shown on the console as it grows."""
+
+from pathlib import Path
+
+
+class LogFollower:
+    """Prints what a log has gained since it was last asked; whole lines while it grows."""
+
+    def __init__(self, path: Path, skip_lines: int = 0):
+        """Args: skip_lines: how many at the start are not shown."""
+        self._path, self._skip, self._offset, self._rest = path, skip_lines, 0, b""
+
+    def show_new(self) -> None:
+        if not self._path.exists():  # its process has not come so far
+            return
+        with open(self._path, "rb") as log:
+            log.seek(self._offset)
+            data = log.read()
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        shown, self._skip = lines[self._skip :], max(0, self._skip - len(lines))
+        for line in shown:
+            print(line.decode("utf-8", errors="replace"), flush=True)

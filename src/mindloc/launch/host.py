@@ -1,0 +1,93 @@
+"""What this machine is and has: its names in a rank table, its cards' network addresses, its free ports and cores."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mindloc.errors import LaunchError
+
+HCCN_CONF = Path("/etc/hccn.conf")
+_LOCAL_ADDRESSES = Path("/proc/net/fib_trie")
+# how ModelArts tells a container the address of its host and the name of its pod
+_NAMES_IN_ENVIRONMENT = ("MA_CURRENT_HOST_IP", "MA_CURRENT_INSTANCE_NAME", "POD_NAME")
+
+
+def host_names(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Every address and name under which a rank table may list this machine, sorted."""
+    name = socket.gethostname()
+    names = {name, *(environment[key] for key in _NAMES_IN_ENVIRONMENT if environment.get(key))}
+    return sorted(names | set(host_addresses(name)))
+
+
+def host_addresses(name: str) -> list[str]:
+    """This machine's own IPv4 addresses and what its name resolves to, without the loopback, sorted."""
+    addresses = set()
+    if _LOCAL_ADDRESSES.exists():  # Linux's own list, also of addresses that no name leads to
+        addresses.update(re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _LOCAL_ADDRESSES.read_text(encoding="ascii")))
+    with suppress(socket.gaierror):  # a container whose name is in no list: the addresses above are all there is
+        addresses.update(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
+    return sorted(address for address in addresses if not address.startswith("127.") and address != "::1")
+
+
+def device_addresses(device_ids: Sequence[int]) -> list[str]:
+    """The network address of each Ascend card, asked from the driver's tool, else from its configuration file.
+
+    Raises:
+        LaunchError: neither knows one of the cards.
+    """
+    tool = shutil.which("hccn_tool") or shutil.which("hccn_tool", path="/usr/local/Ascend/driver/tools")
+    addresses = [_ask_tool(tool, device_id) if tool else None for device_id in device_ids]
+    configured = _configured_addresses()
+    found = [address or configured.get(card) for address, card in zip(addresses, device_ids, strict=True)]
+    missing = [str(card) for card, address in zip(device_ids, found, strict=True) if not address]
+    if missing:
+        raise LaunchError(
+            f"no network address is known of card {', '.join(missing)}: neither hccn_tool nor {HCCN_CONF} tells it; "
+            "give the addresses by --device_ips, or write a table for a trial off Ascend by --without_device_ips"
+        )
+    return [str(address) for address in found]
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on just now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
+    """The ``index``-th of ``count`` equal, adjoining shares; all cores when there are fewer than shares.
+
+    Neighboring cores sit on one socket, so that a rank's memory stays near it.
+    """
+    share = len(cores) // count
+    return list(cores[index * share : (index + 1) * share]) if share else list(cores)
+
+
+def _ask_tool(tool: str, device_id: int) -> str | None:
+    """The address in an answer like ``ipaddr:192.168.100.101``; None when the tool refuses."""
+    try:
+        answer = subprocess.run([tool, "-i", str(device_id), "-ip", "-g"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # a tool without its driver: the configuration file may still know
+        return None
+    found = re.search(r"ipaddr:\s*(\S+)", answer.stdout)
+    return found[1] if found and answer.returncode == 0 else None
+
+
+def _configured_addresses() -> dict[int, str]:
+    """Card -> address from lines like ``address_0=192.168.100.101``; empty without the file."""
+    try:
+        text = HCCN_CONF.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return {int(card): address for card, address in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.MULTILINE)}

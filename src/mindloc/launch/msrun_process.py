@@ -1,0 +1,119 @@
+"""Ranks under msrun, the launcher of MindSpore's dynamic cluster: its command line for one server.
+
+msrun gives its i-th rank DEVICE_ID=i. Other cards than 0..n-1 are therefore made the only visible ones
+(CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
+"""
+
+import ipaddress
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mindloc.errors import LaunchError
+from mindloc.launch.host import free_port, share_of_cores
+from mindloc.launch.process import ENTRY, Process, entry_command
+from mindloc.launch.table_layouts import Server
+
+MASTER_PORT = 8118  # msrun's own default
+# seconds in which all ranks must have met, unless MS_TOPO_TIMEOUT says otherwise: one server starts its ranks at once,
+# several are started by hand
+MEETING_S = {"one server": 180, "several": 600}
+VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+
+
+def plan(
+    command: Sequence[str],
+    target: str,
+    servers: Sequence[Server],
+    server_index: int,
+    master: tuple[str, int] | None,
+    log_dir: Path,
+    inherited: Mapping[str, str],
+    cores: Sequence[int],
+) -> Process:
+    """msrun for the ranks of one server, under rank_entry.py as each rank is.
+
+    Raises:
+        LaunchError: no msrun here, servers of different sizes, or no address at which the servers could meet.
+    """
+    _require_even_ranks(servers)
+    local = len(servers[server_index].cards)
+    address, port = master or _meeting_place(servers)
+    waits = MEETING_S["several" if len(servers) > 1 else "one server"]
+    options = {
+        "worker_num": local * len(servers),
+        "local_worker_num": local,
+        "node_rank": server_index,
+        "master_addr": address,
+        "master_port": port,
+        "join": True,
+        "log_dir": log_dir.absolute(),
+        "worker_log_name": "rank",  # rank_N.log, as under a rank table
+        "tail_worker_log": local * len(servers),  # nobody's: the console follows the log by itself
+        "cluster_time_out": inherited.get("MS_TOPO_TIMEOUT", waits),
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    # msrun takes no program but python, python3 and pytest, looked up in PATH; the entry goes on with ours
+    line = [_find_msrun(inherited), *words, "python3", str(ENTRY), *command]
+    environment = {
+        **inherited,
+        **_visible_cards(target, [card.device_id for card in servers[server_index].cards], inherited),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
+        "MINDLOC_RANK_CORES": ";".join(",".join(map(str, share_of_cores(cores, i, local))) for i in range(local)),
+    }
+    return Process("msrun", None, environment, entry_command(line), log_dir / "msrun.log")
+
+
+def _find_msrun(environment: Mapping[str, str]) -> str:
+    beside = Path(sys.executable).parent
+    found = shutil.which("msrun", path=str(beside)) or shutil.which("msrun", path=environment.get("PATH", ""))
+    if found is None:
+        raise LaunchError(
+            f"msrun is neither in {beside} nor in PATH, and it is what starts several ranks without a rank table; "
+            "install MindSpore in this Python (2.7.2 or newer), or name the one that has it: MINDLOC_PYTHON"
+        )
+    return found
+
+
+def _require_even_ranks(servers: Sequence[Server]) -> None:
+    """msrun counts: server i has the ranks i * n to i * n + n - 1, in the order of its cards."""
+    local = len(servers[0].cards)
+    for index, server in enumerate(servers):
+        ranks = [card.rank for card in server.cards]
+        if ranks != list(range(index * local, index * local + local)):
+            raise LaunchError(
+                f"server {server.id} has the ranks {', '.join(map(str, ranks))}; msrun needs as many on every server, "
+                f"here {index * local} to {index * local + local - 1}; change the rank table"
+            )
+
+
+def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
+    if len(servers) == 1:
+        return "127.0.0.1", free_port()
+    for name in (servers[0].id, *servers[0].other_names):
+        try:
+            return str(ipaddress.ip_address(name)), MASTER_PORT
+        except ValueError:  # a name or a pod, which msrun could not tell from another server's
+            continue
+    raise LaunchError(
+        f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is no address; "
+        "give it on every server: MASTER_ADDR=192.168.1.10"
+    )
+
+
+def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variable that leaves this server's ranks their cards; nothing for 0..n-1 and on CPU."""
+    name = VISIBLE_DEVICES.get(target)
+    if name is None or cards == list(range(len(cards))):
+        return {}
+    if target == "Ascend" and cards != sorted(cards):
+        raise LaunchError(f"cards {', '.join(map(str, cards))}: Ascend shows cards in rising order alone; sort them")
+    visible = inherited.get(name)
+    if not visible:
+        return {name: ",".join(map(str, cards))}
+    names = visible.split(",")  # cards are counted among those that the user's shell leaves
+    if max(cards) >= len(names):
+        raise LaunchError(f"card {max(cards)} is wanted, but {name}={visible} leaves {len(names)}; change one of them")
+    return {name: ",".join(names[card] for card in cards)}

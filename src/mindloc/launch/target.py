@@ -1,0 +1,35 @@
+"""Which device target this machine offers, asked in a process of its own: the launcher itself holds no MindSpore."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from mindloc.errors import LaunchError
+
+_QUESTION = (
+    "import json; from mindloc.runtime.device import check_mindspore, usable_targets; "
+    "check_mindspore(); print(json.dumps(usable_targets()))"
+)
+
+
+def best_target(environment: Mapping[str, str]) -> str:
+    """The first of Ascend, GPU, CPU that works here.
+
+    Args:
+        environment: with a PYTHONPATH that finds mindloc.
+
+    Raises:
+        LaunchError: MindSpore can't be loaded; its own last words are in the line.
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", _QUESTION], env={"GLOG_v": "3", **environment}, capture_output=True, text=True
+    )
+    if answer.returncode != 0:
+        words = answer.stderr.strip().splitlines() or ["no word"]
+        raise LaunchError(
+            f"{sys.executable} can't load MindSpore to find a device ({words[-1].strip()}); "
+            "name one by --device_target, or see python -m mindloc doctor"
+        )
+    usable = json.loads(answer.stdout.splitlines()[-1])
+    return next(target for target, works in usable.items() if works)
