@@ -45,5 +45,10 @@ install() {
     echo "$stamp" >>"$VENV/installed"
 }
 
+# use_gpu_libraries: CUDA_HOME and LD_LIBRARY_PATH for MindSpore's GPU plugin, where setup_gpu.sh was run; else nothing
+use_gpu_libraries() {
+    if [ -f "$VENV/gpu.env" ]; then source "$VENV/gpu.env"; fi
+}
+
 PYTHON=$VENV/bin/python
 export GLOG_v=${GLOG_v:-3} # MindSpore's log: errors only

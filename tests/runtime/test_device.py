@@ -9,16 +9,18 @@ import pytest
 
 from mindloc.errors import DeviceError
 from mindloc.runtime import device
+from mindloc.runtime.doctor.asked import Told
+from mindloc.runtime.doctor.finding import absent, good
+from mindloc.runtime.doctor.machine import Machine
 
 
-def installed(monkeypatch, **versions):
-    monkeypatch.setattr(device, "_installed", versions.get)
+def machine(**versions: str) -> Machine:
+    return Machine({}, versions=versions)
 
 
 @pytest.mark.parametrize("version", ["2.7.2", "2.8.0", "2.10.1", "2.9.0rc1"])
-def test_supported_versions_pass(monkeypatch, version):
-    installed(monkeypatch, mindspore=version, numpy="1.26.4")
-    device.check_mindspore()
+def test_supported_versions_pass(version):
+    device.check_mindspore(machine(mindspore=version, numpy="1.26.4"))
 
 
 @pytest.mark.parametrize(
@@ -30,23 +32,76 @@ def test_supported_versions_pass(monkeypatch, version):
         ({"mindspore": "2.8.0", "numpy": "2.1.0"}, "numpy<2"),
     ],
 )
-def test_unsupported_versions_are_one_clear_line(monkeypatch, versions, says):
-    installed(monkeypatch, **versions)
+def test_unsupported_versions_are_one_clear_line(versions, says):
     with pytest.raises(DeviceError) as caught:
-        device.check_mindspore()
+        device.check_mindspore(machine(**versions))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_named_target_that_is_not_there_is_an_error(monkeypatch):
-    monkeypatch.setattr(device, "usable_targets", lambda: {"Ascend": False, "GPU": False, "CPU": True})
-    with pytest.raises(DeviceError, match="device target Ascend can't be used here"):
+NO_CARD = absent("GPU", "card", "the driver is there, but no card", "unset CUDA_VISIBLE_DEVICES")
+NO_CANN = absent("Ascend", "CANN", "not installed", "install it")
+
+
+def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(monkeypatch):
+    monkeypatch.setattr(device, "find_obstacles", lambda: {"Ascend": NO_CANN, "GPU": NO_CARD, "CPU": None})
+    with pytest.raises(DeviceError) as caught:
+        device.use_device("GPU")
+    assert str(caught.value) == (
+        "device target GPU can't be used here: the driver is there, but no card; unset CUDA_VISIBLE_DEVICES "
+        "(python -m mindloc doctor --device_target GPU says more)"
+    )
+    with pytest.raises(DeviceError, match="device target Ascend can't be used here: not installed; install it"):
         device.use_device("Ascend")
 
 
-def test_auto_takes_what_works():
+def test_auto_takes_what_works_and_says_why_not_something_better(monkeypatch):
+    monkeypatch.setattr(device, "find_obstacles", lambda: {"Ascend": NO_CANN, "GPU": NO_CARD, "CPU": None})
+    chosen = device.use_device()
+    assert chosen.target == "CPU"
+    assert chosen.description.endswith("; no Ascend: not installed; no GPU: the driver is there, but no card")
+    assert "no GPU" not in device.use_device("CPU").description  # that was asked for, nothing to explain
+
+
+@pytest.mark.parametrize(
+    ("obstacles", "best"),
+    [
+        ({"Ascend": None, "GPU": None, "CPU": None}, ("Ascend", 3)),
+        ({"Ascend": NO_CANN, "GPU": None, "CPU": None}, ("GPU", 3)),
+    ],
+)
+def test_the_best_comes_first_and_gets_its_card(monkeypatch, obstacles, best):
+    asked_for = []
+    monkeypatch.setattr(device, "find_obstacles", lambda: obstacles)
+    monkeypatch.setattr(device, "_require_card", lambda *card: None)
+    monkeypatch.setattr("mindspore.set_device", lambda *card: asked_for.append(card))
+    chosen = device.use_device("auto", 3)
+    assert (chosen.target, chosen.id) == best and asked_for == [best]
+
+
+def test_a_card_beyond_those_there_is_refused_before_mindspore_is_told(monkeypatch):
+    cards = [good("GPU", "driver", "575"), good("GPU", "card 0", "A, 24 GiB"), good("GPU", "card 1", "B, 24 GiB")]
+    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: cards)
+    device._require_card("GPU", 1)
+    with pytest.raises(
+        DeviceError, match=r"device_id 2 is not among this machine's 2 GPUs \(0: A, 24 GiB; 1: B, 24 GiB\)"
+    ):
+        device._require_card("GPU", 2)
+
+
+def test_auto_and_usable_targets_agree():
     usable = device.usable_targets()
+    assert list(usable) == ["Ascend", "GPU", "CPU"]
     assert device.use_device("auto").target == next(name for name, works in usable.items() if works)
+
+
+def test_a_driver_without_a_card_is_no_gpu_even_where_the_plugin_loads(monkeypatch):
+    loaded = Told({"Ascend": False, "GPU": True}, "")
+    monkeypatch.setattr(device, "told_by_mindspore", lambda: loaded)
+    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: [NO_CARD])
+    assert device.find_obstacles(machine())["GPU"] == NO_CARD
+    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: [])
+    assert device.find_obstacles(machine())["GPU"] is None
 
 
 REFUSED_GRAPH = """

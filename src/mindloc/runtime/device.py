@@ -4,11 +4,13 @@ import os
 import platform
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata
 
 from mindloc.errors import DeviceError
-
-MINDSPORE_RANGE = ((2, 7, 2), (2, 11))  # first that has all we call, first not tried
+from mindloc.runtime.doctor.asked import told_by_mindspore
+from mindloc.runtime.doctor.examine import HARDWARE, diagnose
+from mindloc.runtime.doctor.finding import Finding, obstacle
+from mindloc.runtime.doctor.machine import Machine, this_machine
+from mindloc.runtime.doctor.packages import look_at_packages
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Device:
 
     target: str  # "CPU", "GPU" or "Ascend"
     id: int
-    description: str  # for logs and reports
+    description: str  # for logs and reports; where the choice was ours, with why
 
 
 def use_device(target: str = "auto", device_id: int = 0) -> Device:
@@ -36,15 +38,11 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
     import mindspore as ms
 
-    usable = usable_targets()
-    chosen = next(name for name, works in usable.items() if works) if target == "auto" else target
-    if not usable.get(chosen, False):
-        raise DeviceError(
-            f"device target {chosen} can't be used here: this MindSpore {ms.__version__} finds "
-            f"{', '.join(name for name, works in usable.items() if works)}; "
-            "check its driver and libraries, or leave run.device_target at auto"
-        )
+    obstacles = find_obstacles()
+    chosen = next(name for name, reason in obstacles.items() if reason is None) if target == "auto" else target
+    _refuse(chosen, obstacles[chosen])
     if chosen != "CPU":
+        _require_card(chosen, device_id)
         ms.set_device(chosen, device_id)
     elif ms.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has computed
         ms.set_device("CPU")
@@ -52,61 +50,55 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
     description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}"
+    if target == "auto":
+        description += _why(chosen, obstacles)
     return Device(chosen, device_id if chosen != "CPU" else 0, description)
+
+
+def find_obstacles(machine: Machine | None = None) -> dict[str, Finding | None]:
+    """Each target, best first, and what keeps this process from using it, None where nothing does."""
+    machine, told = machine or this_machine(), told_by_mindspore()
+    return {target: obstacle(diagnose(machine, target, told), target) for target in HARDWARE} | {"CPU": None}
 
 
 def usable_targets() -> dict[str, bool]:
     """Each target and whether this process can use it, best first."""
-    import mindspore as ms
-
-    return {
-        "Ascend": ms.device_context.ascend.is_available(),
-        "GPU": ms.device_context.gpu.is_available(),
-        "CPU": True,
-    }
+    return {target: reason is None for target, reason in find_obstacles().items()}
 
 
-def check_mindspore() -> None:
+def check_mindspore(machine: Machine | None = None) -> None:
     """Say in one line what is wrong with the installed MindSpore, before it fails in its own words.
 
     Raises:
         DeviceError: MindSpore is not installed, too old, too new, or NumPy is 2.
     """
-    first, beyond = MINDSPORE_RANGE
-    wanted = f"{_dotted(first)} or newer, below {_dotted(beyond)}"
-    version = _installed("mindspore")
-    if version is None:
+    reason = obstacle(look_at_packages(machine or this_machine()), "CPU")
+    if reason:
+        raise DeviceError(f"{reason.found}: {reason.way_out}")
+
+
+def _refuse(target: str, reason: Finding | None) -> None:
+    if reason:
         raise DeviceError(
-            f"MindSpore is not installed; mindloc needs {wanted}: "
-            "pip install -r requirements.txt -c constraints-cpu.txt"
+            f"device target {target} can't be used here: {reason.found}; {reason.way_out} "
+            f"(python -m mindloc doctor --device_target {target} says more)"
         )
-    if not first <= _numbers(version) < beyond:
-        raise DeviceError(f"MindSpore {version} is installed; mindloc needs {wanted}")
-    numpy = _installed("numpy")
-    if numpy is not None and _numbers(numpy) >= (2,):
-        raise DeviceError(f"NumPy {numpy} is installed; MindSpore's tensors need NumPy 1: pip install 'numpy<2'")
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _require_card(target: str, device_id: int, machine: Machine | None = None) -> None:
+    """Refuse a GPU beyond those that the driver counts; of Ascend cards MindSpore itself knows best."""
+    if target != "GPU":
+        return
+    cards = [each.found for each in HARDWARE["GPU"](machine or this_machine()) if each.what.startswith("card ")]
+    if device_id >= len(cards):
+        listed = "; ".join(f"{number}: {card}" for number, card in enumerate(cards))
+        raise DeviceError(f"device_id {device_id} is not among this machine's {len(cards)} GPUs ({listed})")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """(2, 8, 0) of "2.8.0rc1": the leading digits of each dotted part, up to the first part without any."""
-    numbers = []
-    for part in version.split(".")[:3]:
-        digits = part[: next((i for i, char in enumerate(part) if not char.isdigit()), len(part))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))
+def _why(chosen: str, obstacles: dict[str, Finding | None]) -> str:
+    """What kept better targets from being chosen, as the end of a line: "; no Ascend: ...; no GPU: ..."."""
+    better = list(obstacles)[: list(obstacles).index(chosen)]
+    return "".join(f"; no {name}: {obstacles[name].found}" for name in better)
 
 
 def describe_machine() -> str:

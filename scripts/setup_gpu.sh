@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The CUDA 11 libraries that MindSpore's GPU plugin asks for, from PyPI, in the environment (.venv), and a file to
+# source: .venv/gpu.env. The driver is the machine's own: it comes with the card, not from here. docs/gpu.md tells more.
+#
+# Uses MINDLOC_VENV and MINDLOC_PYTHON as environment.sh does; pip's own settings (PIP_FIND_LINKS, ...) hold too.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$PROJECT"
+
+[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || {
+    echo "error: MindSpore's GPU plugin exists for Linux on x86_64 only, this is $(uname -s) on $(uname -m)" >&2
+    exit 2
+}
+install requirements.txt
+
+# cuDNN 9 has other file names, so the plugin would not find it
+packages=(nvidia-cublas-cu11 nvidia-cufft-cu11 nvidia-curand-cu11 nvidia-cusolver-cu11 nvidia-cusparse-cu11
+    "nvidia-cuda-nvrtc-cu11==11.8.*" "nvidia-cuda-runtime-cu11==11.8.*" "nvidia-cudnn-cu11>=8.5,<9")
+echo "installing ${#packages[@]} packages of CUDA libraries into $VENV (1.7 GB to fetch, 2.9 GB on disk)"
+"$PYTHON" -m pip install --quiet --disable-pip-version-check "${packages[@]}" || {
+    echo "error: pip could not install the CUDA libraries; its own message stands above" >&2
+    exit 2
+}
+
+# one folder laid out like a CUDA installation, with links to just the libraries that the plugin or another one loads
+cuda=$VENV/cuda-11.6
+rm -rf "$cuda"
+mkdir -p "$cuda/bin" "$cuda/lib64"
+packed=$("$PYTHON" -c 'import nvidia; print(list(nvidia.__path__)[0])')
+for library in cuda_runtime/lib/libcudart.so.11.0 cublas/lib/libcublas.so.11 cublas/lib/libcublasLt.so.11 \
+    cufft/lib/libcufft.so.10 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 cusparse/lib/libcusparse.so.11 \
+    cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_nvrtc/lib/libnvrtc-builtins.so.11.8 cudnn/lib/libcudnn.so.8 \
+    cudnn/lib/libcudnn_{ops,cnn,adv}_{infer,train}.so.8; do
+    [ -e "$packed/$library" ] || {
+        echo "error: $packed/$library is not there; was another version of its package asked for?" >&2
+        exit 2
+    }
+    ln -s "$packed/$library" "$cuda/lib64/"
+done
+
+# MindSpore reads versions from names: of the CUDA runtime to choose its own kernels' folder (the libraries are of 11.8,
+# which serves programs of 11.6; MindSpore knows 11.1 and 11.6), and of cuDNN to warn
+ln -s libcudart.so.11.0 "$cuda/lib64/libcudart.so.11.6.124"
+cudnn=$("$PYTHON" -c 'from importlib import metadata; print(metadata.version("nvidia-cudnn-cu11"))')
+ln -s libcudnn.so.8 "$cuda/lib64/libcudnn.so.$(echo "$cudnn" | cut -d. -f1-3)"
+
+# its loader asks this program, and nothing else, for the version of CUDA
+cat >"$cuda/bin/nvcc" <<'END'
+#!/bin/sh
+echo "Cuda compilation tools, release 11.6, V11.6.124"
+END
+chmod +x "$cuda/bin/nvcc"
+
+cat >"$VENV/gpu.env" <<END
+# source this before a command that is to run on a GPU by MindSpore's own plugin
+export CUDA_HOME="$cuda"
+case ":\${LD_LIBRARY_PATH:-}:" in
+*":\$CUDA_HOME/lib64:"*) ;;
+*) export LD_LIBRARY_PATH="\$CUDA_HOME/lib64\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}" ;;
+esac
+END
+
+echo "the libraries are in place; before training: source $VENV/gpu.env"
+use_gpu_libraries
+"$PYTHON" -m mindloc doctor --device_target GPU || echo "what is missing still, and the way out, stands above"

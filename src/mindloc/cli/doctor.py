@@ -1,0 +1,66 @@
+"""Say what this machine has and lacks for each device target, and the way out of each problem.
+
+The exit code is 0 when the target that is asked for works (or any, when none is), else 2. Needs no MindSpore.
+"""
+
+import argparse
+import dataclasses
+import json
+from itertools import groupby
+
+from mindloc.cli.boundary import command
+from mindloc.runtime.doctor.examine import examine
+from mindloc.runtime.doctor.finding import Finding, obstacle
+from mindloc.runtime.doctor.machine import this_machine
+
+TARGETS = ("Ascend", "GPU", "CPU")
+MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mindloc doctor", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--device_target", choices=TARGETS, help="the exit code answers for this target alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    findings = examine(this_machine())
+    verdicts = {target: obstacle(findings, target) for target in TARGETS}
+    print(as_json(findings, verdicts) if args.json else as_text(findings, verdicts, args.device_target))
+    asked = [args.device_target] if args.device_target else TARGETS
+    return 0 if any(verdicts[target] is None for target in asked) else 2
+
+
+def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], asked: str | None) -> str:
+    """A page: each section's lines, then one line per target; with ``asked`` the other target's section is left out."""
+    left_out = {"Ascend", "GPU"} - {asked} if asked else set()
+    lines = []
+    for section, group in groupby(findings, key=lambda finding: finding.section):
+        if section not in left_out:
+            lines += [section, *_section(list(group)), ""]
+    lines.append("targets")
+    for target in [asked] if asked else TARGETS:
+        reason = verdicts[target]
+        verdict = f"can't be used: {reason.found}; {reason.way_out}" if reason else "can be used"
+        lines.append(f"  {target}: {verdict}")
+    return "\n".join(lines)
+
+
+def _section(findings: list[Finding]) -> list[str]:
+    """A line per finding; a way out that several findings in a row share stands once, after the last of them."""
+    lines = []
+    for finding, following in zip(findings, [*findings[1:], None], strict=True):
+        lines.append(f"  {MARKS[finding.state]:8} {finding.what}: {finding.found}")
+        if finding.way_out and not (following and following.way_out == finding.way_out):
+            lines.append(f"           -> {finding.way_out}")
+    return lines
+
+
+def as_json(findings: list[Finding], verdicts: dict[str, Finding | None]) -> str:
+    targets = {
+        target: {"usable": reason is None, "reason": reason and reason.found} for target, reason in verdicts.items()
+    }
+    return json.dumps({"targets": targets, "findings": [dataclasses.asdict(each) for each in findings]}, indent=2)
