@@ -35,7 +35,9 @@ class _OneLineParser(argparse.ArgumentParser):
     """Says what is wrong as every error here is said."""
 
     def error(self, message: str) -> None:
-        raise LaunchError(f"{message}; options of {self.prog} follow the script's own arguments")
+        raise LaunchError(
+            f"{message}; {self.prog} knows the options of python train.py --help, --config and --launcher"
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,18 +92,24 @@ def plan_training(script: Script, given: ScriptArguments, environment: Mapping[s
         words += ["--device_target", target]  # so that no rank finds another
     if size == 1:  # alone it takes its card from the config
         words += ["--device_id", str(table.servers[0].cards[0].device_id if table else cards[0])]
-    return plan_ranks(
-        [sys.executable, str(PROJECT / script.program), *words],
-        target=target,
-        log_dir=new_log_folder(given.output),
-        table=table,
-        device_ids=cards,
-        server_index=server,
-        server_count=count,
-        master=meeting_place(environment, count),
-        launcher=launcher,
-        environment=environment,
-    )
+    master = meeting_place(environment, count)
+    log_dir = new_log_folder(given.output)
+    try:
+        return plan_ranks(
+            [sys.executable, str(PROJECT / script.program), *words],
+            target=target,
+            log_dir=log_dir,
+            table=table,
+            device_ids=cards,
+            server_index=server,
+            server_count=count,
+            master=master,
+            launcher=launcher,
+            environment=environment,
+        )
+    except LaunchError:
+        log_dir.rmdir()  # nothing was started
+        raise
 
 
 def trainer_words(

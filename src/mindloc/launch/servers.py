@@ -61,7 +61,7 @@ def cards_of_this_server(ranks: int, configured: Sequence[int]) -> tuple[int, ..
         return tuple(configured)
     if len(configured) > 1:
         raise LaunchError(
-            f"{ranks} ranks are asked for, but run.device_ids names {len(configured)} cards; give as many, or leave it out"
+            f"{ranks} ranks are asked for, but run.device_ids names {len(configured)} cards; give as many, or none"
         )
     return tuple(range(ranks))
 
