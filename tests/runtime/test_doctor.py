@@ -17,7 +17,8 @@ from mindloc.runtime.doctor.driver import look_at_driver
 from mindloc.runtime.doctor.examine import diagnose
 from mindloc.runtime.doctor.finding import obstacle
 from mindloc.runtime.doctor.machine import Machine
-from mindloc.runtime.doctor.packages import look_at_onnx_runtime, look_at_packages
+from mindloc.runtime.doctor.onnx_runtime import look_at_onnx_runtime
+from mindloc.runtime.doctor.packages import look_at_packages
 from mindloc.runtime.doctor.resources import cgroup_cores, cgroup_memory, look_at_resources
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
@@ -297,20 +298,37 @@ def test_packages_that_do_not_fit_block_every_target(versions, says, way_out):
 
 def test_onnx_runtime_blocks_nothing_and_says_what_it_has(tmp_path):
     missing = look_at_onnx_runtime(Machine({}))
-    assert missing[0].state == "missing" and "onnxruntime-gpu for NVIDIA" in missing[0].way_out
+    assert missing[0].state == "missing" and "onnxruntime-gpu[cuda,cudnn]" in missing[0].way_out
     both = look_at_onnx_runtime(Machine({}, versions={"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.20.0"}))
     assert "overwrite each other" in both[0].found
     broken = touch(tmp_path / "python", "#!/bin/sh\necho 'ImportError: no symbol' >&2\nexit 1\n")
     broken.chmod(0o755)
     machine = Machine({}, versions={"onnxruntime": "1.20.0"})
-    assert "can't be imported: ImportError: no symbol" in look_at_onnx_runtime(machine, str(broken))[0].found
-    for providers, state in (
-        (["CUDAExecutionProvider", "CPUExecutionProvider"], "ok"),
-        (["CPUExecutionProvider"], "missing"),
-    ):
-        broken.write_text(f"#!/bin/sh\necho '{json.dumps(providers)}'\n", encoding="utf-8")
-        findings = look_at_onnx_runtime(machine, str(broken))
-        assert findings[1].state == state and not any(finding.blocks for finding in findings)
+    assert "onnxruntime 1.20.0 fails: ImportError: no symbol" in look_at_onnx_runtime(machine, str(broken))[0].found
+
+
+@pytest.mark.parametrize(
+    ("providers", "used", "log", "state", "says"),
+    [
+        (["CPU"], [], "", "missing", "this build has CPU only"),
+        (["CUDA", "CPU"], ["CUDA", "CPU"], "", "ok", "a test model ran through it"),
+        (
+            ["CUDA", "CPU"],
+            ["CPU"],
+            "[E:] Failed to load library x.so with error: libcublasLt.so.12: cannot open\n\n[W:] Failed to create",
+            "problem",
+            "does not load: libcublasLt.so.12: cannot open",
+        ),
+    ],
+)
+def test_the_cuda_provider_counts_when_a_model_runs_through_it(tmp_path, providers, used, log, state, says):
+    told = json.dumps([[f"{name}ExecutionProvider" for name in names] for names in (providers, used)])
+    python = touch(tmp_path / "python", f"#!/bin/sh\nprintf '{log}' >&2\necho '{told}'\n")
+    python.chmod(0o755)
+    machine = Machine({}, versions={"onnxruntime-gpu": "1.26.0"})
+    findings = look_at_onnx_runtime(machine, str(python))
+    assert (findings[1].what, findings[1].state) == ("CUDA provider", state) and says in findings[1].found
+    assert not any(finding.blocks for finding in findings)
 
 
 # --- Ascend
@@ -421,19 +439,33 @@ def test_limits_of_cgroup_version_1(tmp_path):
 # --- the command
 
 
-def test_the_command_prints_each_line_and_its_exit_code_answers_for_the_target(capsys):
+@NEEDS_COMPILER
+def test_a_page_has_a_line_for_each_finding_and_a_way_out_once(tmp_path, driver, cuda, monkeypatch, capsys):
+    for name in ("libcufft.so.10", "libcurand.so.10"):
+        (cuda / "lib64" / name).unlink()
+    machine = with_cuda(tmp_path, cuda, driver)
+    environ = {**machine.environ, "STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "8.0"}
+    machine = Machine(**{**vars(machine), "environ": environ, "mindspore": None})  # None: it is not asked itself
+    monkeypatch.setattr("mindloc.cli.doctor.this_machine", lambda: machine)
     assert main(["doctor", "--device_target", "CPU"]) == 0
     page = capsys.readouterr().out
-    assert "NumPy: 1." in page and "cores: " in page and page.rstrip().endswith("CPU: can be used")
+    assert "NumPy: 1.26.4" in page and "cores: 1" in page and page.rstrip().endswith("CPU: can be used")
+    assert main(["doctor"]) == 0  # CPU is one of any
+    page = capsys.readouterr().out
+    assert (
+        page.count("MISSING  lib") == 2 and page.count("setup_gpu.sh, then source") == 2
+    )  # after both, and as verdict
+    assert main(["doctor", "--device_target", "GPU"]) == 2
+
+
+def test_programs_get_json_with_what_mindspore_itself_says(capsys):
     code = main(["doctor", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert code == 0 and told["targets"]["CPU"] == {"usable": True, "reason": None}
-    assert {finding["section"] for finding in told["findings"]} == {
-        "machine",
-        "MindSpore",
-        "Ascend",
-        "GPU",
-        "ONNX Runtime",
+    sections = {finding["section"] for finding in told["findings"]}
+    assert sections == {"machine", "MindSpore", "Ascend", "GPU", "ONNX Runtime"}
+    assert ("MindSpore", "import", "ok") in {
+        (each["section"], each["what"], each["state"]) for each in told["findings"]
     }
 
 

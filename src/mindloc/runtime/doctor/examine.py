@@ -8,7 +8,8 @@ from mindloc.runtime.doctor.cuda import look_at_cuda
 from mindloc.runtime.doctor.driver import look_at_driver
 from mindloc.runtime.doctor.finding import Finding, absent, good, obstacle
 from mindloc.runtime.doctor.machine import Machine
-from mindloc.runtime.doctor.packages import look_at_onnx_runtime, look_at_packages
+from mindloc.runtime.doctor.onnx_runtime import look_at_onnx_runtime
+from mindloc.runtime.doctor.packages import look_at_packages
 from mindloc.runtime.doctor.resources import look_at_resources
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
