@@ -44,7 +44,7 @@ def look_at_onnx_runtime(machine: Machine, python: str = sys.executable) -> list
         way_out = f"pip install --force-reinstall {names[0]}"
         return [wrong(SECTION, "version", f"{found} fails: {last_line(answer.err)}", way_out, blocks=False)]
     providers, used = json.loads(answer.out.splitlines()[-1])
-    return [good(SECTION, "version", found), _cuda_provider(providers, used, answer.err)]
+    return [good(SECTION, "version", found), _cuda_provider(providers, used, answer.err + answer.out)]
 
 
 def _cuda_provider(providers: list[str], used: list[str], log: str) -> Finding:
@@ -52,8 +52,11 @@ def _cuda_provider(providers: list[str], used: list[str], log: str) -> Finding:
     if "CUDAExecutionProvider" in used:
         return good(SECTION, what, "a test model ran through it")
     if "CUDAExecutionProvider" in providers:
-        reason = re.search(r"with error: (.*)|(CUDA failure .*?;)", log)
-        said = next((text for text in reason.groups() if text), "") if reason else last_line(log)
-        return wrong(SECTION, what, f"does not load: {said}", FOR_CARDS, blocks=False)
+        missing = re.search(r"with error: (.*)", log)
+        if missing:
+            return wrong(SECTION, what, f"does not load: {missing[1].strip()}", FOR_CARDS, blocks=False)
+        failure = re.search(r"CUDA failure \d+: [^;]*", log)
+        said = failure[0].strip() if failure else "a session asked for it came back without it"
+        return wrong(SECTION, what, f"loads, but: {said}", "see driver and card under GPU", blocks=False)
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     return absent(SECTION, what, f"this build has {names} only", f"for NVIDIA cards: {FOR_CARDS}", blocks=False)
