@@ -1,0 +1,1 @@
+"""A job on Huawei's ModelArts: copies in, starts the same commands as everywhere, copies out. Alone knows moxing."""

@@ -1,0 +1,131 @@
+"""What ModelArts tells a job by its environment: how many servers and cards, which of them this process is.
+
+Two ages of the platform:
+
+- the boot file of a preset Ascend image runs **once per card**, with RANK_ID, RANK_SIZE (older: DEVICE_NUM), DEVICE_ID
+  or ASCEND_DEVICE_ID, and RANK_TABLE_FILE;
+- a boot command or an own image runs **once per server**, with MA_NUM_HOSTS, MA_NUM_GPUS (cards per server, of whatever
+  make), VC_TASK_INDEX (which server), VC_WORKER_HOSTS (their names, the first is the master) and a rank table at a
+  fixed place.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mindloc.errors import LaunchError, StoreError
+from mindloc.launch.host import host_names
+from mindloc.launch.rank_table import find_server, read_rank_table
+
+JOB_TABLE = Path("/user/config/jobstart_hccl.json")
+SCRATCH_DISK = Path("/cache")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """This process's place in a job."""
+
+    per_card: bool = False  # this process is one rank of several, started by the platform
+    rank: int = 0
+    ranks: int = 1
+    device_id: int | None = None  # None: nothing is said
+    cards: int = 1  # of this server
+    server: int = 0
+    servers: int = 1
+    master: str | None = None  # name of the first server
+    table: Path | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether rank 0 runs here: this process starts it or is it."""
+        return self.rank == 0 and self.server == 0
+
+    def rank_variables(self) -> dict[str, str]:
+        """What a rank that the platform started needs in its environment, under the names of today."""
+        if self.table is None:
+            raise LaunchError(
+                f"RANK_ID is {self.rank} of {self.ranks} and there is no rank table: RANK_TABLE_FILE is not set and "
+                f"{JOB_TABLE} is not there; choose an Ascend image, or --run_distribute False"
+            )
+        return {
+            "RANK_TABLE_FILE": str(self.table),
+            "RANK_ID": str(self.rank),
+            "RANK_SIZE": str(self.ranks),
+            "DEVICE_ID": str(self.device_id or 0),
+        }
+
+
+def read_platform(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Platform:
+    """The place that the environment states; one server with one card where it states nothing.
+
+    Raises:
+        LaunchError: a number that is none, or a server that is not one of those there are.
+    """
+    table = environment.get("RANK_TABLE_FILE") or (job_table if job_table.is_file() else None)
+    table = Path(table) if table else None
+    device_name = "DEVICE_ID" if environment.get("DEVICE_ID") else "ASCEND_DEVICE_ID"
+    device_id = _number(environment, device_name, 0) if environment.get(device_name) else None
+    ranks = _number(environment, "RANK_SIZE", _number(environment, "DEVICE_NUM", 1))
+    if environment.get("RANK_ID"):
+        rank = _number(environment, "RANK_ID", 0)
+        if rank >= ranks:
+            raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
+        return Platform(ranks > 1, rank, ranks, device_id, table=table)
+    servers = _number(environment, "MA_NUM_HOSTS", _number(environment, "VC_WORKER_NUM", 1))
+    server = _number(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
+    if server >= servers:
+        raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
+    cards = max(_number(environment, "MA_NUM_GPUS", 1), 1)  # 0 on a server without accelerators
+    master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
+    return Platform(False, 0, cards * servers, device_id, cards, server, servers, master, table)
+
+
+def place_by_table(platform: Platform, environment: Mapping[str, str]) -> Platform:
+    """The same place, with the servers of a job of several counted as the rank table counts them.
+
+    Raises:
+        LaunchError: the table is broken, or does not know this server.
+    """
+    if platform.per_card or platform.servers == 1 or platform.table is None:
+        return platform
+    table = read_rank_table(platform.table)
+    return replace(platform, server=find_server(table, host_names(environment)), ranks=table.size)
+
+
+def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
+    """A folder of mindloc's own on the disk that a job may fill.
+
+    Args:
+        asked: where the user wants it; None: /cache where there is one, else MA_JOB_DIR, else where temporary files go.
+
+    Raises:
+        StoreError: the one asked for can't be made or written.
+    """
+    choices = [Path(asked)] if asked else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
+    usable = (path for path in choices if asked or (path.is_dir() and os.access(path, os.W_OK)))
+    folder = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't make the working folder {folder}: {error.strerror}; set --scratch") from None
+    return folder
+
+
+def start_id() -> str:
+    """A name for this start of the job, the same for all processes that the platform started with this one.
+
+    It is their parent: its number, and on Linux the moment it began, since a restarted container counts anew.
+    """
+    parent = os.getppid()
+    stat = Path(f"/proc/{parent}/stat")
+    began = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19] if stat.exists() else ""
+    return f"{parent}-{began}"
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise LaunchError(f"{name} is {text!r} in the environment, expected a number")
+    return int(text)

@@ -1,0 +1,104 @@
+"""Copies of what a job reads, on the server's own disk, made once for all its processes.
+
+The first process that gets a lock copies; the kernel frees the lock when that process ends, however it ends. A copy
+grows under another name and takes its own when it is whole; beside it lies a note of what it is.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mindloc.errors import StoreError
+from mindloc.modelarts.object_store import Store, is_remote, patiently
+from mindloc.runtime.atomic import atomic_write_text
+
+
+def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:
+    """Everything under ``url`` as a folder of this server; a path is that folder itself.
+
+    Args:
+        start: name of this start of the job; a copy of an earlier one is used again while the bytes are as many.
+
+    Raises:
+        StoreError: the store, or too small a disk; or the process that was copying has failed.
+    """
+    if not is_remote(url):
+        if not Path(url).is_dir():
+            raise StoreError(f"{url} is no folder; name the one that holds what the job reads")
+        return Path(url).absolute()
+    return _bring(url, scratch, start, lambda: store.total_bytes(url), lambda partial: store.fetch_folder(url, partial))
+
+
+def bring_file(store: Store, url: str, scratch: Path, start: str) -> Path:
+    """One object as a file of this server; a path is that file itself. Otherwise as ``bring_folder``."""
+    if not is_remote(url):
+        return Path(url).absolute()
+    name = url.rpartition("/")[2]
+    folder = _bring(url, scratch, start, lambda: store.size(url) or 0, lambda partial: store.fetch(url, partial / name))
+    return folder / name
+
+
+def _bring(url: str, scratch: Path, start: str, size: Callable[[], int], copy: Callable[[Path], None]) -> Path:
+    folder = scratch / f"{url.rstrip('/').rpartition('/')[2]}_{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    note_path = folder.with_name(f"{folder.name}.json")
+    with _one_process(folder.with_name(f"{folder.name}.lock"), url) as had_to_wait:
+        note = _read_note(note_path) if folder.is_dir() else {}
+        if note.get("start") == start:
+            return folder
+        if had_to_wait and not note:
+            raise StoreError(f"the process that copied {url} ended before it was done; its own lines say why")
+        total = patiently(size)
+        if note.get("bytes") != total:
+            _copy_whole(url, folder, total, copy)
+        else:
+            print(f"{url}: the copy of an earlier start is used again, {folder}", flush=True)
+        atomic_write_text(note_path, json.dumps({"url": url, "bytes": total, "start": start}), StoreError)
+    return folder
+
+
+def _copy_whole(url: str, folder: Path, total: int, copy: Callable[[Path], None]) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    for old in (folder, partial):
+        shutil.rmtree(old, ignore_errors=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < total:
+        raise StoreError(
+            f"{url} has {_gigabytes(total)} and {folder.parent} has {_gigabytes(free)} free; "
+            "set --scratch to a larger disk"
+        )
+    partial.mkdir(parents=True)
+    began = time.monotonic()
+    patiently(lambda: copy(partial))
+    os.replace(partial, folder)
+    print(f"{url}: {_gigabytes(total)} copied to {folder} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+@contextmanager
+def _one_process(lock_path: Path, url: str) -> Iterator[bool]:
+    """Alone of this server's processes; whether another one had to be waited for."""
+    with open(lock_path, "a", encoding="utf-8") as lock:
+        had_to_wait = False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{url}: another process of this server copies it; waiting", flush=True)
+            had_to_wait = True
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield had_to_wait
+
+
+def _read_note(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no note, no copy
+        return {}
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB"

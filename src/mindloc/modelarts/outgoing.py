@@ -1,0 +1,143 @@
+"""Results out: a folder of the store becomes and stays what the run folder is, while the training writes it.
+
+Whatever moment the job is cut off, the store holds a run that can be resumed. So the order of each look is: log,
+metrics and config; weights; ``weights_best`` and ``weights_end``; states, each of which completes a checkpoint; then
+the checkpoints that the training has dropped are deleted in the store too, so that it holds no more of them than the
+run folder; then reports. The first failure ends a look, and the next one begins where it ended.
+"""
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindloc.errors import StoreError
+from mindloc.modelarts.object_store import Store, Unavailable, join, patiently
+from mindloc.modelarts.run_files import Kind, find_files, is_numbered, kind_of, set_aside, walk
+from mindloc.runtime.checkpoint import STATE_SUFFIX
+
+
+class Outgoing:
+    """Sends what is new in a run folder, by hand (``look``) or in a thread (``start``, ``finish``).
+
+    Args:
+        logs: another folder, whose files go to ``logs_name`` under ``url``.
+        every_s: seconds between the thread's looks.
+    """
+
+    def __init__(self, store: Store, url: str, run: Path, logs: Path, logs_name: str, every_s: float):
+        self.store, self.url, self.run, self.every_s = store, url, run, every_s
+        self.logs, self.logs_name = logs, logs_name
+        self._sent: dict[str, tuple[int, ...]] = {}  # name -> what the file was when it was sent
+        self._put_off: set[str] = set()  # failed once: behind the others of its kind
+        self._there = {name for name in patiently(lambda: store.names(url)) if is_numbered(name)}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_again_and_again, name="results out", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Send all that is left, also reports that were not finished.
+
+        Raises:
+            StoreError: naming what could not be sent.
+        """
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        patiently(self._last_look)
+
+    def look(self, last: bool = False) -> list[str]:
+        """Send what has changed since it was sent, up to the first failure.
+
+        Args:
+            last: go on after a failure, and send the files of unfinished reports too.
+
+        Returns:
+            Names of the files that failed, and of those that had to wait for them.
+        """
+        found = find_files(self.run, unfinished_reports=last)
+        found |= {f"{self.logs_name}/{path.relative_to(self.logs).as_posix()}": path for path in walk(self.logs)}
+        names = sorted(found, key=lambda name: (kind_of(name), name in self._put_off, name))
+        states = [name for name in names if kind_of(name) == Kind.STATE]
+        failed = self._send_each([name for name in names if kind_of(name) < Kind.STATE], found, last)
+        if failed:  # without its weights and metrics a state would be damage
+            failed += [name for name in states if name not in self._sent]
+        else:
+            failed += self._send_each(states, found, last)
+        if states and not failed:
+            failed += self._drop(set(found))
+        if last or not failed:
+            failed += self._send_each([name for name in names if kind_of(name) > Kind.STATE], found, last)
+        return failed
+
+    def _look_again_and_again(self) -> None:
+        while not self._stop.wait(self.every_s):
+            self.look()
+
+    def _last_look(self) -> None:
+        missing = self.look(last=True)
+        if missing:
+            some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise Unavailable(f"{len(missing)} files have not reached {self.url} ({some})")
+
+    def _send_each(self, names: Sequence[str], found: dict[str, Path], go_on: bool) -> list[str]:
+        """The names of those that failed."""
+        failed: list[str] = []
+        for name in names:
+            if not self._send(name, found[name]):
+                failed.append(name)
+                if not go_on:
+                    break
+        return failed
+
+    def _send(self, name: str, path: Path) -> bool:
+        """Send one file unless it is there already; False when that failed."""
+        try:
+            state = _state_of(path)
+            if self._sent.get(name) == state:
+                return True
+            with tempfile.TemporaryDirectory(prefix="outgoing_", dir=self.run.parent) as aside:
+                self._send_copy(set_aside(path, name, Path(aside)), name)
+        except FileNotFoundError:  # dropped by the training in between
+            return True
+        except (StoreError, OSError) as error:
+            self._put_off.add(name)
+            print(f"warning: {name} is not out yet: {error}", flush=True)
+            return False
+        self._sent[name] = state
+        self._put_off.discard(name)
+        if is_numbered(name):
+            self._there.add(name)
+        if kind_of(name) == Kind.STATE:
+            print(f"out: {Path(name).name.removesuffix(STATE_SUFFIX)} is complete in {self.url}", flush=True)
+        return True
+
+    def _send_copy(self, copy: Path, name: str) -> None:
+        url, size = join(self.url, name), copy.stat().st_size
+        self.store.send(copy, url)
+        arrived = self.store.size(url)
+        if arrived != size:
+            raise Unavailable(f"{url} has {arrived} bytes, {size} were sent")
+
+    def _drop(self, found: set[str]) -> list[str]:
+        """Delete the checkpoints that are no longer in the run folder, states first; the name of one that failed.
+
+        Held back while a file that was found has gone meanwhile: what took its place is not out yet.
+        """
+        if any(name not in self._sent for name in found if is_numbered(name)):
+            return []
+        for name in sorted(self._there - found, key=lambda name: not name.endswith(STATE_SUFFIX)):
+            try:
+                self.store.remove(join(self.url, name))
+            except StoreError as error:
+                print(f"warning: {name} is not deleted yet: {error}", flush=True)
+                return [name]
+            self._there.discard(name)
+        return []
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
