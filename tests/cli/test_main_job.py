@@ -218,4 +218,4 @@ def test_export_is_reloaded_and_compared(run, tmp_path, capsys):
     assert main(["export", "--checkpoint_file", checkpoint, "--out", str(tmp_path), "--view", "satellite"]) == 0
     assert "reloaded" in capsys.readouterr().out
     card = json.loads((tmp_path / "satellite.mindir.json").read_text())
-    assert card["view"] == "satellite"
+    assert card["views"] == ["satellite"]

@@ -1,6 +1,7 @@
-"""Evaluate a checkpoint: extract descriptors once, score them from disk, write report and pictures.
+"""Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and pictures.
 
-The architecture comes from the checkpoint, and so do the data and evaluation settings that no flag or --set changes.
+The architecture comes from the checkpoint, or from the cards of the exported files, and so do the data and evaluation
+settings that no flag or --set changes.
 """
 
 import argparse
@@ -8,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from mindloc.cli.boundary import command
+from mindloc.cli.engines import add_engine_arguments, measure_agreement, read_source, sample_pictures, start_engine
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.config import config_from_dict, override_config
-from mindloc.runtime.device import check_mindspore, use_device
+from mindloc.config import override_config
 
 EVAL_FLAGS = (
     "--data_root",
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eval.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="weights of a training run")
+    add_engine_arguments(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which pairs to ask for")
     parser.add_argument("--out", type=Path, help="folder of the report; default: reports/ beside checkpoints/")
     add_config_arguments(parser, EVAL_FLAGS, with_file=False)
@@ -38,25 +39,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    check_mindspore()
-
-    from mindloc.runtime.checkpoint import load_weights  # only now, so that a missing installation is one line
-
-    stored = config_from_dict(load_weights(args.checkpoint).config)
-    config = override_config(stored, args.overrides)
-    device = use_device(config.run.device_target, config.run.device_ids[0])
-    print(f"device: {device.description}")
+    source = read_source(args, ("drone", "satellite"))
+    config = override_config(source.config, args.overrides)
+    engine = start_engine(args, source, config)
 
     from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore
     from mindloc.evaluation.evaluate import evaluate
     from mindloc.evaluation.report import tables
-    from mindloc.inference.build import load_engine
 
-    engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
     split = build_split(config, args.split)
+    asked = {"drone": split.drone_paths(), "satellite": split.satellite_paths()}
+    measure_agreement(engine, source, sample_pictures(config, asked, engine.batch_size))
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
-    out = args.out or default_folder(args.checkpoint, args.split)
+    out = args.out or default_folder(args, args.split)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
     for note in scores.report["notes"]:
@@ -64,7 +60,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"report and pictures: {out}")
 
 
-def default_folder(checkpoint: Path, split: str) -> Path:
-    """``reports/{split}_{checkpoint}_{time}`` of the run that the checkpoint lies in, or beside a lone file."""
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    return run / "reports" / f"{split}_{checkpoint.stem}_{datetime.now():%m%d%H%M%S}"
+def default_folder(args: argparse.Namespace, split: str) -> Path:
+    """``reports/{split}_{what}_{time}`` of the run that the encoder comes from, or beside a lone file."""
+    if args.checkpoint is None:
+        place = args.exported if args.exported.is_dir() else args.exported.parent
+        run, stem = place.parent, place.name if args.exported.is_dir() else args.exported.stem
+    else:
+        place, stem = args.checkpoint.parent, args.checkpoint.stem
+        run = place.parent if place.name == "checkpoints" else place
+    engine = "" if args.engine == "mindspore" else f"{args.engine}_"
+    return run / "reports" / f"{split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"

@@ -1,4 +1,8 @@
-"""Write a trained encoder as a file for a device; each file is reloaded and compared with the live encoder."""
+"""Write a trained encoder as a file for a device; each file is reloaded and compared with the live encoder.
+
+Where both views share weights and picture size, one file serves both. A JSON card beside each file says what goes in,
+what comes out, and which checkpoint it was made from.
+"""
 
 import argparse
 from pathlib import Path
@@ -9,27 +13,63 @@ from mindloc.runtime.device import use_device
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--checkpoint", "--checkpoint_file", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--out", type=Path, help="folder of the files; default: export/ beside the checkpoint's folder")
-    parser.add_argument("--file_format", choices=("MINDIR",), default="MINDIR")
     parser.add_argument(
-        "--view", choices=("drone", "satellite"), help="encode this view only; default: a file for each"
+        "--checkpoint", "--checkpoint_file", type=Path, required=True, metavar="FILE", help="weights of a training run"
     )
-    parser.add_argument("--batch_size", type=int, help="pictures per call, fixed; default: any number")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: export/ of the checkpoint's run")
+    parser.add_argument("--file_name", metavar="NAME", help="without suffix; default: encoder, or the view's name")
+    parser.add_argument("--file_format", choices=("MINDIR", "AIR", "ONNX"), default="MINDIR")
+    parser.add_argument(
+        "--view",
+        choices=("both", "query", "drone", "satellite"),
+        default="both",
+        help="query: the side that asks by data.query_mode of the checkpoint; default: both",
+    )
+    parser.add_argument(
+        "--batch_size", type=_batch_size, metavar="N", help="pictures per call, or any; default: any for MINDIR, else 1"
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: the training's; fp32 for ONNX")
+    parser.add_argument(
+        "--with_normalization", action="store_true", help="uint8 (batch, height, width, RGB) in, normalized in the file"
+    )
+    parser.add_argument("--unit_length", action="store_true", help="descriptors of length 1 out")
+    parser.add_argument(
+        "--enc_key_file", type=Path, metavar="FILE", help="encrypt MINDIR (AES-GCM) with its 16, 24 or 32 bytes"
+    )
     parser.add_argument("--device_target", choices=("auto", "CPU", "GPU", "Ascend"), default="auto")
     parser.add_argument("--device_id", type=int, default=0)
     return parser
 
 
+def _batch_size(text: str) -> int | str:
+    return text if text == "any" else int(text)
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    use_device(args.device_target, args.device_id)
+    device = use_device(args.device_target, args.device_id)
+    print(f"device: {device.description}")
 
-    from mindloc.export.build import export_checkpoint  # after the device is chosen: it imports MindSpore
+    from mindloc.export.build import ExportWish, export_checkpoint  # after the device is chosen: it imports MindSpore
+    from mindloc.inference.mindir_file import read_key
 
-    folder = args.out or args.checkpoint.parent.parent / "export"
-    views = (args.view,) if args.view else ("drone", "satellite")
-    files = export_checkpoint(args.checkpoint, folder, views, args.file_format.lower(), args.batch_size)
-    for path, difference in files.items():
-        print(f"{path}: reloaded, differs from the live encoder by {difference:.1e} of the largest entry")
+    wish = ExportWish(
+        file_format=args.file_format,
+        view=args.view,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        with_normalization=args.with_normalization,
+        unit_length=args.unit_length,
+        file_name=args.file_name,
+        key=None if args.enc_key_file is None else read_key(args.enc_key_file),
+    )
+    folder = args.out or default_folder(args.checkpoint)
+    for exported in export_checkpoint(args.checkpoint, folder, wish, device.target):
+        print(exported)
+
+
+def default_folder(checkpoint: Path) -> Path:
+    """``export/`` of the run that the checkpoint lies in, or beside a lone file."""
+    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    return run / "export"

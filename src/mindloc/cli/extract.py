@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 
 from mindloc.cli.boundary import command
+from mindloc.cli.engines import add_engine_arguments, measure_agreement, read_source, sample_pictures, start_engine
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.config import config_from_dict, config_to_dict, override_config
+from mindloc.config import config_to_dict, override_config
 from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError
-from mindloc.runtime.device import check_mindspore, use_device
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindloc extract", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="pictures (.png, .jpg, .jpeg), subfolders included")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    add_engine_arguments(parser)
     parser.add_argument("--view", choices=("drone", "satellite"), default="satellite", help="what the pictures are")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the descriptor set")
     add_config_arguments(parser, ("--device_target", "--device_id"), with_file=False)
@@ -26,19 +26,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     names = picture_names(args.folder)
-    check_mindspore()
-
-    from mindloc.runtime.checkpoint import load_weights  # only now, so that a missing installation is one line
-
-    config = override_config(config_from_dict(load_weights(args.checkpoint).config), args.overrides)
-    use_device(config.run.device_target, config.run.device_ids[0])
+    source = read_source(args, (args.view,))
+    config = override_config(source.config, args.overrides)
+    engine = start_engine(args, source, config)
 
     from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
-    from mindloc.inference.build import load_engine
     from mindloc.inference.extract import extract
 
-    engine, _ = load_engine(args.checkpoint, config.eval.batch_size)
-    batches = build_images(config, args.view, [args.folder / name for name in names], engine.batch_size)
+    paths = [args.folder / name for name in names]
+    measure_agreement(engine, source, sample_pictures(config, {args.view: paths}, engine.batch_size))
+    batches = build_images(config, args.view, paths, engine.batch_size)
     facts = {"place_unit": None, "input_size_px": list(batches.size_px), "config": config_to_dict(config)}
     print(f"{args.out}: {extract(engine, args.view, batches, names, None, args.out, facts)}")
 

@@ -1,49 +1,191 @@
 """From a checkpoint to exported files, in the format that was asked for."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
 
-from mindloc.config import config_to_dict
-from mindloc.errors import ConfigError
-from mindloc.export.artifact import ExportSpec
-from mindloc.export.mindir import export_mindir
-from mindloc.inference.build import load_encoder
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+import mindloc
+from mindloc.config import config_from_dict, config_to_dict
+from mindloc.config.schema import Config
+from mindloc.errors import ConfigError, ExportError
+from mindloc.export import air, mindir, onnx
+from mindloc.export.artifact import ExportSpec, compare, partial_folder, publish
+from mindloc.export.graph import ExportGraph
+from mindloc.inference.build import load_encoder, require_precision
+from mindloc.inference.exported import SUFFIXES
+from mindloc.inference.mindir_file import MODE
 from mindloc.models.encoder import VIEWS
+from mindloc.runtime.checkpoint import load_weights
 
-EXPORTERS = {"mindir": export_mindir}  # a new format is one file with a function of this shape, and one entry here
+FORMATS: dict[str, ModuleType] = {"MINDIR": mindir, "ONNX": onnx, "AIR": air}  # each with save and, but AIR, reload
+
+
+@dataclass(frozen=True)
+class ExportWish:
+    """What a user asks for."""
+
+    file_format: Literal["MINDIR", "ONNX", "AIR"] = "MINDIR"
+    view: Literal["both", "query", "drone", "satellite"] = "both"
+    batch_size: int | Literal["any"] | None = None  # None: any for MINDIR, 1 for the others, which fix it
+    precision: Literal["fp32", "fp16", "bf16"] | None = None  # None: the training's, fp32 for ONNX
+    with_normalization: bool = False
+    unit_length: bool = False
+    file_name: str | None = None  # without suffix; None: the view's
+    key: bytes | None = None  # encrypt with it
+
+
+@dataclass(frozen=True)
+class Exported:
+    path: Path
+    views: tuple[str, ...]
+    check: dict[str, Any]  # as the card has it
+
+    def __str__(self) -> str:
+        if not self.check["compared"]:
+            return f"{self.path}: written, not compared: {self.check['why']}"
+        return (
+            f"{self.path}: reloaded, differs from the live encoder by {self.check['largest_difference']:.1e} "
+            "of the largest entry"
+        )
 
 
 def export_checkpoint(
-    checkpoint: str | Path,
-    folder: str | Path,
-    views: tuple[str, ...] = VIEWS,
-    file_format: str = "mindir",
-    batch_size: int | None = None,
-) -> dict[Path, float]:
-    """Export the encoder of each view as ``{folder}/{view}.{file_format}``, with a card beside it.
+    checkpoint: str | Path, folder: str | Path, wish: ExportWish, target: str = "CPU"
+) -> list[Exported]:
+    """Export the encoders that the wish names, each as one file with a card beside it.
+
+    Where both views share weights, picture size and border, one file called ``encoder`` serves both; else each view
+    has its own, called after it.
 
     Args:
-        batch_size: fixed number of pictures per call; None takes any number.
-
-    Returns:
-        File -> largest difference from the live encoder, as a share of the largest entry.
+        target: the device that was chosen.
 
     Raises:
-        ConfigError: an unknown format or view, or a batch size below 1.
-        CheckpointError, ExportError: as ``load_encoder`` and the exporter.
+        ConfigError: wishes that contradict each other or the format.
+        CheckpointError, ExportError, DeviceError: as ``load_encoder`` and the formats.
     """
-    if file_format not in EXPORTERS:
-        raise ConfigError(f"export format {file_format!r} is not among {', '.join(EXPORTERS)}")
-    unknown = [view for view in views if view not in VIEWS]
-    if unknown or not views:
-        raise ConfigError(f"views to export are {list(views)}; choose from {', '.join(VIEWS)}")
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"export batch size is {batch_size}, expected 1 or more, or none for any number of pictures")
-    encoder, config, sha256 = load_encoder(checkpoint)
-    facts = {"checkpoint_sha256": sha256, "precision": config.train.precision, "config": config_to_dict(config)}
-    differences = {}
-    for view in views:
-        size_px, cut_border = config.view_input(view)
-        spec = ExportSpec(view, size_px, batch_size, config.model.mean, config.model.std, cut_border)
-        path = Path(folder) / f"{view}.{file_format}"
-        differences[path] = EXPORTERS[file_format](encoder.view_encoder(view), spec, path, facts)
-    return differences
+    _check_wish(wish)
+    if wish.file_format == "AIR":
+        air.require_ascend(target)
+    weights = load_weights(checkpoint)
+    stored = config_from_dict(weights.config)
+    precision = wish.precision or ("fp32" if wish.file_format == "ONNX" else stored.train.precision)
+    require_precision(precision, target)
+    encoder, _, sha256 = load_encoder(weights, precision)
+    facts = {"checkpoint_sha256": sha256, "config": config_to_dict(stored)}
+    facts |= {"mindspore": ms.__version__, "mindloc": mindloc.__version__}
+    files = _files(stored, wish)
+    done = []
+    for views in files:
+        spec = _spec(stored, views, wish, precision)
+        path = Path(folder) / (_stem(views, wish, len(files)) + SUFFIXES[wish.file_format])
+        check = export_file(encoder.view_encoder(views[0]), spec, path, wish, facts)
+        done.append(Exported(path, views, check))
+    return done
+
+
+def _check_wish(wish: ExportWish) -> None:
+    form, batch = wish.file_format, wish.batch_size
+    if form != "MINDIR" and batch == "any":
+        raise ConfigError(f"{form} files take a fixed number of pictures; give --batch_size a number, or export MINDIR")
+    if isinstance(batch, int) and batch < 1:
+        raise ConfigError(f"export batch size is {batch}, expected 1 or more, or any")
+    if wish.key is not None and form != "MINDIR":
+        raise ConfigError(f"{form} files can't be encrypted, only MINDIR can; export MINDIR, or encrypt the disk")
+    if form == "ONNX" and wish.precision == "bf16":
+        raise ConfigError("ONNX files are written in fp32 or fp16, not in bf16")
+    name = wish.file_name
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name or name.startswith(".")):
+        raise ConfigError(f"--file_name is {name!r}, expected a plain name; the folder is given by --out")
+
+
+def _files(config: Config, wish: ExportWish) -> list[tuple[str, ...]]:
+    """The views that each file serves."""
+    if wish.view == "query":
+        return [("drone",) if config.data.query_mode == "D2S" else ("satellite",)]
+    if wish.view != "both":
+        return [(wish.view,)]
+    same_input = config.view_input("drone") == config.view_input("satellite")
+    return [VIEWS] if config.model.share_weights and same_input else [(view,) for view in VIEWS]
+
+
+def _stem(views: tuple[str, ...], wish: ExportWish, count: int) -> str:
+    if wish.file_name is None:
+        return "encoder" if len(views) > 1 else views[0]
+    stem = wish.file_name.removesuffix(SUFFIXES[wish.file_format])
+    return stem if count == 1 else f"{stem}_{views[0]}"
+
+
+def _spec(config: Config, views: tuple[str, ...], wish: ExportWish, precision: str) -> ExportSpec:
+    size_px, cut_border = config.view_input(views[0])
+    default = None if wish.file_format == "MINDIR" else 1
+    return ExportSpec(
+        views=views,
+        size_px=tuple(size_px),
+        batch_size={None: default, "any": None}.get(wish.batch_size, wish.batch_size),
+        mean=tuple(config.model.mean),
+        std=tuple(config.model.std),
+        cut_border=cut_border,
+        takes_pixels=wish.with_normalization,
+        unit_length=wish.unit_length,
+        precision=precision,
+    )
+
+
+def export_file(
+    view_encoder: nn.Cell, spec: ExportSpec, path: Path, wish: ExportWish, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Save, reload, compare, publish as ``path``, with a card beside it.
+
+    Args:
+        view_encoder: (B, 3, H, W) -> {"{view}.global": (B, D)} of the first of the views.
+        facts: for the card: checkpoint_sha256, config, versions.
+
+    Returns:
+        The card's check: how far the reloaded file is from the live encoder.
+
+    Raises:
+        ExportError: the graph can't be saved or reloaded, or answers otherwise than the live one. Nothing is written.
+        DeviceError: the library that the format needs is not installed.
+    """
+    form, output = FORMATS[wish.file_format], f"{spec.views[0]}.global"
+    pixels = (spec.mean, spec.std) if spec.takes_pixels else None
+    cell = ExportGraph(view_encoder, output, pixels, spec.unit_length)
+    cell.set_train(False)
+    live = ExportGraph(view_encoder, output)
+    live.set_train(False)
+    with partial_folder(path) as partial:
+        file = partial / path.name
+        try:
+            form.save(cell, _example(cell, spec), file, wish.key)
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"MindSpore can't export the {spec.views[0]} encoder: {reason}") from error
+        facts = {"format": wish.file_format, "encryption": None if wish.key is None else MODE, **facts}
+        facts |= _compared(live, form, file, spec, wish.key)
+        publish(file, path, spec, facts)
+    return facts["check"]
+
+
+def _compared(live: nn.Cell, form: ModuleType, file: Path, spec: ExportSpec, key: bytes | None) -> dict[str, Any]:
+    def run_live(image_B3HW: np.ndarray) -> np.ndarray:
+        return live(ms.Tensor(image_B3HW)).asnumpy()
+
+    if form is air:
+        dimension = run_live(next(spec.trial_batches())[1]).shape[1]
+        return {"dimension": dimension, "check": {"compared": False, "why": air.UNCOMPARED}}
+    return compare(run_live, form.reload(file, key), spec, form.TOLERANCE[spec.precision])
+
+
+def _example(cell: nn.Cell, spec: ExportSpec) -> ms.Tensor:
+    dtype = ms.uint8 if spec.takes_pixels else ms.float32
+    if spec.batch_size is None:
+        example = ms.Tensor(shape=spec.input_shape, dtype=dtype)
+        cell.set_inputs(example)
+        return example
+    return ms.Tensor(np.zeros(spec.input_shape), dtype)

@@ -13,10 +13,15 @@ from mindloc.errors import DataError
 class Engine(Protocol):
     """What extraction, evaluation and export need to know of an encoder."""
 
-    name: str  # "mindspore", ...
-    precision: str  # of the arithmetic: "fp32", "fp16", "bf16"
+    name: str  # "mindspore", "mindir" or "onnx"
+    precision: str  # of the arithmetic: "fp32", "fp16", "bf16", "int8"
     batch_size: int  # most pictures per call
     checkpoint_sha256: str | None  # None: weights that are in training
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the card of a descriptor set says of the engine: engine, precision, checkpoint_sha256, provider, ..."""
+        ...
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Descriptors of normalized pictures.
@@ -39,6 +44,7 @@ class MindSporeEngine:
     """
 
     name = "mindspore"
+    provider = None
 
     def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
         self.batch_size = batch_size
@@ -46,6 +52,10 @@ class MindSporeEngine:
         self.checkpoint_sha256 = checkpoint_sha256
         self._encoder = encoder
         self._cells: dict[str, Any] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"engine": self.name, "precision": self.precision, "checkpoint_sha256": self.checkpoint_sha256}
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``; raises DataError on a batch that is empty or larger than ``batch_size``."""
@@ -61,13 +71,9 @@ class MindSporeEngine:
     def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
         import mindspore as ms
 
-        count = len(image_B3HW)
-        if not 0 < count <= self.batch_size:
-            raise DataError(f"a batch of {count} {view} pictures for an engine that takes 1 to {self.batch_size}")
-        padding = np.repeat(image_B3HW[-1:], self.batch_size - count, axis=0)
-        full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
-        descriptor_BD = self._cell(view)(ms.Tensor(np.ascontiguousarray(full, np.float32)))
-        return {f"{view}.global": descriptor_BD.asnumpy()[:count].astype(np.float32)}
+        full = filled_batch(image_B3HW, self.batch_size, self.batch_size, view)
+        descriptor_BD = self._cell(view)(ms.Tensor(full))
+        return {f"{view}.global": descriptor_BD.asnumpy()[: len(image_B3HW)].astype(np.float32)}
 
     def _cell(self, view: str) -> Any:
         from mindloc.inference.plain_outputs import PlainOutputs  # here, so that this module needs no MindSpore
@@ -76,3 +82,17 @@ class MindSporeEngine:
             self._cells[view] = PlainOutputs(self._encoder.view_encoder(view), f"{view}.global")
             self._cells[view].set_train(False)
         return self._cells[view]
+
+
+def filled_batch(image_B3HW: np.ndarray, most: int, size: int, view: str) -> np.ndarray:
+    """The batch as contiguous float32, filled up to ``size`` with copies of its last picture.
+
+    Raises:
+        DataError: the batch is empty or has more than ``most`` pictures.
+    """
+    count = len(image_B3HW)
+    if not 0 < count <= most:
+        raise DataError(f"a batch of {count} {view} pictures for an engine that takes 1 to {most}")
+    padding = np.repeat(image_B3HW[-1:], size - count, axis=0)
+    full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
+    return np.ascontiguousarray(full, np.float32)

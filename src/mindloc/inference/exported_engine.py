@@ -1,0 +1,86 @@
+"""Exported files as an engine: batches brought to what the file takes, descriptors brought back.
+
+Suffixes: B pictures of a batch, D dimension.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mindloc.errors import ExportError
+from mindloc.inference.engine import filled_batch
+from mindloc.inference.exported import ExportedFile
+
+RunFile = Callable[[np.ndarray], np.ndarray]  # pictures as the file takes them -> (B, D)
+
+
+class ExportedEngine:
+    """Runs one file per view, or one for both.
+
+    Args:
+        name, precision, provider: for the cards of descriptor sets; the provider is ONNX Runtime's.
+        files: view -> card of the file that encodes it.
+        runs: view -> that file, opened.
+        batch_size: most pictures per call, where the files take any number; a file with a fixed batch decides itself.
+        facts: more to tell of the engine, such as its version.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        precision: str,
+        files: dict[str, ExportedFile],
+        runs: dict[str, RunFile],
+        batch_size: int,
+        provider: str | None = None,
+        facts: dict[str, Any] | None = None,
+    ):
+        self.name, self.precision, self.provider = name, precision, provider
+        self.batch_size = min(file.batch_size or batch_size for file in files.values())
+        (self.checkpoint_sha256,) = {file.checkpoint_sha256 for file in files.values()}
+        self.agreement: dict[str, Any] | None = None  # with an engine of higher precision, when it was measured
+        self._files, self._runs, self._more = files, runs, facts or {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As ``Engine.facts``: engine, precision, checkpoint, provider, and the files with their hashes."""
+        agreement = {"agreement": self.agreement} if self.agreement else {}
+        return {
+            "engine": self.name,
+            "precision": self.precision,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "provider": self.provider,
+            "exported": {v: {"file": file.path.name, "sha256": file.sha256} for v, file in self._files.items()},
+            **self._more,
+            **agreement,
+        }
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As ``Engine.encode``.
+
+        Raises:
+            DataError: a batch that is empty or larger than ``batch_size``.
+            ExportError: the file answers with another shape than its card says.
+        """
+        return {f"{view}.global": self._encode(view, images) for view, images in batch.items()}
+
+    def _encode(self, view: str, image_B3HW: np.ndarray) -> np.ndarray:
+        file, count = self._files[view], len(image_B3HW)
+        size = file.batch_size or count
+        full = filled_batch(image_B3HW, self.batch_size, size, view)
+        descriptor_BD = self._runs[view](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
+        if descriptor_BD.shape != (size, file.dimension):
+            raise ExportError(
+                f"{file.path} returns shape {descriptor_BD.shape} for {size} pictures; "
+                f"its card says {(size, file.dimension)}: export again"
+            )
+        return np.asarray(descriptor_BD[:count], np.float32)
+
+
+def as_pixels(image_B3HW: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Normalized pictures as the uint8 (B, H, W, 3) that they were: exact, as pixels are whole numbers."""
+    scale, shift = (np.array(values, np.float32) * 255.0 for values in (std, mean))
+    pixels_BHW3 = np.ascontiguousarray(image_B3HW.transpose(0, 2, 3, 1)) * scale
+    pixels_BHW3 += shift
+    return np.clip(np.rint(pixels_BHW3, out=pixels_BHW3), 0, 255, out=pixels_BHW3).astype(np.uint8)

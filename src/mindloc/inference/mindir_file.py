@@ -1,0 +1,74 @@
+"""A MINDIR file, opened: MindSpore runs the saved graph without our code."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindloc.errors import ExportError
+from mindloc.inference.exported_engine import RunFile
+
+MODE = "AES-GCM"
+KEY_BYTES = (16, 24, 32)
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file: its bytes, all of them.
+
+    Raises:
+        ExportError: the file can't be read, or is not 16, 24 or 32 bytes long. The key itself is never shown.
+    """
+    try:
+        with path.open("rb") as file:
+            key = file.read(max(KEY_BYTES) + 2)
+    except OSError as error:
+        raise ExportError(f"key file {path} can't be read: {error.strerror or error}") from None
+    if len(key) not in KEY_BYTES:
+        newline = " and ends in a newline, which counts" if key.endswith(b"\n") else ""
+        long = f"over {max(KEY_BYTES)}" if len(key) > max(KEY_BYTES) else f"{len(key)}"
+        raise ExportError(
+            f"key file {path} holds {long} bytes{newline}; an AES key has 16, 24 or 32: head -c 32 /dev/urandom > FILE"
+        )
+    return key
+
+
+def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
+    """The graph in a file, on the device that was chosen.
+
+    Raises:
+        ExportError: MindSpore can't read it, or the key is not the one it was written with.
+    """
+    import mindspore as ms
+    from mindspore import nn
+
+    secret: dict[str, Any] = {} if key is None else {"dec_key": key, "dec_mode": MODE}
+    try:
+        with _muted():
+            graph = nn.GraphCell(ms.load(str(path), **secret))
+    except (RuntimeError, ValueError, TypeError) as error:
+        if key is not None:
+            raise ExportError(f"{path} can't be decrypted with this key; give the one it was exported with") from error
+        raise ExportError(f"MindSpore can't read {path}: {_first_line(error)}; export again") from error
+    return lambda images: graph(ms.Tensor(np.ascontiguousarray(images))).asnumpy()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without the pages that MindSpore's C++ writes to the console before it raises; what it raises says enough."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,162 @@
+"""An ONNX file, opened on ONNX Runtime, on the provider that was asked for and on no other.
+
+ONNX Runtime goes on with its CPU provider when the CUDA one can't start, and says so only in a log. Here that is an
+error unless the caller allowed it.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mindloc.errors import DeviceError, ExportError
+from mindloc.inference.exported import ExportedFile
+from mindloc.inference.exported_engine import RunFile
+from mindloc.inference.onnx_graph import optional_module, require_plain_graph
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What shall compute an ONNX file."""
+
+    name: str  # as ONNX Runtime calls it
+    device_id: int = 0
+    note: str | None = None  # why it is not the one that was asked for
+
+
+def choose_provider(
+    target: Literal["auto", "CPU", "GPU", "Ascend"], device_id: int, tensorrt: bool = False, allow_cpu: bool = False
+) -> Provider:
+    """The provider for a device target; "auto" takes a GPU where this ONNX Runtime has one.
+
+    Args:
+        allow_cpu: go on with the CPU where the GPU's provider is absent or does not start.
+
+    Raises:
+        DeviceError: ONNX Runtime is not installed, or has no provider for the target.
+    """
+    runtime = optional_module("onnxruntime")
+    there = runtime.get_available_providers()
+    if target == "Ascend":
+        raise DeviceError("the onnx engine runs on CPU and GPU; take --device_target CPU or GPU, or another engine")
+    if tensorrt and target != "GPU":
+        raise DeviceError(f"--tensorrt is for --device_target GPU, which is {target} here")
+    if target == "CPU" or (target == "auto" and CUDA not in there):
+        return Provider(CPU)
+    wanted = TENSORRT if tensorrt else CUDA
+    if wanted in there:
+        provider = Provider(wanted, device_id)
+        return _started(provider, allow_cpu or target == "auto")
+    reason = f"onnxruntime {runtime.__version__} has no {wanted}, only {', '.join(there)}"
+    if allow_cpu:
+        return Provider(CPU, note=reason)
+    raise DeviceError(
+        f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then pip install onnxruntime-gpu; "
+        "or go on with the CPU: --allow_cpu_provider"
+    )
+
+
+def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> RunFile:
+    """The graph of an exported file, checked first; its arithmetic in 8 bits with ``int8``.
+
+    Raises:
+        ExportError: the file is not what its card says, or nothing that mindloc exports.
+        DeviceError: ONNX Runtime or the provider can't be used.
+    """
+    file.require_intact()
+    content = file.path.read_bytes()
+    require_plain_graph(content, file)
+    session = open_session(quantized(content) if int8 else content, file.path, provider, file.precision == "fp16")
+    entry, result = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return lambda images: session.run([result], {entry: images})[0]
+
+
+def quantized(content: bytes) -> bytes:
+    """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
+
+    Raises:
+        DeviceError: the onnx library is missing.
+    """
+    onnx = optional_module("onnx")
+    tools = optional_module("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory(prefix="mindloc-int8-") as folder, _quiet_log():
+        path = Path(folder) / "int8.onnx"
+        model = onnx.load_model_from_string(content)
+        tools.quantize_dynamic(model, str(path), weight_type=tools.QuantType.QInt8)
+        return path.read_bytes()
+
+
+def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = False) -> Any:
+    runtime = optional_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.log_severity_level = 3  # errors: what matters of the rest is checked below
+    try:
+        session = runtime.InferenceSession(content, options, providers=_provider_list(provider, fp16))
+    except Exception as error:  # its classes share no other base
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"ONNX Runtime can't open {path} on {provider.name}: {reason}") from error
+    _require_provider(session, provider)
+    return session
+
+
+def _provider_list(provider: Provider, fp16: bool) -> list[Any]:
+    options = {"device_id": str(provider.device_id)}
+    if provider.name == TENSORRT:
+        half = {**options, "trt_fp16_enable": str(fp16)}
+        return [(TENSORRT, half), (CUDA, options), CPU]
+    return [(CUDA, options), CPU] if provider.name == CUDA else [CPU]
+
+
+def _require_provider(session: Any, provider: Provider) -> None:
+    """Raises: DeviceError: ONNX Runtime dropped the provider without a word and would compute elsewhere."""
+    got = session.get_providers()
+    if got[0] != provider.name:
+        raise DeviceError(
+            f"{provider.name} did not start on device {provider.device_id}, ONNX Runtime would go on with {got[0]}: "
+            "driver, CUDA or cuDNN are missing or of another version (python -m mindloc doctor says which); "
+            "mend that, or go on with the CPU: --allow_cpu_provider"
+        )
+
+
+def _started(provider: Provider, allow_cpu: bool) -> Provider:
+    """The provider, once it has opened a graph of one addition; the CPU's with a note where that is allowed."""
+    runtime = optional_module("onnxruntime")
+    if hasattr(runtime, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN from PyPI packages
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runtime.preload_dlls()
+    try:
+        open_session(_one_addition(), Path("a graph of one addition"), provider)
+    except (DeviceError, ExportError) as error:
+        if allow_cpu:
+            return Provider(CPU, note=str(error))
+        raise DeviceError(str(error)) from error
+    return provider
+
+
+def _one_addition() -> bytes:
+    onnx = optional_module("onnx")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "x"], ["y"])], "one", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=4)
+    return model.SerializeToString()
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Without the quantizer's advice to users of other tools."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,36 @@
+"""Something to export: a small encoder's checkpoint, and a graph of one line."""
+
+import pytest
+
+from mindloc.config import config_to_dict, load_config
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory):
+    """Weights of a seeded tiny encoder under the given settings; returns the file."""
+    ms = pytest.importorskip("mindspore")
+    from mindloc.models.build import build_encoder
+    from mindloc.runtime.checkpoint import save_weights
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+    def make(*settings):
+        config = load_config(overrides=["model.backbone=tiny", *settings])
+        arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
+        path = tmp_path_factory.mktemp("run") / "checkpoints" / "weights.safetensors"
+        save_weights(path, arrays, config_to_dict(config), epoch=1)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_checkpoint):
+    """Views of different sizes."""
+    return make_checkpoint("data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]")
+
+
+@pytest.fixture(scope="session")
+def twin_checkpoint(make_checkpoint):
+    """Views of the same size."""
+    return make_checkpoint("data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")

@@ -1,0 +1,154 @@
+"""From a checkpoint to files: which ones, under which names, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+
+from mindloc.cli import main
+from mindloc.errors import CheckpointError, ConfigError, ExportError
+from mindloc.export.build import ExportWish, export_checkpoint
+from mindloc.inference.exported import read_card
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Exports that only note what would be written: file name -> spec."""
+    notes = {}
+
+    def note(view_encoder, spec, path, wish, facts):
+        notes[path.name] = spec
+        return {"compared": False, "why": "a test"}
+
+    monkeypatch.setattr("mindloc.export.build.export_file", note)
+    return notes
+
+
+def test_one_file_serves_both_views_of_one_size(twin_checkpoint, tmp_path, planned):
+    export_checkpoint(twin_checkpoint, tmp_path, ExportWish())
+    assert {name: spec.views for name, spec in planned.items()} == {"encoder.mindir": ("drone", "satellite")}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"],
+        ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "augment.cut_border=0.1"],
+        ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "model.share_weights=false"],
+    ],
+)
+def test_views_that_differ_have_a_file_each(make_checkpoint, tmp_path, planned, settings):
+    export_checkpoint(make_checkpoint(*settings), tmp_path, ExportWish("ONNX", file_name="mine.onnx"))
+    assert {name: spec.views for name, spec in planned.items()} == {
+        "mine_drone.onnx": ("drone",),
+        "mine_satellite.onnx": ("satellite",),
+    }
+
+
+def test_the_side_that_asks(make_checkpoint, checkpoint, tmp_path, planned):
+    export_checkpoint(checkpoint, tmp_path, ExportWish(view="query"))
+    tiles_ask = make_checkpoint("data.query_mode=S2D", "data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
+    export_checkpoint(tiles_ask, tmp_path, ExportWish(view="query", file_name="q"))
+    assert {name: spec.views for name, spec in planned.items()} == {
+        "drone.mindir": ("drone",),
+        "q.mindir": ("satellite",),
+    }
+
+
+def test_defaults_of_batch_and_precision(make_checkpoint, tmp_path, planned):
+    half = make_checkpoint("train.precision=fp16", "data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
+    for wish in (ExportWish(), ExportWish("ONNX"), ExportWish("ONNX", batch_size=8, precision="fp16", file_name="b")):
+        export_checkpoint(half, tmp_path, wish)
+    assert {name: (spec.batch_size, spec.precision) for name, spec in planned.items()} == {
+        "encoder.mindir": (None, "fp16"),
+        "encoder.onnx": (1, "fp32"),
+        "b.onnx": (8, "fp16"),
+    }
+
+
+def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
+    wish = ExportWish("ONNX", "satellite", 2, with_normalization=True)
+    (exported,) = export_checkpoint(checkpoint, tmp_path / "out", wish)
+    card = read_card(exported.path)
+    card.require_intact()
+    assert (card.views, card.batch_size, card.size_px, card.takes_pixels) == (("satellite",), 2, (32, 32), True)
+    assert card.input_shape == (2, 32, 32, 3) and card.dimension == 192 and not card.encrypted
+    assert card.config["model"]["backbone"] == "tiny" and card.precision == "fp32"
+    assert "reloaded, differs from the live encoder by" in str(exported)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (ExportWish("ONNX", batch_size="any"), "ONNX files take a fixed number of pictures"),
+        (ExportWish(batch_size=0), "batch size is 0"),
+        (ExportWish("ONNX", key=bytes(16)), "can't be encrypted, only MINDIR"),
+        (ExportWish("ONNX", precision="bf16"), "fp32 or fp16, not in bf16"),
+        (ExportWish(file_name="../x"), "'../x', expected a plain name"),
+        (ExportWish(file_name=""), "'', expected a plain name"),
+    ],
+)
+def test_wishes_that_contradict_each_other(tmp_path, wish, message):
+    with pytest.raises(ConfigError, match=message):
+        export_checkpoint(tmp_path / "x.safetensors", tmp_path / "out", wish)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_air_elsewhere_says_what_it_needs(checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="written on an Ascend only, and this is CPU: .*CANN"):
+        export_checkpoint(checkpoint, tmp_path / "out", ExportWish("AIR"), "CPU")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_writes_nothing(tmp_path):
+    with pytest.raises(CheckpointError):
+        export_checkpoint(tmp_path / "x.safetensors", tmp_path / "out", ExportWish())
+    assert list(tmp_path.iterdir()) == []
+
+
+def hostile(tmp_path, checkpoint):
+    (tmp_path / "text.safetensors").write_text("weights")
+    (tmp_path / "short").write_bytes(b"0123456789")
+    (tmp_path / "line").write_bytes(b"0123456789abcdef\n")
+    (tmp_path / "file").write_text("")
+    good = ["--checkpoint", str(checkpoint)]
+    return {
+        "no checkpoint": ["--checkpoint", str(tmp_path / "text.safetensors")],
+        "10 bytes; an AES key": [*good, "--enc_key_file", str(tmp_path / "short")],
+        "17 bytes and ends in a newline": [*good, "--enc_key_file", str(tmp_path / "line")],
+        "key file nowhere": [*good, "--enc_key_file", "nowhere"],
+        "written on an Ascend only": [*good, "--file_format", "AIR"],
+        "fixed number of pictures": [*good, "--file_format", "ONNX", "--batch_size", "any"],
+        "no bf16 products on a CPU": [*good, "--precision", "bf16"],
+        "can't write": [*good, "--out", str(tmp_path / "file"), "--view", "query", "--batch_size", "1"],
+    }
+
+
+def test_hostile_exports_are_one_line_each(tmp_path, checkpoint, capsys):
+    says = hostile(tmp_path, checkpoint)
+    before = sorted(tmp_path.rglob("*"))
+    for message, arguments in says.items():
+        assert main(["export", "--device_target", "CPU", *arguments]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ") and "\n" not in error
+        assert message in error or message == "no checkpoint" and "text.safetensors" in error, error
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (checkpoint.parents[1] / "export").exists()
+
+
+def test_a_lone_checkpoint_has_its_export_beside_it(make_checkpoint, checkpoint, tmp_path):
+    from mindloc.cli.export import default_folder
+
+    assert default_folder(checkpoint) == checkpoint.parents[1] / "export"
+    assert default_folder(tmp_path / "weights.safetensors") == tmp_path / "export"
+
+
+def test_the_command_writes_what_its_flags_say(checkpoint, tmp_path, capsys):
+    flags = "--file_format ONNX --view drone --batch_size 2 --with_normalization --unit_length --file_name camera"
+    assert main(["export", "--checkpoint_file", str(checkpoint), "--out", str(tmp_path), *flags.split()]) == 0
+    assert "camera.onnx: reloaded" in capsys.readouterr().out
+    card = json.loads((tmp_path / "camera.onnx.json").read_text())
+    assert card["input"]["shape"] == [2, 32, 48, 3] and card["output"]["length"] == "1"
+    assert np.isclose(card["input"]["std"], 0.5).all()

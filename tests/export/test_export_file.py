@@ -1,0 +1,158 @@
+"""Every format on a graph of one line: what comes out of the file, by whoever's program, is what the card promises."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+pytest.importorskip("onnxruntime")
+
+import mindspore as ms
+import onnxruntime
+from mindspore import nn, ops
+
+from mindloc.errors import ExportError
+from mindloc.export.artifact import ExportSpec
+from mindloc.export.build import ExportWish, export_file
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+FACTS = {"checkpoint_sha256": "abc", "config": {}}
+KEY = bytes(range(32))
+
+
+class Colors(nn.Cell):
+    """Descriptor = (mean of the picture's first channel, of the second, of the third, its top left pixel's first)."""
+
+    def construct(self, images):
+        return {"drone.global": ops.concat((ops.mean(images, (2, 3)), images[:, :1, 0, 0]), axis=1)}
+
+
+def spec(batch_size=2, **more):
+    return ExportSpec(("drone",), (4, 6), batch_size, MEAN, STD, **more)
+
+
+def export(path, what, file_format, **wish):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return export_file(Colors(), what, path, ExportWish(file_format, **wish), FACTS)
+
+
+def run_elsewhere(path, images, key=None):
+    """By MindSpore or ONNX Runtime alone."""
+    if path.suffix == ".mindir":
+        secret = {} if key is None else {"dec_key": key, "dec_mode": "AES-GCM"}
+        return nn.GraphCell(ms.load(str(path), **secret))(ms.Tensor(images)).asnumpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["descriptor"], {"images": images})[0]
+
+
+def by_hand(pixels_BHW3):
+    normal = (pixels_BHW3 / 255.0 - MEAN) / STD
+    return np.concatenate([normal.mean((1, 2)), normal[:, 0, 0, :1]], axis=1)
+
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+FORMATS = [("MINDIR", "drone.mindir"), ("ONNX", "drone.onnx")]
+
+
+@pytest.mark.parametrize(("file_format", "name"), FORMATS)
+def test_pixels_in_are_normalized_inside(tmp_path, file_format, name):
+    export(tmp_path / name, spec(takes_pixels=True), file_format)
+    np.testing.assert_allclose(run_elsewhere(tmp_path / name, PIXELS), by_hand(PIXELS), atol=1e-5)
+    entry = json.loads((tmp_path / f"{name}.json").read_text())["input"]
+    assert entry["shape"] == [2, 4, 6, 3] and entry["dtype"] == "uint8"
+    assert entry["layout"] == "batch, height, width, RGB" and entry["mean"] == list(MEAN)
+
+
+@pytest.mark.parametrize(("file_format", "name"), FORMATS)
+def test_descriptors_of_length_one(tmp_path, file_format, name):
+    export(tmp_path / name, spec(takes_pixels=True, unit_length=True), file_format)
+    expected = by_hand(PIXELS)
+    expected /= np.sqrt((expected**2).sum(1, keepdims=True))
+    np.testing.assert_allclose(run_elsewhere(tmp_path / name, PIXELS), expected, atol=1e-5)
+    assert json.loads((tmp_path / f"{name}.json").read_text())["output"]["length"] == "1"
+
+
+def test_a_fixed_batch_takes_no_other(tmp_path):
+    export(tmp_path / "drone.onnx", spec(), "ONNX")
+    images = np.ones((3, 3, 4, 6), np.float32)
+    assert run_elsewhere(tmp_path / "drone.onnx", images[:2]).shape == (2, 4)
+    with pytest.raises(Exception, match="Got: 3 Expected: 2"):
+        run_elsewhere(tmp_path / "drone.onnx", images)
+
+
+def test_any_batch_takes_all(tmp_path):
+    export(tmp_path / "drone.mindir", spec(None), "MINDIR")
+    for count in (1, 5):
+        assert run_elsewhere(tmp_path / "drone.mindir", np.ones((count, 3, 4, 6), np.float32)).shape == (count, 4)
+    assert json.loads((tmp_path / "drone.mindir.json").read_text())["input"]["shape"] == [None, 3, 4, 6]
+
+
+def test_the_card_names_its_file(tmp_path):
+    check = export(tmp_path / "drone.mindir", spec(), "MINDIR")
+    card = json.loads((tmp_path / "drone.mindir.json").read_text())
+    assert card["sha256"] == hashlib.sha256((tmp_path / "drone.mindir").read_bytes()).hexdigest()
+    assert card["dimension"] == 4 and card["views"] == ["drone"] and card["format"] == "MINDIR"
+    assert card["check"] == check and check["compared"] and check["largest_difference"] <= check["tolerance"] == 1e-5
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["drone.mindir", "drone.mindir.json"]
+
+
+def test_an_encrypted_file_opens_with_its_key_alone(tmp_path, capfd):
+    from mindloc.inference.mindir_file import open_mindir
+
+    path = tmp_path / "drone.mindir"
+    export(path, spec(), "MINDIR", key=KEY)
+    images = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    np.testing.assert_allclose(run_elsewhere(path, images, KEY)[:, :3], images.mean((2, 3)), atol=1e-5)
+    assert json.loads((tmp_path / "drone.mindir.json").read_text())["encryption"] == "AES-GCM"
+    capfd.readouterr()
+    with pytest.raises(ExportError, match="can't be decrypted with this key"):
+        open_mindir(path, bytes(32))
+    with pytest.raises(ExportError):
+        open_mindir(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("file_format", "name"), FORMATS)
+def test_a_file_that_answers_otherwise_is_never_written(tmp_path, monkeypatch, file_format, name):
+    from mindloc.export.build import FORMATS as MODULES
+
+    (tmp_path / name).write_text("older")
+    reload = MODULES[file_format].reload
+    monkeypatch.setattr(MODULES[file_format], "reload", lambda file, key: lambda x: reload(file, key)(x) * 1.001)
+    with pytest.raises(ExportError, match=r"differs from the live one by 1.0e-03 of the largest entry"):
+        export(tmp_path / name, spec(), file_format)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "older"
+
+
+def test_air_is_written_on_an_ascend_and_says_that_it_was_not_compared(tmp_path, monkeypatch):
+    """With a stand-in for MindSpore's exporter, which refuses elsewhere."""
+
+    def write(cell, example, file_name, file_format):
+        assert file_format == "AIR" and example.shape == (2, 3, 4, 6)
+        with open(file_name, "wb") as file:
+            file.write(b"graph")
+
+    monkeypatch.setattr("mindloc.export.air.ms.export", write)
+    check = export(tmp_path / "drone.air", spec(), "AIR")
+    assert not check["compared"] and "atc" in check["why"]
+    card = json.loads((tmp_path / "drone.air.json").read_text())
+    assert card["dimension"] == 4 and card["sha256"] == hashlib.sha256(b"graph").hexdigest()
+
+
+def test_a_graph_that_can_not_be_saved_is_one_line(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("Erf is not supported\n\nat line 3")
+
+    monkeypatch.setattr("mindloc.export.mindir.ms.export", refuse)
+    with pytest.raises(ExportError, match="^MindSpore can't export the drone encoder: Erf is not supported$"):
+        export(tmp_path / "drone.mindir", spec(), "MINDIR")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ExportError, match="can't write .*out/drone.mindir"):
+        export(tmp_path / "out" / "drone.mindir", spec(), "MINDIR")

@@ -1,0 +1,153 @@
+"""Engines on exported files give the descriptors of the checkpoint they were made from."""
+
+import numpy as np
+import pytest
+
+from mindloc.errors import DataError, DeviceError, ExportError
+from mindloc.inference.agreement import compare_descriptors, compare_engines
+from mindloc.inference.exported import find_exported
+from mindloc.inference.exported_engine import ExportedEngine, as_pixels
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as the fixture's config has them
+
+
+def pictures(count, height, width, seed):
+    """Generated pictures, blobs of color, normalized as the data pipeline does."""
+    import cv2
+
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    pixels = np.stack([cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR) for picture in small])
+    normal = (pixels - 255 * np.array(MEAN)) / (255 * np.array(STD))
+    return pixels, normal.transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def live(exported):
+    from mindloc.inference.build import load_engine
+
+    return load_engine(exported[0], batch_size=4)[0]
+
+
+def start(exported, name, views=("drone", "satellite"), int8=False, folder=1):
+    from mindloc.inference.build import load_mindir_engine, load_onnx_engine
+    from mindloc.inference.onnx_file import CPU, Provider
+
+    files = find_exported(exported[folder], "MINDIR" if name == "mindir" else "ONNX", "fp32", views)
+    if name == "mindir":
+        return load_mindir_engine(files, batch_size=4)
+    return load_onnx_engine(files, Provider(CPU), int8)
+
+
+def encode(engine, view, images):
+    size = engine.batch_size
+    return np.concatenate(
+        [engine.encode({view: images[i : i + size]})[f"{view}.global"] for i in range(0, len(images), size)]
+    )
+
+
+def unit(matrix_ND):
+    return matrix_ND / np.linalg.norm(matrix_ND.astype(np.float64), axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", ["mindir", "onnx"])
+def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, name):
+    engine = start(exported, name)
+    assert (engine.name, engine.precision, engine.batch_size) == (name, "fp32", 3)
+    assert engine.checkpoint_sha256 == live.checkpoint_sha256
+    both = []
+    for one in (live, engine):
+        query, gallery = (
+            encode(one, "drone", pictures(10, 32, 48, 1)[1]),
+            encode(one, "satellite", pictures(40, 32, 32, 2)[1]),
+        )
+        assert query.shape == (10, 192) and query.dtype == np.float32
+        both.append((unit(query), unit(gallery)))
+    for expected_ND, got_ND in zip(*both, strict=True):
+        assert np.abs(got_ND - expected_ND).max() < 1e-3
+        assert (got_ND * expected_ND).sum(1).min() > 0.9999
+    expected_QG, got_QG = (query @ gallery.T for query, gallery in both)
+    apart_QGG = np.abs(expected_QG[:, :, None] - expected_QG[:, None, :]) > 1e-4
+    order = [score_QG[:, :, None] > score_QG[:, None, :] for score_QG in (expected_QG, got_QG)]
+    assert apart_QGG.mean() > 0.5 and (order[0] == order[1])[apart_QGG].all()
+
+
+def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
+    engine = start(exported, "onnx", ("drone",), folder=2)
+    _, images = pictures(6, 32, 48, 5)
+    got, expected = encode(engine, "drone", images), encode(live, "drone", images)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(got, unit(expected), atol=1e-5)
+
+
+def test_every_pixel_comes_back_from_its_normalized_value():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    for mean, std in ((MEAN, STD), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0, 0, 0), (1, 1, 1))):
+        normal = ((pixels - 255.0 * np.array(mean)) / (255.0 * np.array(std))).astype(np.float32)
+        np.testing.assert_array_equal(as_pixels(normal.transpose(0, 3, 1, 2), mean, std), pixels)
+
+
+def test_int8_is_near_and_says_what_it_is(exported, live):
+    exact, rounded = start(exported, "onnx"), start(exported, "onnx", int8=True)
+    agreement = compare_engines(exact, rounded, [("drone", pictures(3, 32, 48, 1)[1])])
+    assert agreement.pictures == 3 and 0.99 < agreement.cosine_min < 1 and agreement.largest_difference > 1e-6
+    assert rounded.precision == "int8" and rounded.facts["quantization"].startswith("dynamic")
+
+
+def test_what_a_descriptor_set_keeps_of_an_engine(exported):
+    engine = start(exported, "onnx")
+    facts = engine.facts
+    card = find_exported(exported[1], "ONNX", None, ("drone",))["drone"]
+    assert facts["exported"]["drone"] == {"file": "drone.onnx", "sha256": card.sha256}
+    assert facts["provider"] == "CPUExecutionProvider" and facts["engine"] == "onnx" and "agreement" not in facts
+    assert facts["checkpoint_sha256"] == card.checkpoint_sha256
+    engine.agreement = {"cosine_min": 0.5}
+    assert engine.facts["agreement"] == {"cosine_min": 0.5}
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_batch_that_does_not_fit_is_refused(exported, count):
+    with pytest.raises(DataError, match=f"a batch of {count} drone pictures for an engine that takes 1 to 3"):
+        start(exported, "onnx").encode({"drone": np.zeros((count, 3, 32, 48), np.float32)})
+
+
+def test_a_file_that_answers_with_another_shape_is_named(exported):
+    files = find_exported(exported[1], "ONNX", None, ("drone",))
+    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: np.zeros((3, 7))}, 1)
+    with pytest.raises(
+        ExportError, match=r"drone.onnx returns shape \(3, 7\) for 3 pictures; its card says \(3, 192\)"
+    ):
+        engine.encode({"drone": np.zeros((1, 3, 32, 48), np.float32)})
+
+
+def test_int8_is_for_cpus(exported):
+    from mindloc.inference.build import load_onnx_engine
+    from mindloc.inference.onnx_file import CUDA, Provider
+
+    with pytest.raises(DeviceError, match="int8 is quantized for CPUs"):
+        load_onnx_engine(find_exported(exported[1], "ONNX", None, ("drone",)), Provider(CUDA), int8=True)
+
+
+def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
+    from mindloc.export.build import ExportWish, export_checkpoint
+    from mindloc.inference.build import load_mindir_engine
+
+    key = bytes(range(16))
+    export_checkpoint(exported[0], tmp_path, ExportWish(view="satellite", batch_size=2, key=key))
+    files = find_exported(tmp_path, "MINDIR", None, ("satellite",))
+    with pytest.raises(ExportError, match="is encrypted; name the file with its key: --dec_key_file"):
+        load_mindir_engine(files, 2)
+    with pytest.raises(ExportError, match="can't be decrypted with this key"):
+        load_mindir_engine(files, 2, bytes(16))
+    images = pictures(2, 32, 32, 3)[1]
+    plain = start(exported, "mindir").encode({"satellite": images})["satellite.global"]
+    secret = load_mindir_engine(files, 2, key).encode({"satellite": images})["satellite.global"]
+    np.testing.assert_allclose(secret, plain, atol=1e-5 * np.abs(plain).max())
+
+
+def test_agreement_by_hand():
+    one = np.array([[1.0, 0.0], [3.0, 4.0]])
+    other = np.array([[2.0, 0.0], [4.0, 3.0]])  # the same direction; cosine (12 + 12) / 25
+    agreement = compare_descriptors(one, other)
+    assert agreement.cosine_min == pytest.approx(0.96) and agreement.cosine_mean == pytest.approx(0.98)
+    assert agreement.largest_difference == pytest.approx(0.2) and agreement.pictures == 2

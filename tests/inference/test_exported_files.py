@@ -1,0 +1,273 @@
+"""Files and cards from anywhere: what was changed, swapped or built to harm is refused in one line, unrun."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+pytest.importorskip("onnxruntime")
+
+import onnx
+
+from mindloc.errors import DeviceError, ExportError
+from mindloc.inference import onnx_file
+from mindloc.inference.exported import AbsentError, ExportedFile, find_exported, read_card
+from mindloc.inference.onnx_graph import optional_module, require_plain_graph
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    """A copy to tamper with."""
+    shutil.copytree(exported[1], tmp_path / "export")
+    return tmp_path / "export"
+
+
+def change_card(path, **changes):
+    card = json.loads(path.read_text())
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            card[section][name] = value
+        else:
+            card[section] = value
+    path.write_text(json.dumps(card))
+
+
+def test_a_tampered_file_is_not_opened(folder):
+    content = bytearray((folder / "drone.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "drone.onnx").write_bytes(content)
+    file = read_card(folder / "drone.onnx")
+    with pytest.raises(ExportError, match="drone.onnx is not the one that its card names .sha256 differs"):
+        onnx_file.open_onnx(file, onnx_file.Provider(onnx_file.CPU))
+    (folder / "drone.onnx").unlink()
+    with pytest.raises(ExportError, match="drone.onnx is missing, only its card is there"):
+        file.require_intact()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 1}, "has version 1, this mindloc reads 2"),
+        ({"views": ["street"]}, "view 'street' is not among drone, satellite"),
+        ({"format": "MINDIR"}, "format 'MINDIR' does not fit the name drone.onnx"),
+        ({"file": "satellite.onnx"}, "belongs to 'satellite.onnx'"),
+        ({"dimension": 10**12}, "dimension is 1000000000000, expected 1 to"),
+        ({"input__shape": [10**9, 3, 32, 48]}, "batch is 1000000000"),
+        ({"input__shape": [1, 3, 32]}, "input float32 of shape"),
+        ({"input__dtype": "float64"}, "input float64 of shape"),
+        ({"input__std": [1, 1, 0]}, "mean"),
+        ({"precision": "int4"}, "precision 'int4' is not among"),
+        ({"config": None}, "its config is no object"),
+        ({"input": None}, "can't be used"),
+    ],
+)
+def test_a_card_that_can_not_be_true(folder, changes, message):
+    change_card(folder / "drone.onnx.json", **changes)
+    with pytest.raises(ExportError, match=message):
+        read_card(folder / "drone.onnx")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{" * 5000, " " * (1 << 21)])
+def test_a_card_that_is_none(folder, text):
+    (folder / "drone.onnx.json").write_text(text)
+    with pytest.raises(ExportError, match="drone.onnx.json"):
+        read_card(folder / "drone.onnx")
+
+
+def test_which_file_is_taken(folder):
+    assert find_exported(folder, "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
+    assert find_exported(folder / "drone.onnx", "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
+    for name in ("drone.onnx", "drone.onnx.json"):
+        shutil.copy(folder / name, folder / name.replace("drone", "half"))
+    change_card(folder / "half.onnx.json", file="half.onnx", precision="fp16")
+    assert find_exported(folder, "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
+    assert find_exported(folder, "ONNX", "fp16", ("drone",))["drone"].path == folder / "half.onnx"
+    change_card(folder / "half.onnx.json", precision="fp32")
+    with pytest.raises(ExportError, match="several ONNX files of the drone encoder, name one: drone.onnx, half.onnx"):
+        find_exported(folder, "ONNX", None, ("drone",))
+
+
+def test_what_is_not_there_is_said(folder):
+    for place, precision, message in (
+        (folder / "nowhere", None, "nowhere is not there"),
+        (folder, "fp16", "holds no ONNX file of the satellite encoder in fp16, only in fp32"),
+        (folder / "drone.onnx", None, "holds no ONNX file of the satellite encoder"),
+    ):
+        with pytest.raises(AbsentError, match=message):
+            find_exported(place, "ONNX", precision, ("satellite",))
+    with pytest.raises(ExportError, match="drone.mindir is no ONNX file"):
+        find_exported(folder / "drone.mindir", "ONNX", None, ("drone",))
+
+
+def test_views_of_different_checkpoints_do_not_go_together(folder):
+    from mindloc.inference.build import exported_config
+
+    change_card(folder / "drone.onnx.json", checkpoint_sha256="0" * 64)
+    with pytest.raises(ExportError, match="come from different checkpoints"):
+        exported_config(find_exported(folder, "ONNX", None, ("drone", "satellite")))
+
+
+def test_another_checkpoint_is_said(folder):
+    from mindloc.inference.build import exported_config
+
+    files = find_exported(folder, "ONNX", None, ("drone", "satellite"))
+    assert exported_config(files, files["drone"].checkpoint_sha256).model.backbone == "tiny"
+    with pytest.raises(ExportError, match="exported from another checkpoint"):
+        exported_config(files, "0" * 64)
+
+
+def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
+    from mindloc.inference.build import exported_config
+
+    change_card(folder / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
+    with pytest.raises(ExportError, match="takes drone pictures of .* mean"):
+        exported_config(find_exported(folder, "ONNX", None, ("drone",)))
+
+
+# Graphs that somebody else wrote.
+
+CARD = ExportedFile(None, "ONNX", ("drone",), "fp32", 1, (4, 4), False, (0.5,) * 3, (0.5,) * 3, 3, False, "", "", {})
+
+
+def graph(*nodes, shape=(1, 3, 4, 4), weights=(), more_inputs=(), opsets=(("", 11),)):
+    float_info = onnx.helper.make_tensor_value_info
+    entry = [float_info("images", onnx.TensorProto.FLOAT, shape), *more_inputs]
+    result = [float_info("y", onnx.TensorProto.FLOAT, None)]
+    made = onnx.helper.make_graph(list(nodes), "g", entry, result, list(weights))
+    opset_imports = [onnx.helper.make_opsetid(*opset) for opset in opsets]
+    return onnx.helper.make_model(made, opset_imports=opset_imports, ir_version=4)
+
+
+def node(kind, *inputs, **attributes):
+    return onnx.helper.make_node(kind, list(inputs), ["y"], **attributes)
+
+
+def external():
+    weights = onnx.numpy_helper.from_array(np.ones(3, np.float32), "w")
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../../etc/passwd")
+    return weights
+
+
+def huge():
+    """A constant of two numbers that asks for 40 GB."""
+    return onnx.numpy_helper.from_array(np.array([100_000, 100_000], np.int64), "size")
+
+
+def loop():
+    body = onnx.helper.make_graph([], "body", [], [])
+    return onnx.helper.make_node("Loop", ["", "", "images"], ["y"], body=body)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (graph(node("Add", "images", "w"), weights=[external()]), "weights w lie in another file"),
+        (graph(node("Constant", value=external())), "a constant of Constant lies in another file"),
+        (
+            graph(node("ConstantOfShape", "size"), weights=[huge()]),
+            "a result of ConstantOfShape has 10000000000 numbers",
+        ),
+        (graph(loop()), "operator Loop holds a graph of its own"),
+        (graph(node("Run", "images", domain="evil"), opsets=(("", 11), ("evil", 1))), "Run is of the library evil"),
+        (graph(node("NonZero", "images")), "a result of NonZero has no fixed size"),
+        (graph(node("Relu", "images"), shape=(64, 3, 4, 4)), r"input is float32 \(64, 3, 4, 4\), its card says"),
+        (graph(node("Relu", "images"), shape=("any", 3, 4, 4)), r"input is float32 \(None, 3, 4, 4\)"),
+        (
+            graph(
+                node("Relu", "images"),
+                more_inputs=[onnx.helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [1])],
+            ),
+            "it has 2 inputs",
+        ),
+    ],
+)
+def test_graphs_that_mindloc_does_not_write(tmp_path, model, message):
+    file = dataclasses.replace(CARD, path=tmp_path / "drone.onnx")
+    with pytest.raises(ExportError, match=f"drone.onnx was not exported by mindloc: .*{message}.*; it is not run"):
+        require_plain_graph(model.SerializeToString(), file)
+
+
+def test_a_plain_graph_passes(tmp_path):
+    model = graph(node("Relu", "images"))
+    path = tmp_path / "drone.onnx"
+    path.write_bytes(model.SerializeToString())
+    file = dataclasses.replace(CARD, path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    run = onnx_file.open_onnx(file, onnx_file.Provider(onnx_file.CPU))
+    assert run(np.full((1, 3, 4, 4), -1, np.float32)).max() == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"PK\x03\x04"])
+def test_what_is_no_graph_at_all(tmp_path, content):
+    with pytest.raises(ExportError, match="drone.onnx"):
+        require_plain_graph(content, dataclasses.replace(CARD, path=tmp_path / "drone.onnx"))
+
+
+# Who computes.
+
+
+class Session:
+    """ONNX Runtime's, which drops providers that do not start."""
+
+    got = ["CPUExecutionProvider"]
+
+    def __init__(self, content, options, providers):
+        self.asked = providers
+
+    def get_providers(self):
+        return self.got
+
+
+@pytest.fixture
+def with_cuda(monkeypatch):
+    """A build of ONNX Runtime for GPUs on a machine without a working one."""
+    import onnxruntime
+
+    there = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+
+
+def test_a_build_without_cuda_is_said_and_never_replaced_in_silence():
+    with pytest.raises(
+        DeviceError, match="no CUDAExecutionProvider, .*pip install onnxruntime-gpu.*--allow_cpu_provider"
+    ):
+        onnx_file.choose_provider("GPU", 0)
+    allowed = onnx_file.choose_provider("GPU", 0, allow_cpu=True)
+    assert allowed.name == "CPUExecutionProvider" and "no CUDAExecutionProvider" in allowed.note
+    assert onnx_file.choose_provider("auto", 0) == onnx_file.Provider("CPUExecutionProvider")
+
+
+def test_a_provider_that_was_dropped_in_silence_is_noticed(with_cuda):
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider did not start on device 2.*doctor"):
+        onnx_file.choose_provider("GPU", 2)
+    for allowed in (onnx_file.choose_provider("GPU", 2, allow_cpu=True), onnx_file.choose_provider("auto", 0)):
+        assert allowed.name == "CPUExecutionProvider" and "did not start" in allowed.note
+    assert onnx_file.choose_provider("CPU", 0).note is None
+
+
+def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch):
+    monkeypatch.setattr(Session, "got", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert onnx_file.choose_provider("auto", 1) == onnx_file.Provider("CUDAExecutionProvider", 1)
+    with pytest.raises(DeviceError, match="TensorrtExecutionProvider did not start"):
+        onnx_file.choose_provider("GPU", 1, tensorrt=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "tensorrt", "message"), [("Ascend", False, "CPU and GPU"), ("CPU", True, "--tensorrt")]
+)
+def test_targets_that_are_none(target, tensorrt, message):
+    with pytest.raises(DeviceError, match=message):
+        onnx_file.choose_provider(target, 0, tensorrt)
+
+
+def test_a_missing_library_is_said():
+    with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
+        optional_module("nowhere_to_be_found.part")
