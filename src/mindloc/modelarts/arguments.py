@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mindloc.cli.flags import add_config_arguments
 from mindloc.errors import ConfigError
@@ -40,22 +40,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint_url", type=_filled, help="weights to begin from or to evaluate, or a run to go on with"
     )
-    parser.add_argument(
-        "--modelarts", type=_switch("--modelarts"), default=True, help="False: no job, this machine alone; paths only"
-    )
-    parser.add_argument(
-        "--run_distribute", type=_switch("--run_distribute"), default=True, help="False: one card of those there are"
-    )
+    _add_switch(parser, "--modelarts", True, "False: no job, this machine alone; paths only")
+    _add_switch(parser, "--run_distribute", True, "False: one card of those there are")
+    _add_switch(parser, "--eval", None, "False: no evaluation while training; True: each epoch at least")
+    _add_switch(parser, "--evaluate_only", False, "True: evaluate checkpoint_url on one card")
     parser.add_argument("--begin_epoch", type=_count, help="refuse unless exactly so many epochs are done")
-    parser.add_argument(
-        "--eval", type=_switch("--eval"), help="False: no evaluation while training; True: each epoch at least"
-    )
-    parser.add_argument(
-        "--evaluate_only",
-        type=_switch("--evaluate_only"),
-        default=False,
-        help="True: evaluate checkpoint_url on one card",
-    )
     parser.add_argument("--scratch", type=_filled, help="disk for copies and results; default: /cache if there is one")
     parser.add_argument("--upload_every_s", type=_seconds, default=15.0, help="seconds between looks for new results")
     add_config_arguments(parser)
@@ -75,15 +64,15 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def _switch(name: str) -> Callable[[str], bool]:
+def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, text: str) -> None:
     """The console sends "True" and "False"; Python calls both true."""
 
-    def read(text: str) -> bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{name} is {text!r}, expected True or False")
-        return text.lower() == "true"
+    def read(word: str) -> bool:
+        if word.lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is {word!r}, expected True or False")
+        return word.lower() == "true"
 
-    return read
+    parser.add_argument(name, type=read, default=default, metavar="True|False", help=text)
 
 
 def _count(text: str) -> int | None:

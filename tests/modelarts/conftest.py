@@ -1,0 +1,41 @@
+"""Packages that stand in for a platform image's own, and stores without long pauses."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindloc.modelarts import object_store
+
+PACKAGES = Path(__file__).parent / "packages"
+
+
+@pytest.fixture
+def image(monkeypatch):
+    """Put the packages of one kind of image before all others; gives the modules anew."""
+
+    def choose(kind: str) -> None:
+        monkeypatch.syspath_prepend(str(PACKAGES / kind))
+        for name in ("moxing", "obs"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+
+    yield choose
+    for name in ("moxing", "obs"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def bucket(image, monkeypatch, tmp_path) -> Path:
+    """The folder behind obs://bucket on an image with moxing."""
+    monkeypatch.setenv("FAKE_OBS", str(tmp_path / "obs"))
+    (tmp_path / "obs" / "bucket").mkdir(parents=True)
+    image("platform")
+    return tmp_path / "obs" / "bucket"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The same number of attempts, without the pauses."""
+    monkeypatch.setattr(object_store, "PAUSES_S", (0.0, 0.0, 0.0))

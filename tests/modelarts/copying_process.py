@@ -1,0 +1,19 @@
+"""One process of a server that brings a folder in: python copying_process.py URL SCRATCH. Prints the folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "packages" / "platform"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+
+from mindloc.errors import StoreError
+from mindloc.modelarts import object_store
+from mindloc.modelarts.environment import start_id
+from mindloc.modelarts.incoming import bring_folder
+
+object_store.PAUSES_S = (0.0,)
+url, scratch = sys.argv[1:]
+try:
+    print(bring_folder(object_store.open_store(url), url, Path(scratch), start_id()))
+except StoreError as error:
+    sys.exit(f"error: {error}")

@@ -1,0 +1,170 @@
+"""Data is copied once per server, and what looks complete is complete."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mindloc.errors import StoreError
+from mindloc.modelarts.incoming import bring_file, bring_folder
+from mindloc.modelarts.object_store import Unavailable, open_store
+
+PROCESS = Path(__file__).with_name("copying_process.py")
+URL = "obs://bucket/data"
+FILES = {f"deep/{i}.bin": bytes([i]) * (i + 1) for i in range(6)}
+
+
+@pytest.fixture
+def data(bucket) -> Path:
+    for name, content in FILES.items():
+        path = bucket / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return bucket / "data"
+
+
+@pytest.fixture
+def scratch(tmp_path) -> Path:
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+def bring(scratch: Path, start: str = "first") -> Path:
+    return bring_folder(open_store(URL), URL, scratch, start)
+
+
+def assert_whole(folder: Path) -> None:
+    assert {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")} == FILES
+
+
+def calls(bucket: Path, function: str) -> int:
+    notes = bucket.parent / "calls.txt"
+    return notes.read_text().count(f"{function} ") if notes.exists() else 0
+
+
+def test_a_copy_is_whole_and_used_again_by_the_same_start(data, bucket, scratch):
+    folder = bring(scratch)
+    assert_whole(folder)
+    (data / "late.bin").write_bytes(b"late")  # what another process of this start sees must not change under it
+    assert bring(scratch) == folder
+    assert_whole(folder)
+    assert calls(bucket, "copy_parallel") == 1
+
+
+def test_another_start_uses_it_while_the_bytes_are_as_many(data, bucket, scratch, capsys):
+    folder = bring(scratch)
+    assert bring(scratch, "second") == folder
+    assert calls(bucket, "copy_parallel") == 1
+    assert "used again" in capsys.readouterr().out
+    (data / "deep" / "0.bin").write_bytes(b"longer")
+    assert (bring(scratch, "third") / "deep" / "0.bin").read_bytes() == b"longer"
+
+
+def test_an_interrupted_copy_is_made_whole(data, scratch, monkeypatch, impatient):
+    monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy_parallel": [1, 2]}')
+    assert_whole(bring(scratch))
+
+
+def test_a_copy_that_stays_half_does_not_look_complete(data, scratch, monkeypatch, impatient):
+    monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy_parallel": [1, 2, 3, 4]}')
+    with pytest.raises(StoreError, match="connection reset"):
+        bring(scratch)
+    assert not list(scratch.glob("data_*[0-9a-f]"))
+    assert_whole(bring(scratch))  # the fifth call works
+
+
+def test_a_store_that_lost_a_file_on_the_way_is_noticed(data, scratch, monkeypatch, impatient):
+    store = open_store(URL)
+    right = store._file.copy_parallel
+
+    def lossy(source, target):
+        right(source, target)
+        (Path(target) / "deep" / "5.bin").unlink()
+
+    monkeypatch.setattr(store._file, "copy_parallel", lossy)
+    with pytest.raises(Unavailable, match="has 21 bytes and 15 arrived"):  # 1 + 2 + ... + 6, without the last
+        bring_folder(store, URL, scratch, "first")
+
+
+def test_a_disk_that_is_too_small_is_said_before_copying(data, bucket, scratch, monkeypatch):
+    monkeypatch.setattr("mindloc.modelarts.incoming.shutil.disk_usage", lambda path: _Usage())
+    with pytest.raises(StoreError, match="set --scratch to a larger disk"):
+        bring(scratch)
+    assert calls(bucket, "copy_parallel") == 0
+
+
+class _Usage:
+    free = 20
+
+
+def test_an_empty_url_is_refused(bucket, scratch):
+    with pytest.raises(StoreError, match="holds nothing"):
+        bring_folder(open_store(URL), "obs://bucket/typo", scratch, "first")
+
+
+def test_a_path_is_read_in_place(tmp_path, scratch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "w.safetensors").write_bytes(b"w")
+    assert bring_folder(open_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
+    file = str(tmp_path / "own" / "w.safetensors")
+    assert bring_file(open_store(""), file, scratch, "first") == Path(file)
+    with pytest.raises(StoreError, match="is no folder"):
+        bring_folder(open_store(""), str(tmp_path / "typo"), scratch, "first")
+
+
+def test_a_single_file_keeps_its_name(data, scratch):
+    url = f"{URL}/deep/3.bin"
+    path = bring_file(open_store(url), url, scratch, "first")
+    assert path.name == "3.bin" and path.read_bytes() == FILES["deep/3.bin"]
+
+
+def start_process(scratch: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(PROCESS), URL, str(scratch)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_copying(bucket: Path) -> None:
+    while calls(bucket, "copy_parallel") == 0:
+        time.sleep(0.02)
+
+
+def wait_for_waiting(process: subprocess.Popen) -> None:
+    assert any("another process of this server copies it; waiting" in line for line in process.stdout)
+
+
+def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
+    gate = tmp_path / "gate"
+    copier = start_process(scratch, FAKE_OBS_GATE=str(gate))
+    wait_for_copying(bucket)
+    waiters = [start_process(scratch) for _ in range(2)]
+    for waiter in waiters:
+        wait_for_waiting(waiter)
+    gate.touch()
+    folders = {process.communicate(timeout=60)[0].splitlines()[-1] for process in (copier, *waiters)}
+    assert len(folders) == 1
+    assert_whole(Path(folders.pop()))
+    assert calls(bucket, "copy_parallel") == 1
+
+
+@pytest.mark.parametrize("how", ["fails", "is killed"])
+def test_who_waits_for_a_copier_that_ends_early_hears_of_it(data, bucket, scratch, tmp_path, how):
+    gate = tmp_path / "gate"
+    copier = start_process(scratch, FAKE_OBS_GATE=str(gate), FAKE_OBS_FAILS='{"copy_parallel": [1, 2]}')
+    wait_for_copying(bucket)
+    waiter = start_process(scratch)
+    wait_for_waiting(waiter)
+    copier.kill() if how == "is killed" else gate.touch()
+    copier.communicate(timeout=60)
+    assert copier.returncode != 0
+    _, error = waiter.communicate(timeout=60)
+    assert waiter.returncode == 1
+    assert "ended before it was done" in error
+    assert_whole(bring(scratch, "next start"))

@@ -1,0 +1,58 @@
+"""Parameters as the console sends them: strings, with the platform's own among them."""
+
+import pytest
+
+from mindloc.errors import ConfigError
+from mindloc.modelarts.arguments import parse_arguments
+
+URLS = ["--data_url=obs://bucket/data", "--train_url=obs://bucket/out"]
+
+
+def test_the_console_s_strings_become_what_they_mean():
+    words = ["--modelarts=True", "--run_distribute=False", "--eval", "false", "--begin_epoch=3", "--checkpoint_url="]
+    args = parse_arguments([*URLS, *words])
+    assert (args.modelarts, args.run_distribute, args.eval, args.evaluate_only) == (True, False, False, False)
+    assert args.begin_epoch == 3
+    assert args.checkpoint_url is None  # a field left empty
+
+
+def test_what_is_left_out_keeps_its_meaning():
+    args = parse_arguments(URLS)
+    assert (args.modelarts, args.run_distribute, args.eval, args.begin_epoch) == (True, True, None, None)
+
+
+def test_the_trainer_s_flags_come_through_in_their_order():
+    args = parse_arguments([*URLS, "--lr=0.1", "--set", "train.seed=4", "--epochs", "7", "--config", "configs/x.yaml"])
+    assert args.overrides == ["optimizer.lr=0.1", "train.seed=4", "train.epochs=7"]
+    assert str(args.config) == "configs/x.yaml"
+
+
+def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
+    parse_arguments([*URLS, "--num_gpus=8", "--init_method", "tcp://host:1", "--epohcs=3", "stray"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "warning: ignored, mindloc has no such parameter: --num_gpus=8",
+        "warning: ignored, mindloc has no such parameter: --init_method tcp://host:1",
+        "warning: ignored, mindloc has no such parameter: --epohcs=3 stray (did you mean --epochs?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--eval=yes"], "--eval is 'yes', expected True or False"),
+        (["--modelarts="], "--modelarts is '', expected True or False"),
+        (["--run_distribute=1"], "--run_distribute is '1'"),
+        (["--begin_epoch=three"], "--begin_epoch is 'three'"),
+        (["--begin_epoch=-1"], "--begin_epoch is '-1'"),
+        (["--upload_every_s=0"], "--upload_every_s is '0'"),
+        (["--lr"], "argument --lr: expected one argument; python modelarts/start.py --help"),
+        (["--evaluate_only=True"], "--evaluate_only needs --checkpoint_url"),
+        (["--train_url="], "--train_url is missing"),
+        (["--modelarts=False"], "--modelarts is False and --data_url is obs://bucket/data"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(words, says):
+    with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
+        parse_arguments([*URLS, *words])
+    assert says in str(caught.value)

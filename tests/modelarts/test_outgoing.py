@@ -1,0 +1,205 @@
+"""Results go out so that the store always holds a run that can be resumed."""
+
+import time
+from pathlib import Path
+
+import pytest
+from unreliable_store import UnreliableStore
+
+from mindloc.errors import StoreError
+from mindloc.modelarts.outgoing import Outgoing
+from mindloc.modelarts.run_files import Kind, kind_of
+
+OUT = "obs://bucket/out"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    folder = tmp_path / "run"
+    write(folder, "config.yaml", "metrics.jsonl", "log.txt")
+    return folder
+
+
+@pytest.fixture
+def store() -> UnreliableStore:
+    return UnreliableStore()
+
+
+def write(run: Path, *names: str) -> None:
+    for name in names:
+        path = run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def write_checkpoint(run: Path, stem: str) -> None:
+    write(run, f"checkpoints/{stem}.safetensors", f"checkpoints/{stem}.state.safetensors")
+
+
+def drop_checkpoint(run: Path, stem: str) -> None:
+    for suffix in (".state.safetensors", ".safetensors"):
+        (run / f"checkpoints/{stem}{suffix}").unlink()
+
+
+def outgoing(store: UnreliableStore, run: Path) -> Outgoing:
+    (run.parent / "logs").mkdir(exist_ok=True)
+    return Outgoing(store, OUT, run, run.parent / "logs", "logs/now", every_s=0.05)
+
+
+def test_kinds_follow_from_names():
+    assert kind_of("checkpoints/weights_e3_0.5.state.safetensors") == Kind.STATE
+    assert kind_of("checkpoints/weights_e3_0.5.safetensors") == Kind.WEIGHTS
+    assert kind_of("checkpoints/weights_end.safetensors") == Kind.NAMED
+    assert kind_of("checkpoints/weights_best.safetensors") == Kind.NAMED
+    assert kind_of("metrics.jsonl") == Kind.REST
+    assert kind_of("reports/e3/report.json") == Kind.REPORT
+
+
+def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
+    write_checkpoint(run, "weights_e1_0.5")
+    write(run, "checkpoints/weights_best.safetensors", "reports/e1/report.json")
+    assert outgoing(store, run).look() == []
+    assert store.asked == [
+        "send config.yaml",
+        "send log.txt",
+        "send metrics.jsonl",
+        "send checkpoints/weights_e1_0.5.safetensors",
+        "send checkpoints/weights_best.safetensors",
+        "send checkpoints/weights_e1_0.5.state.safetensors",
+        "send reports/e1/report.json",
+    ]
+
+
+def test_only_what_changed_is_sent_again(run, store):
+    out = outgoing(store, run)
+    out.look()
+    store.asked.clear()
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("more")
+    (run.parent / "logs" / "rank_0.log").write_text("words")
+    out.look()
+    assert store.asked == ["send logs/now/rank_0.log", "send metrics.jsonl"]
+    assert store.objects[f"{OUT}/metrics.jsonl"] == b"metrics.jsonlmore"
+
+
+def test_files_that_are_being_written_stay(run, store):
+    write(run, "checkpoints/.weights_e1.safetensors.77.tmp", "reports/e1/query/descriptors.npy")
+    out = outgoing(store, run)
+    out.look()
+    assert not any("tmp" in name or "reports" in name for name in store.asked)
+    write(run, "reports/e1/report.json")
+    out.look()
+    assert "send reports/e1/query/descriptors.npy" in store.asked
+
+
+def test_the_last_look_takes_an_evaluation_that_was_cut_off_too(run, store):
+    write(run, "reports/e1/query/descriptors.npy")
+    outgoing(store, run).finish()
+    assert f"{OUT}/reports/e1/query/descriptors.npy" in store.objects
+
+
+def test_dropped_checkpoints_go_when_the_newer_one_is_there(run, store):
+    write_checkpoint(run, "weights_e1")
+    out = outgoing(store, run)
+    out.look()
+    drop_checkpoint(run, "weights_e1")
+    write_checkpoint(run, "weights_e2")
+    store.failing = {"e2.state"}
+    out.look()
+    assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)  # what can be resumed stays
+    store.failing = set()
+    store.asked.clear()
+    out.look()
+    assert store.asked == [
+        "send checkpoints/weights_e2.state.safetensors",
+        "remove checkpoints/weights_e1.state.safetensors",
+        "remove checkpoints/weights_e1.safetensors",
+    ]
+    assert [name for name in store.names(OUT) if "weights" in name] == [
+        "checkpoints/weights_e2.safetensors",
+        "checkpoints/weights_e2.state.safetensors",
+    ]
+
+
+def test_a_checkpoint_that_is_dropped_while_others_are_sent_takes_none_with_it(run, store):
+    """keep_checkpoints=1: e2 is gone again before it was sent, and e3 is not seen before the next look."""
+    write_checkpoint(run, "weights_e1")
+    out = outgoing(store, run)
+    out.look()
+    drop_checkpoint(run, "weights_e1")
+    write_checkpoint(run, "weights_e2")
+    (run / "metrics.jsonl").write_text("longer than before")
+
+    def meanwhile(name):
+        if name == "metrics.jsonl":
+            drop_checkpoint(run, "weights_e2")
+            write_checkpoint(run, "weights_e3")
+
+    store.on_send = meanwhile
+    out.look()
+    assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)
+    out.look()
+    assert [name for name in store.names(OUT) if ".state." in name] == ["checkpoints/weights_e3.state.safetensors"]
+
+
+def test_a_resumed_run_drops_what_an_earlier_job_left(run, store):
+    for name in ("weights_e1.safetensors", "weights_e1.state.safetensors", "weights_end.safetensors"):
+        store.objects[f"{OUT}/checkpoints/{name}"] = b"earlier"
+    write_checkpoint(run, "weights_e2")
+    outgoing(store, run).look()
+    left = [name for name in store.names(OUT) if "weights_e" in name]
+    assert left == [
+        "checkpoints/weights_e2.safetensors",
+        "checkpoints/weights_e2.state.safetensors",
+        "checkpoints/weights_end.safetensors",
+    ]
+
+
+def test_a_run_folder_without_checkpoints_drops_nothing(run, store):
+    """An evaluation writes its report into the folder of the training."""
+    store.objects[f"{OUT}/checkpoints/weights_e1.state.safetensors"] = b"state"
+    outgoing(store, run).finish()
+    assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)
+
+
+def test_no_state_goes_before_its_weights_have(run, store, impatient):
+    write_checkpoint(run, "weights_e1")
+    write(run, "reports/e1/report.json")
+    store.failing = {"weights_e1.safetensors"}
+    out = outgoing(store, run)
+    assert out.look() == ["checkpoints/weights_e1.safetensors", "checkpoints/weights_e1.state.safetensors"]
+    with pytest.raises(StoreError, match=r"2 files have not reached obs://bucket/out \(checkpoints/weights_e1"):
+        out.finish()
+    assert not any(".state." in name for name in store.names(OUT))
+    assert f"{OUT}/reports/e1/report.json" in store.objects  # the rest is out
+
+
+def test_a_file_that_keeps_failing_does_not_hold_up_its_kind(run, store):
+    store.failing = {"config.yaml"}
+    out = outgoing(store, run)
+    assert out.look() == ["config.yaml"]
+    assert out.look() == ["config.yaml"]
+    assert store.names(OUT) == ["log.txt", "metrics.jsonl"]
+
+
+def test_an_upload_that_lost_its_end_is_sent_again(run, store, capsys):
+    store.loses_the_end = True
+    out = outgoing(store, run)
+    assert out.look() == ["config.yaml"]
+    assert "has 10 bytes, 11 were sent" in capsys.readouterr().out
+    store.loses_the_end = False
+    assert out.look() == []
+    assert store.objects[f"{OUT}/config.yaml"] == b"config.yaml"
+
+
+def test_the_thread_sends_while_the_training_runs_and_outlives_trouble(run, store):
+    store.failing = {""}  # part of every name
+    out = outgoing(store, run)
+    out.start()
+    while len(store.asked) < 3:
+        time.sleep(0.01)
+    store.failing = set()
+    while f"{OUT}/metrics.jsonl" not in store.objects:
+        time.sleep(0.01)
+    out.finish()
+    assert store.names(OUT) == ["config.yaml", "log.txt", "metrics.jsonl"]

@@ -1,0 +1,110 @@
+"""What ModelArts says by its environment, in both ages of the platform."""
+
+import json
+
+import pytest
+
+from mindloc.errors import LaunchError, StoreError
+from mindloc.modelarts import environment
+from mindloc.modelarts.environment import Platform, find_scratch, place_by_table, read_platform
+
+PER_CARD = {"RANK_TABLE_FILE": "/tables/hccl.json", "RANK_ID": "3", "RANK_SIZE": "8", "ASCEND_DEVICE_ID": "5"}
+PER_SERVER = {
+    "MA_NUM_HOSTS": "2",
+    "MA_NUM_GPUS": "8",
+    "MA_VJ_NAME": "ma-job-1",
+    "VC_TASK_INDEX": "1",
+    "VC_WORKER_NUM": "2",
+    "VC_WORKER_HOSTS": "job-worker-0.job,job-worker-1.job",
+}
+
+
+def test_nothing_said_is_one_card(tmp_path):
+    assert read_platform({}, tmp_path / "none.json") == Platform()
+
+
+def test_a_boot_file_that_runs_once_per_card_is_one_rank(tmp_path):
+    place = read_platform(PER_CARD, tmp_path / "none.json")
+    assert place.per_card and (place.rank, place.ranks, place.device_id) == (3, 8, 5)
+    assert not place.is_first
+    assert place.rank_variables() == {
+        "RANK_TABLE_FILE": "/tables/hccl.json",
+        "RANK_ID": "3",
+        "RANK_SIZE": "8",
+        "DEVICE_ID": "5",
+    }
+
+
+def test_older_images_say_device_num_and_device_id(tmp_path):
+    table = tmp_path / "jobstart_hccl.json"
+    table.write_text("{}")
+    place = read_platform({"DEVICE_NUM": "8", "RANK_ID": "0", "DEVICE_ID": "0"}, table)
+    assert place.is_first and place.ranks == 8
+    assert place.rank_variables()["RANK_TABLE_FILE"] == str(table)
+
+
+def test_ranks_without_a_table_can_not_meet(tmp_path):
+    place = read_platform({"RANK_ID": "1", "RANK_SIZE": "2"}, tmp_path / "none.json")
+    with pytest.raises(LaunchError, match="there is no rank table"):
+        place.rank_variables()
+
+
+def test_a_job_of_one_card_is_no_rank_of_several(tmp_path):
+    place = read_platform({"RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": "0"}, tmp_path / "none.json")
+    assert not place.per_card and place.is_first and place.device_id == 0
+
+
+def test_a_boot_command_runs_once_per_server(tmp_path):
+    place = read_platform(PER_SERVER, tmp_path / "none.json")
+    assert not place.per_card and not place.is_first
+    assert (place.servers, place.server, place.cards, place.ranks) == (2, 1, 8, 16)
+    assert place.master == "job-worker-0.job"
+
+
+def test_a_server_without_accelerators_has_one_rank(tmp_path):
+    place = read_platform({"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "0", "VC_TASK_INDEX": "0"}, tmp_path / "none.json")
+    assert (place.cards, place.ranks, place.is_first) == (1, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"RANK_ID": "8", "RANK_SIZE": "8"}, "RANK_ID is 8 and RANK_SIZE is 8"),
+        ({"RANK_ID": "x", "RANK_SIZE": "8"}, "RANK_ID is 'x'"),
+        ({"MA_NUM_HOSTS": "2", "VC_TASK_INDEX": "2"}, "VC_TASK_INDEX is 2 and MA_NUM_HOSTS is 2"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(said, says, tmp_path):
+    with pytest.raises(LaunchError, match=says):
+        read_platform(said, tmp_path / "none.json")
+
+
+def test_the_rank_table_decides_which_server_is_first(tmp_path):
+    """ModelArts counts containers in one order, the table may have the other."""
+    servers = [
+        {"server_id": name, "device": [{"device_id": "0", "device_ip": f"10.0.0.{i}", "rank_id": str(i)}]}
+        for i, name in enumerate(["192.168.0.7", "192.168.0.4"])
+    ]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"version": "1.0", "server_count": "2", "server_list": servers, "status": "completed"}))
+    said = {**PER_SERVER, "MA_NUM_GPUS": "1", "RANK_TABLE_FILE": str(table), "MA_CURRENT_HOST_IP": "192.168.0.7"}
+    place = place_by_table(read_platform(said), said)
+    assert (place.server, place.is_first) == (0, True)
+
+
+def test_the_scratch_disk_is_cache_where_there_is_one(monkeypatch, tmp_path):
+    cache, job = tmp_path / "cache", tmp_path / "job"
+    job.mkdir()
+    monkeypatch.setattr(environment, "SCRATCH_DISK", cache)
+    monkeypatch.setattr(environment.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    assert find_scratch(None, {}).parent == tmp_path / "temporary"
+    assert find_scratch(None, {"MA_JOB_DIR": str(job)}).parent == job
+    cache.mkdir()
+    assert find_scratch(None, {"MA_JOB_DIR": str(job)}).parent == cache
+    assert find_scratch(str(tmp_path / "mine"), {}).parent == tmp_path / "mine"
+
+
+def test_a_scratch_disk_that_is_none_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="set --scratch"):
+        find_scratch(str(tmp_path / "file"), {})
