@@ -6,7 +6,7 @@ from mindloc.modelarts.object_store import Unavailable
 
 
 class UnreliableStore:
-    """Objects by url. ``failing``: parts of names that can't be written now; ``on_send`` is called before each write."""
+    """Objects by url. ``failing``: parts of names that can't be written now; ``on_send`` is called first."""
 
     def __init__(self):
         self.objects: dict[str, bytes] = {}
