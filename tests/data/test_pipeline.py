@@ -167,7 +167,7 @@ def test_two_devices_share_one_global_batch(folder, skip_bad):
     if skip_bad:
         spoil(folder / "drone4.jpg", "empty")
     whole = read(folder, skip_bad=skip_bad)
-    parts = [read(folder, shard=(rank, 2), skip_bad=skip_bad) for rank in range(2)]
+    parts = [read(folder, shard=(rank, 2, 1), skip_bad=skip_bad) for rank in range(2)]
     for epoch in range(4):
         for step, (drone, satellite, weight, mask) in enumerate(whole[epoch]):
             halves = [part[epoch][step] for part in parts]
@@ -181,7 +181,7 @@ def test_two_devices_share_one_global_batch(folder, skip_bad):
 
 def test_a_batch_that_can_not_be_cut_is_an_error(folder):
     with pytest.raises(DataError, match="4 can't be cut into 3"):
-        stream(folder, shard=(0, 3))
+        stream(folder, shard=(0, 3, 1))
 
 
 def test_without_augmentation_cpp_makes_the_pixels_that_opencv_makes(folder):

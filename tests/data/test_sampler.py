@@ -146,6 +146,15 @@ def test_devices_together_hold_one_global_batch(dense):
         plan.shard(0, 3)
 
 
+def test_every_device_holds_a_share_of_every_part(dense):
+    # rows 0..3 are the first part, 4..7 the second; each device has two of either
+    plan = dense.sampler("exclusive", 8).plan(0)
+    np.testing.assert_array_equal(plan.shard(0, 2, parts=2), plan.pair_SB[:, [0, 1, 4, 5]])
+    np.testing.assert_array_equal(plan.shard(1, 2, parts=2), plan.pair_SB[:, [2, 3, 6, 7]])
+    with pytest.raises(DataError, match=r"multiple of the 2 ranks times train\.accumulate=8"):
+        plan.shard(0, 2, parts=8)
+
+
 def naive_mask(case: Case, pair_G: np.ndarray) -> list[list[bool]]:
     def counts(i: int, j: int) -> bool:
         if pair_G[i] == PADDING or pair_G[j] == PADDING:

@@ -116,6 +116,7 @@ def run(folder: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
     """Begin, or go on when the folder holds a run."""
     if (folder / "config.yaml").exists():
         run_folder = RunFolder.open(folder)
+        run_folder.remove_leftovers()
     else:
         run_folder = RunFolder(folder)
         run_folder.write_config("a: 1\n")

@@ -167,13 +167,14 @@ def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
             assert float(value) == pytest.approx((parts[0][2][i] + parts[1][2][i]) / 2, rel=1e-6)
 
 
-def test_parts_take_rows_of_every_device_in_turn():
-    # two devices of 4 rows, parts of 2 + 2 rows: part 1 is rows 2, 3 of the first and 6, 7 of the second device
-    step = small_run.make_step(accumulate=2, world_size=2)
-    local, weight = np.zeros((4, 3, 4, 4), np.float32), np.arange(8, dtype=np.float32)
+def test_a_part_is_a_run_of_the_global_batch():
+    # two devices of 4 rows, two parts: the second is the last 2 rows here, and the last 4 of all 8
+    step = small_run.make_step(accumulate=2)
+    local, weight = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1), np.arange(8, dtype=np.float32)
     mask = np.arange(64, dtype=np.float32).reshape(8, 8)
-    *_, part_weight, part_mask = step._part(1, *map(Tensor, (local, local, weight, mask)))
-    rows = [2, 3, 6, 7]
+    drone, _, part_weight, part_mask = step._part(1, *map(Tensor, (local, local, weight, mask)))
+    rows = [4, 5, 6, 7]
+    np.testing.assert_array_equal(drone.asnumpy().reshape(-1), [2, 3])
     np.testing.assert_array_equal(part_weight.asnumpy(), weight[rows])
     np.testing.assert_array_equal(part_mask.asnumpy(), mask[np.ix_(rows, rows)])
 

@@ -11,6 +11,7 @@ from mindloc.cli.boundary import command
 from mindloc.cli.flags import add_config_arguments
 from mindloc.config import Config, dump_yaml, load_config
 from mindloc.errors import ConfigError
+from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import RunFolder
 
@@ -27,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="go on with this run folder exactly where it stopped, with its own config; --epochs may be raised",
     )
+    parser.add_argument(
+        "--begin_epoch", type=int, metavar="N", help="refuse to begin unless exactly N epochs are done by then"
+    )
     return parser
 
 
@@ -37,11 +41,17 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
     resumed = RunFolder.open(args.resume) if args.resume else None
     config = load_config(resumed.config_path if resumed else args.config, args.overrides)
-    device = use_device(config.run.device_target, config.run.device_ids[0])
+    launched = announced_ranks() > 1
+    device = use_device(config.run.device_target, announced_device() if launched else config.run.device_ids[0])
+    cluster = join_cluster(device)
 
     from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
 
-    prepared = prepare(config, resumed)  # before a folder is made: a training that is refused leaves nothing behind
+    # before a folder is made: a training that is refused leaves nothing behind
+    prepared = prepare(config, resumed, cluster, args.begin_epoch)
+    if not cluster.is_first:
+        train(prepared, None)
+        return
     run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
     try:

@@ -47,7 +47,7 @@ def build_train_dataset(
     split: Split,
     sampler: Sampler,
     rank: int = 0,
-    world_size: int = 1,
+    ranks: int = 1,
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> TrainData:
@@ -66,7 +66,7 @@ def build_train_dataset(
         seed=config.train.seed,
         skip_bad=data.on_bad_image == "skip",
         workers=data.workers,
-        shard=(rank, world_size),
+        shard=(rank, ranks, config.train.accumulate),
         start=(first_epoch, first_step),
     )
     return train_data(stream, config.model.mean, config.model.std)

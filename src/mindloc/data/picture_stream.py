@@ -35,16 +35,16 @@ class ViewFiles:
 class PairStream:
     """Rows (drone, satellite, weight, mask) of one epoch after the other, in the sampler's order.
 
-    Row i of this device's B carries the weights and mask rows i*world_size .. (i+1)*world_size of the global batch, so
-    that its batch holds all of them.
+    Row i of this rank's B carries the weights and mask rows i*ranks .. (i+1)*ranks of the global batch, so that its
+    batch holds all of them.
 
-    A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every device
+    A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every rank
     looks at the files of the whole global batch, as all must mask the same rows; each file once.
 
     Args:
         pair_P2: drone picture and tile of each pair; weight_P: their IoU.
         settings: random changes; None: none, and pictures leave as undecoded bytes.
-        shard: rank and world size.
+        shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
         start: epoch, and the step within it, to begin with.
 
     Raises:
@@ -63,11 +63,11 @@ class PairStream:
         seed: int,
         skip_bad: bool = False,
         workers: int = 1,
-        shard: tuple[int, int] = (0, 1),
+        shard: tuple[int, int, int] = (0, 1, 1),
         start: tuple[int, int] = (0, 0),
     ):
         self.workers, self.start = workers, start
-        self.rank, self.world_size = shard
+        self.shard, self.ranks = shard, shard[1]
         self.failure: Exception | None = None
         self.bad_pictures: dict[str, str] = {}
         self.views = {"drone": drone, "satellite": satellite}
@@ -112,25 +112,25 @@ class PairStream:
             raise
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[tuple]:
-        pair_SG = self.plan(epoch).pair_SB[first_step:]
+        plan = self.plan(epoch)
+        steps = list(zip(plan.pair_SB[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
         cv2.setNumThreads(1)  # our threads are the parallelism
         with ThreadPoolExecutor(usable_workers(self.workers), thread_name_prefix="pictures") as pool:
             try:
                 ahead = 1 + _ROWS_AHEAD_PER_WORKER * self.workers // self.rows
-                loaded = _ahead(pair_SG, ahead, self._submit(pool, epoch))
-                for step, (pair_G, pictures) in enumerate(loaded, first_step):
+                loaded = _ahead(steps, ahead, self._submit(pool, epoch))
+                for step, ((pair_G, _), pictures) in enumerate(loaded, first_step):
                     yield from self._rows_of_step(pair_G, [picture.result() for picture in pictures], epoch, step)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, epoch: int) -> Callable[[np.ndarray], list[Future]]:
-        first = self.rank * self.rows
-
-        def submit(pair_G: np.ndarray) -> list[Future]:
-            if self.skip_bad and self.world_size > 1:
+    def _submit(self, pool: ThreadPoolExecutor, epoch: int) -> Callable[[tuple], list[Future]]:
+        def submit(step: tuple[np.ndarray, np.ndarray]) -> list[Future]:
+            pair_G, pair_B = step
+            if self.skip_bad and self.ranks > 1:
                 for pair in pair_G:
-                    pool.submit(self._is_good, pair)  # other devices' rows: the answer is kept
-            return [pool.submit(self._pictures, epoch, int(pair)) for pair in pair_G[first : first + self.rows]]
+                    pool.submit(self._is_good, pair)  # other ranks' rows: the answer is kept
+            return [pool.submit(self._pictures, epoch, int(pair)) for pair in pair_B]
 
         return submit
 
@@ -145,7 +145,7 @@ class PairStream:
         mask_GG = self._sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
         self._recent.extend(pair_G[pair_G != PADDING].tolist())
         for row, (drone, satellite) in enumerate(pictures):
-            own = row if self.world_size == 1 else slice(row * self.world_size, (row + 1) * self.world_size)
+            own = row if self.ranks == 1 else slice(row * self.ranks, (row + 1) * self.ranks)
             yield drone, satellite, weight_G[own], mask_GG[own]
 
     def _pictures(self, epoch: int, pair: int) -> tuple[np.ndarray, np.ndarray]:

@@ -90,7 +90,7 @@ def train_data(stream: PairStream, mean: Sequence[float], std: Sequence[float]) 
         operations = _pixel_operations(stream, view) + _normalize(mean, std)
         dataset = dataset.map(operations, input_columns=[view], num_parallel_workers=workers)
     dataset = dataset.batch(stream.rows, num_parallel_workers=1)
-    if stream.world_size > 1:
+    if stream.ranks > 1:
         dataset = _join_global_rows(dataset)
     epoch, step = stream.start
     dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count

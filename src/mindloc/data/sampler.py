@@ -65,19 +65,25 @@ class EpochPlan:
     def steps(self) -> int:
         return len(self.pair_SB)
 
-    def shard(self, rank: int, world_size: int) -> np.ndarray:
-        """The rows of device ``rank``: (steps, global batch / world_size). All shards together are the global batch.
+    def shard(self, rank: int, ranks: int, parts: int = 1) -> np.ndarray:
+        """The pairs of one rank: (steps, global batch / ranks). All shards together are the global batch.
+
+        Args:
+            parts: runs of rows that are trained one after the other (``train.accumulate``). Every rank holds an equal
+                share of each, so that a part is the same whatever the number of ranks.
 
         Raises:
             DataError: when the global batch can't be cut in equal parts.
         """
         size = self.pair_SB.shape[1]
-        if size % world_size:
+        if size % (ranks * parts):
+            accumulated = f" times train.accumulate={parts}" if parts > 1 else ""
             raise DataError(
-                f"train.batch_size={size} can't be cut into {world_size} equal parts; set a multiple of the devices"
+                f"train.batch_size={size} can't be cut into {ranks * parts} equal parts; set a multiple of the "
+                f"{ranks} ranks{accumulated}"
             )
-        rows = size // world_size
-        return self.pair_SB[:, rank * rows : (rank + 1) * rows]
+        row_PRb = np.arange(size).reshape(parts, ranks, -1)
+        return self.pair_SB[:, row_PRb[:, rank].reshape(-1)]
 
 
 class Sampler(Protocol):

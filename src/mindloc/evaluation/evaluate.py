@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,9 +25,10 @@ from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import MODES, write_truth
 from mindloc.inference.engine import Engine
-from mindloc.inference.extract import Extraction, extract
+from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
 from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
 from mindloc.runtime.atomic import atomic_write_text
+from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
 
 _HISTOGRAM_BATCH = 256
@@ -68,6 +69,7 @@ def evaluate(
     pictures: bool = True,
     command: str | None = None,
     progress: bool = True,
+    cluster: Cluster = ALONE,
 ) -> Scores:
     """Encode a split, write the descriptor sets and the truth, score them, report.
 
@@ -78,6 +80,7 @@ def evaluate(
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
         pictures: False leaves out the PNG files.
         command: for the report; None takes this process's command line.
+        cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
 
     Raises:
         DataError: nothing to evaluate, a picture that can't be read, or a folder that holds something else.
@@ -91,7 +94,16 @@ def evaluate(
     write_truth(folder / "truth.jsonl", task.queries.names, names)
     speed = {}
     for side, name in ((queries, "query"), (task.gallery, "gallery")):
-        speed[side.view] = _extract_side(engine, config, split, side, folder / name, progress)
+        images = _images_of_rank(engine, config, split, side, cluster)
+        facts = {
+            "place_unit": split.place_unit,
+            "input_size_px": list(images.size_px),
+            "config": config_to_dict(config),
+        }
+        written = folder / name
+        speed[side.view] = extract(
+            engine, side.view, images, side.names, side.place_N2, written, facts, progress, cluster
+        )
     notes = []
     if baselines:
         notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
@@ -124,12 +136,19 @@ def make_task(split: Split, query_mode: str) -> Task:
     return Task(drones, tiles, right) if query_mode == "D2S" else Task(tiles, drones, right)
 
 
-def _extract_side(engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool) -> Extraction:
+def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
+    """What the other ranks do while the first one evaluates: their share of the encoding, query side first."""
+    task = make_task(split, config.data.query_mode)
+    queries, _ = task.answerable()
+    for side in (queries, task.gallery):
+        help_extract(engine, side.view, _images_of_rank(engine, config, split, side, cluster), cluster)
+
+
+def _images_of_rank(engine: Engine, config: Config, split: Split, side: Side, cluster: Cluster) -> Iterable:
     from mindloc.data.build import build_images  # here: scoring from disk needs no MindSpore
 
-    images = build_images(config, side.view, [split.root / name for name in side.names], engine.batch_size)
-    facts = {"place_unit": split.place_unit, "input_size_px": list(images.size_px), "config": config_to_dict(config)}
-    return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress)
+    rows = rows_of_rank(len(side.names), engine.batch_size, cluster)
+    return build_images(config, side.view, [split.root / side.names[row] for row in rows], engine.batch_size)
 
 
 def _write_baselines(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
 from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.faults import fault_point
 
 
@@ -40,11 +41,13 @@ def extract(
     folder: str | Path,
     facts: dict[str, Any],
     progress: bool = True,
+    cluster: Cluster = ALONE,
 ) -> Extraction:
     """Encode every picture and write the set; the folder appears when all are done.
 
     Args:
-        batches: (pictures (B, 3, H, W) float32, number of real ones) in the order of ``names``.
+        batches: (pictures (B, 3, H, W) float32, number of real ones): those of ``names`` in their order, or with
+            several ranks those that ``rows_of_rank`` gives to this one, the first; the others call ``help_extract``.
         place_N2: places in ``facts["place_unit"]``; None where nobody knows them.
         facts: for the card, beside what the engine says of itself: place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
@@ -65,10 +68,31 @@ def extract(
     with bar, DescriptorWriter(folder, card) as writer:
         for image_B3HW, count in batches:
             descriptors = engine.encode({view: image_B3HW[:count]})
-            writer.append(descriptors[f"{view}.global"], rows[done : done + count])
-            done += count
-            bar.update(count)
+            descriptor_GD = cluster.gather(descriptors[f"{view}.global"])
+            if cluster.size > 1:
+                descriptor_GD = descriptor_GD[: len(rows) - done]  # behind the end the last picture is repeated
+            writer.append(descriptor_GD, rows[done : done + len(descriptor_GD)])
+            done += len(descriptor_GD)
+            bar.update(len(descriptor_GD))
             fault_point("extract.mid")
         if done != len(rows):
             raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
     return Extraction(done, time.perf_counter() - started)
+
+
+def help_extract(engine: Engine, view: str, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
+    """What the other ranks do while the first one extracts: encode their pictures and hand them over."""
+    for image_B3HW, count in batches:
+        cluster.gather(engine.encode({view: image_B3HW[:count]})[f"{view}.global"])
+
+
+def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
+    """Which of ``count`` pictures a rank encodes, so that the ranks' batches, one after the other, are in order.
+
+    Every rank gets the same number of whole batches; behind the end the last picture is repeated.
+    """
+    if cluster.size == 1:
+        return np.arange(count)
+    rounds = -(-count // (batch_size * cluster.size))
+    row_TRB = np.arange(rounds * cluster.size * batch_size).reshape(rounds, cluster.size, batch_size)
+    return np.minimum(row_TRB[:, cluster.rank].reshape(-1), count - 1)

@@ -63,7 +63,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of an earlier run; what a killed writer left half-done is removed.
+        """The folder of an earlier run, as it lies there.
 
         Raises:
             MindlocError: it is no run folder.
@@ -71,10 +71,12 @@ class RunFolder:
         run = cls(path)
         if not run.config_path.is_file():
             raise MindlocError(f"{path} is no run folder (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
-        for folder in (run.path, run.checkpoints):
-            remove_temporaries(folder)
-        run._make_subfolders()
         return run
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed writer left half-done; only for the one process that writes here now."""
+        for folder in (self.path, self.checkpoints):
+            remove_temporaries(folder)
 
     def write_config(self, config_yaml: str) -> None:
         """Store the resolved config, e.g. again when a run goes on with other settings.

@@ -5,6 +5,8 @@ from mindspore import nn
 
 from mindloc.config.schema import Config
 from mindloc.errors import DeviceError
+from mindloc.runtime.cluster import Cluster
+from mindloc.training.data_parallel import GatherOutputs, average_gradients
 from mindloc.training.loop import LoopSettings
 from mindloc.training.loss_scale import LossScale
 from mindloc.training.optimizer import AdamW
@@ -13,8 +15,8 @@ from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
 
 
-def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell) -> TrainStep:
-    """The training step of an encoder and a criterion.
+def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cluster) -> TrainStep:
+    """The training step of an encoder and a criterion, over all ranks of the cluster.
 
     Raises:
         ConfigError: optimizer.freeze or optimizer.lr_scale names nothing that exists.
@@ -33,8 +35,17 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell) -> TrainSte
     loss_scale = None
     if config.train.precision == "fp16":
         loss_scale = LossScale(config.train.loss_scale_init, config.train.loss_scale_window, dynamic=True)
+    several = cluster.size > 1
     return TrainStep(
-        encoder, criterion, optimizer, settings.clip, settings.clip_at, config.train.accumulate, loss_scale
+        encoder,
+        criterion,
+        optimizer,
+        settings.clip,
+        settings.clip_at,
+        config.train.accumulate,
+        loss_scale,
+        gather=GatherOutputs() if several else None,
+        reduce_gradients=average_gradients(optimizer.parameters) if several else None,
     )
 
 

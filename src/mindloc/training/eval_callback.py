@@ -12,7 +12,8 @@ from mindloc.training.progress import Progress
 
 SCORE = "recall@1"  # the metric that decides which epoch is best and stands in checkpoint names; a fraction
 
-EvaluateFunction = Callable[[nn.Cell, str], Mapping[str, float]]
+# None where another rank has the scores
+EvaluateFunction = Callable[[nn.Cell, str], Mapping[str, float] | None]
 
 
 class EvalCallback(Callback):
@@ -20,6 +21,7 @@ class EvalCallback(Callback):
 
     Args:
         evaluate: gives metrics by name, ``recall@1`` among them; ``tag`` is "zero_shot" or like "e3".
+        log, console: None on a rank that writes nothing, whose ``evaluate`` gives no metrics either.
         every_epochs: 0 means never; the last epoch is always evaluated otherwise.
         zero_shot: also before the first step of a run.
     """
@@ -28,8 +30,8 @@ class EvalCallback(Callback):
         self,
         evaluate: EvaluateFunction,
         encoder: nn.Cell,
-        log: MetricsLog,
-        console: Console,
+        log: MetricsLog | None,
+        console: Console | None,
         progress: Progress,
         epochs: int,
         every_epochs: int = 1,
@@ -58,10 +60,14 @@ class EvalCallback(Callback):
         training, started = self.encoder.training, time.perf_counter()
         self.encoder.set_train(False)
         try:
-            self.metrics = {name: float(value) for name, value in self.evaluate(self.encoder, tag).items()}
+            scores = self.evaluate(self.encoder, tag)
         finally:
             self.encoder.set_train(training)
-        seconds = time.perf_counter() - started
+        if scores is not None:
+            self._record(tag, scores, time.perf_counter() - started)
+
+    def _record(self, tag: str, scores: Mapping[str, float], seconds: float) -> None:
+        self.metrics = {name: float(value) for name, value in scores.items()}
         self.log.append(
             "evaluation",
             tag=tag,

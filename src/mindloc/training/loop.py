@@ -52,7 +52,7 @@ class LoopSettings:
 class Training:
     """All that a run consists of."""
 
-    run: RunFolder
+    run: RunFolder | None  # None on a rank that writes nothing
     step: TrainStep
     schedule: Schedule
     settings: LoopSettings
@@ -75,6 +75,10 @@ def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Prog
     Raises:
         MindlocError: a picture, the disk or a checkpoint fails.
     """
+    if training.run is None:
+        if training.progress.epoch < training.settings.epochs:
+            _run(training, lambda data: _callbacks_of_other_ranks(training, data, callbacks))
+        return training.progress
     settings, progress = training.settings, training.progress
     console = training.console or Console(training.run.log)
     log = MetricsLog(training.run.metrics_path, training.metrics_lines)
@@ -82,21 +86,33 @@ def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Prog
         if progress.epoch >= settings.epochs:
             console.say(f"nothing left to train: {progress.epoch} of {settings.epochs} epochs are done")
             _checkpoint_callback(training, log, None, None).finish()
-            return progress
-        data = training.make_data(progress.epoch, progress.step_in_epoch)
-        model = Model(training.step)
-        with data.clear_errors():
-            model.train(
-                settings.epochs,
-                data.dataset,
-                callbacks=_callbacks(training, data, log, console, callbacks),
-                dataset_sink_mode=False,
-                initial_epoch=progress.epoch,
-            )
+        else:
+            _run(training, lambda data: _callbacks(training, data, log, console, callbacks))
     finally:
         console.close()
         log.close()
     return progress
+
+
+def _run(training: Training, make_callbacks: Callable[[TrainingData], list[Callback]]) -> None:
+    progress = training.progress
+    data = training.make_data(progress.epoch, progress.step_in_epoch)
+    model = Model(training.step)
+    with data.clear_errors():
+        model.train(
+            training.settings.epochs,
+            data.dataset,
+            callbacks=make_callbacks(data),
+            dataset_sink_mode=False,
+            initial_epoch=progress.epoch,
+        )
+
+
+def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Sequence[Callback]) -> list[Callback]:
+    """Those that take part in the computation; the first rank does the writing."""
+    progress = training.progress
+    schedule = ScheduleCallback(training.schedule, training.step.lr, progress, data.steps)
+    return [ProgressCallback(progress, data.steps), schedule, *_evaluation(training, None, None), *users]
 
 
 def _callbacks(
@@ -117,18 +133,7 @@ def _callbacks(
         warn=console.warn,
     )
     lines = ConsoleCallback(console, progress, metrics, settings.epochs, settings.log_every_steps, data.steps)
-    evaluation = None
-    if training.evaluate is not None:
-        evaluation = EvalCallback(
-            training.evaluate,
-            step.encoder,
-            log,
-            console,
-            progress,
-            settings.epochs,
-            settings.eval_every_epochs,
-            settings.zero_shot_eval,
-        )
+    evaluation = _evaluation(training, log, console)
     ours = [
         ProgressCallback(progress, data.steps),
         schedule,
@@ -136,8 +141,18 @@ def _callbacks(
         lines,
         DataCallback(data, log, console, progress),
     ]
-    saving = _checkpoint_callback(training, log, metrics, evaluation)
-    return [*ours, *([evaluation] if evaluation else []), *users, saving]
+    saving = _checkpoint_callback(training, log, metrics, next(iter(evaluation), None))
+    return [*ours, *evaluation, *users, saving]
+
+
+def _evaluation(training: Training, log: MetricsLog | None, console: Console | None) -> list[EvalCallback]:
+    """One callback, or none when nothing is to be evaluated."""
+    if training.evaluate is None:
+        return []
+    settings, progress = training.settings, training.progress
+    every, zero_shot = settings.eval_every_epochs, settings.zero_shot_eval
+    encoder = training.step.encoder
+    return [EvalCallback(training.evaluate, encoder, log, console, progress, settings.epochs, every, zero_shot)]
 
 
 def _checkpoint_callback(

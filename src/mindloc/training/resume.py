@@ -40,6 +40,19 @@ def find_resume_point(run: RunFolder) -> ResumePoint | None:
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
 
 
+def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> None:
+    """Refuse a checkpoint that does not stand where the caller thinks.
+
+    Raises:
+        CheckpointError: the training would begin after another number of epochs.
+    """
+    done = point.progress.epoch if point else 0
+    if begin_epoch in (None, done):
+        return
+    where = f"{point.weights.path} stands after epoch {done}" if point else "no run is resumed: it begins with epoch 0"
+    raise CheckpointError(f"--begin_epoch is {begin_epoch}, but {where}; leave it out, or give another checkpoint")
+
+
 def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
     """Compare the settings of a checkpoint with those it is to go on under.
 

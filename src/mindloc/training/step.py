@@ -22,11 +22,10 @@ class TrainStep(nn.Cell):
         optimizer: over the encoder's parameters.
         clip, clip_at: bound on the mean gradient of the whole batch, see ``ClipGradients``.
         accumulate: parts the batch is cut into; each is encoded, compared and differentiated by itself, and their mean
-            gradient makes the update. Parts do not share negatives.
+            gradient makes the update. Parts do not share negatives. Every device holds an equal share of each part.
         loss_scale: None means no scaling.
         gather: outputs of this device -> outputs of the global batch; None on one device.
         reduce_gradients: mean of the gradients over devices; None on one device.
-        world_size: number of devices, whose rows follow each other in ``weight`` and ``mask``.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class TrainStep(nn.Cell):
         loss_scale: LossScale | None = None,
         gather: nn.Cell | None = None,
         reduce_gradients: nn.Cell | None = None,
-        world_size: int = 1,
     ):
         super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
         self.encoder, self.criterion, self.optimizer = encoder, criterion, optimizer
@@ -48,7 +46,7 @@ class TrainStep(nn.Cell):
         self.gather = gather or nn.Identity()
         self.reduce_gradients = reduce_gradients or nn.Identity()
         self.loss_scale = loss_scale or LossScale()
-        self.accumulate, self.world_size = accumulate, world_size
+        self.accumulate = accumulate
         self.norm = GlobalNorm()
         self.clip = ClipGradients(clip, clip_at, scaled=loss_scale is not None)
         self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
@@ -107,13 +105,10 @@ class TrainStep(nn.Cell):
         return loss, components, gradients
 
     def _part(self, i, drone, satellite, weight, mask):
-        """Rows of part i: a run of rows of every device."""
+        """Part i: a run of this device's rows, and of the rows of the global batch."""
         if self.accumulate == 1:
             return drone, satellite, weight, mask
-        rows = drone.shape[0] // self.accumulate
-        begin, end = i * rows, (i + 1) * rows
-        cut = (self.world_size, self.accumulate, rows)
-        total = self.world_size * rows
-        part_weight = weight.reshape(cut)[:, i].reshape(total)
-        part_mask = mask.reshape(cut + cut)[:, i, :, :, i].reshape(total, total)
-        return drone[begin:end], satellite[begin:end], part_weight, part_mask
+        own, all_devices = drone.shape[0] // self.accumulate, weight.shape[0] // self.accumulate
+        begin, end = i * own, (i + 1) * own
+        first, beyond = i * all_devices, (i + 1) * all_devices
+        return drone[begin:end], satellite[begin:end], weight[first:beyond], mask[first:beyond, first:beyond]

@@ -1,0 +1,118 @@
+"""The processes that share one training: which of them this one is, and what they tell each other.
+
+Each rank holds a device and a slice of every batch. It learns its place from the environment that the launcher made:
+MindSpore's dynamic cluster (``msrun``: MS_ROLE, MS_WORKER_NUM), or a rank table (RANK_TABLE_FILE, RANK_ID, RANK_SIZE).
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindloc.errors import LaunchError
+from mindloc.runtime.device import Device
+
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """This process's place among the ranks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one rank that writes."""
+        return self.rank == 0
+
+    def gather(self, array_BX: np.ndarray) -> np.ndarray:
+        """The rows of all ranks, float32, those of rank 0 first; every rank gives and gets the same shape."""
+        if self.size == 1:
+            return array_BX
+        import mindspore as ms
+        from mindspore import ops
+
+        return ops.AllGather()(ms.Tensor(np.ascontiguousarray(array_BX, np.float32))).asnumpy()
+
+    def require_agreement(self, facts: Mapping[str, bytes | str]) -> None:
+        """Refuse to go on with a rank that has something else, e.g. other data.
+
+        Args:
+            facts: what it is -> its content; the same names in the same order on every rank.
+
+        Raises:
+            LaunchError: naming the fact, and the first rank that differs from rank 0.
+        """
+        if self.size == 1:
+            return
+        digests = np.stack([_digest(content) for content in facts.values()])
+        ranks_digests = self.gather(digests[None])
+        for fact, of_ranks in zip(facts, ranks_digests.transpose(1, 0, 2), strict=True):
+            other = next((rank for rank, digest in enumerate(of_ranks) if (digest != of_ranks[0]).any()), None)
+            if other is not None:
+                raise LaunchError(
+                    f"rank {other} does not have the {fact} that rank 0 has; every server needs the same code, "
+                    "command, data set and checkpoint: copy them again, or put them on a disk that the servers share"
+                )
+
+
+ALONE = Cluster()
+
+
+def announced_ranks(environment: Mapping[str, str] = os.environ) -> int:
+    """How many ranks the launcher announced to this process; 1 when nobody launched it."""
+    if environment.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):
+        return _number(environment, "MS_WORKER_NUM")
+    if environment.get("RANK_TABLE_FILE") and "RANK_ID" in environment:
+        return _number(environment, "RANK_SIZE")
+    return 1
+
+
+def announced_device(environment: Mapping[str, str] = os.environ) -> int:
+    """The card that the launcher gave to this rank."""
+    return _number(environment, "DEVICE_ID")
+
+
+def join_cluster(device: Device) -> Cluster:
+    """Meet the other ranks; before the first tensor is made.
+
+    The dynamic cluster runs the command once more, as the scheduler that introduces the ranks to each other: that
+    process stays in here until they are done, and exits.
+
+    Raises:
+        LaunchError: the environment is incomplete, or the others can't be reached.
+    """
+    size = announced_ranks()
+    if size == 1:
+        return ALONE
+    from mindspore.communication import get_group_size, get_rank, init
+
+    try:
+        init()
+        if os.environ.get("MS_ROLE") == "MS_SCHED":
+            raise SystemExit(0)
+        cluster = Cluster(get_rank(), get_group_size())
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise LaunchError(f"this rank can't join the {size} ranks that were announced to it: {reason}") from error
+    print(f"rank {cluster.rank} of {cluster.size}, process {os.getpid()}, device {device.target}", flush=True)
+    return cluster
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    if not text.isdecimal():
+        raise LaunchError(
+            f"{name} is {text!r} in the environment, expected a number; start ranks with scripts/run_*.sh"
+        )
+    return int(text)
+
+
+def _digest(content: bytes | str) -> np.ndarray:
+    """Bytes as float32, which carries each of their 256 values exactly."""
+    content = content.encode() if isinstance(content, str) else content
+    return np.frombuffer(hashlib.sha256(content).digest()[:_DIGEST_BYTES], np.uint8).astype(np.float32)

@@ -1,0 +1,53 @@
+"""Several devices, one contrastive loss: every rank sees the descriptors of the whole batch.
+
+N ranks with B pairs each learn what one rank with G = N * B would: each computes the same loss over all G descriptors,
+and its gradient reaches the ranks they came from.
+
+Letters: B pairs of this rank, G pairs of all ranks, C channels of a descriptor.
+"""
+
+from mindspore import nn, ops
+from mindspore.communication import get_group_size, get_rank
+
+
+class GatherRows(nn.Cell):
+    """(B, C) of each rank -> (G, C) on every rank, in rank order, with a gradient.
+
+    The stock operator has none on a CPU. This gradient is the sum of what all ranks send back for this rank's rows: N
+    times too large, as every rank computes the same loss, and right once the parameters' gradients are averaged
+    (``average_gradients``).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rank = get_rank()
+        self.gather = ops.AllGather()
+        self.sum = ops.AllReduce()
+
+    def construct(self, rows_BC):
+        return self.gather(rows_BC)
+
+    def bprop(self, rows_BC, gathered_GC, gradient_GC):
+        summed_GC = self.sum(gradient_GC)
+        first = self.rank * rows_BC.shape[0]
+        return (summed_GC[first : first + rows_BC.shape[0]],)
+
+
+class GatherOutputs(nn.Cell):
+    """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = GatherRows()
+
+    def construct(self, outputs):
+        return {
+            "drone.global": self.rows(outputs["drone.global"]),
+            "satellite.global": self.rows(outputs["satellite.global"]),
+            "logit_scale": outputs["logit_scale"],
+        }
+
+
+def average_gradients(parameters) -> nn.Cell:
+    """Cell: gradients of the parameters on this rank -> their mean over all ranks, the same bits on each."""
+    return nn.DistributedGradReducer(parameters, mean=True, degree=get_group_size())

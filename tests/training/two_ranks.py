@@ -1,0 +1,86 @@
+"""Trainings of twenty steps for the comparison of two ranks with one; ``python two_ranks.py OUT`` is one rank."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.vit_rope import RopeVit, VitSize
+from mindloc.runtime.cluster import ALONE, Cluster, join_cluster
+from mindloc.runtime.device import use_device
+from mindloc.training.optimizer import AdamW
+from mindloc.training.parameter_table import parameter_table
+from mindloc.training.step import TrainStep
+
+STEPS, PAIRS, SIDE = 20, 8, 32
+
+CASES = {
+    "whole": {},
+    "two parts": {"accumulate": 2},
+    "clipped by value": {"clip": "value", "clip_at": 0.002},
+}
+
+
+def vit_encoder() -> nn.Cell:
+    ms.set_seed(3)
+    encoder = TwoViewEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)))
+    random = np.random.RandomState(3)
+    for parameter in encoder.get_parameters():
+        if parameter.name != "log_logit_scale" and "norm" not in parameter.name:
+            parameter.set_data(Tensor(0.1 * random.standard_normal(parameter.shape).astype(np.float32)))
+    return encoder
+
+
+def batch(step: int) -> tuple[np.ndarray, ...]:
+    """A global batch: some cells masked, and in every third one a padded row."""
+    random = np.random.RandomState(step)
+    drone, satellite = random.standard_normal((2, PAIRS, 3, SIDE, SIDE)).astype(np.float32)
+    weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
+    mask = random.uniform(size=(PAIRS, PAIRS)) < 0.8
+    mask = mask | mask.T | np.eye(PAIRS, dtype=bool)
+    if step % 3 == 0:
+        mask[-1], mask[:, -1], weight[-1] = False, False, 0
+    return drone, satellite, weight, mask
+
+
+def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
+    """Losses and gradient norms of every step, and the weights after the last, by name."""
+    options = dict(CASES[case])
+    encoder = vit_encoder()
+    parameters = list(encoder.get_parameters())
+    table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
+    optimizer = AdamW(parameters, table)
+    if cluster.size > 1:
+        from mindloc.training.data_parallel import GatherOutputs, average_gradients
+
+        options["gather"] = GatherOutputs()
+        options["reduce_gradients"] = average_gradients(optimizer.parameters)
+    step = TrainStep(encoder, WeightedInfonceCriterion(), optimizer, **options)
+    ops.assign(step.lr, Tensor(1e-3, ms.float32))
+    parts = options.get("accumulate", 1)  # a rank holds a share of each part
+    own = np.arange(PAIRS).reshape(parts, cluster.size, -1)[:, cluster.rank].reshape(-1)
+    losses, norms = [], []
+    for number in range(STEPS):
+        drone, satellite, weight, mask = batch(number)
+        loss, _, norm, _, _ = step(Tensor(drone[own]), Tensor(satellite[own]), Tensor(weight), Tensor(mask))
+        losses.append(float(loss.asnumpy()))
+        norms.append(float(norm.asnumpy()))
+    weights = {parameter.name: parameter.asnumpy() for parameter in parameters}
+    return {"losses": np.array(losses), "norms": np.array(norms), **weights}
+
+
+def train_all(cluster: Cluster = ALONE) -> dict[str, np.ndarray]:
+    """``case/name`` -> array."""
+    return {f"{case}/{name}": array for case in CASES for name, array in train(case, cluster).items()}
+
+
+if __name__ == "__main__":
+    cluster = join_cluster(use_device("CPU"))
+    np.savez(Path(sys.argv[1]) / f"rank_{cluster.rank}.npz", **train_all(cluster))
