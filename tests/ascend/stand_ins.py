@@ -15,11 +15,12 @@ from pathlib import Path
 
 TOOLS = ("g++", "nm", "strings")
 
-NAMES = """
-    acl_dvpp acl_dvpp_mpi acl_dvpp_op acl_op_compiler acl_tdt_channel aoe_executor ascend_hal ascendalog ascendcl atb
-    c_sec cann_kb compress error_manager exe_graph ge_common ge_runner graph hccl host_cpu_engine metadef mmpa
-    msprofiler nnopbase opapi opskernel platform profapi register runtime slice
-""".split()
+NAMES = (
+    *("acl_dvpp", "acl_dvpp_mpi", "acl_dvpp_op", "acl_op_compiler", "acl_tdt_channel", "ascendcl", "opapi", "nnopbase"),
+    *("ge_common", "ge_runner", "graph", "exe_graph", "metadef", "register", "slice", "opskernel", "host_cpu_engine"),
+    *("ascend_hal", "ascendalog", "runtime", "platform", "mmpa", "c_sec", "error_manager", "hccl", "msprofiler"),
+    *("profapi", "aoe_executor", "atb", "cann_kb", "compress"),
+)
 
 # found by dlsym, so named in the text of the plugin only
 LOADED_BY_NAME = re.compile(r"(acl|aclnn|aclrt|aclmdl|aclop|aclprof|acltdt|acldvpp|Hccl|Hcom|hccl|hal|rt|mstx)[A-Z]\w+")
@@ -76,13 +77,17 @@ def build_stand_ins(folder: Path) -> dict[str, str]:
     _link_answers(libraries / "libanswers.so", missing_symbols(_mindspore_libraries()), folder)
     for name in [*(f"lib{name}.so" for name in NAMES), "driver/libascend_hal.so"]:
         _link_empty(libraries / name, libraries)
-    paths = {
-        "LD_LIBRARY_PATH": f"{libraries}:{libraries / 'driver'}",
-        "PYTHONPATH": str(folder),
-    }
-    before = {name: f":{os.environ[name]}" if os.environ.get(name) else "" for name in paths}
     homes = ("ASCEND_HOME_PATH", "ASCEND_CUSTOM_PATH", "ASCEND_OPP_PATH")
-    return {**{name: path + before[name] for name, path in paths.items()}, **dict.fromkeys(homes, str(folder / "cann"))}
+    return {
+        "LD_LIBRARY_PATH": _before_present("LD_LIBRARY_PATH", f"{libraries}:{libraries / 'driver'}"),
+        "PYTHONPATH": _before_present("PYTHONPATH", str(folder)),
+        **dict.fromkeys(homes, str(folder / "cann")),
+    }
+
+
+def _before_present(variable: str, paths: str) -> str:
+    present = os.environ.get(variable)
+    return f"{paths}:{present}" if present else paths
 
 
 def missing_symbols(libraries: Path) -> set[str]:
@@ -104,8 +109,9 @@ def _mindspore_libraries() -> Path:
 
 def _system_libraries() -> list[Path]:
     """The libraries that Python and a C++ compiler bring along."""
-    names = "libstdc++.so.6 libm.so.6 libc.so.6 libgcc_s.so.1 libgomp.so.1 libpthread.so.0 libdl.so.2 librt.so.1"
-    asked = [_output("g++", f"-print-file-name={name}").strip() for name in [*names.split(), "ld-linux-x86-64.so.2"]]
+    names = ("stdc++.so.6", "m.so.6", "c.so.6", "gcc_s.so.1", "gomp.so.1", "pthread.so.0", "dl.so.2", "rt.so.1")
+    asked = [_output("g++", f"-print-file-name=lib{name}").strip() for name in names]
+    asked.append(_output("g++", "-print-file-name=ld-linux-x86-64.so.2").strip())
     return [Path(answer) for answer in asked if Path(answer).is_absolute()]
 
 
@@ -124,6 +130,7 @@ def _names_in_text(libraries: Iterable[Path]) -> set[str]:
 
 
 def _output(*command: str) -> str:
+    """What it prints; its exit code also says "no symbols" of one of many files, so it is no error."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 

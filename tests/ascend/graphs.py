@@ -1,0 +1,89 @@
+"""Compiles the program's graphs for a simulated Ascend: ``python graphs.py GRAPH...`` prints a line of JSON for each.
+
+A GRAPH is WHAT:PRECISION:LEVEL, WHAT one of train and extract, LEVEL a jit_level. MS_SIMULATION_LEVEL says how far it
+goes: 0 is the front end, 1 goes on through kernel selection and memory planning by a run that launches nothing. With
+RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to write its graphs (conftest.py).
+"""
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.communication import get_group_size, get_rank, init
+
+from mindloc.config import Config
+from mindloc.inference.plain_outputs import PlainOutputs
+from mindloc.losses.build import build_criterion
+from mindloc.models import vit_rope
+from mindloc.models.build import build_encoder
+from mindloc.runtime.cluster import ALONE, Cluster
+from mindloc.runtime.device import use_device
+from mindloc.training.build import build_step
+
+PAIRS, SIDE, BLOCKS = 4, 48, 2
+vit_rope.SIZES["tiny"] = vit_rope.VitSize(width=128, depth=BLOCKS, heads=2)  # six blocks compile for thrice as long
+
+OPERATOR = re.compile(r"^\s*%\d+\(.*?\) = (?:PrimFunc_)?(\w+)\(", re.MULTILINE)
+
+
+def join() -> Cluster:
+    """The rank that the environment names; in a simulation nobody else needs to be there."""
+    if "RANK_SIZE" not in os.environ:
+        return ALONE
+    init()
+    return Cluster(get_rank(), get_group_size())
+
+
+def config_of(precision: str) -> Config:
+    config = Config()
+    config.model.backbone, config.train.precision = "tiny", precision
+    config.data.drone_size_px = config.data.satellite_size_px = (SIDE, SIDE)
+    return config
+
+
+def pictures() -> Tensor:
+    return Tensor(np.zeros((PAIRS, 3, SIDE, SIDE), np.float32))
+
+
+def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
+    step = build_step(config, build_encoder(config), build_criterion(config), cluster)
+    total = PAIRS * cluster.size
+    weight, mask = np.ones(total, np.float32), np.ones((total, total), bool)
+    return step.set_train(), [pictures(), pictures(), Tensor(weight), Tensor(mask)]
+
+
+def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
+    view = build_encoder(config).view_encoder("drone")
+    return PlainOutputs(view, "drone.global").set_train(False), [pictures()]
+
+
+def compiled(graph: str, cluster: Cluster) -> dict:
+    """How often each operator stands in the graph that the front end hands on, and how many parameters it has."""
+    what, precision, level = graph.split(":")
+    ms.set_context(jit_config={"jit_level": level})
+    cell, inputs = {"train": train, "extract": extract}[what](config_of(precision), cluster)
+    earlier = _written()
+    if os.environ["MS_SIMULATION_LEVEL"] == "0":
+        cell.compile(*inputs)
+    else:
+        cell(*inputs)
+    [written] = _written() - earlier
+    operators = Counter(OPERATOR.findall(written.read_text(encoding="utf-8")))
+    return {"graph": graph, "rank": cluster.rank, "weights": len(cell.trainable_params()), "operators": operators}
+
+
+def _written() -> set[Path]:
+    return set(Path(os.environ["MS_DEV_SAVE_GRAPHS_PATH"]).rglob("*_validate_*.ir"))
+
+
+if __name__ == "__main__":
+    use_device("Ascend")
+    cluster = join()
+    for graph in sys.argv[1:]:
+        print(json.dumps(compiled(graph, cluster)), flush=True)

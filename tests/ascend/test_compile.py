@@ -1,0 +1,54 @@
+"""Compile tests for Ascend, no more: the graphs are accepted in simulation. No number is computed.
+
+Level 0 is MindSpore's front end (types, shapes, gradients); level 1 also asks for a kernel of every operator and plans
+memory, as far as MindSpore itself knows its kernels. What CANN lacks, and speed, show on the hardware alone.
+"""
+
+import pytest
+
+BLOCKS = 2  # of graphs.py
+FIRST_910 = "Ascend910A"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def front_end(compile_graphs):
+    return compile_graphs(0, "train:fp16:O0", "train:fp16:O2", "extract:fp16:O0", "extract:fp16:O2")
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_front_end_accepts_the_training_step_with_fused_attention(front_end, level):
+    graph = front_end.graphs[f"train:fp16:{level}"]
+    operators = graph["operators"]
+    assert operators["FlashAttentionScore"] == operators["FlashAttentionScoreGrad"] == BLOCKS
+    assert operators["Adam"] == graph["weights"]
+    assert "BatchMatMul" not in operators
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_front_end_accepts_extraction_with_fused_attention(front_end, level):
+    operators = front_end.graphs[f"extract:fp16:{level}"]["operators"]
+    assert operators["FlashAttentionScore"] == BLOCKS
+    assert "FlashAttentionScoreGrad" not in operators and "Adam" not in operators
+
+
+def test_kernels_are_found_and_memory_is_planned(compile_graphs):
+    compilation = compile_graphs(1, "train:fp16:O0", "extract:fp16:O0", "train:bf16:O0")
+    assert len(compilation.graphs) == 3
+    assert compilation.graphs["train:bf16:O0"]["operators"]["FlashAttentionScoreGrad"] == BLOCKS
+    assert compilation.peak_mb > 0
+
+
+def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
+    compilation = compile_graphs(1, "train:fp16:O0", SIMULATED_CHIP=FIRST_910)
+    operators = compilation.graphs["train:fp16:O0"]["operators"]
+    assert "FlashAttentionScore" not in operators
+    assert operators["BatchMatMul"] == 2 * BLOCKS * 3  # score and mix, and two products for the gradient of each
+
+
+def test_one_rank_of_eight_gathers_descriptors_and_averages_gradients(compile_graphs):
+    graph = compile_graphs(1, "train:fp16:O0", RANK_ID="3", RANK_SIZE="8").graphs["train:fp16:O0"]
+    assert graph["rank"] == 3
+    assert graph["operators"]["AllGather"] == 2  # one for each view
+    assert graph["operators"]["AllReduce"] == graph["weights"] + 2  # one for each weight, one back through each gather
