@@ -57,7 +57,7 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
             follows on a line of its own.
     """
     try:
-        first_option = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+        first_option = next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
         places, options = list(argv[:first_option]), tuple(argv[first_option:])
         names = [script.first, *script.places.split()]
         required = [name for name in names if not name.startswith("[")]

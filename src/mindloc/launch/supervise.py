@@ -77,12 +77,12 @@ def _start(process: Process, mark: str) -> subprocess.Popen:
 def _watch(plan: Plan, running: list[tuple[Process, subprocess.Popen]], console: LogFollower) -> Failure | None:
     """Wait until all have ended well (None) or one has failed."""
     while True:
-        ended = all([started.poll() is not None for _, started in running])  # a list: each of them is asked
+        codes = [started.poll() for _, started in running]
         console.show_new()
         for process, started in running:
             if failure := failure_of(plan, process, started):
                 return failure
-        if ended:
+        if None not in codes:
             return None
         time.sleep(POLL_S)
 

@@ -1,0 +1,77 @@
+"""The real msrun, two ranks on CPU: they meet, and the death of one ends all at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_supervise import SOURCE, alive, first_line, wait_for
+
+from mindloc.launch.plan import plan_ranks
+from mindloc.launch.supervise import run_plan
+
+GATHER = """
+import sys, time
+import numpy as np, mindspore as ms
+from mindspore import ops
+from mindspore.communication import get_rank, init
+ms.set_device("CPU")
+init()
+while True:
+    rows = ops.AllGather()(ms.Tensor(np.full((1, 1), get_rank(), np.float32))).asnumpy()
+    print("gathered", rows.tolist(), flush=True)
+    if sys.argv[1] == "once": break
+    time.sleep(.2)
+"""
+
+
+def plan(folder, *words):
+    script = folder / "gather.py"
+    script.write_text(GATHER)
+    command = [sys.executable, str(script), *words]
+    return plan_ranks(command, target="CPU", log_dir=folder / "logs", device_ids=(0, 1))
+
+
+@pytest.mark.slow
+def test_two_ranks_meet(tmp_path, capsys):
+    planned = plan(tmp_path, "once")
+    assert run_plan(planned) == 0
+    for rank in (0, 1):
+        text = planned.rank_log(rank).read_text()
+        assert text.startswith(f"{planned.first_line}; rank {rank} of 2, process ")
+        assert "gathered [[0.0], [1.0]]" in text
+    assert "gathered [[0.0], [1.0]]" in capsys.readouterr().out
+
+
+SUPERVISOR = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from test_msrun import plan
+from mindloc.launch.supervise import run_plan
+sys.exit(run_plan(plan(Path(sys.argv[1]), "for ever")))
+"""
+
+
+@pytest.mark.slow
+def test_killing_a_rank_ends_the_launch_with_the_reason(tmp_path):
+    """msrun itself would wait half a minute for its scheduler, and end with a traceback."""
+    paths = [str(SOURCE), str(Path(__file__).parent)]
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), *paths], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    logs = {name: tmp_path / "logs" / f"{name}.log" for name in ("rank_0", "rank_1", "scheduler", "msrun")}
+    try:
+        wait_for(lambda: logs["rank_1"].exists() and b"gathered" in logs["rank_1"].read_bytes())
+        numbers = {name: int(first_line(log).rpartition(" ")[2]) for name, log in logs.items()}
+        assert all(map(alive, numbers.values()))
+        os.kill(numbers["rank_1"], signal.SIGKILL)
+        error = supervisor.communicate(timeout=15)[1].decode()
+    finally:
+        supervisor.kill()
+        supervisor.communicate()
+    assert supervisor.returncode == 137
+    assert f"error: rank 1 of 2 was ended by SIGKILL; the other ranks were stopped; its log: {logs['rank_1']}" in error
+    assert not any(map(alive, numbers.values()))

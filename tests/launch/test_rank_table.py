@@ -1,0 +1,257 @@
+"""Rank tables of all layouts are read alike, and a wrong one is told in one line."""
+
+import json
+import socket
+
+import pytest
+from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
+
+from mindloc.cli.rank_table import main
+from mindloc.errors import LaunchError
+from mindloc.launch import host
+from mindloc.launch.rank_table import Card, Server, find_server, read_rank_table, write_rank_table
+
+
+def test_one_server_of_eight_cards(tmp_path):
+    table = read_rank_table(write(tmp_path, servers_1_0()))
+    assert table.version == "1.0" and table.size == 8
+    assert [server.id for server in table.servers] == ["10.0.0.1"]
+    assert table.servers[0].cards[3] == Card(3, 3, "192.168.103.1")
+
+
+def test_three_servers_stand_in_the_order_of_their_ranks(tmp_path):
+    tree = servers_1_0(servers=3)
+    tree["server_list"].reverse()
+    table = read_rank_table(write(tmp_path, tree))
+    assert table.size == 24
+    assert [server.id for server in table.servers] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert [card.rank for card in table.servers[2].cards] == list(range(16, 24))
+
+
+def test_cards_stand_in_rank_order_whatever_the_file_says(tmp_path):
+    tree = servers_1_0(cards=2)
+    tree["server_list"][0]["device"][0]["rank_id"] = "1"
+    tree["server_list"][0]["device"][1]["rank_id"] = "0"
+    cards = read_rank_table(write(tmp_path, tree)).servers[0].cards
+    assert [(card.rank, card.device_id) for card in cards] == [(0, 1), (1, 0)]
+
+
+def test_super_pods(tmp_path):
+    table = read_rank_table(write(tmp_path, super_pods_1_2()))
+    assert table.version == "1.2" and table.size == 4
+    assert find_server(table, ["172.16.0.101"]) == 1  # host_ip, where server_id is only a name
+
+
+def test_ranks_of_modelarts_follow_the_numbers_of_the_pods(tmp_path):
+    table = read_rank_table(write(tmp_path, model_arts_groups()))
+    assert table.version == "group_list"
+    assert table.servers == (
+        Server("10.0.0.1", (Card(0, 0, "192.168.0.1"), Card(1, 1, "192.168.1.1")), ("job-abc-net-0",)),
+        Server("10.0.0.2", (Card(2, 0, "192.168.0.2"), Card(3, 1, "192.168.1.2")), ("job-abc-net-1",)),
+    )
+    assert find_server(table, ["job-abc-net-1"]) == 1
+
+
+def test_counts_of_modelarts_may_be_numbers(tmp_path):
+    tree = model_arts_groups()
+    tree["group_count"] = 1
+    tree["group_list"][0].update(device_count=4, instance_count=2)
+    assert read_rank_table(write(tmp_path, tree)).size == 4
+
+
+def changed(**values):
+    return {**servers_1_0(servers=2, cards=2), **values}
+
+
+def with_device(**values):
+    tree = servers_1_0(servers=2, cards=2)
+    tree["server_list"][1]["device"][1].update(values)
+    return tree
+
+
+def without(key):
+    tree = servers_1_0(servers=2, cards=2)
+    del tree["server_list"][1]["device"][1][key]
+    return tree
+
+
+def group(**values):
+    tree = model_arts_groups()
+    tree["group_list"][0].update(values)
+    return tree
+
+
+def pods_naming(server_id):
+    tree = super_pods_1_2()
+    tree["super_pod_list"][1]["server_list"][0]["server_id"] = server_id
+    return tree
+
+
+HOSTILE = {
+    "unknown version": (changed(version="3.1"), "version is '3.1'"),
+    "still being written": (changed(status="initializing"), "status is 'initializing'"),
+    "wrong server count": (changed(server_count="3"), 'server_count is "3", but server_list holds 2'),
+    "no servers": (changed(server_list=[], server_count="0"), "server_list is []"),
+    "server that is no object": (changed(server_list=["10.0.0.1"], server_count="1"), "server_list[0] is '10.0.0.1'"),
+    "server twice": (
+        changed(server_list=[servers_1_0(cards=2)["server_list"][0]] * 2),
+        "server_list[1].server_id is '10.0.0.1' once more",
+    ),
+    "rank twice": (with_device(rank_id="2"), "rank 2 stands there twice"),
+    "gap in the ranks": (with_device(rank_id="4"), "rank 3 is missing"),
+    "rank without quotes": (with_device(rank_id=3), "server_list[1].device[1].rank_id is 3"),
+    "card twice": (with_device(device_id="0"), 'device_id is "0" once more'),
+    "card that is no number": (with_device(device_id="npu1"), "device_id is 'npu1'"),
+    "negative card": (with_device(device_id="-1"), "device_id is '-1'"),
+    "no rank": (without("rank_id"), "server_list[1].device[1].rank_id is missing"),
+    "no card": (without("device_id"), "device_id is missing"),
+    "address that is none": (with_device(device_ip="192.168.1.256"), "device_ip is '192.168.1.256'"),
+    "no devices of a group": (group(device_count="0"), "group_list has no group with devices"),
+    "wrong instance count": (group(instance_count="1"), 'instance_count is "1", but instance_list holds 2'),
+    "pod without number": (
+        group(instance_list=[{"pod_name": "job", "server_id": "a", "devices": []}] * 2),
+        "pod_name is 'job'",
+    ),
+    "pod of an unknown server": (pods_naming("node_7"), "server_id is 'node_7'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_wrong_table_is_told_in_one_line(tmp_path, name):
+    tree, expected = HOSTILE[name]
+    path = write(tmp_path, tree)
+    with pytest.raises(LaunchError) as caught:
+        read_rank_table(path)
+    assert str(path) in str(caught.value) and expected in str(caught.value) and ";" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is no JSON"),
+        (b'{"version": "1.0", "server_list"', "is no JSON"),
+        (b"\xff\xfe\x00", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[1, 2]", "holds a list"),
+        (b"{}", "version is missing"),
+        (b" " * ((16 << 20) + 1), "bytes, expected a few thousand"),
+    ],
+)
+def test_a_file_that_is_no_table(tmp_path, content, expected):
+    path = tmp_path / "table.json"
+    path.write_bytes(content)
+    with pytest.raises(LaunchError, match=expected) as caught:
+        read_rank_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(LaunchError, match="can't be read"):
+        read_rank_table(tmp_path / "none.json")
+    with pytest.raises(LaunchError, match="can't be read"):
+        read_rank_table(tmp_path)
+
+
+def test_which_server_this_is(tmp_path):
+    table = read_rank_table(write(tmp_path, servers_1_0(servers=3)))
+    assert find_server(table, ["some-host", "10.0.0.2"]) == 1
+    assert find_server(table, ["10.0.0.2"], server_index="2") == 2  # what was said wins
+    assert find_server(table, [], server_index="10.0.0.3") == 2
+    with pytest.raises(LaunchError, match=r"this host \(10.9.9.9\) is none of its servers \(10.0.0.1, 10.0.0.2"):
+        find_server(table, ["10.9.9.9"])
+    for wrong in ("3", "-1", "first"):
+        with pytest.raises(LaunchError, match="has servers 0 to 2"):
+            find_server(table, ["10.0.0.2"], server_index=wrong)
+
+
+def test_what_is_written_is_what_the_platform_documents(tmp_path):
+    path = tmp_path / "new" / "table.json"
+    write_rank_table(path, "10.0.0.1", [Card(0, 4, "192.168.100.101"), Card(1, 5)])
+    assert json.loads(path.read_text()) == {
+        "version": "1.0",
+        "server_count": "1",
+        "server_list": [
+            {
+                "server_id": "10.0.0.1",
+                "device": [
+                    {"device_id": "4", "device_ip": "192.168.100.101", "rank_id": "0"},
+                    {"device_id": "5", "rank_id": "1"},
+                ],
+                "host_nic_ip": "reserve",
+            }
+        ],
+        "status": "completed",
+    }
+    assert read_rank_table(path).servers[0].cards == (Card(0, 4, "192.168.100.101"), Card(1, 5))
+
+
+@pytest.fixture
+def ascend_host(tmp_path, monkeypatch):
+    """A machine with one address, two cards known to the driver's tool, and a third in its configuration."""
+    monkeypatch.setattr("mindloc.cli.rank_table.host_names", lambda: ["10.0.0.1", "trainer"])
+    monkeypatch.delenv("SERVER_ID", raising=False)
+    tool = tmp_path / "bin" / "hccn_tool"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\n[ "$2" -lt 2 ] || exit 1\necho "ipaddr:192.168.10$2.101"\necho netmask:255.255.255.0\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    conf = tmp_path / "hccn.conf"
+    conf.write_text("address_2=192.168.102.7\nnetmask_2=255.255.255.0\n")
+    monkeypatch.setattr(host, "HCCN_CONF", conf)
+
+
+def test_rank_table_asks_the_driver_for_the_addresses(ascend_host, tmp_path, capsys):
+    out = tmp_path / "table.json"
+    assert main(["--devices", "0,1,2", "--out", str(out)]) == 0
+    assert [card.device_ip for card in read_rank_table(out).servers[0].cards] == [
+        "192.168.100.101",
+        "192.168.101.101",
+        "192.168.102.7",
+    ]
+    assert "rank 2 = card 2 (192.168.102.7)" in capsys.readouterr().out
+    assert main(["--check", str(out)]) == 0
+    assert "this host is server 0" in capsys.readouterr().out
+
+
+def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
+    parts = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, address in zip(parts, ("10.0.0.2", "10.0.0.1"), strict=True):
+        words = ["--devices", "0,1", "--device_ips", "192.168.1.1,192.168.1.2", "--server_id", address]
+        assert main([*words, "--out", str(path)]) == 0
+    out = tmp_path / "both.json"
+    assert main(["--merge", *map(str, parts), "--out", str(out)]) == 0
+    servers = read_rank_table(out).servers
+    assert [(server.id, [card.rank for card in server.cards]) for server in servers] == [
+        ("10.0.0.2", [0, 1]),
+        ("10.0.0.1", [2, 3]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--devices", "0,0"], "--devices is '0,0'"),
+        (["--devices", "0,x"], "--devices is '0,x'"),
+        (["--devices", "0,3"], "no network address is known of card 3"),
+        (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 addresses"),
+        (["--devices", "0", "--device_ips", "192.168.1"], "expected 1 addresses"),
+    ],
+)
+def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, expected):
+    assert main([*words, "--out", str(tmp_path / "t.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and expected in error and error.count("\n") == 1
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_a_server_with_several_addresses_must_say_which(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mindloc.cli.rank_table.host_names", lambda: ["10.0.0.1", "172.17.0.1"])
+    assert main(["--devices", "0", "--without_device_ips", "--out", str(tmp_path / "t.json")]) == 2
+    assert "several addresses (10.0.0.1, 172.17.0.1)" in capsys.readouterr().err
+
+
+def test_addresses_of_this_host_are_its_own():
+    for address in host.host_addresses("localhost"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))  # refused for an address of another machine

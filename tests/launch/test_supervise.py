@@ -1,0 +1,188 @@
+"""Ranks that end well, fail, hang or are killed: what comes back, what is told, and that nothing stays behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rank_tables import servers_1_0, write
+
+import mindloc
+from mindloc.launch.plan import plan_ranks
+from mindloc.launch.rank_table import read_rank_table
+from mindloc.launch.supervise import run_plan
+
+SOURCE = Path(mindloc.__file__).parents[1]
+PATIENCE_S = 20  # for a machine that is busy; nothing here takes a second on an idle one
+
+
+def plan(tmp_path, code, ranks=2, **more):
+    """Ranks under a rank table, each of which runs ``code``."""
+    table = read_rank_table(write(tmp_path, servers_1_0(cards=ranks)))
+    command = [sys.executable, "-c", f"import os, sys, time, signal\nrank = int(os.environ['RANK_ID'])\n{code}"]
+    return plan_ranks(command, target="Ascend", log_dir=tmp_path / "logs", table=table, **more)
+
+
+def first_line(log):
+    return log.read_text().splitlines()[0]
+
+
+def alive(number):
+    """Whether a process runs; one that has ended and was not asked for is gone."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_all_run_to_the_end_and_rank_0_is_shown(tmp_path, capsys):
+    planned = plan(tmp_path, "print('hello from', rank)\nprint('aside', file=sys.stderr)")
+    assert run_plan(planned) == 0
+    assert capsys.readouterr().out == f"{planned.first_line}\nlogs: {planned.log_dir}\nhello from 0\naside\n"
+    for rank in (0, 1):
+        lines = planned.rank_log(rank).read_text().splitlines()
+        assert re.fullmatch(re.escape(planned.first_line) + rf"; rank {rank} of 2, process \d+", lines[0])
+        assert lines[1:] == [f"hello from {rank}", "aside"]
+
+
+def test_the_first_that_fails_stops_the_others(tmp_path, capsys):
+    code = "if rank == 1:\n  sys.exit('error: no such tile')\ntime.sleep(60)"
+    planned = plan(tmp_path, code, ranks=3)
+    assert run_plan(planned) == 1
+    assert capsys.readouterr().err == (
+        "error: rank 1 of 3 ended with exit code 1: no such tile; the other ranks were stopped; "
+        f"its log: {planned.rank_log(1)}\n"
+    )
+    for rank in (0, 2):
+        assert not alive(first_line(planned.rank_log(rank)).rpartition(" ")[2])
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "how"),
+    [
+        ("sys.exit(7)", 7, "ended with exit code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "was ended by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "was ended by SIGTERM"),
+    ],
+)
+def test_the_exit_code_is_that_of_the_rank(tmp_path, capsys, way, code, how):
+    planned = plan(tmp_path, f"print('last words')\nif rank == 0: {way}\ntime.sleep(60)")
+    assert run_plan(planned) == code
+    error = capsys.readouterr().err
+    assert f"rank 0 of 2 {how}" in error and "  last words\n" in error
+
+
+def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr("mindloc.launch.supervise.GRACE_S", 0.3)
+    deaf = (
+        "if rank == 0:\n"
+        "  signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "  child = os.fork()\n"
+        f"  if not child: os.setsid()\n"
+        f"  open(r'{tmp_path}/' + ('parent' if child else 'child'), 'w').write(str(os.getpid()))\n"
+        "  time.sleep(60)\n"
+        f"while not os.path.exists(r'{tmp_path}/child') or not os.path.exists(r'{tmp_path}/parent'): time.sleep(.01)\n"
+        "time.sleep(.2)\n"
+        "sys.exit(3)"
+    )
+    assert run_plan(plan(tmp_path, deaf)) == 3
+    for name in ("parent", "child"):
+        assert not alive((tmp_path / name).read_text())
+
+
+def test_a_rank_may_end_politely(tmp_path):
+    """SIGTERM reaches Python as an interrupt (cli/boundary.py), in which a training names its last checkpoint."""
+    code = (
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"ready = r'{tmp_path}/ready'\n"
+        "if rank == 1:\n"
+        "  while not os.path.exists(ready): time.sleep(.01)\n"
+        "  sys.exit(5)\n"
+        "try:\n"
+        "  open(ready, 'w').close(); time.sleep(60)\n"
+        "except KeyboardInterrupt: print('go on with --resume')"
+    )
+    planned = plan(tmp_path, code)
+    assert run_plan(planned) == 5
+    assert "go on with --resume" in planned.rank_log(0).read_text()
+
+
+def test_a_program_that_is_not_there(tmp_path, capsys):
+    planned = plan_ranks(["/no/such/program"], target="CPU", log_dir=tmp_path, environment=os.environ)
+    assert run_plan(planned) == 1
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+SUPERVISOR = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from test_supervise import plan
+from mindloc.cli.boundary import command
+from mindloc.launch.supervise import run_plan
+main = command(lambda argv: run_plan(plan(Path(argv[0]), "time.sleep(60)")))
+sys.exit(main([sys.argv[1]]))
+"""
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """A supervisor in a process of its own, and the numbers of the two ranks that it watches."""
+    paths = [str(SOURCE), str(Path(__file__).parent)]
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    logs = [tmp_path / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
+    wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    yield supervisor, [first_line(log).rpartition(" ")[2] for log in logs]
+    supervisor.kill()
+    supervisor.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_stops_the_script_stops_everything(supervised, number):
+    supervisor, ranks = supervised
+    assert all(map(alive, ranks))
+    supervisor.send_signal(number)
+    assert supervisor.wait(PATIENCE_S) == 130
+    assert not any(map(alive, ranks))
+
+
+def test_who_kills_the_script_kills_everything(supervised):
+    supervisor, ranks = supervised
+    supervisor.kill()
+    supervisor.wait(PATIENCE_S)
+    wait_for(lambda: not any(map(alive, ranks)))
+
+
+def test_a_rank_whose_launcher_is_gone_does_not_begin(tmp_path):
+    entry = SOURCE / "mindloc" / "launch" / "rank_entry.py"
+    ended = subprocess.run(
+        [sys.executable, str(entry), "echo", "begun"],
+        env={**os.environ, "MINDLOC_LAUNCH_PARENT": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1 and "begun" not in ended.stdout
+    assert "the launcher, process 1, is gone" in ended.stderr
+
+
+def test_a_rank_stays_on_its_cores(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    planned = plan(tmp_path, "print(sorted(os.sched_getaffinity(0)))", cores=cores)
+    assert run_plan(planned) == 0
+    share = len(cores) // 2
+    expected = [cores[:share], cores[share : 2 * share]] if share else [cores, cores]
+    for rank in (0, 1):
+        assert planned.rank_log(rank).read_text().splitlines()[1] == str(expected[rank])
