@@ -210,6 +210,7 @@ def test_a_launcher_that_is_asked_for(tmp_path):
     for wrong, expected in [
         ({"launcher": "rank_table"}, "needs a rank table and none is given"),
         ({"launcher": "rank_table", "table": table, "target": "CPU"}, "Ascend cards alone and the target is CPU"),
+        ({"launcher": "msrun", "target": "CPU"}, "several ranks meet and there is one"),
         ({"launcher": "mpirun"}, "choose from rank_table, msrun"),
     ]:
         with pytest.raises(LaunchError, match=expected):

@@ -132,7 +132,8 @@ def trainer_words(
     config = load_config(path, trainer.parse_args(words).overrides)
     if given.begin_epoch is not None:
         words += ["--begin_epoch", str(given.begin_epoch)]
-    return words, config, mine.launcher or environment.get("LAUNCHER") or None
+    several = script.first != "DEVICE_ID"  # a shell's LAUNCHER does not concern a training of one rank
+    return words, config, mine.launcher or (environment.get("LAUNCHER") if several else None) or None
 
 
 def _config_path(named: Path | None, environment: Mapping[str, str]) -> Path:

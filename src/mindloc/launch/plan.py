@@ -98,6 +98,8 @@ def choose_launcher(
     Raises:
         LaunchError: the one asked for can't work here.
     """
+    if asked == "msrun" and world_size == 1:
+        raise LaunchError("launcher msrun lets several ranks meet and there is one; leave LAUNCHER out")
     if asked == "msrun":
         return "msrun", "it was asked for"
     if asked == "rank_table":
