@@ -90,6 +90,7 @@ def whole(store) -> Path:
     return store / "bucket" / "whole"
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_that_is_started_again_ends_like_an_uninterrupted_one(store, whole):
     url = "--train_url=obs://bucket/run"
     code, out, error = run(store, url, "--eval=False", fault="state.after_rename:3")
@@ -114,6 +115,7 @@ def test_an_interrupted_job_that_is_started_again_ends_like_an_uninterrupted_one
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_written_over_another_one(store, whole):
     code, _, error = run(store, "--train_url=obs://bucket/whole")
     assert code == 2
@@ -123,6 +125,7 @@ def test_a_run_is_not_written_over_another_one(store, whole):
     )
 
 
+@pytest.mark.slow
 def test_an_evaluation_sends_its_report_and_leaves_the_run_alone(store, whole):
     before = {name: (whole / name).read_bytes() for name in files_of(whole)}
     parameters = ["--checkpoint_url=obs://bucket/whole", "--train_url=obs://bucket/whole", "--evaluate_only=True"]

@@ -1,5 +1,6 @@
 """Results go out so that the store always holds a run that can be resumed."""
 
+import random
 import time
 from pathlib import Path
 
@@ -203,3 +204,66 @@ def test_the_thread_sends_while_the_training_runs_and_outlives_trouble(run, stor
         time.sleep(0.01)
     out.finish()
     assert store.names(OUT) == ["config.yaml", "log.txt", "metrics.jsonl"]
+
+
+class Training:
+    """Writes a run as the checkpoint callback does: metrics, weights, state, then what is too old goes."""
+
+    def __init__(self, run: Path, keep: int):
+        self.run, self.keep, self.lines, self.epoch = run, keep, 0, 0
+        (run / "checkpoints").mkdir()
+
+    def step(self) -> None:
+        self.lines += 1
+        with open(self.run / "metrics.jsonl", "a") as metrics:
+            metrics.write("line\n")
+
+    def checkpoint(self) -> None:
+        self.epoch += 1
+        folder = self.run / "checkpoints"
+        (folder / f"weights_e{self.epoch}.safetensors").write_text(f"{self.epoch}")
+        (folder / f"weights_e{self.epoch}.state.safetensors").write_text(f"{self.epoch} {self.lines}")
+        if self.epoch > self.keep:
+            drop_checkpoint(self.run, f"weights_e{self.epoch - self.keep}")
+
+
+def newest_epoch(store: UnreliableStore) -> int:
+    """The checkpoint at which the store's run would go on, 0 without one, after a check that it could."""
+    epochs = [0]
+    for name in store.names(OUT):
+        if ".state." in name:
+            epoch, lines = map(int, store.objects[f"{OUT}/{name}"].split())
+            assert store.objects[f"{OUT}/{name.replace('.state', '')}"] == str(epoch).encode(), "weights of another"
+            assert store.objects[f"{OUT}/metrics.jsonl"].count(b"line\n") >= lines
+            epochs.append(epoch)
+    return max(epochs)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whenever_the_job_is_cut_off_the_store_holds_a_run_that_can_be_resumed(run, store, seed):
+    dice = random.Random(seed)
+    (run / "metrics.jsonl").write_text("")
+    training, reached = Training(run, keep=dice.choice([1, 2, 3])), [0]
+
+    def check_and_go_on(name):
+        epoch = newest_epoch(store)
+        assert epoch >= reached[-1]
+        reached.append(epoch)
+        for _ in range(dice.choice([0, 0, 1, 3])):
+            dice.choice([training.step, training.step, training.checkpoint])()
+
+    store.on_send = check_and_go_on
+    out = outgoing(store, run)
+    for _ in range(12):
+        store.failing = (
+            {dice.choice(["metrics", "state", f"e{training.epoch}.safetensors"])} if dice.random() < 0.4 else set()
+        )
+        training.step()
+        out.look()
+        check_and_go_on("")
+    store.failing, store.on_send = set(), lambda name: None
+    training.checkpoint()
+    out.finish()
+    assert newest_epoch(store) == training.epoch
+    here = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert set(store.names(OUT)) == here

@@ -92,6 +92,31 @@ def test_the_rank_table_decides_which_server_is_first(tmp_path):
     assert (place.server, place.is_first) == (0, True)
 
 
+def test_a_table_that_the_platform_still_writes_is_waited_for(tmp_path, monkeypatch, capsys):
+    table = tmp_path / "table.json"
+    table.write_text('{"status": "initializing"')
+    device = {"device_id": "0", "device_ip": "10.0.0.1", "rank_id": "0"}
+    other = {"device_id": "1", "device_ip": "10.0.0.2", "rank_id": "1"}
+    servers = [{"server_id": "10.0.0.9", "device": [device, other]}]
+    states = iter(["initializing", "completed"])
+
+    def pass_by(seconds):
+        tree = {"version": "1.0", "server_count": "1", "server_list": servers, "status": next(states)}
+        table.write_text(json.dumps(tree))
+
+    monkeypatch.setattr(environment.time, "sleep", pass_by)
+    place = place_by_table(read_platform({"MA_NUM_GPUS": "2"}, table), {})
+    assert (place.ranks, place.server, place.is_first) == (2, 0, True)
+    assert capsys.readouterr().out.count("waiting until the platform has completed it") == 1
+
+
+def test_a_table_that_is_never_completed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "table.json").write_text('{"status": "initializing", "version": "1.0"}')
+    monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
+    with pytest.raises(LaunchError, match="expected 'completed'"):
+        place_by_table(read_platform({"MA_NUM_GPUS": "2"}, tmp_path / "table.json"), {})
+
+
 def test_the_scratch_disk_is_cache_where_there_is_one(monkeypatch, tmp_path):
     cache, job = tmp_path / "cache", tmp_path / "job"
     job.mkdir()

@@ -9,8 +9,10 @@ Two ages of the platform:
   fixed place.
 """
 
+import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from mindloc.launch.rank_table import find_server, read_rank_table
 
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
 SCRATCH_DISK = Path("/cache")
+TABLE_WAIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,30 @@ def read_platform(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -
 
 
 def place_by_table(platform: Platform, environment: Mapping[str, str]) -> Platform:
-    """The same place, with the servers of a job of several counted as the rank table counts them.
+    """The same place with the servers counted as the rank table counts them, where this process starts the ranks.
 
     Raises:
-        LaunchError: the table is broken, or does not know this server.
+        LaunchError: the table is broken, is never finished, or does not know this server.
     """
-    if platform.per_card or platform.servers == 1 or platform.table is None:
+    if platform.per_card or platform.ranks == 1 or platform.table is None:
         return platform
+    _wait_until_finished(platform.table)
     table = read_rank_table(platform.table)
-    return replace(platform, server=find_server(table, host_names(environment)), ranks=table.size)
+    server = find_server(table, host_names(environment)) if platform.servers > 1 else 0
+    return replace(platform, server=server, ranks=table.size)
+
+
+def _wait_until_finished(table: Path) -> None:
+    """The platform starts a job's containers one by one, and completes their table when all are there."""
+    for waited_s in range(TABLE_WAIT_S):
+        try:
+            if json.loads(table.read_text(encoding="utf-8")).get("status") == "completed":
+                return
+        except (OSError, ValueError, AttributeError):  # being written; what is wrong with it in the end is said below
+            pass
+        if waited_s == 0:
+            print(f"rank table {table}: waiting until the platform has completed it", flush=True)
+        time.sleep(1.0)
 
 
 def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:

@@ -109,7 +109,7 @@ class ObsStore:
             return answer
         may_work_later = answer.status >= 500 or answer.status in _MAY_WORK_LATER
         kind = Unavailable if may_work_later else StoreError
-        raise kind(f"{function} {url}: status {answer.status}, {answer.errorCode}: {answer.errorMessage}")
+        raise kind(f"{function} {url}: status {answer.status}, {answer.errorMessage or answer.reason}")
 
 
 def split_url(url: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ def _answer(status=200, body=None):
     return SimpleNamespace(
         status=status,
         body=body,
-        errorCode="SlowDown" if bad else None,
+        reason="Service Unavailable" if bad else "OK",
         errorMessage="Please reduce your request rate." if bad else None,
     )
 
