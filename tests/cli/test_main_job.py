@@ -219,3 +219,25 @@ def test_export_is_reloaded_and_compared(run, tmp_path, capsys):
     assert "reloaded" in capsys.readouterr().out
     card = json.loads((tmp_path / "satellite.mindir.json").read_text())
     assert card["views"] == ["satellite"]
+
+
+def test_exported_files_are_evaluated_without_the_checkpoint(run, world, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    checkpoint = ["--checkpoint", str(run / "checkpoints" / "weights_best.safetensors")]
+    assert main(["eval", *checkpoint, "--out", str(tmp_path / "live")]) == 0
+    form = ["--file_format", "ONNX", "--batch_size", "16", "--out", str(tmp_path / "e")]
+    assert main(["export", *checkpoint, *form]) == 0
+    alone = ["--engine", "onnx", "--exported", str(tmp_path / "e"), "--device_target", "CPU"]
+    assert main(["eval", *alone, "--out", str(tmp_path / "onnx")]) == 0
+    live, onnx = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("live", "onnx"))
+    for metric in ("recall@1", "recall@10"):
+        assert onnx["methods"]["model"]["pos"][metric] == live["methods"]["model"]["pos"][metric]
+    assert onnx["origin"]["engine"] == "onnx" and onnx["origin"]["provider"] == "CPUExecutionProvider"
+    assert onnx["origin"]["checkpoint_sha256"] == live["origin"]["checkpoint_sha256"]
+    capsys.readouterr()
+    rounded = [*alone, "--precision", "int8", "--out", str(tmp_path / "int8")]
+    assert main(["extract", str(world / "satellite"), *rounded]) == 0
+    assert "agreement of int8 with fp32: cosine 0.99" in capsys.readouterr().out
+    card = load_descriptor_set(tmp_path / "int8").card
+    assert card["precision"] == "int8" and card["agreement"]["cosine_min"] > 0.99
+    assert card["exported"]["satellite"]["file"] == "encoder.onnx"

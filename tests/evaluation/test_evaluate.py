@@ -17,7 +17,7 @@ from mindloc.evaluation.rescore import rescore
 class ColorEngine:
     """Descriptor = mean color."""
 
-    name, precision, batch_size, checkpoint_sha256 = "color", "fp32", 4, "abc"
+    batch_size, facts = 4, {"engine": "color", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):
         return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}

@@ -79,6 +79,16 @@ def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
     assert "reloaded, differs from the live encoder by" in str(exported)
 
 
+def test_every_gelu_is_written_with_erf(checkpoint, tmp_path):
+    """Which the comparison with the live encoder holds to; here, that ONNX Runtime will know it as GELU."""
+    import onnx
+
+    (exported,) = export_checkpoint(checkpoint, tmp_path, ExportWish("ONNX", "satellite"))
+    kinds = [node.op_type for node in onnx.load(str(exported.path)).graph.node]
+    assert kinds.count("Erf") == 6 and "Tanh" not in kinds  # one in each of tiny's blocks
+    assert exported.check["largest_difference"] < 1e-5
+
+
 @pytest.mark.parametrize(
     ("wish", "message"),
     [

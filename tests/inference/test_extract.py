@@ -11,7 +11,7 @@ from mindloc.retrieval.descriptor_set import load_descriptor_set
 class MeanEngine:
     """Descriptor = mean color."""
 
-    name, precision, batch_size, checkpoint_sha256 = "mean", "fp32", 2, "abc"
+    batch_size, facts = 2, {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):
         return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}

@@ -201,9 +201,7 @@ def _origin(
 ) -> dict[str, Any]:
     return {
         "command": command or shlex.join(sys.argv),
-        "checkpoint_sha256": engine.checkpoint_sha256,
-        "engine": engine.name,
-        "precision": engine.precision,
+        **engine.facts,
         "mindloc": mindloc.__version__,
         "data": str(split.root),
         "query_mode": config.data.query_mode,

@@ -13,14 +13,16 @@ from mindloc.errors import DataError
 class Engine(Protocol):
     """What extraction, evaluation and export need to know of an encoder."""
 
-    name: str  # "mindspore", "mindir" or "onnx"
-    precision: str  # of the arithmetic: "fp32", "fp16", "bf16", "int8"
     batch_size: int  # most pictures per call
-    checkpoint_sha256: str | None  # None: weights that are in training
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the card of a descriptor set says of the engine: engine, precision, checkpoint_sha256, provider, ..."""
+        """What the card of a descriptor set says of the engine.
+
+        engine ("mindspore", "mindir", "onnx"), precision of its arithmetic ("fp32", "fp16", "bf16", "int8"),
+        checkpoint_sha256 (None: weights that are in training); of exported files also their hashes, ONNX Runtime's
+        provider, and how far int8 agrees with fp32.
+        """
         ...
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -55,13 +55,7 @@ def extract(
     Raises:
         DataError: fewer pictures than names, or a descriptor with NaN.
     """
-    card = {
-        "view": view,
-        "engine": engine.name,
-        "precision": engine.precision,
-        "checkpoint_sha256": engine.checkpoint_sha256,
-        **facts,
-    }
+    card = {"view": view, **engine.facts, **facts}
     rows = make_rows(names, place_N2, view)
     started, done = time.perf_counter(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))

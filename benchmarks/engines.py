@@ -1,0 +1,234 @@
+"""Every engine on the same encoder, pictures, batch and machine: file size, export time, agreement, images per second.
+
+    python benchmarks/engines.py                                         # a seeded base encoder at 384 px, on the CPU
+    python benchmarks/engines.py --checkpoint RUN/checkpoints/weights_best.safetensors
+    python benchmarks/engines.py --device_target GPU --precision fp16 --batch_size 64 --pictures 512 [--tensorrt]
+
+Pictures are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
+encoding, as `mindloc extract` does, after one batch that is not counted. Engines take turns (A B A B), so that what
+the machine does meets all of them. Agreement is with the first engine, over all pictures. PyTorch joins where torch and
+timm can be imported: timm's model of the same weights, shapes and precision.
+"""
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import cv2
+import numpy as np
+
+from mindloc.config import config_to_dict, load_config
+from mindloc.config.schema import Config
+from mindloc.inference.agreement import compare_descriptors
+from mindloc.inference.engine import Engine
+from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
+from mindloc.runtime.device import describe_machine, use_device
+
+VIEW = "satellite"
+PICTURE_PX = 512
+TIMM_NAMES = {"base": "vit_base_patch16_rope_reg1_gap_256"}
+
+
+@dataclass
+class Entry:
+    """One line of the table."""
+
+    name: str
+    engine: Engine
+    load_s: float
+    file_mb: float | None = None
+    export_s: float | None = None
+    images_per_s: list[float] = field(default_factory=list)
+    descriptor_ND: np.ndarray | None = None
+
+
+def main() -> None:
+    args = _parse()
+    device = use_device("CPU" if args.onnx_only else args.device_target, args.device_id)
+    with tempfile.TemporaryDirectory(prefix="mindloc-engines-") as folder:
+        checkpoint = args.checkpoint or _seeded_checkpoint(Path(folder), args)
+        paths = _pictures(Path(folder) / "pictures", args.pictures)
+        entries, config = _entries(checkpoint, Path(folder), args, device.target)
+        for entry in entries:  # compiling and first touches are not counted
+            _extract(entry.engine, config, paths[: args.batch_size])
+        for _ in range(args.rounds):
+            for entry in entries:
+                started = time.perf_counter()
+                entry.descriptor_ND = _extract(entry.engine, config, paths)
+                entry.images_per_s.append(len(paths) / (time.perf_counter() - started))
+        print(_table(entries))
+        size = "x".join(map(str, config.view_input(VIEW)[0]))
+        print(
+            f"\n{config.model.backbone}, {size} px, batches of {args.batch_size}, {len(paths)} pictures, {args.rounds} "
+            f"rounds in turn, seed {args.seed}; {describe_machine()}, {time.strftime('%Y-%m-%d')}"
+        )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="default: a seeded encoder that was never trained")
+    parser.add_argument("--backbone", default="base")
+    parser.add_argument("--size_px", type=int, default=384)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument("--device_target", choices=("CPU", "GPU"), default="CPU")
+    parser.add_argument("--device_id", type=int, default=0)
+    parser.add_argument("--onnx_only", action="store_true", help="leave out MindSpore's engines, as without its plugin")
+    parser.add_argument("--tensorrt", action="store_true")
+    return parser.parse_args()
+
+
+def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
+    from mindloc.models.build import build_encoder
+
+    sizes = [f"data.{view}_size_px=[{args.size_px}, {args.size_px}]" for view in ("drone", "satellite")]
+    config = load_config(overrides=[f"model.backbone={args.backbone}", f"train.seed={args.seed}", *sizes])
+    random = np.random.default_rng(args.seed)
+    arrays = {}
+    for name, parameter in build_encoder(config).parameters_and_names():
+        spread = 0.02 if parameter.ndim > 1 else 0.0  # beyond the seeded start, so that every block has its say
+        arrays[name] = parameter.asnumpy() + spread * random.standard_normal(parameter.shape, np.float32)
+    save_weights(folder / "weights.safetensors", arrays, config_to_dict(config))
+    return folder / "weights.safetensors"
+
+
+def _pictures(folder: Path, count: int) -> list[Path]:
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    paths = [folder / f"{index}.jpg" for index in range(count)]
+    for path in paths:
+        small = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), cv2.resize(small, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC))
+    return paths
+
+
+def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
+    """Engines ready to run, the most exact one first."""
+    from mindloc.inference.build import load_engine, load_mindir_engine, load_onnx_engine
+    from mindloc.inference.onnx_file import choose_provider
+
+    weights, precision, batch = load_weights(checkpoint), args.precision, args.batch_size
+    entries = []
+    made = _export(checkpoint, folder, "ONNX", args, target)
+    provider = choose_provider(args.device_target, args.device_id, args.tensorrt)
+    where = provider.name.removesuffix("ExecutionProvider")
+    if not args.onnx_only:
+        entries.append(_timed(f"mindspore {precision}", lambda: load_engine(weights, batch, precision)[0]))
+        mindir = _export(checkpoint, folder, "MINDIR", args, target)
+        load = _timed(f"mindir {precision}", lambda: load_mindir_engine(mindir.files, batch), mindir)
+        entries.append(load)
+    entries.append(_timed(f"onnx {precision}, {where}", lambda: load_onnx_engine(made.files, provider), made))
+    if args.device_target == "CPU" and precision == "fp32":
+        entries.append(_timed("onnx int8, CPU", lambda: load_onnx_engine(made.files, provider, True), made))
+        entries[-1].file_mb = entries[-1].export_s = None  # quantized while loading
+    config = load_config()
+    torch_engine = _torch_engine(weights, args)
+    if torch_engine is not None:
+        entries.append(Entry(f"PyTorch {precision}", torch_engine, 0.0))
+    from mindloc.config import config_from_dict
+
+    config = config_from_dict(weights.config)
+    config.data.workers = len(os.sched_getaffinity(0))
+    return entries, config
+
+
+@dataclass
+class _Made:
+    files: dict
+    seconds: float
+    megabytes: float
+
+
+def _export(checkpoint: Path, folder: Path, file_format: str, args: argparse.Namespace, target: str) -> _Made:
+    from mindloc.export.build import ExportWish, export_checkpoint
+    from mindloc.inference.exported import find_exported
+
+    started = time.perf_counter()
+    wish = ExportWish(file_format, VIEW, args.batch_size, args.precision)
+    (exported,) = export_checkpoint(checkpoint, folder, wish, target)
+    seconds = time.perf_counter() - started
+    gc.collect()
+    files = find_exported(exported.path, file_format, None, (VIEW,))
+    return _Made(files, seconds, exported.path.stat().st_size / 1e6)
+
+
+def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> Entry:
+    started = time.perf_counter()
+    engine = load()
+    seconds = time.perf_counter() - started
+    return Entry(name, engine, seconds, made and made.megabytes, made and made.seconds)
+
+
+def _extract(engine: Engine, config: Config, paths: list[Path]) -> np.ndarray:
+    from mindloc.data.build import build_images
+
+    batches = build_images(config, VIEW, paths, engine.batch_size)
+    return np.concatenate([engine.encode({VIEW: images[:count]})[f"{VIEW}.global"] for images, count in batches])
+
+
+class TorchEngine:
+    """timm's model on PyTorch, with autocast for fp16."""
+
+    name = "pytorch"
+
+    def __init__(self, model, device: str, precision: str, batch_size: int):
+        self.model, self.device, self.precision, self.batch_size = model, device, precision, batch_size
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import torch
+
+        half = self.precision == "fp16"
+        with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.float16, enabled=half):
+            found = {view: self.model(torch.from_numpy(images).to(self.device)) for view, images in batch.items()}
+        return {f"{view}.global": descriptor.float().cpu().numpy() for view, descriptor in found.items()}
+
+
+def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | None:
+    try:
+        import timm
+        import torch
+    except ModuleNotFoundError as missing:
+        print(f"no PyTorch in the table: {missing.name} is not installed", file=sys.stderr)
+        return None
+    settings = weights.config["model"]
+    if settings["backbone"] not in TIMM_NAMES:
+        return None
+    model = timm.create_model(TIMM_NAMES[settings["backbone"]], num_classes=0, img_size=args.size_px)
+    prefix = "backbone." if settings["share_weights"] else f"{VIEW}_backbone."
+    ours = {name.removeprefix(prefix): array for name, array in weights.arrays.items() if name.startswith(prefix)}
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in ours.items()}, strict=False)
+    device = "cpu" if args.device_target == "CPU" else f"cuda:{args.device_id}"
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return TorchEngine(model.eval().to(device), device, args.precision, args.batch_size)
+
+
+def _table(entries: list[Entry]) -> str:
+    lines = [
+        "| engine | file | export | load | images/s, each round | cosine to the first, least | largest difference |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for entry in entries:
+        agreement = compare_descriptors(entries[0].descriptor_ND, entry.descriptor_ND)
+        rounds = ", ".join(f"{speed:.2f}" for speed in entry.images_per_s)
+        size = "-" if entry.file_mb is None else f"{entry.file_mb:.0f} MB"
+        export = "-" if entry.export_s is None else f"{entry.export_s:.0f} s"
+        near = "-, -" if entry is entries[0] else f"{agreement.cosine_min:.7f}, {agreement.largest_difference:.1e}"
+        cells = [entry.name, size, export, f"{entry.load_s:.1f} s", rounds, *near.split(", ")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Which engine a command runs, and what is said when it can't."""
+
+import pytest
+
+from mindloc.cli import main
+from mindloc.config import config_to_dict, load_config
+from mindloc.runtime.checkpoint import save_weights
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "run" / "checkpoints" / "weights.safetensors"
+    save_weights(path, {"weight": np.zeros(1, np.float32)}, config_to_dict(load_config()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no --checkpoint FILE was given"),
+        (["--engine", "onnx"], "--engine onnx needs --exported PATH, or a --checkpoint"),
+        (["--engine", "onnx", "--exported", "nowhere"], "nowhere is not there; write it with: python export.py"),
+        (
+            ["--checkpoint", "x", "--precision", "int8"],
+            "int8 is not for --engine mindspore, which has fp32, fp16, bf16",
+        ),
+        (["--engine", "mindir", "--exported", "x", "--tensorrt"], "--tensorrt means nothing to --engine mindir"),
+        (["--checkpoint", "x", "--exported", "y"], "--exported means nothing to --engine mindspore"),
+        (
+            ["--engine", "onnx", "--exported", "x", "--dec_key_file", "y"],
+            "--dec_key_file means nothing to --engine onnx",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "extract"])
+def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    own = ["pictures", "--out", "set"] if command == "extract" else []
+    assert main([command, *own, *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and says in error and "\n" not in error
+
+
+def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
+    assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "onnx", "--precision", "fp16"]) == 2
+    line = f"write it with: python export.py --checkpoint {checkpoint} --file_format ONNX --precision fp16"
+    assert capsys.readouterr().err.strip().endswith(line)
+    folder = checkpoint.parents[1] / "mine"
+    folder.mkdir()
+    assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "mindir", "--exported", str(folder)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "holds no MINDIR file of the drone encoder; write it with:" in error and error.endswith(f"--out {folder}")
