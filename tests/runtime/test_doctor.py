@@ -486,3 +486,13 @@ def test_a_target_that_does_not_work_is_exit_code_2_even_without_mindspore(tmp_p
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 2, done.stderr
     assert "MISSING  version: MindSpore is not installed" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_the_run_scripts_take_the_gpu_libraries_that_were_set_up(tmp_path):
+    scripts = Path(__file__).parents[2] / "scripts"
+    environ = {"PATH": os.environ["PATH"], "MINDLOC_VENV": str(tmp_path), "MINDLOC_PYTHON": str(tmp_path / "python")}
+    touch(tmp_path / "python", "#!/bin/sh\necho cuda: $CUDA_HOME\n").chmod(0o755)
+    command = ["bash", str(scripts / "run_mindloc.sh"), "doctor"]
+    assert subprocess.run(command, env=environ, capture_output=True, text=True).stdout == "cuda:\n"
+    touch(tmp_path / "gpu.env", "export CUDA_HOME=/somewhere/cuda-11.6\n")
+    assert subprocess.run(command, env=environ, capture_output=True, text=True).stdout == "cuda: /somewhere/cuda-11.6\n"

@@ -40,14 +40,15 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     library = machine.library(DRIVER_LIBRARY)
     if library is None:
         return [_no_driver(machine)]
+    question = str(Path(__file__).with_name("driver_question.py"))
     answer = ask(
-        [sys.executable, str(Path(__file__).with_name("driver_question.py")), str(library)], machine.environ, 30
-    )
+        [sys.executable, "-I", question, str(library)], machine.environ, 30
+    )  # -I: imports nothing of this folder
     reinstall = "reinstall the driver; nvidia-smi must list the card"
     if answer.code != 0:
         how = f"signal {-answer.code}" if answer.code and answer.code < 0 else answer.err.strip() or "an error"
         return [wrong("GPU", "driver", f"{library} fails when asked for its cards ({how})", reinstall)]
-    told = json.loads(answer.out)
+    told = json.loads(answer.out.splitlines()[-1])
     if "load_error" in told:
         return [wrong("GPU", "driver", f"{library} is no loadable library: {told['load_error']}", reinstall)]
     return [*_version(machine, library, told["version"]), *_cards(machine, told)]

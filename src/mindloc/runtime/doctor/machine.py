@@ -45,7 +45,8 @@ class Machine:
     def library(self, name: str, *more: Path) -> Path | None:
         """The file that the loader would take for ``name``, e.g. "libcuda.so.1"; ``more`` folders come first."""
         folders = [*more, *self.library_folders()]
-        return next((folder / name for folder in folders if (folder / name).exists()), None)
+        paths = (folder / name for folder in folders)
+        return next((path for path in paths if os.path.exists(path)), None)  # False too where a folder is closed to us
 
     def other_versions(self, name: str) -> list[Path]:
         """Files on the loader's path that differ from ``name`` in the number after .so. only, e.g. libcudnn.so.9."""
