@@ -43,6 +43,20 @@ def test_older_images_say_device_num_and_device_id(tmp_path):
     assert place.rank_variables()["RANK_TABLE_FILE"] == str(table)
 
 
+def test_the_table_may_be_named_by_its_folder(tmp_path):
+    (tmp_path / "config").mkdir()
+    table = tmp_path / "config" / "jobstart_hccl.json"
+    table.write_text("{}")
+    said = {"MA_NUM_GPUS": "8", "RANK_TABLE_FILE": str(table.parent)}
+    assert read_platform(said, tmp_path / "elsewhere" / "jobstart_hccl.json").table == table
+    assert read_platform({**said, "RANK_TABLE_FILE": "/nowhere/x.json"}, table).table is None
+
+
+def test_an_older_image_whose_boot_file_runs_once_says_how_many_cards_there_are(tmp_path):
+    place = read_platform({"DEVICE_NUM": "8"}, tmp_path / "none.json")
+    assert (place.per_card, place.cards, place.ranks, place.is_first) == (False, 8, 8, True)
+
+
 def test_ranks_without_a_table_can_not_meet(tmp_path):
     place = read_platform({"RANK_ID": "1", "RANK_SIZE": "2"}, tmp_path / "none.json")
     with pytest.raises(LaunchError, match="there is no rank table"):

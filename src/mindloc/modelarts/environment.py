@@ -33,7 +33,7 @@ class Platform:
     per_card: bool = False  # this process is one rank of several, started by the platform
     rank: int = 0
     ranks: int = 1
-    device_id: int | None = None  # None: nothing is said
+    device_id: int | None = None  # None: the config says it
     cards: int = 1  # of this server
     server: int = 0
     servers: int = 1
@@ -66,23 +66,29 @@ def read_platform(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -
     Raises:
         LaunchError: a number that is none, or a server that is not one of those there are.
     """
-    table = environment.get("RANK_TABLE_FILE") or (job_table if job_table.is_file() else None)
-    table = Path(table) if table else None
-    device_name = "DEVICE_ID" if environment.get("DEVICE_ID") else "ASCEND_DEVICE_ID"
-    device_id = _number(environment, device_name, 0) if environment.get(device_name) else None
+    table = _table_of(environment, job_table)
     ranks = _number(environment, "RANK_SIZE", _number(environment, "DEVICE_NUM", 1))
     if environment.get("RANK_ID"):
-        rank = _number(environment, "RANK_ID", 0)
-        if rank >= ranks:
-            raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
-        return Platform(ranks > 1, rank, ranks, device_id, table=table)
+        return _one_card(environment, ranks, table)
+    return _one_server(environment, ranks, table if table and table.is_file() else None)
+
+
+def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Platform:
+    rank = _number(environment, "RANK_ID", 0)
+    if rank >= ranks:
+        raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
+    device_id = _number(environment, "DEVICE_ID", _number(environment, "ASCEND_DEVICE_ID", 0))
+    return Platform(ranks > 1, rank, ranks, device_id, table=table)
+
+
+def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) -> Platform:
     servers = _number(environment, "MA_NUM_HOSTS", _number(environment, "VC_WORKER_NUM", 1))
     server = _number(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
     if server >= servers:
         raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
-    cards = max(_number(environment, "MA_NUM_GPUS", 1), 1)  # 0 on a server without accelerators
+    cards = max(_number(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
     master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
-    return Platform(False, 0, cards * servers, device_id, cards, server, servers, master, table)
+    return Platform(False, 0, cards * servers, None, cards, server, servers, master, table)
 
 
 def place_by_table(platform: Platform, environment: Mapping[str, str]) -> Platform:
@@ -97,6 +103,14 @@ def place_by_table(platform: Platform, environment: Mapping[str, str]) -> Platfo
     table = read_rank_table(platform.table)
     server = find_server(table, host_names(environment)) if platform.servers > 1 else 0
     return replace(platform, server=server, ranks=table.size)
+
+
+def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
+    """RANK_TABLE_FILE names the folder of the platform's table until the platform has made HCCL's own file of it."""
+    named = environment.get("RANK_TABLE_FILE")
+    if not named:
+        return job_table if job_table.is_file() else None
+    return Path(named) / job_table.name if Path(named).is_dir() else Path(named)
 
 
 def _wait_until_finished(table: Path) -> None:
