@@ -118,6 +118,17 @@ def test_a_rank_may_end_politely(tmp_path):
     assert "go on with --resume" in planned.rank_log(0).read_text()
 
 
+def test_one_of_several_servers_points_at_the_others(tmp_path, capsys):
+    table = read_rank_table(write(tmp_path, servers_1_0(servers=2, cards=1)))
+    command = [sys.executable, "-c", "raise SystemExit('error: the others are silent')"]
+    planned = plan_ranks(command, target="Ascend", log_dir=tmp_path / "logs", table=table, server_index=1)
+    assert run_plan(planned) == 1
+    assert capsys.readouterr().err == (
+        "error: rank 1 of 2 ended with exit code 1: the others are silent; look at the other servers too, where a rank "
+        f"may have failed first; its log: {planned.rank_log(1)}\n"
+    )
+
+
 def test_a_program_that_is_not_there(tmp_path, capsys):
     planned = plan_ranks(["/no/such/program"], target="CPU", log_dir=tmp_path, environment=os.environ)
     assert run_plan(planned) == 1

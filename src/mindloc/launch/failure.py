@@ -45,7 +45,9 @@ def explain(plan: Plan, failure: Failure) -> str:
     reason = f": {own[-1]}" if own else ""
     quoted = "" if own else "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
     among = f" of {plan.world_size}" if failure.name.startswith("rank") else ""
-    stopped = "; the other ranks were stopped" if plan.world_size > 1 else ""
+    stopped = "; the other ranks were stopped" if len(plan.ranks) > 1 else ""
+    if plan.world_size > len(plan.ranks):
+        stopped += "; look at the other servers too, where a rank may have failed first"
     return f"{quoted}error: {failure.name}{among} {how}{reason}{stopped}; its log: {failure.log}"
 
 
