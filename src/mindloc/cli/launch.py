@@ -6,10 +6,8 @@ under msrun meet (the first server of a rank table, 8118); SERVER_COUNT, how man
 """
 
 import argparse
-import itertools
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +16,9 @@ from mindloc.cli import train
 from mindloc.cli.boundary import command
 from mindloc.config import Config, load_config
 from mindloc.errors import LaunchError
+from mindloc.launch.log_folder import new_log_folder
 from mindloc.launch.plan import Plan, plan_ranks
-from mindloc.launch.process import alone
+from mindloc.launch.process import alone, with_source
 from mindloc.launch.program_arguments import eval_arguments, resumes, train_arguments
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.script_arguments import SCRIPTS, Script, ScriptArguments, read_arguments
@@ -140,27 +139,3 @@ def _config_path(named: Path | None, environment: Mapping[str, str]) -> Path:
     """The experiment; a relative path counts from here, else from the project."""
     path = named or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
     return path.absolute() if path.exists() else PROJECT / path
-
-
-def with_source(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with mindloc in PYTHONPATH, as a plain clone needs it."""
-    paths = [str(PROJECT / "src"), environment.get("PYTHONPATH", "")]
-    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def new_log_folder(output: Path) -> Path:
-    """``output/logs/MMDDhhmmss``, new; launches of the same second get _2, _3, ...
-
-    Raises:
-        LaunchError: it can't be made.
-    """
-    stamp = time.strftime("%m%d%H%M%S")
-    for attempt in itertools.count(1):
-        folder = output / "logs" / (stamp if attempt == 1 else f"{stamp}_{attempt}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise LaunchError(f"can't make {folder}: {error.strerror}; choose another TRAIN_OUTPUT_PATH") from None
-        return folder

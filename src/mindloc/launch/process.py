@@ -1,11 +1,13 @@
 """One process that is to be started: its command line, its whole environment, its log."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ENTRY = Path(__file__).with_name("rank_entry.py")
+SOURCE = Path(__file__).resolve().parents[2]
 
 # what another launcher or a user's shell may have left: who inherits it looks for ranks that are not there
 _LAUNCHERS_OWN = (
@@ -39,6 +41,12 @@ def inherited_environment(environment: Mapping[str, str], first_line: str) -> di
     """
     # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
     return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), "MINDLOC_LAUNCH_LINE": first_line}
+
+
+def with_source(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy in whose PYTHONPATH mindloc is found, as ``-m mindloc`` needs it in a plain clone."""
+    paths = [str(SOURCE), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def entry_command(command: Sequence[str]) -> list[str]:
