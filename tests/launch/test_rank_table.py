@@ -165,6 +165,18 @@ def test_which_server_this_is(tmp_path):
             find_server(table, ["10.0.0.2"], server_index=wrong)
 
 
+def test_the_loopback_is_this_host_when_it_is_alone(tmp_path):
+    for servers in (1, 2):
+        tree = servers_1_0(servers=servers, cards=1)
+        tree["server_list"][0]["server_id"] = "127.0.0.1"
+        table = read_rank_table(write(tmp_path, tree))
+        if servers == 1:
+            assert find_server(table, ["10.9.9.9"]) == 0
+        else:
+            with pytest.raises(LaunchError, match="none of its servers"):
+                find_server(table, ["10.9.9.9"])
+
+
 def test_what_is_written_is_what_the_platform_documents(tmp_path):
     path = tmp_path / "new" / "table.json"
     write_rank_table(path, "10.0.0.1", [Card(0, 4, "192.168.100.101"), Card(1, 5)])

@@ -39,8 +39,8 @@ def alive(number):
         return False
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE_S
+def wait_for(condition, patience_s=PATIENCE_S):
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

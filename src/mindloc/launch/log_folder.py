@@ -21,5 +21,5 @@ def new_log_folder(output: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise LaunchError(f"can't make {folder}: {error.strerror}; choose another TRAIN_OUTPUT_PATH") from None
+            raise LaunchError(f"can't make {folder}: {error.strerror}; choose another output folder") from None
         return folder

@@ -16,6 +16,7 @@ from mindloc.errors import LaunchError
 from mindloc.launch.table_layouts import Card, Server, parse_table
 from mindloc.runtime.atomic import atomic_write_text
 
+_LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
 
 
@@ -57,8 +58,9 @@ def find_server(table: RankTable, names: Iterable[str], server_index: int | str 
     if server_index is not None:
         return _named_server(table, str(server_index))
     names = sorted(set(names))
+    known = {*names, *(_LOOPBACK if len(table.servers) == 1 else ())}
     for index, server in enumerate(table.servers):
-        if not {server.id, *server.other_names}.isdisjoint(names):
+        if not {server.id, *server.other_names}.isdisjoint(known):
             return index
     raise LaunchError(
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
