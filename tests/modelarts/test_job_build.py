@@ -24,8 +24,7 @@ def training(tmp_path: Path, *words: str, place: Platform | None = None, resumes
 def words_of(plan) -> list[str]:
     """Arguments of train.py or eval.py, which stand last in the command."""
     command = plan.processes[0].command
-    program = next(i for i, word in enumerate(command) if word.endswith(("train.py", "eval.py")))
-    return command[program + 1 :]
+    return command[command.index("mindloc") + 2 :]
 
 
 def overrides_of(plan) -> dict[str, str]:

@@ -32,6 +32,8 @@ SETTINGS = {
     "train.epochs": 4,
     "train.keep_checkpoints": 2,
     "eval.batch_size": 16,
+    "eval.bootstrap": 100,
+    "eval.histogram_baseline": "false",
     "run.device_target": "CPU",
 }
 PARAMETERS = ["--data_url=obs://bucket/world", "--modelarts=True", "--run_distribute=False", "--num_gpus=1"]

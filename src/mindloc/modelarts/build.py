@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindloc.cli import train
-from mindloc.cli.launch import PROJECT, with_source
+from mindloc.cli.launch import PROJECT
 from mindloc.config import Config, load_config
 from mindloc.errors import LaunchError
 from mindloc.launch.msrun_process import MASTER_PORT
 from mindloc.launch.plan import Plan, plan_ranks
-from mindloc.launch.process import Process, entry_command, inherited_environment
+from mindloc.launch.process import Process, entry_command, inherited_environment, with_source
 from mindloc.launch.program_arguments import yaml_text
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.servers import require_shareable_batch
@@ -28,7 +28,7 @@ _NAME_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
 def build_training(
     args: argparse.Namespace, place: Platform, data: Path, weights: Path | None, run: Path, resumes: bool, logs: Path
 ) -> Plan:
-    """train.py on the cards that are this job's.
+    """``mindloc train`` (train.py) on the cards that are this job's.
 
     Args:
         weights: to begin from.
@@ -48,7 +48,7 @@ def build_training(
         require_shareable_batch(config.train.batch_size, place.ranks)
     elif place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
-    command = [sys.executable, str(PROJECT / "train.py"), *words]
+    command = [sys.executable, "-m", "mindloc", "train", *words]
     if place.per_card:
         return _one_rank_of_several(command, place, logs, environment)
     if place.ranks == 1:
@@ -69,7 +69,7 @@ def build_training(
 def build_evaluation(
     args: argparse.Namespace, place: Platform, data: Path, weights: Path, out: Path, logs: Path
 ) -> Plan:
-    """eval.py on one card; what the parameters set of the training says nothing to it."""
+    """``mindloc eval`` (eval.py) on one card; what the parameters set of the training says nothing to it."""
     kept = [override for override in args.overrides if override.partition(".")[0] in EVALUATION_SECTIONS]
     left_out = [override for override in args.overrides if override not in kept]
     if left_out:
@@ -77,8 +77,8 @@ def build_evaluation(
     words = ["--checkpoint", str(weights), "--out", str(out), "--data_root", yaml_text(data), *_set(kept)]
     if place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
-    command = [sys.executable, str(PROJECT / "eval.py"), *words]
-    # eval.py finds its device by itself; for one process the target decides nothing
+    command = [sys.executable, "-m", "mindloc", "eval", *words]
+    # it finds its device by itself; for one process the target decides nothing
     return plan_ranks(command, target="CPU", log_dir=logs, environment=with_source(os.environ))
 
 
