@@ -6,8 +6,8 @@
 
 Pictures are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
 encoding, as `mindloc extract` does, after one batch that is not counted. Engines take turns (A B A B), so that what
-the machine does meets all of them. Agreement is with the first engine, over all pictures. PyTorch joins where torch and
-timm can be imported: timm's model of the same weights, shapes and precision.
+else the machine does meets all of them. Agreement is with the first engine, over all pictures. PyTorch joins where
+torch and timm can be imported: timm's model of the same weights, shapes and precision.
 """
 
 import argparse
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import cv2
 import numpy as np
 
-from mindloc.config import config_to_dict, load_config
+from mindloc.config import config_from_dict, config_to_dict, load_config
 from mindloc.config.schema import Config
 from mindloc.inference.agreement import compare_descriptors
 from mindloc.inference.engine import Engine
@@ -127,18 +127,14 @@ def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: s
     if not args.onnx_only:
         entries.append(_timed(f"mindspore {precision}", lambda: load_engine(weights, batch, precision)[0]))
         mindir = _export(checkpoint, folder, "MINDIR", args, target)
-        load = _timed(f"mindir {precision}", lambda: load_mindir_engine(mindir.files, batch), mindir)
-        entries.append(load)
+        entries.append(_timed(f"mindir {precision}", lambda: load_mindir_engine(mindir.files, batch), mindir))
     entries.append(_timed(f"onnx {precision}, {where}", lambda: load_onnx_engine(made.files, provider), made))
     if args.device_target == "CPU" and precision == "fp32":
         entries.append(_timed("onnx int8, CPU", lambda: load_onnx_engine(made.files, provider, True), made))
         entries[-1].file_mb = entries[-1].export_s = None  # quantized while loading
-    config = load_config()
     torch_engine = _torch_engine(weights, args)
     if torch_engine is not None:
         entries.append(Entry(f"PyTorch {precision}", torch_engine, 0.0))
-    from mindloc.config import config_from_dict
-
     config = config_from_dict(weights.config)
     config.data.workers = len(os.sched_getaffinity(0))
     return entries, config

@@ -253,9 +253,11 @@ def test_a_provider_that_was_dropped_in_silence_is_noticed(with_cuda):
     assert onnx_file.choose_provider("CPU", 0).note is None
 
 
-def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch):
+def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch, tmp_path):
     monkeypatch.setattr(Session, "got", ["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert onnx_file.choose_provider("auto", 1) == onnx_file.Provider("CUDAExecutionProvider", 1)
+    session = onnx_file.open_session(b"", tmp_path / "x.onnx", onnx_file.Provider("CUDAExecutionProvider", 3))
+    assert session.asked == [("CUDAExecutionProvider", {"device_id": "3", "use_tf32": "0"}), "CPUExecutionProvider"]
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider did not start"):
         onnx_file.choose_provider("GPU", 1, tensorrt=True)
 

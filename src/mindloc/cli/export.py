@@ -36,7 +36,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--enc_key_file", type=Path, metavar="FILE", help="encrypt MINDIR (AES-GCM) with its 16, 24 or 32 bytes"
     )
-    parser.add_argument("--device_target", choices=("auto", "CPU", "GPU", "Ascend"), default="auto")
+    parser.add_argument(
+        "--device_target",
+        choices=("auto", "CPU", "GPU", "Ascend"),
+        default="auto",
+        help="where the live encoder runs; AIR needs Ascend; default: the best that works here, the CPU for ONNX",
+    )
     parser.add_argument("--device_id", type=int, default=0)
     return parser
 
@@ -48,7 +53,8 @@ def _batch_size(text: str) -> int | str:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    device = use_device(args.device_target, args.device_id)
+    anywhere = args.file_format == "ONNX" and args.device_target == "auto"  # an Ascend's own operators are no ONNX
+    device = use_device("CPU" if anywhere else args.device_target, args.device_id)
     print(f"device: {device.description}")
 
     from mindloc.export.build import ExportWish, export_checkpoint  # after the device is chosen: it imports MindSpore

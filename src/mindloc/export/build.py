@@ -78,7 +78,7 @@ def export_checkpoint(
     require_precision(precision, target)
     encoder, _, sha256 = load_encoder(weights, precision)
     facts = {"checkpoint_sha256": sha256, "config": config_to_dict(stored)}
-    facts |= {"mindspore": ms.__version__, "mindloc": mindloc.__version__}
+    facts |= {"mindspore": ms.__version__, "mindloc": mindloc.__version__, "exported_on": target}
     files = _files(stored, wish)
     done = []
     for views in files:

@@ -108,11 +108,11 @@ def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = Fa
 
 
 def _provider_list(provider: Provider, fp16: bool) -> list[Any]:
-    options = {"device_id": str(provider.device_id)}
+    device = {"device_id": str(provider.device_id)}
+    cuda = (CUDA, {**device, "use_tf32": "0"})  # fp32 means fp32: rounded products would cost three digits
     if provider.name == TENSORRT:
-        half = {**options, "trt_fp16_enable": str(fp16)}
-        return [(TENSORRT, half), (CUDA, options), CPU]
-    return [(CUDA, options), CPU] if provider.name == CUDA else [CPU]
+        return [(TENSORRT, {**device, "trt_fp16_enable": str(fp16)}), cuda, CPU]
+    return [cuda, CPU] if provider.name == CUDA else [CPU]
 
 
 def _require_provider(session: Any, provider: Provider) -> None:

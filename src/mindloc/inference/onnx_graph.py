@@ -58,10 +58,10 @@ def optional_module(name: str) -> Any:
 
 def _foreign_parts(model: Any, onnx: Any) -> str | None:
     graph = model.graph
-    if len(model.functions) or len(graph.sparse_initializer):
-        return "it holds functions or sparse weights"
+    if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
+        return "it holds functions, a training or sparse weights"
     for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        if _lies_elsewhere(tensor, onnx):
             return f"its weights {tensor.name} lie in another file"
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
@@ -69,9 +69,15 @@ def _foreign_parts(model: Any, onnx: Any) -> str | None:
         for attribute in node.attribute:
             if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
                 return f"operator {node.op_type} holds a graph of its own"
-            if attribute.t.data_location == onnx.TensorProto.EXTERNAL or attribute.t.external_data:
+            if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
+                return f"operator {node.op_type} holds a sparse constant"
+            if any(_lies_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
                 return f"a constant of {node.op_type} lies in another file"
     return None
+
+
+def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 
 def _input_problem(graph: Any, file: ExportedFile) -> str | None:
