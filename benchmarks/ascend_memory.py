@@ -1,0 +1,142 @@
+"""Device memory of a training step on an Ascend, planned in simulation: python benchmarks/ascend_memory.py.
+
+No Ascend is needed, only g++, nm and strings: MindSpore compiles the step against empty stand-ins for the CANN
+libraries and plans its memory without running a kernel, one configuration after the other. What CANN itself takes for
+workspaces and streams comes on top.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ascend"))
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore.communication import get_group_size, get_rank, init
+from stand_ins import build_stand_ins, missing_tools
+
+from mindloc.config import Config
+from mindloc.losses.build import build_criterion
+from mindloc.models.build import build_encoder
+from mindloc.runtime.cluster import ALONE, Cluster
+from mindloc.runtime.device import use_device
+from mindloc.training import build
+from mindloc.training.step import TrainStep
+
+PEAK = re.compile(r"Actual peak memory usage \(with fragments\): (\d+)M")
+CHIPS = {"fused": "Ascend910B1", "three operators": "Ascend910A"}  # runtime/kernels.py: the chip decides the form
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training step to plan."""
+
+    backbone: str
+    side_px: int
+    precision: str
+    attention: str
+    recompute: bool  # blocks are computed again on the way back instead of kept
+    ranks: int
+    pairs: int  # per card
+
+
+class UpdatingStep(TrainStep):
+    """The step without its question whether the gradient is finite: a simulation says no and plans no update."""
+
+    def construct(self, drone, satellite, weight, mask):
+        scale = self.loss_scale.scale * 1.0
+        loss, components, gradients = self._mean_gradients(drone, satellite, weight, mask, scale)
+        gradients = self.reduce_gradients(gradients)
+        unscale = 1.0 / scale
+        norm = self.norm(gradients) * unscale
+        finite = ops.isfinite(norm)
+        self.optimizer(self.clip(gradients, norm, unscale), self.lr)
+        self.loss_scale(finite)
+        return loss, components, norm, finite, scale
+
+
+def main() -> None:
+    args = _parse()
+    if args.case:
+        _plan(Case(**json.loads(args.case)))
+        return
+    if missing := missing_tools():
+        sys.exit(f"this needs {', '.join(missing)} to build stand-ins for the CANN libraries")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, **build_stand_ins(Path(folder))}
+        print("| attention | recompute | ranks | pairs per card | memory per card, GiB |\n|---|---|--:|--:|--:|")
+        for case in _cases(args):
+            _print(case, _measure(case, environment, folder))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="base")
+    parser.add_argument("--side_px", type=int, default=384)
+    parser.add_argument("--precision", default="fp16", choices=("fp16", "bf16"))
+    parser.add_argument("--batch_size", type=int, default=64, help="pairs over all cards")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in a process that finds the stand-ins
+    return parser.parse_args()
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    return [
+        Case(args.backbone, args.side_px, args.precision, attention, recompute, ranks, args.batch_size // ranks)
+        for ranks in args.ranks
+        for attention in CHIPS
+        for recompute in (False, True)
+    ]
+
+
+def _measure(case: Case, environment: dict[str, str], folder: str) -> float:
+    """GiB that one card needs."""
+    environment = {**environment, "MS_SIMULATION_LEVEL": "1", "SIMULATED_CHIP": CHIPS[case.attention], "GLOG_v": "2"}
+    if case.ranks > 1:
+        environment |= {"RANK_ID": str(case.ranks - 1), "RANK_SIZE": str(case.ranks)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--case", json.dumps(asdict(case))]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    peaks = PEAK.findall(done.stdout + done.stderr)
+    if done.returncode or not peaks:
+        sys.exit(f"{case} did not compile:\n{done.stderr[-3000:]}")
+    return int(peaks[-1]) / 1024
+
+
+def _print(case: Case, memory_gib: float) -> None:
+    recompute = "yes" if case.recompute else "no"
+    print(f"| {case.attention} | {recompute} | {case.ranks} | {case.pairs} | {memory_gib:.1f} |", flush=True)
+
+
+def _plan(case: Case) -> None:
+    """One step in this process; MindSpore writes the planned peak into its log when the process ends."""
+    use_device("Ascend")
+    ms.set_context(jit_config={"jit_level": "O0"})  # the level whose memory MindSpore plans itself
+    cluster = ALONE
+    if case.ranks > 1:
+        init()
+        cluster = Cluster(get_rank(), get_group_size())
+    config = Config()
+    config.model.backbone, config.train.precision = case.backbone, case.precision
+    config.data.drone_size_px = config.data.satellite_size_px = (case.side_px, case.side_px)
+    encoder = build_encoder(config)
+    if case.recompute:
+        for block in encoder.backbone.blocks:
+            block.recompute()
+    build.TrainStep = UpdatingStep
+    step = build.build_step(config, encoder, build_criterion(config), cluster).set_train()
+    total = case.pairs * case.ranks
+    pictures = Tensor(np.zeros((case.pairs, 3, case.side_px, case.side_px), np.float32))
+    step(pictures, pictures, Tensor(np.ones(total, np.float32)), Tensor(np.ones((total, total), bool)))
+
+
+if __name__ == "__main__":
+    main()
