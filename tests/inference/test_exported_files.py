@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -273,3 +274,20 @@ def test_targets_that_are_none(target, tensorrt, message):
 def test_a_missing_library_is_said():
     with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
         optional_module("nowhere_to_be_found.part")
+
+
+def test_the_libraries_that_were_missed_are_named(with_cuda, monkeypatch, capfd):
+    """ONNX Runtime tells its log alone, which is kept from the console."""
+
+    def complain():
+        print("Failed to load libcurand.so.10: libcurand.so.10: cannot open shared object file: No such file")
+        os.write(2, b"Failed to load library x.so with error: libcublasLt.so.13: cannot open shared object file\n")
+
+    monkeypatch.setattr(onnx_file.optional_module("onnxruntime"), "preload_dlls", complain)
+    with pytest.raises(
+        DeviceError, match="only CPUExecutionProvider did: libcublasLt.so.13, libcurand.so.10 not found"
+    ):
+        onnx_file.choose_provider("GPU", 0)
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"heard again\n")
+    assert capfd.readouterr().err == "heard again\n"

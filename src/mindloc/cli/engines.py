@@ -185,7 +185,7 @@ def _start_onnx(args: argparse.Namespace, files: dict[str, ExportedFile], config
     target = "CPU" if int8 and config.run.device_target == "auto" else config.run.device_target
     provider = choose_provider(target, config.run.device_ids[0], args.tensorrt, args.allow_cpu_provider)
     if provider.note:
-        print(f"note: on the CPU, as allowed: {provider.note}")
+        print(f"note: on the CPU, because {provider.note}")
     engine = load_onnx_engine(files, provider, int8)
     print(f"engine: {describe(engine)}")
     return engine

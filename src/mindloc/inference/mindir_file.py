@@ -1,9 +1,5 @@
 """A MINDIR file, opened: MindSpore runs the saved graph without our code."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +7,7 @@ import numpy as np
 
 from mindloc.errors import ExportError
 from mindloc.inference.exported_engine import RunFile
+from mindloc.inference.native_messages import native_messages
 
 MODE = "AES-GCM"
 KEY_BYTES = (16, 24, 32)
@@ -47,27 +44,13 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
 
     secret: dict[str, Any] = {} if key is None else {"dec_key": key, "dec_mode": MODE}
     try:
-        with _muted():
+        with native_messages():  # it writes pages before it raises
             graph = nn.GraphCell(ms.load(str(path), **secret))
     except (RuntimeError, ValueError, TypeError) as error:
         if key is not None:
             raise ExportError(f"{path} can't be decrypted with this key; give the one it was exported with") from error
         raise ExportError(f"MindSpore can't read {path}: {_first_line(error)}; export again") from error
     return lambda images: graph(ms.Tensor(np.ascontiguousarray(images))).asnumpy()
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Without the pages that MindSpore's C++ writes to the console before it raises; what it raises says enough."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,8 @@ error unless the caller allowed it.
 
 import logging
 import os
+import re
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mindloc.errors import DeviceError, ExportError
 from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import RunFile
+from mindloc.inference.native_messages import native_messages
 from mindloc.inference.onnx_graph import optional_module, require_plain_graph
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -119,27 +120,38 @@ def _require_provider(session: Any, provider: Provider) -> None:
     """Raises: DeviceError: ONNX Runtime dropped the provider without a word and would compute elsewhere."""
     got = session.get_providers()
     if got[0] != provider.name:
-        raise DeviceError(
-            f"{provider.name} did not start on device {provider.device_id}, ONNX Runtime would go on with {got[0]}: "
-            "driver, CUDA or cuDNN are missing or of another version (python -m mindloc doctor says which); "
-            "mend that, or go on with the CPU: --allow_cpu_provider"
-        )
+        raise DeviceError(f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did")
 
 
 def _started(provider: Provider, allow_cpu: bool) -> Provider:
-    """The provider, once it has opened a graph of one addition; the CPU's with a note where that is allowed."""
+    """The provider, once it has opened a graph of one addition; the CPU's with a note where that is allowed.
+
+    Raises:
+        DeviceError: it does not start; with the libraries that ONNX Runtime missed, which it tells its log alone.
+    """
     runtime = optional_module("onnxruntime")
-    if hasattr(runtime, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN from PyPI packages
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    failure = None
+    with native_messages() as messages:
+        if hasattr(runtime, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN from PyPI packages
             runtime.preload_dlls()
-    try:
-        open_session(_one_addition(), Path("a graph of one addition"), provider)
-    except (DeviceError, ExportError) as error:
-        if allow_cpu:
-            return Provider(CPU, note=str(error))
-        raise DeviceError(str(error)) from error
-    return provider
+        try:
+            open_session(_one_addition(), Path("a graph of one addition"), provider)
+        except (DeviceError, ExportError) as error:
+            failure = error
+    if failure is None:
+        return provider
+    missing = sorted(set(re.findall(r"(lib[\w.+-]+?\.so[.\d]*): cannot open", messages.text)))
+    because = f"{', '.join(missing)} not found" if missing else "its driver or libraries do not fit"
+    reason = f"{failure}: {because} (onnxruntime {runtime.__version__})"
+    if allow_cpu:
+        return Provider(CPU, note=reason)
+    packages = (
+        "tensorrt and 'onnxruntime-gpu[cuda,cudnn]'" if provider.name == TENSORRT else "'onnxruntime-gpu[cuda,cudnn]'"
+    )
+    raise DeviceError(
+        f"{reason}; pip install {packages}, see python -m mindloc doctor for the driver, "
+        "or go on with the CPU: --allow_cpu_provider"
+    ) from failure
 
 
 def _one_addition() -> bytes:
