@@ -22,7 +22,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 from mindspore.communication import get_group_size, get_rank, init
-from stand_ins import build_stand_ins, missing_tools
+from stand_ins import build_stand_ins, obstacle
 
 from mindloc.config import Config
 from mindloc.losses.build import build_criterion
@@ -69,8 +69,8 @@ def main() -> None:
     if args.case:
         _plan(Case(**json.loads(args.case)))
         return
-    if missing := missing_tools():
-        sys.exit(f"this needs {', '.join(missing)} to build stand-ins for the CANN libraries")
+    if reason := obstacle():
+        sys.exit(reason)
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, **build_stand_ins(Path(folder))}
         print("| attention | recompute | ranks | pairs per card | memory per card, GiB |\n|---|---|--:|--:|--:|")

@@ -7,6 +7,7 @@ looked at. All of them live in one library; the others are empty and depend on i
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 TOOLS = ("g++", "nm", "strings")
+PLUGIN = "plugin/libmindspore_ascend.so.2"
 
 NAMES = (
     *("acl_dvpp", "acl_dvpp_mpi", "acl_dvpp_op", "acl_op_compiler", "acl_tdt_channel", "ascendcl", "opapi", "nnopbase"),
@@ -60,9 +62,15 @@ extern "C" {
 """
 
 
-def missing_tools() -> list[str]:
-    """Programs that building needs and that are not on this machine."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+def obstacle() -> str | None:
+    """Why the stand-ins can't be built on this machine, in a few words; None where they can."""
+    if platform.machine() != "x86_64":
+        return f"the stand-ins for the CANN libraries are x86-64 code, this machine is {platform.machine()}"
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"building stand-ins for the CANN libraries needs {', '.join(missing)}, not found here"
+    if not (_mindspore_libraries() / PLUGIN).is_file():
+        return f"this MindSpore has no Ascend plugin ({PLUGIN})"
+    return None
 
 
 def build_stand_ins(folder: Path) -> dict[str, str]:
@@ -93,7 +101,7 @@ def _before_present(variable: str, paths: str) -> str:
 def missing_symbols(libraries: Path) -> set[str]:
     """What the plugin's libraries want and neither MindSpore nor the system defines."""
     plugin = libraries / "plugin"
-    ascend = [plugin / "libmindspore_ascend.so.2", plugin / "libmindspore_ops_ascend.so"]
+    ascend = [libraries / PLUGIN, plugin / "libmindspore_ops_ascend.so"]
     ascend += [path for path in plugin.glob("ascend/**/*.so*") if "aarch64" not in str(path)]
     own = [*libraries.parent.glob("*.so*"), *libraries.glob("*.so*"), *plugin.glob("*cpu*.so")]
     there = _symbols([*ascend, *own, *_system_libraries()], "--defined-only")
