@@ -28,7 +28,7 @@ class CheckpointError(MindlocError):
 
 
 class ExportError(MindlocError):
-    """An encoder that can't be exported, or whose exported form answers otherwise than the live one."""
+    """An encoder that can't be exported or answers otherwise once it is; an exported file, damaged or foreign."""
 
 
 class DeviceError(MindlocError):

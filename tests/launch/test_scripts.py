@@ -252,6 +252,12 @@ def test_evaluation_scripts(project, here):
     ]
 
 
+def test_a_run_that_was_never_evaluated_gives_its_last_weights(project, here):
+    (here / "run" / "checkpoints" / "weights_end.safetensors").touch()
+    done = call(project, "run_eval.sh", "0", "data set", "run")
+    assert f"{here}/run/checkpoints/weights_end.safetensors" in json.loads(done.stdout)["argv"]
+
+
 def test_every_script_tells_its_usage(project, here):
     for script in SCRIPTS.values():
         done = call(project, script.file)

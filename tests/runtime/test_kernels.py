@@ -3,7 +3,7 @@
 import mindspore as ms
 import pytest
 
-from mindloc.runtime.kernels import has_fused_attention
+from mindloc.runtime.kernels import has_bf16, has_fused_attention
 
 
 def on(monkeypatch, target: str, chip: str):
@@ -14,14 +14,14 @@ def on(monkeypatch, target: str, chip: str):
 @pytest.mark.parametrize("chip", ["Ascend910B1", "Ascend910B2C", "Ascend910_9392"])
 def test_atlas_a2_and_a3_have_it_in_half_precision(monkeypatch, chip):
     on(monkeypatch, "Ascend", chip)
-    assert has_fused_attention("fp16") and has_fused_attention("bf16")
+    assert has_fused_attention("fp16") and has_fused_attention("bf16") and has_bf16()
     assert not has_fused_attention("fp32")
 
 
 @pytest.mark.parametrize("chip", ["Ascend910A", "Ascend910ProB", "Ascend910PremiumA", "Ascend910", "Ascend310P3"])
 def test_the_first_910_and_the_inference_chips_do_not(monkeypatch, chip):
     on(monkeypatch, "Ascend", chip)
-    assert not has_fused_attention("fp16")
+    assert not has_fused_attention("fp16") and not has_bf16()
 
 
 @pytest.mark.parametrize("target", ["CPU", "GPU"])

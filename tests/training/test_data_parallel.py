@@ -1,7 +1,6 @@
 """N ranks of batch B learn what one rank of batch N * B learns, to the rounding of sums."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,9 @@ import numpy as np
 import pytest
 import two_ranks
 
+from mindloc.launch.host import free_port
+
 SCRIPT = Path(__file__).with_name("two_ranks.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(role: str, out: Path, port: int, **environment: str) -> subprocess.Popen:

@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import small_run
+import two_ranks
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindloc.errors import DeviceError
@@ -192,8 +193,32 @@ def test_components_are_those_of_the_current_step():
         assert float(loss) == pytest.approx(sum(map(float, components)) / 2, rel=1e-5)
 
 
+def test_recomputed_blocks_learn_the_same():
+    """Only the memory differs, and what is computed twice rounds alike."""
+    ends = []
+    for recompute in (False, True):
+        encoder = two_ranks.vit_encoder()
+        if recompute:
+            encoder.recompute_blocks()
+        parameters = list(encoder.get_parameters())
+        optimizer = AdamW(parameters, parameter_table({p.name: p.shape for p in parameters}, 0.0))
+        step = TrainStep(encoder, WeightedInfonceCriterion(), optimizer)
+        ops.assign(step.lr, Tensor(1e-3, ms.float32))
+        losses = [float(step(*map(Tensor, two_ranks.batch(number)))[0]) for number in range(3)]
+        ends.append((losses, {parameter.name: parameter.asnumpy() for parameter in parameters}))
+    np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-6)
+    for name, array in ends[0][1].items():
+        np.testing.assert_allclose(ends[1][1][name], array, rtol=0, atol=1e-6, err_msg=name)
+
+
 def test_half_precision_is_refused_on_a_cpu():
     with pytest.raises(DeviceError, match="train.precision is bf16; .* set train.precision=fp32"):
         check_precision("bf16", "CPU")
     check_precision("fp16", "Ascend")
     check_precision("fp32", "CPU")
+
+
+def test_bf16_is_refused_on_the_first_910(monkeypatch):
+    monkeypatch.setattr(ms.hal, "get_device_name", lambda device, target: "Ascend910A")
+    with pytest.raises(DeviceError, match="bf16 and the chip is Ascend910A, .* set train.precision=fp16"):
+        check_precision("bf16", "Ascend")

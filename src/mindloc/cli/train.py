@@ -4,13 +4,20 @@ A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_d
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from mindloc.cli.boundary import command
 from mindloc.cli.flags import add_config_arguments
 from mindloc.config import Config, dump_yaml, load_config
-from mindloc.errors import ConfigError
+from mindloc.errors import ConfigError, DeviceError
+from mindloc.launch.log_folder import new_log_folder
+from mindloc.launch.plan import plan_ranks
+from mindloc.launch.process import with_source
+from mindloc.launch.servers import require_shareable_batch
+from mindloc.launch.supervise import run_plan
+from mindloc.launch.target import best_target
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import RunFolder
@@ -35,13 +42,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.resume and (args.config or args.run_dir):
         raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
     resumed = RunFolder.open(args.resume) if args.resume else None
     config = load_config(resumed.config_path if resumed else args.config, args.overrides)
     launched = announced_ranks() > 1
+    if len(config.run.device_ids) > 1 and not launched:
+        return train_on_cards(config, sys.argv[1:] if argv is None else argv)
     device = use_device(config.run.device_target, announced_device() if launched else config.run.device_ids[0])
     cluster = join_cluster(device)
 
@@ -51,15 +60,38 @@ def main(argv: list[str] | None = None) -> None:
     prepared = prepare(config, resumed, cluster, args.begin_epoch)
     if not cluster.is_first:
         train(prepared, None)
-        return
+        return 0
     run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
     try:
         train(prepared, run)
-        print(f"evaluate with: python eval.py --checkpoint {run.checkpoints / 'weights_best.safetensors'}")
+        best, end = (run.checkpoints / f"weights_{which}.safetensors" for which in ("best", "end"))
+        print(f"evaluate with: python eval.py --checkpoint {best if best.exists() else end}")
     except KeyboardInterrupt:
         print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
         raise
+    return 0
+
+
+def train_on_cards(config: Config, words: list[str]) -> int:
+    """As many ranks as ``run.device_ids`` names cards of this server, each of which runs this command.
+
+    Raises:
+        DeviceError: cards are named and this machine has none.
+        LaunchError: the batch can't be shared among them.
+    """
+    cards, target, environment = config.run.device_ids, config.run.device_target, with_source(os.environ)
+    if target == "auto":
+        target = best_target(environment)
+        if target == "CPU":
+            raise DeviceError(
+                f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
+                f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
+            )
+    require_shareable_batch(config.train.batch_size, len(cards))
+    log_dir = new_log_folder(Path(config.run.work_dir))
+    command = [sys.executable, "-m", "mindloc", "train", *words, "--device_target", target]
+    return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
 
 
 def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:

@@ -113,6 +113,7 @@ class TrainConfig:
     checkpoint_start: str | None = None
     batch_size: int = 64  # pairs per step over all devices together
     accumulate: int = 1  # micro-batches per update; they do not share negatives
+    recompute: bool = False  # blocks are computed again on the way back instead of kept: half the memory on Ascend
     seed: int = 1
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     loss_scale_init: float = 1024.0  # fp16 only

@@ -31,10 +31,13 @@ def train_arguments(given: ScriptArguments, config: Path) -> list[str]:
 
 
 def eval_arguments(given: ScriptArguments) -> list[str]:
-    """Arguments of eval.py, without the script's trailing options; of a run folder its best weights are evaluated."""
+    """Arguments of eval.py, without the script's trailing options.
+
+    Of a run folder the best weights are evaluated, or the last where no epoch was.
+    """
     assert given.checkpoint is not None  # read_arguments asks for it
-    best = given.checkpoint / "checkpoints" / "weights_best.safetensors"
-    checkpoint = best if best.is_file() else given.checkpoint
+    of_a_run = (given.checkpoint / "checkpoints" / f"weights_{which}.safetensors" for which in ("best", "end"))
+    checkpoint = next((path for path in of_a_run if path.is_file()), given.checkpoint)
     return ["--checkpoint", str(checkpoint), "--data_root", yaml_text(given.dataset)]
 
 

@@ -53,6 +53,12 @@ class TwoViewEncoder(nn.Cell):
         both = self.backbone(ops.concat((drone, satellite)))  # one pass: half the graph to compile
         return both[: drone.shape[0]], both[drone.shape[0] :]
 
+    def recompute_blocks(self) -> None:
+        """Keep only the blocks' inputs for the way back and compute the rest again; before the first step."""
+        for backbone in dict.fromkeys(self.backbone_of(view) for view in VIEWS):
+            for block in backbone.blocks:
+                block.recompute()
+
     def backbone_of(self, view: str) -> RopeVit:
         """The backbone that reads the pictures of a view."""
         if view not in VIEWS:

@@ -73,7 +73,9 @@ def announced_ranks(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def announced_device(environment: Mapping[str, str] = os.environ) -> int:
-    """The card that the launcher gave to this rank."""
+    """The card that the launcher gave to this rank; msrun's scheduler has none and computes nothing."""
+    if environment.get("MS_ROLE") == "MS_SCHED":
+        return 0
     return _number(environment, "DEVICE_ID")
 
 
@@ -107,7 +109,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     if not text.isdecimal():
         raise LaunchError(
-            f"{name} is {text!r} in the environment, expected a number; start ranks with scripts/run_*.sh"
+            f"{name} is {text!r} in the environment, expected a number; scripts/run_distribute_train.sh sets it"
         )
     return int(text)
 

@@ -1,9 +1,10 @@
-"""Which fused kernels this device has, beyond the operators that every device has."""
+"""What an Ascend chip computes beyond what all of them do."""
 
 import os
 
-# Atlas A2 and A3. MindSpore's and CANN's pages name no other chip, and the first 910 expressly not.
-CHIPS_WITH_FUSED_ATTENTION = ("Ascend910B", "Ascend910_93")
+# Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
+# That A3, two dies of the A2's generation, has them too is our assumption.
+ATLAS_A2_AND_A3 = ("Ascend910B", "Ascend910_93")
 
 
 def has_fused_attention(precision: str) -> bool:
@@ -18,7 +19,12 @@ def has_fused_attention(precision: str) -> bool:
 
     if precision == "fp32" or ms.get_context("device_target") != "Ascend":
         return False
-    return ascend_chip().startswith(CHIPS_WITH_FUSED_ATTENTION)
+    return ascend_chip().startswith(ATLAS_A2_AND_A3)
+
+
+def has_bf16() -> bool:
+    """Whether the Ascend chip of this process computes in bf16."""
+    return ascend_chip().startswith(ATLAS_A2_AND_A3)
 
 
 def ascend_chip() -> str:

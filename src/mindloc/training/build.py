@@ -6,6 +6,7 @@ from mindspore import nn
 from mindloc.config.schema import Config
 from mindloc.errors import DeviceError
 from mindloc.runtime.cluster import Cluster
+from mindloc.runtime.kernels import ascend_chip, has_bf16
 from mindloc.training.data_parallel import GatherOutputs, average_gradients
 from mindloc.training.loop import LoopSettings
 from mindloc.training.loss_scale import LossScale
@@ -35,6 +36,8 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
     loss_scale = None
     if config.train.precision == "fp16":
         loss_scale = LossScale(config.train.loss_scale_init, config.train.loss_scale_window, dynamic=True)
+    if config.train.recompute:
+        encoder.recompute_blocks()
     several = cluster.size > 1
     return TrainStep(
         encoder,
@@ -81,8 +84,12 @@ def check_precision(precision: str, target: str) -> None:
     """Refuse what would be slower or is missing, instead of falling back without a word.
 
     Raises:
-        DeviceError: fp16 or bf16 on a CPU.
+        DeviceError: fp16 or bf16 on a CPU, bf16 on the first Ascend 910.
     """
+    if target == "Ascend" and precision == "bf16" and not has_bf16():
+        raise DeviceError(
+            f"train.precision is bf16 and the chip is {ascend_chip()}, which has none: set train.precision=fp16"
+        )
     if target == "CPU" and precision != "fp32":
         raise DeviceError(
             f"train.precision is {precision}; MindSpore's CPU kernels compute fp16 at half the speed of fp32 and bf16 "

@@ -10,6 +10,7 @@ from mindloc.training.progress import Progress
 
 _SETTINGS_OF_THE_START = ("model.pretrained", "model.logit_scale_init", "model.layer_scale_init")
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
+_SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
 _FREE_SETTINGS = ("run.", "eval.")
 
 
@@ -75,7 +76,8 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
                 f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
                 f"set {key}={before} or begin a new run"
             )
-        if point.progress.step_in_epoch and key.startswith(_SETTINGS_OF_THE_ORDER):
+        moves_pairs = key.startswith(_SETTINGS_OF_THE_ORDER) and key not in _SETTINGS_OF_THE_PLACE
+        if point.progress.step_in_epoch and moves_pairs:
             raise CheckpointError(
                 f"checkpoint {point.weights.path} stands inside epoch {point.progress.epoch + 1}, whose order follows "
                 f"from {key}; go on with {key}={before}"
@@ -85,6 +87,12 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
         for key, (before, after) in changes.items()
         if not key.startswith(_FREE_SETTINGS)
     ]
+
+
+def settings_of_the_training(config: dict[str, Any]) -> dict[str, Any]:
+    """``section.key`` -> value of everything that decides what a training learns, not where it runs."""
+    flat = _flat(config)
+    return {key: flat[key] for key in flat if not key.startswith("run.") and key not in _SETTINGS_OF_THE_PLACE}
 
 
 def restated_schedule(before: dict[str, Any] | None, after: dict[str, Any], progress: Progress) -> str | None:

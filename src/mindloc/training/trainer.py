@@ -28,7 +28,14 @@ from mindloc.training.console import Console
 from mindloc.training.eval_callback import SCORE, EvaluateFunction
 from mindloc.training.loop import Training, run_training
 from mindloc.training.progress import Progress
-from mindloc.training.resume import ResumePoint, check_begin_epoch, check_settings, find_resume_point, restated_schedule
+from mindloc.training.resume import (
+    ResumePoint,
+    check_begin_epoch,
+    check_settings,
+    find_resume_point,
+    restated_schedule,
+    settings_of_the_training,
+)
 from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
 from mindloc.training.step import TrainStep
 
@@ -85,14 +92,13 @@ def prepare(
 def _common_ground(
     config: Config, split: Split, test_split: Split | None, step: TrainStep, point: ResumePoint | None
 ) -> dict[str, bytes | str]:
-    """What every rank must have in common before the first step."""
-    settings = {name: value for name, value in config_to_dict(config).items() if name != "run"}
+    """What every rank must have in common before the first step; where its files lie is its own affair."""
     pairs, weights = split.pair_list(config.data.train_mode)
     tests = "\n".join([*test_split.drone_files, *test_split.satellite_files]) if test_split else ""
     arrays = collect_arrays(step)
     return {
         "version of mindloc": mindloc.__version__,
-        "config": json.dumps(settings, sort_keys=True),
+        "config": json.dumps(settings_of_the_training(config_to_dict(config)), sort_keys=True),
         "list of training pairs": pairs.tobytes() + weights.tobytes(),
         "list of test pictures": tests,
         "checkpoint": json.dumps(point.progress.to_dict() if point else None, sort_keys=True),
