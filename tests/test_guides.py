@@ -5,38 +5,17 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_readme import commands, parse
-
-from mindloc.cli import train
-from mindloc.launch.script_arguments import SCRIPTS
-from mindloc.modelarts.arguments import parse_arguments
+from documented_commands import check_command, commands
 
 PROJECT = Path(__file__).parents[1]
 PAGES = {name: (PROJECT / "docs" / name).read_text(encoding="utf-8") for name in ("ascend.md", "ascend.zh.md")}
 ENGLISH, CHINESE = PAGES.values()
+GPU = (PROJECT / "docs" / "gpu.md").read_text(encoding="utf-8")
 
 
-def parse_script(words: list[str]) -> None:
-    """Count the places of a script and let the program's parser read its options."""
-    script = next(script for script in SCRIPTS.values() if script.file == Path(words[1]).name)
-    places = next((i for i, word in enumerate(words[2:]) if word.startswith("-")), len(words) - 2)
-    names = [script.first, *script.places.split()]
-    assert len([name for name in names if not name.startswith("[")]) <= places <= len(names)
-    assert all(word.isdecimal() or word in ("True", "False") for word in words[6 : 2 + places]), "no BEGIN_EPOCH"
-    if script.program == "train.py":
-        train.parser().parse_args(["--config", "any.yaml", *words[2 + places :]])
-
-
-@pytest.mark.parametrize("words", commands(ENGLISH), ids=" ".join)
-def test_every_command_of_the_guide_is_one(words, capsys):
-    if words[0] == "bash":
-        assert (PROJECT / words[1]).is_file()
-        parse_script(words)
-    elif words[1] == "modelarts/start.py":
-        parse_arguments(words[2:])
-        assert "ignored" not in capsys.readouterr().out
-    else:
-        parse(words)
+@pytest.mark.parametrize("words", commands(ENGLISH) + commands(GPU), ids=" ".join)
+def test_every_command_of_the_guides_is_one(words):
+    check_command(words)
 
 
 def test_both_languages_give_the_same_commands_and_sources():
