@@ -60,6 +60,15 @@ def test_imports_point_down(path):
         assert parts[1] == room or FLOOR[parts[1]] < FLOOR[room], f"{room} imports {name}"
 
 
+def test_no_files_import_each_other_in_a_circle():
+    files = {".".join(("mindloc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    needs = {name: {other for other in imported(path) if other in files} for name, path in files.items()}
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert not needs, f"a circle among {', '.join(sorted(needs))}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_half_of_the_system_runs_without_mindspore(path):
     where = str(path.relative_to(PACKAGE))

@@ -14,6 +14,6 @@ from mindloc.modelarts.incoming import bring_folder
 object_store.PAUSES_S = (0.0,)
 url, scratch = sys.argv[1:]
 try:
-    print(bring_folder(object_store.open_store(url), url, Path(scratch), start_id()))
+    print(bring_folder(object_store.build_store(url), url, Path(scratch), start_id()))
 except StoreError as error:
     sys.exit(f"error: {error}")

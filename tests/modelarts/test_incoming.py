@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mindloc.errors import StoreError
+from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.incoming import bring_file, bring_folder
-from mindloc.modelarts.object_store import Unavailable, open_store
+from mindloc.modelarts.object_store import Unavailable
 
 PROCESS = Path(__file__).with_name("copying_process.py")
 URL = "obs://bucket/data"
@@ -33,7 +34,7 @@ def scratch(tmp_path) -> Path:
 
 
 def bring(scratch: Path, start: str = "first") -> Path:
-    return bring_folder(open_store(URL), URL, scratch, start)
+    return bring_folder(build_store(URL), URL, scratch, start)
 
 
 def assert_whole(folder: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_copy_that_stays_half_does_not_look_complete(data, scratch, monkeypatc
 
 
 def test_a_store_that_lost_a_file_on_the_way_is_noticed(data, scratch, monkeypatch, impatient):
-    store = open_store(URL)
+    store = build_store(URL)
     right = store._file.copy_parallel
 
     def lossy(source, target):
@@ -102,22 +103,22 @@ class _Usage:
 
 def test_an_empty_url_is_refused(bucket, scratch):
     with pytest.raises(StoreError, match="holds nothing"):
-        bring_folder(open_store(URL), "obs://bucket/typo", scratch, "first")
+        bring_folder(build_store(URL), "obs://bucket/typo", scratch, "first")
 
 
 def test_a_path_is_read_in_place(tmp_path, scratch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "w.safetensors").write_bytes(b"w")
-    assert bring_folder(open_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
+    assert bring_folder(build_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
     file = str(tmp_path / "own" / "w.safetensors")
-    assert bring_file(open_store(""), file, scratch, "first") == Path(file)
+    assert bring_file(build_store(""), file, scratch, "first") == Path(file)
     with pytest.raises(StoreError, match="is no folder"):
-        bring_folder(open_store(""), str(tmp_path / "typo"), scratch, "first")
+        bring_folder(build_store(""), str(tmp_path / "typo"), scratch, "first")
 
 
 def test_a_single_file_keeps_its_name(data, scratch):
     url = f"{URL}/deep/3.bin"
-    path = bring_file(open_store(url), url, scratch, "first")
+    path = bring_file(build_store(url), url, scratch, "first")
     assert path.name == "3.bin" and path.read_bytes() == FILES["deep/3.bin"]
 
 

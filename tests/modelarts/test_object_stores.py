@@ -5,8 +5,10 @@ import importlib
 import pytest
 
 from mindloc.errors import StoreError
+from mindloc.modelarts.build_store import build_store
+from mindloc.modelarts.folder_store import FolderStore
 from mindloc.modelarts.moxing_store import MoxingStore, find_moxing
-from mindloc.modelarts.object_store import LocalFolder, Unavailable, join, open_store, patiently
+from mindloc.modelarts.object_store import Unavailable, join, patiently
 from mindloc.modelarts.obs_store import ObsStore
 
 FILES = {"a.txt": b"one", "deep/b.bin": b"three", "deep/er/c.bin": b"\0" * 11, "d": b""}
@@ -27,7 +29,7 @@ def url(request, image, monkeypatch, tmp_path) -> str:
 
 
 def test_what_is_sent_is_there_and_comes_back(url, tmp_path):
-    store = open_store(url)
+    store = build_store(url)
     for name, data in FILES.items():
         (tmp_path / "file").write_bytes(data)
         store.send(tmp_path / "file", join(url, name))
@@ -45,7 +47,7 @@ def test_what_is_sent_is_there_and_comes_back(url, tmp_path):
 
 
 def test_nothing_there_is_an_answer(url):
-    store = open_store(url)
+    store = build_store(url)
     assert store.names(url) == []
     assert store.size(url) is None
     assert store.total_bytes(url) == 0
@@ -53,7 +55,7 @@ def test_nothing_there_is_an_answer(url):
 
 def test_a_folder_is_no_object(url, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    store = open_store(url)
+    store = build_store(url)
     store.send(tmp_path / "file", join(url, "inner/file"))
     assert store.size(join(url, "inner")) is None
 
@@ -64,25 +66,25 @@ def test_moxing_comes_first_and_the_package_of_pypi_never(image, monkeypatch, tm
     image("sdk")
     image("pypi")
     assert find_moxing() is None
-    assert isinstance(open_store("obs://bucket/x"), ObsStore)
+    assert isinstance(build_store("obs://bucket/x"), ObsStore)
     image("platform")
-    assert isinstance(open_store("obs://bucket/x"), MoxingStore)
-    assert isinstance(open_store("s3://bucket/x"), MoxingStore)
-    assert isinstance(open_store("some/folder"), LocalFolder)
+    assert isinstance(build_store("obs://bucket/x"), MoxingStore)
+    assert isinstance(build_store("s3://bucket/x"), MoxingStore)
+    assert isinstance(build_store("some/folder"), FolderStore)
 
 
 def test_what_is_missing_is_said(image, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "moxing", None)
     monkeypatch.setitem(__import__("sys").modules, "obs", None)
     with pytest.raises(StoreError, match="pip install esdk-obs-python"):
-        open_store("obs://bucket/x")
+        build_store("obs://bucket/x")
     image("sdk")
     monkeypatch.delenv("OBS_ENDPOINT", raising=False)
     monkeypatch.delenv("S3_ENDPOINT", raising=False)
     with pytest.raises(StoreError, match="set OBS_ENDPOINT"):
-        open_store("obs://bucket/x")
+        build_store("obs://bucket/x")
     with pytest.raises(StoreError, match="neither a path nor a url of obs://, s3://"):
-        open_store("http://host/x")
+        build_store("http://host/x")
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def sdk(image, monkeypatch):
     image("sdk")
     monkeypatch.setitem(__import__("sys").modules, "moxing", None)
     monkeypatch.setenv("OBS_ENDPOINT", "https://obs.test")
-    store = open_store("obs://bucket/x")
+    store = build_store("obs://bucket/x")
     return importlib.import_module("obs"), store
 
 

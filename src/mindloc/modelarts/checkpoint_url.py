@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mindloc.errors import StoreError
+from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.environment import start_id
 from mindloc.modelarts.incoming import bring_file, bring_folder
-from mindloc.modelarts.object_store import join, open_store, patiently
+from mindloc.modelarts.object_store import join, patiently
 
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
@@ -16,7 +17,7 @@ def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Pa
     """
     if url is None:
         return None, None
-    store = open_store(url)
+    store = build_store(url)
     if patiently(lambda: store.size(join(url, "config.yaml"))) is not None:
         return None, bring_folder(store, url, scratch, start_id())
     if patiently(lambda: store.size(url)) is not None:
@@ -33,7 +34,7 @@ def weights_url(url: str) -> str:
     Raises:
         StoreError: neither is there.
     """
-    store = open_store(url)
+    store = build_store(url)
     for candidate in (url, *(join(url, f"checkpoints/weights_{name}.safetensors") for name in ("best", "end"))):
         if patiently(lambda candidate=candidate: store.size(candidate)) is not None:
             return candidate
@@ -42,7 +43,7 @@ def weights_url(url: str) -> str:
 
 def require_own_place(url: str, checkpoint_url: str | None) -> None:
     """Refuse to write a run over another one."""
-    store = open_store(url)
+    store = build_store(url)
     if _same(url, checkpoint_url) or patiently(lambda: store.size(join(url, "config.yaml"))) is None:
         return
     raise StoreError(f"train_url {url} holds a run; give a new folder, or go on with that run: --checkpoint_url {url}")

@@ -21,10 +21,11 @@ from mindloc.launch.plan import Plan
 from mindloc.launch.supervise import run_plan
 from mindloc.modelarts.arguments import parse_arguments
 from mindloc.modelarts.build import build_evaluation, build_training
+from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.checkpoint_url import bring_checkpoint, require_own_place, weights_url
 from mindloc.modelarts.environment import Platform, find_scratch, place_by_table, read_platform, start_id
 from mindloc.modelarts.incoming import bring_file, bring_folder
-from mindloc.modelarts.object_store import join, open_store
+from mindloc.modelarts.object_store import join
 from mindloc.modelarts.outgoing import Outgoing
 
 STOPPED = 130
@@ -55,7 +56,7 @@ def train(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -
     if place.is_first:
         require_own_place(args.train_url, args.checkpoint_url)
     weights, earlier = bring_checkpoint(args.checkpoint_url, args.train_url, scratch)
-    data = bring_folder(open_store(args.data_url), args.data_url, scratch, start_id())
+    data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
     if earlier and place.is_first:
         shutil.copytree(earlier, run, dirs_exist_ok=True)
     elif earlier:
@@ -69,8 +70,8 @@ def train(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -
 def evaluate(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -> int:
     """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
     run, logs = _new_folders(own)
-    weights = bring_file(open_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
-    data = bring_folder(open_store(args.data_url), args.data_url, scratch, start_id())
+    weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
+    data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
     name = f"reports/test_{weights.stem}"
     code = _run_and_send(build_evaluation(args, place, data, weights, run / name, logs), run, logs, args)
     if code == 0:
@@ -85,7 +86,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: argparse.Namespace) -
         StoreError: it ended well, and not everything is out.
     """
     logs_name = f"logs/{time.strftime('%m%d%H%M%S')}"
-    outgoing = Outgoing(open_store(args.train_url), args.train_url, run, logs, logs_name, args.upload_every_s)
+    outgoing = Outgoing(build_store(args.train_url), args.train_url, run, logs, logs_name, args.upload_every_s)
     outgoing.start()
     try:
         code = run_plan(plan)
