@@ -8,12 +8,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from mindloc.errors import StoreError
 from mindloc.modelarts import object_store
+from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.environment import start_id
 from mindloc.modelarts.incoming import bring_folder
 
 object_store.PAUSES_S = (0.0,)
 url, scratch = sys.argv[1:]
 try:
-    print(bring_folder(object_store.build_store(url), url, Path(scratch), start_id()))
+    print(bring_folder(build_store(url), url, Path(scratch), start_id()))
 except StoreError as error:
     sys.exit(f"error: {error}")

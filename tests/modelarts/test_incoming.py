@@ -132,8 +132,9 @@ def start_process(scratch: Path, **environment: str) -> subprocess.Popen:
     )
 
 
-def wait_for_copying(bucket: Path) -> None:
+def wait_for_copying(bucket: Path, copier: subprocess.Popen) -> None:
     while calls(bucket, "copy_parallel") == 0:
+        assert copier.poll() is None, copier.stderr.read()
         time.sleep(0.02)
 
 
@@ -144,7 +145,7 @@ def wait_for_waiting(process: subprocess.Popen) -> None:
 def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
     gate = tmp_path / "gate"
     copier = start_process(scratch, FAKE_OBS_GATE=str(gate))
-    wait_for_copying(bucket)
+    wait_for_copying(bucket, copier)
     waiters = [start_process(scratch) for _ in range(2)]
     for waiter in waiters:
         wait_for_waiting(waiter)
@@ -159,7 +160,7 @@ def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
 def test_who_waits_for_a_copier_that_ends_early_hears_of_it(data, bucket, scratch, tmp_path, how):
     gate = tmp_path / "gate"
     copier = start_process(scratch, FAKE_OBS_GATE=str(gate), FAKE_OBS_FAILS='{"copy_parallel": [1, 2]}')
-    wait_for_copying(bucket)
+    wait_for_copying(bucket, copier)
     waiter = start_process(scratch)
     wait_for_waiting(waiter)
     copier.kill() if how == "is killed" else gate.touch()
