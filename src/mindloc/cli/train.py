@@ -18,6 +18,7 @@ from mindloc.launch.process import with_source
 from mindloc.launch.servers import require_shareable_batch
 from mindloc.launch.supervise import run_plan
 from mindloc.launch.target import best_target
+from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import RunFolder
@@ -65,8 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"run folder: {run.path}\ndevice: {device.description}")
     try:
         train(prepared, run)
-        best, end = (run.checkpoints / f"weights_{which}.safetensors" for which in ("best", "end"))
-        print(f"evaluate with: python eval.py --checkpoint {best if best.exists() else end}")
+        print(f"evaluate with: python eval.py --checkpoint {weights_of_run(run.checkpoints)}")
     except KeyboardInterrupt:
         print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
         raise

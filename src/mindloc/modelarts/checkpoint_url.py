@@ -7,6 +7,8 @@ from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.environment import start_id
 from mindloc.modelarts.incoming import bring_file, bring_folder
 from mindloc.modelarts.object_store import join, patiently
+from mindloc.modelarts.run_files import CHECKPOINTS
+from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
 
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
@@ -35,7 +37,8 @@ def weights_url(url: str) -> str:
         StoreError: neither is there.
     """
     store = build_store(url)
-    for candidate in (url, *(join(url, f"checkpoints/weights_{name}.safetensors") for name in ("best", "end"))):
+    of_a_run = (f"{CHECKPOINTS}{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS))
+    for candidate in (url, *(join(url, name) for name in of_a_run)):
         if patiently(lambda candidate=candidate: store.size(candidate)) is not None:
             return candidate
     raise StoreError(f"checkpoint_url {url} is no file, and has neither best nor end weights in checkpoints/")

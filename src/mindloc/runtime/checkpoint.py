@@ -20,6 +20,7 @@ WEIGHTS_VERSION = 1
 STATE_VERSION = 1
 WEIGHTS_SUFFIX = ".safetensors"
 STATE_SUFFIX = ".state.safetensors"
+BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # of a run, without the suffix
 _WEIGHTS_FORMAT = "mindloc.weights"
 _STATE_FORMAT = "mindloc.state"
 
@@ -157,6 +158,12 @@ def load_state(weights: Weights) -> State:
 def state_path(weights_path: str | Path) -> Path:
     path = Path(weights_path)
     return path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + STATE_SUFFIX)
+
+
+def weights_of_run(checkpoints: Path) -> Path:
+    """The best weights of a run's checkpoints, or the last where no epoch was evaluated."""
+    best, end = (checkpoints / f"{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS))
+    return best if best.is_file() else end
 
 
 def complete_checkpoints(folder: str | Path) -> list[Path]:

@@ -15,6 +15,8 @@ from mindspore.train import Callback, RunContext
 from mindloc.errors import CheckpointError
 from mindloc.runtime.atomic import atomic_link
 from mindloc.runtime.checkpoint import (
+    BEST_WEIGHTS,
+    END_WEIGHTS,
     STATE_SUFFIX,
     WEIGHTS_SUFFIX,
     complete_checkpoints,
@@ -27,8 +29,6 @@ from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.training.eval_callback import SCORE, EvalCallback
 from mindloc.training.metrics_callback import MetricsCallback
 from mindloc.training.progress import Progress
-
-BEST, END = "weights_best", "weights_end"
 
 
 class CheckpointCallback(Callback):
@@ -95,7 +95,7 @@ class CheckpointCallback(Callback):
         """Name the last checkpoint ``weights_end``; also called for a run that had nothing left to do."""
         complete = complete_checkpoints(self.folder)
         if complete:
-            atomic_link(complete[-1], self.folder / f"{END}{WEIGHTS_SUFFIX}", "end", CheckpointError)
+            atomic_link(complete[-1], self.folder / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "end", CheckpointError)
 
     def save(self, name: str, metrics: Mapping[str, float] | None = None, best: bool = False) -> Path:
         """Write one checkpoint; a full disk leaves the older ones as they are.
@@ -114,7 +114,7 @@ class CheckpointCallback(Callback):
         score = metrics.get(SCORE) if metrics else None
         sha256 = save_weights(path, weights, self.config, score=score, code=self.code, **facts)
         if best:
-            atomic_link(path, self.folder / f"{BEST}{WEIGHTS_SUFFIX}", "best", CheckpointError)
+            atomic_link(path, self.folder / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best", CheckpointError)
         fault_point("checkpoint.between_weights_and_state")
         state_facts = {**self.facts, "step": progress.step, "progress": progress.to_dict(), "lines": self.log.lines}
         save_state(path, sha256, state, state_facts)
@@ -135,7 +135,7 @@ class CheckpointCallback(Callback):
     def _prune(self) -> None:
         kept = complete_checkpoints(self.folder)[-self.keep :]
         keep_weights = {path.name for path in kept}
-        keep_weights |= {f"{BEST}{WEIGHTS_SUFFIX}", f"{END}{WEIGHTS_SUFFIX}", self.progress.best_file}
+        keep_weights |= {f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", self.progress.best_file}
         keep_states = {state_path(path).name for path in kept}
         # states first: weights without a state are an ordinary leftover, the reverse would be damage
         for path in self.folder.glob(f"weights_e*{STATE_SUFFIX}"):
