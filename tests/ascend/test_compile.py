@@ -47,8 +47,10 @@ def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
     assert operators["BatchMatMul"] == 2 * BLOCKS * 3  # score and mix, and two products for the gradient of each
 
 
-def test_one_rank_of_eight_gathers_descriptors_and_averages_gradients(compile_graphs):
-    graph = compile_graphs(1, "train:fp16:O0", RANK_ID="3", RANK_SIZE="8").graphs["train:fp16:O0"]
+@pytest.mark.parametrize(("level", "jit_level"), [(0, "O2"), (1, "O0")])
+def test_one_rank_of_eight_gathers_descriptors_and_averages_gradients(compile_graphs, level, jit_level):
+    name = f"train:fp16:{jit_level}"
+    graph = compile_graphs(level, name, RANK_ID="3", RANK_SIZE="8").graphs[name]
     assert graph["rank"] == 3
     assert graph["operators"]["AllGather"] == 2  # one for each view
     assert graph["operators"]["AllReduce"] == graph["weights"] + 2  # one for each weight, one back through each gather

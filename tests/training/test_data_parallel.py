@@ -54,7 +54,7 @@ def of_case(case: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("case", two_ranks.CASES)
 def test_two_ranks_learn_what_one_learns(case, of_one_rank, of_two_ranks):
     expected, found = of_case(case, of_one_rank), of_case(case, of_two_ranks[0])
-    assert found.keys() == expected.keys() and len(found) > 30
+    assert found.keys() == expected.keys() >= {f"{case}/losses", f"{case}/norms", f"{case}/log_logit_scale"}
     for name, array in expected.items():
         scale = max(1.0, np.abs(array).max()) if name.endswith(("losses", "norms")) else 1.0
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5 * scale, err_msg=name)

@@ -111,7 +111,7 @@ class TrainConfig:
     epochs: int = 5
     # weights to begin from, everything else begins anew: a mindloc checkpoint as a whole, others as model.pretrained
     checkpoint_start: str | None = None
-    batch_size: int = 64  # pairs per step over all devices together
+    batch_size: int = 64  # pairs per step over all ranks together
     accumulate: int = 1  # micro-batches per update; they do not share negatives
     recompute: bool = False  # blocks are computed again on the way back instead of kept: half the memory on Ascend
     seed: int = 1

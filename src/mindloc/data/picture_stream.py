@@ -1,6 +1,6 @@
 """Pictures in the sampler's order, read and changed by threads ahead of the consumer; no MindSpore here.
 
-Letters: B rows of a batch on this device, G rows of the global batch, P pairs, S steps.
+Letters: B rows of a batch on this rank, G rows of the global batch, P pairs, S steps.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mindloc.cores import usable_cores
 from mindloc.data.augment import VIEWS, AugmentSettings, augment, draw_augmentation
 from mindloc.data.picture_file import check_decodes, cut_border, decode, read_bytes
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
@@ -252,5 +253,4 @@ def first_undecodable(paths: Iterable[Path]) -> ImageError | None:
 
 def usable_workers(asked: int) -> int:
     """Never more than the cores: MindSpore refuses, and more would only wait."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked, allowed, os.cpu_count() or 1))
+    return max(1, min(asked, len(usable_cores()), os.cpu_count() or 1))

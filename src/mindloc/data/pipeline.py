@@ -3,7 +3,7 @@
 Python hands over bytes where no random choice is needed, and C++ decodes, resizes and normalizes. Where pictures are
 augmented, threads of our own do that on uint8 (OpenCV lets the others run meanwhile) and C++ normalizes.
 
-Letters: B rows of a batch on this device, G rows of the global batch, H height, W width.
+Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ class TrainData:
 def train_data(stream: PairStream, mean: Sequence[float], std: Sequence[float]) -> TrainData:
     """Batches of a stream of pairs.
 
-    drone (B,3,H,W) and satellite (B,3,H,W) float32, normalized: this device's rows of the global batch. weight (G,)
+    drone (B,3,H,W) and satellite (B,3,H,W) float32, normalized: this rank's rows of the global batch. weight (G,)
     float32: IoU of every pair of the global batch. mask (G,G) bool: True = the cell counts. Padded rows, and with
     ``skip_bad`` rows with a bad picture, are black pictures of weight 0 without a True in their row and column.
 
@@ -168,7 +168,7 @@ def _normalize(mean: Sequence[float], std: Sequence[float]) -> list:
 
 
 def _join_global_rows(dataset: ds.Dataset) -> ds.Dataset:
-    """weight (B,n) and mask (B,n,G) of n devices as (G,) and (G,G)."""
+    """weight (B,n) and mask (B,n,G) of n ranks as (G,) and (G,G)."""
     join = {"weight": lambda weight: weight.reshape(-1), "mask": lambda mask: mask.reshape(-1, mask.shape[-1])}
     for column, operation in join.items():
         dataset = dataset.map(operation, input_columns=[column], num_parallel_workers=1, python_multiprocessing=False)

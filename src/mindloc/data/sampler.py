@@ -1,6 +1,6 @@
 """Which pairs share a batch: the four ways of sampling, each a pure function of (seed, epoch).
 
-Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all devices together),
+Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all ranks together),
 2 [drone, satellite].
 
 The loss takes every off-diagonal cell of a batch for a negative. ``exclusive`` and ``exclusive_padded`` choose batches
@@ -82,8 +82,8 @@ class EpochPlan:
                 f"train.batch_size={size} can't be cut into {ranks * parts} equal parts; set a multiple of the "
                 f"{ranks} ranks{accumulated}"
             )
-        row_PRb = np.arange(size).reshape(parts, ranks, -1)
-        return self.pair_SB[:, row_PRb[:, rank].reshape(-1)]
+        row_of = np.arange(size).reshape(parts, ranks, -1)  # part, rank, row -> row of the global batch
+        return self.pair_SB[:, row_of[:, rank].reshape(-1)]
 
 
 class Sampler(Protocol):

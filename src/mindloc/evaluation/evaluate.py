@@ -94,16 +94,7 @@ def evaluate(
     write_truth(folder / "truth.jsonl", task.queries.names, names)
     speed = {}
     for side, name in ((queries, "query"), (task.gallery, "gallery")):
-        images = _images_of_rank(engine, config, split, side, cluster)
-        facts = {
-            "place_unit": split.place_unit,
-            "input_size_px": list(images.size_px),
-            "config": config_to_dict(config),
-        }
-        written = folder / name
-        speed[side.view] = extract(
-            engine, side.view, images, side.names, side.place_N2, written, facts, progress, cluster
-        )
+        speed[side.view] = _extract_side(engine, config, split, side, folder / name, progress, cluster)
     notes = []
     if baselines:
         notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
@@ -134,6 +125,14 @@ def make_task(split: Split, query_mode: str) -> Task:
             by_tile = edges.by_satellite(len(tiles.names))
             right[mode] = [by_tile.drones_of(index) for index in range(len(tiles.names))]
     return Task(drones, tiles, right) if query_mode == "D2S" else Task(tiles, drones, right)
+
+
+def _extract_side(
+    engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool, cluster: Cluster
+) -> Extraction:
+    images = _images_of_rank(engine, config, split, side, cluster)
+    facts = {"place_unit": split.place_unit, "input_size_px": list(images.size_px), "config": config_to_dict(config)}
+    return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress, cluster)
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:

@@ -1,4 +1,7 @@
-"""Pictures to a descriptor set on disk, once; every number is computed from the set."""
+"""Pictures to a descriptor set on disk, once; every number is computed from the set.
+
+Letters: B pictures of this rank's batch, G of all ranks' batches, D channels, N names.
+"""
 
 import sys
 import time
@@ -46,8 +49,8 @@ def extract(
     """Encode every picture and write the set; the folder appears when all are done.
 
     Args:
-        batches: (pictures (B, 3, H, W) float32, number of real ones): those of ``names`` in their order, or with
-            several ranks those that ``rows_of_rank`` gives to this one, the first; the others call ``help_extract``.
+        batches: (pictures (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
+            several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
         place_N2: places in ``facts["place_unit"]``; None where nobody knows them.
         facts: for the card, beside what the engine says of itself: place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
@@ -88,5 +91,5 @@ def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
     if cluster.size == 1:
         return np.arange(count)
     rounds = -(-count // (batch_size * cluster.size))
-    row_TRB = np.arange(rounds * cluster.size * batch_size).reshape(rounds, cluster.size, batch_size)
-    return np.minimum(row_TRB[:, cluster.rank].reshape(-1), count - 1)
+    row_of = np.arange(rounds * cluster.size * batch_size).reshape(rounds, cluster.size, batch_size)
+    return np.minimum(row_of[:, cluster.rank].reshape(-1), count - 1)

@@ -29,14 +29,14 @@ class Cluster:
         """Whether this is the one rank that writes."""
         return self.rank == 0
 
-    def gather(self, array_BX: np.ndarray) -> np.ndarray:
-        """The rows of all ranks, float32, those of rank 0 first; every rank gives and gets the same shape."""
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """(B, ...) of each rank -> (size * B, ...) on every rank, float32, rank 0's first; B is the same on all."""
         if self.size == 1:
-            return array_BX
+            return rows
         import mindspore as ms
         from mindspore import ops
 
-        return ops.AllGather()(ms.Tensor(np.ascontiguousarray(array_BX, np.float32))).asnumpy()
+        return ops.AllGather()(ms.Tensor(np.ascontiguousarray(rows, np.float32))).asnumpy()
 
     def require_agreement(self, facts: Mapping[str, bytes | str]) -> None:
         """Refuse to go on with a rank that has something else, e.g. other data.

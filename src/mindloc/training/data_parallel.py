@@ -1,4 +1,4 @@
-"""Several devices, one contrastive loss: every rank sees the descriptors of the whole batch.
+"""Several ranks, one contrastive loss: every rank sees the descriptors of the whole batch.
 
 N ranks with B pairs each learn what one rank with G = N * B would: each computes the same loss over all G descriptors,
 and its gradient reaches the ranks they came from.

@@ -39,7 +39,7 @@ class LoopSettings:
     """How often what happens; see the config section ``train``."""
 
     epochs: int
-    batch_size: int  # pairs per step, all devices together
+    batch_size: int  # pairs per step, all ranks together
     eval_every_epochs: int = 1
     zero_shot_eval: bool = True
     checkpoint_every_epochs: int = 1
@@ -149,10 +149,18 @@ def _evaluation(training: Training, log: MetricsLog | None, console: Console | N
     """One callback, or none when nothing is to be evaluated."""
     if training.evaluate is None:
         return []
-    settings, progress = training.settings, training.progress
-    every, zero_shot = settings.eval_every_epochs, settings.zero_shot_eval
-    encoder = training.step.encoder
-    return [EvalCallback(training.evaluate, encoder, log, console, progress, settings.epochs, every, zero_shot)]
+    settings = training.settings
+    callback = EvalCallback(
+        training.evaluate,
+        training.step.encoder,
+        log,
+        console,
+        training.progress,
+        epochs=settings.epochs,
+        every_epochs=settings.eval_every_epochs,
+        zero_shot=settings.zero_shot_eval,
+    )
+    return [callback]
 
 
 def _checkpoint_callback(
@@ -162,17 +170,17 @@ def _checkpoint_callback(
     return CheckpointCallback(
         training.run.checkpoints,
         lambda: collect_arrays(training.step),
-        training.config,
-        {**training.facts, "schedule": training.schedule.describe()},
-        training.code,
-        training.progress,
-        log,
-        metrics,
-        evaluation,
-        settings.epochs,
-        settings.checkpoint_every_epochs,
-        settings.checkpoint_every_steps,
-        settings.keep_checkpoints,
+        config=training.config,
+        facts={**training.facts, "schedule": training.schedule.describe()},
+        code=training.code,
+        progress=training.progress,
+        log=log,
+        metrics=metrics,
+        evaluation=evaluation,
+        epochs=settings.epochs,
+        every_epochs=settings.checkpoint_every_epochs,
+        every_steps=settings.checkpoint_every_steps,
+        keep=settings.keep_checkpoints,
     )
 
 

@@ -16,7 +16,7 @@ class MetricsCallback(Callback):
 
     Args:
         component_names: of the loss, in the order in which the step returns them.
-        pictures_per_step: both views, all devices.
+        pictures_per_step: both views, all ranks.
         expect_overflow: True with a dynamic loss scale, whose skipped steps are no cause for a warning.
         epoch_facts: epoch (from 0) -> plain values for its line, e.g. what the sampler kept.
         warn: called with each warning's text.

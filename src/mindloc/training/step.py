@@ -1,6 +1,6 @@
 """One training step as one graph: encode, gather, loss, gradients, check, clip, update or skip.
 
-Letters: B pairs of this device's batch, G pairs of the global batch, H and W picture sides per view.
+Letters: B pairs of this rank's batch, G pairs of the global batch, H and W picture sides per view.
 """
 
 import numpy as np
@@ -22,10 +22,10 @@ class TrainStep(nn.Cell):
         optimizer: over the encoder's parameters.
         clip, clip_at: bound on the mean gradient of the whole batch, see ``ClipGradients``.
         accumulate: parts the batch is cut into; each is encoded, compared and differentiated by itself, and their mean
-            gradient makes the update. Parts do not share negatives. Every device holds an equal share of each part.
+            gradient makes the update. Parts do not share negatives. Every rank holds an equal share of each part.
         loss_scale: None means no scaling.
-        gather: outputs of this device -> outputs of the global batch; None on one device.
-        reduce_gradients: mean of the gradients over devices; None on one device.
+        gather: outputs of this rank -> outputs of the global batch; None on one rank.
+        reduce_gradients: mean of the gradients over ranks; None on one rank.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class TrainStep(nn.Cell):
         return loss, components, gradients
 
     def _part(self, i, drone, satellite, weight, mask):
-        """Part i: a run of this device's rows, and of the rows of the global batch."""
+        """Part i: a run of this rank's rows, and of the rows of the global batch."""
         if self.accumulate == 1:
             return drone, satellite, weight, mask
-        own, all_devices = drone.shape[0] // self.accumulate, weight.shape[0] // self.accumulate
+        own, of_all = drone.shape[0] // self.accumulate, weight.shape[0] // self.accumulate
         begin, end = i * own, (i + 1) * own
-        first, beyond = i * all_devices, (i + 1) * all_devices
+        first, beyond = i * of_all, (i + 1) * of_all
         return drone[begin:end], satellite[begin:end], weight[first:beyond], mask[first:beyond, first:beyond]

@@ -210,6 +210,10 @@ def _loaded_step(
     return step
 
 
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
 def _resume_notes(
     point: ResumePoint | None, changes: list[str], schedule: dict[str, Any], cluster: Cluster
 ) -> list[str]:
@@ -220,7 +224,7 @@ def _resume_notes(
     done = f"{progress.epoch} epochs and {progress.step_in_epoch} steps done"
     facts, ranks = point.state.facts, cluster.size
     before = facts.get("world_size", ranks)
-    fewer_or_more = [f"{ranks} ranks go on where {before} stood; sums round otherwise"] if before != ranks else []
+    fewer_or_more = [f"{_ranks(ranks)} where {_ranks(before)} stood; sums round otherwise"] if before != ranks else []
     restated = restated_schedule(facts.get("schedule"), schedule, progress)
     notes = [f"resumed from {point.weights.path.name}: {done}{best}", *changes, *fewer_or_more]
     return [*notes, restated] if restated else notes
