@@ -28,6 +28,7 @@ import numpy as np
 
 from mindloc.config import config_from_dict, config_to_dict, load_config
 from mindloc.config.schema import Config
+from mindloc.cores import usable_cores
 from mindloc.inference.agreement import compare_descriptors
 from mindloc.inference.engine import Engine
 from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
@@ -136,7 +137,7 @@ def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: s
     if torch_engine is not None:
         entries.append(Entry(f"PyTorch {precision}", torch_engine, 0.0))
     config = config_from_dict(weights.config)
-    config.data.workers = len(os.sched_getaffinity(0))
+    config.data.workers = len(usable_cores())
     return entries, config
 
 
@@ -206,7 +207,7 @@ def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | N
     ours = {name.removeprefix(prefix): array for name, array in weights.arrays.items() if name.startswith(prefix)}
     model.load_state_dict({name: torch.from_numpy(array) for name, array in ours.items()}, strict=False)
     device = "cpu" if args.device_target == "CPU" else f"cuda:{args.device_id}"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(usable_cores()))
     return TorchEngine(model.eval().to(device), device, args.precision, args.batch_size)
 
 

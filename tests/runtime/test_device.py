@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mindloc.doctor.finding import absent, good
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.mindspore_plugins import Told
 from mindloc.errors import DeviceError
 from mindloc.runtime import device
-from mindloc.runtime.doctor.asked import Told
-from mindloc.runtime.doctor.finding import absent, good
-from mindloc.runtime.doctor.machine import Machine
 
 
 def machine(**versions: str) -> Machine:

@@ -9,9 +9,9 @@ import json
 from itertools import groupby
 
 from mindloc.cli.boundary import command
-from mindloc.runtime.doctor.examine import examine
-from mindloc.runtime.doctor.finding import Finding, obstacle
-from mindloc.runtime.doctor.machine import this_machine
+from mindloc.doctor.examination import examine
+from mindloc.doctor.finding import Finding, obstacle
+from mindloc.doctor.machine import this_machine
 
 TARGETS = ("Ascend", "GPU", "CPU")
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}

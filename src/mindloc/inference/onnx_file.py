@@ -5,7 +5,6 @@ error unless the caller allowed it.
 """
 
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mindloc.cores import usable_cores
 from mindloc.errors import DeviceError, ExportError
 from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import RunFile
@@ -99,7 +99,7 @@ def quantized(content: bytes) -> bytes:
 def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = False) -> Any:
     runtime = optional_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.intra_op_num_threads = len(usable_cores())
     options.log_severity_level = 3  # errors: what matters of the rest is checked below
     try:
         session = runtime.InferenceSession(content, options, providers=_provider_list(provider, fp16))

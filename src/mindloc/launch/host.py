@@ -60,11 +60,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
     """The ``index``-th of ``count`` equal, adjoining shares; all cores when there are fewer than shares.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mindloc.cores import usable_cores
 from mindloc.errors import LaunchError
 from mindloc.launch import host, msrun_process, table_processes
 from mindloc.launch.process import Process, entry_command, inherited_environment
@@ -78,7 +79,7 @@ def plan_ranks(
     line = f"launcher: {chosen}, because {reason}"
     inherited = inherited_environment(os.environ if environment is None else environment, line)
     ranks = tuple(card.rank for card in servers[server_index].cards)
-    shared = [] if target == "CPU" else list(host.usable_cores() if cores is None else cores)
+    shared = [] if target == "CPU" else list(usable_cores() if cores is None else cores)
     if chosen == "rank table":
         assert table is not None  # choose_launcher has seen to it
         processes = table_processes.plan(command, table, server_index, log_dir, inherited, shared)

@@ -5,12 +5,13 @@ import platform
 import tempfile
 from dataclasses import dataclass
 
+from mindloc.cores import usable_cores
+from mindloc.doctor.examination import HARDWARE, diagnose
+from mindloc.doctor.finding import Finding, obstacle
+from mindloc.doctor.machine import Machine, this_machine
+from mindloc.doctor.mindspore_plugins import told_by_mindspore
+from mindloc.doctor.packages import look_at_packages
 from mindloc.errors import DeviceError
-from mindloc.runtime.doctor.asked import told_by_mindspore
-from mindloc.runtime.doctor.examine import HARDWARE, diagnose
-from mindloc.runtime.doctor.finding import Finding, obstacle
-from mindloc.runtime.doctor.machine import Machine, this_machine
-from mindloc.runtime.doctor.packages import look_at_packages
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ def _why(chosen: str, obstacles: dict[str, Finding | None]) -> str:
 
 def describe_machine() -> str:
     """Processor, cores that this process may use, and system, in a few words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, {platform.system()}"
+    return f"{_processor()}, {len(usable_cores())} cores, {platform.system()}"
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
 """Python packages: which MindSpore, which NumPy."""
 
-from mindloc.runtime.doctor.finding import Finding, absent, good, wrong
-from mindloc.runtime.doctor.machine import Machine
+from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine
 
 MINDSPORE_RANGE = ((2, 7, 2), (2, 11))  # first that has all we call, first not tried
 INSTALL = "pip install -r requirements.txt -c constraints-cpu.txt"
@@ -31,12 +31,6 @@ def _numpy(machine: Machine) -> list[Finding]:
         text = f"NumPy {version} is installed; MindSpore's tensors need NumPy 1"
         return [wrong("MindSpore", "NumPy", text, "pip install 'numpy<2'")]
     return [good("MindSpore", "NumPy", version)]
-
-
-def last_line(text: str) -> str:
-    """The last line of a traceback or a log: what went wrong, without where."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a word"
 
 
 def numbers(version: str) -> tuple[int, ...]:

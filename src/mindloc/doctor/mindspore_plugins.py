@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindloc.runtime.doctor.finding import Finding, wrong
-from mindloc.runtime.doctor.machine import Machine, ask
-from mindloc.runtime.doctor.packages import INSTALL, last_line
+from mindloc.doctor.finding import Finding, wrong
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.packages import INSTALL
+from mindloc.doctor.program import ask, last_line
 
 PLUGIN_FILES = {"Ascend": "libmindspore_ascend.so", "GPU": "libmindspore_gpu.so"}
 QUESTION = """
 import json, sys
 sys.path.insert(0, {source!r})
-from mindloc.runtime.doctor.asked import told_by_mindspore
+from mindloc.doctor.mindspore_plugins import told_by_mindspore
 print(json.dumps(vars(told_by_mindspore())))
 """
 
@@ -45,7 +46,7 @@ def told_by_mindspore() -> Told:
 def ask_mindspore(machine: Machine) -> Told | Finding:
     """Import MindSpore in a process of its own (some seconds, 0.4 GB): what it told, or why it could not be asked."""
     environ = {"GLOG_v": "3", **machine.environ}
-    answer = ask([sys.executable, "-c", QUESTION.format(source=str(Path(__file__).parents[3]))], environ, 120)
+    answer = ask([sys.executable, "-c", QUESTION.format(source=str(Path(__file__).parents[2]))], environ, 120)
     if answer.code != 0:
         return wrong("MindSpore", "import", f"import mindspore fails: {last_line(answer.err)}", f"reinstall: {INSTALL}")
     return Told(**json.loads(answer.out.splitlines()[-1]))

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from mindloc.runtime.doctor.asked import Told, ask_mindspore
-from mindloc.runtime.doctor.cann import look_at_cann, look_at_npu
-from mindloc.runtime.doctor.cuda import look_at_cuda
-from mindloc.runtime.doctor.driver import look_at_driver
-from mindloc.runtime.doctor.finding import Finding, absent, good, obstacle
-from mindloc.runtime.doctor.machine import Machine
-from mindloc.runtime.doctor.onnx_runtime import look_at_onnx_runtime
-from mindloc.runtime.doctor.packages import look_at_packages
-from mindloc.runtime.doctor.resources import look_at_resources
+from mindloc.doctor.cann import look_at_cann, look_at_npu
+from mindloc.doctor.cuda import look_at_cuda
+from mindloc.doctor.driver import look_at_driver
+from mindloc.doctor.finding import Finding, absent, good, obstacle
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.mindspore_plugins import Told, ask_mindspore
+from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
+from mindloc.doctor.packages import look_at_packages
+from mindloc.doctor.resources import look_at_resources
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
 SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}

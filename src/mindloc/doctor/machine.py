@@ -2,13 +2,14 @@
 
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+from mindloc.cores import usable_cores
 
 DEFAULT_FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 PACKAGES = ("mindspore", "numpy", "onnxruntime", "onnxruntime-gpu")
@@ -81,25 +82,4 @@ def this_machine() -> Machine:
             continue
     spec = find_spec("mindspore")
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(dict(os.environ), versions=versions, mindspore=folder, cores=cores)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a program said."""
-
-    code: int | None  # exit code, negative for a signal; None: it could not be started or did not end in time
-    out: str
-    err: str
-
-
-def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
-    """Run a program that may be absent, crash or hang."""
-    try:
-        done = subprocess.run(command, env=dict(environ), capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return Answer(None, "", f"no answer within {seconds:.0f} s")
-    except OSError as reason:
-        return Answer(None, "", reason.strerror or str(reason))
-    return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    return Machine(dict(os.environ), versions=versions, mindspore=folder, cores=len(usable_cores()))

@@ -8,9 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
-from mindloc.runtime.doctor.driver import CPU_WAY
-from mindloc.runtime.doctor.finding import Finding, absent, good, wrong
-from mindloc.runtime.doctor.machine import Machine
+from mindloc.doctor.driver import CPU_WAY
+from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine
 
 PLUGIN = "libmindspore_ascend.so.2"
 CANN_LIBRARIES = ("libascendcl.so", "libge_runner.so", "libgraph.so", "libhccl.so")  # the plugin names more of the same

@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import PurePosixPath
 
-from mindloc.runtime.doctor.finding import Finding, good, wrong
-from mindloc.runtime.doctor.machine import Machine
+from mindloc.doctor.finding import Finding, good, wrong
+from mindloc.doctor.machine import Machine
 
 GIB = 2**30
 TRAINING_GIB = 4  # the quick start takes 3.2 GB of memory, and its two worlds and run folder 1 GB of disk

@@ -5,8 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-from mindloc.runtime.doctor.finding import Finding, absent, good, wrong
-from mindloc.runtime.doctor.machine import Machine, ask
+from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.program import ask
 
 DRIVER_LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table

@@ -8,10 +8,10 @@ system loader's search for the libraries that this file names.
 import re
 from pathlib import Path
 
-from mindloc.runtime.doctor.driver import CPU_WAY
-from mindloc.runtime.doctor.finding import Finding, absent, good, wrong
-from mindloc.runtime.doctor.machine import Machine, ask
-from mindloc.runtime.doctor.packages import last_line
+from mindloc.doctor.driver import CPU_WAY
+from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.program import ask, last_line
 
 CUDA_LIBRARIES = (
     "libcudart.so.11.0",

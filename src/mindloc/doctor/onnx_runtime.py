@@ -4,9 +4,9 @@ import json
 import re
 import sys
 
-from mindloc.runtime.doctor.finding import Finding, absent, good, wrong
-from mindloc.runtime.doctor.machine import Machine, ask
-from mindloc.runtime.doctor.packages import last_line
+from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine
+from mindloc.doctor.program import ask, last_line
 
 SECTION = "ONNX Runtime"
 FOR_CARDS = (
