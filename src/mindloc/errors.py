@@ -5,6 +5,16 @@ and keeps its traceback.
 """
 
 
+def one_line(error: Exception) -> str:
+    """What another library's error says, in one line; its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, for libraries that write pages; its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class MindlocError(Exception):
     """Base of all errors a user can cause and mend."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mindloc.doctor.finding import absent, good
+from mindloc.doctor.examination import HARDWARE
+from mindloc.doctor.finding import absent, good, obstacle
 from mindloc.doctor.machine import Machine
 from mindloc.doctor.mindspore_plugins import Told
 from mindloc.errors import DeviceError
@@ -43,8 +44,13 @@ NO_CARD = absent("GPU", "card", "the driver is there, but no card", "unset CUDA_
 NO_CANN = absent("Ascend", "CANN", "not installed", "install it")
 
 
+def found(monkeypatch, **findings: list):
+    """Let the examination of each target find this."""
+    monkeypatch.setattr(device, "examine_target", lambda target: findings.get(target, []))
+
+
 def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(monkeypatch):
-    monkeypatch.setattr(device, "find_obstacles", lambda: {"Ascend": NO_CANN, "GPU": NO_CARD, "CPU": None})
+    found(monkeypatch, Ascend=[NO_CANN], GPU=[NO_CARD])
     with pytest.raises(DeviceError) as caught:
         device.use_device("GPU")
     assert str(caught.value) == (
@@ -56,37 +62,47 @@ def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(mo
 
 
 def test_auto_takes_what_works_and_says_why_not_something_better(monkeypatch):
-    monkeypatch.setattr(device, "find_obstacles", lambda: {"Ascend": NO_CANN, "GPU": NO_CARD, "CPU": None})
+    found(monkeypatch, Ascend=[NO_CANN], GPU=[NO_CARD])
     chosen = device.use_device()
     assert chosen.target == "CPU"
     assert chosen.description.endswith("; no Ascend: not installed; no GPU: the driver is there, but no card")
     assert "no GPU" not in device.use_device("CPU").description  # that was asked for, nothing to explain
 
 
-@pytest.mark.parametrize(
-    ("obstacles", "best"),
-    [
-        ({"Ascend": None, "GPU": None, "CPU": None}, ("Ascend", 3)),
-        ({"Ascend": NO_CANN, "GPU": None, "CPU": None}, ("GPU", 3)),
-    ],
-)
-def test_the_best_comes_first_and_gets_its_card(monkeypatch, obstacles, best):
+CARDS = [good("GPU", "driver", "575"), good("GPU", "card 0", "A, 24 GiB"), good("GPU", "card 1", "B, 24 GiB")]
+
+
+@pytest.mark.parametrize(("on_ascend", "best"), [([], ("Ascend", 1)), ([NO_CANN], ("GPU", 1))])
+def test_the_best_comes_first_and_gets_its_card(monkeypatch, on_ascend, best):
     asked_for = []
-    monkeypatch.setattr(device, "find_obstacles", lambda: obstacles)
-    monkeypatch.setattr(device, "_require_card", lambda *card: None)
+    found(monkeypatch, Ascend=on_ascend, GPU=CARDS)
     monkeypatch.setattr("mindspore.set_device", lambda *card: asked_for.append(card))
-    chosen = device.use_device("auto", 3)
+    chosen = device.use_device("auto", 1)
     assert (chosen.target, chosen.id) == best and asked_for == [best]
 
 
-def test_a_card_beyond_those_there_is_refused_before_mindspore_is_told(monkeypatch):
-    cards = [good("GPU", "driver", "575"), good("GPU", "card 0", "A, 24 GiB"), good("GPU", "card 1", "B, 24 GiB")]
-    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: cards)
-    device._require_card("GPU", 1)
-    with pytest.raises(
-        DeviceError, match=r"device_id 2 is not among this machine's 2 GPUs \(0: A, 24 GiB; 1: B, 24 GiB\)"
-    ):
-        device._require_card("GPU", 2)
+@pytest.mark.parametrize(("target", "examined"), [("CPU", []), ("GPU", ["GPU"]), ("auto", ["Ascend", "GPU"])])
+def test_nothing_but_what_was_asked_for_is_examined_and_that_once(monkeypatch, target, examined):
+    asked = []
+
+    def diagnose(machine, target, told):
+        asked.append(target)
+        return [NO_CANN] if target == "Ascend" else CARDS
+
+    monkeypatch.setattr(device, "diagnose", diagnose)
+    monkeypatch.setattr("mindspore.set_device", lambda *card: None)
+    device.use_device(target, 1)
+    assert asked == examined
+
+
+@pytest.mark.parametrize("device_id", [2, -1])
+def test_a_card_beyond_those_there_is_refused_before_mindspore_is_told(monkeypatch, device_id):
+    found(monkeypatch, GPU=CARDS)
+    with pytest.raises(DeviceError) as caught:
+        device.use_device("GPU", device_id)
+    assert str(caught.value) == (
+        f"device_id {device_id} is not among this machine's 2 GPUs (0: A, 24 GiB; 1: B, 24 GiB); take 0 to 1"
+    )
 
 
 def test_auto_and_usable_targets_agree():
@@ -98,10 +114,11 @@ def test_auto_and_usable_targets_agree():
 def test_a_driver_without_a_card_is_no_gpu_even_where_the_plugin_loads(monkeypatch):
     loaded = Told({"Ascend": False, "GPU": True}, "")
     monkeypatch.setattr(device, "told_by_mindspore", lambda: loaded)
-    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: [NO_CARD])
-    assert device.find_obstacles(machine())["GPU"] == NO_CARD
-    monkeypatch.setitem(device.HARDWARE, "GPU", lambda machine: [])
-    assert device.find_obstacles(machine())["GPU"] is None
+    monkeypatch.setattr(device, "this_machine", machine)
+    monkeypatch.setitem(HARDWARE, "GPU", lambda machine: [NO_CARD])
+    assert obstacle(device.examine_target("GPU"), "GPU") == NO_CARD
+    monkeypatch.setitem(HARDWARE, "GPU", lambda machine: CARDS)
+    assert obstacle(device.examine_target("GPU"), "GPU") is None
 
 
 REFUSED_GRAPH = """

@@ -1,9 +1,10 @@
-"""Who gets the fused attention kernel: told from target, precision and chip alone."""
+"""Who gets the fused attention kernel, and which precision: told from target, precision and chip alone."""
 
 import mindspore as ms
 import pytest
 
-from mindloc.runtime.kernels import has_bf16, has_fused_attention
+from mindloc.errors import DeviceError
+from mindloc.runtime.kernels import has_bf16, has_fused_attention, require_precision
 
 
 def on(monkeypatch, target: str, chip: str):
@@ -36,3 +37,28 @@ def test_a_simulated_ascend_is_the_chip_that_the_environment_names(monkeypatch):
     assert has_fused_attention("fp16")
     monkeypatch.setenv("SIMULATED_CHIP", "Ascend910A")
     assert not has_fused_attention("fp16")
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "training", "way_out"),
+    [
+        ("bf16", "CPU", True, "take train.precision=fp32"),
+        ("fp16", "CPU", True, "take train.precision=fp32"),
+        ("bf16", "CPU", False, "take --precision fp32"),
+        ("bf16", "Ascend", True, "bf16 and the chip is Ascend910A, which has none: take train.precision=fp16"),
+        ("bf16", "Ascend", False, "take --precision fp16"),
+    ],
+)
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch, precision, target, training, way_out):
+    on(monkeypatch, target, "Ascend910A")
+    with pytest.raises(DeviceError, match=way_out):
+        require_precision(precision, target, training)
+
+
+def test_any_other_precision_is_taken(monkeypatch):
+    on(monkeypatch, "Ascend", "Ascend910B1")
+    for target in ("CPU", "GPU", "Ascend"):
+        require_precision("fp32", target, training=True)
+        require_precision("fp16", target)
+    for target in ("GPU", "Ascend"):
+        require_precision("bf16", target, training=True)

@@ -7,9 +7,7 @@ import small_run
 import two_ranks
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindloc.errors import DeviceError
 from mindloc.losses.infonce import WeightedInfonceCriterion
-from mindloc.training.build import check_precision
 from mindloc.training.loss_scale import LossScale
 from mindloc.training.optimizer import AdamW
 from mindloc.training.parameter_table import parameter_table
@@ -209,16 +207,3 @@ def test_recomputed_blocks_learn_the_same():
     np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-6)
     for name, array in ends[0][1].items():
         np.testing.assert_allclose(ends[1][1][name], array, rtol=0, atol=1e-6, err_msg=name)
-
-
-def test_half_precision_is_refused_on_a_cpu():
-    with pytest.raises(DeviceError, match="train.precision is bf16; .* set train.precision=fp32"):
-        check_precision("bf16", "CPU")
-    check_precision("fp16", "Ascend")
-    check_precision("fp32", "CPU")
-
-
-def test_bf16_is_refused_on_the_first_910(monkeypatch):
-    monkeypatch.setattr(ms.hal, "get_device_name", lambda device, target: "Ascend910A")
-    with pytest.raises(DeviceError, match="bf16 and the chip is Ascend910A, .* set train.precision=fp16"):
-        check_precision("bf16", "Ascend")

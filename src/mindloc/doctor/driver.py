@@ -12,6 +12,7 @@ from mindloc.doctor.program import ask
 DRIVER_LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table
 OLDEST_CARD, LAST_COMPILED, LAST_SERVED = (6, 0), (8, 9), (9, 0)  # compute capabilities, see docs/gpu.md
+CARD = "card "  # and its number: what a finding on one card is called
 OTHER_WAY = "or evaluate by ONNX Runtime (docs/gpu.md)"
 CPU_WAY = "on this machine use --device_target CPU"
 
@@ -53,6 +54,11 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     if "load_error" in told:
         return [wrong("GPU", "driver", f"{library} is no loadable library: {told['load_error']}", reinstall)]
     return [*_version(machine, library, told["version"]), *_cards(machine, told)]
+
+
+def list_cards(findings: list[Finding]) -> list[str]:
+    """What was said of each card that the driver counts, by its number."""
+    return [finding.found for finding in findings if finding.section == "GPU" and finding.what.startswith(CARD)]
 
 
 def _no_driver(machine: Machine) -> Finding:
@@ -102,7 +108,7 @@ def _cards(machine: Machine, told: dict) -> list[Finding]:
 def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
     """Whether the plugin's kernels and CUDA 11's libraries know a card; an old one beside a better blocks nothing."""
     capability = tuple(card["capability"])
-    what = f"card {number}"
+    what = f"{CARD}{number}"
     named = f"{card['name']}, compute {capability[0]}.{capability[1]}, {card['memory_bytes'] / 2**30:.0f} GiB"
     if capability < OLDEST_CARD:
         found = f"{named}: too old, the plugin's kernels begin at compute 6.0"

@@ -14,10 +14,10 @@ class RopeAttention(nn.Cell):
     """Multi-head attention over rows x_MC of B images; query and value have a bias, the key none.
 
     Args:
-        fused: score, softmax and mix as one kernel, for devices that have it; nearly the same numbers.
+        fused_attention: score, softmax and mix as one kernel, for devices that have it; nearly the same numbers.
     """
 
-    def __init__(self, width: int, heads: int, fused: bool = False):
+    def __init__(self, width: int, heads: int, fused_attention: bool = False):
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.qkv = Linear(width, 3 * width, bias=False)
@@ -27,7 +27,7 @@ class RopeAttention(nn.Cell):
         self.turn_DD = Tensor(quarter_turn(self.head_dim))
         self.add_bias = AddBias()
         self.matmul = ops.MatMul()
-        self.attend = FusedAttention(heads) if fused else SoftmaxAttention()
+        self.attend = FusedAttention(heads) if fused_attention else SoftmaxAttention()
 
     def rotate(self, x_BhND, cos_ND, sin_ND):
         turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))

@@ -6,12 +6,15 @@ import tempfile
 from dataclasses import dataclass
 
 from mindloc.cores import usable_cores
-from mindloc.doctor.examination import HARDWARE, diagnose
+from mindloc.doctor.driver import list_cards
+from mindloc.doctor.examination import diagnose
 from mindloc.doctor.finding import Finding, obstacle
 from mindloc.doctor.machine import Machine, this_machine
 from mindloc.doctor.mindspore_plugins import told_by_mindspore
 from mindloc.doctor.packages import look_at_packages
 from mindloc.errors import DeviceError
+
+TARGETS = ("Ascend", "GPU", "CPU")  # best first
 
 
 @dataclass(frozen=True)
@@ -39,32 +42,28 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
     import mindspore as ms
 
-    obstacles = find_obstacles()
-    chosen = next(name for name, reason in obstacles.items() if reason is None) if target == "auto" else target
-    _refuse(chosen, obstacles[chosen])
+    chosen, findings, why = _choose(target)
+    if chosen == "GPU":  # of Ascend cards MindSpore itself knows best
+        _require_card(device_id, list_cards(findings))
     if chosen != "CPU":
-        _require_card(chosen, device_id)
         ms.set_device(chosen, device_id)
     elif ms.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has computed
         ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
-    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}"
-    if target == "auto":
-        description += _why(chosen, obstacles)
+    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{why}"
     return Device(chosen, device_id if chosen != "CPU" else 0, description)
 
 
-def find_obstacles(machine: Machine | None = None) -> dict[str, Finding | None]:
-    """Each target, best first, and what keeps this process from using it, None where nothing does."""
-    machine, told = machine or this_machine(), told_by_mindspore()
-    return {target: obstacle(diagnose(machine, target, told), target) for target in HARDWARE} | {"CPU": None}
+def examine_target(target: str) -> list[Finding]:
+    """What there is and what is lacking here for one target; of the CPU nothing needs to be asked."""
+    return [] if target == "CPU" else diagnose(this_machine(), target, told_by_mindspore())
 
 
 def usable_targets() -> dict[str, bool]:
     """Each target and whether this process can use it, best first."""
-    return {target: reason is None for target, reason in find_obstacles().items()}
+    return {target: obstacle(examine_target(target), target) is None for target in TARGETS}
 
 
 def check_mindspore(machine: Machine | None = None) -> None:
@@ -78,28 +77,32 @@ def check_mindspore(machine: Machine | None = None) -> None:
         raise DeviceError(f"{reason.found}: {reason.way_out}")
 
 
-def _refuse(target: str, reason: Finding | None) -> None:
-    if reason:
-        raise DeviceError(
-            f"device target {target} can't be used here: {reason.found}; {reason.way_out} "
-            f"(python -m mindloc doctor --device_target {target} says more)"
-        )
+def _choose(target: str) -> tuple[str, list[Finding], str]:
+    """The target, what was found of it, and what keeps better ones from use: "; no Ascend: ...; no GPU: ...".
+
+    Raises:
+        DeviceError: the one that was named can't be used.
+    """
+    passed_over = ""
+    for name in TARGETS if target == "auto" else (target,):
+        findings = examine_target(name)
+        reason = obstacle(findings, name)
+        if reason is None:
+            return name, findings, passed_over
+        passed_over += f"; no {name}: {reason.found}"
+    raise DeviceError(
+        f"device target {target} can't be used here: {reason.found}; {reason.way_out} "
+        f"(python -m mindloc doctor --device_target {target} says more)"
+    )
 
 
-def _require_card(target: str, device_id: int, machine: Machine | None = None) -> None:
-    """Refuse a GPU beyond those that the driver counts; of Ascend cards MindSpore itself knows best."""
-    if target != "GPU":
-        return
-    cards = [each.found for each in HARDWARE["GPU"](machine or this_machine()) if each.what.startswith("card ")]
-    if device_id >= len(cards):
+def _require_card(device_id: int, cards: list[str]) -> None:
+    if not 0 <= device_id < len(cards):
         listed = "; ".join(f"{number}: {card}" for number, card in enumerate(cards))
-        raise DeviceError(f"device_id {device_id} is not among this machine's {len(cards)} GPUs ({listed})")
-
-
-def _why(chosen: str, obstacles: dict[str, Finding | None]) -> str:
-    """What kept better targets from being chosen, as the end of a line: "; no Ascend: ...; no GPU: ..."."""
-    better = list(obstacles)[: list(obstacles).index(chosen)]
-    return "".join(f"; no {name}: {obstacles[name].found}" for name in better)
+        numbers = f"0 to {len(cards) - 1}" if len(cards) > 1 else "0"
+        raise DeviceError(
+            f"device_id {device_id} is not among this machine's {len(cards)} GPUs ({listed}); take {numbers}"
+        )
 
 
 def describe_machine() -> str:

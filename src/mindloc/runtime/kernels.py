@@ -1,6 +1,8 @@
-"""What an Ascend chip computes beyond what all of them do."""
+"""Which precisions a device computes in, and what an Ascend chip does beyond what all of them do."""
 
 import os
+
+from mindloc.errors import DeviceError
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
 # That A3, two dies of the A2's generation, has them too is our assumption.
@@ -20,6 +22,27 @@ def has_fused_attention(precision: str) -> bool:
     if precision == "fp32" or ms.get_context("device_target") != "Ascend":
         return False
     return ascend_chip().startswith(ATLAS_A2_AND_A3)
+
+
+def require_precision(precision: str, target: str, training: bool = False) -> None:
+    """Refuse what the device lacks, or would train slower in, instead of falling back without a word.
+
+    Args:
+        precision: "fp32", "fp16" or "bf16".
+        target: "CPU", "GPU" or "Ascend", this process's.
+
+    Raises:
+        DeviceError: bf16 on a CPU or on the first Ascend 910; training in fp16 on a CPU.
+    """
+    key = "train.precision=" if training else "--precision "
+    if target == "Ascend" and precision == "bf16" and not has_bf16():
+        raise DeviceError(f"the precision is bf16 and the chip is {ascend_chip()}, which has none: take {key}fp16")
+    if target == "CPU" and precision == "bf16":
+        raise DeviceError(f"the precision is bf16, in which MindSpore has no products on a CPU: take {key}fp32")
+    if target == "CPU" and precision == "fp16" and training:
+        raise DeviceError(
+            f"the precision is fp16, in which MindSpore's CPU kernels train at half the speed of fp32: take {key}fp32"
+        )
 
 
 def has_bf16() -> bool:

@@ -4,9 +4,8 @@ import mindspore as ms
 from mindspore import nn
 
 from mindloc.config.schema import Config
-from mindloc.errors import DeviceError
 from mindloc.runtime.cluster import Cluster
-from mindloc.runtime.kernels import ascend_chip, has_bf16
+from mindloc.runtime.kernels import require_precision
 from mindloc.training.data_parallel import GatherOutputs, average_gradients
 from mindloc.training.loop import LoopSettings
 from mindloc.training.loss_scale import LossScale
@@ -23,7 +22,7 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         ConfigError: optimizer.freeze or optimizer.lr_scale names nothing that exists.
         DeviceError: train.precision is nothing this device computes.
     """
-    check_precision(config.train.precision, ms.get_context("device_target"))
+    require_precision(config.train.precision, ms.get_context("device_target"), training=True)
     settings, parameters = config.optimizer, list(encoder.get_parameters())
     table = parameter_table(
         {parameter.name: tuple(parameter.shape) for parameter in parameters},
@@ -78,20 +77,3 @@ def build_loop_settings(config: Config) -> LoopSettings:
         keep_checkpoints=train.keep_checkpoints,
         log_every_steps=train.log_every_steps,
     )
-
-
-def check_precision(precision: str, target: str) -> None:
-    """Refuse what would be slower or is missing, instead of falling back without a word.
-
-    Raises:
-        DeviceError: fp16 or bf16 on a CPU, bf16 on the first Ascend 910.
-    """
-    if target == "Ascend" and precision == "bf16" and not has_bf16():
-        raise DeviceError(
-            f"train.precision is bf16 and the chip is {ascend_chip()}, which has none: set train.precision=fp16"
-        )
-    if target == "CPU" and precision != "fp32":
-        raise DeviceError(
-            f"train.precision is {precision}; MindSpore's CPU kernels compute fp16 at half the speed of fp32 and bf16 "
-            "not at all: set train.precision=fp32 on this device"
-        )
