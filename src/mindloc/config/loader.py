@@ -11,7 +11,7 @@ import yaml
 
 from mindloc.config.check import check_config
 from mindloc.config.schema import Config
-from mindloc.errors import ConfigError
+from mindloc.errors import ConfigError, one_line
 
 # keys of earlier versions, still read from their YAML files, runs and checkpoints: old key -> (key, its value)
 RENAMED_KEYS = {"run.device_id": ("run.device_ids", lambda device_id: [device_id])}
@@ -69,7 +69,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"config file {path} is missing; the shipped ones are under configs/") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"config file {path} can't be read as YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"config file {path} can't be read as YAML: {one_line(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -95,7 +95,7 @@ def _set_override(tree: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"override {override!r}: the value is no YAML: {one_line(error)}") from None
     if key in RENAMED_KEYS:  # now, so that it wins over what the tree holds under the present name
         key, present = RENAMED_KEYS[key]
         value = present(value)

@@ -15,7 +15,7 @@ from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.pairs import Edges, PairMode
 from mindloc.data.pairs_file import MODES, PairsFile, Problem, connect, is_place, list_tiles, read_pairs_file
 from mindloc.data.sampler import kept_shares
-from mindloc.errors import DataError
+from mindloc.errors import DataError, one_line
 from mindloc.geo.points import paired_distance_m
 
 BATCH_SIZES = (4, 8, 12, 16, 32, 64)
@@ -241,7 +241,7 @@ def _decode(path: Path) -> tuple[int, int] | Problem:
             picture.load()
             return picture.size
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(error)
         return Problem("unreadable picture", f"{path} can't be decoded ({reason}); fetch it again")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mindloc.errors import DataError, ImageError
+from mindloc.errors import DataError, ImageError, one_line
 from mindloc.runtime.atomic import atomic_write
 
 ANSWERS = 5
@@ -93,7 +93,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ImageError(
             f"picture {path} can't be read ({reason}); replace it, or take it out of the data set"
         ) from None

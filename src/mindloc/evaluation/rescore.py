@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import DataError
+from mindloc.errors import DataError, one_line
 from mindloc.evaluation.baselines import score_chance, score_constant
 from mindloc.evaluation.contact_sheet import ANSWERS, Answer, SheetRow, draw_contact_sheet
 from mindloc.evaluation.report import METHOD_TITLES, VIEW_PLURALS, make_report, percent, write_report
@@ -94,7 +94,7 @@ def load_setup(path: Path) -> dict[str, Any]:
     try:
         setup = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(
             f"{path} can't be read ({reason}); is this an evaluation folder, and was it finished?"
         ) from None

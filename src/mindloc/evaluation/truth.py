@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import DataError
+from mindloc.errors import DataError, one_line
 from mindloc.retrieval.descriptor_set import DescriptorSet
 from mindloc.runtime.atomic import atomic_write
 
@@ -62,7 +62,7 @@ def _load_lines(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({' '.join(str(error).split())}); evaluate again to write it") from None
+        raise DataError(f"{path} can't be read ({one_line(error)}); evaluate again to write it") from None
     lines = {}
     for number, raw in enumerate(text.splitlines(), 1):
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindloc.errors import ExportError
+from mindloc.errors import ExportError, one_line
 from mindloc.runtime.tensor_file import file_sha256
 
 CARD_VERSION = 2
@@ -138,7 +138,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ExportError(f"card {path} is missing: an exported file counts only with the card beside it") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ExportError(f"card {path} can't be read ({' '.join(str(error).split())}); export again") from None
+        raise ExportError(f"card {path} can't be read ({one_line(error)}); export again") from None
     if not isinstance(card, dict):
         raise ExportError(f"card {path} is no JSON object of at most {_MOST_CARD_BYTES} bytes; export again")
     return card

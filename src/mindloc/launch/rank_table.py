@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindloc.errors import LaunchError
+from mindloc.errors import LaunchError, one_line
 from mindloc.launch.table_layouts import Card, Server, parse_table
 from mindloc.runtime.atomic import atomic_write_text
 
@@ -124,7 +124,7 @@ def _read_object(path: Path) -> dict:
     except OSError as error:
         raise LaunchError(f"rank table {path} can't be read: {error.strerror}; check the path") from None
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise LaunchError(f"rank table {path} is no JSON ({reason}); write it again or copy it whole") from None
     if not isinstance(tree, dict):
         raise LaunchError(f"rank table {path} holds a {type(tree).__name__}, expected an object with server_list")

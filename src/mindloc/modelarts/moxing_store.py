@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mindloc.errors import StoreError
+from mindloc.errors import StoreError, one_line
 from mindloc.modelarts.object_store import Unavailable, folder_bytes, temporary_beside
 
 
@@ -71,5 +71,5 @@ class MoxingStore:
         try:
             return getattr(self._file, function)(url, *arguments, **options)
         except Exception as error:  # moxing documents none of its exceptions; each is passed on as one of ours
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise Unavailable(f"mox.file.{function} {url}: {reason}") from error

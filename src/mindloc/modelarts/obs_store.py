@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mindloc.errors import StoreError
+from mindloc.errors import StoreError, one_line
 from mindloc.modelarts.object_store import Unavailable, join, temporary_beside
 
 ENDPOINT_VARIABLES = ("OBS_ENDPOINT", "S3_ENDPOINT")  # the second is what ModelArts sets
@@ -104,7 +104,7 @@ class ObsStore:
         try:
             answer = getattr(self._client, function)(*place, *arguments, **options)
         except Exception as error:  # sockets, TLS, the SDK's own; each is passed on as one of ours
-            raise Unavailable(f"{function} {url}: {' '.join(str(error).split()) or type(error).__name__}") from error
+            raise Unavailable(f"{function} {url}: {one_line(error)}") from error
         if answer.status < 300 or answer.status in accept:
             return answer
         may_work_later = answer.status >= 500 or answer.status in _MAY_WORK_LATER

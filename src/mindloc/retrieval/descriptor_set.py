@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import DataError
+from mindloc.errors import DataError, one_line
 
 VERSION = 1
 VIEWS = ("drone", "satellite")
@@ -188,7 +188,7 @@ def _load_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
     if not isinstance(card, dict) or card.get("version") != VERSION:
         version = card.get("version") if isinstance(card, dict) else None
         raise DataError(f"{path} has version {version}, this program reads {VERSION}; extract the set again")
@@ -203,7 +203,7 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
     for number, line in enumerate(lines, 1):
         where = f"{path} line {number}"
         try:
@@ -234,7 +234,7 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
     try:
         matrix = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({_line(error)}); extract the set again") from None
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32:
         kind = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "no array"
         raise DataError(f"{path} holds {kind}, expected float32 of shape (count, dimension)")
@@ -275,7 +275,3 @@ def _swap_in(partial: Path, folder: Path) -> None:
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mindloc.errors import CheckpointError
+from mindloc.errors import CheckpointError, one_line
 from mindloc.runtime.atomic import atomic_write
 from mindloc.runtime.faults import fault_point
 
@@ -92,7 +92,7 @@ def _open(path: Path) -> Iterator[safe_open]:
         raise CheckpointError(f"checkpoint {path} is missing; check the path") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {path} is no complete safetensors file ({_one_line(error)}); it may be truncated: "
+            f"checkpoint {path} is no complete safetensors file ({one_line(error)}); it may be truncated: "
             "copy it again or take an older one"
         ) from None
 
@@ -137,7 +137,3 @@ def _header(arrays: Mapping[str, np.ndarray], names: list[str], metadata: Mappin
 def _little_endian(array: np.ndarray) -> bytes | memoryview:
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return array.reshape(-1).view(np.uint8).data
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
