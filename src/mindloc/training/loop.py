@@ -14,7 +14,8 @@ from mindloc.training.console import Console, ConsoleCallback
 from mindloc.training.data_callback import DataCallback
 from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
 from mindloc.training.metrics_callback import MetricsCallback
-from mindloc.training.progress import Progress, ProgressCallback
+from mindloc.training.progress import Progress
+from mindloc.training.progress_callback import ProgressCallback
 from mindloc.training.schedule import Schedule
 from mindloc.training.schedule_callback import ScheduleCallback
 from mindloc.training.state import collect_arrays
