@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from mindloc.cli import train
+from mindloc.cli.script_arguments import SCRIPTS
 from mindloc.config import load_config
-from mindloc.launch.script_arguments import SCRIPTS
 from mindloc.modelarts.arguments import parser as modelarts_parser
 
 PROJECT = Path(__file__).parents[1]

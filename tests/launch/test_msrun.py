@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_supervise import SOURCE, alive, first_line, wait_for
+from processes import alive, wait_for
+from test_supervise import SOURCE, first_line
 
 from mindloc.launch.plan import plan_ranks
 
@@ -45,7 +46,7 @@ sys.exit(run_plan(plan(Path(sys.argv[1]))))
 @pytest.mark.slow
 def test_killing_a_rank_ends_the_launch_with_the_reason(tmp_path):
     """msrun itself would wait half a minute for its scheduler, and end with a traceback."""
-    paths = [str(SOURCE), str(Path(__file__).parent)]
+    paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     supervisor = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(tmp_path), *paths], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

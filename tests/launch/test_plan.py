@@ -34,7 +34,7 @@ def test_all_eight_processes_of_one_server(tmp_path):
     path = write(tmp_path, servers_1_0())
     planned = plan(tmp_path, table=read_rank_table(path))
     why = f"{path} is given and the target is Ascend"
-    assert (planned.launcher, planned.reason) == ("rank table", why)
+    assert (planned.launcher, planned.reason) == ("rank_table", why)
     assert planned.world_size == 8 and planned.ranks == tuple(range(8))
     assert len(planned.processes) == 8
     for rank, process in enumerate(planned.processes):

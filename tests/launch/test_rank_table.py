@@ -9,7 +9,8 @@ from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 from mindloc.cli.rank_table import main
 from mindloc.errors import LaunchError
 from mindloc.launch import host
-from mindloc.launch.rank_table import Card, Server, find_server, read_rank_table, write_rank_table
+from mindloc.launch.rank_table import find_server, read_rank_table, write_rank_table
+from mindloc.launch.table_layouts import Card, Server
 
 
 def test_one_server_of_eight_cards(tmp_path):
@@ -156,13 +157,13 @@ def test_a_table_that_is_not_there(tmp_path):
 def test_which_server_this_is(tmp_path):
     table = read_rank_table(write(tmp_path, servers_1_0(servers=3)))
     assert find_server(table, ["some-host", "10.0.0.2"]) == 1
-    assert find_server(table, ["10.0.0.2"], server_index="2") == 2  # what was said wins
-    assert find_server(table, [], server_index="10.0.0.3") == 2
+    assert find_server(table, ["10.0.0.2"], server="2") == 2  # what was said wins
+    assert find_server(table, [], server="10.0.0.3") == 2
     with pytest.raises(LaunchError, match=r"this host \(10.9.9.9\) is none of its servers \(10.0.0.1, 10.0.0.2"):
         find_server(table, ["10.9.9.9"])
     for wrong in ("3", "-1", "first"):
         with pytest.raises(LaunchError, match="has servers 0 to 2"):
-            find_server(table, ["10.0.0.2"], server_index=wrong)
+            find_server(table, ["10.0.0.2"], server=wrong)
 
 
 def test_the_loopback_is_this_host_when_it_is_alone(tmp_path):
@@ -263,7 +264,39 @@ def test_a_server_with_several_addresses_must_say_which(tmp_path, monkeypatch, c
     assert "several addresses (10.0.0.1, 172.17.0.1)" in capsys.readouterr().err
 
 
-def test_addresses_of_this_host_are_its_own():
-    for address in host.host_addresses("localhost"):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))  # refused for an address of another machine
+# /proc/net/fib_trie of a machine with the addresses 10.0.0.5 and 127.0.0.1, shortened: its networks' first and last
+# addresses stand there too, but not as the machine's own
+LOCAL_ADDRESSES = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     +-- 10.0.0.0/24 2 0 2
+        |-- 10.0.0.0
+           /24 link UNICAST
+        |-- 10.0.0.5
+           /32 host LOCAL
+        |-- 10.0.0.255
+           /32 link BROADCAST
+     +-- 127.0.0.0/8 2 0 2
+        |-- 127.0.0.0
+           /8 host LOCAL
+        |-- 127.0.0.1
+           /32 host LOCAL
+"""
+
+
+def test_addresses_of_this_host(tmp_path, monkeypatch):
+    listed = tmp_path / "fib_trie"
+    listed.write_text(LOCAL_ADDRESSES)
+    monkeypatch.setattr(host, "_LOCAL_ADDRESSES", listed)
+    names = {"trainer": ["10.0.0.5", "192.168.7.7"], "localhost": ["127.0.0.1", "::1"]}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, port: [(0, 0, 0, "", (ip, 0)) for ip in names[name]])
+    assert host.host_addresses("trainer") == ["10.0.0.5", "192.168.7.7"]
+    assert host.host_addresses("localhost") == ["10.0.0.5"]
+
+
+def test_addresses_of_a_host_that_no_name_leads_to(tmp_path, monkeypatch):
+    def unknown(name, port):
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(host, "_LOCAL_ADDRESSES", tmp_path / "none")  # off Linux
+    assert host.host_addresses("trainer") == []

@@ -5,19 +5,19 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S, alive, wait_for
 from rank_tables import servers_1_0, write
 
 import mindloc
+from mindloc.launch.log_follower import LogFollower
 from mindloc.launch.plan import plan_ranks
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import run_plan
 
 SOURCE = Path(mindloc.__file__).parents[1]
-PATIENCE_S = 20  # for a machine that is busy; nothing here takes a second on an idle one
 
 
 def plan(tmp_path, code, ranks=2, **more):
@@ -31,21 +31,6 @@ def first_line(log):
     return log.read_text().splitlines()[0]
 
 
-def alive(number):
-    """Whether a process runs; one that has ended and was not asked for is gone."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition, patience_s=PATIENCE_S):
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_all_run_to_the_end_and_rank_0_is_shown(tmp_path, capsys):
     planned = plan(tmp_path, "print('hello from', rank)\nprint('aside', file=sys.stderr)")
     assert run_plan(planned) == 0
@@ -54,6 +39,20 @@ def test_all_run_to_the_end_and_rank_0_is_shown(tmp_path, capsys):
         lines = planned.rank_log(rank).read_text().splitlines()
         assert re.fullmatch(re.escape(planned.first_line) + rf"; rank {rank} of 2, process \d+", lines[0])
         assert lines[1:] == [f"hello from {rank}", "aside"]
+
+
+def test_last_words_without_an_end_are_shown(tmp_path, capsys):
+    log = tmp_path / "rank_0.log"
+    log.write_text("launcher: none\nstep 1\nste")
+    follower = LogFollower(log, skip_lines=1)
+    follower.show_new()
+    assert capsys.readouterr().out == "step 1\n"
+    with open(log, "a") as file:
+        file.write("p 2\nkilled in the mid")
+    follower.show_new(last=True)
+    assert capsys.readouterr().out == "step 2\nkilled in the mid\n"
+    assert run_plan(plan(tmp_path, "sys.stdout.write('no end')")) == 0
+    assert capsys.readouterr().out.endswith("\nno end\n")
 
 
 def test_the_first_that_fails_stops_the_others(tmp_path, capsys):
@@ -150,7 +149,7 @@ sys.exit(main([sys.argv[1]]))
 @pytest.fixture
 def supervised(tmp_path):
     """A supervisor in a process of its own, and the numbers of the two ranks that it watches."""
-    paths = [str(SOURCE), str(Path(__file__).parent)]
+    paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     supervisor = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(tmp_path), *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

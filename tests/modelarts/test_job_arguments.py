@@ -40,12 +40,12 @@ def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--eval=yes"], "--eval is 'yes', expected True or False"),
-        (["--modelarts="], "--modelarts is '', expected True or False"),
-        (["--run_distribute=1"], "--run_distribute is '1'"),
-        (["--begin_epoch=three"], "--begin_epoch is 'three'"),
-        (["--begin_epoch=-1"], "--begin_epoch is '-1'"),
-        (["--upload_every_s=0"], "--upload_every_s is '0'"),
+        (["--eval=yes"], "argument --eval: 'yes' is neither True nor False; python modelarts/start.py --help lists"),
+        (["--modelarts="], "argument --modelarts: '' is neither True nor False"),
+        (["--run_distribute=1"], "argument --run_distribute: '1' is"),
+        (["--begin_epoch=three"], "argument --begin_epoch: 'three' is no number from 0"),
+        (["--begin_epoch=-1"], "argument --begin_epoch: '-1' is"),
+        (["--upload_every_s=0"], "argument --upload_every_s: '0' is no number of seconds above 0"),
         (["--lr"], "argument --lr: expected one argument; python modelarts/start.py --help"),
         (["--evaluate_only=True"], "--evaluate_only needs --checkpoint_url"),
         (["--train_url="], "--train_url is missing"),

@@ -10,15 +10,15 @@ from mindloc.errors import LaunchError
 from mindloc.modelarts import build
 from mindloc.modelarts.arguments import parse_arguments
 from mindloc.modelarts.build import build_evaluation, build_training
-from mindloc.modelarts.environment import Platform, read_platform
+from mindloc.modelarts.environment import Place, read_place
 
 URLS = ["--data_url=obs://bucket/data", "--train_url=obs://bucket/out", "--device_target=CPU"]
 
 
-def training(tmp_path: Path, *words: str, place: Platform | None = None, resumes=False, weights=None):
+def training(tmp_path: Path, *words: str, place: Place | None = None, resumes=False, weights=None):
     args = parse_arguments([*URLS, *words])
     logs = tmp_path / "logs"
-    return build_training(args, place or Platform(), Path("/cache/data"), weights, tmp_path / "run", resumes, logs)
+    return build_training(args, place or Place(), Path("/cache/data"), weights, tmp_path / "run", resumes, logs)
 
 
 def words_of(plan) -> list[str]:
@@ -33,8 +33,8 @@ def overrides_of(plan) -> dict[str, str]:
 
 
 def test_one_card_is_one_process(tmp_path):
-    plan = training(tmp_path, "--lr=0.5", place=Platform(device_id=3))
-    assert plan.launcher == "one process" and plan.world_size == 1
+    plan = training(tmp_path, "--lr=0.5", place=Place(device_id=3))
+    assert plan.launcher == "one_process" and plan.world_size == 1
     words = train.parser().parse_args(words_of(plan))
     assert words.run_dir == tmp_path / "run" and words.resume is None
     overrides = overrides_of(plan)
@@ -69,19 +69,23 @@ def test_a_config_counts_from_the_project_wherever_the_boot_file_runs(tmp_path, 
     [
         (["--eval=False"], "0"),
         (["--eval=True"], None),
-        (["--eval=True", "--set", "train.eval_every_epochs=0"], "1"),
+        (["--eval=True", "--config=never.yaml"], "1"),
+        (["--eval=True", "--config=never.yaml", "--set", "train.eval_every_epochs=0"], "0"),
         (["--eval=True", "--set", "train.eval_every_epochs=2"], "2"),
         (["--eval=False", "--set", "train.eval_every_epochs=2"], "2"),
     ],
 )
-def test_eval_switches_the_evaluation_of_a_training(tmp_path, words, every_epochs):
+def test_eval_switches_the_evaluation_of_a_training(tmp_path, monkeypatch, words, every_epochs):
+    """What is set by hand wins over the switch."""
+    monkeypatch.chdir(tmp_path)
+    Path("never.yaml").write_text("train: {eval_every_epochs: 0}\n")
     assert overrides_of(training(tmp_path, *words)).get("train.eval_every_epochs") == every_epochs
 
 
 @pytest.mark.parametrize("rank", range(8))
 def test_each_of_eight_boot_processes_is_its_rank(tmp_path, rank):
     said = {"RANK_TABLE_FILE": "/t.json", "RANK_ID": str(rank), "RANK_SIZE": "8", "ASCEND_DEVICE_ID": str(rank)}
-    plan = training(tmp_path, place=read_platform(said))
+    plan = training(tmp_path, place=read_place(said))
     (process,) = plan.processes
     ranks = {name: process.environment[name] for name in ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "DEVICE_ID")}
     assert ranks == {"RANK_TABLE_FILE": "/t.json", "RANK_ID": str(rank), "RANK_SIZE": "8", "DEVICE_ID": str(rank)}
@@ -98,7 +102,7 @@ def test_one_boot_process_per_server_starts_its_ranks(tmp_path, monkeypatch):
         "VC_TASK_INDEX": "1",
         "VC_WORKER_HOSTS": "worker-0.job,worker-1.job",
     }
-    plan = training(tmp_path, place=read_platform(said, tmp_path / "none.json"))
+    plan = training(tmp_path, place=read_place(said, tmp_path / "none.json"))
     assert plan.launcher == "msrun" and plan.world_size == 16 and plan.ranks == tuple(range(8, 16))
     command = plan.processes[0].command
     for option in ("--worker_num=16", "--local_worker_num=8", "--node_rank=1", "--master_addr=10.1.2.3"):
@@ -112,29 +116,29 @@ def test_on_ascend_the_platform_s_rank_table_starts_one_process_per_card(tmp_pat
     table.write_text(
         json.dumps({"version": "1.0", "server_count": "1", "server_list": [server], "status": "completed"})
     )
-    place = read_platform({"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "8"}, table)
+    place = read_place({"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "8"}, table)
     plan = training(tmp_path, "--device_target=Ascend", place=place)
-    assert plan.launcher == "rank table"
+    assert plan.launcher == "rank_table"
     assert [process.environment["RANK_ID"] for process in plan.processes] == [str(i) for i in range(8)]
 
 
 def test_a_batch_that_the_ranks_can_not_share_is_refused(tmp_path):
     with pytest.raises(LaunchError, match="train.batch_size is 20"):
-        training(tmp_path, "--batch_size=20", place=Platform(ranks=8, cards=8))
+        training(tmp_path, "--batch_size=20", place=Place(ranks=8, cards=8))
 
 
 def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_NAME_PAUSES_S", ())
     with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not say"):
-        training(tmp_path, place=Platform(ranks=2, servers=2))
+        training(tmp_path, place=Place(ranks=2, servers=2))
     with pytest.raises(LaunchError, match=r"nowhere\.invalid, has no address here"):
-        training(tmp_path, place=Platform(ranks=2, servers=2, master="nowhere.invalid"))
+        training(tmp_path, place=Place(ranks=2, servers=2, master="nowhere.invalid"))
 
 
 def test_an_evaluation_takes_the_same_parameters_and_leaves_out_the_training_s(tmp_path, capsys):
     args = parse_arguments([*URLS, "--evaluate_only=True", "--checkpoint_url=x", "--lr=0.5", "--epochs=3"])
     out = tmp_path / "report"
-    plan = build_evaluation(args, Platform(), Path("/cache/data"), Path("/w.safetensors"), out, tmp_path / "logs")
+    plan = build_evaluation(args, Place(), Path("/cache/data"), Path("/w.safetensors"), out, tmp_path / "logs")
     words = words_of(plan)
     assert words[:6] == ["--checkpoint", "/w.safetensors", "--out", str(out), "--data_root", "/cache/data"]
     assert words[6:] == ["--set", "run.device_target=CPU"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_world
 
 from mindloc.cli import main as mindloc
 from mindloc.runtime.checkpoint import complete_checkpoints, load_weights
@@ -17,21 +17,10 @@ from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 PLATFORM = Path(__file__).parent / "packages" / "platform"
-WORLD = shlex.split("--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2 --drones 16")
 SETTINGS = {
-    "data.train_pairs": "same-area-drone2sate-train.json",
-    "data.test_pairs": "same-area-drone2sate-test.json",
-    "data.map_px": 1024,
-    "data.m_per_px": 0.3,
-    "data.drone_size_px": [32, 32],
-    "data.satellite_size_px": [32, 32],
-    "sampling.mode": "masked",
-    "model.backbone": "tiny",
-    "model.reference_grid": 2,
-    "train.batch_size": 8,
+    **small_world.SETTINGS,
     "train.epochs": 4,
     "train.keep_checkpoints": 2,
-    "eval.batch_size": 16,
     "eval.bootstrap": 100,
     "eval.histogram_baseline": "false",
     "run.device_target": "CPU",
@@ -43,14 +32,14 @@ PARAMETERS = ["--data_url=obs://bucket/world", "--modelarts=True", "--run_distri
 def store(tmp_path_factory) -> Path:
     """The folder behind obs://, with a data set in its bucket."""
     root = tmp_path_factory.mktemp("obs")
-    assert mindloc(["world", str(root / "bucket" / "world"), *WORLD]) == 0
+    assert mindloc(["world", str(root / "bucket" / "world"), *small_world.world_words(drones=16)]) == 0
     return root
 
 
 def job(store: Path, *parameters: str, fails: dict | None = None, fault: str = "") -> subprocess.Popen:
     """A boot process as the console starts it, in an image with moxing."""
-    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    words = [*PARAMETERS, *settings, "--scratch", str(store.parent / "cache"), "--upload_every_s=0.2", *parameters]
+    scratch = ["--scratch", str(store.parent / "cache"), "--upload_every_s=0.2"]
+    words = [*PARAMETERS, *small_world.set_words(SETTINGS), *scratch, *parameters]
     environment = {
         **os.environ,
         "PYTHONPATH": str(PLATFORM),

@@ -1,13 +1,15 @@
 """Where errors of the user turn into one line and an exit code."""
 
+import argparse
 import functools
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from mindloc.errors import MindlocError
+from mindloc.errors import ConfigError, MindlocError
 
 
 def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str] | None], int]:
@@ -26,6 +28,21 @@ def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str
             return 130
 
     return main
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with arguments as every error is said.
+
+    Args:
+        way_out: end of the line: where the arguments are explained.
+    """
+
+    def __init__(self, *args, way_out: str, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._way_out = way_out
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self._way_out}")
 
 
 @contextmanager

@@ -11,32 +11,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import mindloc
-from mindloc.cli import train
-from mindloc.cli.boundary import command
-from mindloc.config import Config, load_config
+from mindloc.cli.boundary import OneLineParser, command
+from mindloc.cli.script_arguments import SCRIPTS, Script, ScriptArguments, read_arguments
+from mindloc.cli.trainer_words import PROJECT, Training, config_path, set_words, trainer_words, yaml_text
+from mindloc.config import Config
 from mindloc.errors import LaunchError
 from mindloc.launch.log_folder import new_log_folder
 from mindloc.launch.plan import Plan, plan_ranks
-from mindloc.launch.process import alone, with_source
-from mindloc.launch.program_arguments import eval_arguments, resumes, train_arguments
+from mindloc.launch.process import alone
 from mindloc.launch.rank_table import read_rank_table
-from mindloc.launch.script_arguments import SCRIPTS, Script, ScriptArguments, read_arguments
 from mindloc.launch.servers import cards_of_this_server, meeting_place, place_of_this_server, require_shareable_batch
 from mindloc.launch.supervise import run_plan
-from mindloc.launch.target import best_target
+from mindloc.launch.target import settled_target
+from mindloc.runtime.checkpoint import weights_of_run
 
-PROJECT = Path(mindloc.__file__).resolve().parents[2]
 DEFAULT_CONFIG = "configs/gta_uav_cross.yaml"
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong as every error here is said."""
-
-    def error(self, message: str) -> None:
-        raise LaunchError(
-            f"{message}; {self.prog} knows the options of python train.py --help, --config and --launcher"
-        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{script.usage}\n\n{__doc__}")
         return 0
     given = read_arguments(script, args.arguments)
-    if script.program == "eval.py":
+    if script.evaluates:
         return become_evaluation(script, given)
     return run_plan(plan_training(script, given, os.environ))
 
@@ -67,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
 def become_evaluation(script: Script, given: ScriptArguments) -> int:
     """Turn into eval.py: one process, whose console is its log."""
     target = ["--device_target", script.target] if script.target else []
-    words = [*eval_arguments(given), "--device_id", str(given.device_ids[0]), *target, *given.options]
+    assert given.checkpoint is not None  # read_arguments asks for it
+    checkpoints = given.checkpoint / "checkpoints"
+    weights = weights_of_run(checkpoints) if checkpoints.is_dir() else given.checkpoint
+    words = ["--checkpoint", str(weights), "--data_root", yaml_text(given.dataset)]
+    words += ["--device_id", str(given.device_ids[0]), *target, *given.options]
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, str(PROJECT / script.program), *words], alone(os.environ))
 
@@ -79,16 +72,14 @@ def plan_training(script: Script, given: ScriptArguments, environment: Mapping[s
         LaunchError: an argument, the rank table or the number of ranks does not fit.
         ConfigError: the config or an override is refused.
     """
-    words, config, launcher = trainer_words(script, given, environment)
+    words, config, launcher = training_words(script, given, environment)
     table = read_rank_table(given.table) if given.table else None
-    server, count = place_of_this_server(environment, table, script.first != "DEVICE_ID")
+    server, count = place_of_this_server(environment, table, script.several)
     cards = given.device_ids or cards_of_this_server(given.ranks or 0, config.run.device_ids)
     size = table.size if table else len(cards) * count
     require_shareable_batch(config.train.batch_size, size)
-    target = config.run.device_target
-    if target == "auto":
-        target = best_target(with_source(environment))
-        words += ["--device_target", target]  # so that no rank finds another
+    target, settled = settled_target(config.run.device_target, environment)
+    words += settled
     if size == 1:  # alone it takes its card from the config
         words += ["--device_id", str(table.servers[0].cards[0].device_id if table else cards[0])]
     master = meeting_place(environment, count)
@@ -111,31 +102,43 @@ def plan_training(script: Script, given: ScriptArguments, environment: Mapping[s
         raise
 
 
-def trainer_words(
+def training_words(
     script: Script, given: ScriptArguments, environment: Mapping[str, str]
 ) -> tuple[list[str], Config, str | None]:
     """(arguments of train.py, the config that they make, the launcher asked for)."""
-    own = _OneLineParser(prog=script.file, allow_abbrev=False, add_help=False)
+    explained = f"{script.file} knows the options of python train.py --help, --config and --launcher"
+    own = OneLineParser(prog=script.file, allow_abbrev=False, add_help=False, way_out=explained)
     own.add_argument("--config", type=Path)
     own.add_argument("--launcher")
     mine, options = own.parse_known_args(given.options)
-    path = given.checkpoint / "config.yaml" if resumes(given) else _config_path(mine.config, environment)
-    words = train_arguments(given, path)
-    if script.target:
-        words += ["--device_target", script.target]
-    if given.eval_callback and load_config(path).train.eval_every_epochs == 0:
-        words += ["--set", "train.eval_every_epochs=1"]
-    words += options
-    trainer = train.parser()
-    trainer.error = own.error
-    config = load_config(path, trainer.parse_args(words).overrides)
-    if given.begin_epoch is not None:
-        words += ["--begin_epoch", str(given.begin_epoch)]
-    several = script.first != "DEVICE_ID"  # a shell's LAUNCHER does not concern a training of one rank
-    return words, config, mine.launcher or (environment.get("LAUNCHER") if several else None) or None
+    resumed = given.checkpoint if resumes(given) else None
+    experiment = mine.config or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
+    training = Training(
+        config=resumed / "config.yaml" if resumed else config_path(experiment),
+        data=given.dataset,
+        resumed=resumed,
+        weights=None if resumed else given.checkpoint,
+        target=script.target,
+        evaluates=given.eval_callback,
+        begin_epoch=given.begin_epoch,
+    )
+    place = set_words([f"run.work_dir={yaml_text(given.output)}"])
+    words, config = trainer_words(training, place, options, explained)
+    # a shell's LAUNCHER does not concern a training of one rank
+    return words, config, mine.launcher or (environment.get("LAUNCHER") if script.several else None) or None
 
 
-def _config_path(named: Path | None, environment: Mapping[str, str]) -> Path:
-    """The experiment; a relative path counts from here, else from the project."""
-    path = named or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
-    return path.absolute() if path.exists() else PROJECT / path
+def resumes(given: ScriptArguments) -> bool:
+    """Whether the checkpoint is a run to go on with.
+
+    Raises:
+        LaunchError: it is another folder.
+    """
+    if given.checkpoint is None or given.checkpoint.is_file():
+        return False
+    if not (given.checkpoint / "config.yaml").is_file():
+        raise LaunchError(
+            f"CHECKPOINT_PATH {given.checkpoint} is a folder without config.yaml; give a run folder "
+            "(work_dir/NAME/MMDDhhmmss) to go on with it, or a .safetensors file to begin from its weights"
+        )
+    return True

@@ -7,20 +7,15 @@ import argparse
 import ipaddress
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mindloc.cli.boundary import command
 from mindloc.errors import LaunchError
 from mindloc.launch.host import device_addresses, host_names
-from mindloc.launch.rank_table import (
-    Card,
-    RankTable,
-    Server,
-    find_server,
-    read_rank_table,
-    write_rank_table,
-    write_servers,
-)
+from mindloc.launch.rank_table import RankTable, find_server, read_rank_table, write_rank_table, write_servers
+from mindloc.launch.table_layouts import Card, Server
+from mindloc.launch.whole_numbers import card_numbers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.merge:
         write_servers(args.out, merged([read_rank_table(path) for path in args.merge]))
     else:
-        cards = _numbers(args.devices)
+        cards = card_numbers("--devices", args.devices)
         addresses = [""] * len(cards) if args.without_device_ips else _addresses(args.device_ips, cards)
         entries = [Card(i, card, address) for i, (card, address) in enumerate(zip(cards, addresses, strict=True))]
         write_rank_table(args.out, args.server_id or only_address(host_names()), entries)
@@ -105,7 +100,7 @@ def only_address(names: list[str]) -> str:
     raise LaunchError(f"this host has {known}; say by --server_id which one the other servers reach it by")
 
 
-def _addresses(given: str | None, cards: list[int]) -> list[str]:
+def _addresses(given: str | None, cards: Sequence[int]) -> list[str]:
     if given is None:
         return device_addresses(cards)
     addresses = given.split(",")
@@ -113,13 +108,6 @@ def _addresses(given: str | None, cards: list[int]) -> list[str]:
     if wrong or len(addresses) != len(cards):
         raise LaunchError(f"--device_ips is {given!r}, expected {len(cards)} addresses like 192.168.1.1, with commas")
     return addresses
-
-
-def _numbers(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.isascii() and word.isdecimal() for word in words) or len(set(words)) < len(words):
-        raise LaunchError(f"--devices is {text!r}, expected different cards' numbers such as 0,1,2,3")
-    return [int(word) for word in words]
 
 
 def _is_address(text: str) -> bool:

@@ -6,6 +6,7 @@ A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_d
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mindloc.cli.boundary import command
@@ -17,15 +18,16 @@ from mindloc.launch.plan import plan_ranks
 from mindloc.launch.process import with_source
 from mindloc.launch.servers import require_shareable_batch
 from mindloc.launch.supervise import run_plan
-from mindloc.launch.target import best_target
+from mindloc.launch.target import settled_target
 from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import RunFolder
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Args: kind: class of the parser, for callers that tell errors in another way."""
+    parser = kind(
         prog="train.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)
@@ -80,17 +82,16 @@ def train_on_cards(config: Config, words: list[str]) -> int:
         DeviceError: cards are named and this machine has none.
         LaunchError: the batch can't be shared among them.
     """
-    cards, target, environment = config.run.device_ids, config.run.device_target, with_source(os.environ)
-    if target == "auto":
-        target = best_target(environment)
-        if target == "CPU":
-            raise DeviceError(
-                f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
-                f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
-            )
+    cards, environment = config.run.device_ids, with_source(os.environ)
+    target, settled = settled_target(config.run.device_target, environment)
+    if settled and target == "CPU":
+        raise DeviceError(
+            f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
+            f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
+        )
     require_shareable_batch(config.train.batch_size, len(cards))
     log_dir = new_log_folder(Path(config.run.work_dir))
-    command = [sys.executable, "-m", "mindloc", "train", *words, "--device_target", target]
+    command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
 
 

@@ -30,11 +30,37 @@ class Failure:
         return 128 - self.code if self.code < 0 else self.code
 
 
-def failure_of(plan: Plan, process: Process, started: subprocess.Popen) -> Failure | None:
-    """The failure that a started process shows; None while it runs and after a good end."""
-    if process.rank is None and (inner := _failure_under_msrun(plan, process.log)):
-        return inner
-    return Failure(process.name, started.returncode, process.log) if started.returncode else None
+class FailureFinder:
+    """Asks the processes of a plan again and again whether one has failed."""
+
+    def __init__(self, plan: Plan):
+        logs = {f"rank {rank}": plan.rank_log(rank) for rank in plan.ranks}
+        self._logs = {**logs, "scheduler": plan.log_dir / "scheduler.log"}
+        self._numbers: dict[str, int] = {}  # of the processes that have said theirs
+
+    def failure_of(self, process: Process, started: subprocess.Popen) -> Failure | None:
+        """The failure that a started process shows; None while it runs and after a good end."""
+        if process.rank is None and (inner := self._failure_under_msrun(process.log)):
+            return inner
+        return Failure(process.name, started.returncode, process.log) if started.returncode else None
+
+    def _failure_under_msrun(self, msrun_log: Path) -> Failure | None:
+        """The first rank or scheduler that ended badly under msrun.
+
+        msrun looks once a second and in the order of ranks, so that it may blame one that only fell over another; it
+        also waits half a minute for its scheduler before it ends itself. The kernel knows at once: a process that has
+        ended stays as a zombie with its exit code until msrun has looked. Only where msrun was quicker, its own words
+        count.
+        """
+        for name, log in self._logs.items():
+            if name not in self._numbers and (number := _own_number(log)):
+                self._numbers[name] = number
+        ended = {name: _zombie_code(number) for name, number in self._numbers.items()}
+        said = _MSRUN_SAYS.search(msrun_log.read_bytes())
+        if said:  # written before msrun kills the others, so these don't count any more
+            name = next((name for name, number in self._numbers.items() if number == int(said[1])), "a rank")
+            return Failure(name, int(said[2]), self._logs.get(name, msrun_log))
+        return next((Failure(name, code, self._logs[name]) for name, code in ended.items() if code), None)
 
 
 def explain(plan: Plan, failure: Failure) -> str:
@@ -49,26 +75,6 @@ def explain(plan: Plan, failure: Failure) -> str:
     if plan.world_size > len(plan.ranks):
         stopped += "; look at the other servers too, where a rank may have failed first"
     return f"{quoted}error: {failure.name}{among} {how}{reason}{stopped}; its log: {failure.log}"
-
-
-def _failure_under_msrun(plan: Plan, msrun_log: Path) -> Failure | None:
-    """The first rank or scheduler that ended badly under msrun.
-
-    msrun looks once a second and in the order of ranks, so that it may blame one that only fell over another; it also
-    waits half a minute for its scheduler before it ends itself. The kernel knows at once: a process that has ended
-    stays as a zombie with its exit code until msrun has looked. Only where msrun was quicker, its own words count.
-    """
-    logs = {f"rank {rank}": plan.rank_log(rank) for rank in plan.ranks}
-    numbers = {name: _own_number(log) for name, log in {**logs, "scheduler": plan.log_dir / "scheduler.log"}.items()}
-    ended = {name: _zombie_code(number) for name, number in numbers.items() if number}
-    said = _MSRUN_SAYS.search(msrun_log.read_bytes())
-    if said:  # written before msrun kills the others, so these don't count any more
-        name = next((name for name, number in numbers.items() if number == int(said[1])), "a rank")
-        return Failure(name, int(said[2]), logs.get(name, msrun_log))
-    for name, code in ended.items():
-        if code:
-            return Failure(name, code, logs.get(name, plan.log_dir / "scheduler.log"))
-    return None
 
 
 def _own_number(log: Path) -> int | None:

@@ -19,11 +19,12 @@ from mindloc.launch.table_layouts import Server
 MASTER_PORT = 8118  # msrun's own default
 # seconds in which all ranks must have met, unless MS_TOPO_TIMEOUT says otherwise: one server starts its ranks at once,
 # several are started by hand
-MEETING_S = {"one server": 180, "several": 600}
+ONE_SERVER_MEETS_S = 180
+SEVERAL_SERVERS_MEET_S = 600
 VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
 
 
-def plan(
+def msrun_process(
     command: Sequence[str],
     target: str,
     servers: Sequence[Server],
@@ -41,7 +42,7 @@ def plan(
     _require_even_ranks(servers)
     local = len(servers[server_index].cards)
     address, port = master or _meeting_place(servers)
-    waits = MEETING_S["several" if len(servers) > 1 else "one server"]
+    waits = SEVERAL_SERVERS_MEET_S if len(servers) > 1 else ONE_SERVER_MEETS_S
     options = {
         "worker_num": local * len(servers),
         "local_worker_num": local,

@@ -15,19 +15,27 @@ from typing import Literal
 
 from mindloc.cores import usable_cores
 from mindloc.errors import LaunchError
-from mindloc.launch import host, msrun_process, table_processes
+from mindloc.launch.msrun_process import msrun_process
 from mindloc.launch.process import Process, entry_command, inherited_environment
 from mindloc.launch.rank_table import RankTable
 from mindloc.launch.table_layouts import Card, Server
+from mindloc.launch.table_processes import table_processes
 
-LAUNCHERS = ("rank_table", "msrun")
+Launcher = Literal["rank_table", "msrun", "one_process"]
+LAUNCHERS = ("rank_table", "msrun")  # those that can be asked for
+ALONE = "one rank has nobody to meet"
+
+
+def launcher_line(launcher: Launcher, reason: str) -> str:
+    """Like ``launcher: rank table, because it was asked for``."""
+    return f"launcher: {launcher.replace('_', ' ')}, because {reason}"
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be started on this server, and why that way."""
 
-    launcher: Literal["rank table", "msrun", "one process"]
+    launcher: Launcher
     reason: str
     processes: tuple[Process, ...]
     world_size: int  # ranks on all servers
@@ -36,7 +44,7 @@ class Plan:
 
     @property
     def first_line(self) -> str:
-        return f"launcher: {self.launcher}, because {self.reason}"
+        return launcher_line(self.launcher, self.reason)
 
     def rank_log(self, rank: int) -> Path:
         return self.log_dir / f"rank_{rank}.log"
@@ -76,24 +84,45 @@ def plan_ranks(
     servers = table.servers if table else _even_servers(device_ids, server_count)
     size = sum(len(server.cards) for server in servers)
     chosen, reason = choose_launcher(target, table, size, launcher)
-    line = f"launcher: {chosen}, because {reason}"
-    inherited = inherited_environment(os.environ if environment is None else environment, line)
+    environment = os.environ if environment is None else environment
+    if chosen == "one_process":
+        return plan_one_process(command, log_dir=log_dir, reason=reason, environment=environment)
+    inherited = inherited_environment(environment, launcher_line(chosen, reason))
     ranks = tuple(card.rank for card in servers[server_index].cards)
     shared = [] if target == "CPU" else list(usable_cores() if cores is None else cores)
-    if chosen == "rank table":
+    if chosen == "rank_table":
         assert table is not None  # choose_launcher has seen to it
-        processes = table_processes.plan(command, table, server_index, log_dir, inherited, shared)
-    elif chosen == "msrun":
-        process = msrun_process.plan(command, target, servers, server_index, master, log_dir, inherited, shared)
-        processes = (process,)
+        processes = table_processes(command, table, server_index, log_dir, inherited, shared)
     else:
-        processes = (Process("rank 0", 0, inherited, entry_command(command), log_dir / "rank_0.log"),)
+        processes = (msrun_process(command, target, servers, server_index, master, log_dir, inherited, shared),)
     return Plan(chosen, reason, processes, size, ranks, log_dir)
 
 
-def choose_launcher(
-    target: str, table: RankTable | None, world_size: int, asked: str | None
-) -> tuple[Literal["rank table", "msrun", "one process"], str]:
+def plan_one_process(
+    command: Sequence[str],
+    *,
+    log_dir: Path,
+    reason: str = ALONE,
+    environment: Mapping[str, str] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    rank_variables: Mapping[str, str] | None = None,
+) -> Plan:
+    """One process, on whatever device it finds by itself.
+
+    Args:
+        rank, world_size: its place where somebody else starts the other ranks.
+        rank_variables: what tells it that place.
+    """
+    inherited = inherited_environment(
+        os.environ if environment is None else environment, launcher_line("one_process", reason)
+    )
+    own, log = {**inherited, **(rank_variables or {})}, log_dir / f"rank_{rank}.log"
+    process = Process(f"rank {rank}", rank, own, entry_command(command), log)
+    return Plan("one_process", reason, (process,), world_size, (rank,), log_dir)
+
+
+def choose_launcher(target: str, table: RankTable | None, world_size: int, asked: str | None) -> tuple[Launcher, str]:
     """(launcher, why) for a target and what was given.
 
     Raises:
@@ -111,13 +140,13 @@ def choose_launcher(
                 f"launcher rank_table starts Ascend cards alone and the target is {target}; leave LAUNCHER out, the "
                 "table then tells msrun the layout"
             )
-        return "rank table", "it was asked for"
+        return "rank_table", "it was asked for"
     if asked is not None:
         raise LaunchError(f"launcher is {asked!r}; choose from {', '.join(LAUNCHERS)}, or leave it out")
     if table is not None and target == "Ascend":
-        return "rank table", f"{table.path} is given and the target is Ascend"
+        return "rank_table", f"{table.path} is given and the target is Ascend"
     if world_size == 1:
-        return "one process", "one rank has nobody to meet"
+        return "one_process", ALONE
     if table is not None:
         return "msrun", f"the target is {target}, where {table.path} tells the layout alone ({world_size} ranks)"
     return "msrun", f"no rank table is given ({world_size} ranks)"

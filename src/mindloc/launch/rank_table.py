@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mindloc.errors import LaunchError, one_line
 from mindloc.launch.table_layouts import Card, Server, parse_table
+from mindloc.launch.whole_numbers import is_number
 from mindloc.runtime.atomic import atomic_write_text
 
 _LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
@@ -45,22 +46,22 @@ def read_rank_table(path: str | Path) -> RankTable:
     return RankTable(path, version, tuple(sorted(servers, key=lambda server: server.cards[0].rank)))
 
 
-def find_server(table: RankTable, names: Iterable[str], server_index: int | str | None = None) -> int:
+def find_server(table: RankTable, names: Iterable[str], server: str | None = None) -> int:
     """Which of ``table.servers`` this machine is.
 
     Args:
         names: the machine's addresses and host names.
-        server_index: the answer itself, or the ``server_id`` of it; wins over ``names``.
+        server: the answer itself as the user gives it, its index or its ``server_id``; wins over ``names``.
 
     Raises:
         LaunchError: none of them, or an index that the table does not have.
     """
-    if server_index is not None:
-        return _named_server(table, str(server_index))
+    if server is not None:
+        return _named_server(table, server)
     names = sorted(set(names))
     known = {*names, *(_LOOPBACK if len(table.servers) == 1 else ())}
-    for index, server in enumerate(table.servers):
-        if not {server.id, *server.other_names}.isdisjoint(known):
+    for index, listed in enumerate(table.servers):
+        if not {listed.id, *listed.other_names}.isdisjoint(known):
             return index
     raise LaunchError(
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
@@ -104,7 +105,7 @@ def _named_server(table: RankTable, name: str) -> int:
     ids = [server.id for server in table.servers]
     if name in ids:
         return ids.index(name)
-    if name.isdecimal() and int(name) < len(ids):
+    if is_number(name) and int(name) < len(ids):
         return int(name)
     raise LaunchError(
         f"SERVER_ID is {name!r}, but rank table {table.path} has servers 0 to {len(ids) - 1} ({_server_ids(table)}); "

@@ -6,6 +6,7 @@ from mindloc.errors import LaunchError
 from mindloc.launch.host import free_port, host_names
 from mindloc.launch.msrun_process import MASTER_PORT
 from mindloc.launch.rank_table import RankTable, find_server
+from mindloc.launch.whole_numbers import number_in
 
 
 def place_of_this_server(
@@ -24,10 +25,10 @@ def place_of_this_server(
         return 0, 1
     if table is not None:
         return find_server(table, host_names(environment), environment.get("SERVER_ID") or None), len(table.servers)
-    count = _number(environment, "SERVER_COUNT", 1)
+    count = number_in(environment, "SERVER_COUNT", 1)
     if count > 1 and not environment.get("SERVER_ID"):
         raise LaunchError(f"SERVER_COUNT is {count}; say which of them this is, from 0: SERVER_ID=0")
-    index = _number(environment, "SERVER_ID", 0)
+    index = number_in(environment, "SERVER_ID", 0)
     if index >= count:
         raise LaunchError(f"SERVER_ID is {index}, expected 0 to {count - 1}; for several servers give SERVER_COUNT too")
     return index, count
@@ -39,7 +40,7 @@ def meeting_place(environment: Mapping[str, str], server_count: int) -> tuple[st
     Raises:
         LaunchError: the port is no number from 1024 to 65535, or there is a port alone for several servers.
     """
-    address, port = environment.get("MASTER_ADDR"), _number(environment, "MASTER_PORT", 0)
+    address, port = environment.get("MASTER_ADDR"), number_in(environment, "MASTER_PORT", 0)
     if port and not 1024 <= port <= 65535:
         raise LaunchError(f"MASTER_PORT is {port}, expected a free port from 1024 to 65535")
     if not address and not port:
@@ -79,10 +80,3 @@ def require_shareable_batch(batch_size: int, ranks: int) -> None:
             f"train.batch_size is {batch_size}, of all ranks together, and {ranks} ranks can't share it evenly; "
             f"take another number of ranks, or --set train.batch_size={fitting}"
         )
-
-
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdecimal()):
-        raise LaunchError(f"{name} is {text!r} in the environment, expected a number")
-    return int(text)

@@ -1,11 +1,11 @@
-"""The end of all processes of one launch, politely first."""
+"""The end of all processes of one launch, politely first, and undisturbed."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _POLL_S = 0.05
@@ -36,6 +36,18 @@ def end_marked_processes(
         for pid in left:
             _signal(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
+
+
+@contextmanager
+def requests_to_stop_ignored() -> Iterator[None]:
+    """Who asked to stop has been heard: Ctrl-C, SIGTERM or SIGHUP don't interrupt what the stopping still has to do."""
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in asking}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _living(mark: str, started: Sequence[subprocess.Popen]) -> list[int]:

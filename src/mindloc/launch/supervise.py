@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mindloc.errors import LaunchError
-from mindloc.launch.console import LogFollower
-from mindloc.launch.failure import Failure, explain, failure_of
+from mindloc.launch.failure import Failure, FailureFinder, explain
+from mindloc.launch.log_follower import LogFollower
 from mindloc.launch.plan import Plan
 from mindloc.launch.process import Process
-from mindloc.launch.stopping import end_marked_processes
+from mindloc.launch.stopping import end_marked_processes, requests_to_stop_ignored
 
 POLL_S = 0.2
 GRACE_S = 5.0  # from the request to stop to the end by force
@@ -46,10 +46,10 @@ def run_plan(plan: Plan) -> int:
                 running.append((process, _start(process, mark)))
             failure = _watch(plan, running, console)
         finally:
-            with _deaf():
+            with requests_to_stop_ignored():
                 launchers = [started.pid for process, started in running if process.rank is None]
                 end_marked_processes(mark, [started for _, started in running], launchers, GRACE_S)
-                console.show_new()
+                console.show_new(last=True)
     if failure is None:
         return 0
     print(explain(plan, failure), file=sys.stderr, flush=True)
@@ -76,11 +76,12 @@ def _start(process: Process, mark: str) -> subprocess.Popen:
 
 def _watch(plan: Plan, running: list[tuple[Process, subprocess.Popen]], console: LogFollower) -> Failure | None:
     """Wait until all have ended well (None) or one has failed."""
+    finder = FailureFinder(plan)
     while True:
         codes = [started.poll() for _, started in running]
         console.show_new()
         for process, started in running:
-            if failure := failure_of(plan, process, started):
+            if failure := finder.failure_of(process, started):
                 return failure
         if None not in codes:
             return None
@@ -98,15 +99,3 @@ def _hangup_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Signals that ask to stop don't interrupt the stopping itself, which is over in seconds."""
-    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in asking}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

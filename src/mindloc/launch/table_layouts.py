@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import LaunchError
+from mindloc.launch.whole_numbers import is_number
 
 _WRITE_AGAIN = "write the table again, e.g. with python -m mindloc rank-table"
 
@@ -48,7 +49,7 @@ class _Node:
 
     def number(self, key: str) -> int:
         value = self._field(key)
-        if not isinstance(value, str) or not (value.isascii() and value.isdecimal()):
+        if not isinstance(value, str) or not is_number(value):
             raise self.refuse(f'{key} is {value!r}, expected a number from 0 as a string, like "0"')
         return int(value)
 
@@ -141,7 +142,7 @@ def _from_groups(top: _Node) -> list[Server]:
 def _pod_number(instance: _Node) -> int:
     """15 of ``job94dc-job-net-15``."""
     number = instance.text("pod_name").rpartition("-")[2]
-    if not number.isdecimal():
+    if not is_number(number):
         raise instance.refuse(f"pod_name is {instance.tree['pod_name']!r}, expected it to end in -NUMBER")
     return int(number)
 

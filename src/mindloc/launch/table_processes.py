@@ -17,7 +17,7 @@ from mindloc.launch.rank_table import RankTable, write_servers
 CONNECT_TIMEOUT_S = 600
 
 
-def plan(
+def table_processes(
     command: Sequence[str],
     table: RankTable,
     server_index: int,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from mindloc.errors import LaunchError
+from mindloc.launch.process import with_source
 
 _QUESTION = (
     "import json; from mindloc.runtime.device import check_mindspore, usable_targets; "
@@ -13,18 +14,29 @@ _QUESTION = (
 )
 
 
-def best_target(environment: Mapping[str, str]) -> str:
-    """The first of Ascend, GPU, CPU that works here.
+def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """(target, arguments that tell it to every rank): "auto" is settled once, so that no rank finds another.
 
     Args:
-        environment: with a PYTHONPATH that finds mindloc.
+        configured: run.device_target.
+
+    Raises:
+        LaunchError: as ``best_target``.
+    """
+    if configured != "auto":
+        return configured, []
+    target = best_target(environment)
+    return target, ["--device_target", target]
+
+
+def best_target(environment: Mapping[str, str]) -> str:
+    """The first of Ascend, GPU, CPU that works here.
 
     Raises:
         LaunchError: MindSpore can't be loaded; its own last words are in the line.
     """
-    answer = subprocess.run(
-        [sys.executable, "-c", _QUESTION], env={"GLOG_v": "3", **environment}, capture_output=True, text=True
-    )
+    environment = {"GLOG_v": "3", **with_source(environment)}
+    answer = subprocess.run([sys.executable, "-c", _QUESTION], env=environment, capture_output=True, text=True)
     if answer.returncode != 0:
         words = answer.stderr.strip().splitlines() or ["no word"]
         raise LaunchError(

@@ -5,9 +5,13 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from mindloc.cli.boundary import OneLineParser
 from mindloc.cli.flags import add_config_arguments
 from mindloc.errors import ConfigError
+from mindloc.launch.whole_numbers import is_number
 from mindloc.modelarts.object_store import is_remote
+
+WAY_OUT = "python modelarts/start.py --help lists the parameters"
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -22,15 +26,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return _checked(args)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong as every error here is said."""
-
-    def error(self, message: str) -> None:
-        raise ConfigError(f"{message}; python modelarts/start.py --help lists the parameters")
-
-
 def parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
+    parser = OneLineParser(
+        way_out=WAY_OUT,
         prog="modelarts/start.py",
         description="Train or evaluate as a ModelArts job. A url is obs://bucket/folder or a path.",
         allow_abbrev=False,
@@ -65,19 +63,19 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, text: str) -> None:
+    parser.add_argument(name, type=_truth, default=default, metavar="True|False", help=text)
+
+
+def _truth(word: str) -> bool:
     """The console sends "True" and "False"; Python calls both true."""
-
-    def read(word: str) -> bool:
-        if word.lower() not in ("true", "false"):
-            raise ConfigError(f"{name} is {word!r}, expected True or False")
-        return word.lower() == "true"
-
-    parser.add_argument(name, type=read, default=default, metavar="True|False", help=text)
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
+    return word.lower() == "true"
 
 
 def _count(text: str) -> int | None:
-    if text and not text.isdecimal():
-        raise ConfigError(f"--begin_epoch is {text!r}, expected a number of epochs")
+    if text and not is_number(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
     return int(text) if text else None
 
 
@@ -87,7 +85,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise ConfigError(f"--upload_every_s is {text!r}, expected seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from mindloc.errors import StoreError
 from mindloc.modelarts.build_store import build_store
-from mindloc.modelarts.environment import start_id
-from mindloc.modelarts.incoming import bring_file, bring_folder
+from mindloc.modelarts.incoming import bring_file, bring_folder, start_id
 from mindloc.modelarts.object_store import join, patiently
 from mindloc.modelarts.run_files import CHECKPOINTS
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX

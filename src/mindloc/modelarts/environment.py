@@ -10,24 +10,22 @@ Two ages of the platform:
 """
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mindloc.errors import LaunchError, StoreError
+from mindloc.errors import LaunchError
 from mindloc.launch.host import host_names
 from mindloc.launch.rank_table import find_server, read_rank_table
+from mindloc.launch.whole_numbers import number_in
 
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
-SCRATCH_DISK = Path("/cache")
 TABLE_WAIT_S = 600
 
 
-@dataclass(frozen=True)
-class Platform:
+@dataclass(frozen=True, kw_only=True)
+class Place:
     """This process's place in a job."""
 
     per_card: bool = False  # this process is one rank of several, started by the platform
@@ -60,49 +58,49 @@ class Platform:
         }
 
 
-def read_platform(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Platform:
+def read_place(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Place:
     """The place that the environment states; one server with one card where it states nothing.
 
     Raises:
         LaunchError: a number that is none, or a server that is not one of those there are.
     """
     table = _table_of(environment, job_table)
-    ranks = _number(environment, "RANK_SIZE", _number(environment, "DEVICE_NUM", 1))
+    ranks = number_in(environment, "RANK_SIZE", number_in(environment, "DEVICE_NUM", 1))
     if environment.get("RANK_ID"):
         return _one_card(environment, ranks, table)
     return _one_server(environment, ranks, table if table and table.is_file() else None)
 
 
-def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Platform:
-    rank = _number(environment, "RANK_ID", 0)
+def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
+    rank = number_in(environment, "RANK_ID", 0)
     if rank >= ranks:
         raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
-    device_id = _number(environment, "DEVICE_ID", _number(environment, "ASCEND_DEVICE_ID", 0))
-    return Platform(ranks > 1, rank, ranks, device_id, table=table)
+    device_id = number_in(environment, "DEVICE_ID", number_in(environment, "ASCEND_DEVICE_ID", 0))
+    return Place(per_card=ranks > 1, rank=rank, ranks=ranks, device_id=device_id, table=table)
 
 
-def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) -> Platform:
-    servers = _number(environment, "MA_NUM_HOSTS", _number(environment, "VC_WORKER_NUM", 1))
-    server = _number(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
+def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
+    servers = number_in(environment, "MA_NUM_HOSTS", number_in(environment, "VC_WORKER_NUM", 1))
+    server = number_in(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
     if server >= servers:
         raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
-    cards = max(_number(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
+    cards = max(number_in(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
     master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
-    return Platform(False, 0, cards * servers, None, cards, server, servers, master, table)
+    return Place(ranks=cards * servers, cards=cards, server=server, servers=servers, master=master, table=table)
 
 
-def place_by_table(platform: Platform, environment: Mapping[str, str]) -> Platform:
+def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
     """The same place with the servers counted as the rank table counts them, where this process starts the ranks.
 
     Raises:
         LaunchError: the table is broken, is never finished, or does not know this server.
     """
-    if platform.per_card or platform.ranks == 1 or platform.table is None:
-        return platform
-    _wait_until_finished(platform.table)
-    table = read_rank_table(platform.table)
-    server = find_server(table, host_names(environment)) if platform.servers > 1 else 0
-    return replace(platform, server=server, ranks=table.size)
+    if place.per_card or place.ranks == 1 or place.table is None:
+        return place
+    _wait_until_finished(place.table)
+    table = read_rank_table(place.table)
+    server = find_server(table, host_names(environment)) if place.servers > 1 else 0
+    return replace(place, server=server, ranks=table.size)
 
 
 def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
@@ -124,40 +122,3 @@ def _wait_until_finished(table: Path) -> None:
         if waited_s == 0:
             print(f"rank table {table}: waiting until the platform has completed it", flush=True)
         time.sleep(1.0)
-
-
-def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
-    """A folder of mindloc's own on the disk that a job may fill.
-
-    Args:
-        asked: where the user wants it; None: /cache where there is one, else MA_JOB_DIR, else where temporary files go.
-
-    Raises:
-        StoreError: the one asked for can't be made or written.
-    """
-    choices = [Path(asked)] if asked else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
-    usable = (path for path in choices if asked or (path.is_dir() and os.access(path, os.W_OK)))
-    folder = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"can't make the working folder {folder}: {error.strerror}; set --scratch") from None
-    return folder
-
-
-def start_id() -> str:
-    """A name for this start of the job, the same for all processes that the platform started with this one.
-
-    It is their parent: its number, and on Linux the moment it began, since a restarted container counts anew.
-    """
-    parent = os.getppid()
-    stat = Path(f"/proc/{parent}/stat")
-    began = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19] if stat.exists() else ""
-    return f"{parent}-{began}"
-
-
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name) or str(default)
-    if not text.isdecimal():
-        raise LaunchError(f"{name} is {text!r} in the environment, expected a number")
-    return int(text)

@@ -1,10 +1,9 @@
 """An object store that is a folder, where a url is a path."""
 
-import os
 import shutil
 from pathlib import Path
 
-from mindloc.modelarts.object_store import Unavailable, folder_bytes, temporary_beside
+from mindloc.modelarts.object_store import Unavailable, arriving, folder_bytes
 
 
 class FolderStore:
@@ -36,11 +35,8 @@ class FolderStore:
             raise Unavailable(f"can't delete {url}: {error.strerror or error}") from None
 
     def _copy(self, source: Path, path: Path) -> None:
-        temporary = temporary_beside(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, path)
+            with arriving(path) as temporary:
+                shutil.copyfile(source, temporary)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise Unavailable(f"can't copy {source} to {path}: {error.strerror or error}") from None

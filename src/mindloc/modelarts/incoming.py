@@ -9,14 +9,47 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from mindloc.errors import StoreError
 from mindloc.modelarts.object_store import Store, is_remote, patiently
 from mindloc.runtime.atomic import atomic_write_text
+
+SCRATCH_DISK = Path("/cache")
+
+
+def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
+    """A folder of mindloc's own on the disk that a job may fill.
+
+    Args:
+        asked: where the user wants it; None: /cache where there is one, else MA_JOB_DIR, else where temporary files go.
+
+    Raises:
+        StoreError: the one asked for can't be made or written.
+    """
+    choices = [Path(asked)] if asked else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
+    usable = (path for path in choices if asked or (path.is_dir() and os.access(path, os.W_OK)))
+    folder = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't make the working folder {folder}: {error.strerror}; set --scratch") from None
+    return folder
+
+
+def start_id() -> str:
+    """A name for this start of the job, the same for all processes that the platform started with this one.
+
+    It is their parent: its number, and on Linux the moment it began, since a restarted container counts anew.
+    """
+    parent = os.getppid()
+    stat = Path(f"/proc/{parent}/stat")
+    began = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19] if stat.exists() else ""
+    return f"{parent}-{began}"
 
 
 def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:

@@ -7,24 +7,22 @@ say for want of memory, must not take with it the thread that sends the results.
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mindloc.cli.boundary import command
 from mindloc.errors import StoreError
 from mindloc.launch.plan import Plan
+from mindloc.launch.stopping import requests_to_stop_ignored
 from mindloc.launch.supervise import run_plan
 from mindloc.modelarts.arguments import parse_arguments
 from mindloc.modelarts.build import build_evaluation, build_training
 from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.checkpoint_url import bring_checkpoint, require_own_place, weights_url
-from mindloc.modelarts.environment import Platform, find_scratch, place_by_table, read_platform, start_id
-from mindloc.modelarts.incoming import bring_file, bring_folder
+from mindloc.modelarts.environment import Place, place_by_table, read_place
+from mindloc.modelarts.incoming import bring_file, bring_folder, find_scratch, start_id
 from mindloc.modelarts.object_store import join
 from mindloc.modelarts.outgoing import Outgoing
 
@@ -34,18 +32,18 @@ STOPPED = 130
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    place = place_by_table(read_platform(os.environ), os.environ) if args.modelarts else Platform()
+    place = place_by_table(read_place(os.environ), os.environ) if args.modelarts else Place()
     if args.evaluate_only or not args.run_distribute:
         if not place.is_first:
             print("one card is asked for, and another process of this job has it", flush=True)
             return 0
-        place = Platform(device_id=place.device_id)
+        place = Place(device_id=place.device_id)
     scratch = find_scratch(args.scratch, os.environ)
     work = evaluate if args.evaluate_only else train
     return work(args, place, scratch, Path(tempfile.mkdtemp(prefix="start_", dir=scratch)))
 
 
-def train(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -> int:
+def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
     """Train, or go on with a training; its run folder becomes ``train_url``.
 
     Args:
@@ -67,7 +65,7 @@ def train(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -
     return _run_and_send(plan, run, logs, args)
 
 
-def evaluate(args: argparse.Namespace, place: Platform, scratch: Path, own: Path) -> int:
+def evaluate(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
     """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
     run, logs = _new_folders(own)
     weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
@@ -93,7 +91,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: argparse.Namespace) -
     except KeyboardInterrupt:
         print("stopped; sending what is there", file=sys.stderr, flush=True)
         code = STOPPED
-    with _deaf():
+    with requests_to_stop_ignored():
         try:
             outgoing.finish()
         except StoreError as error:
@@ -112,14 +110,3 @@ def _new_folders(own: Path) -> tuple[Path, Path]:
     run.mkdir()
     logs.mkdir()
     return run, logs
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Who asked to stop has been heard; the sending that follows is not to be stopped too."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

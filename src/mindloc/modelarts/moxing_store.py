@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from mindloc.errors import StoreError, one_line
-from mindloc.modelarts.object_store import Unavailable, folder_bytes, temporary_beside
+from mindloc.modelarts.object_store import Unavailable, arriving, folder_bytes
 
 
 def find_moxing() -> ModuleType | None:
@@ -43,13 +43,8 @@ class MoxingStore:
         return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
 
     def fetch(self, url: str, path: Path) -> None:
-        temporary = temporary_beside(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with arriving(path) as temporary:
             self._call("copy", url, str(temporary))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def fetch_folder(self, url: str, folder: Path) -> None:
         wanted = self.total_bytes(url)

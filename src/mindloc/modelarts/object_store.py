@@ -5,7 +5,8 @@ A url names an object, or everything under ``url/``; names in a folder are relat
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -59,8 +60,16 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def temporary_beside(path: Path) -> Path:
-    return path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+@contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """Another name to write a file under: it takes its own when it is whole, and is gone when that failed."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def patiently(action: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import StoreError, one_line
-from mindloc.modelarts.object_store import Unavailable, join, temporary_beside
+from mindloc.modelarts.object_store import Unavailable, arriving, join
 
 ENDPOINT_VARIABLES = ("OBS_ENDPOINT", "S3_ENDPOINT")  # the second is what ModelArts sets
 _THREADS = 8
@@ -58,13 +58,8 @@ class ObsStore:
         return sum(self._sizes(url).values())
 
     def fetch(self, url: str, path: Path) -> None:
-        temporary = temporary_beside(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with arriving(path) as temporary:
             self._call("getObject", url, downloadPath=str(temporary))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def fetch_folder(self, url: str, folder: Path) -> None:
         sizes = self._sizes(url)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindloc.errors import LaunchError
+from mindloc.launch.whole_numbers import card_numbers, is_number
 
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
 _EVAL_PLACES = "DATASET_PATH CHECKPOINT_PATH"
@@ -16,9 +17,18 @@ class Script:
 
     file: str
     first: str  # what the first place holds
-    places: str  # the others
-    program: str  # train.py or eval.py
     target: str | None = None  # device target that the script stands for
+    several: bool = False  # ranks, perhaps on several servers
+    evaluates: bool = False
+
+    @property
+    def program(self) -> str:
+        return "eval.py" if self.evaluates else "train.py"
+
+    @property
+    def places(self) -> str:
+        """Those after the first, optional ones in brackets."""
+        return _EVAL_PLACES if self.evaluates else _TRAIN_PLACES
 
     @property
     def usage(self) -> str:
@@ -26,11 +36,11 @@ class Script:
 
 
 SCRIPTS = {
-    "train": Script("run_distribute_train.sh", "RANK_TABLE_FILE|RANKS", _TRAIN_PLACES, "train.py"),
-    "standalone": Script("run_standalone_train.sh", "DEVICE_ID", _TRAIN_PLACES, "train.py"),
-    "eval": Script("run_eval.sh", "DEVICE_ID", _EVAL_PLACES, "eval.py"),
-    "train-gpu": Script("run_distribute_train_gpu.sh", "GPU_IDS", _TRAIN_PLACES, "train.py", "GPU"),
-    "eval-gpu": Script("run_eval_gpu.sh", "DEVICE_ID", _EVAL_PLACES, "eval.py", "GPU"),
+    "train": Script("run_distribute_train.sh", "RANK_TABLE_FILE|RANKS", several=True),
+    "standalone": Script("run_standalone_train.sh", "DEVICE_ID"),
+    "eval": Script("run_eval.sh", "DEVICE_ID", evaluates=True),
+    "train-gpu": Script("run_distribute_train_gpu.sh", "GPU_IDS", "GPU", several=True),
+    "eval-gpu": Script("run_eval_gpu.sh", "DEVICE_ID", "GPU", evaluates=True),
 }
 
 
@@ -63,8 +73,9 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
         required = [name for name in names if not name.startswith("[")]
         if not len(required) <= len(places) <= len(names):
             raise LaunchError(f"{len(places)} arguments before the options, expected {len(required)} to {len(names)}")
-        values = {**_first_place(script, places[0]), "dataset": _folder("DATASET_PATH", places[1]), "options": options}
-        if script.program == "eval.py":
+        values = {"dataset": _folder("DATASET_PATH", places[1]), "options": options}
+        values |= _FIRST_PLACES[script.first](places[0])
+        if script.evaluates:
             return ScriptArguments(**values, checkpoint=_existing("CHECKPOINT_PATH", places[2]))
         checkpoint = _existing("CHECKPOINT_PATH", places[3]) if "".join(places[3:4]) else None
         return ScriptArguments(**values, output=_output(places[2]), checkpoint=checkpoint, **_last_places(places[4:]))
@@ -72,32 +83,32 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
         raise LaunchError(f"{error}\n{script.usage}") from None
 
 
-def _first_place(script: Script, word: str) -> dict:
-    if script.first == "GPU_IDS":
-        return {"device_ids": _card_list(word)}
-    if script.first == "DEVICE_ID":
-        if not _is_number(word):
-            raise LaunchError(f"DEVICE_ID is {word!r}, expected a card's number such as 0")
-        return {"device_ids": (int(word),)}
-    if not _is_number(word):
+def _one_card(word: str) -> dict:
+    if not is_number(word):
+        raise LaunchError(f"DEVICE_ID is {word!r}, expected a card's number such as 0")
+    return {"device_ids": (int(word),)}
+
+
+def _several_cards(word: str) -> dict:
+    return {"device_ids": card_numbers("GPU_IDS", word)}
+
+
+def _table_or_ranks(word: str) -> dict:
+    if not is_number(word):
         return {"table": _file("RANK_TABLE_FILE", word)}
     if int(word) == 0:
         raise LaunchError("RANKS is 0, expected how many ranks this server is to start")
     return {"ranks": int(word)}
 
 
-def _card_list(word: str) -> tuple[int, ...]:
-    cards = word.split(",")
-    if not all(map(_is_number, cards)) or len(set(cards)) < len(cards):
-        raise LaunchError(f"GPU_IDS is {word!r}, expected different cards' numbers such as 0,1")
-    return tuple(map(int, cards))
+_FIRST_PLACES = {"DEVICE_ID": _one_card, "GPU_IDS": _several_cards, "RANK_TABLE_FILE|RANKS": _table_or_ranks}
 
 
 def _last_places(words: Sequence[str]) -> dict:
     """BEGIN_EPOCH and EVAL_CALLBACK, told apart by what they are."""
     values: dict[str, int | bool] = {}
     for word in words:
-        if _is_number(word):
+        if is_number(word):
             name, value = "begin_epoch", int(word)
         elif word in ("True", "False", "true", "false"):
             name, value = "eval_callback", word in ("True", "true")
@@ -107,10 +118,6 @@ def _last_places(words: Sequence[str]) -> dict:
             raise LaunchError(f"{name.upper()} is given twice, the second time as {word!r}")
         values[name] = value
     return values
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdecimal()
 
 
 def _existing(name: str, word: str) -> Path:

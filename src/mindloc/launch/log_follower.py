@@ -10,7 +10,8 @@ class LogFollower:
         """Args: skip_lines: how many at the start are not shown."""
         self._path, self._skip, self._offset, self._rest = path, skip_lines, 0, b""
 
-    def show_new(self) -> None:
+    def show_new(self, last: bool = False) -> None:
+        """Args: last: nothing is written any more, so that a line without an end is shown too."""
         if not self._path.exists():  # its process has not come so far
             return
         with open(self._path, "rb") as log:
@@ -18,6 +19,8 @@ class LogFollower:
             data = log.read()
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if last and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
         shown, self._skip = lines[self._skip :], max(0, self._skip - len(lines))
         for line in shown:
             print(line.decode("utf-8", errors="replace"), flush=True)
