@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_world
 
 from mindloc.cli import main
 from mindloc.retrieval.descriptor_set import load_descriptor_set
@@ -19,29 +19,18 @@ from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
-WORLD = shlex.split("--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2 --drones 48")
 SETTINGS = {
-    "data.train_pairs": "same-area-drone2sate-train.json",
-    "data.test_pairs": "same-area-drone2sate-test.json",
-    "data.map_px": 1024,
-    "data.m_per_px": 0.3,
-    "data.drone_size_px": [32, 32],
-    "data.satellite_size_px": [32, 32],
-    "sampling.mode": "masked",
-    "model.backbone": "tiny",
-    "model.reference_grid": 2,
-    "train.batch_size": 8,
+    **small_world.SETTINGS,
     "train.epochs": 2,
     "train.eval_every_epochs": 2,
     "train.checkpoint_every_steps": 3,
-    "eval.batch_size": 16,
 }
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "world"
-    assert main(["world", str(root), *WORLD]) == 0
+    assert main(["world", str(root), *small_world.world_words(drones=48)]) == 0
     return root
 
 
@@ -59,8 +48,7 @@ def train(root: Path, *arguments: str, fault: str = "") -> subprocess.CompletedP
 
 
 def new_run(root: Path, run: Path) -> list[str]:
-    settings = {**SETTINGS, "data.root": str(root)}
-    return [*(word for key, value in settings.items() for word in ("--set", f"{key}={value}")), "--run_dir", str(run)]
+    return [*small_world.set_words({**SETTINGS, "data.root": root}), "--run_dir", str(run)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_main_job import PROJECT, SETTINGS, WORLD
+from processes import alive
+from small_world import world_words
+from test_main_job import PROJECT, SETTINGS
 
 from mindloc.cli import main
 from mindloc.launch.host import free_port
@@ -28,7 +30,7 @@ ENVIRONMENT = {**os.environ, "MINDLOC_PYTHON": sys.executable, "GLOG_v": "3"}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "world"
-    assert main(["world", str(root), *WORLD]) == 0
+    assert main(["world", str(root), *world_words(drones=48)]) == 0
     return root
 
 
@@ -70,13 +72,6 @@ def weights_of(run: Path) -> dict[str, np.ndarray]:
 
 def losses_of(run: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "step"]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +141,7 @@ def test_a_rank_that_dies_stops_the_other_and_one_rank_goes_on(world, table, set
     _, errors = process.communicate(timeout=60)  # a minute at most
     assert process.returncode == 128 + signal.SIGKILL
     assert "rank 1 of 2 was ended by SIGKILL" in errors
-    assert not any(is_alive(number) for number in ranks.values())
+    assert not any(map(alive, ranks.values()))
 
     run = run_of(output)
     command = [sys.executable, str(PROJECT / "train.py"), "--resume", str(run), "--begin_epoch", "0"]
