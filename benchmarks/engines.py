@@ -117,8 +117,9 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
     """Engines ready to run, the most exact one first."""
-    from mindloc.inference.build import load_engine, load_mindir_engine, load_onnx_engine
+    from mindloc.inference.build import load_engine
     from mindloc.inference.onnx_file import choose_provider
+    from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine
 
     weights, precision, batch = load_weights(checkpoint), args.precision, args.batch_size
     entries = []

@@ -18,7 +18,7 @@ def planned(monkeypatch):
     """Exports that only note what would be written: file name -> spec."""
     notes = {}
 
-    def note(view_encoder, spec, path, wish, facts):
+    def note(view_encoder, spec, path, file_format, facts, key):
         notes[path.name] = spec
         return {"compared": False, "why": "a test"}
 
@@ -95,7 +95,7 @@ def test_every_gelu_is_written_with_erf(checkpoint, tmp_path):
         (ExportWish("ONNX", batch_size="any"), "ONNX files take a fixed number of pictures"),
         (ExportWish(batch_size=0), "batch size is 0"),
         (ExportWish("ONNX", key=bytes(16)), "can't be encrypted, only MINDIR"),
-        (ExportWish("ONNX", precision="bf16"), "fp32 or fp16, not in bf16"),
+        (ExportWish("ONNX", precision="bf16"), "fp32 or fp16, not bf16"),
         (ExportWish(file_name="../x"), "'../x', expected a plain name"),
         (ExportWish(file_name=""), "'', expected a plain name"),
     ],
@@ -131,7 +131,7 @@ def hostile(tmp_path, checkpoint):
         "key file nowhere": [*good, "--enc_key_file", "nowhere"],
         "written on an Ascend only": [*good, "--file_format", "AIR"],
         "fixed number of pictures": [*good, "--file_format", "ONNX", "--batch_size", "any"],
-        "no bf16 products on a CPU": [*good, "--precision", "bf16"],
+        "no products on a CPU: take --precision fp32": [*good, "--precision", "bf16"],
         "can't write": [*good, "--out", str(tmp_path / "file"), "--view", "query", "--batch_size", "1"],
     }
 
@@ -149,10 +149,10 @@ def test_hostile_exports_are_one_line_each(tmp_path, checkpoint, capsys):
 
 
 def test_a_lone_checkpoint_has_its_export_beside_it(make_checkpoint, checkpoint, tmp_path):
-    from mindloc.cli.export import default_folder
+    from mindloc.runtime.run_folder import export_folder
 
-    assert default_folder(checkpoint) == checkpoint.parents[1] / "export"
-    assert default_folder(tmp_path / "weights.safetensors") == tmp_path / "export"
+    assert export_folder(checkpoint) == checkpoint.parents[1] / "export"
+    assert export_folder(tmp_path / "weights.safetensors") == tmp_path / "export"
 
 
 def test_the_command_writes_what_its_flags_say(checkpoint, tmp_path, capsys):

@@ -14,10 +14,13 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 
+from mindloc.doctor.provider_start import ONE_RELU
 from mindloc.errors import DeviceError, ExportError
 from mindloc.inference import onnx_file
 from mindloc.inference.exported import AbsentError, ExportedFile, find_exported, read_card
-from mindloc.inference.onnx_graph import optional_module, require_plain_graph
+from mindloc.inference.onnx_graph import require_plain_graph
+from mindloc.inference.open_exported import require_one_origin
+from mindloc.inference.optional_module import optional_module
 
 
 @pytest.fixture
@@ -106,28 +109,26 @@ def test_what_is_not_there_is_said(folder):
 
 
 def test_views_of_different_checkpoints_do_not_go_together(folder):
-    from mindloc.inference.build import exported_config
-
     change_card(folder / "drone.onnx.json", checkpoint_sha256="0" * 64)
     with pytest.raises(ExportError, match="come from different checkpoints"):
-        exported_config(find_exported(folder, "ONNX", None, ("drone", "satellite")))
+        require_one_origin(find_exported(folder, "ONNX", None, ("drone", "satellite")))
 
 
 def test_another_checkpoint_is_said(folder):
-    from mindloc.inference.build import exported_config
-
     files = find_exported(folder, "ONNX", None, ("drone", "satellite"))
-    assert exported_config(files, files["drone"].checkpoint_sha256).model.backbone == "tiny"
+    require_one_origin(files, files["drone"].checkpoint_sha256)
     with pytest.raises(ExportError, match="exported from another checkpoint"):
-        exported_config(files, "0" * 64)
+        require_one_origin(files, "0" * 64)
 
 
 def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
-    from mindloc.inference.build import exported_config
+    from mindloc.inference.build import EngineWish, read_source, start_engine
 
     change_card(folder / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
-    with pytest.raises(ExportError, match="takes drone pictures of .* mean"):
-        exported_config(find_exported(folder, "ONNX", None, ("drone",)))
+    wish = EngineWish("onnx", exported=folder)
+    source = read_source(wish, ("drone",))
+    with pytest.raises(ExportError, match="takes drone pictures of .* mean .*; .* export the checkpoint again"):
+        start_engine(wish, source, source.config)
 
 
 # Graphs that somebody else wrote.
@@ -233,7 +234,7 @@ def with_cuda(monkeypatch):
     there = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None, raising=False)
 
 
 def test_a_build_without_cuda_is_said_and_never_replaced_in_silence():
@@ -271,6 +272,12 @@ def test_targets_that_are_none(target, tensorrt, message):
         onnx_file.choose_provider(target, 0, tensorrt)
 
 
+def test_the_graph_that_providers_are_tried_with_computes_a_relu():
+    session = onnx_file.open_session(ONE_RELU, "one relu", onnx_file.Provider(onnx_file.CPU))
+    for x in (-2.0, 3.0):
+        assert session.run(["y"], {"x": np.array([x], np.float32)})[0] == max(x, 0.0)
+
+
 def test_a_missing_library_is_said():
     with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
         optional_module("nowhere_to_be_found.part")
@@ -279,13 +286,13 @@ def test_a_missing_library_is_said():
 def test_the_libraries_that_were_missed_are_named(with_cuda, monkeypatch, capfd):
     """ONNX Runtime tells its log alone, which is kept from the console."""
 
-    def complain():
+    def complain(directory):
         print("Failed to load libcurand.so.10: libcurand.so.10: cannot open shared object file: No such file")
         os.write(2, b"Failed to load library x.so with error: libcublasLt.so.13: cannot open shared object file\n")
 
     monkeypatch.setattr(onnx_file.optional_module("onnxruntime"), "preload_dlls", complain)
     with pytest.raises(
-        DeviceError, match="only CPUExecutionProvider did: libcublasLt.so.13, libcurand.so.10 not found"
+        DeviceError, match="did not start on device 0: libcublasLt.so.13, libcurand.so.10 not found .*pip install"
     ):
         onnx_file.choose_provider("GPU", 0)
     assert capfd.readouterr() == ("", "")

@@ -317,14 +317,14 @@ def test_onnx_runtime_blocks_nothing_and_says_what_it_has(tmp_path):
             ["CPU"],
             "[E:] Failed to load library x.so with error: libcublasLt.so.12: cannot open\n\n[W:] Failed to create",
             "problem",
-            "does not load: libcublasLt.so.12: cannot open",
+            "does not start: libcublasLt.so.12 not found",
         ),
         (
             ["CUDA", "CPU"],
             ["CPU"],
             "EP Error cuda_call.cc:122 ... CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; expr=x",
             "problem",
-            "loads, but: CUDA failure 100: no CUDA-capable device is detected",
+            "does not start: CUDA failure 100: no CUDA-capable device is detected",
         ),
     ],
 )

@@ -9,9 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 from mindloc.cli.boundary import command
-from mindloc.cli.engines import add_engine_arguments, measure_agreement, read_source, sample_pictures, start_engine
+from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import override_config
+from mindloc.inference.build import read_source, sample_batches, start_engine
+from mindloc.inference.open_exported import compare_with_fp32
+from mindloc.runtime.run_folder import run_of
 
 EVAL_FLAGS = (
     "--data_root",
@@ -39,9 +42,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    source = read_source(args, ("drone", "satellite"))
+    wish = engine_wish(args)
+    source = read_source(wish, ("drone", "satellite"))
     config = override_config(source.config, args.overrides)
-    engine = start_engine(args, source, config)
+    engine = start_engine(wish, source, config)
 
     from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore
     from mindloc.evaluation.evaluate import evaluate
@@ -49,10 +53,12 @@ def main(argv: list[str] | None = None) -> None:
 
     split = build_split(config, args.split)
     asked = {"drone": split.drone_paths(), "satellite": split.satellite_paths()}
-    measure_agreement(engine, source, sample_pictures(config, asked, engine.batch_size))
+    if wish.precision == "int8":
+        agreement = compare_with_fp32(engine, sample_batches(config, asked, engine.batch_size))
+        print(f"agreement of int8 with fp32: {agreement}")
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
-    out = args.out or default_folder(args, args.split)
+    out = args.out or report_folder(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
     for note in scores.report["notes"]:
@@ -60,13 +66,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"report and pictures: {out}")
 
 
-def default_folder(args: argparse.Namespace, split: str) -> Path:
+def report_folder(args: argparse.Namespace) -> Path:
     """``reports/{split}_{what}_{time}`` of the run that the encoder comes from, or beside a lone file."""
-    if args.checkpoint is None:
-        place = args.exported if args.exported.is_dir() else args.exported.parent
-        run, stem = place.parent, place.name if args.exported.is_dir() else args.exported.stem
+    if args.checkpoint is not None:
+        run, stem = run_of(args.checkpoint), args.checkpoint.stem
+    elif args.exported.is_dir():
+        run, stem = args.exported.parent, args.exported.name
     else:
-        place, stem = args.checkpoint.parent, args.checkpoint.stem
-        run = place.parent if place.name == "checkpoints" else place
+        run, stem = args.exported.parent.parent, args.exported.stem
     engine = "" if args.engine == "mindspore" else f"{args.engine}_"
-    return run / "reports" / f"{split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"
+    return run / "reports" / f"{args.split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mindloc.cli.boundary import command
 from mindloc.runtime.device import use_device
+from mindloc.runtime.run_folder import export_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,12 +71,6 @@ def main(argv: list[str] | None = None) -> None:
         file_name=args.file_name,
         key=None if args.enc_key_file is None else read_key(args.enc_key_file),
     )
-    folder = args.out or default_folder(args.checkpoint)
+    folder = args.out or export_folder(args.checkpoint)
     for exported in export_checkpoint(args.checkpoint, folder, wish, device.target):
         print(exported)
-
-
-def default_folder(checkpoint: Path) -> Path:
-    """``export/`` of the run that the checkpoint lies in, or beside a lone file."""
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    return run / "export"

@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 
 from mindloc.cli.boundary import command
-from mindloc.cli.engines import add_engine_arguments, measure_agreement, read_source, sample_pictures, start_engine
+from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import config_to_dict, override_config
 from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError
+from mindloc.inference.build import read_source, sample_batches, start_engine
+from mindloc.inference.open_exported import compare_with_fp32
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,15 +28,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     names = picture_names(args.folder)
-    source = read_source(args, (args.view,))
+    wish = engine_wish(args)
+    source = read_source(wish, (args.view,))
     config = override_config(source.config, args.overrides)
-    engine = start_engine(args, source, config)
+    engine = start_engine(wish, source, config)
 
     from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
     from mindloc.inference.extract import extract
 
     paths = [args.folder / name for name in names]
-    measure_agreement(engine, source, sample_pictures(config, {args.view: paths}, engine.batch_size))
+    if wish.precision == "int8":
+        agreement = compare_with_fp32(engine, sample_batches(config, {args.view: paths}, engine.batch_size))
+        print(f"agreement of int8 with fp32: {agreement}")
     batches = build_images(config, args.view, paths, engine.batch_size)
     facts = {"place_unit": None, "input_size_px": list(batches.size_px), "config": config_to_dict(config)}
     print(f"{args.out}: {extract(engine, args.view, batches, names, None, args.out, facts)}")

@@ -1,4 +1,4 @@
-"""What every exported encoder is, whatever its format: one file, one card beside it, and a check that both were earned.
+"""An exported encoder of any format: what goes in and comes out, its comparison with the live one, file and card.
 
 Suffixes: B pictures, D dimension.
 """
@@ -6,7 +6,7 @@ Suffixes: B pictures, D dimension.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.exported import CARD_VERSION, card_path
+from mindloc.inference.exported import CARD_VERSION, card_path, input_shape
+from mindloc.inference.exported_engine import RunFile
 from mindloc.runtime.atomic import atomic_write, atomic_write_text
 
 _COPY_BYTES = 1 << 20
@@ -36,8 +37,8 @@ class ExportSpec:
     precision: str = "fp32"
 
     @property
-    def input_shape(self) -> list[int | None]:
-        return [self.batch_size, *((*self.size_px, 3) if self.takes_pixels else (3, *self.size_px))]
+    def input_shape(self) -> tuple[int | None, ...]:
+        return input_shape(self.batch_size, self.size_px, self.takes_pixels)
 
     def trial_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Seeded pictures to compare on, (as the file takes them, as the live encoder does).
@@ -52,10 +53,7 @@ class ExportSpec:
             yield (pixels if self.takes_pixels else live), live
 
 
-Run = Callable[[np.ndarray], np.ndarray]
-
-
-def compare(live: Run, exported: Run, spec: ExportSpec, tolerance: float) -> dict[str, Any]:
+def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float) -> dict[str, Any]:
     """For the card: the dimension, and the largest difference as a share of the descriptors' largest entry.
 
     Raises:

@@ -1,6 +1,6 @@
 """From a checkpoint to exported files, in the format that was asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -12,15 +12,16 @@ from mindspore import nn
 import mindloc
 from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
-from mindloc.errors import ConfigError, ExportError
+from mindloc.errors import ConfigError, ExportError, first_line
 from mindloc.export import air, mindir, onnx
 from mindloc.export.artifact import ExportSpec, compare, partial_folder, publish
 from mindloc.export.graph import ExportGraph
-from mindloc.inference.build import load_encoder, require_precision
+from mindloc.inference.build import load_encoder
 from mindloc.inference.exported import SUFFIXES
 from mindloc.inference.mindir_file import MODE
 from mindloc.models.encoder import VIEWS
 from mindloc.runtime.checkpoint import load_weights
+from mindloc.runtime.kernels import require_precision
 
 FORMATS: dict[str, ModuleType] = {"MINDIR": mindir, "ONNX": onnx, "AIR": air}  # each with save and, but AIR, reload
 
@@ -36,7 +37,7 @@ class ExportWish:
     with_normalization: bool = False
     unit_length: bool = False
     file_name: str | None = None  # without suffix; None: the view's
-    key: bytes | None = None  # encrypt with it
+    key: bytes | None = field(default=None, repr=False)  # encrypt with it
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def export_checkpoint(
     for views in files:
         spec = _spec(stored, views, wish, precision)
         path = Path(folder) / (_stem(views, wish, len(files)) + SUFFIXES[wish.file_format])
-        check = export_file(encoder.view_encoder(views[0]), spec, path, wish, facts)
+        check = export_file(encoder.view_encoder(views[0]), spec, path, wish.file_format, facts, wish.key)
         done.append(Exported(path, views, check))
     return done
 
@@ -98,7 +99,7 @@ def _check_wish(wish: ExportWish) -> None:
     if wish.key is not None and form != "MINDIR":
         raise ConfigError(f"{form} files can't be encrypted, only MINDIR can; export MINDIR, or encrypt the disk")
     if form == "ONNX" and wish.precision == "bf16":
-        raise ConfigError("ONNX files are written in fp32 or fp16, not in bf16")
+        raise ConfigError("ONNX files are written in fp32 or fp16, not bf16; take --precision fp16, or export MINDIR")
     name = wish.file_name
     if name is not None and (name in ("", ".", "..") or Path(name).name != name or name.startswith(".")):
         raise ConfigError(f"--file_name is {name!r}, expected a plain name; the folder is given by --out")
@@ -123,11 +124,13 @@ def _stem(views: tuple[str, ...], wish: ExportWish, count: int) -> str:
 
 def _spec(config: Config, views: tuple[str, ...], wish: ExportWish, precision: str) -> ExportSpec:
     size_px, cut_border = config.view_input(views[0])
-    default = None if wish.file_format == "MINDIR" else 1
+    batch_size = None if wish.batch_size == "any" else wish.batch_size
+    if wish.batch_size is None and wish.file_format != "MINDIR":
+        batch_size = 1
     return ExportSpec(
         views=views,
         size_px=tuple(size_px),
-        batch_size={None: default, "any": None}.get(wish.batch_size, wish.batch_size),
+        batch_size=batch_size,
         mean=tuple(config.model.mean),
         std=tuple(config.model.std),
         cut_border=cut_border,
@@ -138,13 +141,19 @@ def _spec(config: Config, views: tuple[str, ...], wish: ExportWish, precision: s
 
 
 def export_file(
-    view_encoder: nn.Cell, spec: ExportSpec, path: Path, wish: ExportWish, facts: dict[str, Any]
+    view_encoder: nn.Cell,
+    spec: ExportSpec,
+    path: Path,
+    file_format: Literal["MINDIR", "ONNX", "AIR"],
+    facts: dict[str, Any],
+    key: bytes | None = None,
 ) -> dict[str, Any]:
     """Save, reload, compare, publish as ``path``, with a card beside it.
 
     Args:
         view_encoder: (B, 3, H, W) -> {"{view}.global": (B, D)} of the first of the views.
         facts: for the card: checkpoint_sha256, config, versions.
+        key: encrypt MINDIR with it.
 
     Returns:
         The card's check: how far the reloaded file is from the live encoder.
@@ -153,7 +162,7 @@ def export_file(
         ExportError: the graph can't be saved or reloaded, or answers otherwise than the live one. Nothing is written.
         DeviceError: the library that the format needs is not installed.
     """
-    form, output = FORMATS[wish.file_format], f"{spec.views[0]}.global"
+    form, output = FORMATS[file_format], f"{spec.views[0]}.global"
     pixels = (spec.mean, spec.std) if spec.takes_pixels else None
     cell = ExportGraph(view_encoder, output, pixels, spec.unit_length)
     cell.set_train(False)
@@ -162,12 +171,13 @@ def export_file(
     with partial_folder(path) as partial:
         file = partial / path.name
         try:
-            form.save(cell, _example(cell, spec), file, wish.key)
+            form.save(cell, _example(cell, spec), file, key)
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ExportError(f"MindSpore can't export the {spec.views[0]} encoder: {reason}") from error
-        facts = {"format": wish.file_format, "encryption": None if wish.key is None else MODE, **facts}
-        facts |= _compared(live, form, file, spec, wish.key)
+            raise ExportError(
+                f"MindSpore can't export the {spec.views[0]} encoder: {first_line(error)}; try another --file_format"
+            ) from error
+        facts = {"format": file_format, "encryption": None if key is None else MODE, **facts}
+        facts |= _compared(live, form, file, spec, key)
         publish(file, path, spec, facts)
     return facts["check"]
 

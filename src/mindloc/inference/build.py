@@ -1,20 +1,89 @@
 """From a checkpoint, which carries its config, or from exported files, whose cards do, to an engine."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mindloc.config import config_from_dict
 from mindloc.config.schema import Config
-from mindloc.errors import CheckpointError, DeviceError, ExportError
-from mindloc.inference.engine import MindSporeEngine
-from mindloc.inference.exported import ExportedFile
-from mindloc.inference.exported_engine import ExportedEngine, RunFile
-from mindloc.inference.mindir_file import open_mindir
-from mindloc.inference.onnx_file import Provider, open_onnx
-from mindloc.inference.onnx_graph import optional_module
+from mindloc.errors import CheckpointError, ExportError
+from mindloc.inference.engine import Engine, MindSporeEngine
+from mindloc.inference.exported import AbsentError, ExportedFile, find_exported
+from mindloc.inference.onnx_file import choose_provider
+from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine, require_one_origin
 from mindloc.runtime.checkpoint import Weights, load_weights
+from mindloc.runtime.device import use_device
+from mindloc.runtime.kernels import require_precision
+from mindloc.runtime.run_folder import export_folder
+
+FORMATS = {"mindir": "MINDIR", "onnx": "ONNX"}
+SAMPLES = 8  # of each view; enough to see whether int8 lost something, and read in a moment
+
+
+@dataclass(frozen=True)
+class EngineWish:
+    """What a user asks for; a checkpoint or a place of exported files at least."""
+
+    engine: Literal["mindspore", "mindir", "onnx"] = "mindspore"
+    checkpoint: Path | None = None
+    exported: Path | None = None  # file or folder; None: export/ of the checkpoint's run
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None  # None: the training's, of exported files fp32
+    key: bytes | None = field(default=None, repr=False)  # of encrypted files
+    tensorrt: bool = False
+    allow_cpu_provider: bool = False
+
+
+@dataclass
+class Source:
+    """What the encoder comes from, read once."""
+
+    config: Config  # as training left it
+    weights: Weights | None  # of the mindspore engine
+    files: dict[str, ExportedFile]  # of the others, by view
+
+
+def read_source(wish: EngineWish, views: Sequence[str]) -> Source:
+    """Read the checkpoint, or the cards of the exported files that encode ``views``.
+
+    Raises:
+        ConfigError: the config that they carry is not one of this program.
+        CheckpointError, ExportError: what the wish names is missing or damaged, or does not belong together.
+    """
+    weights = None if wish.checkpoint is None else load_weights(wish.checkpoint)
+    if wish.engine == "mindspore":
+        return Source(config_from_dict(weights.config), weights, {})
+    files = _find(wish, views)
+    require_one_origin(files, weights and weights.sha256)
+    return Source(config_from_dict(files[views[0]].config), None, files)
+
+
+def start_engine(wish: EngineWish, source: Source, config: Config, say: Callable[[str], None] = print) -> Engine:
+    """The engine, on the device of ``config.run``.
+
+    Args:
+        say: gets a line on what computes where, before the work of loading.
+
+    Raises:
+        DeviceError: the device, the library or the precision is not to be had here.
+        CheckpointError, ExportError: weights or files that are not what they say.
+    """
+    require_inputs(source.files, config)
+    if wish.engine == "onnx":
+        use_device("CPU")  # MindSpore only reads the pictures
+        return _start_onnx(wish, source.files, config, say)
+    device = use_device(config.run.device_target, config.run.device_ids[0])
+    say(f"device: {device.description}")
+    if wish.engine == "mindspore":
+        require_precision(wish.precision or config.train.precision, device.target)
+        return load_engine(source.weights, config.eval.batch_size, wish.precision)[0]
+    for file in source.files.values():
+        require_precision(file.precision, device.target)
+    engine = load_mindir_engine(source.files, config.eval.batch_size, wish.key)
+    say(f"engine: {engine}")
+    return engine
 
 
 def load_engine(
@@ -55,30 +124,6 @@ def load_encoder(checkpoint: str | Path | Weights, precision: str | None = None)
     return encoder, config, weights.sha256
 
 
-def exported_config(files: dict[str, ExportedFile], checkpoint_sha256: str | None = None) -> Config:
-    """The config that the cards of all views carry.
-
-    Args:
-        checkpoint_sha256: of the checkpoint that the files are said to come from.
-
-    Raises:
-        ExportError: the views come from different checkpoints, or from another than that one, or a file takes
-            pictures that do not fit its config.
-        ConfigError: the config is not one of this program.
-    """
-    made_from = {file.checkpoint_sha256 for file in files.values()}
-    names = ", ".join(sorted({str(file.path) for file in files.values()}))
-    if len(made_from) > 1:
-        raise ExportError(f"{names} come from different checkpoints; export both again")
-    if len({file.precision for file in files.values()}) > 1:
-        raise ExportError(f"{names} compute in different precisions; name one by --precision")
-    if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
-        raise ExportError(f"{names}: exported from another checkpoint (sha256 differs); export this one")
-    config = config_from_dict(next(iter(files.values())).config)
-    require_inputs(files, config)
-    return config
-
-
 def require_inputs(files: dict[str, ExportedFile], config: Config) -> None:
     """Raises: ExportError: a file takes pictures of another size or normalization than the config asks for."""
     for view, file in files.items():
@@ -87,51 +132,44 @@ def require_inputs(files: dict[str, ExportedFile], config: Config) -> None:
         if (file.size_px, file.mean, file.std) != asked:
             raise ExportError(
                 f"{file.path} takes {view} pictures of {list(file.size_px)} px, mean {list(file.mean)} and std "
-                f"{list(file.std)}, not {list(size_px)} px, {list(config.model.mean)} and {list(config.model.std)}"
+                f"{list(file.std)}, not {list(size_px)} px, {list(config.model.mean)} and {list(config.model.std)}; "
+                f"leave data.{view}_size_px as it was, or export the checkpoint again"
             )
 
 
-def load_mindir_engine(files: dict[str, ExportedFile], batch_size: int, key: bytes | None = None) -> ExportedEngine:
-    """The engine of MINDIR files, on the device that was chosen.
+def sample_batches(
+    config: Config, paths: Mapping[str, Sequence[Path]], batch_size: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(view, normalized pictures) of a few real pictures of each view, spread evenly over its list."""
+    from mindloc.data.build import build_images  # here, as it imports MindSpore
 
-    Raises:
-        ExportError: a file is not what its card says, needs a key, or another one.
-    """
-    distinct = {file.path: file for file in files.values()}
-    for file in distinct.values():
-        file.require_intact()
-        if file.encrypted and key is None:
-            raise ExportError(f"{file.path} is encrypted; name the file with its key: --dec_key_file FILE")
-    (precision,) = {file.precision for file in files.values()}
-    opened = {path: open_mindir(path, key if file.encrypted else None) for path, file in distinct.items()}
-    return ExportedEngine("mindir", precision, files, _runs(files, opened), batch_size)
+    for view, of_view in paths.items():
+        spread = list(of_view)[:: max(1, len(of_view) // SAMPLES)][:SAMPLES]
+        for image_B3HW, count in build_images(config, view, spread, min(batch_size, len(spread))):
+            yield view, image_B3HW[:count]
 
 
-def load_onnx_engine(files: dict[str, ExportedFile], provider: Provider, int8: bool = False) -> ExportedEngine:
-    """The engine of ONNX files; ``int8`` computes float32 files in 8 bits, on CPUs.
-
-    Raises:
-        ExportError, DeviceError: as ``open_onnx``.
-    """
-    if int8 and provider.name != "CPUExecutionProvider":
-        raise DeviceError(f"int8 is quantized for CPUs and would run on {provider.name}; take --device_target CPU")
-    (precision,) = {file.precision for file in files.values()}
-    distinct = {file.path: file for file in files.values()}
-    opened = {path: open_onnx(file, provider, int8) for path, file in distinct.items()}
-    version = f"onnxruntime {optional_module('onnxruntime').__version__}"
-    facts = {"runtime": version, **({"quantization": "dynamic, weights in 8 bits"} if int8 else {})}
-    runs = _runs(files, opened)
-    return ExportedEngine("onnx", "int8" if int8 else precision, files, runs, 1, provider.name, facts)
+def _find(wish: EngineWish, views: Sequence[str]) -> dict[str, ExportedFile]:
+    file_format = FORMATS[wish.engine]
+    precision = "fp32" if wish.precision == "int8" else wish.precision
+    try:
+        return find_exported(wish.exported or export_folder(wish.checkpoint), file_format, precision, views)
+    except AbsentError as error:
+        line = f"python export.py --checkpoint {wish.checkpoint or 'FILE'} --file_format {file_format}"
+        line += "" if precision in (None, "fp32") else f" --precision {precision}"
+        line += f" --out {wish.exported}" if wish.exported is not None and not wish.exported.is_file() else ""
+        raise ExportError(f"{error}; write it with: {line}") from None
 
 
-def _runs(files: dict[str, ExportedFile], opened: dict[Path, RunFile]) -> dict[str, RunFile]:
-    return {view: opened[file.path] for view, file in files.items()}
-
-
-def require_precision(precision: str, target: str) -> None:
-    """Raises: DeviceError: MindSpore can't compute in that precision on that target."""
-    if precision == "bf16" and target == "CPU":
-        raise DeviceError("MindSpore has no bf16 products on a CPU; take --precision fp32")
+def _start_onnx(wish: EngineWish, files: dict[str, ExportedFile], config: Config, say: Callable[[str], None]) -> Engine:
+    int8 = wish.precision == "int8"
+    target = "CPU" if int8 and config.run.device_target == "auto" else config.run.device_target
+    provider = choose_provider(target, config.run.device_ids[0], wish.tensorrt, wish.allow_cpu_provider)
+    if provider.note:
+        say(f"note: on the CPU, because {provider.note}")
+    engine = load_onnx_engine(files, provider, int8)
+    say(f"engine: {engine}")
+    return engine
 
 
 def _fill(parameter: Any, array: np.ndarray, path: Path) -> None:

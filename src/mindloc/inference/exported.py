@@ -46,8 +46,7 @@ class ExportedFile:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        sides = (*self.size_px, 3) if self.takes_pixels else (3, *self.size_px)
-        return (self.batch_size, *sides)
+        return input_shape(self.batch_size, self.size_px, self.takes_pixels)
 
     def require_intact(self) -> None:
         """Compare the file with its card.
@@ -64,6 +63,11 @@ class ExportedFile:
                 f"exported file {self.path} is not the one that its card names (sha256 differs): "
                 "damaged, replaced, or half an export; export again"
             )
+
+
+def input_shape(batch_size: int | None, size_px: tuple[int, int], takes_pixels: bool) -> tuple[int | None, ...]:
+    """(B, H, W, 3) of pixels, (B, 3, H, W) of normalized pictures; None for B: any number."""
+    return (batch_size, *size_px, 3) if takes_pixels else (batch_size, 3, *size_px)
 
 
 def card_path(path: Path) -> Path:

@@ -3,13 +3,15 @@
 Suffixes: B pictures of a batch, D dimension.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.engine import filled_batch
+from mindloc.inference.agreement import Agreement, compare_engines
+from mindloc.inference.engine import Engine, filled_batch
 from mindloc.inference.exported import ExportedFile
 
 RunFile = Callable[[np.ndarray], np.ndarray]  # pictures as the file takes them -> (B, D)
@@ -19,11 +21,11 @@ class ExportedEngine:
     """Runs one file per view, or one for both.
 
     Args:
-        name, precision, provider: for the cards of descriptor sets; the provider is ONNX Runtime's.
+        name, precision: for the cards of descriptor sets.
         files: view -> card of the file that encodes it.
         runs: view -> that file, opened.
         batch_size: most pictures per call, where the files take any number; a file with a fixed batch decides itself.
-        facts: more to tell of the engine, such as its version.
+        facts: more to tell of the engine: of ONNX Runtime its provider and version ("runtime").
     """
 
     def __init__(
@@ -33,28 +35,34 @@ class ExportedEngine:
         files: dict[str, ExportedFile],
         runs: dict[str, RunFile],
         batch_size: int,
-        provider: str | None = None,
         facts: dict[str, Any] | None = None,
     ):
-        self.name, self.precision, self.provider = name, precision, provider
+        self.name, self.precision, self.files = name, precision, files
         self.batch_size = min(file.batch_size or batch_size for file in files.values())
         (self.checkpoint_sha256,) = {file.checkpoint_sha256 for file in files.values()}
-        self.agreement: dict[str, Any] | None = None  # with an engine of higher precision, when it was measured
-        self._files, self._runs, self._more = files, runs, facts or {}
+        self._runs, self._more = runs, dict(facts or {})
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted({file.path.name for file in self.files.values()}))
+        where = f" on {self._more['provider']} ({self._more['runtime']})" if "provider" in self._more else ""
+        return f"{self.name} {self.precision}{where}, {names}, batches of at most {self.batch_size}"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As ``Engine.facts``: engine, precision, checkpoint, provider, and the files with their hashes."""
-        agreement = {"agreement": self.agreement} if self.agreement else {}
+        """As ``Engine.facts``: engine, precision, checkpoint, the files with their hashes, and what else is known."""
         return {
             "engine": self.name,
             "precision": self.precision,
             "checkpoint_sha256": self.checkpoint_sha256,
-            "provider": self.provider,
-            "exported": {v: {"file": file.path.name, "sha256": file.sha256} for v, file in self._files.items()},
+            "exported": {v: {"file": file.path.name, "sha256": file.sha256} for v, file in self.files.items()},
             **self._more,
-            **agreement,
         }
+
+    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> Agreement:
+        """How far it agrees with a more exact engine on (view, normalized pictures); one of its facts from then on."""
+        agreement = compare_engines(exact, self, batches)
+        self._more["agreement"] = {"with": exact.facts["precision"], **asdict(agreement)}
+        return agreement
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``.
@@ -66,7 +74,7 @@ class ExportedEngine:
         return {f"{view}.global": self._encode(view, images) for view, images in batch.items()}
 
     def _encode(self, view: str, image_B3HW: np.ndarray) -> np.ndarray:
-        file, count = self._files[view], len(image_B3HW)
+        file, count = self.files[view], len(image_B3HW)
         size = file.batch_size or count
         full = filled_batch(image_B3HW, self.batch_size, size, view)
         descriptor_BD = self._runs[view](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import ExportError
+from mindloc.errors import ExportError, first_line
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.native_messages import native_messages
 
@@ -23,7 +23,7 @@ def read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             key = file.read(max(KEY_BYTES) + 2)
     except OSError as error:
-        raise ExportError(f"key file {path} can't be read: {error.strerror or error}") from None
+        raise ExportError(f"key file {path} can't be read: {error.strerror or error}; check the path") from None
     if len(key) not in KEY_BYTES:
         newline = " and ends in a newline, which counts" if key.endswith(b"\n") else ""
         long = f"over {max(KEY_BYTES)}" if len(key) > max(KEY_BYTES) else f"{len(key)}"
@@ -49,9 +49,5 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
     except (RuntimeError, ValueError, TypeError) as error:
         if key is not None:
             raise ExportError(f"{path} can't be decrypted with this key; give the one it was exported with") from error
-        raise ExportError(f"MindSpore can't read {path}: {_first_line(error)}; export again") from error
+        raise ExportError(f"MindSpore can't read {path}: {first_line(error)}; export again") from error
     return lambda images: graph(ms.Tensor(np.ascontiguousarray(images))).asnumpy()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

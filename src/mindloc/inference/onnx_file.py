@@ -5,7 +5,6 @@ error unless the caller allowed it.
 """
 
 import logging
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mindloc.cores import usable_cores
-from mindloc.errors import DeviceError, ExportError
+from mindloc.doctor.provider_start import ONE_RELU, preload_libraries, why_not_started
+from mindloc.errors import DeviceError, ExportError, one_line
 from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.native_messages import native_messages
-from mindloc.inference.onnx_graph import optional_module, require_plain_graph
+from mindloc.inference.onnx_graph import require_plain_graph
+from mindloc.inference.optional_module import optional_module
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -104,7 +105,7 @@ def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = Fa
     try:
         session = runtime.InferenceSession(content, options, providers=_provider_list(provider, fp16))
     except Exception as error:  # its classes share no other base
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ExportError(f"ONNX Runtime can't open {path} on {provider.name}: {reason}") from error
     _require_provider(session, provider)
     return session
@@ -122,29 +123,29 @@ def _require_provider(session: Any, provider: Provider) -> None:
     """Raises: DeviceError: ONNX Runtime dropped the provider without a word and would compute elsewhere."""
     got = session.get_providers()
     if got[0] != provider.name:
-        raise DeviceError(f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did")
+        raise DeviceError(
+            f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did; "
+            "see python -m mindloc doctor, or take --device_target CPU"
+        )
 
 
 def _started(provider: Provider, allow_cpu: bool) -> Provider:
-    """The provider, once it has opened a graph of one addition; the CPU's with a note where that is allowed.
+    """The provider, once it has opened a graph of one operator; the CPU's with a note where that is allowed.
 
     Raises:
-        DeviceError: it does not start; with the libraries that ONNX Runtime missed, which it tells its log alone.
+        DeviceError: it does not start; with what ONNX Runtime tells its log alone.
     """
     runtime = optional_module("onnxruntime")
-    failure = None
     with native_messages() as messages:
-        if hasattr(runtime, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN from PyPI packages
-            runtime.preload_dlls()
+        preload_libraries(runtime)
         try:
-            open_session(_one_addition(), Path("a graph of one addition"), provider)
+            open_session(ONE_RELU, Path("a graph of one operator"), provider)
+            return provider
         except (DeviceError, ExportError) as error:
             failure = error
-    if failure is None:
-        return provider
-    missing = sorted(set(re.findall(r"(lib[\w.+-]+?\.so[.\d]*): cannot open", messages.text)))
-    because = f"{', '.join(missing)} not found" if missing else "its driver or libraries do not fit"
-    reason = f"{failure}: {because} (onnxruntime {runtime.__version__})"
+    because = why_not_started(f"{failure}\n{messages.text}")
+    version = f"onnxruntime {runtime.__version__}"
+    reason = f"{provider.name} did not start on device {provider.device_id}: {because} ({version})"
     if allow_cpu:
         return Provider(CPU, note=reason)
     packages = (
@@ -154,14 +155,6 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
         f"{reason}; pip install {packages}, see python -m mindloc doctor for the driver, "
         "or go on with the CPU: --allow_cpu_provider"
     ) from failure
-
-
-def _one_addition() -> bytes:
-    onnx = optional_module("onnx")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "x"], ["y"])], "one", ends[:1], ends[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=4)
-    return model.SerializeToString()
 
 
 @contextmanager

@@ -5,13 +5,12 @@ else a file holds, paths to other files, loops, operators of somebody's library,
 exported by mindloc and is refused.
 """
 
-import importlib
 import math
-import os
 from typing import Any
 
-from mindloc.errors import DeviceError, ExportError
+from mindloc.errors import ExportError, one_line
 from mindloc.inference.exported import ExportedFile
+from mindloc.inference.optional_module import optional_module
 
 _MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
 _SMALL_BYTES = 4096  # arrays up to this may be shapes, which the inference of shapes reads
@@ -34,26 +33,6 @@ def require_plain_graph(content: bytes, file: ExportedFile) -> None:
     for problem in (_foreign_parts(model, onnx), _input_problem(model.graph, file), _size_problem(model, onnx)):
         if problem:
             raise ExportError(f"{file.path} was not exported by mindloc: {problem}; it is not run")
-
-
-def optional_module(name: str) -> Any:
-    """A module of requirements-onnx.txt.
-
-    MindSpore's own messages are read by protobuf's Python implementation alone; the first import of protobuf decides
-    for the whole process, and onnx would decide otherwise.
-
-    Raises:
-        DeviceError: it is not installed.
-    """
-    os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        raise DeviceError(
-            f"{error.name} is not installed, which ONNX files need: pip install -r requirements-onnx.txt"
-        ) from None
 
 
 def _foreign_parts(model: Any, onnx: Any) -> str | None:
@@ -100,7 +79,7 @@ def _size_problem(model: Any, onnx: Any) -> str | None:
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
-        return f"its shapes contradict each other ({' '.join(str(error).split())[:120]})"
+        return f"its shapes contradict each other ({one_line(error)[:120]})"
     known = {value.name: _shape(value.type.tensor_type) for value in (*graph.value_info, *graph.output, *graph.input)}
     for node in graph.node:
         for name in filter(None, node.output):

@@ -8,6 +8,7 @@ work_dir/{name}/{MMDDhhmmss}/
   metrics.jsonl   numbers per step, see metrics_log.py
   checkpoints/    see checkpoint.py
   reports/        evaluations
+  export/         the encoder as files for devices
 ```
 """
 
@@ -106,6 +107,17 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MindlocError(f"can't make {folder}: {error.strerror}; set run.work_dir to another place") from None
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run that a checkpoint lies in, or the folder of a lone file."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def export_folder(checkpoint: Path) -> Path:
+    """Where the exported files of a checkpoint belong."""
+    return run_of(checkpoint) / "export"
 
 
 def code_record(command: list[str] | None = None) -> dict[str, Any]:
