@@ -93,7 +93,9 @@ def filled_batch(image_B3HW: np.ndarray, most: int, size: int, view: str) -> np.
     """
     count = len(image_B3HW)
     if not 0 < count <= most:
-        raise DataError(f"a batch of {count} {view} pictures for an engine that takes 1 to {most}; hand it that many at a time")
+        raise DataError(
+            f"a batch of {count} {view} pictures for an engine that takes 1 to {most}; hand it that many at a time"
+        )
     padding = np.repeat(image_B3HW[-1:], size - count, axis=0)
     full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
     return np.ascontiguousarray(full, np.float32)

@@ -106,7 +106,7 @@ def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = Fa
         session = runtime.InferenceSession(content, options, providers=_provider_list(provider, fp16))
     except Exception as error:  # its classes share no other base
         reason = one_line(error)[:200]
-        raise ExportError(f"ONNX Runtime can't open {path} on {provider.name}: {reason}") from error
+        raise ExportError(f"ONNX Runtime can't open {path} on {provider.name}: {reason}; export again") from error
     _require_provider(session, provider)
     return session
 
