@@ -92,6 +92,12 @@ def test_what_the_user_set_wins(tmp_path):
         assert shell.items() <= process.environment.items()
 
 
+def test_threads_of_ranks_on_cpu(tmp_path):
+    for shell, cores, threads in [({}, 2, "1"), ({}, 1, "1"), ({}, 5, "2"), ({"OMP_NUM_THREADS": "7"}, 4, "7")]:
+        planned = plan(tmp_path, target="CPU", device_ids=(0, 1), environment=shell, cores=range(cores))
+        assert msrun_of(planned).environment["OMP_NUM_THREADS"] == threads
+
+
 def test_modelarts_own_table_is_written_as_hccl_reads_it(tmp_path):
     table = read_rank_table(write(tmp_path, model_arts_groups()))
     processes = plan(tmp_path, table=table, server_index=1).processes
@@ -154,7 +160,9 @@ def test_off_ascend_a_table_tells_the_layout(tmp_path):
     for word in ("--worker_num=24", "--local_worker_num=8", "--node_rank=2", "--master_addr=10.0.0.1"):
         assert word in words
     assert "--master_port=8118" in words and "--cluster_time_out=600" in words
-    assert msrun_of(planned).environment["MINDLOC_RANK_CORES"] == ";" * 7  # on CPU the ranks share the cores
+    environment = msrun_of(planned).environment
+    assert environment["MINDLOC_RANK_CORES"] == ";" * 7  # on CPU no rank stays on its share of the cores
+    assert environment["OMP_NUM_THREADS"] == "2"  # but computes with as many threads: 16 cores, 8 ranks
 
 
 def test_meeting_time_and_place_can_be_given(tmp_path):

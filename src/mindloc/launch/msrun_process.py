@@ -59,12 +59,23 @@ def msrun_process(
     # msrun takes no program but python, python3 and pytest, looked up in PATH; the entry goes on with ours
     line = [_find_msrun(inherited), *words, "python3", str(ENTRY), *command]
     environment = {
+        **_threads_of_a_rank(target, len(cores) // local),
         **inherited,
         **_visible_cards(target, [card.device_id for card in servers[server_index].cards], inherited),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
-        "MINDLOC_RANK_CORES": ";".join(",".join(map(str, share_of_cores(cores, i, local))) for i in range(local)),
+        "MINDLOC_RANK_CORES": ";".join(",".join(map(str, share)) for share in _shares(target, cores, local)),
     }
     return Process("msrun", None, environment, entry_command(line), log_dir / "msrun.log")
+
+
+def _threads_of_a_rank(target: str, share: int) -> dict[str, str]:
+    """On CPU each rank would compute with a thread per core of the machine, and they would get in each other's way."""
+    return {"OMP_NUM_THREADS": str(max(1, share))} if target == "CPU" else {}
+
+
+def _shares(target: str, cores: Sequence[int], count: int) -> list[list[int]]:
+    """Cores on which each rank stays; on CPU none are named, so that a rank uses those that another leaves idle."""
+    return [[] if target == "CPU" else share_of_cores(cores, index, count) for index in range(count)]
 
 
 def _find_msrun(environment: Mapping[str, str]) -> str:

@@ -76,7 +76,7 @@ def plan_ranks(
         master: address and port at which the ranks of several servers meet; None: the table's first server.
         launcher: "rank_table" or "msrun" when it is not left to us.
         environment: what the processes inherit; None: this process's own.
-        cores: what the ranks share out; None: all that this process may use. On CPU nothing is shared out.
+        cores: what the ranks share out; None: all that this process may use.
 
     Raises:
         LaunchError: the launcher asked for can't work, or the layout is not one that it can start.
@@ -89,7 +89,7 @@ def plan_ranks(
         return plan_one_process(command, log_dir=log_dir, reason=reason, environment=environment)
     inherited = inherited_environment(environment, launcher_line(chosen, reason))
     ranks = tuple(card.rank for card in servers[server_index].cards)
-    shared = [] if target == "CPU" else list(usable_cores() if cores is None else cores)
+    shared = list(usable_cores() if cores is None else cores)
     if chosen == "rank_table":
         assert table is not None  # choose_launcher has seen to it
         processes = table_processes(command, table, server_index, log_dir, inherited, shared)
