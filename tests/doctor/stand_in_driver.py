@@ -1,6 +1,6 @@
 """A stand-in for NVIDIA's driver library: just enough of libcuda.so.1 to be asked for its cards, and to be linked to.
 
-``python tests/runtime/stand_in_driver.py FOLDER`` makes FOLDER/libcuda.so.1 with a C compiler. What it answers comes
+``python tests/doctor/stand_in_driver.py FOLDER`` makes FOLDER/libcuda.so.1 with a C compiler. What it answers comes
 from the environment of the process that loads it:
 
 STAND_IN_CUDA_INIT     result of cuInit, default 100 (no CUDA-capable device is detected)
