@@ -100,6 +100,11 @@ HOSTILE = {
     ),
     "rank twice": (with_device(rank_id="2"), "rank 2 stands there twice"),
     "gap in the ranks": (with_device(rank_id="4"), "rank 3 is missing"),
+    "rank of five thousand digits": (with_device(rank_id="1" * 5000), "server_list[1].device[1].rank_id is '111"),
+    "one address for two cards": (
+        with_device(device_ip=servers_1_0(cards=2)["server_list"][0]["device"][0]["device_ip"]),
+        "ranks 0 and 3 have the same device_ip",
+    ),
     "rank without quotes": (with_device(rank_id=3), "server_list[1].device[1].rank_id is 3"),
     "card twice": (with_device(device_id="0"), 'device_id is "0" once more'),
     "card that is no number": (with_device(device_id="npu1"), "device_id is 'npu1'"),
@@ -229,15 +234,16 @@ def test_rank_table_asks_the_driver_for_the_addresses(ascend_host, tmp_path, cap
 
 def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
     parts = [tmp_path / "a.json", tmp_path / "b.json"]
-    for path, address in zip(parts, ("10.0.0.2", "10.0.0.1"), strict=True):
-        words = ["--devices", "0,1", "--device_ips", "192.168.1.1,192.168.1.2", "--server_id", address]
+    for path, address in zip(parts, ("10.0.0.9", "10.0.0.10"), strict=True):
+        number = address.rpartition(".")[2]
+        words = ["--devices", "0,1", "--device_ips", f"192.168.1.{number},192.168.2.{number}", "--server_id", address]
         assert main([*words, "--out", str(path)]) == 0
     out = tmp_path / "both.json"
     assert main(["--merge", *map(str, parts), "--out", str(out)]) == 0
     servers = read_rank_table(out).servers
     assert [(server.id, [card.rank for card in server.cards]) for server in servers] == [
-        ("10.0.0.2", [0, 1]),
-        ("10.0.0.1", [2, 3]),
+        ("10.0.0.10", [0, 1]),  # first as text, which is how MindSpore orders servers
+        ("10.0.0.9", [2, 3]),
     ]
 
 
@@ -247,8 +253,10 @@ def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
         (["--devices", "0,0"], "--devices is '0,0'"),
         (["--devices", "0,x"], "--devices is '0,x'"),
         (["--devices", "0,3"], "no network address is known of card 3"),
-        (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 addresses"),
-        (["--devices", "0", "--device_ips", "192.168.1"], "expected 1 addresses"),
+        (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 different addresses"),
+        (["--devices", "0,1", "--device_ips", "10.1.1.1,10.1.1.1"], "expected 2 different addresses"),
+        (["--devices", "0", "--without_device_ips", "--server_id", "foo bar"], "--server_id is 'foo bar'"),
+        (["--devices", "0", "--device_ips", "192.168.1"], "expected 1 different addresses"),
     ],
 )
 def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, expected):

@@ -11,16 +11,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mindloc.cli.beforehand import check_beforehand
 from mindloc.cli.boundary import OneLineParser, command
 from mindloc.cli.script_arguments import SCRIPTS, Script, ScriptArguments, read_arguments
 from mindloc.cli.trainer_words import PROJECT, Training, config_path, set_words, trainer_words, yaml_text
 from mindloc.config import Config
 from mindloc.errors import LaunchError
-from mindloc.launch.log_folder import new_log_folder
+from mindloc.launch.log_folder import new_log_folder, remove_log_folder
 from mindloc.launch.plan import Plan, plan_ranks
 from mindloc.launch.process import alone
 from mindloc.launch.rank_table import read_rank_table
-from mindloc.launch.servers import cards_of_this_server, meeting_place, place_of_this_server, require_shareable_batch
+from mindloc.launch.servers import cards_of_this_server, meeting_place, place_of_this_server
 from mindloc.launch.supervise import run_plan
 from mindloc.launch.target import settled_target
 from mindloc.runtime.checkpoint import weights_of_run
@@ -71,15 +72,16 @@ def plan_training(script: Script, given: ScriptArguments, environment: Mapping[s
     Raises:
         LaunchError: an argument, the rank table or the number of ranks does not fit.
         ConfigError: the config or an override is refused.
+        DeviceError, CheckpointError: as ``check_beforehand``.
     """
     words, config, launcher = training_words(script, given, environment)
     table = read_rank_table(given.table) if given.table else None
     server, count = place_of_this_server(environment, table, script.several)
     cards = given.device_ids or cards_of_this_server(given.ranks or 0, config.run.device_ids)
     size = table.size if table else len(cards) * count
-    require_shareable_batch(config.train.batch_size, size)
     target, settled = settled_target(config.run.device_target, environment)
     words += settled
+    check_beforehand(config, target, size, given.checkpoint if resumes(given) else None, given.begin_epoch)
     if size == 1:  # alone it takes its card from the config
         words += ["--device_id", str(table.servers[0].cards[0].device_id if table else cards[0])]
     master = meeting_place(environment, count)
@@ -98,7 +100,7 @@ def plan_training(script: Script, given: ScriptArguments, environment: Mapping[s
             environment=environment,
         )
     except LaunchError:
-        log_dir.rmdir()  # nothing was started
+        remove_log_folder(log_dir)  # nothing was started
         raise
 
 

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--devices", metavar="IDS", help="cards of this server, rank 0 first, like 0,1,2,3")
     task.add_argument("--check", type=Path, metavar="FILE", help="explain a table, or say what is wrong with it")
-    task.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="tables of the servers, in rank order")
+    task.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="tables of the servers, one each")
     parser.add_argument("--out", type=Path, metavar="FILE", help="table to write")
     parser.add_argument("--server_id", metavar="ADDRESS", help="address of this server; needed where it has several")
     addresses = parser.add_mutually_exclusive_group()
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         cards = card_numbers("--devices", args.devices)
         addresses = [""] * len(cards) if args.without_device_ips else _addresses(args.device_ips, cards)
         entries = [Card(i, card, address) for i, (card, address) in enumerate(zip(cards, addresses, strict=True))]
-        write_rank_table(args.out, args.server_id or only_address(host_names()), entries)
+        write_rank_table(args.out, _named(args.server_id) or only_address(host_names()), entries)
     print(f"{explanation(read_rank_table(args.out))}\nwritten: {args.out}")
 
 
@@ -71,12 +71,12 @@ def explanation(table: RankTable) -> str:
 
 
 def merged(tables: list[RankTable]) -> list[Server]:
-    """The servers of several tables, ranks counted through in the order given.
+    """The servers of several tables in the order of their ids as text, which is how MindSpore counts; ranks follow it.
 
     Raises:
         LaunchError: a server stands in two of them.
     """
-    servers = [server for table in tables for server in table.servers]
+    servers = sorted((server for table in tables for server in table.servers), key=lambda server: server.id)
     for first, second in itertools.combinations(servers, 2):
         if first.id == second.id:
             raise LaunchError(f"server {first.id} is in two of the tables; give one table per server")
@@ -85,6 +85,13 @@ def merged(tables: list[RankTable]) -> list[Server]:
         Server(server.id, tuple(Card(next(ranks), card.device_id, card.device_ip) for card in server.cards))
         for server in servers
     ]
+
+
+def _named(server_id: str | None) -> str | None:
+    """What --server_id says: an address, or a host's name as ModelArts uses it."""
+    if server_id and any(char.isspace() for char in server_id):
+        raise LaunchError(f"--server_id is {server_id!r}, expected an address like 10.0.0.1 or a host's name")
+    return server_id
 
 
 def only_address(names: list[str]) -> str:
@@ -105,8 +112,10 @@ def _addresses(given: str | None, cards: Sequence[int]) -> list[str]:
         return device_addresses(cards)
     addresses = given.split(",")
     wrong = [address for address in addresses if not _is_address(address)]
-    if wrong or len(addresses) != len(cards):
-        raise LaunchError(f"--device_ips is {given!r}, expected {len(cards)} addresses like 192.168.1.1, with commas")
+    if wrong or len(set(addresses)) != len(cards) or len(addresses) != len(cards):
+        raise LaunchError(
+            f"--device_ips is {given!r}, expected {len(cards)} different addresses like 192.168.1.1, with commas"
+        )
     return addresses
 
 

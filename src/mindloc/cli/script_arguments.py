@@ -9,6 +9,7 @@ from mindloc.launch.whole_numbers import card_numbers, is_number
 
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
 _EVAL_PLACES = "DATASET_PATH CHECKPOINT_PATH"
+MOST_RANKS = 1024  # on one server: far more than any has cards
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def _table_or_ranks(word: str) -> dict:
         return {"table": _file("RANK_TABLE_FILE", word)}
     if int(word) == 0:
         raise LaunchError("RANKS is 0, expected how many ranks this server is to start")
+    if int(word) > MOST_RANKS:
+        raise LaunchError(f"RANKS is {word}, more than the {MOST_RANKS} that one server may start; give fewer")
     return {"ranks": int(word)}
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mindloc.cli.beforehand import check_beforehand
 from mindloc.cli.boundary import command
 from mindloc.cli.flags import add_config_arguments
 from mindloc.config import Config, dump_yaml, load_config
@@ -16,7 +17,6 @@ from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.log_folder import new_log_folder
 from mindloc.launch.plan import plan_ranks
 from mindloc.launch.process import with_source
-from mindloc.launch.servers import require_shareable_batch
 from mindloc.launch.supervise import run_plan
 from mindloc.launch.target import settled_target
 from mindloc.runtime.checkpoint import weights_of_run
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     config = load_config(resumed.config_path if resumed else args.config, args.overrides)
     launched = announced_ranks() > 1
     if len(config.run.device_ids) > 1 and not launched:
-        return train_on_cards(config, sys.argv[1:] if argv is None else argv)
+        return train_on_cards(config, args, sys.argv[1:] if argv is None else argv)
     device = use_device(config.run.device_target, announced_device() if launched else config.run.device_ids[0])
     cluster = join_cluster(device)
 
@@ -75,21 +75,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def train_on_cards(config: Config, words: list[str]) -> int:
+def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -> int:
     """As many ranks as ``run.device_ids`` names cards of this server, each of which runs this command.
 
     Raises:
         DeviceError: cards are named and this machine has none.
-        LaunchError: the batch can't be shared among them.
+        MindlocError: what every rank would refuse.
     """
     cards, environment = config.run.device_ids, with_source(os.environ)
     target, settled = settled_target(config.run.device_target, environment)
-    if settled and target == "CPU":
+    if config.run.device_target == "auto" and target == "CPU":
         raise DeviceError(
             f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
             f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
         )
-    require_shareable_batch(config.train.batch_size, len(cards))
+    check_beforehand(config, target, len(cards), args.resume, args.begin_epoch)
     log_dir = new_log_folder(Path(config.run.work_dir))
     command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mindloc.errors import LaunchError
@@ -23,3 +24,11 @@ def new_log_folder(output: Path) -> Path:
         except OSError as error:
             raise LaunchError(f"can't make {folder}: {error.strerror}; choose another output folder") from None
         return folder
+
+
+def remove_log_folder(folder: Path) -> None:
+    """Take back an empty one, and the folders above it that hold nothing else."""
+    with suppress(OSError):  # not empty: then it stays
+        folder.rmdir()
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()

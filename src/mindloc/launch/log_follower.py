@@ -1,10 +1,14 @@
 """One log, shown on the console as it grows."""
 
+import re
 from pathlib import Path
+
+# told by the supervisor, with the rank's name, or MindSpore's own talk of its network
+_NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING)\] [A-Z_]+\(\d+,")
 
 
 class LogFollower:
-    """Prints what a log has gained since it was last asked; whole lines while it grows."""
+    """Prints what a log has gained since it was last asked, but for errors; whole lines while it grows."""
 
     def __init__(self, path: Path, skip_lines: int = 0):
         """Args: skip_lines: how many at the start are not shown."""
@@ -23,4 +27,6 @@ class LogFollower:
             lines, self._rest = [*lines, self._rest], b""
         shown, self._skip = lines[self._skip :], max(0, self._skip - len(lines))
         for line in shown:
+            if _NOT_SHOWN.match(line):
+                continue
             print(line.decode("utf-8", errors="replace"), flush=True)

@@ -40,6 +40,7 @@ def run_plan(plan: Plan) -> int:
     mark = uuid.uuid4().hex
     console = LogFollower(plan.rank_log(plan.ranks[0]), skip_lines=1)
     running: list[tuple[Process, subprocess.Popen]] = []
+    failure = None
     with _hangup_as_interrupt():
         try:
             for process in plan.processes:
@@ -49,7 +50,8 @@ def run_plan(plan: Plan) -> int:
             with requests_to_stop_ignored():
                 launchers = [started.pid for process, started in running if process.rank is None]
                 end_marked_processes(mark, [started for _, started in running], launchers, GRACE_S)
-                console.show_new(last=True)
+                if failure is None:  # after a failure it would be what a rank says of being stopped
+                    console.show_new(last=True)
     if failure is None:
         return 0
     print(explain(plan, failure), file=sys.stderr, flush=True)

@@ -101,6 +101,7 @@ def parse_table(path: Path, tree: dict[str, Any]) -> tuple[str, list[Server]]:
     if layout == "1.2":
         _check_super_pods(top, {server.id for server in servers})
     _check_ranks(top, servers)
+    _check_addresses(top, servers)
     return layout, servers
 
 
@@ -126,14 +127,17 @@ def _from_groups(top: _Node) -> list[Server]:
         raise top.refuse(f'group_count is "{count}", but group_list holds {len(top.tree["group_list"])}')
     servers: list[Server] = []
     for group in groups:
-        instances = group.nodes("instance_list")
+        instances, held = group.nodes("instance_list"), 0
         if (count := group.count("instance_count")) != len(instances):
             raise group.refuse(f'instance_count is "{count}", but instance_list holds {len(instances)}')
         for instance in sorted(instances, key=_pod_number):
             devices = _distinct_devices(instance, "devices")
             first = sum(len(server.cards) for server in servers)
             cards = tuple(_card(device, first + index) for index, device in enumerate(devices))
+            held += len(cards)
             servers.append(Server(instance.text("server_id"), cards, (instance.text("pod_name"),)))
+        if (count := group.count("device_count")) != held:
+            raise group.refuse(f'device_count is "{count}", but its instances hold {held} devices')
     if not servers:
         raise top.refuse("group_list has no group with devices")
     return servers
@@ -175,6 +179,15 @@ def _check_super_pods(top: _Node, known: set[str]) -> None:
             raise node.refuse(f"server_id is {node.tree['server_id']!r}, which the table's server_list does not have")
     if len(listed) != len(known):
         raise top.refuse(f"super_pod_list holds {len(listed)} servers, expected each of the {len(known)} once")
+
+
+def _check_addresses(top: _Node, servers: list[Server]) -> None:
+    owners: dict[str, int] = {}
+    for card in (card for server in servers for card in server.cards if card.device_ip):
+        if card.device_ip in owners:
+            what = f"ranks {owners[card.device_ip]} and {card.rank} have the same device_ip {card.device_ip}"
+            raise top.refuse(f"{what}; every card has its own")
+        owners[card.device_ip] = card.rank
 
 
 def _check_ranks(top: _Node, servers: list[Server]) -> None:

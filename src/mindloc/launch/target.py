@@ -1,6 +1,5 @@
 """Which device target this machine offers, asked in a process of its own: the launcher itself holds no MindSpore."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,8 +8,8 @@ from mindloc.errors import LaunchError
 from mindloc.launch.process import with_source
 
 _QUESTION = (
-    "import json; from mindloc.runtime.device import check_mindspore, usable_targets; "
-    "check_mindspore(); print(json.dumps(usable_targets()))"
+    "from mindloc.runtime.device import check_mindspore, choose_target; "
+    "check_mindspore(); print(choose_target('auto')[0])"
 )
 
 
@@ -18,10 +17,10 @@ def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str
     """(target, arguments that tell it to every rank): "auto" is settled once, so that no rank finds another.
 
     Args:
-        configured: run.device_target.
+        configured: run.device_target; whether one that is named works the ranks find out.
 
     Raises:
-        LaunchError: as ``best_target``.
+        LaunchError: MindSpore can't be loaded; its own last words are in the line.
     """
     if configured != "auto":
         return configured, []
@@ -30,11 +29,7 @@ def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str
 
 
 def best_target(environment: Mapping[str, str]) -> str:
-    """The first of Ascend, GPU, CPU that works here.
-
-    Raises:
-        LaunchError: MindSpore can't be loaded; its own last words are in the line.
-    """
+    """The first of Ascend, GPU, CPU that works here; raises as ``settled_target``."""
     environment = {"GLOG_v": "3", **with_source(environment)}
     answer = subprocess.run([sys.executable, "-c", _QUESTION], env=environment, capture_output=True, text=True)
     if answer.returncode != 0:
@@ -43,5 +38,4 @@ def best_target(environment: Mapping[str, str]) -> str:
             f"{sys.executable} can't load MindSpore to find a device ({words[-1].strip()}); "
             "name one by --device_target, or see python -m mindloc doctor"
         )
-    usable = json.loads(answer.stdout.splitlines()[-1])
-    return next(target for target, works in usable.items() if works)
+    return answer.stdout.splitlines()[-1]

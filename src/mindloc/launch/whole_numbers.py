@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from mindloc.errors import LaunchError
 
+_MOST_DIGITS = 18  # of the longest numbers in tables; Python itself refuses to read thousands of digits
+
 
 def is_number(text: str) -> bool:
-    """Whether these are digits, 0 to 9, and nothing else."""
-    return text.isascii() and text.isdecimal()
+    """Whether these are digits, 0 to 9, and nothing else, and not endlessly many."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def number_in(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from mindloc.cli.beforehand import check_beforehand
 from mindloc.cli.trainer_words import Training, config_path, set_words, trainer_words, yaml_text
 from mindloc.config import Config
 from mindloc.errors import LaunchError
@@ -14,7 +15,6 @@ from mindloc.launch.msrun_process import MASTER_PORT
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
 from mindloc.launch.process import with_source
 from mindloc.launch.rank_table import read_rank_table
-from mindloc.launch.servers import require_shareable_batch
 from mindloc.launch.target import settled_target
 from mindloc.modelarts.arguments import WAY_OUT
 from mindloc.modelarts.environment import Place
@@ -40,9 +40,8 @@ def build_training(
     environment = with_source(os.environ)
     target, settled = settled_target(config.run.device_target, environment)
     words += settled
-    if place.ranks > 1:
-        require_shareable_batch(config.train.batch_size, place.ranks)
-    elif place.device_id is not None:
+    check_beforehand(config, target, place.ranks, run if resumes else None, args.begin_epoch)
+    if place.ranks == 1 and place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
     command = [sys.executable, "-m", "mindloc", "train", *words]
     if place.per_card:

@@ -42,7 +42,7 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
     import mindspore as ms
 
-    chosen, findings, why = _choose(target)
+    chosen, findings, why = choose_target(target)
     if chosen == "GPU":  # of Ascend cards MindSpore itself knows best
         _require_card(device_id, list_cards(findings))
     if chosen != "CPU":
@@ -77,7 +77,7 @@ def check_mindspore(machine: Machine | None = None) -> None:
         raise DeviceError(f"{reason.found}: {reason.way_out}")
 
 
-def _choose(target: str) -> tuple[str, list[Finding], str]:
+def choose_target(target: str) -> tuple[str, list[Finding], str]:
     """The target, what was found of it, and what keeps better ones from use: "; no Ascend: ...; no GPU: ...".
 
     Raises:
