@@ -27,7 +27,10 @@ def parser() -> argparse.ArgumentParser:
         help="query: the side that asks by data.query_mode of the checkpoint; default: both",
     )
     parser.add_argument(
-        "--batch_size", type=_batch_size, metavar="N", help="pictures per call, or any; default: any for MINDIR, else 1"
+        "--batch_size",
+        type=number_or_any,
+        metavar="N",
+        help="pictures per call, or any; default: any for MINDIR, else 1",
     )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: the training's; fp32 for ONNX")
     parser.add_argument(
@@ -47,7 +50,10 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _batch_size(text: str) -> int | str:
+def number_or_any(text: str) -> int | str:
+    """Pictures per call as the command line says it."""
+    if text != "any" and not (text.isascii() and text.isdecimal() and len(text) < 6):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pictures, such as 64, nor any")
     return text if text == "any" else int(text)
 
 

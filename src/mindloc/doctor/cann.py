@@ -140,4 +140,5 @@ def _rank_table(machine: Machine) -> Finding:
     except ValueError:
         return wrong("Ascend", "rank table", f"RANK_TABLE_FILE={name} is no JSON", way_out, blocks=False)
     version = table.get("version", "of unknown version") if isinstance(table, dict) else "of unknown version"
-    return good("Ascend", "rank table", f"{name}, {version} {rank}".strip())
+    checked = "; what it says is checked by python -m mindloc rank-table --check"
+    return good("Ascend", "rank table", f"{name}, layout {version} {rank}".strip() + checked)

@@ -25,6 +25,8 @@ from mindloc.runtime.kernels import require_precision
 
 FORMATS: dict[str, ModuleType] = {"MINDIR": mindir, "ONNX": onnx, "AIR": air}  # each with save and, but AIR, reload
 
+MOST_PICTURES = 1024  # per call of an exported file, which is compared at that size
+
 
 @dataclass(frozen=True)
 class ExportWish:
@@ -94,8 +96,8 @@ def _check_wish(wish: ExportWish) -> None:
     form, batch = wish.file_format, wish.batch_size
     if form != "MINDIR" and batch == "any":
         raise ConfigError(f"{form} files take a fixed number of pictures; give --batch_size a number, or export MINDIR")
-    if isinstance(batch, int) and batch < 1:
-        raise ConfigError(f"export batch size is {batch}, expected 1 or more, or any")
+    if isinstance(batch, int) and not 1 <= batch <= MOST_PICTURES:
+        raise ConfigError(f"export batch size is {batch}, expected 1 to {MOST_PICTURES}, or any")
     if wish.key is not None and form != "MINDIR":
         raise ConfigError(f"{form} files can't be encrypted, only MINDIR can; export MINDIR, or encrypt the disk")
     if form == "ONNX" and wish.precision == "bf16":

@@ -60,8 +60,8 @@ def choose_provider(
     if allow_cpu:
         return Provider(CPU, note=reason)
     raise DeviceError(
-        f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then pip install onnxruntime-gpu; "
-        "or go on with the CPU: --allow_cpu_provider"
+        f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'; or go on with the CPU: --allow_cpu_provider"
     )
 
 

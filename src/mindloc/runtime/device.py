@@ -61,11 +61,6 @@ def examine_target(target: str) -> list[Finding]:
     return [] if target == "CPU" else diagnose(this_machine(), target, told_by_mindspore())
 
 
-def usable_targets() -> dict[str, bool]:
-    """Each target and whether this process can use it, best first."""
-    return {target: obstacle(examine_target(target), target) is None for target in TARGETS}
-
-
 def check_mindspore(machine: Machine | None = None) -> None:
     """Say in one line what is wrong with the installed MindSpore, before it fails in its own words.
 
