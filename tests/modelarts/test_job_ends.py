@@ -120,8 +120,9 @@ def test_the_first_start_of_a_job_that_may_be_started_again(start, capsys):
     assert "first start" in capsys.readouterr().out
 
 
-def test_a_checkpoint_url_that_is_nothing_is_refused(start, capsys):
+def test_a_checkpoint_url_that_is_nothing_is_refused(start, tmp_path, capsys):
     assert start("", "--checkpoint_url=obs://bucket/typo") == 2
+    assert list((tmp_path / "cache").glob("start_*")) == []
     assert "neither a file of weights nor a run folder" in capsys.readouterr().err
 
 

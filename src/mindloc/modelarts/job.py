@@ -10,10 +10,12 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mindloc.cli.boundary import command
-from mindloc.errors import StoreError
+from mindloc.errors import MindlocError, StoreError
 from mindloc.launch.plan import Plan
 from mindloc.launch.stopping import requests_to_stop_ignored
 from mindloc.launch.supervise import run_plan
@@ -50,16 +52,17 @@ def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> i
         scratch: for the copies that all processes of this server share.
         own: an empty folder of this process.
     """
-    run, logs = _new_folders(own)
-    if place.is_first:
-        require_own_place(args.train_url, args.checkpoint_url)
-    weights, earlier = bring_checkpoint(args.checkpoint_url, args.train_url, scratch)
-    data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
-    if earlier and place.is_first:
-        shutil.copytree(earlier, run, dirs_exist_ok=True)
-    elif earlier:
-        run = earlier  # only rank 0 writes
-    plan = build_training(args, place, data, weights, run, earlier is not None, logs)
+    with _removed_when_refused(own):
+        run, logs = _new_folders(own)
+        if place.is_first:
+            require_own_place(args.train_url, args.checkpoint_url)
+        weights, earlier = bring_checkpoint(args.checkpoint_url, args.train_url, scratch)
+        data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
+        if earlier and place.is_first:
+            shutil.copytree(earlier, run, dirs_exist_ok=True)
+        elif earlier:
+            run = earlier  # only rank 0 writes
+        plan = build_training(args, place, data, weights, run, earlier is not None, logs)
     if not place.is_first:
         return run_plan(plan)
     return _run_and_send(plan, run, logs, args)
@@ -67,11 +70,13 @@ def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> i
 
 def evaluate(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
     """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
-    run, logs = _new_folders(own)
-    weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
-    data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
-    name = f"reports/test_{weights.stem}"
-    code = _run_and_send(build_evaluation(args, place, data, weights, run / name, logs), run, logs, args)
+    with _removed_when_refused(own):
+        run, logs = _new_folders(own)
+        weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
+        data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
+        name = f"reports/test_{weights.stem}"
+        plan = build_evaluation(args, place, data, weights, run / name, logs)
+    code = _run_and_send(plan, run, logs, args)
     if code == 0:
         print(f"report: {join(args.train_url, f'{name}/report.json')}", flush=True)
     return code
@@ -110,3 +115,13 @@ def _new_folders(own: Path) -> tuple[Path, Path]:
     run.mkdir()
     logs.mkdir()
     return run, logs
+
+
+@contextmanager
+def _removed_when_refused(own: Path) -> Iterator[None]:
+    """Before anything was started a folder holds copies alone."""
+    try:
+        yield
+    except MindlocError:
+        shutil.rmtree(own)
+        raise
