@@ -274,5 +274,5 @@ def test_every_script_tells_its_usage(project, here):
 def test_without_a_usable_python(project, here, tmp_path):
     for tool in ("bash", "dirname"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
-    done = call(project, "run_eval.sh", MINDLOC_PYTHON="", PATH=str(tmp_path))
+    done = call(project, "run_eval.sh", MINDLOC_PYTHON="", MINDLOC_VENV="none", PATH=str(tmp_path))
     assert done.returncode == 2 and done.stderr.startswith("error: no Python 3.10 or newer with MindSpore")

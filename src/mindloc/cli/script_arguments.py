@@ -73,7 +73,8 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
         names = [script.first, *script.places.split()]
         required = [name for name in names if not name.startswith("[")]
         if not len(required) <= len(places) <= len(names):
-            raise LaunchError(f"{len(places)} arguments before the options, expected {len(required)} to {len(names)}")
+            most = f" to {len(names)}" if len(names) > len(required) else ""
+            raise LaunchError(f"{len(places)} arguments before the options, expected {len(required)}{most}")
         values = {"dataset": _folder("DATASET_PATH", places[1]), "options": options}
         values |= _FIRST_PLACES[script.first](places[0])
         if script.evaluates:
