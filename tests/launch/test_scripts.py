@@ -158,6 +158,10 @@ HOSTILE = {
     "unknown option": (["2", "data set", "out", "--epoches", "3"], "unrecognized arguments: --epoches 3"),
     "unknown key": (["2", "data set", "out", "--set", "train.epoch=3"], "did you mean train.epochs?"),
     "no such config": (["2", "data set", "out", "--config", "no.yaml"], "no.yaml is missing"),
+    "resume as an option": (
+        ["2", "data set", "out", "--resume", "run"],
+        "the run folder to go on with is CHECKPOINT_PATH",
+    ),
     "unknown launcher": (["2", "data set", "out", "--launcher", "mpirun"], "launcher is 'mpirun'"),
     "batch that can't be shared": (["3", "data set", "out"], "--set train.batch_size=63 or 66"),  # 64 by default
 }

@@ -113,6 +113,8 @@ def training_words(
     own.add_argument("--config", type=Path)
     own.add_argument("--launcher")
     mine, options = own.parse_known_args(given.options)
+    if "--resume" in options:
+        raise LaunchError("--resume is train.py's own; here the run folder to go on with is CHECKPOINT_PATH")
     resumed = given.checkpoint if resumes(given) else None
     experiment = mine.config or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
     training = Training(

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def explanation(table: RankTable) -> str:
     """The table in words: a line per server, and which of them this host is."""
-    lines = [f"{table.path}: layout {table.version}, {len(table.servers)} servers, {table.size} ranks"]
+    lines = [f"{table.path}: layout {table.version}, servers: {len(table.servers)}, ranks: {table.size}"]
     for index, server in enumerate(table.servers):
         cards = ", ".join(
             f"rank {card.rank} = card {card.device_id} ({card.device_ip or 'no address'})" for card in server.cards

@@ -28,7 +28,9 @@ class Training:
     resumed: Path | None = None  # run folder to go on with
     weights: Path | None = None  # to begin from
     target: str | None = None
-    evaluates: bool | None = None  # False: not while it trains; True: each epoch at least; None: as the config says
+    evaluates: bool | None = (
+        None  # False: not while it trains; True: each epoch where the config says never; None: as it says
+    )
     begin_epoch: int | None = None
 
 

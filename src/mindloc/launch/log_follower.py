@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 # told by the supervisor, with the rank's name, or MindSpore's own talk of its network
-_NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING)\] [A-Z_]+\(\d+,")
+_NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING|ERROR)\] [A-Z_]+\(\d+,")
 
 
 class LogFollower:

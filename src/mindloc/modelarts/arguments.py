@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_switch(parser, "--modelarts", True, "False: no job, this machine alone; paths only")
     _add_switch(parser, "--run_distribute", True, "False: one card of those there are")
-    _add_switch(parser, "--eval", None, "False: no evaluation while training; True: each epoch at least")
+    _add_switch(
+        parser, "--eval", None, "False: no evaluation while training; True: as the config says, each epoch if never"
+    )
     _add_switch(parser, "--evaluate_only", False, "True: evaluate checkpoint_url on one card")
     parser.add_argument("--begin_epoch", type=_count, help="refuse unless exactly so many epochs are done")
     parser.add_argument("--scratch", type=_filled, help="disk for copies and results; default: /cache if there is one")

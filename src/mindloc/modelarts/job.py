@@ -106,7 +106,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: argparse.Namespace) -
             print(f"error: {missing}", file=sys.stderr, flush=True)
             return code
     print(f"results: {args.train_url}", flush=True)
-    shutil.rmtree(run)
+    shutil.rmtree(run.parent)  # the logs are out too
     return code
 
 
