@@ -239,7 +239,7 @@ def with_cuda(monkeypatch):
 
 def test_a_build_without_cuda_is_said_and_never_replaced_in_silence():
     with pytest.raises(
-        DeviceError, match="no CUDAExecutionProvider, .*pip install onnxruntime-gpu.*--allow_cpu_provider"
+        DeviceError, match="no CUDAExecutionProvider, .*pip install 'onnxruntime-gpu.*--allow_cpu_provider"
     ):
         onnx_file.choose_provider("GPU", 0)
     allowed = onnx_file.choose_provider("GPU", 0, allow_cpu=True)
