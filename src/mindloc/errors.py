@@ -45,6 +45,10 @@ class DeviceError(MindlocError):
     """A device that was named and can't be used here."""
 
 
+class TileIndexError(MindlocError):
+    """A library of tiles that is missing, damaged, of another encoder, or asked for what it does not hold."""
+
+
 class LaunchError(MindlocError):
     """Several processes that can't be started together, or one of which failed: rank tables, servers, arguments."""
 
