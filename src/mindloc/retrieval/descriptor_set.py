@@ -3,8 +3,11 @@
 A set is a folder::
 
     descriptors.npy   (N, D) float32, can be memory-mapped
-    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}
-    card.json         version, view, place_unit, count, dimension, normalized, checkpoint hash, config, engine, ...
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}; where it is
+                      known also "bounds": [lowest a, lowest b, highest a, highest b]
+    card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
+
+An encoder with several descriptors writes a folder of such folders, each called after its descriptor: omega, phi.
 
 Suffixes: N rows, B rows of one batch, D dimension.
 """
@@ -25,6 +28,9 @@ from mindloc.errors import DataError, one_line
 
 VERSION = 1
 VIEWS = ("drone", "satellite")
+GLOBAL = "global"  # the descriptor of an encoder that has one
+RECALL_DESCRIPTORS = (GLOBAL, "omega")  # what a gallery is searched by: one or the other
+DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
@@ -47,9 +53,18 @@ class DescriptorSet:
     def names(self) -> list[str]:
         return [row["name"] for row in self.rows]
 
+    @property
+    def descriptor(self) -> str:
+        """Which of an encoder's descriptors it holds."""
+        return self.card.get("descriptor", GLOBAL)  # cards of 0.1.0 don't say
+
     def place_N2(self) -> np.ndarray:
         """Places of all rows in ``card["place_unit"]``, float64; NaN where a row has none."""
         return np.array([row["place"] or (np.nan, np.nan) for row in self.rows], np.float64).reshape(-1, 2)
+
+    def bounds_N4(self) -> np.ndarray:
+        """What each row covers, (lowest a, lowest b, highest a, highest b) as places; NaN where a row says nothing."""
+        return np.array([row.get("bounds") or (np.nan,) * 4 for row in self.rows], np.float64).reshape(-1, 4)
 
 
 class DescriptorWriter:
@@ -155,11 +170,44 @@ def save_descriptor_set(
         writer.append(descriptor_ND, rows)
 
 
-def make_rows(names: Iterable[str], place_N2: np.ndarray | None, what: str) -> list[dict[str, Any]]:
-    """Lines of rows.jsonl; without places every ``place`` is null."""
+def make_rows(
+    names: Iterable[str], place_N2: np.ndarray | None, what: str, bounds_N4: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Lines of rows.jsonl; without places every ``place`` is null, without bounds there are none."""
     names = list(names)
     places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
-    return [{"name": name, "place": place, "what": what} for name, place in zip(names, places, strict=True)]
+    rows = [{"name": name, "place": place, "what": what} for name, place in zip(names, places, strict=True)]
+    if bounds_N4 is not None:
+        for row, bounds in zip(rows, np.asarray(bounds_N4, np.float64).tolist(), strict=True):
+            row["bounds"] = bounds
+    return rows
+
+
+def set_folder(folder: str | Path, descriptor: str) -> Path:
+    """Where in what an extraction wrote the set of one descriptor lies."""
+    return Path(folder) if descriptor == GLOBAL else Path(folder) / descriptor
+
+
+def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
+    """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if asked for, "centroids".
+
+    Raises:
+        DataError: as ``load_descriptor_set``; sets of different pictures or checkpoints.
+    """
+    inner = [name for name in DESCRIPTORS[1:] if (Path(folder) / name).is_dir()]
+    if not inner:
+        one = load_descriptor_set(folder, memory_map)
+        return {one.descriptor: one}
+    sets = {name: load_descriptor_set(Path(folder) / name, memory_map) for name in inner}
+    if not {"omega", "phi"} <= sets.keys():
+        raise DataError(f"{folder} holds {', '.join(inner)} and not both omega and phi; extract it again")
+    first = sets["omega"]
+    for name, other in sets.items():
+        if other.descriptor != name:
+            raise DataError(f"{folder}/{name} is a set of {other.descriptor} descriptors; extract it again")
+        if other.names != first.names or other.card.get("checkpoint_sha256") != first.card.get("checkpoint_sha256"):
+            raise DataError(f"{folder}: omega and {name} are of different pictures or checkpoints; extract it again")
+    return sets
 
 
 def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> DescriptorSet:
@@ -219,15 +267,20 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_row(row: Any, where: str) -> None:
-    place = row.get("place") if isinstance(row, dict) else None
     known = isinstance(row, dict) and isinstance(row.get("name"), str) and row.get("what") in VIEWS
-    if place is not None:
-        pair = isinstance(place, (list, tuple)) and len(place) == 2
-        known = known and pair and all(isinstance(x, (int, float)) and math.isfinite(x) for x in place)
-    if not known:
+    if not (known and _are_numbers(row.get("place"), 2) and _are_numbers(row.get("bounds"), 4)):
         raise DataError(
-            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (drone or satellite)"
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (drone or "
+            "satellite), and if at all bounds (four numbers)"
         )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether these are so many finite numbers, or nothing at all."""
+    if values is None:
+        return True
+    listed = isinstance(values, (list, tuple)) and len(values) == count
+    return listed and all(isinstance(x, (int, float)) and math.isfinite(x) for x in values)
 
 
 def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
