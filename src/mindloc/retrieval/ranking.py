@@ -16,6 +16,7 @@ from mindloc.errors import DataError
 _STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
 _STRIP_QUERIES = 1024
 _GALLERY_ROWS = 4096
+_BLOCK_NUMBERS = 2**25  # float64 numbers of a side held at once: 256 MB, whatever the length of a descriptor
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,24 @@ def rank_gallery(
     """
     _check(query_QD, gallery_ND, right)
     k = min(k, len(gallery_ND))
-    placed: dict[str, list[_Placed]] = {name: [] for name in right}
+    placed: dict[str, list[PlacedAnswers]] = {name: [] for name in right}
     for first, score_BN, tolerance in _strips(query_QD, gallery_ND, normalize, strip_queries):
         for offset, score_N in enumerate(score_BN):
             needed = k + max(len(items[first + offset]) for items in right.values())
             best = _best(score_N, min(needed, len(score_N)))
             for name, items in right.items():
-                placed[name].append(_place(score_N, best, items[first + offset], k, tolerance))
-    return {name: _collect(rows, k) for name, rows in placed.items()}
+                placed[name].append(place_right(score_N, best, items[first + offset], k, tolerance))
+    return {name: collect_answers(rows, k) for name, rows in placed.items()}
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Answer to one query."""
+class PlacedAnswers:
+    """Answers to one query, P of them right."""
 
-    rank_P: np.ndarray
-    top_K: np.ndarray
-    score_K: np.ndarray
-    tied: bool
+    rank_P: np.ndarray  # int64, 1-based, ascending
+    top_K: np.ndarray  # int64 indices, best first
+    score_K: np.ndarray  # float64, of these
+    tied: bool  # some wrong item has the score of the best right one
 
 
 def _check(query_QD: np.ndarray, gallery_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
@@ -113,23 +114,25 @@ def _strips(
     query_QD: np.ndarray, gallery_ND: np.ndarray, normalize: bool, strip_queries: int | None
 ) -> Iterator[tuple[int, np.ndarray, float]]:
     """(index of the first query, scores (B, N) float64, difference that rounding alone can make)."""
-    count = len(gallery_ND)
-    rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD)))
+    count, most = len(gallery_ND), max(1, _BLOCK_NUMBERS // gallery_ND.shape[1])
+    rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
+    gallery_rows = min(_GALLERY_ROWS, most)
     buffer = np.empty((rows, count), np.float64)
     for first in range(0, len(query_QD), rows):
-        query_BD = _float64(query_QD[first : first + rows], normalize)
+        query_BD = float64_rows(query_QD[first : first + rows], normalize)
         score_BN = buffer[: len(query_BD)]
         longest = 0.0
-        for start in range(0, count, _GALLERY_ROWS):
-            block_ND = _float64(gallery_ND[start : start + _GALLERY_ROWS], normalize)
-            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + _GALLERY_ROWS])
+        for start in range(0, count, gallery_rows):
+            block_ND = float64_rows(gallery_ND[start : start + gallery_rows], normalize)
+            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + gallery_rows])
             longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
         longest *= float(np.linalg.norm(query_BD, axis=1).max())
         # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
         yield first, score_BN, query_QD.shape[1] * np.finfo(np.float64).eps * longest
 
 
-def _float64(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
+def float64_rows(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
+    """A copy in float64, with ``normalize`` of unit length; zeros stay zeros."""
     block = np.array(descriptor_BD, np.float64)
     if normalize:
         block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -143,8 +146,13 @@ def _best(score_N: np.ndarray, count: int) -> np.ndarray:
     return index[np.argsort(-score_N[index], kind="stable")]
 
 
-def _place(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> _Placed:
-    """Ranks of the right items of one query, each behind every wrong item of the same score, and the top k."""
+def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> PlacedAnswers:
+    """Ranks of the right items of one query, each behind every wrong item of the same score, and the top k.
+
+    Args:
+        best: indices by falling score, at least the first k + the number of right items.
+        tolerance: scores that differ by no more are equal.
+    """
     right = np.unique(np.asarray(right, np.int64))
     right = right[np.argsort(-score_N[right], kind="stable")]
     score_P = score_N[right]
@@ -155,7 +163,7 @@ def _place(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tol
     within = rank_P <= k
     top_K[rank_P[within] - 1] = right[within]
     top_K[top_K < 0] = best[~np.isin(best, right)][: k - int(within.sum())]
-    return _Placed(rank_P, top_K, score_N[top_K], tied=bool(len(right)) and bool(ahead_P[0] > better))
+    return PlacedAnswers(rank_P, top_K, score_N[top_K], tied=bool(len(right)) and bool(ahead_P[0] > better))
 
 
 def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> int:
@@ -163,7 +171,8 @@ def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> i
     return int(np.count_nonzero(score_N >= threshold) - np.count_nonzero(score_P >= threshold))
 
 
-def _collect(rows: list[_Placed], k: int) -> Ranking:
+def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
+    """The ranking of all queries, from each one's first k answers."""
     return Ranking(
         start=np.concatenate(([0], np.cumsum([len(row.rank_P) for row in rows]))).astype(np.int64),
         rank_E=np.concatenate([row.rank_P for row in rows]),
