@@ -1,11 +1,16 @@
 """The values a backbone's parameters start from: a function of (seed, name, shape) and of nothing else."""
 
+import re
 import zlib
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 REGISTER_STD = 0.02
+CONVOLUTIONS = re.compile(
+    r"(^|\.)(conv\d|downsample\.0|features\.\d+)\.weight$"
+)  # of models/resnet.py and models/vgg.py
+LAST_GAIN = re.compile(r"^layer\d\.\d+\.bn3\.weight$")
 
 
 def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: float = 0.1) -> np.ndarray:
@@ -14,13 +19,23 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: flo
     Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of
     .02 is that of width 768 to within a factor of two and far too small for narrow models. Gains are 1, biases 0,
     LayerScale is `layer_scale`.
+
+    Convolutions with ReLUs behind them are normal with variance 2 / inputs (He), which keeps the mean square of a map
+    from layer to layer. Their norms' stored statistics are mean 0 and variance 1, which stay; the last gain of a
+    residual block is 0, so that a fresh block hands its input on and no depth can blow the map up.
     """
     last = name.rsplit(".", 1)[-1]
+    if last == "running_var":
+        return np.ones(shape, np.float32)
+    if LAST_GAIN.search(name):
+        return np.zeros(shape, np.float32)
     if last.startswith("gamma"):
         return np.full(shape, layer_scale, np.float32)
     if len(shape) == 1:
         return np.full(shape, 1.0 if last == "weight" else 0.0, np.float32)
     random = np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
+    if CONVOLUTIONS.search(name):
+        return (np.sqrt(2.0 / np.prod(shape[1:])) * random.standard_normal(shape)).astype(np.float32)
     std = REGISTER_STD if last == "reg_token" else glorot_std(shape)
     return (std * truncated_normal(random, shape)).astype(np.float32)
 
