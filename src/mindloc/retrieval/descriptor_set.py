@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import DataError, one_line
+from mindloc.runtime.atomic import require_replaceable, swap_folder
 
 VERSION = 1
 VIEWS = ("drone", "satellite")
@@ -92,7 +93,7 @@ class DescriptorWriter:
         self._names: set[str] = set()
 
     def __enter__(self) -> "DescriptorWriter":
-        _require_replaceable(self.folder)
+        require_replaceable(self.folder, _FILES, "descriptor set", DataError)
         try:
             shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
             self._partial.mkdir(parents=True)
@@ -159,7 +160,7 @@ class DescriptorWriter:
             for file in (self._matrix, self._rows, card):
                 file.flush()
                 os.fsync(file.fileno())
-        _swap_in(self._partial, self.folder)
+        swap_folder(self._partial, self.folder)
 
 
 def save_descriptor_set(
@@ -307,24 +308,3 @@ def _npy_header(count: int, dimension: int) -> bytes:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {dimension}), }}"
     length = _HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
-
-
-def _require_replaceable(folder: Path) -> None:
-    """Refuse a place that holds anything but an older set: publishing would delete it."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; give a new folder for the descriptor set")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES)
-    if others:
-        raise DataError(f"{folder} holds {others[0]}, so it is no descriptor set to replace; give a new folder")
-
-
-def _swap_in(partial: Path, folder: Path) -> None:
-    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Files that are whole or absent: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are whole or absent: written beside their place, flushed to the disk, then renamed."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +52,62 @@ def atomic_link(
         except OSError:  # FAT, some network and object stores
             shutil.copyfile(source, temporary)
         fault_point(f"{what}.mid_write")
+
+
+def require_replaceable(folder: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
+    """Refuse a place that holds anything but an older folder of the same kind: putting a new one there would delete it.
+
+    Args:
+        files: names that such a folder may hold.
+        what: the kind in words, e.g. "descriptor set".
+
+    Raises:
+        MindlocError: (the class ``error``) a file stands there, or a folder with something else in it.
+    """
+    restore_folder(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise error(f"{folder} is a file; give a new folder for the {what}")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in files)
+    if others:
+        raise error(f"{folder} holds {others[0]}, so it is no {what} to replace; give a new folder")
+
+
+def swap_folder(partial: Path, folder: Path, what: str = "folder") -> None:
+    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once.
+
+    ``folder`` holds the older or the finished one at any moment but between two renames; ``restore_folder`` mends what
+    a kill just there leaves behind. Files in ``partial`` must have been flushed to the disk.
+
+    Raises:
+        OSError: the disk refuses; the older folder is back in its place.
+    """
+    restore_folder(folder)
+    old = _aside(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    _sync_folder(partial)
+    if folder.exists():
+        folder.rename(old)
+    fault_point(f"{what}.mid_swap")
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    _sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Put the older folder back where a kill between the two renames of ``swap_folder`` left none."""
+    if not folder.exists() and _aside(folder).exists():
+        _aside(folder).rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def remove_temporaries(folder: str | Path) -> None:

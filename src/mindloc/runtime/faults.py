@@ -10,7 +10,7 @@ import signal
 
 FAULT_VARIABLE = "MINDLOC_FAULT"
 
-# every name that fault_point is called with; the kill tests go through this list
+# every name that a training or extraction passes; the kill tests go through this list
 FAULT_POINTS = (
     *[
         f"{what}.{where}"
@@ -24,6 +24,9 @@ FAULT_POINTS = (
     "epoch.mid",
     "extract.mid",
 )
+
+# and those that saving a library of tiles passes
+INDEX_FAULT_POINTS = ("index.before_write", "index.mid_write", "index.before_swap", "index.mid_swap")
 
 _passages: collections.Counter[str] = collections.Counter()
 
