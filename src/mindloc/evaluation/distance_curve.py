@@ -17,6 +17,8 @@ from mindloc.runtime.atomic import atomic_write
 
 _STYLES = {
     "model": {"color": "#1f5fbf", "linewidth": 2.6, "zorder": 4},
+    "stage_one": {"color": "#5fa8e8", "linewidth": 1.9, "zorder": 3.6},
+    "phi": {"color": "#7d5fc4", "linewidth": 1.7, "linestyle": (0, (6, 1.5)), "zorder": 3.3},
     "color_histogram": {"color": "#c2701c", "linewidth": 1.7, "zorder": 3},
     "constant": {"color": "#6b7580", "linewidth": 1.7, "linestyle": (0, (5, 2)), "zorder": 2},
     "chance": {"color": "#9aa4ad", "linewidth": 1.7, "linestyle": (0, (1, 1.5)), "zorder": 1},

@@ -22,6 +22,14 @@ CONVENTIONS = {
     "queries": "those without a right item in the mode are left out and counted",
     "interval": "95 % percentile bootstrap over queries; frames of one flight are not independent, so it is optimistic",
 }
+TWO_STAGE_CONVENTIONS = {
+    "model": "stage one's first N answers in the order of Phi's cosine (float64), of these the first M in the order of "
+    "node consistency where M is not 0; behind them stage one's order stays",
+    "stage_one recall@N": "share of queries with a right item among the N that stage two sees: the ceiling of Recall@K "
+    "for every K up to N, and equal to it for K = N",
+    "won_queries, lost_queries": "queries whose first answer is right re-ranked and wrong in stage one, and vice versa",
+    "ties in stage two": "pessimistic again, among the N: where Phi can't tell two tiles apart, the wrong one leads",
+}
 SDM_PER_M = 0.001
 SDM_PER_DEGREE = 5e3
 

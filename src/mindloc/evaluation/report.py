@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import DataError
-from mindloc.evaluation.metrics import CONVENTIONS
+from mindloc.evaluation.metrics import CONVENTIONS, TWO_STAGE_CONVENTIONS
 from mindloc.evaluation.score import Numbers, ScoreSettings
 from mindloc.runtime.atomic import atomic_write_text
 
 VERSION = 1
-METHOD_TITLES = {
+_METHOD_TITLES = {
     "model": "this model",
+    "stage_one": "stage one: Omega alone",
+    "phi": "Phi over the whole gallery",
     "color_histogram": "color histogram",
     "constant": "constant answer",
     "chance": "chance",
@@ -29,6 +31,7 @@ def make_report(
     data: dict[str, Any],
     origin: dict[str, Any],
     notes: list[str],
+    search: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of report.json.
 
@@ -37,6 +40,8 @@ def make_report(
         data: query_view, gallery_view, query_total, gallery_total.
         origin: checkpoint_sha256, engine, precision, config, command, hardware, ...
         notes: what a reader must know beside the numbers.
+        search: of a search in stages recall_n, consistency_m and times (recall_ms, rerank_ms, consistency_ms, how, or
+            None); None for a search in one.
     """
     return {
         "version": VERSION,
@@ -44,9 +49,10 @@ def make_report(
         "seed": settings.seed,
         "bootstrap": settings.bootstrap,
         "data": data,
+        **({"search": search} if search else {}),
         "methods": methods,
         "notes": notes,
-        "conventions": CONVENTIONS,
+        "conventions": CONVENTIONS | (TWO_STAGE_CONVENTIONS if search else {}),
         "origin": origin,
     }
 
@@ -62,8 +68,12 @@ def tables(report: dict[str, Any]) -> str:
     data = report["data"]
     queries, gallery = VIEW_PLURALS[data["query_view"]], VIEW_PLURALS[data["gallery_view"]]
     blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['gallery_total']} {gallery}"]
+    if "search" in report:
+        blocks.append(_search_sentence(report["search"]))
     for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
         blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
+        if "search" in report:
+            blocks.append(_stage_sentence(report, mode, queries, gallery))
     return "\n\n".join(blocks)
 
 
@@ -79,6 +89,11 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def method_title(method: str, two_stage: bool) -> str:
+    """What tables and pictures call a method."""
+    return _METHOD_TITLES[method] + (", re-ranked" if two_stage and method == "model" else "")
+
+
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
@@ -90,6 +105,27 @@ def _mode_sentence(report: dict[str, Any], mode: str, queries: str) -> str:
     return f"{numbers['queries']} {queries} scored{rest}. Recall, AP and SDM in percent, Dis in meters."
 
 
+def _search_sentence(search: dict[str, Any]) -> str:
+    m, times = search["consistency_m"], search["times"]
+    third = f", of these the first M = {m} by node consistency" if m else ""
+    sentence = f"Searched in stages: the first N = {search['recall_n']} answers of Omega are re-ranked by Phi{third}."
+    if not times:
+        return sentence
+    stages = (("recall", "recall_ms"), ("re-ranking", "rerank_ms"), ("node consistency", "consistency_ms"))
+    shown = ", ".join(f"{title} {times[key]:.2f} ms" for title, key in stages if times.get(key) is not None)
+    return f"{sentence} Time per query: {shown} ({times['how']})."
+
+
+def _stage_sentence(report: dict[str, Any], mode: str, queries: str, gallery: str) -> str:
+    n, total = report["search"]["recall_n"], report["data"]["gallery_total"]
+    model, ceiling = report["methods"]["model"][mode], report["methods"]["stage_one"][mode][f"recall@{n}"]
+    return (
+        f"Stage one puts a right answer among its first {n} of {total} {gallery} for {percent(ceiling)} % of the "
+        f"{queries}: no order of these can have a higher Recall@1. Re-ranking won {model['won_queries']} right first "
+        f"answers and lost {model['lost_queries']} against stage one."
+    )
+
+
 def _table(report: dict[str, Any], mode: str) -> str:
     columns = _columns(report["methods"]["model"][mode])
     lines = [
@@ -99,7 +135,8 @@ def _table(report: dict[str, Any], mode: str) -> str:
     for method, by_mode in report["methods"].items():
         if mode in by_mode:
             cells = [_cell(by_mode[mode], key, form) for _, key, form in columns]
-            lines.append(f"| {METHOD_TITLES[method]} | " + " | ".join(cells) + " |")
+            title = method_title(method, "search" in report)
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

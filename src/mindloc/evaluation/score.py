@@ -28,6 +28,8 @@ class ScoreSettings:
     sdm_at: tuple[int, ...] = (1, 3, 5)
     bootstrap: int = 1000
     seed: int = 1
+    recall_n: int = 100  # answers of stage one that stage two re-ranks; of no account with one descriptor
+    consistency_m: int = 0  # answers of stage two that node consistency orders; 0 is off
 
     @property
     def answers(self) -> int:
@@ -43,6 +45,8 @@ class MethodScores:
     ranking: dict[str, Ranking] = field(default_factory=dict)  # of the queries scored
     query: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> indices of these queries
     distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters, best answer first
+    recall_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q, K) place of each in stage one
+    recall_first_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q,) of stage one
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,19 @@ def score_sets(queries: DescriptorSet, gallery: DescriptorSet, truth: Truth, set
     Raises:
         DataError: the sets do not fit each other, or no query has a right item.
     """
-    origins = (queries.card.get("checkpoint_sha256"), gallery.card.get("checkpoint_sha256"))
-    if origins[0] != origins[1]:
-        raise DataError(f"queries were made by checkpoint {origins[0]}, the gallery by {origins[1]}; extract both anew")
+    require_one_origin(queries, gallery)
     ranking = rank_gallery(queries.descriptor_ND, gallery.descriptor_ND, truth.right, settings.answers)
     return score_rankings(ranking, places_of(queries, gallery), truth, settings)
+
+
+def require_one_origin(queries: DescriptorSet, gallery: DescriptorSet) -> None:
+    """Raises: DataError: another checkpoint or another reduction made the gallery."""
+    for fact, maker in (("checkpoint_sha256", "checkpoint"), ("reduction_sha256", "reduction")):
+        origins = (queries.card.get(fact), gallery.card.get(fact))
+        if origins[0] != origins[1]:
+            raise DataError(
+                f"queries were made by {maker} {origins[0]}, the gallery by {origins[1]}; extract both anew"
+            )
 
 
 def score_rankings(rankings: dict[str, Ranking], places: Places, truth: Truth, settings: ScoreSettings) -> MethodScores:
