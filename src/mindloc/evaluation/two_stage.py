@@ -36,6 +36,15 @@ class Stages:
     consistency_m: int  # 0: there is no third stage
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """A stage behind the first."""
+
+    looks_at: int  # answers
+    score_of: ScoreOf
+    rounding: float  # difference of scores that is none
+
+
 def stages_of(settings: ScoreSettings, gallery_count: int) -> Stages:
     """The settings' stages in a gallery of this size."""
     recall_n = min(settings.recall_n, gallery_count)
@@ -55,9 +64,10 @@ def score_two_stage(
     """
     _require_fit(queries, gallery)
     omega, stages = (queries["omega"], gallery["omega"]), stages_of(settings, gallery["omega"].count)
+    later = _later_stages(queries, gallery, stages)
     held = min(max(stages.recall_n, settings.answers), omega[1].count)
     first = rank_gallery(omega[0].descriptor_ND, omega[1].descriptor_ND, truth.right, held)
-    final = _rerank(first, queries, gallery, stages, min(settings.answers, held))
+    final = {mode: _rerank(ranking, later, min(settings.answers, held)) for mode, ranking in first.items()}
     places = places_of(*omega)
     scores = {
         "model": score_rankings(final, places, truth, settings),
@@ -79,18 +89,19 @@ def _require_fit(queries: DescriptorSets, gallery: DescriptorSets) -> None:
         require_one_origin(queries[name], gallery[name])
 
 
-def _rerank(
-    first: dict[str, Ranking], queries: DescriptorSets, gallery: DescriptorSets, stages: Stages, answers: int
-) -> dict[str, Ranking]:
-    phi_of, rounding = cosine_of(queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND)
-    consistency_of = _consistency_of(queries, gallery) if stages.consistency_m else None
-    final = {}
-    for mode, ranking in first.items():
-        kept = max(answers, stages.consistency_m)
-        final[mode] = rerank_first(ranking, stages.recall_n, phi_of, kept, rounding)
-        if consistency_of:
-            final[mode] = rerank_first(final[mode], stages.consistency_m, consistency_of, answers, rounding)
-    return final
+def _later_stages(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> list[_Stage]:
+    score_of, rounding = cosine_of(queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND)
+    later = [_Stage(stages.recall_n, score_of, rounding)]
+    if stages.consistency_m:
+        later.append(_Stage(stages.consistency_m, _consistency_of(queries, gallery), rounding))
+    return later
+
+
+def _rerank(ranking: Ranking, later: list[_Stage], answers: int) -> Ranking:
+    for stage in later:
+        kept = answers if stage is later[-1] else ranking.top_QK.shape[1]
+        ranking = rerank_first(ranking, stage.looks_at, stage.score_of, kept, stage.rounding)
+    return ranking
 
 
 def _consistency_of(queries: DescriptorSets, gallery: DescriptorSets) -> ScoreOf:

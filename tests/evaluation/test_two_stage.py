@@ -1,0 +1,200 @@
+"""Scores of a search in stages: against sorts in pure Python, by hand, and what no second stage can do."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mindloc.errors import DataError
+from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.truth import Truth
+from mindloc.evaluation.two_stage import score_two_stage
+from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
+
+QUERIES, GALLERY, NODES = 25, 40, 2
+MODES = ("pos", "pos_semipos")
+
+
+def make_view(view, place_N2, unit="plane_m", checkpoint="abc", **descriptors):
+    names = [f"{view}/{index}" for index in range(len(place_N2))]
+    facts = {"view": view, "place_unit": unit, "checkpoint_sha256": checkpoint, "nodes": NODES}
+    return {
+        name: DescriptorSet(np.asarray(value, np.float32), make_rows(names, place_N2, view), {**facts})
+        for name, value in descriptors.items()
+    }
+
+
+def make_case(seed=0, levels=3, centroids=False):
+    """Random Omega; Phi of few whole numbers, so that ties are many, or of random ones where ``levels`` is None."""
+    rng = np.random.default_rng(seed)
+    sides = []
+    for view, count in (("drone", QUERIES), ("satellite", GALLERY)):
+        phi = rng.standard_normal((count, 6)) if levels is None else rng.integers(0, levels, (count, 6)) + [1] * 6
+        descriptors = {"omega": rng.standard_normal((count, 9)), "phi": phi}
+        if centroids:
+            descriptors["centroids"] = rng.random((count, 2 * NODES))
+        sides.append(make_view(view, rng.random((count, 2)) * 900, **descriptors))
+    wide = [rng.choice(GALLERY, rng.integers(1, 6), replace=False) for _ in range(QUERIES)]
+    return *sides, Truth({"pos": [items[: len(items) // 2] for items in wide], "pos_semipos": wide}, QUERIES + 3)
+
+
+def settings_with(n, m=0, **others):
+    return ScoreSettings(bootstrap=20, recall_n=n, consistency_m=m, **others)
+
+
+def cosines(queries, gallery, name):
+    """Rounded far above rounding's own differences, so that what ought to tie does."""
+    q, g = (side[name].descriptor_ND.astype(np.float64) for side in (queries, gallery))
+    return np.round((q @ g.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(g, axis=1), 12)
+
+
+def by_score(items, score_of, right):
+    """Best first; a wrong item before a right one of the same score; otherwise as they came."""
+    return sorted(items, key=lambda item: (-score_of[item], item in right))
+
+
+def naive_orders(case, mode, n):
+    """[(query, order of stage one, order after stage two, right items)] of the queries with a right item."""
+    queries, gallery, truth = case
+    omega, phi = (cosines(queries, gallery, name) for name in ("omega", "phi"))
+    orders = []
+    for query, items in enumerate(truth.right[mode]):
+        right = set(items.tolist())
+        if right:
+            first = by_score(range(GALLERY), omega[query], right)
+            orders.append((query, first, by_score(first[:n], phi[query], right) + first[n:], right))
+    return orders
+
+
+@pytest.mark.parametrize("n", [1, 3, 12, GALLERY])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_number_follows_a_naive_sort(n, mode):
+    case = make_case()
+    scores = score_two_stage(*case, settings_with(n))
+    orders = naive_orders(case, mode, n)
+    hits = {"model": [], "stage_one": []}
+    for _, first, final, right in orders:
+        hits["model"].append([item in right for item in final])
+        hits["stage_one"].append([item in right for item in first])
+    for method, hit in hits.items():
+        numbers = scores[method].numbers[mode]
+        assert numbers["queries"] == len(orders) and numbers["queries_left_out"] == QUERIES + 3 - len(orders)
+        for k in (1, 5, 10):
+            assert numbers[f"recall@{k}"] == np.mean([any(row[:k]) for row in hit])
+        precision = [[sum(row[: at + 1]) / (at + 1) for at, right in enumerate(row) if right] for row in hit]
+        assert numbers["ap"] == pytest.approx(np.mean([np.mean(row) for row in precision]), rel=1e-12)
+    assert scores["stage_one"].numbers[mode][f"recall@{n}"] == np.mean([any(row[:n]) for row in hits["stage_one"]])
+    pairs = [(before[0], after[0]) for before, after in zip(hits["stage_one"], hits["model"], strict=True)]
+    assert scores["model"].numbers[mode]["won_queries"] == pairs.count((False, True))
+    assert scores["model"].numbers[mode]["lost_queries"] == pairs.count((True, False))
+
+
+def test_answers_know_their_place_in_stage_one():
+    case = make_case(1, levels=None)
+    scores = score_two_stage(*case, settings_with(12))
+    for mode in MODES:
+        for row, (_, first, final, right) in enumerate(naive_orders(case, mode, 12)):
+            assert scores["model"].recall_rank[mode][row].tolist() == [first.index(item) + 1 for item in final[:10]]
+            first_right = min(first.index(item) for item in right) + 1
+            assert scores["model"].recall_first_rank[mode][row] == first_right
+
+
+def test_by_hand():
+    """Four tiles 0, 100, 200, 300 m away; Omega answers a b c d to both queries; Phi re-ranks the first three c b a.
+
+    Query 0 looks for c: 3rd, then 1st, won. Query 1 looks for a: 1st, then 3rd, lost. Query 2 looks for d: 4th, stays.
+    """
+    place = [[0, 0], [100, 0], [200, 0], [300, 0]]
+    gallery = make_view("satellite", place, omega=np.diag([4, 3, 2, 1]) + 9.0 * np.eye(4), phi=np.eye(4))
+    queries = make_view("drone", [[0, 0]] * 3, omega=[[4, 3, 2, 1]] * 3, phi=[[1, 2, 3, 9]] * 3)
+    right = [np.array([2]), np.array([0]), np.array([3])]
+    scores = score_two_stage(queries, gallery, Truth({"pos": right, "pos_semipos": right}, 3), settings_with(3))
+    model, first, phi = (scores[name].numbers["pos"] for name in ("model", "stage_one", "phi"))
+    assert (model["recall@1"], first["recall@1"]) == (1 / 3, 1 / 3)
+    assert (model["won_queries"], model["lost_queries"]) == (1, 1)
+    assert first["recall@3"] == pytest.approx(2 / 3)  # the ceiling: d is not among the three
+    assert model["ap"] == pytest.approx((1 + 1 / 3 + 1 / 4) / 3)
+    assert (model["dis@1_m"], first["dis@1_m"], phi["dis@1_m"]) == (200.0, 0.0, 300.0)  # Phi alone would answer d
+    assert scores["model"].recall_rank["pos"].tolist() == [[3, 2, 1, 4]] * 3
+    assert scores["model"].ranking["pos"].top_QK.tolist() == [[2, 1, 0, 3]] * 3
+    # 3 / |(1, 2, 3, 9)| = 3 / sqrt(95) is Phi's; the last, beyond N, is Omega's: 1 / |(4, 3, 2, 1)| = 1 / sqrt(30)
+    np.testing.assert_allclose(scores["model"].ranking["pos"].score_QK[0, [0, 3]], [3 / 95**0.5, 1 / 30**0.5])
+
+
+def only_its_own(numbers):
+    return {key: value for key, value in numbers.items() if key not in ("won_queries", "lost_queries")}
+
+
+@pytest.mark.parametrize("n", [GALLERY, 1000])
+def test_re_ranking_the_whole_gallery_is_phi_alone(n):
+    scores = score_two_stage(*make_case(2, levels=None), settings_with(n))
+    for mode in MODES:
+        assert only_its_own(scores["model"].numbers[mode]) == scores["phi"].numbers[mode]
+        assert scores["stage_one"].numbers[mode][f"recall@{GALLERY}"] == 1.0
+
+
+def test_re_ranking_one_answer_changes_no_number():
+    scores = score_two_stage(*make_case(3), settings_with(1))
+    for mode in MODES:
+        model = scores["model"].numbers[mode]
+        assert only_its_own(model) == scores["stage_one"].numbers[mode]
+        assert model["won_queries"] == model["lost_queries"] == 0
+
+
+@pytest.mark.parametrize("n", [2, 10, GALLERY])
+def test_a_constant_phi_wins_nothing(n):
+    queries, gallery, truth = make_case(4)
+    for side in (queries, gallery):
+        side["phi"] = dataclasses.replace(side["phi"], descriptor_ND=np.full((side["phi"].count, 768), 0.1, np.float32))
+    scores = score_two_stage(queries, gallery, truth, settings_with(n))
+    for mode in MODES:
+        assert scores["model"].numbers[mode]["won_queries"] == 0
+        ranks = [scores[method].ranking[mode].first_rank_Q for method in ("model", "stage_one")]
+        assert (ranks[0] >= ranks[1]).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stage_one_is_the_ceiling(seed):
+    n = 6
+    scores = score_two_stage(*make_case(seed), settings_with(n, recall_at=(1, 2, 5, 6, 7, 20)))
+    for mode in MODES:
+        model, first = scores["model"].numbers[mode], scores["stage_one"].numbers[mode]
+        assert all(model[f"recall@{k}"] <= first[f"recall@{n}"] for k in (1, 2, 5, 6))
+        assert all(model[f"recall@{k}"] == first[f"recall@{k}"] for k in (6, 7, 20))
+        won = model["won_queries"] - model["lost_queries"]
+        assert model["recall@1"] - first["recall@1"] == pytest.approx(won / model["queries"])
+
+
+@pytest.mark.parametrize("m", [0, 4])
+def test_permuting_the_gallery_changes_no_number(m):
+    queries, gallery, truth = make_case(5, levels=None, centroids=True)
+    order = np.random.default_rng(0).permutation(GALLERY)
+    permuted = {
+        name: DescriptorSet(one.descriptor_ND[order], [one.rows[i] for i in order], one.card)
+        for name, one in gallery.items()
+    }
+    moved = {mode: [np.flatnonzero(np.isin(order, items)) for items in truth.right[mode]] for mode in MODES}
+    plain = score_two_stage(queries, gallery, truth, settings_with(9, m))
+    other = score_two_stage(queries, permuted, Truth(moved, truth.query_total), settings_with(9, m))
+    assert {name: one.numbers for name, one in plain.items()} == {name: one.numbers for name, one in other.items()}
+
+
+def refuse(message, queries, gallery, m=0):
+    truth = make_case()[2]
+    with pytest.raises(DataError, match=message):
+        score_two_stage(queries, gallery, truth, settings_with(5, m))
+
+
+def with_card(side, name, **facts):
+    return {**side, name: dataclasses.replace(side[name], card={**side[name].card, **facts})}
+
+
+def test_sets_that_do_not_belong_together_are_named():
+    queries, gallery, _ = make_case(centroids=True)
+    refuse("queries have the descriptors omega, phi, the gallery omega, phi, centroids", *make_case()[:1], gallery)
+    refuse("made by checkpoint abc, the gallery by def", queries, with_card(gallery, "phi", checkpoint_sha256="def"))
+    refuse("by reduction None, the gallery by xyz", queries, with_card(gallery, "omega", reduction_sha256="xyz"))
+    for nodes in (3, None, 0):
+        refuse(f"has 2 nodes by the queries' card and {nodes}", queries, with_card(gallery, "phi", nodes=nodes), m=2)
+    both = [with_card(side, "phi", nodes=4) for side in (queries, gallery)]
+    refuse("Phi of length 6 has 4 nodes", *both, m=2)

@@ -1,0 +1,180 @@
+"""A two-stage evaluation folder: what its report, its answers and its contact sheet say beyond the numbers."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindloc.errors import DataError
+from mindloc.evaluation.contact_sheet import choose_queries
+from mindloc.evaluation.evaluate import make_task
+from mindloc.evaluation.rescore import rescore
+from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.truth import write_truth
+from mindloc.retrieval.descriptor_set import make_rows, save_descriptor_set
+
+# Tile and drone picture i have Omega e_i, but drone picture 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
+# Phi of a drone picture is its tile's, but that of 3 looks like tile 0.
+OMEGA = np.eye(9)
+DRONE_OMEGA = np.eye(9)[:5]
+DRONE_OMEGA[0] = [2, 3, 0, 0, 0, 0, 0, 0, 0]
+DRONE_OMEGA[4] = [0, 0, 0, 0, 1, 5, 4, 3, 2]
+DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01 * np.eye(9)[[1, 2, 3, 4, 5]]
+
+
+@pytest.fixture
+def write_folder(color_split, tmp_path):
+    """Writes the evaluation of five drone pictures among nine tiles; arguments change the setup."""
+
+    def write(two_stage=True, settings=None, **setup):
+        folder = tmp_path / "report"
+        split = color_split
+        task = make_task(split, "D2S")
+        drones, tiles = split.drone_files[:5], split.satellite_files
+        names = {mode: [[tiles[i] for i in items] for items in right] for mode, right in task.right.items()}
+        folder.mkdir()
+        write_truth(folder / "truth.jsonl", split.drone_files, names)
+        matrices = {"omega": (DRONE_OMEGA, OMEGA), "phi": (DRONE_PHI, np.eye(9))}
+        for name, (drone, satellite) in matrices.items() if two_stage else [("", matrices["omega"])]:
+            card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 3, "descriptor": name or "global"}
+            rows = make_rows(drones, split.drone_place[:5], "drone")
+            save_descriptor_set(folder / "query" / name, drone, rows, {**card, "view": "drone"})
+            rows = make_rows(tiles, split.satellite_place, "satellite")
+            save_descriptor_set(folder / "gallery" / name, satellite, rows, {**card, "view": "satellite"})
+        plain = dataclasses.asdict(ScoreSettings(bootstrap=20, recall_n=4))
+        facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "picture_root": str(split.root)}
+        facts |= {"settings": plain | (settings or {}), "sheet_queries": 5, **setup}
+        (folder / "setup.json").write_text(json.dumps(facts))
+        return folder
+
+    return write
+
+
+def test_the_table_has_the_stages_before_the_baselines(write_folder):
+    folder = write_folder()
+    scores = rescore(folder)
+    assert list(scores.methods) == ["model", "stage_one", "phi", "chance"]
+    lines = (folder / "report.md").read_text().splitlines()
+    titles = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
+    assert titles[:5] == [
+        "answers by",
+        "this model, re-ranked",
+        "stage one: Omega alone",
+        "Phi over the whole gallery",
+    ] + ["chance"]
+
+
+def test_the_page_says_what_the_stages_did(write_folder):
+    """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 stands fifth in stage one, beyond N = 4; 3 became 0)."""
+    folder = write_folder()
+    scores = rescore(folder)
+    text = (folder / "report.md").read_text()
+    assert "the first N = 4 answers of Omega are re-ranked by Phi." in text and "Time per query" not in text
+    assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone pictures" in text
+    assert "Re-ranking won 1 right first answers and lost 1 against stage one." in text
+    assert "recall@1 60.00 -> 60.00 (stage one -> re-ranked), recall@5" in scores.summary()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["search"] == {"recall_n": 4, "consistency_m": 0, "times": None}
+    assert report["methods"]["stage_one"]["pos"]["recall@4"] == 0.8
+    assert "pessimistic" in report["conventions"]["ties in stage two"]
+    assert report["notes"] == []
+
+
+def test_times_are_printed_where_they_were_measured(write_folder):
+    times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": None, "how": "median of 50 single queries"}
+    folder = write_folder(search_times=times)
+    rescore(folder, pictures=False)
+    text = (folder / "report.md").read_text()
+    assert "Time per query: recall 3.25 ms, re-ranking 0.50 ms (median of 50 single queries)." in text
+
+
+def test_a_gallery_smaller_than_n_is_re_ranked_whole_and_the_page_says_so(write_folder):
+    folder = write_folder(settings={"recall_n": 100})
+    scores = rescore(folder, pictures=False)
+    text = (folder / "report.md").read_text()
+    assert "N = 100 answers were asked of stage one and the gallery has 9: all of it is re-ranked" in text
+    assert "the first N = 9 answers" in text
+    assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 0.8
+
+
+def test_answers_tell_where_they_come_from(write_folder):
+    folder = write_folder()
+    rescore(folder, pictures=False)
+    first, *_, last = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    tile = "satellite/4_0_0_{}.png".format
+    assert first["answers"][:2] == [tile(0), tile(1)] and first["recall_rank"][:2] == [2, 1]
+    assert "cosine" not in first and first["score"][0] > 0.99
+    assert last["first_rank"]["pos"] == 5 and last["answers"][4] == tile(4) and last["recall_rank"][4] == 5
+
+
+def test_one_stage_says_nothing_of_stages(write_folder):
+    """And a setup from before there were stages is read."""
+    folder = write_folder(two_stage=False)
+    setup = json.loads((folder / "setup.json").read_text())
+    del setup["settings"]["recall_n"], setup["settings"]["consistency_m"]
+    (folder / "setup.json").write_text(json.dumps(setup))
+    scores = rescore(folder)
+    assert list(scores.methods) == ["model", "chance"] and "->" not in scores.summary()
+    text = (folder / "report.md").read_text()
+    assert "| this model |" in text and "stage" not in text
+    assert "search" not in json.loads((folder / "report.json").read_text())
+    line = json.loads((folder / "queries.jsonl").read_text().splitlines()[0])
+    assert "recall_rank" not in line and len(line["cosine"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        ({"settings": {"recall_n": 0}}, "recall_n is 0 and consistency_m 0; at least 1 and 0 are expected"),
+        ({"settings": {"consistency_m": -1}}, "recall_n is 4 and consistency_m -1"),
+        ({"settings": {"recall_n": "many"}}, "expected those of ScoreSettings"),
+        ({"search_times": {"recall_ms": 1.0, "rerank_ms": 1.0}}, "search_times are"),
+        ({"search_times": {"recall_ms": 1.0, "how": "once"}}, "search_times are"),
+        ({"search_times": 3}, "search_times are 3, expected recall_ms"),
+    ],
+)
+def test_a_broken_setup_is_named(write_folder, setup, message):
+    with pytest.raises(DataError, match=message):
+        rescore(write_folder(**setup))
+
+
+def test_the_sheet_of_two_stages_has_a_line_more(write_folder):
+    folder = write_folder()
+    rescore(folder)
+    with Image.open(folder / "contact_sheet.png") as one, Image.open(folder / "distance_curve.png") as curve:
+        assert one.size[1] == 84 + 20 + 5 * (222 + 62) + 28 and len(one.getcolors(1 << 20)) > 20
+        assert len(curve.getcolors(1 << 20)) > 20
+
+
+def test_queries_are_evenly_spaced_from_the_best_to_the_worst():
+    first_rank = np.array([9, 1, 5, 3, 7])
+    assert choose_queries(first_rank, None, 3).tolist() == [1, 2, 0]  # ranks 1, 5, 9
+    assert choose_queries(first_rank, first_rank, 3).tolist() == [1, 2, 0]  # nothing won, nothing lost
+
+
+def test_a_won_and_a_lost_query_take_the_nearest_places():
+    """Best first 0 1 2 ... 9; evenly spaced 0, 4 or 5, 9; query 2 was won, 6 lost."""
+    first_rank = np.array([1, 1, 1, 2, 3, 4, 5, 6, 7, 8])
+    before = np.array([1, 1, 4, 2, 3, 4, 1, 6, 7, 8])
+    assert choose_queries(first_rank, None, 3).tolist() == [0, 4, 9]
+    # 2 is two places from 0 and from 4: the first of them goes; 6 is then nearest to 4
+    assert choose_queries(first_rank, before, 3).tolist() == [2, 6, 9]
+    assert choose_queries(first_rank, before, 10).tolist() == list(range(10))
+
+
+def test_the_only_won_query_does_not_make_room_for_the_lost_one():
+    first_rank, before = np.array([1, 2, 3, 4]), np.array([2, 1, 3, 4])
+    assert choose_queries(first_rank, before, 2).tolist() == [0, 1]
+    assert choose_queries(first_rank, before, 1).tolist() == [0]  # no room for both
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_the_ranks_each_kind_is_shown_once_and_nobody_twice(seed):
+    rng = np.random.default_rng(seed)
+    first_rank, before = rng.integers(1, 4, (2, 30))
+    chosen = choose_queries(first_rank, before, 4)
+    assert len(set(chosen.tolist())) == 4 and (np.diff(first_rank[chosen]) >= 0).all()
+    won, lost = (first_rank == 1) & (before > 1), (first_rank > 1) & (before == 1)
+    assert won[chosen].any() == won.any() and lost[chosen].any() == lost.any()
