@@ -49,7 +49,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
         ("train=7", "section train is 7"),
         ("train.epochs", "not of the form"),
         ("augment.flip_p=1.5", "expected a number from 0 to 1"),
-        ("data.drone_size_px=[100, 128]", "multiples of model.patch_px=16"),
+        ("data.drone_size_px=[100, 128]", "multiples of model.patch_px=16, for example [96, 128]"),
         ("data.train_ratio=0", "data.train_ratio is 0.0"),
         ("train.accumulate=5", "multiple of train.accumulate=5"),
         ("loss.label_smoothing=0.1", "set loss.name=infonce"),

@@ -17,6 +17,7 @@ from mindloc.evaluation.rescore import rescore
 class ColorEngine:
     """Descriptor = mean color."""
 
+    descriptors = ("global",)
     batch_size, facts = 4, {"engine": "color", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):

@@ -11,6 +11,7 @@ from mindloc.retrieval.descriptor_set import load_descriptor_set
 class MeanEngine:
     """Descriptor = mean color."""
 
+    descriptors = ("global",)
     batch_size, facts = 2, {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):

@@ -6,7 +6,6 @@ import pytest
 from mindspore import Tensor
 
 from mindloc.config import Config
-from mindloc.errors import ConfigError
 from mindloc.models.build import build_encoder
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.initial import initial_value, initialize, names_within
@@ -108,10 +107,3 @@ def test_builder_follows_the_config():
     encoder = build_encoder(config)
     assert encoder.drone_backbone.width == 192
     np.testing.assert_allclose(encoder.log_logit_scale.asnumpy(), [np.log(20)], rtol=1e-6)
-
-
-def test_size_that_patches_do_not_fill_is_refused():
-    config = Config()
-    config.data.satellite_size_px = (384, 100)
-    with pytest.raises(ConfigError, match=r"satellite_size_px is \[384, 100\].*16 px.*\[384, 96\]"):
-        build_encoder(config)

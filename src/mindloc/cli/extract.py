@@ -6,10 +6,10 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.config import config_to_dict, override_config
+from mindloc.config import override_config
 from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError
-from mindloc.inference.build import read_source, sample_batches, start_engine
+from mindloc.inference.build import card_facts, read_source, sample_batches, start_engine
 from mindloc.inference.open_exported import compare_with_fp32
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         agreement = compare_with_fp32(engine, sample_batches(config, {args.view: paths}, engine.batch_size))
         print(f"agreement of int8 with fp32: {agreement}")
     batches = build_images(config, args.view, paths, engine.batch_size)
-    facts = {"place_unit": None, "input_size_px": list(batches.size_px), "config": config_to_dict(config)}
+    facts = card_facts(config, args.view, None)
     print(f"{args.out}: {extract(engine, args.view, batches, names, None, args.out, facts)}")
 
 

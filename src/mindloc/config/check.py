@@ -5,6 +5,10 @@ import math
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 
+CONVOLUTIONAL = ("resnet50", "vgg16")
+CONV_STRIDE = 16
+MOST_MATCHED_NODES = 8  # 40 320 orders
+
 
 def check_config(config: Config) -> Config:
     """The same config, when its values can be used together.
@@ -30,12 +34,14 @@ def check_config(config: Config) -> Config:
     _check_sizes(config)
     _check_augment(config)
     _check_training(config)
+    _check_two_stages(config)
     return config
 
 
 _PROBABILITIES = [
     *[("augment", key) for key in ("flip_p", "jpeg_p", "color_p", "filter_p", "dropout_p", "grid_dropout_ratio")],
     ("loss", "label_smoothing"),
+    ("loss", "beta"),
 ]
 _POSITIVE = [
     ("data", "map_px"),
@@ -44,6 +50,10 @@ _POSITIVE = [
     ("data", "workers"),
     ("model", "patch_px"),
     ("model", "logit_scale_init"),
+    ("head", "channels"),
+    ("head", "non_local_pool"),
+    ("head", "nodes"),
+    ("search", "recall_n"),
     ("train", "batch_size"),
     ("train", "accumulate"),
     ("train", "keep_checkpoints"),
@@ -58,6 +68,9 @@ _NOT_NEGATIVE = [
     ("train", "checkpoint_every_epochs"),
     ("train", "checkpoint_every_steps"),
     ("train", "seed"),
+    ("head", "omega_grid"),
+    ("loss", "triplet_margin"),
+    ("search", "consistency_m"),
     ("optimizer", "lr"),
     ("optimizer", "weight_decay"),
     ("schedule", "warmup_epochs"),
@@ -66,11 +79,13 @@ _NOT_NEGATIVE = [
 
 
 def _check_sizes(config: Config) -> None:
-    patch = config.model.patch_px
+    stride = grid_stride(config)
     for key in ("drone_size_px", "satellite_size_px"):
         size = getattr(config.data, key)
-        fits = all(side > 0 and side % patch == 0 for side in size)
-        _require(fits, f"data.{key}", list(size), f"height and width that are multiples of model.patch_px={patch}")
+        fits = all(side > 0 and side % stride == 0 for side in size)
+        of = "16, the stride" if config.model.backbone in CONVOLUTIONAL else f"model.patch_px={stride}"
+        near = [max(1, round(side / stride)) * stride for side in size]
+        _require(fits, f"data.{key}", list(size), f"height and width that are multiples of {of}, for example {near}")
     _require(config.data.train_ratio <= 1, "data.train_ratio", config.data.train_ratio, "a share above 0, at most 1")
     _require(all(side > 0 for side in config.model.std), "model.std", list(config.model.std), "numbers above 0")
 
@@ -105,11 +120,13 @@ def _check_training(config: Config) -> None:
         train.batch_size,
         f"a multiple of train.accumulate={train.accumulate}",
     )
+    of = ("name",) if config.head.name == "global" else ("omega", "phi")
+    fixed = next((key for key in of if getattr(loss, key) == "infonce"), None)
     _require(
-        loss.label_smoothing == 0 or loss.name == "infonce",
+        loss.label_smoothing == 0 or fixed is not None,
         "loss.label_smoothing",
         loss.label_smoothing,
-        "0 with loss.name=weighted_infonce, whose smoothing follows the overlap; for a fixed one set loss.name=infonce",
+        f"0 with loss.{of[0]}={getattr(loss, of[0])}, as only infonce has a fixed one; set loss.{of[0]}=infonce",
     )
     betas = config.optimizer.betas
     _require(all(0 < beta < 1 for beta in betas), "optimizer.betas", list(betas), "numbers above 0 and below 1")
@@ -119,6 +136,44 @@ def _check_training(config: Config) -> None:
         config.optimizer.clip_at,
         "a number above 0, or optimizer.clip=none",
     )
+
+
+def _check_two_stages(config: Config) -> None:
+    head, search = config.head, config.search
+    _require(-1 <= config.loss.omega_margin <= 1, "loss.omega_margin", config.loss.omega_margin, "a cosine, -1 to 1")
+    two = head.name == "two_stage"
+    most = MOST_MATCHED_NODES
+    _require(
+        search.consistency_m == 0 or not two or head.nodes <= most,
+        "search.consistency_m",
+        search.consistency_m,
+        f"0 with head.nodes={head.nodes}: nodes are matched in every order, which {most} of them allow at most",
+    )
+    _require(
+        search.consistency_m <= search.recall_n,
+        "search.consistency_m",
+        search.consistency_m,
+        f"at most search.recall_n={search.recall_n}",
+    )
+    if not two:
+        return
+    for key in ("drone_size_px", "satellite_size_px"):
+        grid = [side // grid_stride(config) for side in getattr(config.data, key)]
+        for option, side in (("non_local_pool", head.non_local_pool), ("omega_grid", head.omega_grid or 1)):
+            fits = all(cells % side == 0 for cells in grid)
+            _require(fits, f"head.{option}", side, f"a divisor of both sides of the {grid} map of data.{key}")
+    sizes = {tuple(config.data.drone_size_px), tuple(config.data.satellite_size_px)}
+    _require(
+        head.omega_grid > 0 or len(sizes) == 1,
+        "head.omega_grid",
+        head.omega_grid,
+        "above 0 where data.drone_size_px and data.satellite_size_px differ: the two views' maps have to be compared",
+    )
+
+
+def grid_stride(config: Config) -> int:
+    """Pixels of the picture per position of the backbone's map."""
+    return CONV_STRIDE if config.model.backbone in CONVOLUTIONAL else config.model.patch_px
 
 
 def _require(fits: bool, key: str, value: object, expected: str) -> None:

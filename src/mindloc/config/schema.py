@@ -67,9 +67,10 @@ class SamplingConfig:
 
 @dataclass
 class ModelConfig:
-    backbone: Literal["tiny", "compact", "small", "medium", "base"] = "base"  # RoPE ViT; sizes in models/vit_rope.py
-    patch_px: int = 16
-    reference_grid: int = 16  # grid side at which the RoPE frequencies are defined
+    # RoPE ViT in five sizes (models/vit_rope.py), or a convolutional network up to stride 16
+    backbone: Literal["tiny", "compact", "small", "medium", "base", "resnet50", "vgg16"] = "base"
+    patch_px: int = 16  # ViT; the convolutional ones have a stride of 16
+    reference_grid: int = 16  # ViT: grid side at which the RoPE frequencies are defined
     share_weights: bool = True  # one encoder for both views
     pretrained: str | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
@@ -79,10 +80,34 @@ class ModelConfig:
 
 
 @dataclass
+class HeadConfig:
+    """From the backbone's map to descriptors; all but ``name`` is for ``two_stage`` (SGM-Net)."""
+
+    name: Literal["global", "two_stage"] = "global"  # one descriptor, or Omega to recall and Phi to re-rank
+    channels: int = 256  # of the map that both descriptors are made from
+    non_local: Literal["dot_product", "embedded_gaussian", "none"] = "dot_product"
+    non_local_pool: int = 1  # side of the squares over which keys and values are max-pooled; 1: not at all
+    omega_grid: int = 0  # side of the grid that the map is averaged to for Omega; 0: the whole map
+    nodes: int = 4  # K, learned centers; each makes one node of Phi
+    similarity: Literal["dot", "cosine"] = "dot"  # of a position to a center
+    area: Literal["soft", "count"] = "soft"  # of a node: sum of its similarities, or number of positions
+    sort_by_area: bool = True
+    phi_reads_non_local: bool = False  # Phi from the map after the non-local block instead of before
+    centroids: bool = False  # where each node lies becomes a third descriptor, for search.consistency_m
+
+
+@dataclass
 class LossConfig:
-    name: Literal["weighted_infonce", "infonce"] = "weighted_infonce"
+    name: Literal["weighted_infonce", "infonce"] = "weighted_infonce"  # of the one descriptor of head.name=global
     k: float = 5.0  # steepness of the smoothing over IoU
     label_smoothing: float = 0.0  # infonce only
+    # of head.name=two_stage: beta * omega + (1 - beta) * phi
+    omega: Literal["cosine_embedding", "weighted_infonce", "infonce"] = "cosine_embedding"
+    phi: Literal["cosine_triplet", "weighted_infonce", "infonce"] = "cosine_triplet"
+    beta: float = 0.5
+    omega_margin: float = 0.0  # cosine that negatives are pushed below; -1 pushes without end
+    triplet_margin: float = 0.2  # by which the positive's cosine has to exceed a negative's
+    negatives: Literal["all", "hardest"] = "all"  # of a batch: the mean over them, or the one with the largest loss
 
 
 @dataclass
@@ -137,6 +162,14 @@ class EvalConfig:
 
 
 @dataclass
+class SearchConfig:
+    """How many answers pass from stage to stage of a two-stage search."""
+
+    recall_n: int = 100  # N: found by Omega, re-ranked by Phi
+    consistency_m: int = 0  # M: first ones ordered once more by the consistency of their nodes; 0: none
+
+
+@dataclass
 class RunConfig:
     work_dir: str = "work_dir"
     name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
@@ -150,11 +183,13 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def view_input(self, view: Literal["drone", "satellite"]) -> tuple[tuple[int, int], float]:

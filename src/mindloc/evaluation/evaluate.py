@@ -24,6 +24,7 @@ from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import MODES, write_truth
+from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
 from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
@@ -131,7 +132,7 @@ def _extract_side(
     engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool, cluster: Cluster
 ) -> Extraction:
     images = _images_of_rank(engine, config, split, side, cluster)
-    facts = {"place_unit": split.place_unit, "input_size_px": list(images.size_px), "config": config_to_dict(config)}
+    facts = card_facts(config, side.view, split.place_unit)
     return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress, cluster)
 
 
@@ -218,6 +219,8 @@ def _write_setup(path: Path, config: Config, split: Split, origin: dict[str, Any
         sdm_at=config.eval.sdm_at,
         bootstrap=config.eval.bootstrap,
         seed=config.train.seed,
+        recall_n=config.search.recall_n,
+        consistency_m=config.search.consistency_m,
     )
     setup = {
         "version": SETUP_VERSION,

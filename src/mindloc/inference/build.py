@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mindloc.config import config_from_dict
+from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
 from mindloc.errors import CheckpointError, ExportError
 from mindloc.inference.engine import Engine, MindSporeEngine
@@ -135,6 +135,13 @@ def require_inputs(files: dict[str, ExportedFile], config: Config) -> None:
                 f"{list(file.std)}, not {list(size_px)} px, {list(config.model.mean)} and {list(config.model.std)}; "
                 f"leave data.{view}_size_px as it was, or export the checkpoint again"
             )
+
+
+def card_facts(config: Config, view: str, place_unit: str | None) -> dict[str, Any]:
+    """What the cards of a view's descriptor sets say beside what the engine says of itself."""
+    facts = {"place_unit": place_unit, "input_size_px": list(config.view_input(view)[0])}
+    nodes = {"nodes": config.head.nodes} if config.head.name == "two_stage" else {}
+    return {**facts, **nodes, "config": config_to_dict(config)}
 
 
 def sample_batches(

@@ -14,6 +14,7 @@ class Engine(Protocol):
     """What extraction, evaluation and export need to know of an encoder."""
 
     batch_size: int  # most pictures per call
+    descriptors: tuple[str, ...]  # what it makes of a picture: ("global",), or ("omega", "phi") and maybe "centroids"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -32,7 +33,7 @@ class Engine(Protocol):
             batch: view -> (B, 3, H, W) float32, B at most ``batch_size``.
 
         Returns:
-            ``{view}.global`` -> (B, D) float32, as the encoder gives them, of any length.
+            ``{view}.{descriptor}`` -> (B, D) float32, as the encoder gives them: a global one of any length.
         """
         ...
 
@@ -49,6 +50,7 @@ class MindSporeEngine:
 
     def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
         self.batch_size = batch_size
+        self.descriptors = encoder.descriptors
         self.precision = precision
         self.checkpoint_sha256 = checkpoint_sha256
         self._encoder = encoder
@@ -73,14 +75,16 @@ class MindSporeEngine:
         import mindspore as ms
 
         full = filled_batch(image_B3HW, self.batch_size, self.batch_size, view)
-        descriptor_BD = self._cell(view)(ms.Tensor(full))
-        return {f"{view}.global": descriptor_BD.asnumpy()[: len(image_B3HW)].astype(np.float32)}
+        cell = self._cell(view)
+        outputs, count = cell(ms.Tensor(full)), len(image_B3HW)
+        return {name: rows.asnumpy()[:count].astype(np.float32) for name, rows in zip(cell.names, outputs, strict=True)}
 
     def _cell(self, view: str) -> Any:
         from mindloc.inference.plain_outputs import PlainOutputs  # here, so that this module needs no MindSpore
 
         if view not in self._cells:
-            self._cells[view] = PlainOutputs(self._encoder.view_encoder(view), f"{view}.global")
+            view_encoder = self._encoder.view_encoder(view)
+            self._cells[view] = PlainOutputs(view_encoder, *view_encoder.outputs)
             self._cells[view].set_train(False)
         return self._cells[view]
 

@@ -1,4 +1,4 @@
-"""Pictures to a descriptor set on disk, once; every number is computed from the set.
+"""Pictures to descriptor sets on disk, once; every number is computed from the sets.
 
 Letters: B pictures of this rank's batch, G of all ranks' batches, D channels, N names.
 """
@@ -6,6 +6,7 @@ Letters: B pictures of this rank's batch, G of all ranks' batches, D channels, N
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
-from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows, set_folder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.faults import fault_point
 
@@ -45,30 +46,41 @@ def extract(
     facts: dict[str, Any],
     progress: bool = True,
     cluster: Cluster = ALONE,
+    bounds_N4: np.ndarray | None = None,
 ) -> Extraction:
-    """Encode every picture and write the set; the folder appears when all are done.
+    """Encode every picture and write one set for each descriptor; their folders appear when all are done.
 
     Args:
         batches: (pictures (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
             several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
-        place_N2: places in ``facts["place_unit"]``; None where nobody knows them.
+        place_N2, bounds_N4: places, and what each picture covers, in ``facts["place_unit"]``; None where nobody
+            knows them.
+        folder: the set itself, or of several descriptors the folder of their sets.
         facts: for the card, beside what the engine says of itself: place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
 
     Raises:
-        DataError: fewer pictures than names, or a descriptor with NaN.
+        DataError: fewer pictures than names, a descriptor with NaN, or a folder that holds something else.
     """
+    if len(engine.descriptors) > 1 and (Path(folder) / "card.json").exists():
+        raise DataError(f"{folder} is a descriptor set itself, of an encoder with one descriptor; give a new folder")
     card = {"view": view, **engine.facts, **facts}
-    rows = make_rows(names, place_N2, view)
+    rows = make_rows(names, place_N2, view, bounds_N4)
     started, done = time.perf_counter(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
-    with bar, DescriptorWriter(folder, card) as writer:
+    with bar, ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(DescriptorWriter(set_folder(folder, name), {**card, "descriptor": name}))
+            for name in engine.descriptors
+        }
         for image_B3HW, count in batches:
             descriptors = engine.encode({view: image_B3HW[:count]})
-            descriptor_GD = cluster.gather(descriptors[f"{view}.global"])
-            if cluster.size > 1:
-                descriptor_GD = descriptor_GD[: len(rows) - done]  # behind the end the last picture is repeated
-            writer.append(descriptor_GD, rows[done : done + len(descriptor_GD)])
+            begun = rows[done:]
+            for name, writer in writers.items():
+                descriptor_GD = cluster.gather(descriptors[f"{view}.{name}"])
+                if cluster.size > 1:
+                    descriptor_GD = descriptor_GD[: len(begun)]  # behind the end the last picture is repeated
+                writer.append(descriptor_GD, begun[: len(descriptor_GD)])
             done += len(descriptor_GD)
             bar.update(len(descriptor_GD))
             fault_point("extract.mid")
@@ -80,7 +92,9 @@ def extract(
 def help_extract(engine: Engine, view: str, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
     """What the other ranks do while the first one extracts: encode their pictures and hand them over."""
     for image_B3HW, count in batches:
-        cluster.gather(engine.encode({view: image_B3HW[:count]})[f"{view}.global"])
+        descriptors = engine.encode({view: image_B3HW[:count]})
+        for name in engine.descriptors:
+            cluster.gather(descriptors[f"{view}.{name}"])
 
 
 def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:

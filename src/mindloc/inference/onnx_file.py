@@ -19,7 +19,7 @@ from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.native_messages import native_messages
 from mindloc.inference.onnx_graph import require_plain_graph
-from mindloc.inference.optional_module import optional_module
+from mindloc.runtime.optional_module import optional_module
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mindloc.errors import ExportError, one_line
 from mindloc.inference.exported import ExportedFile
-from mindloc.inference.optional_module import optional_module
+from mindloc.runtime.optional_module import optional_module
 
 _MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
 _SMALL_BYTES = 4096  # arrays up to this may be shapes, which the inference of shapes reads

@@ -11,7 +11,7 @@ from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import ExportedEngine, RunFile
 from mindloc.inference.mindir_file import open_mindir
 from mindloc.inference.onnx_file import CPU, Provider, open_onnx
-from mindloc.inference.optional_module import optional_module
+from mindloc.runtime.optional_module import optional_module
 
 
 def require_one_origin(files: dict[str, ExportedFile], checkpoint_sha256: str | None = None) -> None:

@@ -8,7 +8,7 @@ from mindspore import nn
 
 
 class PlainOutputs(nn.Cell):
-    """Pictures (B, 3, H, W) -> the outputs of ``names`` in that order; one name alone gives one tensor."""
+    """Pictures (B, 3, H, W) -> the outputs of ``names`` in that order, a tuple also of one."""
 
     def __init__(self, view_encoder: nn.Cell, *names: str):
         super().__init__(auto_prefix=False)  # parameters keep their names
@@ -17,6 +17,4 @@ class PlainOutputs(nn.Cell):
 
     def construct(self, images):
         outputs = self.view_encoder(images)
-        if len(self.names) == 1:
-            return outputs[self.names[0]]
         return tuple([outputs[name] for name in self.names])

@@ -5,35 +5,42 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from mindspore import nn
+
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization
 from mindloc.models.initial import initialize
+from mindloc.models.resnet import ResNet50
+from mindloc.models.two_stage import TwoStageHead
+from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
 from mindloc.runtime.kernels import has_fused_attention
+
+CONVOLUTIONAL = {"resnet50": ResNet50, "vgg16": Vgg16}
 
 log = logging.getLogger(__name__)
 
 
 def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> TwoViewEncoder:
-    """The encoder of config.model, at its seeded start or with the weights that model.pretrained names.
+    """The encoder of config.model and config.head, at its seeded start or with the weights that model.pretrained names.
 
     Args:
         say: gets one line on what of those weights was taken.
 
     Raises:
-        ConfigError: a picture size that the patch does not divide; a normalization that the weights contradict.
+        ConfigError: a normalization that the weights contradict.
         CheckpointError: weights that are unreadable or of another model.
     """
-    for key in ("drone_size_px", "satellite_size_px"):
-        _check_size(f"data.{key}", getattr(config.data, key), config.model.patch_px)
-    size = vit_size(config)
-    precision, fused = config.train.precision, has_fused_attention(config.train.precision)
-    backbones = [RopeVit(size, precision, fused) for _ in range(1 if config.model.share_weights else 2)]
+    count = 1 if config.model.share_weights else 2
+    backbones = [_build_backbone(config) for _ in range(count)]
     for backbone in backbones:
         initialize(backbone, config.train.seed, config.model.layer_scale_init)
-    encoder = TwoViewEncoder(*backbones, logit_scale=config.model.logit_scale_init)
+    heads = None
+    if config.head.name == "two_stage":
+        heads = tuple(_build_head(config, backbone.width) for backbone in backbones)
+    encoder = TwoViewEncoder(*backbones, heads=heads, logit_scale=config.model.logit_scale_init)
     if config.model.pretrained:
         _check_normalization(config)
         say(import_weights(encoder, config.model.pretrained).summary())
@@ -67,10 +74,29 @@ def vit_size(config: Config) -> VitSize:
     return dataclasses.replace(SIZES[model.backbone], patch_px=model.patch_px, reference_grid=model.reference_grid)
 
 
-def _check_size(key: str, size_px: tuple[int, int], patch_px: int) -> None:
-    height, width = size_px
-    if min(height, width) < patch_px or height % patch_px or width % patch_px:
-        near = [max(1, round(side / patch_px)) * patch_px for side in (height, width)]
-        raise ConfigError(
-            f"{key} is [{height}, {width}], which patches of {patch_px} px do not fill; take for example {near}"
-        )
+def _build_backbone(config: Config) -> nn.Cell:
+    name, precision = config.model.backbone, config.train.precision
+    if name in CONVOLUTIONAL:
+        return CONVOLUTIONAL[name](precision)
+    return RopeVit(vit_size(config), precision, has_fused_attention(precision))
+
+
+def _build_head(config: Config, width: int) -> TwoStageHead:
+    settings = config.head
+    head = TwoStageHead(
+        width,
+        channels=settings.channels,
+        non_local=None if settings.non_local == "none" else settings.non_local,
+        non_local_pool=settings.non_local_pool,
+        omega_grid=settings.omega_grid,
+        phi_reads_non_local=settings.phi_reads_non_local,
+        centroids=settings.centroids,
+        nodes=settings.nodes,
+        similarity=settings.similarity,
+        area=settings.area,
+        sort=settings.sort_by_area,
+    )
+    initialize(head, config.train.seed)
+    if head.non_local is not None:
+        head.non_local.start_as_identity()
+    return head

@@ -13,6 +13,12 @@ def parameter(name: str, *shape: int, fill: float = 0.0) -> Parameter:
     return Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
 
 
+def unit_rows(x_MI):
+    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
+    x_MI = ops.cast(x_MI, ms.float32)
+    return x_MI / ops.sqrt(ops.maximum(ops.sum(x_MI * x_MI, 1, True), 1e-24))
+
+
 class AddBias(nn.Cell):
     """Rows x_MO + bias_O, in the precision of x.
 

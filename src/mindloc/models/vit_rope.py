@@ -134,6 +134,7 @@ class RopeVit(nn.Cell):
         self.size, self.dtype = size, DTYPES[precision]
         self.width, self.head_dim = size.width, size.width // size.heads
         self.patch_px, self.reference_grid = size.patch_px, size.reference_grid
+        self.stride = size.patch_px
         self.reg_token = parameter("reg_token", 1, REGISTERS, size.width)
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
         self.blocks = nn.CellList(
@@ -153,6 +154,11 @@ class RopeVit(nn.Cell):
         for block in self.blocks:
             x_MC = block(x_MC, cos_ND, sin_ND)
         return ops.reshape(x_MC, (-1, REGISTERS + rows * columns, self.width))
+
+    def features(self, images):
+        """The map (B, H*W, C) position by position, row by row: every patch token through the last norm."""
+        patches_BNC = self.tokens(images)[:, REGISTERS:]
+        return ops.reshape(self.fc_norm(ops.reshape(patches_BNC, (-1, self.width))), patches_BNC.shape)
 
     def construct(self, images):
         patches_BNC = self.tokens(images)[:, REGISTERS:]

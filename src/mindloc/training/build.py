@@ -23,7 +23,8 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         DeviceError: train.precision is nothing this device computes.
     """
     require_precision(config.train.precision, ms.get_context("device_target"), training=True)
-    settings, parameters = config.optimizer, list(encoder.get_parameters())
+    settings = config.optimizer
+    parameters = [parameter for parameter in encoder.get_parameters() if parameter.requires_grad]  # no statistics
     table = parameter_table(
         {parameter.name: tuple(parameter.shape) for parameter in parameters},
         settings.weight_decay,
@@ -46,7 +47,7 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         settings.clip_at,
         config.train.accumulate,
         loss_scale,
-        gather=GatherOutputs() if several else None,
+        gather=GatherOutputs(encoder.compared) if several else None,
         reduce_gradients=average_gradients(optimizer.parameters) if several else None,
     )
 

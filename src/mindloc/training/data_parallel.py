@@ -34,18 +34,22 @@ class GatherRows(nn.Cell):
 
 
 class GatherOutputs(nn.Cell):
-    """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere."""
+    """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere.
 
-    def __init__(self):
+    Args:
+        descriptors: those that pictures are compared by; others stay where they are.
+    """
+
+    def __init__(self, descriptors: tuple[str, ...]):
         super().__init__()
+        self.names = tuple(f"{view}.{name}" for name in descriptors for view in ("drone", "satellite"))
         self.rows = GatherRows()
 
     def construct(self, outputs):
-        return {
-            "drone.global": self.rows(outputs["drone.global"]),
-            "satellite.global": self.rows(outputs["satellite.global"]),
-            "logit_scale": outputs["logit_scale"],
-        }
+        gathered = {"logit_scale": outputs["logit_scale"]}
+        for name in self.names:
+            gathered[name] = self.rows(outputs[name])
+        return gathered
 
 
 def average_gradients(parameters) -> nn.Cell:

@@ -1,0 +1,76 @@
+r"""Cosine losses of SGM-Net over a batch of pairs: the anchor is a tile, positive and negatives are drone pictures.
+
+Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place; the negatives of tile
+j are the drone pictures i other than j whose cell (i, j) counts.
+"""
+
+from typing import Literal
+
+import mindspore as ms
+from mindspore import ops
+
+from mindloc.losses.infonce import unit_rows
+
+Negatives = Literal["all", "hardest"]
+
+
+def cosine_embedding(drone_BD, satellite_BD, margin=0.0, negatives="all", mask_BB=None):
+    r"""Pulls pairs together and pushes negatives below a cosine.
+
+    .. math:: \ell_j = (1 - \cos_{jj}) + \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - m)
+
+    Args:
+        drone_BD, satellite_BD: descriptors, any length; normalized inside, in float32.
+        margin: m, a cosine; -1 pushes negatives apart without end.
+        negatives: "all" takes the mean over a tile's negatives, "hardest" the largest term. A tile without negatives
+            keeps its first term.
+        mask_BB: rows drone, columns satellite, True where a cell counts; None means all. Rows whose diagonal does not
+            count are padding and stay out of the mean.
+
+    Returns:
+        Scalar, the mean over tiles, 0 to 2 - m.
+
+    References:
+        SGM-Net; the loss is PyTorch's CosineEmbeddingLoss.
+    """
+    cosine_BB, counts_BB, own_BB = _cosines(drone_BD, satellite_BD, mask_BB)
+    push_BB = ops.relu(cosine_BB - margin)
+    pull_B = 1.0 - ops.sum(cosine_BB * own_BB, 0)
+    return _mean_over_tiles(pull_B + _over_negatives(push_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
+
+
+def cosine_triplet(drone_BD, satellite_BD, margin=0.2, negatives="all", mask_BB=None):
+    r"""Asks that a tile be nearer to its own drone picture than to any other, by a margin.
+
+    .. math:: \ell_j = \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - \cos_{jj} + m)
+
+    Args, Returns: as :func:`cosine_embedding`, with margin as a difference of cosines; 0 to 2 + m.
+
+    References:
+        SGM-Net; FaceNet, arXiv:1503.03832.
+    """
+    cosine_BB, counts_BB, own_BB = _cosines(drone_BD, satellite_BD, mask_BB)
+    own_1B = ops.sum(cosine_BB * own_BB, 0, True)
+    short_BB = ops.relu(cosine_BB - own_1B + margin)
+    return _mean_over_tiles(_over_negatives(short_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
+
+
+def _cosines(drone_BD, satellite_BD, mask_BB):
+    """Cosines, 1.0 where a cell counts, and the unit matrix, each (B, B)."""
+    cosine_BB = ops.matmul(unit_rows(drone_BD), unit_rows(satellite_BD).T)
+    counts_BB = ops.ones_like(cosine_BB) if mask_BB is None else ops.cast(mask_BB, ms.float32)
+    return cosine_BB, counts_BB, ops.eye(cosine_BB.shape[0], cosine_BB.shape[1], ms.float32)
+
+
+def _over_negatives(term_BB, counts_BB, own_BB, negatives):
+    """(B,): the terms, none below zero, of each tile's negatives as one number; 0 without negatives."""
+    negative_BB = counts_BB * (1.0 - own_BB)
+    term_BB = term_BB * negative_BB
+    if negatives == "hardest":
+        return ops.amax(term_BB, 0)
+    return ops.sum(term_BB, 0) / ops.maximum(ops.sum(negative_BB, 0), 1.0)
+
+
+def _mean_over_tiles(term_B, counts_BB, own_BB):
+    real_B = ops.sum(counts_BB * own_BB, 0)
+    return ops.sum(term_B * real_B) / ops.maximum(ops.sum(real_B), 1.0)
