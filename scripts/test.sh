@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$PROJECT"
 
-install requirements.txt requirements-onnx.txt requirements-test.txt
+install requirements.txt requirements-onnx.txt requirements-milvus.txt requirements-test.txt
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

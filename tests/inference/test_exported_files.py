@@ -20,7 +20,6 @@ from mindloc.inference import onnx_file
 from mindloc.inference.exported import AbsentError, ExportedFile, find_exported, read_card
 from mindloc.inference.onnx_graph import require_plain_graph
 from mindloc.inference.open_exported import require_one_origin
-from mindloc.inference.optional_module import optional_module
 
 
 @pytest.fixture
@@ -276,11 +275,6 @@ def test_the_graph_that_providers_are_tried_with_computes_a_relu():
     session = onnx_file.open_session(ONE_RELU, "one relu", onnx_file.Provider(onnx_file.CPU))
     for x in (-2.0, 3.0):
         assert session.run(["y"], {"x": np.array([x], np.float32)})[0] == max(x, 0.0)
-
-
-def test_a_missing_library_is_said():
-    with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
-        optional_module("nowhere_to_be_found.part")
 
 
 def test_the_libraries_that_were_missed_are_named(with_cuda, monkeypatch, capfd):

@@ -17,8 +17,8 @@ from mindspore import nn, ops
 
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.onnx_file import CPU, Provider, open_session
-from mindloc.inference.optional_module import optional_module
 from mindloc.models.gelu import Gelu
+from mindloc.runtime.optional_module import optional_module
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # of the largest entry; in fp32 the base model at 384 px was seen at 1e-6
 _GELU_MARK = "Tanh"

@@ -1,0 +1,38 @@
+"""Optional libraries: which file brings one that is missing, and that the order of imports leaves MindSpore alive."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mindloc.errors import DeviceError
+from mindloc.runtime import optional_module as module
+from mindloc.runtime.optional_module import optional_module
+
+
+def test_a_missing_library_is_said():
+    with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
+        optional_module("nowhere_to_be_found.part")
+
+
+def test_a_missing_library_of_milvus_is_said(monkeypatch):
+    monkeypatch.setattr(module, "_OF_MILVUS", ("nowhere_to_be_found",))
+    with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-milvus.txt"):
+        optional_module("nowhere_to_be_found")
+
+
+@pytest.mark.parametrize("name", ["onnx", "pymilvus"])
+def test_mindspore_works_behind_it(name):
+    """In a process of its own: protobuf decides once. Imported plainly, either of them would end it."""
+    pytest.importorskip(name, exc_type=ModuleNotFoundError)
+    program = (
+        "import sys; sys.path.insert(0, 'src')\n"
+        "from mindloc.runtime.optional_module import optional_module\n"
+        f"optional_module({name!r})\n"
+        "import mindspore\n"
+        "print(int(mindspore.Tensor([2, 3]).sum()))\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, env=env)
+    assert (run.returncode, run.stdout.strip()) == (0, "5"), run.stderr[-500:]
