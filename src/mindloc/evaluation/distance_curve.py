@@ -23,6 +23,7 @@ _STYLES = {
     "constant": {"color": "#6b7580", "linewidth": 1.7, "linestyle": (0, (5, 2)), "zorder": 2},
     "chance": {"color": "#9aa4ad", "linewidth": 1.7, "linestyle": (0, (1, 1.5)), "zorder": 1},
 }
+_LEGEND_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: s
         label = f"{curve.title} ({median:.0f} m)"
         axes.plot(limit_X, share_within(curve.distance_Q, limit_X), label=label, **_STYLES[curve.method])
     _dress(axes, limit_X)
-    figure.legend(  # a row above the picture, where no curve can run into it
+    rows = -(-len(curves) // _LEGEND_COLUMNS)
+    figure.legend(  # rows above the picture, where no curve can run into them
         loc="upper left",
         bbox_to_anchor=(0.067, 0.872),
-        ncols=len(curves),
+        ncols=-(-len(curves) // rows),
         frameon=False,
         fontsize=9.5,
         handlelength=1.8,
@@ -60,7 +62,7 @@ def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: s
     )
     figure.text(0.075, 0.965, title, fontsize=14, fontweight="bold", color="#1b1f24", va="top")
     figure.text(0.075, 0.915, f"{subtitle}; in brackets the median", fontsize=10, color="#667079", va="top")
-    figure.subplots_adjust(left=0.075, right=0.975, top=0.80, bottom=0.115)
+    figure.subplots_adjust(left=0.075, right=0.975, top=0.85 - 0.05 * rows, bottom=0.115)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", metadata={"Software": None})
     plt.close(figure)
