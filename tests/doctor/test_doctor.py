@@ -18,7 +18,7 @@ from mindloc.doctor.finding import obstacle
 from mindloc.doctor.machine import Machine
 from mindloc.doctor.mindspore_plugins import Told, ask_mindspore
 from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
-from mindloc.doctor.packages import look_at_packages
+from mindloc.doctor.packages import convolutions_on_cpu, look_at_packages
 from mindloc.doctor.resources import cgroup_cores, cgroup_memory, look_at_resources
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
@@ -294,6 +294,17 @@ def test_packages_that_do_not_fit_block_every_target(versions, says, way_out):
     for target in ("CPU", "GPU", "Ascend"):
         finding = obstacle(look_at_packages(Machine({}, versions=versions)), target)
         assert says in finding.found and way_out in finding.way_out
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("2.7.2", "ok"), ("2.8.0", "ok"), ("2.8.0rc1", "ok"), ("2.9.0rc1", "problem"), ("2.10.0", "problem")],
+)
+def test_convolutions_on_a_cpu_are_slow_from_2_9_on_and_block_nothing(version, state):
+    finding = convolutions_on_cpu(version)
+    assert finding.state == state and not finding.blocks and version in finding.found
+    assert (state == "ok") or ("resnet50 and vgg16" in finding.way_out and "constraints-cpu.txt" in finding.way_out)
+    assert finding in look_at_packages(Machine({}, versions={"mindspore": version, "numpy": "1.26.4"}))
 
 
 def test_onnx_runtime_blocks_nothing_and_says_what_it_has(tmp_path):

@@ -5,15 +5,20 @@ import json
 import mindspore as ms
 import numpy as np
 import pytest
+from conv_weights import weight_from_name
+from mindspore import Parameter, Tensor, nn
 from safetensors.numpy import save_file
 
 from mindloc.config import Config
 from mindloc.errors import CheckpointError, ConfigError
 from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.models.encoder import TwoViewEncoder
-from mindloc.models.import_weights import import_weights, stated_normalization
+from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
 from mindloc.models.initial import names_within
+from mindloc.models.resnet import ResNet50
+from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_rope import RopeVit, VitSize
+from mindloc.runtime.checkpoint import save_weights
 from mindloc.runtime.tensor_file import read_tensor_file
 
 SIZE = VitSize(96, 3, 3)
@@ -68,7 +73,8 @@ def test_one_encoder_under_any_prefix(tmp_path, timm, prefix):
 )
 def test_an_encoder_for_each_view(tmp_path, timm, drone, satellite):
     other = {name: -array for name, array in timm.items()}
-    path = saved(tmp_path, {**prefixed(drone, timm), **prefixed(satellite, other)})
+    scale = {"logit_scale": np.float32(3.5)}
+    path = saved(tmp_path, {**prefixed(drone, timm), **prefixed(satellite, other), **scale})
     encoder = encoder_of(2)
     report = import_weights(encoder, path)
     assert_holds(encoder, "drone", timm)
@@ -203,3 +209,103 @@ def test_one_line_says_what_was_taken(tmp_path):
     config.model.pretrained, said = str(saved(tmp_path, arrays)), []
     build_encoder(config, said.append)
     assert len(said) == 1 and f"{len(arrays)} parameters matched; 1 missing (backbone.fc_norm.bias)" in said[0]
+
+
+def torchvision_file(tmp_path, network, behind):
+    """All of the backbone's own names, beside some of what torchvision's files hold besides."""
+    arrays = {name: weight_from_name(name, parameter.shape) for name, parameter in names_within(network())}
+    return arrays, saved(tmp_path, {**arrays, **{name: np.ones((2, 2), np.float32) for name in behind}})
+
+
+@pytest.mark.parametrize(
+    "network, behind",
+    [
+        (
+            ResNet50,
+            ["bn1.num_batches_tracked", "layer1.0.downsample.1.num_batches_tracked"]
+            + ["layer4.0.conv1.weight", "layer4.2.bn3.running_var", "fc.weight", "fc.bias"],
+        ),
+        (Vgg16, ["features.24.weight", "features.26.bias", "features.28.weight", "classifier.0.weight"]),
+    ],
+)
+def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, behind):
+    arrays, path = torchvision_file(tmp_path, network, behind)
+    encoder = TwoViewEncoder(network(), network())
+    report = import_weights(encoder, path)
+    for view in ("drone", "satellite"):
+        assert_holds(encoder, view, arrays)
+    assert len(report.matched) == 2 * len(arrays) and sorted(report.ignored) == sorted(behind)
+    assert report.missing == report.unexpected == report.mismatched == report.new == []
+
+
+def test_weights_of_another_convolutional_network_are_refused(tmp_path, timm):
+    with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
+        import_weights(TwoViewEncoder(Vgg16()), saved(tmp_path, timm))
+
+
+def test_torchvisions_normalization_is_told_where_the_default_was_left(tmp_path, timm):
+    path, half = saved(tmp_path, timm), (0.5, 0.5, 0.5)
+    told = unstated_normalization(path, half, half)
+    assert "model.mean: [0.485, 0.456, 0.406] and model.std: [0.229, 0.224, 0.225]" in told and "\n" not in told
+    assert unstated_normalization(path, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) is None
+    write_config_json(tmp_path, [0.5, 0.5, 0.5])
+    assert unstated_normalization(path, half, half) is None  # then it is stated, and checked elsewhere
+
+
+class Head(nn.Cell):
+    """As far as names go, a head that turns a map into two descriptors."""
+
+    descriptors = ("omega", "phi")
+
+    def __init__(self, nodes=4):
+        super().__init__()
+        self.adapter = Parameter(Tensor(np.zeros((8, 96), np.float32)), name="adapter")
+        self.centers = Parameter(Tensor(np.zeros((nodes, 8), np.float32)), name="centers")
+
+
+def with_heads(count, nodes=4):
+    return TwoViewEncoder(*(RopeVit(SIZE) for _ in range(count)), heads=tuple(Head(nodes) for _ in range(count)))
+
+
+def own_checkpoint(tmp_path, encoder):
+    """Its values, each parameter another constant, and the file that holds them."""
+    arrays = {p.name: np.full(p.shape, i + 1, np.float32) for i, p in enumerate(encoder.get_parameters())}
+    save_weights(tmp_path / "own.safetensors", arrays, config={})
+    return arrays, tmp_path / "own.safetensors"
+
+
+def test_an_own_checkpoint_fills_the_head_too(tmp_path):
+    arrays, path = own_checkpoint(tmp_path, with_heads(1))
+    encoder = with_heads(1)
+    report = import_weights(encoder, path)
+    for parameter in encoder.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), arrays[parameter.name], err_msg=parameter.name)
+    assert sorted(report.matched) == sorted(arrays) and report.new == report.ignored == []
+
+
+def test_one_head_goes_to_both_views_and_what_does_not_fit_keeps_its_start(tmp_path):
+    arrays, path = own_checkpoint(tmp_path, with_heads(1))
+    encoder = with_heads(2, nodes=6)
+    report = import_weights(encoder, path)
+    for head in (encoder.drone_head, encoder.satellite_head):
+        np.testing.assert_array_equal(head.adapter.asnumpy(), arrays["head.adapter"])
+        assert not head.centers.asnumpy().any()
+    assert report.new == ["drone_head.centers", "satellite_head.centers"] and report.ignored == ["head.centers"]
+    assert "2 new (drone_head.centers, satellite_head.centers)" in report.summary()
+
+
+def test_a_head_is_ignored_where_there_is_none(tmp_path):
+    _, path = own_checkpoint(tmp_path, with_heads(1))
+    report = import_weights(encoder_of(), path)
+    assert report.ignored == ["head.adapter", "head.centers", "log_logit_scale"]  # two scales, and one here
+    assert report.unexpected == []
+
+
+def test_other_peoples_files_leave_the_head_alone_and_fill_every_logit_scale(tmp_path, timm):
+    stranger = {"head.adapter": np.ones((8, 96), np.float32), "logit_scale": np.float32(3.5)}
+    encoder = with_heads(1)
+    report = import_weights(encoder, saved(tmp_path, {**timm, **stranger}))
+    assert_holds(encoder, "drone", timm)
+    assert not encoder.head.adapter.asnumpy().any()
+    assert report.new == ["head.adapter", "head.centers"] and report.ignored == ["head.adapter"]
+    assert encoder.log_logit_scale.asnumpy().tolist() == [3.5, 3.5]

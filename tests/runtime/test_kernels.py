@@ -1,10 +1,10 @@
-"""Who gets the fused attention kernel, and which precision: told from target, precision and chip alone."""
+"""Who gets the fused attention kernel, which precision, fast convolutions: from target, precision, chip, version alone."""
 
 import mindspore as ms
 import pytest
 
 from mindloc.errors import DeviceError
-from mindloc.runtime.kernels import has_bf16, has_fused_attention, require_precision
+from mindloc.runtime.kernels import has_bf16, has_fused_attention, require_precision, slow_convolutions
 
 
 def on(monkeypatch, target: str, chip: str):
@@ -62,3 +62,12 @@ def test_any_other_precision_is_taken(monkeypatch):
         require_precision("fp16", target)
     for target in ("GPU", "Ascend"):
         require_precision("bf16", target, training=True)
+
+
+def test_only_a_cpu_with_a_newer_mindspore_is_told_of_its_slow_convolutions(monkeypatch):
+    monkeypatch.setattr(ms, "__version__", "2.10.0")
+    sentence = slow_convolutions("CPU")
+    assert "MindSpore 2.10.0" in sentence and "on a CPU" in sentence and "\n" not in sentence
+    assert slow_convolutions("GPU") is None and slow_convolutions("Ascend") is None
+    monkeypatch.setattr(ms, "__version__", "2.8.0")
+    assert slow_convolutions("CPU") is None

@@ -1,12 +1,15 @@
 """Other people's weights, brought into an encoder by name.
 
-Read are timm's own files and the releases of Game4Loc and its relatives, as .safetensors or .pth. Their names differ in
-what stands before timm's: nothing, `model.` (one encoder), `model1.` and `model2.`, or `drone_encoder.` and
-`satellite_encoder.`; this project's own `backbone.` and `drone_backbone.` are taken as well.
+Read are timm's and torchvision's own files and the releases of Game4Loc and its relatives, as .safetensors or .pth.
+Their names differ in what stands before timm's: nothing, `model.` (one encoder), `model1.` and `model2.`, or
+`drone_encoder.` and `satellite_encoder.`; this project's own `backbone.` and `drone_backbone.` are taken as well.
+
+Only a checkpoint of this project fills what follows the backbone, the head.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from mindloc.errors import CheckpointError
 from mindloc.models.encoder import VIEWS, TwoViewEncoder
 from mindloc.models.initial import names_within
 from mindloc.models.pth_reader import read_state_dict
+from mindloc.runtime.checkpoint import is_own_checkpoint
 from mindloc.runtime.tensor_file import read_metadata, read_tensor_file
 
 LEAST_SHARE = 0.9  # of an encoder's parameters that must fit
@@ -26,7 +30,13 @@ PREFIXES = {
     "both": ("backbone.", "model.", "encoder.", ""),
 }
 LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all hold the logarithm
-WITHOUT_USE = re.compile(r"(^|\.)rope\.|^head\.|\.k_bias$")  # tables we compute ourselves, a classifier, zeros
+# tables that we compute ourselves, classifiers, zeros, counters, and what lies behind the map of stride 16
+WITHOUT_USE = re.compile(
+    r"(^|\.)rope\.|^head\.|\.k_bias$|^(fc|classifier)\.|\.num_batches_tracked$|^layer4\.|^features\.(24|26|28)\."
+)
+HEADS = ("head.", "drone_head.", "satellite_head.")
+TIMM_VIT = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what torchvision's weights were trained with
 
 Arrays = dict[str, np.ndarray]
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -40,13 +50,14 @@ class ImportReport:
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the file, shape here"
+    new: list[str] = field(default_factory=list)  # of the encoder's head; they keep their start
     unexpected: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # known to be without use here
 
     def summary(self) -> str:
         """One line."""
         parts = [f"{self.path}: {len(self.matched)} parameters matched"]
-        for label in ("missing", "mismatched", "unexpected", "ignored"):
+        for label in ("missing", "mismatched", "new", "unexpected", "ignored"):
             names = getattr(self, label)
             if names:
                 parts.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
@@ -56,15 +67,18 @@ class ImportReport:
 def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     """Load the weights of a file into an encoder.
 
-    One set of weights in the file goes to both encoders where there are two. Nothing is loaded when an error is raised.
+    One set of weights in the file goes to both encoders where there are two, one logit scale to all. A head that is not
+    in the file, or is there in another shape, keeps its start. Nothing is loaded when an error is raised.
 
     Raises:
         CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; two encoders
             in the file and one here; a key bias, which this backbone has not.
     """
     path = Path(path)
-    source, report = sort_by_view(read_arrays(path), path)
-    if encoder.shared and set(source) == set(VIEWS) and not _same(source["drone"], source["satellite"]):
+    arrays, own = read_arrays(path), is_own_checkpoint(path)
+    heads = {name: array for name, array in arrays.items() if own and name.startswith(HEADS)}
+    source, report = sort_by_view({name: array for name, array in arrays.items() if name not in heads}, path)
+    if encoder.shared and set(source) >= set(VIEWS) and not _same(source["drone"], source["satellite"]):
         raise CheckpointError(
             f"{path} holds an encoder for each view and this model has one for both; set model.share_weights: false"
         )
@@ -72,10 +86,9 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     for view in VIEWS[:1] if encoder.shared else VIEWS:
         weights = source.get(view) or source.get("both") or source.get("drone") or {}
         updates += _match(dict(names_within(encoder.backbone_of(view))), weights, report)
-    _require_fit(report)
-    if "log_logit_scale" in source:
-        updates.append((encoder.log_logit_scale, source["log_logit_scale"]["value"]))
-        report.matched.append("log_logit_scale")
+    _require_fit(report, "model.backbone" if _is_convolutional(encoder) else "model.backbone and model.patch_px")
+    updates += _match_heads(encoder, heads, report)
+    updates += _match_logit_scale(encoder, source, report)
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))
     return report
@@ -87,13 +100,13 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def sort_by_view(arrays: Arrays, path: Path) -> tuple[dict[str, Arrays], ImportReport]:
-    """{"drone" | "satellite" | "both": {timm's name: array}, "log_logit_scale": {"value": (1,)}} and a fresh report."""
+    """{"drone" | "satellite" | "both": {timm's name: array}, "log_logit_scale": {"value": (S,)}} and a fresh report."""
     source: dict[str, Arrays] = {}
     report = ImportReport(path)
     for name, array in arrays.items():
         bare = name.removeprefix("module.").removeprefix("_orig_mod.")
         if bare in LOGIT_SCALES:
-            source["log_logit_scale"] = {"value": array.reshape(1)}
+            source["log_logit_scale"] = {"value": array.reshape(-1)}
             continue
         view, inner = split_name(bare)
         if WITHOUT_USE.search(inner) and not (inner.endswith("k_bias") and array.any()):
@@ -150,12 +163,46 @@ def _match(parameters: dict, weights: Arrays, report: ImportReport) -> list[tupl
     return updates
 
 
-def _require_fit(report: ImportReport) -> None:
+def _match_heads(encoder: TwoViewEncoder, heads: Arrays, report: ImportReport) -> list[tuple]:
+    """(parameter, array) of the heads; one head in the file goes to both where there are two."""
+    updates, used = [], set()
+    for parameter in encoder.get_parameters():
+        if not parameter.name.startswith(HEADS):
+            continue
+        inner = parameter.name.partition(".")[2]
+        name = parameter.name if parameter.name in heads else f"head.{inner}"
+        if name in heads and heads[name].shape == parameter.shape:
+            updates.append((parameter, heads[name]))
+            report.matched.append(parameter.name)
+            used.add(name)
+        else:
+            report.new.append(parameter.name)
+    report.ignored += sorted(set(heads) - used)
+    return updates
+
+
+def _match_logit_scale(encoder: TwoViewEncoder, source: dict[str, Arrays], report: ImportReport) -> list[tuple]:
+    """(parameter, array): as many as the encoder has, or one for all of them."""
+    if "log_logit_scale" not in source:
+        return []
+    value, parameter = source["log_logit_scale"]["value"], encoder.log_logit_scale
+    if value.size not in (1, parameter.size):
+        report.ignored.append("log_logit_scale")
+        return []
+    report.matched.append("log_logit_scale")
+    return [(parameter, np.broadcast_to(value, parameter.shape))]
+
+
+def _is_convolutional(encoder: TwoViewEncoder) -> bool:
+    return not hasattr(encoder.backbone_of(VIEWS[0]), "patch_px")
+
+
+def _require_fit(report: ImportReport, keys: str) -> None:
     wanted = len(report.matched) + len(report.missing) + len(report.mismatched)
     if report.mismatched or len(report.matched) < LEAST_SHARE * wanted:
         raise CheckpointError(
             f"{report.summary()}: these are not the weights of this backbone ({wanted} parameters); "
-            "set model.backbone and model.patch_px to theirs"
+            f"set {keys} to theirs"
         )
 
 
@@ -184,6 +231,23 @@ def stated_normalization(path: str | Path) -> Normalization | None:
     except ValueError:
         raise CheckpointError(f"{beside} is no JSON; mend it, or move it away and set model.mean, model.std") from None
     return _pair(stated.get("pretrained_cfg", stated)) if isinstance(stated, dict) else None
+
+
+def unstated_normalization(path: str | Path, mean: Sequence[float], std: Sequence[float]) -> str | None:
+    """What to tell somebody who gives a convolutional backbone other people's weights and left mean and std alone.
+
+    torchvision's files don't state theirs. Set to anything but the default, they are taken for the user's decision.
+
+    Raises:
+        CheckpointError: the file, or the config.json beside it, can't be read.
+    """
+    if stated_normalization(path) or (tuple(mean), tuple(std)) != TIMM_VIT:
+        return None
+    mean, std = (list(values) for values in IMAGENET)
+    return (
+        f"{path} does not state its normalization and model.mean and model.std are left at .5; if these are "
+        f"torchvision's weights, set model.mean: {mean} and model.std: {std}"
+    )
 
 
 def carried_config(path: Path) -> dict:

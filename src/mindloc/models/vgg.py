@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from mindspore import nn, ops
 
-from mindloc.models.convolution import Convolution, rows_of
+from mindloc.models.convolution import rows_of
 from mindloc.models.layers import parameter
 from mindloc.models.vit_rope import DTYPES, Precision
 

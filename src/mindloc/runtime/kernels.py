@@ -1,7 +1,8 @@
-"""Which precisions a device computes in, and what an Ascend chip does beyond what all of them do."""
+"""What a device computes in and how well: precisions, an Ascend chip's own kernels, a CPU's convolutions."""
 
 import os
 
+from mindloc.doctor.packages import convolutions_on_cpu
 from mindloc.errors import DeviceError
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
@@ -43,6 +44,20 @@ def require_precision(precision: str, target: str, training: bool = False) -> No
         raise DeviceError(
             f"the precision is fp16, in which MindSpore's CPU kernels train at half the speed of fp32: take {key}fp32"
         )
+
+
+def slow_convolutions(target: str) -> str | None:
+    """A sentence for the log where this MindSpore's convolutions are too slow to work with; None elsewhere.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend", this process's.
+    """
+    import mindspore as ms
+
+    finding = convolutions_on_cpu(ms.__version__)
+    if target != "CPU" or finding.state == "ok":
+        return None
+    return f"{finding.found} on a CPU; {finding.way_out}"
 
 
 def has_bf16() -> bool:
