@@ -44,7 +44,7 @@ def convolutions_on_cpu(version: str) -> Finding:
     what, limit = "convolutions on a CPU", _dotted(SLOW_CONVOLUTIONS_FROM)
     if numbers(version) < SLOW_CONVOLUTIONS_FROM:
         return good("MindSpore", what, f"fast in {version}")
-    found = f"MindSpore {version} computes those above 1x1 some 200 times slower than those below {limit} do"
+    found = f"MindSpore {version} convolves with kernels above 1x1 some 200 times slower than releases below {limit} do"
     way_out = f"only for model.backbone resnet50 and vgg16, only on a CPU: {INSTALL}"
     return wrong("MindSpore", what, found, way_out, blocks=False)
 

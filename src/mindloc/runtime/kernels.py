@@ -2,7 +2,7 @@
 
 import os
 
-from mindloc.doctor.packages import convolutions_on_cpu
+from mindloc.doctor.packages import INSTALL, convolutions_on_cpu
 from mindloc.errors import DeviceError
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
@@ -57,7 +57,7 @@ def slow_convolutions(target: str) -> str | None:
     finding = convolutions_on_cpu(ms.__version__)
     if target != "CPU" or finding.state == "ok":
         return None
-    return f"{finding.found} on a CPU; {finding.way_out}"
+    return f"on a CPU {finding.found}: {INSTALL}"
 
 
 def has_bf16() -> bool:
