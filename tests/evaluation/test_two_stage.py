@@ -1,6 +1,8 @@
 """Scores of a search in stages: against sorts in pure Python, by hand, and what no second stage can do."""
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -177,6 +179,57 @@ def test_permuting_the_gallery_changes_no_number(m):
     plain = score_two_stage(queries, gallery, truth, settings_with(9, m))
     other = score_two_stage(queries, permuted, Truth(moved, truth.query_total), settings_with(9, m))
     assert {name: one.numbers for name, one in plain.items()} == {name: one.numbers for name, one in other.items()}
+
+
+def naive_consistency(query_E, tile_E, query_centroids, tile_centroids):
+    """Mean cosine of the nodes under their best assignment, and with centroids half of it the layout's agreement."""
+    q, t = query_E.astype(np.float64).reshape(NODES, -1), tile_E.astype(np.float64).reshape(NODES, -1)
+    cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in t] for a in q]
+    assignments = itertools.permutations(range(NODES))
+    best = max(assignments, key=lambda to: sum(cosine[k][to[k]] for k in range(NODES)))
+    nodes = np.mean([cosine[k][best[k]] for k in range(NODES)])
+    if query_centroids is None:
+        return nodes
+    c, d = query_centroids.astype(np.float64).reshape(NODES, 2), tile_centroids.astype(np.float64).reshape(NODES, 2)
+    off = [
+        abs(math.dist(c[k], c[j]) - math.dist(d[best[k]], d[best[j]])) / 2**0.5
+        for k, j in itertools.combinations(range(NODES), 2)
+    ]
+    return (nodes + 1 - np.mean(off)) / 2
+
+
+@pytest.mark.parametrize("centroids", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(12, 5), (12, 12), (4, 30), (GALLERY, 15)])
+def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
+    case = make_case(6, levels=None, centroids=centroids)
+    queries, gallery, _ = case
+    scores = score_two_stage(*case, settings_with(n, m))
+    m, moved = min(n, m), 0
+    for mode in MODES:
+        for row, (query, first, second, _) in enumerate(naive_orders(case, mode, n)):
+            layout = [side["centroids"].descriptor_ND if centroids else None for side in (queries, gallery)]
+            agreement = {
+                tile: naive_consistency(
+                    queries["phi"].descriptor_ND[query],
+                    gallery["phi"].descriptor_ND[tile],
+                    *((layout[0][query], layout[1][tile]) if centroids else (None, None)),
+                )
+                for tile in second[:m]
+            }
+            third = sorted(second[:m], key=lambda tile: -agreement[tile]) + second[m:]
+            ranking = scores["model"].ranking[mode]
+            assert ranking.top_QK[row].tolist() == third[:10]
+            shown = min(m, 10)
+            np.testing.assert_allclose(ranking.score_QK[row, :shown], [agreement[t] for t in third[:shown]], rtol=1e-9)
+            assert scores["model"].recall_rank[mode][row].tolist() == [first.index(tile) + 1 for tile in third[:10]]
+            moved += third != second
+    assert moved
+
+
+def test_consistency_of_one_answer_changes_no_number():
+    case = make_case(7, levels=None)
+    without, one = (score_two_stage(*case, settings_with(9, m))["model"].numbers for m in (0, 1))
+    assert without == one
 
 
 def refuse(message, queries, gallery, m=0):

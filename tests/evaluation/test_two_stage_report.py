@@ -90,6 +90,18 @@ def test_times_are_printed_where_they_were_measured(write_folder):
     assert "Time per query: recall 3.25 ms, re-ranking 0.50 ms (median of 50 single queries)." in text
 
 
+def test_a_third_stage_is_named_with_its_m(write_folder):
+    times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": 2.0, "how": "median of 50 single queries"}
+    folder = write_folder(settings={"consistency_m": 2}, search_times=times)
+    rescore(folder)
+    text = (folder / "report.md").read_text()
+    assert (
+        "the first N = 4 answers of Omega are re-ranked by Phi, of these the first M = 2 by node consistency." in text
+    )
+    assert "re-ranking 0.50 ms, node consistency 2.00 ms (median" in text
+    assert json.loads((folder / "report.json").read_text())["search"]["consistency_m"] == 2
+
+
 def test_a_gallery_smaller_than_n_is_re_ranked_whole_and_the_page_says_so(write_folder):
     folder = write_folder(settings={"recall_n": 100})
     scores = rescore(folder, pictures=False)
@@ -168,6 +180,9 @@ def test_the_only_won_query_does_not_make_room_for_the_lost_one():
     first_rank, before = np.array([1, 2, 3, 4]), np.array([2, 1, 3, 4])
     assert choose_queries(first_rank, before, 2).tolist() == [0, 1]
     assert choose_queries(first_rank, before, 1).tolist() == [0]  # no room for both
+    # 0 and 9 evenly; won is 7, nearest to 9; for the lost 8 only 0 is left to go
+    first_rank, before = np.array([1] * 8 + [2, 3]), np.array([1] * 7 + [5, 1, 3])
+    assert choose_queries(first_rank, before, 2).tolist() == [7, 8]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -40,6 +40,16 @@ def test_ranks_and_top_follow_a_naive_sort(strip_queries):
     assert not ranking.tied_Q.any()
 
 
+def test_long_descriptors_are_scored_in_smaller_blocks_to_the_same_end(monkeypatch):
+    query_QD, gallery_ND, right = make_case()
+    gallery_ND[50:] = gallery_ND[:40]  # ties over the bounds of blocks
+    whole = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    monkeypatch.setattr("mindloc.retrieval.ranking._BLOCK_NUMBERS", 7 * 8 + 3)  # seven rows of eight numbers
+    blocks = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    np.testing.assert_array_equal(blocks.rank_E, whole.rank_E)
+    np.testing.assert_array_equal(blocks.tied_Q, whole.tied_Q)
+
+
 def test_integer_ties_follow_a_naive_sort():
     rng = np.random.default_rng(3)
     query_QD, gallery_ND = rng.integers(0, 3, (30, 4)), rng.integers(0, 3, (60, 4))  # many equal inner products

@@ -67,8 +67,8 @@ def choose_queries(first_rank_Q: np.ndarray, recall_first_rank_Q: np.ndarray | N
 
 
 def _with_one_of(wanted: np.ndarray, chosen: np.ndarray, replaceable: np.ndarray) -> np.ndarray:
-    """``chosen``, after one that is replaceable made room for the nearest wanted one if none was there."""
-    if not len(wanted) or np.isin(chosen, wanted).any() or not replaceable.any():
+    """``chosen``, after one that is replaceable made room for the nearest wanted one: itself, where it is wanted."""
+    if not len(wanted) or not replaceable.any():
         return chosen
     free = np.flatnonzero(replaceable)
     off = np.abs(chosen[free][:, None] - wanted)
@@ -91,6 +91,8 @@ def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: s
     cell = _TILE_PX + 2 * _FRAME_PX
     width = 2 * _MARGIN_PX + (columns + 1) * cell + columns * _GAP_PX + _GAP_PX
     lines = subtitle.splitlines()
+    widest = max(_font(22).getlength(title), *(_font(15).getlength(line) for line in lines))
+    width = max(width, 2 * _MARGIN_PX + round(widest))  # a gallery of two tiles makes a narrow sheet
     header = _HEADER_PX + (len(lines) - 1) * _SUBTITLE_PX
     height = header + len(rows) * (cell + _CAPTION_PX) + _MARGIN_PX
     sheet = Image.new("RGB", (width, height), _PAPER)

@@ -248,7 +248,7 @@ def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tu
     before = percent(methods["stage_one"].numbers[mode]["recall@1"])
     first = (
         f"mode {mode}, Recall@1 {before} % by stage one, {percent(numbers['recall@1'])} % re-ranked: "
-        f"{won} queries won, {lost} lost; where there are such, at least one of each is shown."
+        f"{won} queries won, {lost} lost" + ("." if shown < 2 else "; where there are such, one of each is shown.")
     )
     return title, f"{first}\n{legend} Was: the place in stage one."
 
