@@ -181,6 +181,12 @@ def test_more_answers_than_stage_one_kept_are_refused(n, k):
         rerank_first(first, n, from_table(np.zeros((1, 10))), k, tolerance=0.0)
 
 
+def test_a_score_that_is_no_number_wins_nothing():
+    first = rank_scores(np.array([[3.0, 2.0]]), [np.array([1])], 2)
+    with pytest.raises(ValueError, match="NaN has no rank"):
+        rerank_first(first, 2, from_table(np.array([[1.0, np.nan]])), 2, tolerance=0.0)
+
+
 def test_answers_that_the_first_stage_lacks_have_no_place_there():
     score_QN = np.arange(10.0)[None]
     short, whole = (rank_scores(score_QN, [np.array([3])], k) for k in (2, 10))

@@ -28,7 +28,7 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
         tolerance: new scores that differ by no more are equal, such as by rounding alone.
 
     Raises:
-        ValueError: n is below 1, or ``first`` holds too few answers.
+        ValueError: n is below 1, ``first`` holds too few answers, or a new score is NaN, which no wrong item could beat.
     """
     held = first.top_QK.shape[1]
     if not 1 <= n <= held or k > held:
@@ -73,6 +73,8 @@ def _rerank_query(
 ) -> PlacedAnswers:
     items_K = first.top_QK[query]
     score_n = score_of(query, items_K[:n])
+    if np.isnan(score_n).any():
+        raise ValueError(f"new scores of query {query} are {score_n}; NaN has no rank")
     right = rank_P[rank_P <= n] - 1  # ranks say where in top_QK the right items are
     placed = place_right(score_n, np.argsort(-score_n, kind="stable"), right, n, tolerance)
     return PlacedAnswers(
