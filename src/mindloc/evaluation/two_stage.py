@@ -21,6 +21,7 @@ from mindloc.evaluation.score import (
     score_sets,
 )
 from mindloc.evaluation.truth import Truth
+from mindloc.retrieval.consistency import node_consistency
 from mindloc.retrieval.descriptor_set import DescriptorSet
 from mindloc.retrieval.ranking import Ranking, rank_gallery
 from mindloc.retrieval.reranking import ScoreOf, cosine_of, recall_rank, rerank_first
@@ -105,8 +106,6 @@ def _rerank(ranking: Ranking, later: list[_Stage], answers: int) -> Ranking:
 
 
 def _consistency_of(queries: DescriptorSets, gallery: DescriptorSets) -> ScoreOf:
-    from mindloc.retrieval.consistency import node_consistency
-
     nodes = _nodes(queries["phi"], gallery["phi"])
     query_QE, gallery_NE = queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND
     layout = "centroids" in queries

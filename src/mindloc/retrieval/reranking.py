@@ -28,7 +28,7 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
         tolerance: new scores that differ by no more are equal, such as by rounding alone.
 
     Raises:
-        ValueError: n is below 1, ``first`` holds too few answers, or a new score is NaN, which no wrong item could beat.
+        ValueError: n is below 1, ``first`` holds too few answers, or a new score is NaN (which nothing could beat).
     """
     held = first.top_QK.shape[1]
     if not 1 <= n <= held or k > held:
