@@ -12,6 +12,8 @@ from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import Truth
 from mindloc.evaluation.two_stage import score_two_stage
 from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
+from mindloc.retrieval.tile_index import IndexCard, Tiles
+from mindloc.retrieval.two_stage import two_stage_search
 
 QUERIES, GALLERY, NODES = 25, 40, 2
 MODES = ("pos", "pos_semipos")
@@ -224,6 +226,28 @@ def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
             assert scores["model"].recall_rank[mode][row].tolist() == [first.index(tile) + 1 for tile in third[:10]]
             moved += third != second
     assert moved
+
+
+@pytest.mark.parametrize("m", [0, 6])
+def test_what_is_scored_is_what_a_library_answers(m):
+    pytest.importorskip("faiss")
+    from mindloc.retrieval.faiss_index import build_faiss_index
+
+    case = make_case(8, levels=None)
+    queries, gallery, _ = case
+    omega, phi = gallery["omega"], gallery["phi"]
+    card = IndexCard("flat", "omega", 9, 6, NODES, "plane_m", "abc", None)
+    unknown = np.full((GALLERY, 4), np.nan)
+    index = build_faiss_index(
+        card, Tiles(omega.names, omega.descriptor_ND, phi.descriptor_ND, omega.place_N2(), unknown)
+    )
+    found = two_stage_search(index, queries["omega"].descriptor_ND, queries["phi"].descriptor_ND, 12, 10, m)
+    model = score_two_stage(*case, settings_with(12, m))["model"]
+    mode = "pos_semipos"  # every query is scored in it
+    for query, names in enumerate(found.names):
+        assert [omega.names[item] for item in model.ranking[mode].top_QK[query]] == names
+        assert model.recall_rank[mode][query].tolist() == found.recall_rank[query].tolist()
+        np.testing.assert_allclose(model.ranking[mode].score_QK[query], found.scores[query], atol=1e-5)
 
 
 def test_consistency_of_one_answer_changes_no_number():
