@@ -28,6 +28,8 @@ FAULT_POINTS = (
 # and those that saving a library of tiles passes
 INDEX_FAULT_POINTS = ("index.before_write", "index.mid_write", "index.before_swap", "index.mid_swap")
 
+MILVUS_FAULT_POINT = "milvus.mid_add"  # between two messages to Milvus
+
 _passages: collections.Counter[str] = collections.Counter()
 
 

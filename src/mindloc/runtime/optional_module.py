@@ -8,7 +8,7 @@ from mindloc.errors import DeviceError
 
 _ONNX = ("ONNX files need", "requirements-onnx.txt")
 _MILVUS = ("libraries in Milvus need", "requirements-milvus.txt")
-_OF_MILVUS = ("pymilvus", "milvus_lite")
+_OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")
 
 
 def optional_module(name: str) -> Any:
