@@ -18,7 +18,9 @@ from mindloc.retrieval import milvus_index
 from mindloc.retrieval.faiss_index import build_faiss_index
 from mindloc.retrieval.milvus_connection import TOKEN_VARIABLE, parse_address
 from mindloc.retrieval.milvus_index import create_milvus_index, open_milvus_index
+from mindloc.retrieval.open_index import open_index
 from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, Tiles
+from mindloc.retrieval.two_stage import two_stage_search
 from mindloc.runtime.faults import MILVUS_FAULT_POINT
 from mindloc.runtime.optional_module import optional_module
 
@@ -151,6 +153,16 @@ def test_reranking_sorts_each_querys_own_tiles(library, faiss_library, tiles):
         assert hits.names[query] == [own_names[query][place] for place in best]
         np.testing.assert_allclose(hits.scores[query], score_N[best], atol=1e-6)
     assert hits.names == faiss_library.rerank(query_QE, own_names, 10).names
+
+
+@pytest.mark.parametrize("box", [None, Box((-50.0, -50.0), (0.0, 0.0))])
+def test_a_search_in_stages_is_that_of_faiss(library, faiss_library, box):
+    random = np.random.default_rng(4)
+    queries = random.standard_normal((5, D)), random.standard_normal((5, E))
+    ours, theirs = (two_stage_search(index, *queries, n=100, k=20, m=10, box=box) for index in (library, faiss_library))
+    assert ours.names == theirs.names
+    np.testing.assert_array_equal(ours.recall_rank, theirs.recall_rank)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
 
 
 def test_rerank_vectors_and_facts_come_in_the_order_asked_for(library, tiles):
@@ -307,6 +319,15 @@ def test_a_proxy_is_not_asked_for_a_server_in_this_process(address, monkeypatch)
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     create_milvus_index(address, CARD).close()
+
+
+def test_an_address_says_what_opens_it(address, faiss_library, tmp_path):
+    create_milvus_index(address, CARD).close()
+    faiss_library.save(tmp_path / "faiss")
+    for place, card in ((address, CARD), (str(tmp_path / "faiss"), replace(CARD, kind="flat"))):
+        index = open_index(place)
+        assert index.card == card
+        index.close()
 
 
 @pytest.mark.parametrize(
