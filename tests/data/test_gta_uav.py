@@ -35,6 +35,14 @@ def test_published_tile_center():
     np.testing.assert_allclose(gta_uav.tile_places(["4_0_6_13.png"], 24576, 0.45), [[4492.8, 9331.2]])
 
 
+def test_tile_bounds():
+    # zoom 1: 256 m a side; offset 64 of 256: a quarter of a side = 64 m
+    assert gta_uav.tile_bounds(["1_0_0_1.png", "1_64_0_0.png"], 1024, 0.5).tolist() == [
+        [0, 256, 256, 512],
+        [64, 64, 320, 320],
+    ]
+
+
 def test_tile_centers_equal_those_the_real_flight_states(adm_root):
     split = gta_uav.read_split(adm_root, "cross-area-drone2sate-train.json", 4800, 0.243)
     number = {file.removeprefix("satellite/"): at for at, file in enumerate(split.satellite_files)}

@@ -63,6 +63,17 @@ def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
     np.testing.assert_allclose(split.satellite_place, expected, rtol=1e-12)
 
 
+def test_bounds_are_lowest_before_highest_and_latitude_before_longitude(visloc_root):
+    expected = [[31.5, 119.0, 32.0, 120.0], [31.0, 119.0, 31.5, 120.0], [31.0, 119.5, 31.25, 120.0]]
+    np.testing.assert_allclose(visloc.tile_bounds(visloc_root, TILES[:3]), expected, rtol=1e-12)
+
+
+def test_bounds_of_a_map_without_corners_are_refused(visloc_root):
+    (visloc_root / "satellite_coordinates_range.csv").unlink()
+    with pytest.raises(DataError, match="satellite_coordinates_range.csv is missing"):
+        visloc.tile_bounds(visloc_root, TILES[:1])
+
+
 def test_size_from_the_csv_needs_no_map_picture(visloc_root):
     for name in ("03", "11"):
         (visloc_root / name / f"satellite{name}.tif").unlink()

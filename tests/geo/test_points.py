@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mindloc.geo.points import EARTH_RADIUS_M, distance_m, paired_distance_m
+from mindloc.errors import DataError
+from mindloc.geo.points import EARTH_RADIUS_M, box_around, distance_m, paired_distance_m
 
 
 def test_plane_distance_is_pythagoras():
@@ -46,3 +47,25 @@ def test_antipodes_are_half_a_circle_apart():
 def test_unknown_unit_is_refused():
     with pytest.raises(ValueError, match="feet"):
         distance_m([[0, 0]], [[0, 0]], "feet")
+
+
+def test_a_box_on_the_plane_reaches_the_radius_on_every_side():
+    assert box_around((100.0, 50.0), 30.0, "plane_m") == ((70.0, 20.0), (130.0, 80.0))
+
+
+@pytest.mark.parametrize("place", [(31.7, 119.4), (-67.0, -20.0), (0.0, 0.0)])
+def test_a_box_on_the_globe_touches_the_circle_on_every_side_and_holds_it(place):
+    radius_m = 90_000.0
+    low, high = np.array(box_around(place, radius_m, "lat_lon_deg"))
+    grid = np.linspace(low - 1, high + 1, 801)
+    around = np.stack(np.meshgrid(grid[:, 0], grid[:, 1], indexing="ij"), -1).reshape(-1, 2)
+    inside = around[distance_m([place], around, "lat_lon_deg")[0] <= radius_m]
+    assert (inside >= low).all() and (inside <= high).all()
+    step = grid[1] - grid[0]
+    assert (inside.min(0) <= low + 2 * step).all() and (inside.max(0) >= high - 2 * step).all()
+
+
+@pytest.mark.parametrize("place", [(89.9, 0.0), (-89.0, 10.0), (10.0, 179.9), (10.0, -180.0)])
+def test_no_box_reaches_a_pole_or_the_180th_meridian(place):
+    with pytest.raises(DataError, match="give a box"):
+        box_around(place, 200_000.0, "lat_lon_deg")

@@ -34,6 +34,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_cpu_provider", action="store_true", help="onnx: go on with the CPU where the GPU's provider is absent"
     )
+    parser.add_argument("--pca", type=Path, metavar="FILE", help="reduce the recall descriptors by this file of pca")
 
 
 def engine_wish(args: argparse.Namespace) -> EngineWish:
@@ -52,6 +53,7 @@ def engine_wish(args: argparse.Namespace) -> EngineWish:
         key=None if args.dec_key_file is None else read_key(args.dec_key_file),
         tensorrt=args.tensorrt,
         allow_cpu_provider=args.allow_cpu_provider,
+        pca=args.pca,
     )
 
 

@@ -50,3 +50,13 @@ def tile_places(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
     """
     grid = TileGrid(map_px, m_per_px)
     return grid.center_of(np.array([grid.parse(tile) for tile in tiles]))
+
+
+def tile_bounds(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
+    """(S,4) float64: left, top, right, bottom of the tiles in meters, from their names.
+
+    Raises:
+        DataError: a name that is no tile name.
+    """
+    grid = TileGrid(map_px, m_per_px)
+    return grid.bounds_of(np.array([grid.parse(tile) for tile in tiles]))

@@ -71,6 +71,27 @@ def tile_places(root: Path, tiles: list[str], pairs: PairsFile) -> np.ndarray:
     return np.array(places, np.float64)
 
 
+def tile_bounds(root: Path, tiles: list[str]) -> np.ndarray:
+    """(S,4) float64: lowest latitude and longitude of the tiles, then highest, from the corners of their maps.
+
+    Raises:
+        DataError: a name that is no tile name, a map without corners or size.
+    """
+    bounds = read_bounds(root)
+    maps: dict[str, VislocMap] = {}
+    edges = []
+    for tile in tiles:
+        name = parse_visloc_tile(tile).map
+        if name not in maps:
+            this_map = _visloc_map(root, name, bounds)
+            if isinstance(this_map, str):
+                raise DataError(f"{root}: tile {tile} has no place: {this_map}")
+            maps[name] = this_map
+        top, left, bottom, right = maps[name].bounds_deg(tile)
+        edges.append((bottom, left, top, right))
+    return np.array(edges, np.float64)
+
+
 def read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
     """Map name -> LT_lat, LT_lon, RB_lat, RB_lon (degrees) and, where given, width_px, height_px; None: no file.
 

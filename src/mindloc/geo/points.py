@@ -4,9 +4,12 @@ A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) 
 ``lat_lon_deg`` is (latitude, longitude) in degrees, latitude first. N, M = numbers of places, 2 = the pair.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
+
+from mindloc.errors import DataError
 
 PlaceUnit = Literal["plane_m", "lat_lon_deg"]
 
@@ -46,3 +49,28 @@ def _haversine_m(a, b) -> np.ndarray:
     half_lat, half_lon = (b[..., 0] - a[..., 0]) / 2, (b[..., 1] - a[..., 1]) / 2
     chord = np.sin(half_lat) ** 2 + np.cos(a[..., 0]) * np.cos(b[..., 0]) * np.sin(half_lon) ** 2
     return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(chord, 1.0)))  # rounding may pass 1 at the antipode
+
+
+def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> tuple[tuple[float, float], ...]:
+    """(lowest, highest) of both coordinates: the smallest box that holds every place within a distance.
+
+    Raises:
+        ValueError: an unknown unit.
+        DataError: around a pole or across the 180th meridian, where no box of degrees holds them.
+    """
+    a, b = place
+    if unit == "plane_m":
+        return (a - radius_m, b - radius_m), (a + radius_m, b + radius_m)
+    if unit != "lat_lon_deg":
+        raise ValueError(f"place unit {unit!r} is none of plane_m, lat_lon_deg")
+    angle = radius_m / EARTH_RADIUS_M
+    lat_deg = math.degrees(angle)
+    lon_deg = math.inf  # a pole is near: every longitude is
+    if abs(a) + lat_deg < 90:
+        lon_deg = math.degrees(math.asin(math.sin(angle) / math.cos(math.radians(a))))
+    if abs(b) + lon_deg > 180:
+        raise DataError(
+            f"{radius_m} m around latitude {a}, longitude {b} reach a pole or the 180th meridian, "
+            "where no box of degrees holds them; give a box"
+        )
+    return (a - lat_deg, b - lon_deg), (a + lat_deg, b + lon_deg)

@@ -14,6 +14,8 @@ from mindloc.inference.engine import Engine, MindSporeEngine
 from mindloc.inference.exported import AbsentError, ExportedFile, find_exported
 from mindloc.inference.onnx_file import choose_provider
 from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine, require_one_origin
+from mindloc.inference.reduced import ReducedEngine, require_origin
+from mindloc.retrieval.reduction import Reduction, load_reduction
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import use_device
 from mindloc.runtime.kernels import require_precision
@@ -34,6 +36,7 @@ class EngineWish:
     key: bytes | None = field(default=None, repr=False)  # of encrypted files
     tensorrt: bool = False
     allow_cpu_provider: bool = False
+    pca: Path | None = None  # reduction of the recall descriptors; None: they stay as encoded
 
 
 @dataclass
@@ -43,6 +46,12 @@ class Source:
     config: Config  # as training left it
     weights: Weights | None  # of the mindspore engine
     files: dict[str, ExportedFile]  # of the others, by view
+    reduction: Reduction | None = None  # of the recall descriptors
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """Of the checkpoint that all of it comes from."""
+        return next(iter(self.files.values())).checkpoint_sha256 if self.files else self.weights.sha256
 
 
 def read_source(wish: EngineWish, views: Sequence[str]) -> Source:
@@ -51,7 +60,16 @@ def read_source(wish: EngineWish, views: Sequence[str]) -> Source:
     Raises:
         ConfigError: the config that they carry is not one of this program.
         CheckpointError, ExportError: what the wish names is missing or damaged, or does not belong together.
+        TileIndexError: so is the reduction.
     """
+    source = _read_encoder(wish, views)
+    if wish.pca is not None:
+        source.reduction = load_reduction(wish.pca)
+        require_origin(source.reduction, source.checkpoint_sha256)
+    return source
+
+
+def _read_encoder(wish: EngineWish, views: Sequence[str]) -> Source:
     weights = None if wish.checkpoint is None else load_weights(wish.checkpoint)
     if wish.engine == "mindspore":
         return Source(config_from_dict(weights.config), weights, {})
@@ -70,6 +88,11 @@ def start_engine(wish: EngineWish, source: Source, config: Config, say: Callable
         DeviceError: the device, the library or the precision is not to be had here.
         CheckpointError, ExportError: weights or files that are not what they say.
     """
+    engine = _start_encoder(wish, source, config, say)
+    return engine if source.reduction is None else ReducedEngine(engine, source.reduction)
+
+
+def _start_encoder(wish: EngineWish, source: Source, config: Config, say: Callable[[str], None]) -> Engine:
     require_inputs(source.files, config)
     if wish.engine == "onnx":
         use_device("CPU")  # MindSpore only reads the pictures

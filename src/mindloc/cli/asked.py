@@ -1,0 +1,73 @@
+"""What a search asks with: pictures that are encoded batch by batch, or an extraction that exists already."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mindloc.cli.engine_arguments import engine_wish
+from mindloc.cli.extract import picture_names
+from mindloc.cli.extracted import Batch, load_extracted
+from mindloc.config import config_from_dict, override_config
+from mindloc.config.schema import Config
+from mindloc.inference.build import read_source, start_engine
+
+AddSeconds = Callable[..., None]  # called with stage=seconds
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries and where they come from."""
+
+    config: Config
+    checkpoint_sha256: str | None
+    reduction_sha256: str | None
+    dimension: int | None  # of their recall descriptors; None: known once the first is encoded
+    batches: Callable[[AddSeconds], Iterator[Batch]]
+
+
+def ask_extraction(args: argparse.Namespace) -> Asked:
+    """The queries of ``args.queries``; no device, no MindSpore.
+
+    Raises:
+        DataError, TileIndexError: as ``load_extracted``.
+        ConfigError: an override that does not fit.
+    """
+    extracted = load_extracted(args.queries, args.pca)
+    config = override_config(config_from_dict(extracted.recall.card.get("config", {})), args.overrides)
+
+    def batches(_: AddSeconds) -> Iterator[Batch]:
+        return extracted.batches()
+
+    return Asked(config, extracted.checkpoint_sha256, extracted.reduction_sha256, extracted.dimension, batches)
+
+
+def ask_pictures(args: argparse.Namespace) -> Asked:
+    """The pictures of ``args.folder``; the device is started with the first batch.
+
+    Raises:
+        DataError, ConfigError, CheckpointError, ExportError, TileIndexError: no pictures, nothing to encode them with.
+    """
+    names = picture_names(args.folder)
+    wish = engine_wish(args)
+    source = read_source(wish, (args.view,))
+    config = override_config(source.config, args.overrides)
+
+    def batches(add_seconds: AddSeconds) -> Iterator[Batch]:
+        engine = start_engine(wish, source, config)
+        from mindloc.data.build import build_images  # after the device is chosen: it imports MindSpore
+
+        done, started = 0, time.perf_counter()
+        for image_B3HW, count in build_images(
+            config, args.view, [args.folder / name for name in names], engine.batch_size
+        ):
+            encoded = {
+                key.partition(".")[2]: rows for key, rows in engine.encode({args.view: image_B3HW[:count]}).items()
+            }
+            recall_BD = encoded[engine.descriptors[0]]
+            add_seconds(encode=time.perf_counter() - started)
+            yield Batch(names[done : done + count], recall_BD, encoded.get("phi"))
+            done, started = done + count, time.perf_counter()
+
+    reduction = source.reduction and source.reduction.sha256
+    return Asked(config, source.checkpoint_sha256, reduction, None, batches)

@@ -1,0 +1,111 @@
+"""What an extraction wrote, ready to be searched with or to become tiles of a library: reduced on the way if asked.
+
+Letters: B rows of one batch, D width of the recall descriptor (reduced if asked), E width of the re-rank descriptor.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mindloc.errors import TileIndexError
+from mindloc.inference.reduced import reduce_rows, require_origin
+from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS, DescriptorSet, load_descriptor_sets
+from mindloc.retrieval.reduction import Reduction, load_reduction
+from mindloc.retrieval.tile_index import IndexCard, Tiles
+
+_BATCH_NUMBERS = 2**24  # float32 of both descriptors: 64 MB
+
+
+class Batch(NamedTuple):
+    """Some rows of an extraction."""
+
+    names: list[str]
+    recall_BD: np.ndarray
+    rerank_BE: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The sets of one extraction; of a one-stage encoder there is none to re-rank with."""
+
+    recall: DescriptorSet
+    rerank: DescriptorSet | None
+    reduction: Reduction | None  # what is still to be done to the recall descriptors
+
+    @property
+    def count(self) -> int:
+        return self.recall.count
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        return self.recall.card.get("checkpoint_sha256")
+
+    @property
+    def reduction_sha256(self) -> str | None:
+        return self.reduction.sha256 if self.reduction else self.recall.card.get("reduction_sha256")
+
+    @property
+    def dimension(self) -> int:
+        """Of the recall descriptors as they leave ``batches``."""
+        return self.reduction.dimension if self.reduction else self.recall.card["dimension"]
+
+    def index_card(self, kind: str) -> IndexCard:
+        """The card of a library of these rows."""
+        return IndexCard(
+            kind=kind,
+            descriptor=self.recall.descriptor,
+            dimension=self.dimension,
+            rerank_dimension=self.rerank.card["dimension"] if self.rerank else None,
+            nodes=self.rerank.card.get("nodes") if self.rerank else None,
+            place_unit=self.recall.card["place_unit"],
+            checkpoint_sha256=self.checkpoint_sha256,
+            reduction_sha256=self.reduction_sha256,
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        """All rows in order, as many at a time as fit a few dozen megabytes."""
+        names = self.recall.names
+        for rows in self._slices():
+            recall_BD = self.recall.descriptor_ND[rows]
+            if self.reduction:
+                recall_BD = reduce_rows(self.reduction, recall_BD)
+            yield Batch(names[rows], recall_BD, self.rerank.descriptor_ND[rows] if self.rerank else None)
+
+    def tiles(self) -> Iterator[Tiles]:
+        """The same rows as tiles."""
+        place_N2, bounds_N4 = self.recall.place_N2(), self.recall.bounds_N4()
+        for rows, batch in zip(self._slices(), self.batches(), strict=True):
+            yield Tiles(*batch, place_N2[rows], bounds_N4[rows])
+
+    def _slices(self) -> Iterator[slice]:
+        width = self.recall.card["dimension"] + (self.rerank.card["dimension"] if self.rerank else 0)
+        step = max(1, _BATCH_NUMBERS // width)
+        return (slice(start, start + step) for start in range(0, self.count, step))
+
+
+def load_extracted(folder: Path, pca: Path | None = None) -> Extracted:
+    """An extraction from its folder.
+
+    Args:
+        pca: reduce its recall descriptors by this file.
+
+    Raises:
+        DataError: a set is missing or damaged, or two don't belong together.
+        TileIndexError: no recall descriptors; a reduction that is damaged, of another encoder, or one too many.
+    """
+    sets = load_descriptor_sets(folder)
+    recall = next((sets[name] for name in RECALL_DESCRIPTORS if name in sets), None)
+    if recall is None:
+        raise TileIndexError(
+            f"{folder} holds {', '.join(sets)} alone; name the folder that extract wrote, which holds omega as well"
+        )
+    reduction = None
+    if pca is not None:
+        if recall.card.get("reduction_sha256"):
+            raise TileIndexError(f"{folder} was reduced when it was extracted; leave --pca out")
+        reduction = load_reduction(pca)
+        require_origin(reduction, recall.card.get("checkpoint_sha256"))
+    return Extracted(recall, sets.get("phi"), reduction)

@@ -1,0 +1,54 @@
+"""Fit the reduction of recall descriptors to those of a gallery: the directions in which they vary most.
+
+The file goes with --pca to extract, index, search and eval.py.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from mindloc.cli.boundary import command
+from mindloc.cli.extracted import load_extracted
+from mindloc.errors import ConfigError, TileIndexError
+from mindloc.retrieval.reduction import fit_reduction, save_reduction
+
+FLOAT_BYTES = 4
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mindloc pca",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="what extract wrote of the gallery")
+    parser.add_argument("--dimension", type=int, default=512, help="numbers that are left; default: 512")
+    parser.add_argument("--seed", type=int, default=0, help="of the random directions to begin from; default: 0")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    _check(args)
+    gallery = load_extracted(args.folder)
+    if gallery.reduction_sha256:
+        raise TileIndexError(f"{args.folder} was reduced when it was extracted; extract it once more without --pca")
+    started = time.perf_counter()
+    fitted = fit_reduction(gallery.recall.descriptor_ND, args.dimension, args.seed, gallery.checkpoint_sha256)
+    save_reduction(args.out, fitted)
+    print(
+        f"{gallery.recall.descriptor} of {gallery.count} tiles: {gallery.dimension} numbers to {fitted.dimension}, "
+        f"which explain {fitted.explained_share:.1%} of the variance"
+    )
+    print(f"bytes per tile: {FLOAT_BYTES * gallery.dimension} before, {FLOAT_BYTES * fitted.dimension} after")
+    print(f"{args.out}: fitted in {time.perf_counter() - started:.1f} s")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.out.suffix != ".safetensors":
+        raise ConfigError(f"--out is {args.out}; name a file that ends in .safetensors")
+    if args.seed < 0:
+        raise ConfigError(f"--seed is {args.seed}; give a whole number, 0 or more")
