@@ -1,0 +1,125 @@
+"""The two-stage head and the encoders that carry it: shapes, lengths, what is made of which map, any grid."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindloc.config import load_config
+from mindloc.models.build import build_encoder
+from mindloc.models.initial import initialize
+from mindloc.models.two_stage import TwoStageHead
+
+WIDTH, CHANNELS, NODES = 12, 8, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+class OnGrid(nn.Cell):
+    def __init__(self, head, rows, columns):
+        super().__init__()
+        self.head, self.rows, self.columns = head, rows, columns
+
+    def construct(self, features_BNW):
+        return self.head(features_BNW, self.rows, self.columns)
+
+
+def head_of(**options):
+    head = TwoStageHead(WIDTH, **{"channels": CHANNELS, "nodes": NODES, **options})
+    initialize(head, seed=1)  # the non-local block's last projection too: it is not the identity here
+    return head
+
+
+def described(head, rows=4, columns=6, seed=0):
+    features = np.random.RandomState(seed).standard_normal((2, rows * columns, WIDTH)).astype(np.float32)
+    return [output.asnumpy() for output in OnGrid(head, rows, columns)(Tensor(features))]
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (1, 5), (7, 3)])
+def test_any_grid_gives_two_descriptors_of_length_1(grid):
+    omega, phi = described(head_of(), *grid)
+    assert omega.shape == (2, grid[0] * grid[1] * CHANNELS) and phi.shape == (2, NODES * CHANNELS)
+    for rows in (omega, phi):
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+
+
+def test_omega_of_a_coarser_grid_averages_the_map():
+    """Blocks of 2 x 3 positions; averaging commutes with everything but the lengths."""
+    whole, coarse = (described(head_of(omega_grid=side))[0] for side in (0, 2))
+    block_B = whole.reshape(2, 2, 2, 2, 3, CHANNELS).mean((2, 4)).reshape(2, -1)
+    np.testing.assert_allclose(coarse, block_B / np.linalg.norm(block_B, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_phi_reads_the_map_before_the_block_unless_told_otherwise():
+    with_block, without = described(head_of()), described(head_of(non_local=None))
+    after = described(head_of(phi_reads_non_local=True))
+    np.testing.assert_array_equal(with_block[1], without[1])
+    assert np.abs(with_block[0] - without[0]).max() > 1e-3
+    assert np.abs(after[1] - without[1]).max() > 1e-3
+    np.testing.assert_array_equal(after[0], with_block[0])
+
+
+def test_centroids_come_third():
+    head = head_of(centroids=True)
+    omega, phi, centroids = described(head)
+    assert head.descriptors == ("omega", "phi", "centroids") and centroids.shape == (2, 2 * NODES)
+    assert ((centroids >= 0) & (centroids <= 1)).all()
+    np.testing.assert_array_equal(phi, described(head_of())[1])
+
+
+TWO_STAGE = [
+    "head.name=two_stage",
+    "head.channels=16",
+    "data.drone_size_px=[64, 64]",
+    "data.satellite_size_px=[64, 64]",
+]
+
+
+def encoder_of(*overrides):
+    return build_encoder(load_config(None, ["model.backbone=tiny", *TWO_STAGE, *overrides]))
+
+
+def pictures(count=2, height=64, width=64, seed=0):
+    return Tensor(np.random.RandomState(seed).standard_normal((count, 3, height, width)).astype(np.float32))
+
+
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_an_encoder_names_what_it_makes_and_its_views_make_the_same(share):
+    encoder = encoder_of(f"model.share_weights={share}", "head.centroids=true")
+    outputs = encoder(pictures(), pictures(seed=1))
+    made = {f"{view}.{name}" for view in ("drone", "satellite") for name in ("omega", "phi", "centroids")}
+    assert set(outputs) == made | {"logit_scale"}
+    np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07] * 2, rtol=1e-6)  # centroids have none
+    for seed, view in enumerate(("drone", "satellite")):
+        alone = encoder.view_encoder(view)(pictures(seed=seed))
+        assert list(alone) == [f"{view}.{name}" for name in encoder.descriptors]
+        for name, value in alone.items():
+            np.testing.assert_allclose(value.asnumpy(), outputs[name].asnumpy(), atol=2e-6)
+    heads = {parameter.name.split(".")[0] for parameter in encoder.get_parameters() if "head" in parameter.name}
+    assert heads == ({"head"} if share == "true" else {"drone_head", "satellite_head"})
+
+
+def test_omega_is_the_adapted_map_position_by_position():
+    encoder = encoder_of("head.non_local=none")
+    backbone, adapter = encoder.backbone, encoder.head.adapter
+    images = pictures()
+    rows = backbone.features(images).asnumpy() @ adapter.weight.asnumpy().T + adapter.bias.asnumpy()
+    omega = rows.reshape(2, -1) / np.linalg.norm(rows.reshape(2, -1), axis=1, keepdims=True)
+    np.testing.assert_allclose(encoder.view_encoder("drone")(images)["drone.omega"].asnumpy(), omega, atol=1e-6)
+
+
+def test_the_map_is_the_patch_tokens_through_the_last_norm():
+    backbone = encoder_of().backbone
+    images = pictures()
+    tokens = backbone.tokens(images)[:, 1:]
+    expected = backbone.fc_norm(ops.reshape(tokens, (-1, 192))).asnumpy().reshape(2, 16, 192)
+    np.testing.assert_array_equal(backbone.features(images).asnumpy(), expected)
+
+
+def test_a_fresh_encoder_begins_with_the_identity_in_its_non_local_block():
+    one, other = (encoder_of(f"head.non_local={form}") for form in ("dot_product", "none"))
+    made = [encoder.view_encoder("drone")(pictures())["drone.omega"].asnumpy() for encoder in (one, other)]
+    np.testing.assert_array_equal(*made)
