@@ -239,6 +239,9 @@ def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, 
 
 
 def test_weights_of_another_convolutional_network_are_refused(tmp_path, timm):
+    _, deeper = torchvision_file(tmp_path, ResNet50, ["layer3.6.conv1.weight"])  # as in ResNet-101
+    with pytest.raises(CheckpointError, match="1 unexpected .* set model.backbone to theirs"):
+        import_weights(TwoViewEncoder(ResNet50()), deeper)
     with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
         import_weights(TwoViewEncoder(Vgg16()), saved(tmp_path, timm))
 

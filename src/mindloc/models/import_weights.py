@@ -34,6 +34,7 @@ LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all hold the logarithm
 WITHOUT_USE = re.compile(
     r"(^|\.)rope\.|^head\.|\.k_bias$|^(fc|classifier)\.|\.num_batches_tracked$|^layer4\.|^features\.(24|26|28)\."
 )
+RESIDUAL_BLOCK = re.compile(r"^layer[1-3]\.\d+\.")
 HEADS = ("head.", "drone_head.", "satellite_head.")
 TIMM_VIT = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what torchvision's weights were trained with
@@ -71,8 +72,8 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     in the file, or is there in another shape, keeps its start. Nothing is loaded when an error is raised.
 
     Raises:
-        CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; two encoders
-            in the file and one here; a key bias, which this backbone has not.
+        CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; the file is
+            of a deeper ResNet; two encoders in the file and one here; a key bias, which this backbone has not.
     """
     path = Path(path)
     arrays, own = read_arrays(path), is_own_checkpoint(path)
@@ -199,7 +200,8 @@ def _is_convolutional(encoder: TwoViewEncoder) -> bool:
 
 def _require_fit(report: ImportReport, keys: str) -> None:
     wanted = len(report.matched) + len(report.missing) + len(report.mismatched)
-    if report.mismatched or len(report.matched) < LEAST_SHARE * wanted:
+    deeper = any(RESIDUAL_BLOCK.match(name) for name in report.unexpected)  # ResNet-101 holds all names of ResNet-50
+    if report.mismatched or deeper or len(report.matched) < LEAST_SHARE * wanted:
         raise CheckpointError(
             f"{report.summary()}: these are not the weights of this backbone ({wanted} parameters); "
             f"set {keys} to theirs"
