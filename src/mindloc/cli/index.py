@@ -16,6 +16,7 @@ from mindloc.cli.extracted import Extracted, load_extracted
 from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
 from mindloc.retrieval.faiss_index import build_faiss_index
 from mindloc.retrieval.faiss_kinds import FaissParameters
+from mindloc.retrieval.index_folder import require_index_place
 from mindloc.retrieval.milvus_connection import PREFIX as MILVUS_PREFIX
 from mindloc.retrieval.milvus_index import create_milvus_index
 from mindloc.retrieval.open_index import open_index
@@ -90,6 +91,7 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _build_folder(folder: Path, extracted: Extracted, kind: str, given: dict[str, int]) -> None:
+    require_index_place(folder)  # known before the work, not only behind it
     index = build_faiss_index(extracted.index_card(kind), extracted.tiles(), FaissParameters(**given))
     with closing(index):
         index.save(folder)

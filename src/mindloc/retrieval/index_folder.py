@@ -88,7 +88,7 @@ def save_index_folder(
     Raises:
         TileIndexError: the folder holds something else, or the disk is full or refuses.
     """
-    require_replaceable(folder, _ALL, "tile library", TileIndexError)
+    require_index_place(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         fault_point("index.before_write")
@@ -109,6 +109,15 @@ def save_index_folder(
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_index_place(folder: Path) -> None:
+    """Refuse a place that holds anything but an older library, which saving one there would delete.
+
+    Raises:
+        TileIndexError: naming what is there.
+    """
+    require_replaceable(folder, _ALL, "tile library", TileIndexError)
 
 
 def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, write_vectors) -> dict[str, dict]:

@@ -1,0 +1,68 @@
+"""An engine behind a reduction: what is projected, what is left, and what can't be."""
+
+import numpy as np
+import pytest
+
+from mindloc.errors import TileIndexError
+from mindloc.inference.extract import extract
+from mindloc.inference.reduced import ReducedEngine
+from mindloc.retrieval.descriptor_set import load_descriptor_sets
+from mindloc.retrieval.reduction import Reduction
+
+
+class ColorEngine:
+    """Omega = mean color, phi = its first two numbers."""
+
+    batch_size, descriptors = 4, ("omega", "phi")
+    facts = {"engine": "colors", "precision": "fp32", "checkpoint_sha256": "abc"}
+
+    def encode(self, batch):
+        colors = {view: images.mean((2, 3)) for view, images in batch.items()}
+        return {f"{v}.omega": color for v, color in colors.items()} | {f"{v}.phi": c[:, :2] for v, c in colors.items()}
+
+
+class GlobalEngine(ColorEngine):
+    descriptors = ("global",)
+
+    def encode(self, batch):
+        return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
+
+
+# keeps the first two of three numbers, after taking the mean (1, 0, 0) off
+REDUCTION = Reduction(np.array([1, 0, 0], np.float32), np.eye(3, 2, dtype=np.float32), 0.9, 7, 0, "abc", "f00d")
+PICTURES = np.broadcast_to(np.array([[4, 4, 9], [1, 2, 9]], np.float32)[:, :, None, None], (2, 3, 5, 5))
+# (4, 4, 9) - (1, 0, 0) -> (3, 4), length 5; (1, 2, 9) - (1, 0, 0) -> (0, 2), length 2
+REDUCED = [[0.6, 0.8], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(("engine", "name"), [(ColorEngine(), "omega"), (GlobalEngine(), "global")])
+def test_the_recall_descriptor_is_projected_in_every_view(engine, name):
+    encoded = ReducedEngine(engine, REDUCTION).encode({"drone": PICTURES, "satellite": PICTURES[::-1]})
+    np.testing.assert_allclose(encoded[f"drone.{name}"], REDUCED, atol=1e-6)
+    np.testing.assert_allclose(encoded[f"satellite.{name}"], REDUCED[::-1], atol=1e-6)
+
+
+def test_the_other_descriptors_stay():
+    encoded = ReducedEngine(ColorEngine(), REDUCTION).encode({"drone": PICTURES})
+    assert encoded["drone.phi"].tolist() == [[4, 4], [1, 2]]
+
+
+def test_cards_name_the_reduction(tmp_path):
+    engine = ReducedEngine(ColorEngine(), REDUCTION)
+    extract(engine, "drone", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"place_unit": None})
+    sets = load_descriptor_sets(tmp_path / "set")
+    assert sets["omega"].card["reduction_sha256"] == "f00d" and sets["omega"].card["checkpoint_sha256"] == "abc"
+    assert sets["omega"].card["dimension"] == 2
+
+
+def test_a_reduction_of_another_checkpoint_is_refused():
+    class Another(ColorEngine):
+        facts = {**ColorEngine.facts, "checkpoint_sha256": "xyz"}
+
+    with pytest.raises(TileIndexError, match="fitted to descriptors of checkpoint abc, these are of checkpoint xyz"):
+        ReducedEngine(Another(), REDUCTION)
+
+
+def test_descriptors_of_another_dimension_are_refused():
+    with pytest.raises(TileIndexError, match="takes descriptors of dimension 3, these have 4"):
+        ReducedEngine(ColorEngine(), REDUCTION).encode({"drone": np.ones((1, 4, 5, 5), np.float32)})
