@@ -24,6 +24,16 @@ class ColorEngine:
         return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
 
 
+class TwoStageColorEngine(ColorEngine):
+    """Omega can't tell two pictures apart, Phi is the mean color."""
+
+    descriptors = ("omega", "phi")
+
+    def encode(self, batch):
+        colors = {f"{view}.phi": images.mean((2, 3)) for view, images in batch.items()}
+        return colors | {f"{view}.omega": np.ones((len(images), 4), np.float32) for view, images in batch.items()}
+
+
 @pytest.fixture
 def config():
     sizes = ["data.drone_size_px=[16, 16]", "data.satellite_size_px=[16, 16]", "eval.bootstrap=50"]
@@ -122,6 +132,20 @@ def test_between_epochs_baselines_and_pictures_can_stay_away(config, color_split
     pytest.importorskip("mindspore")
     scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", color_split, baselines=False, pictures=False)
     assert list(scores.methods) == ["model", "chance"]
+
+
+def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_split, tmp_path):
+    pytest.importorskip("mindspore")
+    config.search.recall_n, config.search.consistency_m, config.head.nodes = 9, 0, 1
+    scores = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "r", color_split, pictures=False)
+    assert scores.methods["stage_one"]["pos"]["recall@1"] == 0.0  # a tie is never won
+    assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 1.0
+    assert sorted(path.name for path in (tmp_path / "r" / "query").iterdir()) == ["omega", "phi"]
+    times = scores.report["search"]["times"]
+    assert times["recall_ms"] > 0 and times["rerank_ms"] > 0 and times["consistency_ms"] is None
+    assert "5 single queries, exact search in 9 tiles" in times["how"]
+    between = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "e", baselines=False, pictures=False)
+    assert between.report["search"]["times"] is None and between["recall@1"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,13 @@ from mindloc.errors import DataError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.search_time import measure_search
 from mindloc.evaluation.truth import MODES, write_truth
+from mindloc.evaluation.two_stage import stages_of
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
-from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows
+from mindloc.retrieval.descriptor_set import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.runtime.atomic import atomic_write_text
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
@@ -78,7 +80,8 @@ def evaluate(
         split: queries and gallery; ``config.data.query_mode`` says which view asks.
         out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
-        baselines: False leaves out the color histogram and the constant answer, as between epochs.
+        baselines: False leaves out the color histogram, the constant answer and the time of a two-stage search, as
+            between epochs.
         pictures: False leaves out the PNG files.
         command: for the report; None takes this process's command line.
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
@@ -100,7 +103,8 @@ def evaluate(
     if baselines:
         notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
     origin = _origin(engine, config, split, speed, command)
-    _write_setup(folder / "setup.json", config, split, origin, notes)
+    times = _search_times(folder, config) if baselines and len(engine.descriptors) > 1 else None
+    _write_setup(folder / "setup.json", config, split, origin, notes, times)
     return rescore(folder, pictures)
 
 
@@ -212,8 +216,13 @@ def _origin(
     }
 
 
-def _write_setup(path: Path, config: Config, split: Split, origin: dict[str, Any], notes: list[str]) -> None:
-    settings = ScoreSettings(
+def _search_times(folder: Path, config: Config) -> dict[str, Any]:
+    queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
+    return measure_search(queries, gallery, stages_of(_score_settings(config), gallery["omega"].count))
+
+
+def _score_settings(config: Config) -> ScoreSettings:
+    return ScoreSettings(
         mode=config.data.test_mode,
         recall_at=config.eval.recall_at,
         sdm_at=config.eval.sdm_at,
@@ -222,12 +231,23 @@ def _write_setup(path: Path, config: Config, split: Split, origin: dict[str, Any
         recall_n=config.search.recall_n,
         consistency_m=config.search.consistency_m,
     )
+
+
+def _write_setup(
+    path: Path,
+    config: Config,
+    split: Split,
+    origin: dict[str, Any],
+    notes: list[str],
+    search_times: dict[str, Any] | None,
+) -> None:
     setup = {
         "version": SETUP_VERSION,
-        "settings": dataclasses.asdict(settings),
+        "settings": dataclasses.asdict(_score_settings(config)),
         "picture_root": str(Path(split.root).resolve()),
         "sheet_queries": config.eval.contact_sheet_queries,
         "notes": notes,
         "origin": origin,
+        **({"search_times": search_times} if search_times else {}),
     }
     atomic_write_text(path, json.dumps(setup, indent=2, ensure_ascii=False) + "\n", DataError)

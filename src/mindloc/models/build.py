@@ -5,18 +5,19 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import mindspore as ms
 from mindspore import nn
 
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 from mindloc.models.encoder import TwoViewEncoder
-from mindloc.models.import_weights import import_weights, stated_normalization
+from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
 from mindloc.models.initial import initialize
 from mindloc.models.resnet import ResNet50
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
-from mindloc.runtime.kernels import has_fused_attention
+from mindloc.runtime.kernels import has_fused_attention, slow_convolutions
 
 CONVOLUTIONAL = {"resnet50": ResNet50, "vgg16": Vgg16}
 
@@ -27,12 +28,14 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> T
     """The encoder of config.model and config.head, at its seeded start or with the weights that model.pretrained names.
 
     Args:
-        say: gets one line on what of those weights was taken.
+        say: gets one line on what of those weights was taken, and on what is slow or doubtful.
 
     Raises:
         ConfigError: a normalization that the weights contradict.
         CheckpointError: weights that are unreadable or of another model.
     """
+    if config.model.backbone in CONVOLUTIONAL and (slow := slow_convolutions(ms.get_context("device_target"))):
+        say(slow)
     count = 1 if config.model.share_weights else 2
     backbones = [_build_backbone(config) for _ in range(count)]
     for backbone in backbones:
@@ -44,6 +47,10 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> T
     if config.model.pretrained:
         _check_normalization(config)
         say(import_weights(encoder, config.model.pretrained).summary())
+        if config.model.backbone in CONVOLUTIONAL:
+            doubt = unstated_normalization(config.model.pretrained, config.model.mean, config.model.std)
+            if doubt:
+                say(doubt)
     return encoder
 
 
