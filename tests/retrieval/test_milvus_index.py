@@ -125,7 +125,7 @@ def test_milvus_numpy_and_faiss_answer_alike(library, faiss_library, tiles):
     np.testing.assert_allclose(hits.scores, np.take_along_axis(score_QN, best_QK, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("box", [Box((-40.5, 0.0), (60.25, 99.0)), Box((-np.inf, -np.inf), (np.inf, 0.0))])
+@pytest.mark.parametrize("box", [Box((-40.5, 0.0), (60.25, 99.0)), Box((-np.inf, 0.0), (np.inf, np.inf))])
 def test_a_box_holds_what_is_in_it(library, tiles, box):
     inside = np.all((tiles.place_N2 >= box.low) & (tiles.place_N2 <= box.high), axis=1)  # never where a place is NaN
     query_QD = np.random.default_rng(2).standard_normal((2, D))
