@@ -67,3 +67,4 @@ def test_ranks_hold_the_same_bits(of_two_ranks):
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array, err_msg=name)
     assert abs(first["whole/log_logit_scale"] - np.log(1 / 0.07)) > 1e-3  # it was learned, not just kept
+    assert np.abs(first["two stages/head.non_local.last.weight"]).max() > 0 and "two stages/head.csmg.centers" in first

@@ -11,7 +11,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.losses.two_stage import CosineTriplet, TwoStageCriterion, WeightedInfonce
 from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.cluster import ALONE, Cluster, join_cluster
 from mindloc.runtime.device import use_device
@@ -25,12 +27,14 @@ CASES = {
     "whole": {},
     "two parts": {"accumulate": 2},
     "clipped by value": {"clip": "value", "clip_at": 0.002},
+    "two stages": {"two_stage": True},
 }
 
 
-def vit_encoder() -> nn.Cell:
+def vit_encoder(two_stage: bool) -> nn.Cell:
     ms.set_seed(3)
-    encoder = TwoViewEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)))
+    heads = (TwoStageHead(32, channels=8, nodes=3),) if two_stage else None
+    encoder = TwoViewEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)), heads=heads)
     random = np.random.RandomState(3)
     for parameter in encoder.get_parameters():
         if parameter.name != "log_logit_scale" and "norm" not in parameter.name:
@@ -53,16 +57,18 @@ def batch(step: int) -> tuple[np.ndarray, ...]:
 def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     """Losses and gradient norms of every step, and the weights after the last, by name."""
     options = dict(CASES[case])
-    encoder = vit_encoder()
+    two_stage = options.pop("two_stage", False)
+    encoder = vit_encoder(two_stage)
+    criterion = TwoStageCriterion(CosineTriplet(), WeightedInfonce()) if two_stage else WeightedInfonceCriterion()
     parameters = list(encoder.get_parameters())
     table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
     optimizer = AdamW(parameters, table)
     if cluster.size > 1:
         from mindloc.training.data_parallel import GatherOutputs, average_gradients
 
-        options["gather"] = GatherOutputs()
+        options["gather"] = GatherOutputs(encoder.compared)
         options["reduce_gradients"] = average_gradients(optimizer.parameters)
-    step = TrainStep(encoder, WeightedInfonceCriterion(), optimizer, **options)
+    step = TrainStep(encoder, criterion, optimizer, **options)
     ops.assign(step.lr, Tensor(1e-3, ms.float32))
     parts = options.get("accumulate", 1)  # a rank holds a share of each part
     own = np.arange(PAIRS).reshape(parts, cluster.size, -1)[:, cluster.rank].reshape(-1)
