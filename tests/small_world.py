@@ -23,3 +23,17 @@ def world_words(drones: int) -> list[str]:
 
 def set_words(settings: dict) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def save_untrained(path, **settings) -> None:
+    """A checkpoint of an encoder of these settings, over those of above, as it begins."""
+    import mindspore as ms
+
+    from mindloc.config import config_to_dict, load_config
+    from mindloc.models.build import build_encoder
+    from mindloc.runtime.checkpoint import save_weights
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = load_config(overrides=set_words({**SETTINGS, **settings})[1::2])
+    arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
+    save_weights(path, arrays, config_to_dict(config), epoch=0)

@@ -1,0 +1,429 @@
+"""extract --places, pca, index and search as whole commands: answers by hand and by definition, every refusal one line.
+
+The small library, worked out by hand. The queries' recall vectors are (1, 0, 0) and (0, 1, 0), their re-rank vectors
+(1, 0) and (0, 1), so that a cosine is a tile's own number:
+
+====== ========================= =============== ==========
+tile   recall                    re-rank         place
+====== ========================= =============== ==========
+t0     1, 0, 0                   0, 1            0, 0
+t1     .8, .6, 0                 .6, .8          100, 0
+t2     .6, .8, 0                 1, 0            200, 0
+t3     0, 1, 0                   .28, .96        300, 0
+t4     -1, 0, 0                  1, 0            400, 0
+t5     .96, .28, 0               .8, .6          290, 90
+====== ========================= =============== ==========
+"""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_world import save_untrained, set_words
+
+from mindloc.cli import main
+from mindloc.cli.search import FEW
+from mindloc.retrieval.descriptor_set import load_descriptor_sets, make_rows, save_descriptor_set
+from mindloc.retrieval.reduction import load_reduction
+
+OMEGA = [[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0, 1, 0], [-1, 0, 0], [0.96, 0.28, 0]]
+PHI = [[0, 1], [0.6, 0.8], [1, 0], [0.28, 0.96], [1, 0], [0.8, 0.6]]
+PLACE = [[0, 0], [100, 0], [200, 0], [300, 0], [400, 0], [290, 90]]
+TILES = [f"t{row}" for row in range(6)]
+
+WITH_MILVUS = pytest.mark.skipif(importlib.util.find_spec("pymilvus") is None, reason="pymilvus is not installed")
+
+
+def write_extraction(folder, omega, phi, names, place=None, view="satellite", unit="plane_m", **facts) -> str:
+    """What extract writes of a two-stage encoder, or with ``phi`` None of a one-stage one."""
+    place_N2 = None if place is None else np.array(place, np.float64)
+    bounds_N4 = None if place is None else np.hstack([place_N2 - 50, place_N2 + 50])
+    rows = make_rows(names, place_N2, view, bounds_N4)
+    card = {"view": view, "place_unit": None if place is None else unit, "checkpoint_sha256": "c" * 64, **facts}
+    sets = {"global": omega} if phi is None else {"omega": omega, "phi": phi}
+    for name, vectors in sets.items():
+        own = {**card, "descriptor": name} | ({"nodes": 1} if name == "phi" else {})
+        save_descriptor_set(folder if phi is None else folder / name, np.array(vectors, np.float32), rows, own)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with gallery/ and queries/, two-stage, and gallery_1/ and queries_1/, one-stage."""
+    monkeypatch.chdir(tmp_path)
+    for name, phi, query_phi in (("", PHI, np.eye(2)), ("_1", None, None)):
+        write_extraction(tmp_path / f"gallery{name}", OMEGA, phi, TILES, PLACE)
+        write_extraction(tmp_path / f"queries{name}", np.eye(3)[:2], query_phi, ["q0", "q1"], view="drone")
+    return tmp_path
+
+
+def run(*words: str) -> None:
+    assert main([str(word) for word in words]) == 0
+
+
+def search(*words: str, index: str = "library", queries: str = "queries") -> list[list[tuple]]:
+    """(tile, score, place in stage one) of every answer of every query."""
+    run("search", "--queries", queries, "--index", index, "--out", "answers.jsonl", *words)
+    lines = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    return [[(a["tile"], round(a["score"], 5), a["recall_rank"]) for a in line["answers"]] for line in lines]
+
+
+def says(capsys, *words: str) -> str:
+    """The one line of a refused command."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error
+    return error
+
+
+# recalled four: t0 t5 t1 t2 and t3 t2 t1 t5; of those the cosines of re-rank vectors
+FOUR = [
+    [("t2", 1.0, 4), ("t5", 0.8, 2), ("t1", 0.6, 3), ("t0", 0.0, 1)],
+    [("t3", 0.96, 1), ("t1", 0.8, 3), ("t5", 0.6, 4), ("t2", 0.0, 2)],
+]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
+def test_two_stages_by_hand(here, kind, capsys):
+    run("index", "build", "gallery", "--index", "library", "--kind", kind)
+    assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
+    table = capsys.readouterr().out
+    assert [line.split() for line in table.splitlines()[-6:-3]] == [
+        ["query", "first", "tile", "place", "cosine", "in", "stage", "one"],
+        ["q0", "t2", "200,", "0", "1.0000", "4"],
+        ["q1", "t3", "300,", "0", "0.9600", "1"],
+    ]
+    assert "put another tile first than stage one for 1 of 2 queries" in table
+
+
+@WITH_MILVUS
+def test_milvus_gives_the_same_answers(here, capsys):
+    run("index", "build", "gallery", "--index", "milvus:library.db")
+    where = {"index": "milvus:library.db"}
+    assert search("--top", "4", "--set", "search.recall_n=4", **where) == FOUR
+    assert search("--box", "50,-10,350,10", "--set", "search.recall_n=5", **where)[0][0] == ("t2", 1.0, 2)
+    run("index", "remove", "t2", "--index", "milvus:library.db")
+    assert search("--top", "1", "--set", "search.recall_n=3", **where)[0] == [("t5", 0.8, 2)]
+    run("index", "add", "gallery", "--index", "milvus:library.db")
+    assert "6 tiles put in, 5 of them anew; 6 in all" in capsys.readouterr().out
+    assert "holds 6 tiles already; go on with: index add" in says(
+        capsys, "index", "build", "gallery", "--index", "milvus:library.db"
+    )
+    assert "--nlist is for libraries in a folder" in says(
+        capsys, "index", "build", "gallery", "--index", "milvus:library.db#other", "--nlist", "4"
+    )
+
+
+def test_one_stage_where_the_encoder_has_one_descriptor(here):
+    run("index", "build", "gallery_1", "--index", "library")
+    first, second = search("--top", "3", queries="queries_1")
+    assert first == [("t0", 1.0, 1), ("t5", 0.96, 2), ("t1", 0.8, 3)]
+    assert second == [("t3", 1.0, 1), ("t2", 0.8, 2), ("t1", 0.6, 3)]
+
+
+def test_an_answer_says_where_it_lies(here):
+    run("index", "build", "gallery", "--index", "library")
+    search("--top", "1")
+    first = json.loads(Path("answers.jsonl").read_text().splitlines()[0])
+    assert first["name"] == "q0"
+    assert first["answers"][0]["place"] == [200, 0] and first["answers"][0]["bounds"] == [150, -50, 250, 50]
+
+
+def test_a_box_a_circle_and_the_corner_between_them(here):
+    run("index", "build", "gallery", "--index", "library")
+    # in the box: t1 t2 t3, recalled in this order and re-ranked
+    found = search("--box", "50,-10,350,10")[0]
+    assert found == [("t2", 1.0, 2), ("t1", 0.6, 1), ("t3", 0.28, 3)]
+    # t5 is in the box of the circle, but 127 m off; t1 is on the edge
+    found = search("--near", "200,0", "--within_m", "100")[0]
+    assert [name for name, _, _ in found] == ["t2", "t1", "t3"]
+    assert search("--near", "200,0", "--within_m", "99")[0] == [("t2", 1.0, 2)]
+    assert search("--near", "200,0", "--within_m", "128", "--top", "6")[0][1][0] == "t5"
+
+
+def test_nothing_to_find_where_one_looks(here, capsys):
+    run("index", "build", "gallery", "--index", "library")
+    assert search("--near=-900,-900", "--within_m", "5") == [[], []]
+    page = capsys.readouterr().out
+    assert "2 of 2 queries got fewer than 5 answers" in page
+
+
+def test_a_circle_in_degrees_is_round_on_the_ground(here):
+    # at 60 degrees north .002 degrees of longitude are 111 m (half of a latitude's), .002 of latitude 222 m
+    place = [[60, 10], [60, 10.002], [60.002, 10], [60, 10.004], [61, 10], [62, 10]]
+    write_extraction(here / "degrees", OMEGA, PHI, TILES, place, unit="lat_lon_deg")
+    run("index", "build", "degrees", "--index", "library")
+    found = search("--near", "60,10", "--within_m", "150")[0]
+    assert sorted(name for name, _, _ in found) == ["t0", "t1"]
+
+
+def test_later_tiles_are_found_and_removed_ones_not(here, capsys):
+    write_extraction(here / "more", [[1, 0, 0], [-0.6, 0, 0.8]], [[1, 0], [0, 1]], ["t0", "t6"], PLACE[:2])
+    run("index", "build", "gallery", "--index", "library")
+    run("index", "add", "more", "--index", "library")
+    assert "2 tiles put in, 1 of them anew; 7 in all" in capsys.readouterr().out
+    assert search("--top", "1", "--set", "search.recall_n=1")[0] == [("t0", 1.0, 1)]  # its new re-rank vector
+    Path("gone.txt").write_text("t5\nt2\n")
+    run("index", "remove", "t0", "--names_from", "gone.txt", "--index", "library")
+    assert "3 tiles taken out, 4 are left" in capsys.readouterr().out
+    assert search("--top", "2", "--set", "search.recall_n=2")[0] == [("t1", 0.6, 1), ("t3", 0.28, 2)]
+    capsys.readouterr()
+    run("index", "info", "--index", "library")
+    facts = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert (facts["count"], facts["kind"], facts["place_unit"]) == ("4", "flat", "plane_m")
+
+
+def test_many_queries_are_summed_up(here, capsys):
+    count = FEW + 1
+    write_extraction(
+        here / "many", np.eye(3)[[0] * count], np.eye(2)[[0] * count], map(str, range(count)), view="drone"
+    )
+    run("index", "build", "gallery", "--index", "library")
+    assert len(search("--set", "search.recall_n=6", queries="many")) == count
+    page = capsys.readouterr().out
+    assert "21 queries; score of the first answer 1.000 to 1.000, median 1.000" in page
+    assert "recall" in page.splitlines()[-2] and "rerank" in page.splitlines()[-2]
+
+
+def test_nodes_of_the_first_answers_decide_on_request(here, capsys):
+    run("index", "build", "gallery", "--index", "library")
+    found = search("--top", "4", "--set", "search.recall_n=4", "--set", "search.consistency_m=2")
+    assert found == FOUR  # with one node the consistency is the cosine itself
+    page = capsys.readouterr().out
+    assert "consistency" in page and "consistency" in page.splitlines()[-2]
+
+
+def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
+    random = np.random.default_rng(0)
+    # three directions hold nearly all variance of forty numbers
+    basis = np.linalg.qr(random.standard_normal((40, 3)))[0]
+    gallery = random.standard_normal((60, 3)) @ basis.T + 0.01 * random.standard_normal((60, 40))
+    queries = gallery[:5] + 0.01 * random.standard_normal((5, 40))
+    names = [f"tile {row}" for row in range(60)]
+    write_extraction(here / "wide", gallery, random.standard_normal((60, 4)), names, np.zeros((60, 2)))
+    write_extraction(here / "asked", queries, random.standard_normal((5, 4)), list("abcde"), view="drone")
+    run("pca", "wide", "--dimension", "3", "--out", "omega_3.safetensors")
+    page = capsys.readouterr().out
+    assert "omega of 60 tiles: 40 numbers to 3" in page and "bytes per tile: 160 before, 12 after" in page
+    run("index", "build", "wide", "--pca", "omega_3.safetensors", "--index", "library")
+    run("index", "info", "--index", "library")
+    digest = load_reduction("omega_3.safetensors").sha256
+    assert f"reduction_sha256         {digest}" in capsys.readouterr().out
+    found = search("--pca", "omega_3.safetensors", "--top", "1", "--set", "search.recall_n=1", queries="asked")
+    assert [answers[0][0] for answers in found] == names[:5]
+    words = ("search", "--queries", "asked", "--index", "library", "--out", "none.jsonl")
+    assert f"with reduction {digest[:12]}, the queries come with reduction none" in says(capsys, *words)
+    assert "has dimension 3, these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "library")
+    write_extraction(here / "foreign", queries, None, list("abcde"), view="drone", checkpoint_sha256="d" * 64)
+    words = ("search", "--queries", "foreign", "--pca", "omega_3.safetensors", "--index", "library", "--out", "x")
+    assert "fitted to descriptors of checkpoint cccccccccccc, these are of checkpoint dddddddddddd" in says(
+        capsys, *words
+    )
+    assert sorted(path.name for path in here.glob("*.jsonl")) == ["answers.jsonl"]
+
+
+def test_an_older_library_stays_when_the_new_one_can_not_be_built(here, capsys):
+    run("index", "build", "gallery", "--index", "library")
+    assert "needs as many tiles, 6 were given" in says(
+        capsys, "index", "build", "gallery", "--index", "library", "--kind", "ivf_pq"
+    )
+    assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
+    assert "holds omega, so it is no tile library to replace" in says(
+        capsys, "index", "build", "gallery", "--index", "gallery"
+    )
+    assert load_descriptor_sets("gallery")["omega"].count == 6
+
+
+REFUSED_SEARCHES = [
+    ("--queries queries --top 7", "--top 7 for a library of 6 tiles; ask for 1 to 6"),
+    ("--queries queries --top 0", "--top 0 for a library of 6 tiles"),
+    ("--queries queries --top 4 --set search.recall_n=3", "--top 4 exceeds search.recall_n = 3"),
+    ("--queries queries --set model.backbone=tiny", "model.backbone can't be set here"),
+    ("--queries queries --near 1,1", "go together; give both or none"),
+    ("--queries queries --within_m 1", "go together; give both or none"),
+    ("--queries queries --near 1,1 --within_m=-1", "give a distance in meters above 0"),
+    ("--queries queries --box 5,5,1,1", "is upside down; give its lowest corner first"),
+    ("--queries queries --checkpoint x", "are encoded already; leave --checkpoint"),
+    ("--queries queries pictures", "give either a folder of pictures or --queries"),
+    ("", "give either a folder of pictures or --queries"),
+    ("pictures", "no --checkpoint FILE was given"),
+    ("pictures --checkpoint nowhere.safetensors", "nowhere.safetensors is missing"),
+    ("empty --checkpoint nowhere.safetensors", "empty holds no picture"),
+    ("nowhere --checkpoint nowhere.safetensors", "nowhere is no folder"),
+    ("--queries nowhere", "descriptor set nowhere is missing"),
+    ("--queries queries/phi", "queries/phi holds phi alone; name the folder that extract wrote"),
+    ("--queries queries --pca nowhere.safetensors", "nowhere.safetensors is missing"),
+    ("--queries foreign", "built with checkpoint cccccccccccc, the queries come with checkpoint dddddddddddd"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), REFUSED_SEARCHES, ids=[line for _, line in REFUSED_SEARCHES])
+def test_a_search_that_can_not_be_is_one_line(here, words, line, capsys):
+    run("index", "build", "gallery", "--index", "library")
+    (here / "empty").mkdir()
+    (here / "pictures").mkdir()
+    (here / "pictures" / "a.png").write_bytes(b"")
+    write_extraction(here / "foreign", np.eye(3)[:2], np.eye(2), ["q0", "q1"], view="drone", checkpoint_sha256="d" * 64)
+    before = sorted(here.rglob("*"))
+    assert line in says(capsys, "search", *words.split(), "--index", "library", "--out", "answers.jsonl")
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_library_without_places_or_whole_files_is_refused(here, capsys):
+    write_extraction(here / "nowhere_known", OMEGA, PHI, TILES)
+    run("index", "build", "nowhere_known", "--index", "library")
+    assert "extract --places reads them from the tiles' names" in capsys.readouterr().out
+    words = ("search", "--queries", "queries", "--out", "answers.jsonl", "--index")
+    assert "library knows no places of its tiles" in says(capsys, *words, "library", "--box", "0,0,1,1")
+    vectors = here / "library" / "vectors.faiss"
+    vectors.write_bytes(vectors.read_bytes()[:-8])
+    assert "vectors.faiss has" in says(capsys, *words, "library")
+    assert "tile library nowhere is missing" in says(capsys, *words, "nowhere")
+    run("index", "build", "gallery_1", "--index", "library_1")
+    assert "needs re-rank vectors, which library_1 has none of" in says(
+        capsys, *words, "library_1", "--set", "search.consistency_m=2"
+    )
+    run("index", "remove", *TILES, "--index", "library_1")
+    assert "library_1 holds no tiles" in says(capsys, *words, "library_1")
+    assert not (here / "answers.jsonl").exists()
+
+
+def test_no_place_in_degrees(here, capsys):
+    write_extraction(here / "degrees", OMEGA, PHI, TILES, np.full((6, 2), 60.0), unit="lat_lon_deg")
+    run("index", "build", "degrees", "--index", "library")
+    words = ("search", "--queries", "queries", "--index", "library", "--out", "answers.jsonl", "--within_m", "9")
+    assert "is no place in degrees; give latitude before longitude" in says(capsys, *words, "--near", "119.4,31.7")
+
+
+def test_what_index_refuses(here, capsys):
+    run("index", "build", "gallery", "--index", "library")
+    write_extraction(here / "foreign", OMEGA, PHI, TILES, PLACE, checkpoint_sha256="d" * 64)
+    refused = "has checkpoint_sha256 cccccccccccc, these tiles have dddddddddddd"
+    assert refused in says(capsys, "index", "add", "foreign", "--index", "library")
+    assert "tile t9 is not in the library" in says(capsys, "index", "remove", "t1", "t9", "--index", "library")
+    assert "no tile was named" in says(capsys, "index", "remove", "--index", "library")
+    assert "names.txt can't be read" in says(
+        capsys, "index", "remove", "--names_from", "names.txt", "--index", "library"
+    )
+    assert "descriptor set nowhere is missing" in says(capsys, "index", "build", "nowhere", "--index", "other")
+    assert "tile library other is missing" in says(capsys, "index", "add", "gallery", "--index", "other")
+    assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
+    assert not (here / "other").exists()
+
+
+def test_what_pca_refuses(here, capsys):
+    assert "can be reduced to 1 to 3 numbers, not 4" in says(
+        capsys, "pca", "gallery", "--dimension", "4", "--out", "x.safetensors"
+    )
+    assert "name a file that ends in .safetensors" in says(capsys, "pca", "gallery", "--out", "x")
+    write_extraction(here / "reduced", OMEGA, PHI, TILES, reduction_sha256="f" * 64)
+    for words in (("pca", "--dimension", "2", "--out"), ("index", "build", "--index", "library", "--pca")):
+        assert "was reduced when it was extracted" in says(capsys, *words, "x.safetensors", "reduced")
+    assert not (here / "x.safetensors").exists() and not (here / "library").exists()
+
+
+def test_queries_that_are_encoded_need_no_mindspore(here):
+    run("index", "build", "gallery", "--index", "library")
+    words = ["search", "--queries", "queries", "--index", "library", "--out", "answers.jsonl"]
+    code = f"import sys; from mindloc.cli import main; main({words}); sys.exit('mindspore' in sys.modules)"
+    source = Path(__file__).parents[2] / "src"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(Path("answers.jsonl").read_text().splitlines()) == 2
+
+
+def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
+    checkpoint = here / "weights.safetensors"
+    save_untrained(checkpoint)
+    (here / "tiles").mkdir()
+    (here / "tiles" / "03_1_000_000.png").write_bytes(b"")
+    words = ("extract", "tiles", "--checkpoint", checkpoint, "--places", "--out", "set")
+    assert "belongs" not in says(capsys, *words, "--set", "data.reader=visloc")
+    assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
+    assert "which drone pictures don't have" in says(capsys, *words, "--view", "drone")
+    (here / "tiles" / "picnic.png").write_bytes(b"")
+    assert "tile name 'picnic.png' is not" in says(capsys, *words)
+    assert not (here / "set").exists()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A generated world with its untrained two-stage encoder, tiles and drone pictures extracted, and a reduction."""
+    folder = tmp_path_factory.mktemp("world")
+    words = "--seed 3 --map_px 512 --zooms 3 --tile_size_px 32 --drone_size_px 32 48 --flights 1 --drones 10"
+    run("world", folder / "data", *words.split())
+    checkpoint = folder / "run" / "checkpoints" / "weights.safetensors"
+    settings = {"head.name": "two_stage", "head.channels": 8, "head.nodes": 2, "data.map_px": 512, "eval.batch_size": 8}
+    save_untrained(checkpoint, **settings)
+    extract = ("--checkpoint", checkpoint, "--device_target", "CPU", "--out")
+    run("extract", folder / "data/satellite", "--places", *extract, folder / "gallery")
+    run("extract", folder / "data/drone/images", "--view", "drone", *extract, folder / "queries")
+    run("pca", folder / "gallery", "--dimension", "8", "--out", folder / "omega_8.safetensors")
+    return folder
+
+
+def test_tiles_of_a_world_have_places_and_bounds(world):
+    rows = {row["name"]: row for row in load_descriptor_sets(world / "gallery")["omega"].rows}
+    # zoom 3 of 512 px at .3 m: 19.2 m a side; 3_128_1_0 begins half a side further
+    assert rows["3_0_2_1.png"]["bounds"] == pytest.approx([38.4, 19.2, 57.6, 38.4])
+    assert rows["3_128_1_0.png"]["place"] == pytest.approx([2 * 19.2, 19.2])
+    assert load_descriptor_sets(world / "gallery")["phi"].card["place_unit"] == "plane_m"
+
+
+def unit(row_ND: np.ndarray) -> np.ndarray:
+    return row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True)
+
+
+def test_pictures_are_answered_as_the_definition_says(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    pca = ("--pca", "omega_8.safetensors")
+    run("index", "build", "gallery", *pca, "--index", "library")
+    words = ("--checkpoint", "run/checkpoints/weights.safetensors", "--device_target", "CPU", *pca)
+    words += (*set_words({"search.recall_n": 12}), "--top", "4", "--index", "library", "--out", "answers.jsonl")
+    run("search", "data/drone/images", *words)
+    assert "encode" in capsys.readouterr().out
+    gallery, queries = load_descriptor_sets("gallery"), load_descriptor_sets("queries")
+    project = load_reduction("omega_8.safetensors").project
+    recall_QN = project(queries["omega"].descriptor_ND) @ project(gallery["omega"].descriptor_ND).T
+    rerank_QN = unit(queries["phi"].descriptor_ND) @ unit(gallery["phi"].descriptor_ND).T
+    lines = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == queries["omega"].names and len(lines) == 10
+    for line, recall_N, rerank_N in zip(lines, recall_QN, rerank_QN, strict=True):
+        recalled = np.argsort(-recall_N)[:12]
+        best = recalled[np.argsort(-rerank_N[recalled])][:4]
+        scores = [answer["score"] for answer in line["answers"]]
+        np.testing.assert_allclose(scores, rerank_N[best], atol=1e-5)
+        for answer, row in zip(line["answers"], best, strict=True):
+            own = gallery["omega"].names.index(answer["tile"])
+            assert rerank_N[own] == pytest.approx(rerank_N[row], abs=1e-5)  # another one only where they tie
+            assert answer["recall_rank"] == list(recalled).index(own) + 1
+            assert answer["place"] == gallery["omega"].rows[own]["place"]
+
+
+def test_reducing_while_extracting_is_reducing_while_building(world, monkeypatch):
+    monkeypatch.chdir(world)
+    extract = ("--checkpoint", "run/checkpoints/weights.safetensors", "--device_target", "CPU", "--places")
+    pca = ("--pca", "omega_8.safetensors")
+    run("extract", "data/satellite", *extract, *pca, "--out", "reduced")
+    shutil.rmtree("library", ignore_errors=True)
+    run("index", "build", "gallery", *pca, "--index", "library")
+    run("index", "add", "reduced", "--index", "library")  # the very same card
+    reduced = load_descriptor_sets("reduced")
+    expected = load_reduction("omega_8.safetensors").project(load_descriptor_sets("gallery")["omega"].descriptor_ND)
+    np.testing.assert_allclose(reduced["omega"].descriptor_ND, expected, atol=1e-5)
+
+
+def test_a_reduction_of_another_checkpoint_is_refused_before_a_device_starts(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    save_untrained(world / "other.safetensors", **{"train.seed": 2})
+    capsys.readouterr()
+    words = ("extract", "data/satellite", "--checkpoint", "other.safetensors", "--out", "foreign")
+    assert main([*words, "--pca", "omega_8.safetensors"]) == 2
+    printed = capsys.readouterr()
+    assert "the reduction was fitted to descriptors of checkpoint" in printed.err and printed.out == ""
