@@ -10,10 +10,12 @@ from documented_commands import check_command, commands
 PROJECT = Path(__file__).parents[1]
 PAGES = {name: (PROJECT / "docs" / name).read_text(encoding="utf-8") for name in ("ascend.md", "ascend.zh.md")}
 ENGLISH, CHINESE = PAGES.values()
-GPU = (PROJECT / "docs" / "gpu.md").read_text(encoding="utf-8")
+OTHERS = [(PROJECT / "docs" / name).read_text(encoding="utf-8") for name in ("gpu.md", "search.md")]
 
 
-@pytest.mark.parametrize("words", commands(ENGLISH) + commands(GPU), ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [*commands(ENGLISH), *(words for page in OTHERS for words in commands(page))], ids=" ".join
+)
 def test_every_command_of_the_guides_is_one(words):
     check_command(words)
 
