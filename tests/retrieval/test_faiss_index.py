@@ -255,6 +255,16 @@ def test_equal_rerank_scores_keep_the_order_of_stage_one():
     assert library.rerank(queries(1, RERANK_WIDTH), [own], 20).names == [own]
 
 
+def test_a_phi_of_zeros_is_like_nothing():
+    """Of a picture that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
+    tiles = make_tiles(3)
+    tiles.rerank_NE[1] = 0
+    library, own = build("flat", tiles), list(tiles.names)
+    found = library.rerank(tiles.rerank_NE[[0, 1]], [own, own], 3)
+    assert found.scores[0][found.names[0].index(own[1])] == 0.0 and found.names[0][0] == own[0]
+    assert found.names[1] == own and not found.scores[1].any()
+
+
 def test_facts_are_what_was_given():
     tiles, library = make_tiles(), build("flat")
     x, y = tiles.place_N2[1].tolist()

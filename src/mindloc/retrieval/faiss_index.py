@@ -85,7 +85,7 @@ class FaissIndex:
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
         """Stage two: cosines of re-rank vectors, equal ones in the order of ``names``. Errors as ``TileIndex``."""
         vectors = self._require_rerank()
-        query_QE = check_queries(query_QE, vectors.width)
+        query_QE = check_queries(query_QE, vectors.width, zeros=True)
         if len(names) != len(query_QE) or k < 1:
             raise TileIndexError(
                 f"{k} of {len(names)} lists of tiles for {len(query_QE)} queries; give a list for each"

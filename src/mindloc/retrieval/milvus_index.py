@@ -106,7 +106,7 @@ class MilvusIndex:
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
         """Stage two, exact. Errors as ``TileIndex``."""
-        query_QE = check_queries(query_QE, self._require_rerank())
+        query_QE = check_queries(query_QE, self._require_rerank(), zeros=True)
         if len(names) != len(query_QE) or not 1 <= k <= MOST_ANSWERS:
             raise TileIndexError(
                 f"{k} of {len(names)} lists of tiles for {len(query_QE)} queries; give a list for each"

@@ -9,11 +9,15 @@ from mindloc.errors import TileIndexError
 from mindloc.retrieval.tile_index import Box, IndexCard, Tiles
 
 
-def unit_rows(row_ND: np.ndarray, dimension: int, what: str) -> np.ndarray:
+def unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False) -> np.ndarray:
     """The rows with unit length, float32, contiguous.
 
+    Args:
+        what: the rows, e.g. "queries", for messages.
+        zeros: a row of zeros stays one: Phi of a picture that no center is like, whose cosine to everything is 0.
+
     Raises:
-        TileIndexError: another width, NaN or infinity, a row of zeros; ``what`` names the rows, e.g. "queries".
+        TileIndexError: another width, NaN or infinity, a row of zeros that is not allowed.
     """
     row_ND = np.asarray(row_ND)
     if row_ND.ndim != 2 or row_ND.shape[1] != dimension:
@@ -23,12 +27,12 @@ def unit_rows(row_ND: np.ndarray, dimension: int, what: str) -> np.ndarray:
         )
     unit_ND = np.array(row_ND, np.float32, order="C")
     length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND, dtype=np.float64))
-    broken_N = ~np.isfinite(length_N) | (length_N == 0)
+    broken_N = ~np.isfinite(length_N) | ((length_N == 0) & (not zeros))
     if broken_N.any():
         row = int(np.flatnonzero(broken_N)[0])
         kind = "is all zeros" if length_N[row] == 0 else "holds NaN or infinity"
         raise TileIndexError(f"row {row} of the {what} {kind}; the encoder's weights or the input are broken")
-    unit_ND /= length_N[:, None].astype(np.float32)
+    unit_ND /= np.where(length_N == 0, 1.0, length_N)[:, None].astype(np.float32)
     return unit_ND
 
 
@@ -49,7 +53,7 @@ def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray |
         )
     rerank_NE = None
     if tiles.rerank_NE is not None:
-        rerank_NE = unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles")
+        rerank_NE = unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
     _check_length("recall vectors", len(recall_ND), count)
     _check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)
     _check_places(card, tiles, count)
@@ -73,13 +77,13 @@ def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, bo
     return query_QD
 
 
-def check_queries(query_QD: np.ndarray, dimension: int) -> np.ndarray:
-    """Queries of unit length, at least one.
+def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> np.ndarray:
+    """Queries of unit length, at least one; ``zeros`` as ``unit_rows``.
 
     Raises:
         TileIndexError: none, of another width, with NaN.
     """
-    unit_QD = unit_rows(query_QD, dimension, "queries")
+    unit_QD = unit_rows(query_QD, dimension, "queries", zeros)
     if not len(unit_QD):
         raise TileIndexError("no queries were given; give at least one")
     return unit_QD
