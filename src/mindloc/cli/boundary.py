@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from mindloc.errors import ConfigError, MindlocError
+from mindloc.runtime.signals import answered
 
 
 def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str] | None], int]:
@@ -55,8 +56,5 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with answered(signal.default_int_handler, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,8 +12,8 @@ from mindloc.cli.boundary import command
 from mindloc.doctor.examination import examine
 from mindloc.doctor.finding import Finding, obstacle
 from mindloc.doctor.machine import this_machine
+from mindloc.runtime.device import TARGETS
 
-TARGETS = ("Ascend", "GPU", "CPU")
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
 
 

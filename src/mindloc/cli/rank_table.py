@@ -15,7 +15,7 @@ from mindloc.errors import LaunchError
 from mindloc.launch.host import device_addresses, host_names
 from mindloc.launch.rank_table import RankTable, find_server, read_rank_table, write_rank_table, write_servers
 from mindloc.launch.table_layouts import Card, Server
-from mindloc.launch.whole_numbers import card_numbers
+from mindloc.runtime.whole_numbers import card_numbers
 
 
 def parser() -> argparse.ArgumentParser:

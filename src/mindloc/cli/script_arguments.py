@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindloc.errors import LaunchError
-from mindloc.launch.whole_numbers import card_numbers, is_number
+from mindloc.runtime.whole_numbers import card_numbers, is_number
 
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
 _EVAL_PLACES = "DATASET_PATH CHECKPOINT_PATH"

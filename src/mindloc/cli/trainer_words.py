@@ -28,9 +28,7 @@ class Training:
     resumed: Path | None = None  # run folder to go on with
     weights: Path | None = None  # to begin from
     target: str | None = None
-    evaluates: bool | None = (
-        None  # False: not while it trains; True: each epoch where the config says never; None: as it says
-    )
+    evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
     begin_epoch: int | None = None
 
 

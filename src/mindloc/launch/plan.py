@@ -23,7 +23,7 @@ from mindloc.launch.table_processes import table_processes
 
 Launcher = Literal["rank_table", "msrun", "one_process"]
 LAUNCHERS = ("rank_table", "msrun")  # those that can be asked for
-ALONE = "one rank has nobody to meet"
+NOBODY_TO_MEET = "one rank has nobody to meet"
 
 
 def launcher_line(launcher: Launcher, reason: str) -> str:
@@ -102,7 +102,7 @@ def plan_one_process(
     command: Sequence[str],
     *,
     log_dir: Path,
-    reason: str = ALONE,
+    reason: str = NOBODY_TO_MEET,
     environment: Mapping[str, str] | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -146,7 +146,7 @@ def choose_launcher(target: str, table: RankTable | None, world_size: int, asked
     if table is not None and target == "Ascend":
         return "rank_table", f"{table.path} is given and the target is Ascend"
     if world_size == 1:
-        return "one_process", ALONE
+        return "one_process", NOBODY_TO_MEET
     if table is not None:
         return "msrun", f"the target is {target}, where {table.path} tells the layout alone ({world_size} ranks)"
     return "msrun", f"no rank table is given ({world_size} ranks)"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mindloc.errors import LaunchError, one_line
 from mindloc.launch.table_layouts import Card, Server, parse_table
-from mindloc.launch.whole_numbers import is_number
 from mindloc.runtime.atomic import atomic_write_text
+from mindloc.runtime.whole_numbers import is_number
 
 _LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB

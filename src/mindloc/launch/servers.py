@@ -6,7 +6,7 @@ from mindloc.errors import LaunchError
 from mindloc.launch.host import free_port, host_names
 from mindloc.launch.msrun_process import MASTER_PORT
 from mindloc.launch.rank_table import RankTable, find_server
-from mindloc.launch.whole_numbers import number_in
+from mindloc.runtime.whole_numbers import number_in
 
 
 def place_of_this_server(

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mindloc.runtime.signals import answered
+
 _POLL_S = 0.05
 _KILL_S = 10.0  # a process that hangs in its driver outlives even SIGKILL for a while
 
@@ -41,13 +43,8 @@ def end_marked_processes(
 @contextmanager
 def requests_to_stop_ignored() -> Iterator[None]:
     """Who asked to stop has been heard: Ctrl-C, SIGTERM or SIGHUP don't interrupt what the stopping still has to do."""
-    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in asking}
-    try:
+    with answered(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _living(mark: str, started: Sequence[subprocess.Popen]) -> list[int]:

@@ -19,6 +19,7 @@ from mindloc.launch.log_follower import LogFollower
 from mindloc.launch.plan import Plan
 from mindloc.launch.process import Process
 from mindloc.launch.stopping import end_marked_processes, requests_to_stop_ignored
+from mindloc.runtime.signals import answered
 
 POLL_S = 0.2
 GRACE_S = 5.0  # from the request to stop to the end by force
@@ -96,8 +97,5 @@ def _hangup_as_interrupt() -> Iterator[None]:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         yield
         return
-    before = signal.signal(signal.SIGHUP, signal.default_int_handler)
-    try:
+    with answered(signal.default_int_handler, signal.SIGHUP):
         yield
-    finally:
-        signal.signal(signal.SIGHUP, before)

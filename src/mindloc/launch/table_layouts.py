@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import LaunchError
-from mindloc.launch.whole_numbers import is_number
+from mindloc.runtime.whole_numbers import is_number
 
 _WRITE_AGAIN = "write the table again, e.g. with python -m mindloc rank-table"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mindloc.cli.boundary import OneLineParser
 from mindloc.cli.flags import add_config_arguments
 from mindloc.errors import ConfigError
-from mindloc.launch.whole_numbers import is_number
 from mindloc.modelarts.object_store import is_remote
+from mindloc.runtime.whole_numbers import is_number
 
 WAY_OUT = "python modelarts/start.py --help lists the parameters"
 

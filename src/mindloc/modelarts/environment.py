@@ -18,7 +18,7 @@ from pathlib import Path
 from mindloc.errors import LaunchError
 from mindloc.launch.host import host_names
 from mindloc.launch.rank_table import find_server, read_rank_table
-from mindloc.launch.whole_numbers import number_in
+from mindloc.runtime.whole_numbers import number_in
 
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
 TABLE_WAIT_S = 600

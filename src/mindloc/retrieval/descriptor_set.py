@@ -3,8 +3,8 @@
 A set is a folder::
 
     descriptors.npy   (N, D) float32, can be memory-mapped
-    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}; where known
-                      also "bounds": [lowest a, lowest b, highest a, highest b]
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}; also
+                      "bounds": [lowest a, lowest b, highest a, highest b] where they are known
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
 
 An encoder with several descriptors writes a folder of such folders, each called after its descriptor: omega, phi.

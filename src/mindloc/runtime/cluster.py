@@ -13,6 +13,7 @@ import numpy as np
 
 from mindloc.errors import LaunchError
 from mindloc.runtime.device import Device
+from mindloc.runtime.whole_numbers import is_number
 
 _DIGEST_BYTES = 8
 
@@ -107,7 +108,7 @@ def join_cluster(device: Device) -> Cluster:
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
-    if not text.isdecimal():
+    if not is_number(text):
         raise LaunchError(
             f"{name} is {text!r} in the environment, expected a number; scripts/run_distribute_train.sh sets it"
         )
