@@ -6,8 +6,9 @@
 
 Pictures are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
 encoding, as `mindloc extract` does, after one batch that is not counted. Engines take turns (A B A B), so that what
-else the machine does meets all of them. Agreement is with the first engine, over all pictures. PyTorch joins where
-torch and timm can be imported: timm's model of the same weights, shapes and precision.
+else the machine does meets all of them. Agreement is with the first engine, over all pictures; of an encoder of two
+stages (--head two_stage) each descriptor has its own. PyTorch joins where torch and timm can be imported: timm's model
+of the same weights, shapes and precision.
 """
 
 import argparse
@@ -49,7 +50,7 @@ class Entry:
     file_mb: float | None = None
     export_s: float | None = None
     images_per_s: list[float] = field(default_factory=list)
-    descriptor_ND: np.ndarray | None = None
+    descriptors: dict[str, np.ndarray] = field(default_factory=dict)  # (N, D) of each
 
 
 def main() -> None:
@@ -64,13 +65,14 @@ def main() -> None:
         for _ in range(args.rounds):
             for entry in entries:
                 started = time.perf_counter()
-                entry.descriptor_ND = _extract(entry.engine, config, paths)
+                entry.descriptors = _extract(entry.engine, config, paths)
                 entry.images_per_s.append(len(paths) / (time.perf_counter() - started))
         print(_table(entries))
         size = "x".join(map(str, config.view_input(VIEW)[0]))
         print(
-            f"\n{config.model.backbone}, {size} px, batches of {args.batch_size}, {len(paths)} pictures, {args.rounds} "
-            f"rounds in turn, seed {args.seed}; {describe_machine()}, {time.strftime('%Y-%m-%d')}"
+            f"\n{config.model.backbone}, head {config.head.name}, {size} px, batches of {args.batch_size}, "
+            f"{len(paths)} pictures, {args.rounds} rounds in turn, seed {args.seed}; {describe_machine()}, "
+            f"{time.strftime('%Y-%m-%d')}"
         )
 
 
@@ -78,6 +80,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="default: a seeded encoder that was never trained")
     parser.add_argument("--backbone", default="base")
+    parser.add_argument("--head", choices=("global", "two_stage"), default="global")
     parser.add_argument("--size_px", type=int, default=384)
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--batch_size", type=int, default=2)
@@ -95,7 +98,8 @@ def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
     from mindloc.models.build import build_encoder
 
     sizes = [f"data.{view}_size_px=[{args.size_px}, {args.size_px}]" for view in ("drone", "satellite")]
-    config = load_config(overrides=[f"model.backbone={args.backbone}", f"train.seed={args.seed}", *sizes])
+    names = [f"model.backbone={args.backbone}", f"head.name={args.head}", f"train.seed={args.seed}"]
+    config = load_config(overrides=[*names, *sizes])
     random = np.random.default_rng(args.seed)
     arrays = {}
     for name, parameter in build_encoder(config).parameters_and_names():
@@ -169,17 +173,18 @@ def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> 
     return Entry(name, engine, seconds, made and made.megabytes, made and made.seconds)
 
 
-def _extract(engine: Engine, config: Config, paths: list[Path]) -> np.ndarray:
+def _extract(engine: Engine, config: Config, paths: list[Path]) -> dict[str, np.ndarray]:
     from mindloc.data.build import build_images
 
     batches = build_images(config, VIEW, paths, engine.batch_size)
-    return np.concatenate([engine.encode({VIEW: images[:count]})[f"{VIEW}.global"] for images, count in batches])
+    encoded = [engine.encode({VIEW: images[:count]}) for images, count in batches]
+    return {name: np.concatenate([batch[f"{VIEW}.{name}"] for batch in encoded]) for name in engine.descriptors}
 
 
 class TorchEngine:
     """timm's model on PyTorch, with autocast for fp16."""
 
-    name = "pytorch"
+    name, descriptors = "pytorch", ("global",)
 
     def __init__(self, model, device: str, precision: str, batch_size: int):
         self.model, self.device, self.precision, self.batch_size = model, device, precision, batch_size
@@ -201,7 +206,7 @@ def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | N
         print(f"no PyTorch in the table: {missing.name} is not installed", file=sys.stderr)
         return None
     settings = weights.config["model"]
-    if settings["backbone"] not in TIMM_NAMES:
+    if settings["backbone"] not in TIMM_NAMES or weights.config.get("head", {}).get("name", "global") != "global":
         return None
     model = timm.create_model(TIMM_NAMES[settings["backbone"]], num_classes=0, img_size=args.size_px)
     prefix = "backbone." if settings["share_weights"] else f"{VIEW}_backbone."
@@ -214,18 +219,30 @@ def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | N
 
 def _table(entries: list[Entry]) -> str:
     lines = [
-        "| engine | file | export | load | images/s, each round | cosine to the first, least | largest difference |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| engine | file | export | load | images/s, each round | cosine to the first, least | mean | entries within |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for entry in entries:
-        agreement = compare_descriptors(entries[0].descriptor_ND, entry.descriptor_ND)
+        near = _agreement(entries[0], entry)
         rounds = ", ".join(f"{speed:.2f}" for speed in entry.images_per_s)
         size = "-" if entry.file_mb is None else f"{entry.file_mb:.0f} MB"
         export = "-" if entry.export_s is None else f"{entry.export_s:.0f} s"
-        near = "-, -" if entry is entries[0] else f"{agreement.cosine_min:.7f}, {agreement.largest_difference:.1e}"
-        cells = [entry.name, size, export, f"{entry.load_s:.1f} s", rounds, *near.split(", ")]
+        cells = [entry.name, size, export, f"{entry.load_s:.1f} s", rounds, *near]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _agreement(first: Entry, entry: Entry) -> list[str]:
+    """Three cells: least and mean cosine, largest difference; of several descriptors the values of each."""
+    if entry is first:
+        return ["-"] * 3
+    values = []
+    for name, descriptor_ND in entry.descriptors.items():
+        found = compare_descriptors((first.descriptors[name], descriptor_ND))
+        title = f"{name} " if len(entry.descriptors) > 1 else ""
+        numbers = (f"{found.cosine_min:.7f}", f"{found.cosine_mean:.7f}", f"{found.largest_difference:.1e}")
+        values.append([title + number for number in numbers])
+    return [", ".join(cell) for cell in zip(*values, strict=True)]
 
 
 if __name__ == "__main__":

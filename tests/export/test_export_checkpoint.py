@@ -74,7 +74,7 @@ def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
     card = read_card(exported.path)
     card.require_intact()
     assert (card.views, card.batch_size, card.size_px, card.takes_pixels) == (("satellite",), 2, (32, 32), True)
-    assert card.input_shape == (2, 32, 32, 3) and card.dimension == 192 and not card.encrypted
+    assert card.input_shape == (2, 32, 32, 3) and card.dimensions == {"global": 192} and not card.encrypted
     assert card.config["model"]["backbone"] == "tiny" and card.precision == "fp32"
     assert "reloaded, differs from the live encoder by" in str(exported)
 
@@ -160,5 +160,5 @@ def test_the_command_writes_what_its_flags_say(checkpoint, tmp_path, capsys):
     assert main(["export", "--checkpoint_file", str(checkpoint), "--out", str(tmp_path), *flags.split()]) == 0
     assert "camera.onnx: reloaded" in capsys.readouterr().out
     card = json.loads((tmp_path / "camera.onnx.json").read_text())
-    assert card["input"]["shape"] == [2, 32, 48, 3] and card["output"]["length"] == "1"
+    assert card["input"]["shape"] == [2, 32, 48, 3] and card["outputs"][0]["length"] == "1"
     assert np.isclose(card["input"]["std"], 0.5).all()

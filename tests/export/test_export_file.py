@@ -14,7 +14,7 @@ import onnxruntime
 from mindspore import nn, ops
 
 from mindloc.errors import ExportError
-from mindloc.export.artifact import ExportSpec
+from mindloc.export.artifact import ExportSpec, compare
 from mindloc.export.build import export_file
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -29,21 +29,35 @@ class Colors(nn.Cell):
         return {"drone.global": ops.concat((ops.mean(images, (2, 3)), images[:, :1, 0, 0]), axis=1)}
 
 
+class TwoStage(nn.Cell):
+    """Phi = mean of each channel, Omega = all pixels / 9, centroids = twice its start; in another order than asked."""
+
+    def construct(self, images):
+        rows = ops.reshape(images, (-1, 72)) / 9
+        return {"drone.phi": ops.mean(images, (2, 3)), "drone.omega": rows, "drone.centroids": 2 * rows[:, :4]}
+
+
+THREE = ("omega", "phi", "centroids")
+
+
 def spec(batch_size=2, **more):
     return ExportSpec(("drone",), (4, 6), batch_size, MEAN, STD, **more)
 
 
-def export(path, what, file_format, key=None):
+def export(path, what, file_format, key=None, encoder=Colors):
     ms.set_context(mode=ms.GRAPH_MODE)
-    return export_file(Colors(), what, path, file_format, FACTS, key)
+    return export_file(encoder(), what, path, file_format, FACTS, key)
 
 
 def run_elsewhere(path, images, key=None):
     """By MindSpore or ONNX Runtime alone."""
     if path.suffix == ".mindir":
         secret = {} if key is None else {"dec_key": key, "dec_mode": "AES-GCM"}
-        return nn.GraphCell(ms.load(str(path), **secret))(ms.Tensor(images)).asnumpy()
+        outputs = nn.GraphCell(ms.load(str(path), **secret))(ms.Tensor(images))
+        return [rows.asnumpy() for rows in outputs] if isinstance(outputs, tuple) else outputs.asnumpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    if len(session.get_outputs()) > 1:
+        return session.run(list(THREE), {"images": images})
     return session.run(["descriptor"], {"images": images})[0]
 
 
@@ -71,7 +85,45 @@ def test_descriptors_of_length_one(tmp_path, file_format, name):
     expected = by_hand(PIXELS)
     expected /= np.sqrt((expected**2).sum(1, keepdims=True))
     np.testing.assert_allclose(run_elsewhere(tmp_path / name, PIXELS), expected, atol=1e-5)
-    assert json.loads((tmp_path / f"{name}.json").read_text())["output"]["length"] == "1"
+    assert json.loads((tmp_path / f"{name}.json").read_text())["outputs"] == [
+        {"name": "descriptor", "dimension": 4, "length": "1"}
+    ]
+
+
+@pytest.mark.parametrize(("file_format", "name", "batch_size"), [(*FORMATS[0], None), (*FORMATS[1], 2)])
+def test_every_descriptor_comes_out_in_its_place(tmp_path, file_format, name, batch_size):
+    """And no length is touched: Omega's and Phi's are the encoder's business, centroids have none."""
+    check = export(
+        tmp_path / name, spec(batch_size, unit_length=True, descriptors=THREE), file_format, encoder=TwoStage
+    )
+    images = np.random.default_rng(1).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    omega_BD, phi_BD, centroid_BD = run_elsewhere(tmp_path / name, images)
+    np.testing.assert_allclose(omega_BD, images.reshape(2, 72) / 9, rtol=1e-5)
+    np.testing.assert_allclose(phi_BD, images.mean((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(centroid_BD, images.reshape(2, 72)[:, :4] * 2 / 9, rtol=1e-5)
+    card = json.loads((tmp_path / f"{name}.json").read_text())
+    told = [(output["name"], output["dimension"], output["length"][:4]) for output in card["outputs"]]
+    assert told == [("omega", 72, "1"), ("phi", 3, "1"), ("centroids", 4, "any:")]
+    assert list(check["of_each"]) == list(THREE) and check["largest_difference"] == max(check["of_each"].values())
+    assert card["version"] == 3 and card["check"] == check
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_each_descriptor_is_compared(which):
+    """Off by a thousandth in one of them, then NaN in it, then without it."""
+    rows = [np.ones((2, side), np.float32) for side in (72, 3, 8)]
+
+    def against(wrong):
+        return compare(lambda x: rows, lambda x: [*rows[:which], *wrong, *rows[which + 1 :]], asked, 1e-4)
+
+    asked = spec(descriptors=THREE, unit_length=True)
+    assert against([rows[which]])[0] == [72, 3, 8]
+    with pytest.raises(ExportError, match=f"encoder's {THREE[which]} differs from the live one by 1.0e-03"):
+        against([rows[which] * 1.001])
+    with pytest.raises(ExportError, match=f"encoder's {THREE[which]} differs from the live one by nan"):
+        against([rows[which] * np.nan])
+    with pytest.raises(ExportError, match="returns shapes .* defect of the export"):
+        against([])
 
 
 def test_a_fixed_batch_takes_no_other(tmp_path):
@@ -93,7 +145,7 @@ def test_the_card_names_its_file(tmp_path):
     check = export(tmp_path / "drone.mindir", spec(), "MINDIR")
     card = json.loads((tmp_path / "drone.mindir.json").read_text())
     assert card["sha256"] == hashlib.sha256((tmp_path / "drone.mindir").read_bytes()).hexdigest()
-    assert card["dimension"] == 4 and card["views"] == ["drone"] and card["format"] == "MINDIR"
+    assert card["outputs"][0]["dimension"] == 4 and card["views"] == ["drone"] and card["format"] == "MINDIR"
     assert card["check"] == check and check["compared"] and check["largest_difference"] <= check["tolerance"] == 1e-5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["drone.mindir", "drone.mindir.json"]
 
@@ -120,8 +172,10 @@ def test_a_file_that_answers_otherwise_is_never_written(tmp_path, monkeypatch, f
 
     (tmp_path / name).write_text("older")
     reload = MODULES[file_format].reload
-    monkeypatch.setattr(MODULES[file_format], "reload", lambda file, key: lambda x: reload(file, key)(x) * 1.001)
-    with pytest.raises(ExportError, match=r"differs from the live one by 1.0e-03 of the largest entry"):
+    monkeypatch.setattr(MODULES[file_format], "reload", lambda file, key: lambda x: [reload(file, key)(x)[0] * 1.001])
+    with pytest.raises(
+        ExportError, match=r"encoder's descriptor differs from the live one by 1.0e-03 of the largest entry"
+    ):
         export(tmp_path / name, spec(), file_format)
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "older"
@@ -139,7 +193,7 @@ def test_air_is_written_on_an_ascend_and_says_that_it_was_not_compared(tmp_path,
     check = export(tmp_path / "drone.air", spec(), "AIR")
     assert not check["compared"] and "atc" in check["why"]
     card = json.loads((tmp_path / "drone.air.json").read_text())
-    assert card["dimension"] == 4 and card["sha256"] == hashlib.sha256(b"graph").hexdigest()
+    assert card["outputs"][0]["dimension"] == 4 and card["sha256"] == hashlib.sha256(b"graph").hexdigest()
 
 
 def test_a_graph_that_can_not_be_saved_is_one_line(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import pytest
 
 from mindloc.config import config_to_dict, load_config
 
+IN_STAGES = ["model.backbone=tiny", "head.name=two_stage", "head.channels=8", "head.nodes=3", "head.centroids=true"]
+IN_STAGES += ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]"]
 SETTINGS = ["model.backbone=tiny", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"]
 SETTINGS += ["model.mean=[0.5, 0.4, 0.3]", "model.std=[0.2, 0.25, 0.3]"]
 
@@ -12,24 +14,44 @@ SETTINGS += ["model.mean=[0.5, 0.4, 0.3]", "model.std=[0.2, 0.25, 0.3]"]
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """(checkpoint, folder with both views as MINDIR and ONNX of batch 3, folder with a drone ONNX that takes pixels)"""
-    ms = pytest.importorskip("mindspore")
     pytest.importorskip("onnxruntime")
-    from mindloc.export.build import ExportWish, export_checkpoint
-    from mindloc.models.build import build_encoder
-    from mindloc.runtime.checkpoint import save_weights
-
-    ms.set_context(mode=ms.GRAPH_MODE)
-    config = load_config(overrides=SETTINGS)
-    random = np.random.default_rng(0)  # stronger than the seeded start, so that blocks do more than pass through
-    arrays = {
-        name: value.asnumpy() + 0.05 * random.standard_normal(value.shape).astype(np.float32)
-        for name, value in build_encoder(config).parameters_and_names()
-    }
     run = tmp_path_factory.mktemp("run")
-    checkpoint = run / "checkpoints" / "weights.safetensors"
-    save_weights(checkpoint, arrays, config_to_dict(config), epoch=1)
+    checkpoint = save_checkpoint(run, SETTINGS)
+    from mindloc.export.build import ExportWish, export_checkpoint
+
     export_checkpoint(checkpoint, run / "export", ExportWish("MINDIR", batch_size=3))
     export_checkpoint(checkpoint, run / "export", ExportWish("ONNX", batch_size=3))
     pixels = ExportWish("ONNX", "drone", batch_size=4, with_normalization=True, unit_length=True)
     export_checkpoint(checkpoint, run / "pixels", pixels)
     return checkpoint, run / "export", run / "pixels"
+
+
+@pytest.fixture(scope="session")
+def exported_in_stages(tmp_path_factory):
+    """(checkpoint of an encoder of Omega, Phi and centroids, folder with it as MINDIR of any batch and ONNX of 3)"""
+    pytest.importorskip("onnxruntime")
+    run = tmp_path_factory.mktemp("run")
+    checkpoint = save_checkpoint(run, IN_STAGES)
+    from mindloc.export.build import ExportWish, export_checkpoint
+
+    export_checkpoint(checkpoint, run / "export", ExportWish("MINDIR"))
+    export_checkpoint(checkpoint, run / "export", ExportWish("ONNX", batch_size=3))
+    return checkpoint, run / "export"
+
+
+def save_checkpoint(run, settings):
+    """Weights stronger than the seeded start, so that blocks do more than pass through."""
+    ms = pytest.importorskip("mindspore")
+    from mindloc.models.build import build_encoder
+    from mindloc.runtime.checkpoint import save_weights
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = load_config(overrides=settings)
+    random = np.random.default_rng(0)
+    arrays = {
+        name: value.asnumpy() + 0.05 * random.standard_normal(value.shape).astype(np.float32)
+        for name, value in build_encoder(config).parameters_and_names()
+    }
+    checkpoint = run / "checkpoints" / "weights.safetensors"
+    save_weights(checkpoint, arrays, config_to_dict(config), epoch=1)
+    return checkpoint

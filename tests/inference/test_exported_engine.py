@@ -34,6 +34,13 @@ def live(exported):
     return load_engine(exported[0], batch_size=4)[0]
 
 
+@pytest.fixture(scope="module")
+def live_in_stages(exported_in_stages):
+    from mindloc.inference.build import load_engine
+
+    return load_engine(exported_in_stages[0], batch_size=2)[0]
+
+
 def start(exported, name, views=("drone", "satellite"), int8=False, folder=1):
     from mindloc.inference.onnx_file import CPU, Provider
     from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine
@@ -110,8 +117,9 @@ def test_what_a_descriptor_set_keeps_of_an_engine(exported):
     assert facts["provider"] == "CPUExecutionProvider" and facts["engine"] == "onnx" and "agreement" not in facts
     assert facts["checkpoint_sha256"] == card.checkpoint_sha256
     engine.compare_with(engine, [("drone", pictures(2, 32, 48, 1)[1])])
-    assert engine.facts["agreement"]["with"] == "fp32" and engine.facts["agreement"]["pictures"] == 2
-    assert engine.facts["agreement"]["cosine_min"] == pytest.approx(1.0) == engine.facts["agreement"]["cosine_mean"]
+    assert set(engine.facts["agreement"]) == {"with", "global"} and engine.facts["agreement"]["with"] == "fp32"
+    near = engine.facts["agreement"]["global"]
+    assert near["pictures"] == 2 and near["cosine_min"] == pytest.approx(1.0) == near["cosine_mean"]
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -122,10 +130,10 @@ def test_a_batch_that_does_not_fit_is_refused(exported, count):
 
 def test_a_file_that_answers_with_another_shape_is_named(exported):
     files = find_exported(exported[1], "ONNX", None, ("drone",))
-    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: np.zeros((3, 7))}, 1)
+    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: [np.zeros((3, 7))]}, 1)
     with pytest.raises(
         ExportError,
-        match=rf"drone.onnx returns shape \(3, 7\) for 3 pictures; its card says \(3, {SIZES['tiny'].width}\)",
+        match=rf"drone.onnx returns shape \(3, 7\) for 3 pictures; its card says shape \(3, {SIZES['tiny'].width}\)",
     ):
         engine.encode({"drone": np.zeros((1, 3, 32, 48), np.float32)})
 
@@ -158,6 +166,59 @@ def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
 def test_agreement_by_hand():
     one = np.array([[1.0, 0.0], [3.0, 4.0]])
     other = np.array([[2.0, 0.0], [4.0, 3.0]])  # the same direction; cosine (12 + 12) / 25
-    agreement = compare_descriptors(one, other)
+    agreement = compare_descriptors((one, other))
     assert agreement.cosine_min == pytest.approx(0.96) and agreement.cosine_mean == pytest.approx(0.98)
     assert agreement.largest_difference == pytest.approx(0.2) and agreement.pictures == 2
+    wider = compare_descriptors((one, other), (np.eye(3), np.eye(3)[[0, 1, 1]]))  # cosines .., 1, 1, 0: 2.96 of 5
+    assert (wider.pictures, wider.cosine_min, wider.largest_difference) == (5, 0.0, 1.0)
+    assert wider.cosine_mean == pytest.approx((1 + 0.96 + 1 + 1 + 0) / 5)
+
+
+# Encoders of two stages.
+
+
+@pytest.mark.parametrize("name", ["mindir", "onnx"])
+def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_in_stages, name):
+    engine = start(exported_in_stages, name)
+    assert engine.descriptors == live_in_stages.descriptors == ("omega", "phi", "centroids")
+    tolerance = {"mindir": mindir, "onnx": onnx}[name].TOLERANCE["fp32"]
+    for view in ("drone", "satellite"):
+        images = pictures(2, 32, 32, 6)[1]  # fewer than the file takes
+        got, expected = engine.encode({view: images}), live_in_stages.encode({view: images})
+        sides = {f"{view}.omega": 4 * 8, f"{view}.phi": 3 * 8, f"{view}.centroids": 2 * 3}  # grid, channels, nodes
+        assert {key: rows.shape for key, rows in got.items()} == {key: (2, side) for key, side in sides.items()}
+        for key, rows in got.items():
+            assert rows.dtype == np.float32
+            assert np.abs(rows - expected[key]).max() <= tolerance * np.abs(expected[key]).max()
+            assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # pictures are told apart
+
+
+def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
+    engine = start(exported_in_stages, "mindir")
+    images = pictures(4, 32, 32, 7)[1]
+    together = engine.encode({"drone": images})
+    for count in (1, 3):
+        for key, rows in engine.encode({"drone": images[:count]}).items():
+            assert rows.shape == (count, together[key].shape[1])
+            np.testing.assert_allclose(rows, together[key][:count], atol=1e-5 * np.abs(together[key]).max())
+
+
+def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
+    from mindloc.inference.open_exported import compare_with_fp32
+
+    rounded = start(exported_in_stages, "onnx", int8=True)
+    images = pictures(3, 32, 32, 1)[1]
+    said = str(compare_with_fp32(rounded, [("drone", images), ("satellite", images)]))
+    near = rounded.facts["agreement"]
+    assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["pictures"] == 6
+    assert near["omega"]["largest_difference"] > onnx.TOLERANCE["fp32"]  # else nothing was rounded
+    assert near["omega"]["cosine_min"] > 0.9
+    assert [part.split()[0] for part in said.split("; ")] == ["omega", "phi", "centroids"]
+
+
+def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):
+    files = find_exported(exported_in_stages[1], "ONNX", None, ("drone",))
+    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: [np.zeros((3, 32)), np.zeros((3, 24))]}, 1)
+    match = r"returns shapes \(3, 32\), \(3, 24\) for 3 pictures; its card says shapes .*, \(3, 6\): export again"
+    with pytest.raises(ExportError, match=match):
+        engine.encode({"drone": np.zeros((1, 3, 32, 32), np.float32)})

@@ -40,6 +40,22 @@ def change_card(path, **changes):
     path.write_text(json.dumps(card))
 
 
+def outputs(*names):
+    return [{"name": name, "dimension": 4, "length": "1"} for name in names]
+
+
+def test_a_card_from_before_heads_is_still_read(folder):
+    path = folder / "drone.onnx"
+    now = read_card(path)
+    card = json.loads((folder / "drone.onnx.json").read_text())
+    (output,) = card.pop("outputs")
+    card |= {"version": 2, "dimension": output["dimension"], "output": {"name": "descriptor", "length": "1"}}
+    (folder / "drone.onnx.json").write_text(json.dumps(card))
+    assert read_card(path) == now and now.descriptors == ("global",)
+    run = onnx_file.open_onnx(read_card(path), onnx_file.Provider(onnx_file.CPU))
+    assert [rows.shape for rows in run(np.zeros(now.input_shape, np.float32))] == [(3, now.dimensions["global"])]
+
+
 def test_a_tampered_file_is_not_opened(folder):
     content = bytearray((folder / "drone.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -55,11 +71,18 @@ def test_a_tampered_file_is_not_opened(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 1}, "has version 1, this mindloc reads 2"),
+        ({"version": 1}, "has version 1, this mindloc reads 2 and 3"),
+        ({"version": 2}, "can't be used: lacks 'dimension'"),
         ({"views": ["street"]}, "view 'street' is not among drone, satellite"),
         ({"format": "MINDIR"}, "format 'MINDIR' does not fit the name drone.onnx"),
         ({"file": "satellite.onnx"}, "belongs to 'satellite.onnx'"),
-        ({"dimension": 10**12}, "dimension is 1000000000000, expected 1 to"),
+        ({"outputs": [{"name": "descriptor", "dimension": 10**12}]}, "dimension is 1000000000000, expected 1 to"),
+        ({"outputs": [{"name": "descriptor"}]}, "lacks 'dimension'"),
+        ({"outputs": []}, r"outputs are \[\], expected descriptor, or omega, phi"),
+        ({"outputs": outputs("omega")}, "outputs are .'omega'., expected"),
+        ({"outputs": outputs("phi", "omega")}, "outputs are .'phi', 'omega'., expected"),
+        ({"outputs": outputs("descriptor", "descriptor")}, "expected descriptor, or omega, phi and maybe centroids"),
+        ({"outputs": None}, "can't be used"),
         ({"input__shape": [10**9, 3, 32, 48]}, "batch is 1000000000"),
         ({"input__shape": [1, 3, 32]}, "input float32 of shape"),
         ({"input__dtype": "float64"}, "input float64 of shape"),
@@ -113,6 +136,12 @@ def test_views_of_different_checkpoints_do_not_go_together(folder):
         require_one_origin(find_exported(folder, "ONNX", None, ("drone", "satellite")))
 
 
+def test_views_of_different_descriptors_do_not_go_together(folder):
+    change_card(folder / "drone.onnx.json", outputs=outputs("omega", "phi"))
+    with pytest.raises(ExportError, match="return different descriptors by their cards; export both again"):
+        require_one_origin(find_exported(folder, "ONNX", None, ("drone", "satellite")))
+
+
 def test_another_checkpoint_is_said(folder):
     files = find_exported(folder, "ONNX", None, ("drone", "satellite"))
     require_one_origin(files, files["drone"].checkpoint_sha256)
@@ -132,20 +161,21 @@ def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
 
 # Graphs that somebody else wrote.
 
-CARD = ExportedFile(None, "ONNX", ("drone",), "fp32", 1, (4, 4), False, (0.5,) * 3, (0.5,) * 3, 3, False, "", "", {})
+GRAY, ONE = (0.5,) * 3, {"global": 3}
+CARD = ExportedFile(None, "ONNX", ("drone",), "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
 
 
-def graph(*nodes, shape=(1, 3, 4, 4), weights=(), more_inputs=(), opsets=(("", 11),)):
+def graph(*nodes, shape=(1, 3, 4, 4), weights=(), more_inputs=(), results=("descriptor",), opsets=(("", 11),)):
     float_info = onnx.helper.make_tensor_value_info
     entry = [float_info("images", onnx.TensorProto.FLOAT, shape), *more_inputs]
-    result = [float_info("y", onnx.TensorProto.FLOAT, None)]
-    made = onnx.helper.make_graph(list(nodes), "g", entry, result, list(weights))
+    results = [float_info(name, onnx.TensorProto.FLOAT, None) for name in results]
+    made = onnx.helper.make_graph(list(nodes), "g", entry, results, list(weights))
     opset_imports = [onnx.helper.make_opsetid(*opset) for opset in opsets]
     return onnx.helper.make_model(made, opset_imports=opset_imports, ir_version=4)
 
 
 def node(kind, *inputs, **attributes):
-    return onnx.helper.make_node(kind, list(inputs), ["y"], **attributes)
+    return onnx.helper.make_node(kind, list(inputs), ["descriptor"], **attributes)
 
 
 def external():
@@ -163,7 +193,7 @@ def huge():
 
 def loop():
     body = onnx.helper.make_graph([], "body", [], [])
-    return onnx.helper.make_node("Loop", ["", "", "images"], ["y"], body=body)
+    return onnx.helper.make_node("Loop", ["", "", "images"], ["descriptor"], body=body)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +217,8 @@ def loop():
             ),
             "it has 2 inputs",
         ),
+        (graph(node("Relu", "images"), results=("descriptor", "images")), "it returns descriptor, images, its card"),
+        (graph(node("Relu", "images"), results=()), "it returns , its card says descriptor"),
     ],
 )
 def test_graphs_that_mindloc_does_not_write(tmp_path, model, message):
@@ -201,7 +233,13 @@ def test_a_plain_graph_passes(tmp_path):
     path.write_bytes(model.SerializeToString())
     file = dataclasses.replace(CARD, path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     run = onnx_file.open_onnx(file, onnx_file.Provider(onnx_file.CPU))
-    assert run(np.full((1, 3, 4, 4), -1, np.float32)).max() == 0
+    assert run(np.full((1, 3, 4, 4), -1, np.float32))[0].max() == 0
+
+
+def test_outputs_under_other_names_are_refused(tmp_path):
+    file = dataclasses.replace(CARD, path=tmp_path / "drone.onnx", dimensions={"omega": 4, "phi": 3})
+    with pytest.raises(ExportError, match="it returns descriptor, its card says omega, phi; it is not run"):
+        require_plain_graph(graph(node("Relu", "images")).SerializeToString(), file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"PK\x03\x04"])

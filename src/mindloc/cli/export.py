@@ -10,6 +10,7 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import export_folder
+from mindloc.runtime.whole_numbers import is_number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +37,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--with_normalization", action="store_true", help="uint8 (batch, height, width, RGB) in, normalized in the file"
     )
-    parser.add_argument("--unit_length", action="store_true", help="descriptors of length 1 out")
+    parser.add_argument(
+        "--unit_length",
+        action="store_true",
+        help="a global descriptor of length 1 out; Omega and Phi have it always, centroids are places and stay",
+    )
     parser.add_argument(
         "--enc_key_file", type=Path, metavar="FILE", help="encrypt MINDIR (AES-GCM) with its 16, 24 or 32 bytes"
     )
@@ -52,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def number_or_any(text: str) -> int | str:
     """Pictures per call as the command line says it."""
-    if text != "any" and not (text.isascii() and text.isdecimal() and len(text) < 6):
+    if text != "any" and not is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pictures, such as 64, nor any")
     return text if text == "any" else int(text)
 

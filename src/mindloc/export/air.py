@@ -19,5 +19,5 @@ def require_ascend(target: str) -> None:
         )
 
 
-def save(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None) -> None:
+def save(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
     ms.export(cell, example, file_name=str(file), file_format="AIR")

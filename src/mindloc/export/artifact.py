@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.exported import CARD_VERSION, card_path, input_shape
+from mindloc.inference.exported import CARD_VERSION, card_path, input_shape, output_name
 from mindloc.inference.exported_engine import RunFile
+from mindloc.models.encoder import GLOBAL
 from mindloc.runtime.atomic import atomic_write, atomic_write_text
 
 _COPY_BYTES = 1 << 20
@@ -31,14 +32,21 @@ class ExportSpec:
     batch_size: int | None  # None: any
     mean: tuple[float, ...]  # of RGB pixels scaled to 0..1
     std: tuple[float, ...]
+    descriptors: tuple[str, ...] = (GLOBAL,)  # in the order of the file's outputs
     cut_border: float = 0.0  # share that was cropped from each side before resizing
     takes_pixels: bool = False  # uint8 (B, H, W, 3), normalized inside
-    unit_length: bool = False  # descriptors are divided by their norm inside
+    unit_length: bool = False  # a global descriptor is divided by its norm inside
     precision: str = "fp32"
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         return input_shape(self.batch_size, self.size_px, self.takes_pixels)
+
+    @property
+    def divided(self) -> tuple[bool, ...]:
+        """Of each descriptor, whether the file divides it by its norm; Omega and Phi leave the encoder with length 1,
+        and centroids are places, which have no length."""
+        return tuple(self.unit_length and name == GLOBAL for name in self.descriptors)
 
     def trial_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Seeded pictures to compare on, (as the file takes them, as the live encoder does).
@@ -53,31 +61,35 @@ class ExportSpec:
             yield (pixels if self.takes_pixels else live), live
 
 
-def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float) -> dict[str, Any]:
-    """For the card: the dimension, and the largest difference as a share of the descriptors' largest entry.
+def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float) -> tuple[list[int], dict[str, Any]]:
+    """(Dimension of each descriptor, for the card: the largest differences as shares of each one's largest entry).
 
     Raises:
-        ExportError: it exceeds ``tolerance``, or shapes differ, or either holds NaN.
+        ExportError: one exceeds ``tolerance``, or shapes differ, or either holds NaN.
     """
-    worst, dimension, what = 0.0, 0, " and ".join(spec.views)
+    worst, shapes, what = dict.fromkeys(spec.descriptors, 0.0), [], " and ".join(spec.views)
     for fed, image_B3HW in spec.trial_batches():
-        expected_BD, got_BD = live(image_B3HW), exported(fed)
-        if spec.unit_length:
-            expected_BD = expected_BD / np.linalg.norm(expected_BD, axis=1, keepdims=True)
-        if got_BD.shape != expected_BD.shape:
+        expected, got = live(image_B3HW), exported(fed)
+        shapes = [rows_BD.shape for rows_BD in expected]
+        if [rows_BD.shape for rows_BD in got] != shapes:
             raise ExportError(
-                f"the exported {what} encoder returns shape {got_BD.shape}, the live one {expected_BD.shape}; "
-                "this is a defect of the export: nothing was written"
+                f"the exported {what} encoder returns shapes {[rows_BD.shape for rows_BD in got]}, the live one "
+                f"{shapes}; this is a defect of the export: nothing was written"
             )
-        difference = float(np.abs(got_BD - expected_BD).max() / max(float(np.abs(expected_BD).max()), 1e-30))
-        if not difference <= tolerance:  # NaN fails too
-            raise ExportError(
-                f"the exported {what} encoder differs from the live one by {difference:.1e} of the largest entry, "
-                f"allowed are {tolerance:.0e}; nothing was written: try another precision or MindSpore version"
-            )
-        worst, dimension = max(worst, difference), expected_BD.shape[1]
-    check = {"compared": True, "largest_difference": worst, "tolerance": tolerance, "relative_to": "largest entry"}
-    return {"dimension": dimension, "check": check}
+        for name, divided, expected_BD, got_BD in zip(spec.descriptors, spec.divided, expected, got, strict=True):
+            if divided:
+                expected_BD = expected_BD / np.linalg.norm(expected_BD, axis=1, keepdims=True)
+            difference = float(np.abs(got_BD - expected_BD).max() / max(float(np.abs(expected_BD).max()), 1e-30))
+            if not difference <= tolerance:  # NaN fails too
+                raise ExportError(
+                    f"the exported {what} encoder's {output_name(name)} differs from the live one by {difference:.1e} "
+                    f"of the largest entry, allowed are {tolerance:.0e}; nothing was written: try another precision or "
+                    "MindSpore version"
+                )
+            worst[name] = max(worst[name], difference)
+    check = {"compared": True, "largest_difference": max(worst.values()), "tolerance": tolerance}
+    check |= {"of_each": {output_name(name): share for name, share in worst.items()}, "relative_to": "largest entry"}
+    return [dimension for _, dimension in shapes], check
 
 
 @contextmanager
@@ -98,13 +110,14 @@ def partial_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def publish(partial: Path, path: Path, spec: ExportSpec, facts: dict[str, Any]) -> None:
+def publish(partial: Path, path: Path, spec: ExportSpec, dimensions: list[int], facts: dict[str, Any]) -> None:
     """Put a checked file under its name, and its card beside it.
 
     The card names the file's sha256 and is written last: a file without a fitting card is an unfinished export.
 
     Args:
-        facts: format, dimension, encryption, check, checkpoint_sha256, config, versions.
+        dimensions: of each descriptor.
+        facts: format, encryption, check, checkpoint_sha256, config, versions.
 
     Raises:
         ExportError: the disk is full or refuses; what stood there before survives.
@@ -114,11 +127,12 @@ def publish(partial: Path, path: Path, spec: ExportSpec, facts: dict[str, Any]) 
         while block := source.read(_COPY_BYTES):
             digest.update(block)
             target.write(block)
-    card = {"version": CARD_VERSION, "file": path.name, "sha256": digest.hexdigest(), **_interface(spec), **facts}
+    card = {"version": CARD_VERSION, "file": path.name, "sha256": digest.hexdigest()}
+    card |= {**_interface(spec, dimensions), **facts}
     atomic_write_text(card_path(path), json.dumps(card, indent=2, ensure_ascii=False) + "\n", ExportError)
 
 
-def _interface(spec: ExportSpec) -> dict[str, Any]:
+def _interface(spec: ExportSpec, dimensions: list[int]) -> dict[str, Any]:
     normal = "RGB scaled to 0..1, then (x - mean) / std"
     return {
         "views": list(spec.views),
@@ -133,8 +147,15 @@ def _interface(spec: ExportSpec) -> dict[str, Any]:
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
-        "output": {
-            "name": "descriptor",
-            "length": "1" if spec.unit_length else "any: divide by the Euclidean norm before comparing",
-        },
+        "outputs": [
+            {"name": output_name(name), "dimension": dimension, "length": _length(name, spec.unit_length)}
+            for name, dimension in zip(spec.descriptors, dimensions, strict=True)
+        ],
     }
+
+
+def _length(descriptor: str, unit_length: bool) -> str:
+    if descriptor == "centroids":
+        return "any: pairs (row, column) in 0..1 of the picture's grid, compared as they are"
+    one = descriptor != GLOBAL or unit_length
+    return "1" if one else "any: divide by the Euclidean norm before comparing"

@@ -17,8 +17,9 @@ from mindloc.export import air, mindir, onnx
 from mindloc.export.artifact import ExportSpec, compare, partial_folder, publish
 from mindloc.export.graph import ExportGraph
 from mindloc.inference.build import load_encoder
-from mindloc.inference.exported import SUFFIXES
+from mindloc.inference.exported import SUFFIXES, output_name
 from mindloc.inference.mindir_file import MODE
+from mindloc.inference.plain_outputs import PlainOutputs
 from mindloc.models.encoder import VIEWS
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.kernels import require_precision
@@ -51,10 +52,9 @@ class Exported:
     def __str__(self) -> str:
         if not self.check["compared"]:
             return f"{self.path}: written, not compared: {self.check['why']}"
-        return (
-            f"{self.path}: reloaded, differs from the live encoder by {self.check['largest_difference']:.1e} "
-            "of the largest entry"
-        )
+        of_each = ", ".join(f"{name} {share:.1e}" for name, share in self.check["of_each"].items())
+        share = f"{self.check['largest_difference']:.1e}" if len(self.check["of_each"]) == 1 else of_each
+        return f"{self.path}: reloaded, differs from the live encoder by {share} of the largest entry"
 
 
 def export_checkpoint(
@@ -85,7 +85,7 @@ def export_checkpoint(
     files = _files(stored, wish)
     done = []
     for views in files:
-        spec = _spec(stored, views, wish, precision)
+        spec = _spec(stored, views, encoder.descriptors, wish, precision)
         path = Path(folder) / (_stem(views, wish, len(files)) + SUFFIXES[wish.file_format])
         check = export_file(encoder.view_encoder(views[0]), spec, path, wish.file_format, facts, wish.key)
         done.append(Exported(path, views, check))
@@ -124,7 +124,9 @@ def _stem(views: tuple[str, ...], wish: ExportWish, count: int) -> str:
     return stem if count == 1 else f"{stem}_{views[0]}"
 
 
-def _spec(config: Config, views: tuple[str, ...], wish: ExportWish, precision: str) -> ExportSpec:
+def _spec(
+    config: Config, views: tuple[str, ...], descriptors: tuple[str, ...], wish: ExportWish, precision: str
+) -> ExportSpec:
     size_px, cut_border = config.view_input(views[0])
     batch_size = None if wish.batch_size == "any" else wish.batch_size
     if wish.batch_size is None and wish.file_format != "MINDIR":
@@ -135,6 +137,7 @@ def _spec(config: Config, views: tuple[str, ...], wish: ExportWish, precision: s
         batch_size=batch_size,
         mean=tuple(config.model.mean),
         std=tuple(config.model.std),
+        descriptors=descriptors,
         cut_border=cut_border,
         takes_pixels=wish.with_normalization,
         unit_length=wish.unit_length,
@@ -153,7 +156,7 @@ def export_file(
     """Save, reload, compare, publish as ``path``, with a card beside it.
 
     Args:
-        view_encoder: (B, 3, H, W) -> {"{view}.global": (B, D)} of the first of the views.
+        view_encoder: (B, 3, H, W) -> {"{view}.{descriptor}": (B, D)} of the first of the views.
         facts: for the card: checkpoint_sha256, config, versions.
         key: encrypt MINDIR with it.
 
@@ -164,33 +167,35 @@ def export_file(
         ExportError: the graph can't be saved or reloaded, or answers otherwise than the live one. Nothing is written.
         DeviceError: the library that the format needs is not installed.
     """
-    form, output = FORMATS[file_format], f"{spec.views[0]}.global"
+    form, outputs = FORMATS[file_format], tuple(f"{spec.views[0]}.{name}" for name in spec.descriptors)
     pixels = (spec.mean, spec.std) if spec.takes_pixels else None
-    cell = ExportGraph(view_encoder, output, pixels, spec.unit_length)
+    cell = ExportGraph(view_encoder, outputs, pixels, spec.divided)
     cell.set_train(False)
-    live = ExportGraph(view_encoder, output)
+    live = PlainOutputs(view_encoder, *outputs)
     live.set_train(False)
     with partial_folder(path) as partial:
         file = partial / path.name
         try:
-            form.save(cell, _example(cell, spec), file, key)
+            form.save(cell, _example(cell, spec), file, key, [output_name(name) for name in spec.descriptors])
         except (RuntimeError, ValueError, TypeError) as error:
             raise ExportError(
                 f"MindSpore can't export the {spec.views[0]} encoder: {first_line(error)}; try another --file_format"
             ) from error
         facts = {"format": file_format, "encryption": None if key is None else MODE, **facts}
-        facts |= _compared(live, form, file, spec, key)
-        publish(file, path, spec, facts)
-    return facts["check"]
+        dimensions, check = _compared(live, form, file, spec, key)
+        publish(file, path, spec, dimensions, {**facts, "check": check})
+    return check
 
 
-def _compared(live: nn.Cell, form: ModuleType, file: Path, spec: ExportSpec, key: bytes | None) -> dict[str, Any]:
-    def run_live(image_B3HW: np.ndarray) -> np.ndarray:
-        return live(ms.Tensor(image_B3HW)).asnumpy()
+def _compared(
+    live: nn.Cell, form: ModuleType, file: Path, spec: ExportSpec, key: bytes | None
+) -> tuple[list[int], dict[str, Any]]:
+    def run_live(image_B3HW: np.ndarray) -> list[np.ndarray]:
+        return [rows_BD.asnumpy() for rows_BD in live(ms.Tensor(image_B3HW))]
 
     if form is air:
-        dimension = run_live(next(spec.trial_batches())[1]).shape[1]
-        return {"dimension": dimension, "check": {"compared": False, "why": air.UNCOMPARED}}
+        dimensions = [rows_BD.shape[1] for rows_BD in run_live(next(spec.trial_batches())[1])]
+        return dimensions, {"compared": False, "why": air.UNCOMPARED}
     return compare(run_live, form.reload(file, key), spec, form.TOLERANCE[spec.precision])
 
 

@@ -24,15 +24,15 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # of the largest entry; in fp32 the ba
 _GELU_MARK = "Tanh"
 
 
-def save(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None) -> None:
-    """Write the graph; its input is called "images", its result "descriptor"."""
+def save(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
+    """Write the graph; its input is called "images", its results have the names given."""
     optional_module("onnxruntime")  # the file can't be checked without it: say so before the work
     onnx = optional_module("onnx")
     with _gelu_marked(cell):
         ms.export(cell, example, file_name=str(file), file_format="ONNX")
     model = onnx.load(str(file))
     _write_out_gelu(model.graph, onnx)
-    _name_result(model.graph, "descriptor")
+    _name_results(model.graph, names)
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
 
@@ -40,7 +40,7 @@ def save(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None) -> No
 def reload(file: Path, key: bytes | None) -> RunFile:
     """The file on ONNX Runtime's CPU provider, which every machine has."""
     session = open_session(file.read_bytes(), file, Provider(CPU))
-    return lambda images: session.run(["descriptor"], {"images": np.ascontiguousarray(images)})[0]
+    return lambda images: session.run(None, {"images": np.ascontiguousarray(images)})
 
 
 class _Mark(nn.Cell):
@@ -96,12 +96,12 @@ def _gelu_nodes(mark: Any, make_node: Any) -> list[Any]:
     ]
 
 
-def _name_result(graph: Any, name: str) -> None:
-    """Call the only output by a name of ours; MindSpore calls it after the last operator's place in our code."""
-    (result,) = graph.output
+def _name_results(graph: Any, names: list[str]) -> None:
+    """Call the outputs by names of ours; MindSpore calls them after the last operators' places in our code."""
+    names_of = {result.name: name for result, name in zip(graph.output, names, strict=True)}
     for node in graph.node:
-        for names in (node.input, node.output):
-            for index, found in enumerate(names):
-                if found == result.name:
-                    names[index] = name
-    result.name = name
+        for found in (node.input, node.output):
+            for index, name in enumerate(found):
+                found[index] = names_of.get(name, name)
+    for result in graph.output:
+        result.name = names_of[result.name]

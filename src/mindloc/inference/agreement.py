@@ -4,16 +4,19 @@ Suffixes: N pictures, D dimension.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from mindloc.inference.engine import Engine
 
+_SHORTEST = 1e-30  # a descriptor of zeros stays one
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of descriptors of two engines, picture by picture."""
+    """Of one descriptor of two engines, picture by picture."""
 
     pictures: int
     cosine_min: float
@@ -27,19 +30,49 @@ class Agreement:
         )
 
 
-def compare_descriptors(one_ND: np.ndarray, other_ND: np.ndarray) -> Agreement:
-    """Agreement of descriptors of any length, row by row."""
-    unit, other_unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (_wide(one_ND), _wide(other_ND)))
-    cosine_N = (unit * other_unit).sum(1)
-    difference = float(np.abs(unit - other_unit).max())
-    return Agreement(len(cosine_N), float(cosine_N.min()), float(cosine_N.mean()), difference)
+@dataclass(frozen=True)
+class EngineAgreement:
+    """Of everything that two engines make of the same pictures."""
+
+    of_each: dict[str, Agreement]  # descriptor -> its agreement
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For cards: descriptor -> numbers."""
+        return {name: asdict(agreement) for name, agreement in self.of_each.items()}
+
+    def __str__(self) -> str:
+        if len(self.of_each) == 1:
+            return str(*self.of_each.values())
+        return "; ".join(f"{name} {agreement}" for name, agreement in self.of_each.items())
 
 
-def compare_engines(one: Engine, other: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> Agreement:
+def compare_descriptors(*pairs: tuple[np.ndarray, np.ndarray]) -> Agreement:
+    """Agreement of descriptors of any length, row by row.
+
+    Args:
+        pairs: (N, D) of both engines; of several pairs, each with its own N and D, all rows count.
+    """
+    cosines, differences = [], []
+    for one_ND, other_ND in pairs:
+        unit_ND, other_unit_ND = _unit(one_ND), _unit(other_ND)
+        cosines.append((unit_ND * other_unit_ND).sum(1))
+        differences.append(np.abs(unit_ND - other_unit_ND).max())
+    cosine_N = np.concatenate(cosines)
+    return Agreement(len(cosine_N), float(cosine_N.min()), float(cosine_N.mean()), float(max(differences)))
+
+
+def compare_engines(one: Engine, other: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
     """Agreement of two engines on (view, normalized pictures) batches that both can take."""
-    pairs = [tuple(e.encode({view: images})[f"{view}.global"] for e in (one, other)) for view, images in batches]
-    return compare_descriptors(np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs]))
+    encoded = [(view, one.encode({view: images}), other.encode({view: images})) for view, images in batches]
+    return EngineAgreement(
+        {
+            name: compare_descriptors(*((a[f"{view}.{name}"], b[f"{view}.{name}"]) for view, a, b in encoded))
+            for name in one.descriptors
+        }
+    )
 
 
-def _wide(matrix_ND: np.ndarray) -> np.ndarray:
-    return matrix_ND.astype(np.float64)
+def _unit(matrix_ND: np.ndarray) -> np.ndarray:
+    wide_ND = matrix_ND.astype(np.float64)
+    return wide_ND / np.maximum(np.linalg.norm(wide_ND, axis=1, keepdims=True), _SHORTEST)

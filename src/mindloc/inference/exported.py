@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import ExportError, one_line
+from mindloc.retrieval.descriptor_set import GLOBAL
 from mindloc.runtime.tensor_file import file_sha256
 
-CARD_VERSION = 2
+CARD_VERSION = 3
+BEFORE_HEADS = 2  # the card's version when every encoder had one descriptor; still read
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 PRECISIONS = ("fp32", "fp16", "bf16")
 _MOST_CARD_BYTES = 1 << 20
 _MOST_FILE_BYTES = (1 << 31) - 1  # of a protocol buffer, which MINDIR and ONNX are
-_MOST = {"batch": 65_536, "side_px": 16_384, "dimension": 65_536}
+_MOST = {"batch": 65_536, "side_px": 16_384, "dimension": 1 << 22}  # Omega of 384 px has 147 456
+_COMPLETE = ((GLOBAL,), ("omega", "phi"), ("omega", "phi", "centroids"))  # all that some encoder makes
 
 
 class AbsentError(ExportError):
@@ -38,7 +41,7 @@ class ExportedFile:
     takes_pixels: bool  # uint8 (B, H, W, 3) instead of normalized float32 (B, 3, H, W)
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    dimension: int
+    dimensions: dict[str, int]  # of each descriptor, in the order of the file's outputs
     encrypted: bool
     sha256: str  # of the file
     checkpoint_sha256: str
@@ -47,6 +50,10 @@ class ExportedFile:
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         return input_shape(self.batch_size, self.size_px, self.takes_pixels)
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        return tuple(self.dimensions)
 
     def require_intact(self) -> None:
         """Compare the file with its card.
@@ -70,6 +77,11 @@ def input_shape(batch_size: int | None, size_px: tuple[int, int], takes_pixels: 
     return (batch_size, *size_px, 3) if takes_pixels else (batch_size, 3, *size_px)
 
 
+def output_name(descriptor: str) -> str:
+    """What a descriptor is called in files whose outputs have names, and in cards."""
+    return "descriptor" if descriptor == GLOBAL else descriptor
+
+
 def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
@@ -81,10 +93,10 @@ def read_card(path: Path) -> ExportedFile:
         ExportError: no card, one of another version, or one whose values can't be true.
     """
     card = _read_json(card_path(path))
-    if card.get("version") != CARD_VERSION:
+    if card.get("version") not in (BEFORE_HEADS, CARD_VERSION):
         raise ExportError(
-            f"card {card_path(path)} has version {card.get('version')!r}, this mindloc reads {CARD_VERSION}; "
-            "export again"
+            f"card {card_path(path)} has version {card.get('version')!r}, this mindloc reads {BEFORE_HEADS} and "
+            f"{CARD_VERSION}; export again"
         )
     try:
         file = _from_card(path, card)
@@ -174,12 +186,23 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
         takes_pixels=takes_pixels,
         mean=mean,
         std=std,
-        dimension=_number("dimension", card["dimension"]),
+        dimensions=_dimensions(card),
         encrypted=card["encryption"] is not None,
         sha256=str(card["sha256"]),
         checkpoint_sha256=str(card["checkpoint_sha256"]),
         config=card["config"],
     )
+
+
+def _dimensions(card: dict[str, Any]) -> dict[str, int]:
+    if card["version"] == BEFORE_HEADS:
+        return {GLOBAL: _number("dimension", card["dimension"])}
+    names = [output["name"] for output in card["outputs"]]
+    for descriptors in _COMPLETE:
+        if names == [output_name(name) for name in descriptors]:
+            sides = (_number("dimension", output["dimension"]) for output in card["outputs"])
+            return dict(zip(descriptors, sides, strict=True))
+    raise ValueError(f"its outputs are {names}, expected descriptor, or omega, phi and maybe centroids, in this order")
 
 
 def _number(what: str, value: Any) -> int:

@@ -3,18 +3,17 @@
 Suffixes: B pictures of a batch, D dimension.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.agreement import Agreement, compare_engines
+from mindloc.inference.agreement import EngineAgreement, compare_engines
 from mindloc.inference.engine import Engine, filled_batch
 from mindloc.inference.exported import ExportedFile
 
-RunFile = Callable[[np.ndarray], np.ndarray]  # pictures as the file takes them -> (B, D)
+RunFile = Callable[[np.ndarray], Sequence[np.ndarray]]  # pictures as the file takes them -> (B, D) of each descriptor
 
 
 class ExportedEngine:
@@ -39,6 +38,7 @@ class ExportedEngine:
     ):
         self.name, self.precision, self.files = name, precision, files
         self.batch_size = min(file.batch_size or batch_size for file in files.values())
+        (self.descriptors,) = {file.descriptors for file in files.values()}
         (self.checkpoint_sha256,) = {file.checkpoint_sha256 for file in files.values()}
         self._runs, self._more = runs, dict(facts or {})
 
@@ -58,10 +58,10 @@ class ExportedEngine:
             **self._more,
         }
 
-    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> Agreement:
+    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
         """How far it agrees with a more exact engine on (view, normalized pictures); one of its facts from then on."""
         agreement = compare_engines(exact, self, batches)
-        self._more["agreement"] = {"with": exact.facts["precision"], **asdict(agreement)}
+        self._more["agreement"] = {"with": exact.facts["precision"], **agreement.facts}
         return agreement
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,21 +69,25 @@ class ExportedEngine:
 
         Raises:
             DataError: a batch that is empty or larger than ``batch_size``.
-            ExportError: the file answers with another shape than its card says.
+            ExportError: the file answers with other descriptors or shapes than its card says.
         """
-        return {f"{view}.global": self._encode(view, images) for view, images in batch.items()}
+        return {key: value for view, images in batch.items() for key, value in self._encode(view, images).items()}
 
-    def _encode(self, view: str, image_B3HW: np.ndarray) -> np.ndarray:
+    def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
         file, count = self.files[view], len(image_B3HW)
         size = file.batch_size or count
         full = filled_batch(image_B3HW, self.batch_size, size, view)
-        descriptor_BD = self._runs[view](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
-        if descriptor_BD.shape != (size, file.dimension):
-            raise ExportError(
-                f"{file.path} returns shape {descriptor_BD.shape} for {size} pictures; "
-                f"its card says {(size, file.dimension)}: export again"
-            )
-        return np.asarray(descriptor_BD[:count], np.float32)
+        outputs = self._runs[view](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
+        got, expected = [rows.shape for rows in outputs], [(size, side) for side in file.dimensions.values()]
+        if got != expected:
+            said = f"{file.path} returns {_listed(got)} for {size} pictures; its card says {_listed(expected)}"
+            raise ExportError(f"{said}: export again")
+        named = zip(self.descriptors, outputs, strict=True)
+        return {f"{view}.{name}": np.asarray(rows_BD[:count], np.float32) for name, rows_BD in named}
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ("shape " if len(shapes) == 1 else "shapes ") + ", ".join(map(str, shapes))
 
 
 def as_pixels(image_B3HW: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -50,4 +50,9 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
         if key is not None:
             raise ExportError(f"{path} can't be decrypted with this key; give the one it was exported with") from error
         raise ExportError(f"MindSpore can't read {path}: {first_line(error)}; export again") from error
-    return lambda images: graph(ms.Tensor(np.ascontiguousarray(images))).asnumpy()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        outputs = graph(ms.Tensor(np.ascontiguousarray(images)))
+        return [rows.asnumpy() for rows in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run

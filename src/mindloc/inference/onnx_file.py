@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mindloc.cores import usable_cores
 from mindloc.doctor.provider_start import ONE_RELU, preload_libraries, why_not_started
 from mindloc.errors import DeviceError, ExportError, one_line
-from mindloc.inference.exported import ExportedFile
+from mindloc.inference.exported import ExportedFile, output_name
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.native_messages import native_messages
 from mindloc.inference.onnx_graph import require_plain_graph
@@ -76,14 +76,15 @@ def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> Run
     content = file.path.read_bytes()
     require_plain_graph(content, file)
     session = open_session(quantized(content) if int8 else content, file.path, provider, file.precision == "fp16")
-    entry, result = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return lambda images: session.run([result], {entry: images})[0]
+    entry, results = session.get_inputs()[0].name, [output_name(descriptor) for descriptor in file.descriptors]
+    return lambda images: session.run(results, {entry: images})
 
 
 def quantized(content: bytes) -> bytes:
     """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
 
-    Weights are scaled by channel: half the error of one scale per matrix, and no slower.
+    Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants that are no weights
+    stay: the places of a map's positions, by which centroids are computed.
 
     Raises:
         DeviceError: the onnx library is missing.
@@ -93,8 +94,35 @@ def quantized(content: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="mindloc-int8-") as folder, _quiet_log():
         path = Path(folder) / "int8.onnx"
         model = onnx.load_model_from_string(content)
-        tools.quantize_dynamic(model, str(path), weight_type=tools.QuantType.QInt8, per_channel=True)
+        if _computes_convolutions(model.graph):
+            model = onnx.load_model_from_string(_folded(content, Path(folder) / "folded.onnx"))
+        spared = _products_with_stacks(model.graph)
+        kind = tools.QuantType.QInt8
+        tools.quantize_dynamic(model, str(path), weight_type=kind, per_channel=True, nodes_to_exclude=spared)
         return path.read_bytes()
+
+
+def _folded(content: bytes, path: Path) -> bytes:
+    """The same graph with everything computed that follows from constants alone; still the standard's own operators."""
+    runtime = optional_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    runtime.InferenceSession(content, options, providers=[CPU])
+    return path.read_bytes()
+
+
+def _computes_convolutions(graph: Any) -> bool:
+    """Whether weights of convolutions come out of a product, with their norms' gains; the quantizer takes constants."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return any(node.op_type == "Conv" and node.input[1] not in constants for node in graph.node)
+
+
+def _products_with_stacks(graph: Any) -> list[str]:
+    """Names of the products with a constant that is no matrix; the quantizer would take it for one."""
+    stacks = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and stacks & set(node.input)]
 
 
 def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = False) -> Any:

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from mindloc.errors import ExportError, one_line
-from mindloc.inference.exported import ExportedFile
+from mindloc.inference.exported import ExportedFile, output_name
 from mindloc.runtime.optional_module import optional_module
 
 _MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
@@ -18,7 +18,7 @@ _INPUT_TYPES = {1: "float32", 2: "uint8"}
 
 
 def require_plain_graph(content: bytes, file: ExportedFile) -> None:
-    """Check that a file holds a graph such as mindloc exports, with the input that its card states.
+    """Check that a file holds a graph such as mindloc exports, with the input and the outputs that its card states.
 
     Raises:
         ExportError: it does not.
@@ -30,7 +30,13 @@ def require_plain_graph(content: bytes, file: ExportedFile) -> None:
         model.ParseFromString(content)
     except optional_module("google.protobuf.message").DecodeError:
         raise ExportError(f"{file.path} is no ONNX file; export again") from None
-    for problem in (_foreign_parts(model, onnx), _input_problem(model.graph, file), _size_problem(model, onnx)):
+    graph = model.graph
+    for problem in (
+        _foreign_parts(model, onnx),
+        _input_problem(graph, file),
+        _output_problem(graph, file),
+        _size_problem(model, onnx),
+    ):
         if problem:
             raise ExportError(f"{file.path} was not exported by mindloc: {problem}; it is not run")
 
@@ -62,13 +68,18 @@ def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
 def _input_problem(graph: Any, file: ExportedFile) -> str | None:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value.type.tensor_type for value in graph.input if value.name not in weights]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        return f"it has {len(inputs)} inputs and {len(graph.output)} outputs instead of one each"
+    if len(inputs) != 1:
+        return f"it has {len(inputs)} inputs instead of one"
     shape, dtype = _shape(inputs[0]), _INPUT_TYPES.get(inputs[0].elem_type)
     expected = (file.input_shape, "uint8" if file.takes_pixels else "float32")
     if (shape, dtype) != expected:
         return f"its input is {dtype} {shape}, its card says {expected[1]} {expected[0]}"
     return None
+
+
+def _output_problem(graph: Any, file: ExportedFile) -> str | None:
+    names, expected = [value.name for value in graph.output], [output_name(name) for name in file.descriptors]
+    return None if names == expected else f"it returns {', '.join(names)}, its card says {', '.join(expected)}"
 
 
 def _size_problem(model: Any, onnx: Any) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.errors import DeviceError, ExportError
-from mindloc.inference.agreement import Agreement
+from mindloc.inference.agreement import EngineAgreement
 from mindloc.inference.exported import ExportedFile
 from mindloc.inference.exported_engine import ExportedEngine, RunFile
 from mindloc.inference.mindir_file import open_mindir
@@ -21,7 +21,8 @@ def require_one_origin(files: dict[str, ExportedFile], checkpoint_sha256: str | 
         checkpoint_sha256: of the checkpoint that the files are said to come from.
 
     Raises:
-        ExportError: the views come from different checkpoints, or from another than that one, or differ in precision.
+        ExportError: the views come from different checkpoints, or from another than that one, or differ in precision
+            or in what they make of a picture.
     """
     made_from = {file.checkpoint_sha256 for file in files.values()}
     names = ", ".join(sorted({str(file.path) for file in files.values()}))
@@ -29,6 +30,8 @@ def require_one_origin(files: dict[str, ExportedFile], checkpoint_sha256: str | 
         raise ExportError(f"{names} come from different checkpoints; export both again")
     if len({file.precision for file in files.values()}) > 1:
         raise ExportError(f"{names} compute in different precisions; name one by --precision")
+    if len({file.descriptors for file in files.values()}) > 1:
+        raise ExportError(f"{names} return different descriptors by their cards; export both again")
     if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
         raise ExportError(f"{names}: exported from another checkpoint (sha256 differs); export this one")
 
@@ -66,7 +69,7 @@ def load_onnx_engine(files: dict[str, ExportedFile], provider: Provider, int8: b
     return ExportedEngine("onnx", "int8" if int8 else precision, files, _runs(files, opened), 1, facts)
 
 
-def compare_with_fp32(engine: ExportedEngine, batches: Iterable[tuple[str, np.ndarray]]) -> Agreement:
+def compare_with_fp32(engine: ExportedEngine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
     """How far an int8 engine agrees with the files that it was quantized from; its facts say so afterwards."""
     return engine.compare_with(load_onnx_engine(engine.files, Provider(CPU)), batches)
 
