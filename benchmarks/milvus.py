@@ -1,8 +1,8 @@
 """Milvus beside FAISS: python benchmarks/milvus.py [--tiles 5000 100000] [--address milvus:http://host:19530].
 
 Random tiles are put into a library each of Milvus and of FAISS (flat); measured are tiles a second going in, by the
-clock and by processor time (which other programs change less), bytes on disk, and milliseconds of a query alone. Without
-an address Milvus is milvus-lite in a temporary folder. Protobuf runs in Python, as wherever MindSpore may be near; with
+clock and by processor time (which other programs change less), bytes on disk, and milliseconds of a query. Without an
+address Milvus is milvus-lite in a temporary folder. Protobuf runs in Python, as wherever MindSpore may be near; with
 PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb before the command it does not.
 """
 
