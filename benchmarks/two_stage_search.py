@@ -1,0 +1,162 @@
+"""Milliseconds of one query through both stages: python benchmarks/two_stage_search.py --library FOLDER [--out FILE].
+
+15 000 tiles, recall among all by Omega, re-ranking of N = 100 by Phi (1024 numbers, 4 nodes), on request the nodes of
+the first ten compared, one query at a time. Omega once reduced to 512 numbers, memory-mapped from disk, and once whole
+(50 176 numbers, 3 GB). The vectors are made from a seed (like_an_encoder.py) and kept in FOLDER; fitting the reduction
+is timed beside it. Goal: under 10 ms a query on two cores with the reduction.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before NumPy and FAISS are imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import faiss
+import numpy as np
+from index_kinds import FITTED
+from like_an_encoder import FallingSpectrum
+
+from mindloc.retrieval.faiss_index import FaissIndex, build_faiss_index, load_faiss_index
+from mindloc.retrieval.reduction import fit_reduction
+from mindloc.retrieval.tile_index import IndexCard, Tiles
+from mindloc.retrieval.two_stage import two_stage_search
+from mindloc.runtime.device import describe_machine
+
+THREADS = 2
+TILES, OMEGA, REDUCED, PHI, NODES = 15_000, 50_176, 512, 1024, 4
+N, K = 100, 10
+LIMIT_MS = 10.0
+_BLOCK = 1000
+
+
+def main() -> None:
+    args = _parse()
+    faiss.omp_set_num_threads(THREADS)
+    omega_ND, query_QD = _omega(args)
+    phi_NE, query_QE = _phi(args)
+    rows, facts = [], {"hardware": describe_machine(), "threads": THREADS, "seed": args.seed, "tiles": args.tiles}
+    started = time.perf_counter()
+    reduction = fit_reduction(omega_ND, args.reduced, args.seed)
+    facts |= {"fit_s": round(time.perf_counter() - started, 1), "explained_share": round(reduction.explained_share, 4)}
+    facts["fit_peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    started = time.perf_counter()
+    reduced_QE = reduction.project(query_QD)
+    facts["project_ms"] = round(1e3 * (time.perf_counter() - started) / len(query_QD), 2)
+    index = _reduced_index(args, reduction, omega_ND, phi_NE)
+    near = index.recall(reduced_QE, N).names
+    for m in (0, 10):
+        rows.append(_measure(f"Omega reduced to {args.reduced}, m = {m}", index, reduced_QE, query_QE, m, args.queries))
+    if not args.reduced_only:
+        whole = build_faiss_index(_card(OMEGA), _tiles(omega_ND, phi_NE))
+        best = whole.recall(query_QD, K).names
+        facts["whole_first_ten_among_reduced_hundred"] = round(
+            float(np.mean([len(set(a) & set(b)) / K for a, b in zip(best, near, strict=True)])), 4
+        )
+        rows.append(_measure(f"Omega whole, {OMEGA}, m = 0", whole, query_QD, query_QE, 0, 30))
+    _print(rows, facts)
+    if args.out:
+        args.out.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, required=True, help="folder that keeps vectors and the built index")
+    parser.add_argument("--tiles", type=int, default=TILES)
+    parser.add_argument("--reduced", type=int, default=REDUCED, help="numbers that Omega is reduced to")
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--reduced_only", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    return parser.parse_args()
+
+
+def _model(dimension: int, seed: int) -> FallingSpectrum:
+    return replace(FITTED, dimension=dimension, seed=seed)
+
+
+def _omega(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Recall vectors of all tiles, a memmap, and of the queries."""
+    model = _model(OMEGA, args.seed)
+    path = args.library / f"omega_{args.tiles}_seed{args.seed}.npy"
+    if not path.exists():
+        args.library.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        matrix = np.lib.format.open_memmap(partial, "w+", np.float32, (args.tiles, OMEGA))
+        for first in range(0, args.tiles, _BLOCK):
+            count = min(_BLOCK, args.tiles - first)
+            matrix[first : first + count] = model.vectors(count, stream=100 + first)
+        matrix.flush()
+        partial.rename(path)
+    return np.load(path, mmap_mode="r"), model.queries(args.queries, stream=2)
+
+
+def _phi(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    model = _model(PHI, args.seed + 1)
+    return model.vectors(args.tiles, stream=1), model.queries(args.queries, stream=2)
+
+
+def _card(dimension: int) -> IndexCard:
+    return IndexCard("flat", "omega", dimension, PHI, NODES, None, None, None)
+
+
+def _tiles(recall_ND: np.ndarray, phi_NE: np.ndarray) -> Iterator[Tiles]:
+    for first in range(0, len(recall_ND), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        names = [str(row) for row in range(first, min(first + _BLOCK, len(recall_ND)))]
+        unknown = np.full((len(names), 6), np.nan)
+        yield Tiles(names, recall_ND[part], phi_NE[part], unknown[:, :2], unknown[:, 2:])
+
+
+def _reduced_index(args: argparse.Namespace, reduction, omega_ND: np.ndarray, phi_NE: np.ndarray) -> FaissIndex:
+    folder = args.library / f"reduced_{args.tiles}_{args.reduced}_seed{args.seed}"
+    build_faiss_index(_card(args.reduced), _tiles(reduction.project(omega_ND), phi_NE)).save(folder)
+    return load_faiss_index(folder, memory_map=True)
+
+
+def _measure(
+    name: str, index: FaissIndex, query_QD: np.ndarray, query_QE: np.ndarray, m: int, queries: int
+) -> dict[str, float | str]:
+    """Milliseconds of single queries, the first ten not counted."""
+    spent, stages = [], []
+    for query in range(-10, queries):
+        one = slice(query % len(query_QD), query % len(query_QD) + 1)
+        started = time.perf_counter()
+        found = two_stage_search(index, query_QD[one], query_QE[one], N, K, m)
+        spent.append(1e3 * (time.perf_counter() - started))
+        stages.append([1e3 * found.recall_s, 1e3 * found.rerank_s, 1e3 * found.consistency_s])
+    recall, rerank, consistency = np.median(stages[10:], axis=0)
+    return {
+        "name": name,
+        "median_ms": round(float(np.median(spent[10:])), 2),
+        "p95_ms": round(float(np.percentile(spent[10:], 95)), 2),
+        "recall_ms": round(float(recall), 2),
+        "rerank_ms": round(float(rerank), 2),
+        "consistency_ms": round(float(consistency), 2),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _print(rows: list[dict], facts: dict) -> None:
+    print(f"{facts['hardware']}; {THREADS} threads; seed {facts['seed']}; {facts['tiles']} tiles, N = {N}, K = {K}\n")
+    print("| search | median | 95th percentile | stage one | stage two | nodes | load of the machine |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for row in rows:
+        stages = " | ".join(
+            f"{row[name]} ms" for name in ("median_ms", "p95_ms", "recall_ms", "rerank_ms", "consistency_ms")
+        )
+        print(f"| {row['name']} | {stages} | {row['load']} |")
+    print(f"\nLimit with the reduction: {LIMIT_MS:.0f} ms.")
+    print({name: fact for name, fact in facts.items() if name not in ("hardware", "threads", "seed", "tiles")})
+
+
+if __name__ == "__main__":
+    main()
