@@ -1,9 +1,9 @@
 """Milvus beside FAISS: python benchmarks/milvus.py [--tiles 5000 100000] [--address milvus:http://host:19530].
 
 Random tiles are put into a library each of Milvus and of FAISS (flat); measured are tiles a second going in, by the
-clock and by processor time (which other programs change less), bytes on disk, and milliseconds of a query. Without an
-address Milvus is milvus-lite in a temporary folder. Protobuf runs in Python, as wherever MindSpore may be near; with
-PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb before the command it does not.
+clock and by processor time (which other programs change less), bytes on disk, and milliseconds of a query, the median
+and in brackets the fastest. Without an address Milvus is milvus-lite in a temporary folder. Protobuf runs in Python, as
+wherever MindSpore may be near; with PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb before the command it does not.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def _measure_faiss(args: argparse.Namespace, count: int, folder: Path) -> dict:
 
 
 def _query_times(args: argparse.Namespace, index: TileIndex) -> dict:
-    """Medians over queries, each asked alone."""
+    """Median and fastest of the queries, each asked alone."""
     random = np.random.default_rng(1)
     recall_s, rerank_s, vectors_s = [], [], []
     for _ in range(args.queries):
@@ -114,7 +114,11 @@ def _query_times(args: argparse.Namespace, index: TileIndex) -> dict:
             rerank_s.append(_seconds(lambda query=query_1E, names=names: index.rerank(query, names, ANSWERS)))
             vectors_s.append(_seconds(lambda names=names: index.rerank_vectors(names[0])))
     times = {"recall_ms": recall_s, "rerank_ms": rerank_s, "vectors_ms": vectors_s}
-    return {name: float(np.median(seconds)) * 1000 for name, seconds in times.items() if seconds}
+    return {
+        name: [round(float(number(seconds)) * 1000, 3) for number in (np.median, np.min)]
+        for name, seconds in times.items()
+        if seconds
+    }
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -140,9 +144,15 @@ def _print(results: list[dict]) -> None:
     print(f"| library | tiles | {' | '.join(columns)} |")
     print(f"|---|{'--:|' * (len(columns) + 1)}")
     for result in results:
-        cells = [f"{result[column]:.4g}" if column in result else "-" for column in columns]
+        cells = [_cell(result.get(column)) for column in columns]
         print(f"| {result['library']} | {result['tiles']} | {' | '.join(cells)} |")
     print(f"\n{describe_machine()}; protobuf: {os.environ['PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION']}")
+
+
+def _cell(value: float | list[float] | None) -> str:
+    if isinstance(value, list):
+        return "{:.3g} ({:.3g})".format(*value)
+    return "-" if value is None else f"{value:.4g}"
 
 
 if __name__ == "__main__":
