@@ -126,6 +126,30 @@ def test_each_descriptor_is_compared(which):
         against([])
 
 
+@pytest.mark.parametrize(("swapped", "passes"), [(1, True), (2, True), (3, False)])
+def test_nodes_of_one_area_may_change_places_but_not_on_every_picture(swapped, passes):
+    """Two nodes of two channels; the second picture of the first so many draws has them the other way round."""
+    drawn = []
+
+    def live(images):
+        return [np.ones((2, 6), np.float32), np.resize(np.float32([1, 2, 3, 4]), (2, 4))]
+
+    def exported(images):
+        drawn.append(images)
+        omega_BD, phi_BD = live(images)
+        if len(drawn) <= swapped:
+            phi_BD[1] = [3, 4, 1, 2]
+        return [omega_BD, phi_BD]
+
+    asked = spec(descriptors=("omega", "phi"))
+    if passes:
+        assert compare(live, exported, asked, 1e-4)[1]["of_each"] == {"omega": 0.0, "phi": 0.0}
+        assert len(drawn) == swapped + 1 and np.abs(drawn[0] - drawn[1]).max() > 1  # other pictures
+    else:
+        with pytest.raises(ExportError, match="encoder's phi differs from the live one by 5.0e-01"):  # 2 of 4
+            compare(live, exported, asked, 1e-4)
+
+
 def test_a_fixed_batch_takes_no_other(tmp_path):
     export(tmp_path / "drone.onnx", spec(), "ONNX")
     images = np.ones((3, 3, 4, 6), np.float32)

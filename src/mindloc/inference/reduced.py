@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.inference.agreement import Agreement
+from mindloc.inference.agreement import EngineAgreement
 from mindloc.inference.engine import Engine
 from mindloc.inference.exported import ExportedFile
 from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS
@@ -41,7 +41,7 @@ class ReducedEngine:
         """Those of an engine of exported files."""
         return self._engine.files
 
-    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> Agreement:
+    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
         """As ``ExportedEngine.compare_with``, before the reduction."""
         return self._engine.compare_with(exact, batches)
 
