@@ -8,8 +8,8 @@ The vectors lie to each other as those of a trained encoder do (like_an_encoder.
 the first table); uniform noise stands beside them. Queries are held out. Each index is built once, saved, and searched
 memory-mapped through the library's own ``recall``, checks and names included; the exact side is the faster of FAISS's
 flat index and a NumPy product, without any of that. All take turns (A B A B), so that what else the machine does meets
-all of them; figures are medians over the rounds. "By processor time" compares queries per second of processor time, which a busy
-machine distorts less. Goal: recall@10 of .95 at 20 times the exact side's speed.
+all of them; figures are medians over the rounds. "By processor time" compares queries per second of processor time,
+which a busy machine distorts less. Goal: recall@10 of .95 at 20 times the exact side's speed.
 """
 
 import argparse
