@@ -1,6 +1,7 @@
 """Compiles the program's graphs for a simulated Ascend: ``python graphs.py GRAPH...`` prints a line of JSON for each.
 
-A GRAPH is WHAT:PRECISION:LEVEL, WHAT one of train and extract, LEVEL a jit_level. MS_SIMULATION_LEVEL says how far it
+A GRAPH is WHAT:PRECISION:LEVEL, LEVEL a jit_level, WHAT one of train and extract, or for an encoder of two stages
+train.cosine and train.infonce (its losses) and extract.stages. MS_SIMULATION_LEVEL says how far it
 goes: 0 is the front end, 1 goes on through kernel selection and memory planning by a run that launches nothing. With
 RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to write its graphs (conftest.py).
 """
@@ -40,8 +41,12 @@ def join() -> Cluster:
     return Cluster(get_rank(), get_group_size())
 
 
-def config_of(precision: str) -> Config:
+def config_of(head: str, precision: str) -> Config:
     config = Config()
+    if head:
+        config.head.name, config.head.channels, config.head.centroids = "two_stage", 32, True
+    if head == "infonce":
+        config.loss.omega = config.loss.phi = "weighted_infonce"
     config.model.backbone, config.train.precision = "tiny", precision
     config.data.drone_size_px = config.data.satellite_size_px = (SIDE, SIDE)
     return config
@@ -60,14 +65,15 @@ def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
 
 def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
     view = build_encoder(config).view_encoder("drone")
-    return PlainOutputs(view, "drone.global").set_train(False), [pictures()]
+    return PlainOutputs(view, *view.outputs).set_train(False), [pictures()]
 
 
 def compiled(graph: str, cluster: Cluster) -> dict:
     """How often each operator stands in the graph that the front end hands on, and how many parameters it has."""
     what, precision, level = graph.split(":")
     ms.set_context(jit_config={"jit_level": level})
-    cell, inputs = {"train": train, "extract": extract}[what](config_of(precision), cluster)
+    what, _, head = what.partition(".")
+    cell, inputs = {"train": train, "extract": extract}[what](config_of(head, precision), cluster)
     earlier = _written()
     if os.environ["MS_SIMULATION_LEVEL"] == "0":
         cell.compile(*inputs)

@@ -40,11 +40,36 @@ def test_kernels_are_found_and_memory_is_planned(compile_graphs):
     assert compilation.peak_mb > 0
 
 
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_front_end_accepts_two_stages(compile_graphs, level):
+    """The one non-local block has all products of matrices; CSMG takes two more, for its nodes and where they lie."""
+    names = [f"{what}:fp16:{level}" for what in ("train.cosine", "train.infonce", "extract.stages")]
+    graphs = compile_graphs(0, *names).graphs
+    for name in names[:2]:
+        operators = graphs[name]["operators"]
+        assert operators["FlashAttentionScoreGrad"] == BLOCKS and operators["Adam"] == graphs[name]["weights"]
+    operators = graphs[names[2]]["operators"]
+    assert operators["FlashAttentionScore"] == BLOCKS and operators["BatchMatMul"] == 4
+    assert "Adam" not in operators
+
+
+def test_kernels_are_found_for_two_stages(compile_graphs):
+    names = ("train.cosine:fp16:O0", "train.infonce:fp16:O0", "extract.stages:fp16:O0")
+    compilation = compile_graphs(1, *names)
+    assert set(compilation.graphs) == set(names) and compilation.peak_mb > 0
+
+
 def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
     compilation = compile_graphs(1, "train:fp16:O0", SIMULATED_CHIP=FIRST_910)
     operators = compilation.graphs["train:fp16:O0"]["operators"]
     assert "FlashAttentionScore" not in operators
     assert operators["BatchMatMul"] == 2 * BLOCKS * 3  # score and mix, and two products for the gradient of each
+
+
+def test_one_rank_of_eight_gathers_both_descriptors(compile_graphs):
+    name = "train.cosine:fp16:O2"
+    graph = compile_graphs(0, name, RANK_ID="3", RANK_SIZE="8").graphs[name]
+    assert graph["operators"]["AllGather"] == 4  # Omega and Phi, one for each view
 
 
 @pytest.mark.parametrize(("level", "jit_level"), [(0, "O2"), (1, "O0")])
