@@ -27,9 +27,12 @@ import pytest
 from small_world import save_untrained, set_words
 
 from mindloc.cli import main
+from mindloc.cli.extract import tile_ground
 from mindloc.cli.search import FEW
+from mindloc.config import config_to_dict, load_config
 from mindloc.retrieval.descriptor_set import load_descriptor_sets, make_rows, save_descriptor_set
 from mindloc.retrieval.reduction import load_reduction
+from mindloc.runtime.checkpoint import save_weights
 
 OMEGA = [[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0, 1, 0], [-1, 0, 0], [0.96, 0.28, 0]]
 PHI = [[0, 1], [0.6, 0.8], [1, 0], [0.28, 0.96], [1, 0], [0.8, 0.6]]
@@ -60,6 +63,11 @@ def here(tmp_path, monkeypatch):
         write_extraction(tmp_path / f"gallery{name}", OMEGA, phi, TILES, PLACE)
         write_extraction(tmp_path / f"queries{name}", np.eye(3)[:2], query_phi, ["q0", "q1"], view="drone")
     return tmp_path
+
+
+def save_nothing(path) -> None:
+    """A checkpoint that carries a config and the weights of no encoder: good until an encoder is built."""
+    save_weights(path, {"weight": np.zeros(1, np.float32)}, config_to_dict(load_config()))
 
 
 def run(*words: str) -> None:
@@ -340,16 +348,28 @@ def test_queries_that_are_encoded_need_no_mindspore(here):
 
 def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     checkpoint = here / "weights.safetensors"
-    save_untrained(checkpoint)
+    save_nothing(checkpoint)
     (here / "tiles").mkdir()
     (here / "tiles" / "03_1_000_000.png").write_bytes(b"")
     words = ("extract", "tiles", "--checkpoint", checkpoint, "--places", "--out", "set")
-    assert "belongs" not in says(capsys, *words, "--set", "data.reader=visloc")
     assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
     assert "which drone pictures don't have" in says(capsys, *words, "--view", "drone")
     (here / "tiles" / "picnic.png").write_bytes(b"")
     assert "tile name 'picnic.png' is not" in says(capsys, *words)
     assert not (here / "set").exists()
+
+
+def test_places_in_degrees_are_read_from_the_corners_of_maps(here, capsys):
+    (here / "satellite_coordinates_range.csv").write_text(
+        "mapname,LT_lat,LT_lon,RB_lat,RB_lon,width_px,height_px\nsatellite03.tif,32,119,31,120,512,1024\n"
+    )
+    config = load_config(overrides=["data.reader=visloc"])
+    ground = tile_ground(config, here / "tiles", ["03_1_000_001.png", "part/03_2_001_003.png"], "satellite")
+    assert ground.unit == "lat_lon_deg"
+    # zoom 1: one column of two tiles, .5 by 1 degrees; zoom 2: tiles of .25 by .5 degrees, column 1, row 3
+    np.testing.assert_allclose(ground.bounds_N4, [[31, 119, 31.5, 120], [31, 119.5, 31.25, 120]])
+    np.testing.assert_allclose(ground.place_N2, [[31.25, 119.5], [31.125, 119.75]])
+    assert "2 tiles from 31, 119 to 31.5, 120 (lat_lon_deg)" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -406,6 +426,16 @@ def test_pictures_are_answered_as_the_definition_says(world, monkeypatch, capsys
             assert answer["place"] == gallery["omega"].rows[own]["place"]
 
 
+def test_a_broken_picture_leaves_no_answers(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    run("index", "build", world / "gallery", "--index", "library")
+    words = ("--checkpoint", world / "run/checkpoints/weights.safetensors", "--device_target", "CPU")
+    assert "broken.png" in says(capsys, "search", "pictures", *words, "--index", "library", "--out", "answers.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["library", "pictures"]
+
+
 def test_reducing_while_extracting_is_reducing_while_building(world, monkeypatch):
     monkeypatch.chdir(world)
     extract = ("--checkpoint", "run/checkpoints/weights.safetensors", "--device_target", "CPU", "--places")
@@ -421,7 +451,7 @@ def test_reducing_while_extracting_is_reducing_while_building(world, monkeypatch
 
 def test_a_reduction_of_another_checkpoint_is_refused_before_a_device_starts(world, monkeypatch, capsys):
     monkeypatch.chdir(world)
-    save_untrained(world / "other.safetensors", **{"train.seed": 2})
+    save_nothing(world / "other.safetensors")
     capsys.readouterr()
     words = ("extract", "data/satellite", "--checkpoint", "other.safetensors", "--out", "foreign")
     assert main([*words, "--pca", "omega_8.safetensors"]) == 2

@@ -20,6 +20,7 @@ class Asked:
     """Queries and where they come from."""
 
     config: Config
+    count: int
     checkpoint_sha256: str | None
     reduction_sha256: str | None
     dimension: int | None  # of their recall descriptors; None: known once the first is encoded
@@ -39,7 +40,9 @@ def ask_extraction(args: argparse.Namespace) -> Asked:
     def batches(_: AddSeconds) -> Iterator[Batch]:
         return extracted.batches()
 
-    return Asked(config, extracted.checkpoint_sha256, extracted.reduction_sha256, extracted.dimension, batches)
+    return Asked(
+        config, extracted.count, extracted.checkpoint_sha256, extracted.reduction_sha256, extracted.dimension, batches
+    )
 
 
 def ask_pictures(args: argparse.Namespace) -> Asked:
@@ -70,4 +73,4 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
             done, started = done + count, time.perf_counter()
 
     reduction = source.reduction and source.reduction.sha256
-    return Asked(config, source.checkpoint_sha256, reduction, None, batches)
+    return Asked(config, len(names), source.checkpoint_sha256, reduction, None, batches)

@@ -6,6 +6,7 @@ answers go to the file of --out, one line of JSON each: name, answers (tile, pla
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from mindloc.cli.asked import Asked, ask_extraction, ask_pictures
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments
+from mindloc.cli.extracted import Batch
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config.schema import SearchConfig
 from mindloc.errors import ConfigError, TileIndexError
@@ -176,23 +179,29 @@ def _check_degrees(place: tuple[float, ...], card: IndexCard) -> None:
 
 def _search_all(index: TileIndex, asked: Asked, plan: Plan, file: BinaryIO) -> Tally:
     tally = Tally()
-    for batch in asked.batches(tally.add_seconds):
-        found = two_stage_search(
-            index, batch.recall_BD, batch.rerank_BE if plan.two_stage else None, plan.n, plan.asked, plan.m, plan.box
-        )
-        tally.add_seconds(recall=found.recall_s)
-        if plan.two_stage:
-            tally.add_seconds(rerank=found.rerank_s)
-        if plan.m:
-            tally.add_seconds(consistency=found.consistency_s)
-        facts = iter(index.facts([name for names in found.names for name in names]))
-        for name, scores, ranks in zip(batch.names, found.scores, found.recall_rank, strict=True):
-            answers = list(_answers(facts, scores, ranks, index.card, plan.circle))[: plan.top]
-            line = {"name": name, "answers": answers}
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-            tally.first.append((name, answers[0] if answers else None))
-            tally.short += len(answers) < plan.top
+    with tqdm(total=asked.count, desc="queries", unit="query", disable=not sys.stderr.isatty()) as bar:
+        for batch in asked.batches(tally.add_seconds):
+            _search_batch(index, batch, plan, tally, file)
+            bar.update(len(batch.names))
     return tally
+
+
+def _search_batch(index: TileIndex, batch: Batch, plan: Plan, tally: Tally, file: BinaryIO) -> None:
+    found = two_stage_search(
+        index, batch.recall_BD, batch.rerank_BE if plan.two_stage else None, plan.n, plan.asked, plan.m, plan.box
+    )
+    tally.add_seconds(recall=found.recall_s)
+    if plan.two_stage:
+        tally.add_seconds(rerank=found.rerank_s)
+    if plan.m:
+        tally.add_seconds(consistency=found.consistency_s)
+    facts = iter(index.facts([name for names in found.names for name in names]))
+    for name, scores, ranks in zip(batch.names, found.scores, found.recall_rank, strict=True):
+        answers = list(_answers(facts, scores, ranks, index.card, plan.circle))[: plan.top]
+        line = {"name": name, "answers": answers}
+        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        tally.first.append((name, answers[0] if answers else None))
+        tally.short += len(answers) < plan.top
 
 
 def _answers(
