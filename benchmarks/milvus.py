@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 
 from mindloc.retrieval.faiss_index import build_faiss_index
-from mindloc.retrieval.milvus_index import KINDS, create_milvus_index
+from mindloc.retrieval.milvus_collection import KINDS
+from mindloc.retrieval.milvus_index import create_milvus_index
 from mindloc.retrieval.tile_index import IndexCard, TileIndex, Tiles
 from mindloc.runtime.device import describe_machine
 

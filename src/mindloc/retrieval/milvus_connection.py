@@ -30,6 +30,10 @@ _CONNECT_S = 10
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")  # as Milvus allows
 _LIBRARY_MARK = "LOCK"  # milvus-lite leaves it in each of its folders
 _NOISY = ("pymilvus", "milvus_lite")
+_WITHIN_PROCESS = {
+    "grpc.enable_http_proxy": 0,  # no proxy knows a server in this process
+    "grpc.keepalive_time_ms": 2**31 - 1,  # never: it is alive, though perhaps busy for longer than pymilvus waits
+}
 _open_folders: Counter[str] = Counter()  # milvus-lite serves a folder once, for all who opened it in this process
 
 
@@ -95,7 +99,7 @@ def connect(address: MilvusAddress, may_be_new: bool) -> Any:
     if address.embedded:
         optional_module("milvus_lite")
         _check_folder(Path(address.uri), may_be_new)
-        options["grpc_options"] = {"grpc.enable_http_proxy": 0}  # or a proxy is asked for a server in this process
+        options["grpc_options"] = _WITHIN_PROCESS
     elif token := os.environ.get(TOKEN_VARIABLE):
         options["token"] = token
     _silence()
@@ -107,12 +111,14 @@ def connect(address: MilvusAddress, may_be_new: bool) -> Any:
 
 def disconnect(client: Any, address: MilvusAddress) -> None:
     """Close the client; the last one on a folder lets other processes have it."""
-    with in_one_line(address):
-        client.close()
     folder = os.path.abspath(address.uri)
     _open_folders[folder] -= 1
-    if address.embedded and not _open_folders[folder]:
-        optional_module("milvus_lite.server_manager").server_manager_instance.release_server(folder)
+    try:
+        with in_one_line(address):
+            client.close()
+    finally:
+        if address.embedded and not _open_folders[folder]:
+            optional_module("milvus_lite.server_manager").server_manager_instance.release_server(folder)
 
 
 @contextmanager
@@ -138,6 +144,8 @@ def _explain(error: Exception, address: MilvusAddress, rpc_error: type) -> str:
         given = "refuses the token in" if os.environ.get(TOKEN_VARIABLE) else "wants a token, user:password, in"
         return f"Milvus at {address.uri} {given} {TOKEN_VARIABLE}; set it to one that may use this database"
     if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or said.startswith("Fail connecting"):
+        if address.embedded:
+            return f"milvus-lite gave no answer about {address.uri} in time; try again when the machine is less busy"
         return f"no Milvus server answers at {address.uri}; start it, or check host, port and http or https"
     return f"Milvus at {address} refuses: {said[:300]}"
 
