@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindloc.errors import TileIndexError
+from mindloc.errors import DeviceError, TileIndexError
 from mindloc.retrieval import milvus_index
 from mindloc.retrieval.faiss_index import build_faiss_index
 from mindloc.retrieval.milvus_connection import TOKEN_VARIABLE, parse_address
@@ -480,6 +480,12 @@ def test_a_refused_token_is_one_line_without_it(monkeypatch, capfd, token, messa
     assert TOKEN_VARIABLE in str(caught.value) and "wrong" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
     server.stop(0)
+
+
+def test_a_missing_pymilvus_is_said(address, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)  # as if it were not installed
+    with pytest.raises(DeviceError, match="^pymilvus is not installed.*pip install -r requirements-milvus.txt"):
+        create_milvus_index(address, CARD)
 
 
 def test_a_library_without_re_rank_vectors_says_so(address):
