@@ -214,9 +214,8 @@ def test_a_killed_add_is_repeated_and_each_tile_is_there_once(address):
     index.add(tiles)
     assert index.count == 200
     np.testing.assert_allclose(index.rerank_vectors(tiles.names), unit(tiles.rerank_NE), atol=1e-6)
-    hits = index.recall(tiles.recall_ND, 200)
-    assert [names[0] for names in hits.names] == tiles.names
-    assert all(len(set(names)) == 200 for names in hits.names)
+    assert index.recall(tiles.recall_ND[90:110], 1).names == [[name] for name in tiles.names[90:110]]
+    assert sorted(index.recall(tiles.recall_ND[:1], 200).names[0]) == sorted(tiles.names)
     index.close()
 
 
