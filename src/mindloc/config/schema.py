@@ -93,7 +93,8 @@ class HeadConfig:
     area: Literal["soft", "count"] = "soft"  # of a node: sum of its similarities, or number of positions
     sort_by_area: bool = True
     phi_reads_non_local: bool = False  # Phi from the map after the non-local block instead of before
-    centroids: bool = False  # where each node lies becomes a third descriptor, for search.consistency_m
+    # where each node lies becomes a third descriptor, which search.consistency_m heeds where it is scored from disk
+    centroids: bool = False
 
 
 @dataclass
