@@ -28,7 +28,7 @@ DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01
 def write_folder(color_split, tmp_path):
     """Writes the evaluation of five drone pictures among nine tiles; arguments change the setup."""
 
-    def write(two_stage=True, settings=None, centroids=False, **setup):
+    def write(two_stage=True, settings=None, **setup):
         folder = tmp_path / "report"
         split = color_split
         task = make_task(split, "D2S")
@@ -37,7 +37,6 @@ def write_folder(color_split, tmp_path):
         folder.mkdir()
         write_truth(folder / "truth.jsonl", split.drone_files, names)
         matrices = {"omega": (DRONE_OMEGA, OMEGA), "phi": (DRONE_PHI, np.eye(9))}
-        matrices |= {"centroids": (np.ones((5, 6)), np.ones((9, 6)))} if centroids else {}
         for name, (drone, satellite) in matrices.items() if two_stage else [("", matrices["omega"])]:
             card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 3, "descriptor": name or "global"}
             rows = make_rows(drones, split.drone_place[:5], "drone")
@@ -77,7 +76,7 @@ def test_the_page_says_what_the_stages_did(write_folder):
     assert "Re-ranking won 1 right first answers and lost 1 against stage one." in text
     assert "recall@1 60.00 -> 60.00 (stage one -> re-ranked), recall@5" in scores.summary()
     report = json.loads((folder / "report.json").read_text())
-    assert report["search"] == {"recall_n": 4, "consistency_m": 0, "layout": False, "times": None}
+    assert report["search"] == {"recall_n": 4, "consistency_m": 0, "times": None}
     assert report["methods"]["stage_one"]["pos"]["recall@4"] == 0.8
     assert "pessimistic" in report["conventions"]["ties in stage two"]
     assert report["notes"] == []
@@ -91,14 +90,12 @@ def test_times_are_printed_where_they_were_measured(write_folder):
     assert "Time per query: recall 3.25 ms, re-ranking 0.50 ms (median of 50 single queries)." in text
 
 
-@pytest.mark.parametrize("centroids", [False, True])
-def test_a_third_stage_is_named_with_its_m(write_folder, centroids):
+def test_a_third_stage_is_named_with_its_m(write_folder):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": 2.0, "how": "median of 50 single queries"}
-    folder = write_folder(centroids=centroids, settings={"consistency_m": 2}, search_times=times)
+    folder = write_folder(settings={"consistency_m": 2}, search_times=times)
     rescore(folder)
     text = (folder / "report.md").read_text()
-    third = "by node consistency and layout." if centroids else "by node consistency."
-    assert f"the first N = 4 answers of Omega are re-ranked by Phi, of these the first M = 2 {third}" in text
+    assert "re-ranked by Phi, of these the first M = 2 by node consistency." in text
     assert "re-ranking 0.50 ms, node consistency 2.00 ms (median" in text
     assert json.loads((folder / "report.json").read_text())["search"]["consistency_m"] == 2
 

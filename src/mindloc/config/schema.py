@@ -93,8 +93,7 @@ class HeadConfig:
     area: Literal["soft", "count"] = "soft"  # of a node: sum of its similarities, or number of positions
     sort_by_area: bool = True
     phi_reads_non_local: bool = False  # Phi from the map after the non-local block instead of before
-    # where each node lies becomes a third descriptor, which search.consistency_m heeds where it is scored from disk
-    centroids: bool = False
+    centroids: bool = False  # where each node lies, as a third output beside Omega and Phi; no stage compares by it
 
 
 @dataclass

@@ -40,7 +40,7 @@ def make_report(
         data: query_view, gallery_view, query_total, gallery_total.
         origin: checkpoint_sha256, engine, precision, config, command, hardware, ...
         notes: what a reader must know beside the numbers.
-        search: of a search in stages recall_n, consistency_m, layout (whether the nodes' places count) and times
+        search: of a search in stages recall_n, consistency_m and times
             (recall_ms, rerank_ms, consistency_ms, how, or None); None for a search in one.
     """
     return {
@@ -108,7 +108,6 @@ def _mode_sentence(report: dict[str, Any], mode: str, queries: str) -> str:
 def _search_sentence(search: dict[str, Any]) -> str:
     m, times = search["consistency_m"], search["times"]
     third = f", of these the first M = {m} by node consistency" if m else ""
-    third += " and layout" if search["layout"] else ""
     sentence = f"Searched in stages: the first N = {search['recall_n']} answers of Omega are re-ranked by Phi{third}."
     if not times:
         return sentence

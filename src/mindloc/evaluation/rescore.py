@@ -91,7 +91,7 @@ def rescore(out_dir: str | Path, pictures: bool = True) -> Scores:
     numbers = {name: scores.numbers for name, scores in methods.items()}
     search = None
     if "stage_one" in methods:
-        search = _search(case, "centroids" in queries, setup, folder / "setup.json", notes)
+        search = _search(case, setup, folder / "setup.json", notes)
     data = {
         "query_view": case.queries.card["view"],
         "gallery_view": case.gallery.card["view"],
@@ -146,7 +146,7 @@ def _answers(queries: DescriptorSets, gallery: DescriptorSets, case: _Case) -> d
     return {"model": score_sets(case.queries, case.gallery, case.truth, case.settings)}
 
 
-def _search(case: _Case, centroids: bool, setup: dict[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
+def _search(case: _Case, setup: dict[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
     """What the report says of the stages; adds to ``notes`` where the gallery is smaller than stage one's N."""
     stages = stages_of(case.settings, case.gallery.count)
     if stages.recall_n < case.settings.recall_n:
@@ -157,8 +157,7 @@ def _search(case: _Case, centroids: bool, setup: dict[str, Any], path: Path, not
     times = setup.get("search_times")
     if times is not None and not _are_times(times):
         raise DataError(f"{path}: search_times are {times}, expected recall_ms, rerank_ms, consistency_ms and how")
-    layout = centroids and stages.consistency_m > 0
-    return {"recall_n": stages.recall_n, "consistency_m": stages.consistency_m, "layout": layout, "times": times}
+    return {"recall_n": stages.recall_n, "consistency_m": stages.consistency_m, "times": times}
 
 
 def _are_times(times: Any) -> bool:

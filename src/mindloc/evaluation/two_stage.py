@@ -108,13 +108,9 @@ def _rerank(ranking: Ranking, later: list[_Stage], answers: int) -> Ranking:
 def _consistency_of(queries: DescriptorSets, gallery: DescriptorSets) -> ScoreOf:
     nodes = _nodes(queries["phi"], gallery["phi"])
     query_QE, gallery_NE = queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND
-    layout = "centroids" in queries
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
-        if not layout:
-            return node_consistency(query_QE[query], gallery_NE[items], nodes)
-        centroids = queries["centroids"].descriptor_ND[query], gallery["centroids"].descriptor_ND[items]
-        return node_consistency(query_QE[query], gallery_NE[items], nodes, *centroids)
+        return node_consistency(query_QE[query], gallery_NE[items], nodes)
 
     return score_of
 
