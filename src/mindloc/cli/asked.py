@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from mindloc.cli.engine_arguments import engine_wish
 from mindloc.cli.extract import picture_names
-from mindloc.cli.extracted import Batch, load_extracted
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
 from mindloc.inference.build import read_source, start_engine
+from mindloc.retrieval.extracted import Batch, load_extracted
 
 AddSeconds = Callable[..., None]  # called with stage=seconds
 

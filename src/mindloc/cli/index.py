@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.cli.boundary import command
-from mindloc.cli.extracted import Extracted, load_extracted
 from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
+from mindloc.retrieval.extracted import Extracted, load_extracted
 from mindloc.retrieval.faiss_index import build_faiss_index
 from mindloc.retrieval.faiss_kinds import FaissParameters
 from mindloc.retrieval.index_folder import require_index_place
 from mindloc.retrieval.milvus_connection import PREFIX as MILVUS_PREFIX
 from mindloc.retrieval.milvus_index import create_milvus_index
 from mindloc.retrieval.open_index import open_index
-from mindloc.retrieval.tile_index import IndexCard, TileIndex
+from mindloc.retrieval.tile_checks import require_same_card
+from mindloc.retrieval.tile_index import TileIndex
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "diskann")
 PARAMETERS = {  # of FaissParameters, all whole numbers
@@ -111,7 +112,7 @@ def _build_in_milvus(address: str, extracted: Extracted, kind: str) -> None:
 def _add(args: argparse.Namespace) -> None:
     extracted = load_extracted(args.folder, args.pca)
     with _changed(args.index) as index:
-        _require_fit(index.card, extracted.index_card(index.card.kind), args.index)
+        require_same_card(index.card, extracted.index_card(index.card.kind), args.index)
         before = index.count
         for tiles in extracted.tiles():
             index.add(tiles)
@@ -147,21 +148,6 @@ def _changed(where: str) -> Iterator[TileIndex]:
         yield index
         if not is_milvus(where):
             index.save(where)
-
-
-def _require_fit(library: IndexCard, tiles: IndexCard, where: str) -> None:
-    """Refuse tiles whose vectors or places are not comparable with the library's.
-
-    Raises:
-        TileIndexError: naming what differs.
-    """
-    for name, kept in asdict(library).items():
-        if kept != (given := getattr(tiles, name)):
-            kept, given = (str(value)[:12] for value in (kept, given))
-            raise TileIndexError(
-                f"{where} has {name} {kept}, these tiles have {given}; extract them with the library's own checkpoint, "
-                "settings and --pca, or build a library of their own"
-            )
 
 
 def is_milvus(where: str) -> bool:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from mindloc.cli.boundary import command
-from mindloc.cli.extracted import load_extracted
 from mindloc.errors import ConfigError, TileIndexError
+from mindloc.retrieval.extracted import load_extracted
 from mindloc.retrieval.reduction import fit_reduction, save_reduction
 
 FLOAT_BYTES = 4

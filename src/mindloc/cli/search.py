@@ -19,11 +19,11 @@ from tqdm import tqdm
 from mindloc.cli.asked import Asked, ask_extraction, ask_pictures
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments
-from mindloc.cli.extracted import Batch
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config.schema import SearchConfig
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.geo.points import box_around, paired_distance_m
+from mindloc.retrieval.extracted import Batch
 from mindloc.retrieval.open_index import open_index
 from mindloc.retrieval.tile_checks import require_fit
 from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, TileIndex

@@ -14,8 +14,8 @@ from mindloc.inference.engine import Engine, MindSporeEngine
 from mindloc.inference.exported import AbsentError, ExportedFile, find_exported
 from mindloc.inference.onnx_file import choose_provider
 from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine, require_one_origin
-from mindloc.inference.reduced import ReducedEngine, require_origin
-from mindloc.retrieval.reduction import Reduction, load_reduction
+from mindloc.inference.reduced import ReducedEngine
+from mindloc.retrieval.reduction import Reduction, load_reduction, require_origin
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import use_device
 from mindloc.runtime.kernels import require_precision

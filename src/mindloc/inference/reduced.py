@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import TileIndexError
 from mindloc.inference.agreement import EngineAgreement
 from mindloc.inference.engine import Engine
 from mindloc.inference.exported import ExportedFile
 from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS
-from mindloc.retrieval.reduction import Reduction
+from mindloc.retrieval.reduction import Reduction, require_origin
 
 
 class ReducedEngine:
@@ -55,34 +54,5 @@ class ReducedEngine:
         for view in batch:
             for name in RECALL_DESCRIPTORS:
                 if f"{view}.{name}" in descriptors:
-                    descriptors[f"{view}.{name}"] = reduce_rows(self._reduction, descriptors[f"{view}.{name}"])
+                    descriptors[f"{view}.{name}"] = self._reduction.project(descriptors[f"{view}.{name}"])
         return descriptors
-
-
-def reduce_rows(reduction: Reduction, descriptor_ND: np.ndarray) -> np.ndarray:
-    """(N, E) float32, of unit length.
-
-    Raises:
-        TileIndexError: descriptors of another dimension than the reduction was fitted to.
-    """
-    expected = len(reduction.mean_D)
-    if descriptor_ND.shape[1] != expected:
-        raise TileIndexError(
-            f"the reduction takes descriptors of dimension {expected}, these have {descriptor_ND.shape[1]}; leave the "
-            "size of the pictures as it was, or fit another: python -m mindloc pca"
-        )
-    return reduction.project(descriptor_ND)
-
-
-def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
-    """Refuse a reduction that belongs to another encoder.
-
-    Raises:
-        TileIndexError: naming both checkpoints.
-    """
-    if reduction.checkpoint_sha256 != checkpoint_sha256:
-        fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
-        raise TileIndexError(
-            f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
-            "take the reduction of this one, or fit it: python -m mindloc pca"
-        )

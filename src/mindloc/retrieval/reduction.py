@@ -44,9 +44,14 @@ class Reduction:
         """(N, E) float32, of unit length.
 
         Raises:
-            TileIndexError: rows of another width, or with NaN.
+            TileIndexError: rows of another width than it was fitted to.
         """
-        _check(omega_ND, len(self.mean_D))
+        expected = len(self.mean_D)
+        if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
+            raise TileIndexError(
+                f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; leave the "
+                "size of the pictures as it was, or fit another: python -m mindloc pca"
+            )
         reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
         for first, block_BD in _centered(omega_ND, self.mean_D):
             reduced_NE[first : first + len(block_BD)] = block_BD @ self.component_DE
@@ -65,7 +70,7 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
     Raises:
         TileIndexError: a dimension out of range, NaN, rows that are all alike.
     """
-    _check(omega_ND, omega_ND.shape[-1])
+    _check(omega_ND)
     rows, width = omega_ND.shape
     most = min(MAX_DIMENSION, rows, width)
     if not 1 <= dimension <= most:
@@ -134,9 +139,23 @@ def load_reduction(path: str | Path) -> Reduction:
     return Reduction(mean_D, component_DE, share, rows, seed, checkpoint, digest)
 
 
-def _check(omega_ND: np.ndarray, width: int) -> None:
-    if omega_ND.ndim != 2 or omega_ND.shape[1] != width or not omega_ND.size:
-        raise TileIndexError(f"vectors of shape {omega_ND.shape} can't be reduced; expected (1 or more, {width})")
+def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
+    """Refuse a reduction that belongs to another encoder.
+
+    Raises:
+        TileIndexError: naming both checkpoints.
+    """
+    if reduction.checkpoint_sha256 != checkpoint_sha256:
+        fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
+        raise TileIndexError(
+            f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
+            "take the reduction of this one, or fit it: python -m mindloc pca"
+        )
+
+
+def _check(omega_ND: np.ndarray) -> None:
+    if omega_ND.ndim != 2 or not omega_ND.size:
+        raise TileIndexError(f"vectors of shape {omega_ND.shape} can't be reduced; give at least one row of numbers")
 
 
 def _blocks(omega_ND: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -142,5 +142,19 @@ def require_fit(card: IndexCard, checkpoint_sha256: str | None, reduction_sha256
             )
 
 
+def require_same_card(card: IndexCard, tiles: IndexCard, where: str) -> None:
+    """Refuse tiles whose vectors or places are not comparable with those of the library at ``where``.
+
+    Raises:
+        TileIndexError: naming what differs.
+    """
+    for name, kept in vars(card).items():
+        if kept != (given := getattr(tiles, name)):
+            raise TileIndexError(
+                f"{where} has {name} {_short(kept)}, these tiles have {_short(given)}; extract them with the library's "
+                "own checkpoint, settings and --pca, or build a library of their own"
+            )
+
+
 def _short(origin: str | int | None) -> str:
     return "none" if origin is None else str(origin)[:12]

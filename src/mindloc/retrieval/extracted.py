@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.inference.reduced import reduce_rows, require_origin
 from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS, DescriptorSet, load_descriptor_sets
-from mindloc.retrieval.reduction import Reduction, load_reduction
+from mindloc.retrieval.reduction import Reduction, load_reduction, require_origin
 from mindloc.retrieval.tile_index import IndexCard, Tiles
 
 _BATCH_NUMBERS = 2**24  # float32 of both descriptors: 64 MB
@@ -71,7 +70,7 @@ class Extracted:
         for rows in self._slices():
             recall_BD = self.recall.descriptor_ND[rows]
             if self.reduction:
-                recall_BD = reduce_rows(self.reduction, recall_BD)
+                recall_BD = self.reduction.project(recall_BD)
             yield Batch(names[rows], recall_BD, self.rerank.descriptor_ND[rows] if self.rerank else None)
 
     def tiles(self) -> Iterator[Tiles]:
