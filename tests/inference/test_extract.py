@@ -5,7 +5,7 @@ import pytest
 
 from mindloc.errors import DataError
 from mindloc.inference.extract import extract
-from mindloc.retrieval.descriptor_set import load_descriptor_set
+from mindloc.retrieval.descriptor_set import load_descriptor_set, load_descriptor_sets
 
 
 class MeanEngine:
@@ -52,3 +52,39 @@ def test_an_encoder_that_returns_nan_names_the_picture(tmp_path):
     stream = [(np.full((1, 3, 4, 4), np.nan, np.float32), 1)]
     with pytest.raises(DataError, match=r"the descriptor of drone/a.png holds NaN"):
         extract(MeanEngine(), "drone", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
+
+
+class TwoStageEngine(MeanEngine):
+    """Omega = mean color, Phi = its square; with centroids if asked for."""
+
+    descriptors = ("omega", "phi")
+
+    def encode(self, batch):
+        ((view, images),) = batch.items()
+        color = images.mean((2, 3))
+        made = {"omega": color, "phi": color**2, "centroids": color[:, :2]}
+        return {f"{view}.{name}": made[name] for name in self.descriptors}
+
+
+def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
+    image_5, stream = batches()
+    names, engine = [f"drone/{i}.png" for i in range(5)], TwoStageEngine()
+    engine.descriptors = ("omega", "phi", "centroids")
+    extract(engine, "drone", stream, names, None, tmp_path / "set", FACTS, bounds_N4=np.zeros((5, 4)))
+    sets = load_descriptor_sets(tmp_path / "set")
+    assert list(sets) == ["omega", "phi", "centroids"] and sets["phi"].names == names
+    np.testing.assert_allclose(sets["phi"].descriptor_ND, image_5.mean((2, 3)) ** 2, rtol=1e-5)
+    assert sets["omega"].bounds_N4().shape == (5, 4)
+
+    extract(TwoStageEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+    again = load_descriptor_sets(tmp_path / "set")  # what the older one made beside is gone
+    assert list(again) == ["omega", "phi"]
+    assert again["phi"].card["extraction"] == again["omega"].card["extraction"] != sets["phi"].card["extraction"]
+
+
+def test_a_set_is_no_folder_of_sets(tmp_path):
+    names = [f"drone/{i}.png" for i in range(5)]
+    extract(MeanEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+    with pytest.raises(DataError, match="is a descriptor set itself"):
+        extract(TwoStageEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+    assert load_descriptor_set(tmp_path / "set").count == 5

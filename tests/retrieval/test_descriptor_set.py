@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from mindloc.errors import DataError
-from mindloc.retrieval.descriptor_set import DescriptorWriter, load_descriptor_set, make_rows, save_descriptor_set
+from mindloc.retrieval.descriptor_set import (
+    DescriptorWriter,
+    load_descriptor_set,
+    load_descriptor_sets,
+    make_rows,
+    remove_other_sets,
+    save_descriptor_set,
+)
 
 CARD = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": None}
 
@@ -162,3 +169,67 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left on device; free some space"):
         save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None, "drone"), CARD)
     assert list(tmp_path.iterdir()) == []
+
+
+def write_sets(folder, descriptors=("omega", "phi"), count=3, **facts):
+    """One set for each descriptor, as an extraction writes them."""
+    for width, name in enumerate(descriptors, 2):
+        card = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc", "extraction": "one"}
+        rows = make_rows([f"{row}.png" for row in range(count)], None, "satellite")
+        save_descriptor_set(folder / name, np.ones((count, width)), rows, {**card, "descriptor": name, **facts})
+
+
+def test_the_sets_of_an_extraction_are_read_together(tmp_path):
+    write_sets(tmp_path, ("omega", "phi", "centroids"))
+    sets = load_descriptor_sets(tmp_path)
+    assert {name: one.descriptor_ND.shape for name, one in sets.items()} == {
+        "omega": (3, 2),
+        "phi": (3, 3),
+        "centroids": (3, 4),
+    }
+    assert list(load_descriptor_sets(tmp_path / "phi")) == ["phi"]  # one alone, as of an encoder with one descriptor
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 2}, "omega and phi are of different extractions"),
+        ({"checkpoint_sha256": "def"}, "omega and phi are of different extractions"),
+        ({"extraction": "two"}, "omega and phi are of different extractions"),
+        ({"descriptor": "omega"}, "is a set of omega descriptors"),
+    ],
+)
+def test_sets_of_two_extractions_are_not_taken_for_one(tmp_path, change, message):
+    write_sets(tmp_path, ("omega",))
+    write_sets(tmp_path, ("phi",), **change)
+    with pytest.raises(DataError, match=message):
+        load_descriptor_sets(tmp_path)
+
+
+def test_half_an_extraction_is_named(tmp_path):
+    write_sets(tmp_path, ("omega",))
+    with pytest.raises(DataError, match="holds omega and not both omega and phi"):
+        load_descriptor_sets(tmp_path)
+
+
+def test_only_sets_of_other_descriptors_are_removed(tmp_path):
+    write_sets(tmp_path, ("omega", "phi", "centroids"))
+    (tmp_path / "mine").mkdir()
+    remove_other_sets(tmp_path, ("omega", "phi"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "omega", "phi"]
+    write_sets(tmp_path, ("centroids",))
+    (tmp_path / "centroids" / "notes.txt").write_text("mine")  # no set any more
+    remove_other_sets(tmp_path, ("omega", "phi"))
+    assert (tmp_path / "centroids" / "notes.txt").exists()
+
+
+def test_bounds_stand_beside_places_where_they_are_known(tmp_path):
+    rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), "satellite", np.arange(8.0).reshape(2, 4))
+    del rows[1]["bounds"]
+    save_descriptor_set(tmp_path / "set", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": "plane_m"})
+    loaded = load_descriptor_set(tmp_path / "set")
+    np.testing.assert_array_equal(loaded.bounds_N4(), [[0, 1, 2, 3], [np.nan] * 4])
+    for bounds in ([1, 2, 3], [1, 2, 3, None], [1, 2, 3, 10**400], "1234"):
+        rows[0]["bounds"] = bounds
+        with pytest.raises(DataError, match="if at all bounds"):
+            save_descriptor_set(tmp_path / "other", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": None})

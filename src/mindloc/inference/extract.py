@@ -5,6 +5,7 @@ Letters: B pictures of this rank's batch, G of all ranks' batches, D channels, N
 
 import sys
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
-from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows, set_folder
+from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows, remove_other_sets, set_folder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.faults import fault_point
 
@@ -48,7 +49,10 @@ def extract(
     cluster: Cluster = ALONE,
     bounds_N4: np.ndarray | None = None,
 ) -> Extraction:
-    """Encode every picture and write one set for each descriptor; their folders appear when all are done.
+    """Encode every picture and write one set for each descriptor; they appear when all are done, one after the other.
+
+    What an older extraction left in the folder is replaced. Each card names the extraction, so that the sets of two
+    are not taken for one.
 
     Args:
         batches: (pictures (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
@@ -64,7 +68,7 @@ def extract(
     """
     if len(engine.descriptors) > 1 and (Path(folder) / "card.json").exists():
         raise DataError(f"{folder} is a descriptor set itself, of an encoder with one descriptor; give a new folder")
-    card = {"view": view, **engine.facts, **facts}
+    card = {"view": view, "extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, view, bounds_N4)
     started, done = time.perf_counter(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
@@ -86,6 +90,7 @@ def extract(
             fault_point("extract.mid")
         if done != len(rows):
             raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
+    remove_other_sets(folder, engine.descriptors)
     return Extraction(done, time.perf_counter() - started)
 
 

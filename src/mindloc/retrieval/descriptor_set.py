@@ -14,7 +14,6 @@ Suffixes: N rows, B rows of one batch, D dimension.
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -35,6 +34,7 @@ DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
+_LARGEST = 1e300  # of a place's numbers; JSON knows whole numbers that no float can hold
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
 
 
@@ -193,7 +193,7 @@ def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[st
     """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if asked for, "centroids".
 
     Raises:
-        DataError: as ``load_descriptor_set``; sets of different pictures or checkpoints.
+        DataError: as ``load_descriptor_set``; sets of different extractions.
     """
     inner = [name for name in DESCRIPTORS[1:] if (Path(folder) / name).is_dir()]
     if not inner:
@@ -206,9 +206,18 @@ def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[st
     for name, other in sets.items():
         if other.descriptor != name:
             raise DataError(f"{folder}/{name} is a set of {other.descriptor} descriptors; extract it again")
-        if other.names != first.names or other.card.get("checkpoint_sha256") != first.card.get("checkpoint_sha256"):
-            raise DataError(f"{folder}: omega and {name} are of different pictures or checkpoints; extract it again")
+        same_origin = all(other.card.get(fact) == first.card.get(fact) for fact in ("extraction", "checkpoint_sha256"))
+        if other.names != first.names or not same_origin:
+            raise DataError(f"{folder}: omega and {name} are of different extractions; extract it again")
     return sets
+
+
+def remove_other_sets(folder: str | Path, descriptors: Iterable[str]) -> None:
+    """Delete what an older extraction wrote into ``folder`` of descriptors other than these."""
+    for name in set(DESCRIPTORS[1:]) - set(descriptors):
+        inner = Path(folder) / name
+        if inner.is_dir() and {path.name for path in inner.iterdir()} <= set(_FILES):
+            shutil.rmtree(inner)
 
 
 def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> DescriptorSet:
@@ -280,8 +289,9 @@ def _are_numbers(values: Any, count: int) -> bool:
     """Whether these are so many finite numbers, or nothing at all."""
     if values is None:
         return True
-    listed = isinstance(values, (list, tuple)) and len(values) == count
-    return listed and all(isinstance(x, (int, float)) and math.isfinite(x) for x in values)
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        return False
+    return all(isinstance(x, (int, float)) and abs(x) <= _LARGEST for x in values)
 
 
 def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
