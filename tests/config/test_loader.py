@@ -68,6 +68,11 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
         ("augment.coarse_dropout_side=[0.2, 0.1]", "augment.coarse_dropout_side is [0.2, 0.1]"),
         ("augment.cut_border=0.5", "augment.cut_border is 0.5; expected a share from 0 to below 0.5"),
         ("augment.cut_border=-0.1", "augment.cut_border is -0.1"),
+        ("head.nodes=6", "head.nodes is 6; expected 4 with head.name=global; it is for two_stage alone"),
+        ("loss.phi=infonce", "loss.phi is infonce; expected cosine_triplet with head.name=global"),
+        ("search.consistency_m=101", "search.consistency_m is 101; expected at most search.recall_n=100"),
+        ("search.recall_n=0", "search.recall_n is 0; expected a number above 0"),
+        ("loss.beta=1.5", "loss.beta is 1.5; expected a number from 0 to 1"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_key(override, says):
@@ -132,3 +137,43 @@ def test_two_files_to_begin_from_are_one_too_many():
     with pytest.raises(ConfigError, match=r"model.pretrained is timm.safetensors; set one of the two to null"):
         load_config(None, [text.format("own.safetensors") for text in both])
     load_config(None, [text.format("timm.safetensors") for text in both])  # as a run that began from it records it
+
+
+TWO_STAGES = ["head.name=two_stage", "data.drone_size_px=[96, 96]", "data.satellite_size_px=[96, 96]"]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("head.node=5", "unknown config key head.node; did you mean head.nodes?"),
+        ("head.nodes=0", "head.nodes is 0; expected a number above 0"),
+        (
+            "head.omega_grid=4",
+            "head.omega_grid is 4; expected a divisor of both sides of the [6, 6] map of data.drone_size_px",
+        ),
+        ("head.non_local_pool=5", "head.non_local_pool is 5; expected a divisor"),
+        ("data.drone_size_px=[96, 192]", "head.omega_grid is 0; expected above 0 where data.drone_size_px and"),
+        (
+            "loss.name=infonce",
+            "loss.name is infonce; expected weighted_infonce with head.name=two_stage; it is for global",
+        ),
+        ("loss.omega_margin=-1.5", "loss.omega_margin is -1.5; expected a cosine, -1 to 1"),
+        ("loss.triplet_margin=-0.1", "loss.triplet_margin is -0.1; expected 0 or more"),
+        ("loss.label_smoothing=0.1", "set loss.omega=infonce"),
+    ],
+)
+def test_a_bad_value_of_two_stages_names_the_key(override, says):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [*TWO_STAGES, override])
+    assert says in str(caught.value)
+
+
+def test_many_nodes_can_be_trained_and_not_matched():
+    load_config(None, [*TWO_STAGES, "head.nodes=9"])
+    with pytest.raises(ConfigError, match="0 with head.nodes=9: nodes are matched in every order, which 8 of them"):
+        load_config(None, [*TWO_STAGES, "head.nodes=9", "search.consistency_m=5"])
+
+
+def test_convolutional_backbones_have_a_stride_of_their_own():
+    with pytest.raises(ConfigError, match="multiples of 16, the stride, for example"):
+        load_config(None, ["model.backbone=resnet50", "model.patch_px=8", "data.drone_size_px=[104, 96]"])

@@ -144,8 +144,21 @@ def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_spl
     times = scores.report["search"]["times"]
     assert times["recall_ms"] > 0 and times["rerank_ms"] > 0 and times["consistency_ms"] is None
     assert "5 single queries, exact search in 9 tiles" in times["how"]
-    between = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "e", baselines=False, pictures=False)
+    without = {"baselines": False, "pictures": False, "search_times": False}
+    between = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "e", **without)
     assert between.report["search"]["times"] is None and between["recall@1"] == 1.0
+
+
+def test_omegas_that_make_no_library_are_scored_without_a_time(config, color_split, tmp_path):
+    class NoOmega(TwoStageColorEngine):
+        def encode(self, batch):
+            return {name: rows * name.endswith("phi") for name, rows in super().encode(batch).items()}
+
+    pytest.importorskip("mindspore")
+    config.search.recall_n = 9
+    scores = evaluate(NoOmega(), config, color_split, tmp_path / "r", color_split, baselines=False, pictures=False)
+    assert scores["recall@1"] == 1.0 and scores.report["search"]["times"] is None
+    assert any("No time per query" in note and "all zeros" in note for note in scores.report["notes"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import override_config
+from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source, sample_batches, start_engine
 from mindloc.inference.open_exported import compare_with_fp32
 from mindloc.runtime.run_folder import run_of
@@ -45,6 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     wish = engine_wish(args)
     source = read_source(wish, ("drone", "satellite"))
     config = override_config(source.config, args.overrides)
+    if config.head.name != "two_stage" and any(override.startswith("search.") for override in args.overrides):
+        raise ConfigError(
+            "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
+        )
     engine = start_engine(wish, source, config)
 
     from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore

@@ -1,5 +1,6 @@
 """Settings that are fine one by one and contradict each other."""
 
+import dataclasses
 import math
 
 from mindloc.config.schema import Config
@@ -61,6 +62,11 @@ _POSITIVE = [
     ("train", "loss_scale_init"),
     ("eval", "batch_size"),
     ("optimizer", "eps"),
+]
+_DEFAULTS = Config()
+_OF_TWO_STAGES = [
+    *[("head", field.name) for field in dataclasses.fields(_DEFAULTS.head) if field.name != "name"],
+    *[("loss", key) for key in ("omega", "phi", "beta", "omega_margin", "triplet_margin", "negatives")],
 ]
 _NOT_NEGATIVE = [
     ("train", "epochs"),
@@ -142,6 +148,7 @@ def _check_two_stages(config: Config) -> None:
     head, search = config.head, config.search
     _require(-1 <= config.loss.omega_margin <= 1, "loss.omega_margin", config.loss.omega_margin, "a cosine, -1 to 1")
     two = head.name == "two_stage"
+    _refuse_keys_of_the_other_head(config)
     most = MOST_MATCHED_NODES
     _require(
         search.consistency_m == 0 or not two or head.nodes <= most,
@@ -169,6 +176,18 @@ def _check_two_stages(config: Config) -> None:
         head.omega_grid,
         "above 0 where data.drone_size_px and data.satellite_size_px differ: the two views' maps have to be compared",
     )
+
+
+def _refuse_keys_of_the_other_head(config: Config) -> None:
+    """A key that nothing reads is a mistake of whoever set it."""
+    head = config.head.name
+    idle = [("loss", "name")] if head == "two_stage" else _OF_TWO_STAGES
+    for section, key in idle:
+        value, default = getattr(getattr(config, section), key), getattr(getattr(_DEFAULTS, section), key)
+        other = "global" if head == "two_stage" else "two_stage"
+        _require(
+            value == default, f"{section}.{key}", value, f"{default} with head.name={head}; it is for {other} alone"
+        )
 
 
 def grid_stride(config: Config) -> int:

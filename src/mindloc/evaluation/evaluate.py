@@ -19,11 +19,10 @@ import mindloc
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
 from mindloc.data.pairs import Split
-from mindloc.errors import DataError
+from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings
-from mindloc.evaluation.search_time import measure_search
 from mindloc.evaluation.truth import MODES, write_truth
 from mindloc.evaluation.two_stage import stages_of
 from mindloc.inference.build import card_facts
@@ -70,6 +69,7 @@ def evaluate(
     train_split: Split | None = None,
     baselines: bool = True,
     pictures: bool = True,
+    search_times: bool = True,
     command: str | None = None,
     progress: bool = True,
     cluster: Cluster = ALONE,
@@ -80,9 +80,9 @@ def evaluate(
         split: queries and gallery; ``config.data.query_mode`` says which view asks.
         out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
-        baselines: False leaves out the color histogram, the constant answer and the time of a two-stage search, as
-            between epochs.
+        baselines: False leaves out the color histogram and the constant answer, as between epochs.
         pictures: False leaves out the PNG files.
+        search_times: False leaves out how long each stage of a two-stage search takes.
         command: for the report; None takes this process's command line.
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
 
@@ -103,7 +103,7 @@ def evaluate(
     if baselines:
         notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
     origin = _origin(engine, config, split, speed, command)
-    times = _search_times(folder, config) if baselines and len(engine.descriptors) > 1 else None
+    times = _search_times(folder, config, notes) if search_times and len(engine.descriptors) > 1 else None
     _write_setup(folder / "setup.json", config, split, origin, notes, times)
     return rescore(folder, pictures)
 
@@ -216,9 +216,16 @@ def _origin(
     }
 
 
-def _search_times(folder: Path, config: Config) -> dict[str, Any]:
+def _search_times(folder: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
+    """Adds to ``notes`` where no library can be made of what was encoded, which the scores have no part in."""
+    from mindloc.evaluation.search_time import measure_search  # here: FAISS is slow to import, and seldom needed
+
     queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
-    return measure_search(queries, gallery, stages_of(_score_settings(config), gallery["omega"].count))
+    try:
+        return measure_search(queries, gallery, stages_of(_score_settings(config), gallery["omega"].count))
+    except TileIndexError as error:
+        notes.append(f"No time per query: {error}.")
+        return None
 
 
 def _score_settings(config: Config) -> ScoreSettings:

@@ -80,12 +80,12 @@ def score_sets(queries: DescriptorSet, gallery: DescriptorSet, truth: Truth, set
     Raises:
         DataError: the sets do not fit each other, or no query has a right item.
     """
-    require_one_origin(queries, gallery)
+    require_comparable(queries, gallery)
     ranking = rank_gallery(queries.descriptor_ND, gallery.descriptor_ND, truth.right, settings.answers)
     return score_rankings(ranking, places_of(queries, gallery), truth, settings)
 
 
-def require_one_origin(queries: DescriptorSet, gallery: DescriptorSet) -> None:
+def require_comparable(queries: DescriptorSet, gallery: DescriptorSet) -> None:
     """Raises: DataError: another checkpoint or another reduction made the gallery."""
     for fact, maker in (("checkpoint_sha256", "checkpoint"), ("reduction_sha256", "reduction")):
         origins = (queries.card.get(fact), gallery.card.get(fact))

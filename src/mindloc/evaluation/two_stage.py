@@ -16,7 +16,7 @@ from mindloc.evaluation.score import (
     MethodScores,
     ScoreSettings,
     places_of,
-    require_one_origin,
+    require_comparable,
     score_rankings,
     score_sets,
 )
@@ -87,7 +87,7 @@ def _require_fit(queries: DescriptorSets, gallery: DescriptorSets) -> None:
             "extract both with the same checkpoint"
         )
     for name in queries:
-        require_one_origin(queries[name], gallery[name])
+        require_comparable(queries[name], gallery[name])
 
 
 def _later_stages(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> list[_Stage]:

@@ -100,7 +100,7 @@ def read_card(path: Path) -> ExportedFile:
         )
     try:
         file = _from_card(path, card)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ExportError(f"card {card_path(path)} can't be used: {reason}; export again") from None
     return file

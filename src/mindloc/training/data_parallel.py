@@ -37,7 +37,7 @@ class GatherOutputs(nn.Cell):
     """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere.
 
     Args:
-        descriptors: those that pictures are compared by; others stay where they are.
+        descriptors: those that pictures are compared by; others are left out.
     """
 
     def __init__(self, descriptors: tuple[str, ...]):

@@ -164,7 +164,8 @@ def evaluation_on_test_split(config: Config, run: RunFolder | None, split: Split
             help_evaluate(engines[0], config, split, cluster)
             return None
         folder = run.reports / tag
-        scores = evaluate(engines[0], config, split, folder, baselines=False, pictures=False, cluster=cluster)
+        extras = {"baselines": False, "pictures": False, "search_times": False}
+        scores = evaluate(engines[0], config, split, folder, **extras, cluster=cluster)
         return {name: scores[name] for name in _TRACKED if _measured(scores, name)}
 
     return evaluate_encoder
