@@ -57,7 +57,8 @@ class CSMG(nn.Cell):
         Returns:
             phi (B, K*C), of any length; area (B, K) by center; order (B, K) int32, the center of each node in phi;
             centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the positions' (row, column),
-            0..1 from the first center of a cell to the last; a side of one cell has .5.
+            0..1 from the first center of a cell to the last; a side of one cell has .5. Area and order are there for
+            looking into a trained encoder; its head needs neither.
         """
         similarity_BNK = ops.relu(self._similarity(x_BNC))
         node_BKC = self.matmul_ta(similarity_BNK, x_BNC)
