@@ -348,6 +348,8 @@ def test_a_library_without_places_or_rerank_vectors_says_so():
         ("ivf_pq", 600, {"pq_bytes": 5}, "pq_bytes 5 is no divisor of the vectors' width 16"),
         ("ivf_flat", 0, {}, "learns from tiles and was given none"),
         ("ivf_flat", 10, {"nlist": 11}, "nlist 11 exceeds the 10 tiles"),
+        ("ivf_flat", 600, {"nlist": 51, "train_rows": 50}, "nlist 51 exceeds the 50 tiles to learn from"),
+        ("ivf_pq", 600, {"train_rows": 255}, "learns 256 codes and needs as many tiles, 255 were given"),
         ("ivf_flat", 10, {"nprobe": -1}, "nprobe is -1"),
         ("hnsw", 10, {"links": 1}, "links is 1"),
     ],
@@ -366,11 +368,21 @@ def test_few_tiles_make_few_lists(capfd):
     assert capfd.readouterr().err == ""  # FAISS warns of badly learned centers there
 
 
+def test_a_small_sample_to_learn_from_makes_few_lists(capfd):
+    # 600 tiles would have 15 lists of 39 tiles to learn from, but 80 tiles are enough for two
+    library = build("ivf_flat", parameters=FaissParameters(train_rows=80))
+    assert library.parameters.nlist == 2 and library.count == COUNT
+    assert len(build("ivf_pq", parameters=FaissParameters(train_rows=256)).recall(queries(1), 9).names[0]) == 9
+    assert capfd.readouterr().err == ""
+
+
 def test_parameters_follow_count_and_width():
     chosen = resolve("ivf_pq", 768, 10_000, FaissParameters())
     # 10 000 tiles would have 4 * 100 lists, but each wants 39 tiles to learn from: 10 000 // 39 = 256
     assert chosen.nlist == 256 and chosen.pq_bytes == 192
     assert resolve("ivf_flat", 768, 1_000_000, FaissParameters()).nlist == 4000
+    # 4 * sqrt(10 million) = 12 649, but 39 of 262 144 tiles for each are enough for 6721
+    assert resolve("ivf_flat", 768, 10_000_000, FaissParameters(), learned=262_144).nlist == 6721
     assert resolve("ivf_pq", 50, 10_000, FaissParameters()).pq_bytes == 10  # 50 // 4 = 12, next divisor below: 10
 
 

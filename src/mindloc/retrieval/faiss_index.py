@@ -182,7 +182,9 @@ def build_faiss_index(
     if learns:
         batches = list(batches)
     count = sum(len(batch.names) for batch in batches) if learns else 0
-    parameters = faiss_kinds.resolve(card.kind, card.dimension, count, parameters or FaissParameters())
+    parameters = parameters or FaissParameters()
+    learned = min(count, parameters.train_rows)
+    parameters = faiss_kinds.resolve(card.kind, card.dimension, count, parameters, learned)
     index = faiss_kinds.new_index(card.kind, card.dimension, parameters)
     if learns:
         index.train(_training_rows(card, batches, count, parameters))

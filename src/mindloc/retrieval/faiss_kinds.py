@@ -37,7 +37,7 @@ class FaissParameters:
     nprobe, refine (where it was built with any) and ef_search may be changed on a finished index.
     """
 
-    nlist: int = 0  # ivf: lists; about 4 sqrt(N)
+    nlist: int = 0  # ivf: lists; about 4 sqrt(N), where enough rows are learned from
     nprobe: int = 0  # ivf: lists compared per query
     pq_bytes: int = 0  # ivf_pq: bytes per vector, a divisor of the width; about a quarter of it
     refine: int = 0  # ivf_pq: this many times k candidates are scored by their whole vectors; 0: none are
@@ -48,8 +48,13 @@ class FaissParameters:
     seed: int = 0
 
 
-def resolve(kind: str, dimension: int, count: int, parameters: FaissParameters) -> FaissParameters:
+def resolve(
+    kind: str, dimension: int, count: int, parameters: FaissParameters, learned: int | None = None
+) -> FaissParameters:
     """The parameters with every 0 filled in for ``count`` vectors.
+
+    Args:
+        learned: vectors to learn lists and codes from; None: all of them.
 
     Raises:
         TileIndexError: an unknown kind, numbers out of range, or too few tiles to learn from.
@@ -60,27 +65,30 @@ def resolve(kind: str, dimension: int, count: int, parameters: FaissParameters) 
         if value < (2 if name == "links" else 1 if name in ("ef_construction", "train_rows") else 0):
             raise TileIndexError(f"index parameter {name} is {value}; give a larger whole number")
     if kind in LEARNED:
-        parameters = _resolve_lists(kind, count, parameters)
+        learned = count if learned is None else learned
+        parameters = _resolve_lists(kind, count, learned, parameters)
     if kind == "ivf_pq":
-        parameters = _resolve_codes(dimension, count, parameters)
+        parameters = _resolve_codes(dimension, learned, parameters)
     return replace(parameters, ef_search=parameters.ef_search or 64)
 
 
-def _resolve_lists(kind: str, count: int, parameters: FaissParameters) -> FaissParameters:
+def _resolve_lists(kind: str, count: int, learned: int, parameters: FaissParameters) -> FaissParameters:
     if not count:
         raise TileIndexError(f"an index of kind {kind} learns from tiles and was given none; take flat or hnsw")
-    if parameters.nlist > count:
-        raise TileIndexError(f"nlist {parameters.nlist} exceeds the {count} tiles to learn from; give fewer lists")
-    nlist = parameters.nlist or max(1, min(round(4 * math.sqrt(count)), count // _ROWS_PER_LIST))
+    if parameters.nlist > learned:
+        raise TileIndexError(
+            f"nlist {parameters.nlist} exceeds the {learned} tiles to learn from; give fewer lists or more train_rows"
+        )
+    nlist = parameters.nlist or max(1, min(round(4 * math.sqrt(count)), learned // _ROWS_PER_LIST))
     nprobe = parameters.nprobe or min(nlist, max(8, nlist // 128))
     return replace(parameters, nlist=nlist, nprobe=nprobe)
 
 
-def _resolve_codes(dimension: int, count: int, parameters: FaissParameters) -> FaissParameters:
-    if count < _PQ_CODES:
+def _resolve_codes(dimension: int, learned: int, parameters: FaissParameters) -> FaissParameters:
+    if learned < _PQ_CODES:
         raise TileIndexError(
-            f"an index of kind ivf_pq learns {_PQ_CODES} codes and needs as many tiles, {count} were given; "
-            "take ivf_flat or flat"
+            f"an index of kind ivf_pq learns {_PQ_CODES} codes and needs as many tiles, {learned} were given; "
+            "give more tiles and train_rows, or take ivf_flat or flat"
         )
     size = parameters.pq_bytes or max(m for m in range(1, max(1, dimension // 4) + 1) if dimension % m == 0)
     if dimension % size:
