@@ -59,7 +59,7 @@ def test_it_is_the_definition(n, k, m, box):
     found = two_stage_search(index, query_QD, query_QE, n, k, m, box)
     for query in range(len(query_QD)):
         names, scores, places = naive(tiles, query_QD[query], query_QE[query], n, k, m, inside_N)
-        assert found.names[query] == names
+        assert found.names[query] == names and found.compared[query] == min(m, len(names))
         np.testing.assert_allclose(found.scores[query], scores, atol=1e-6)
         np.testing.assert_array_equal(found.recall_rank[query], places)
 

@@ -18,7 +18,8 @@ class Answers:
     """Answers to Q queries, best first; fewer than asked for only where a box holds fewer."""
 
     names: list[list[str]]
-    scores: list[np.ndarray]  # of the stage that decided: cosines, or consistencies in the first m places
+    scores: list[np.ndarray]  # of the stage that decided: consistencies, then cosines
+    compared: list[int]  # how many of these scores are consistencies
     recall_rank: list[np.ndarray]  # int64, place that each answer had in stage one, 1-based
     recall_s: float  # seconds of the whole batch
     rerank_s: float
@@ -53,7 +54,7 @@ def two_stage_search(
             raise TileIndexError(f"node consistency of {m} answers needs re-rank vectors of the queries; give some")
         found = index.recall(query_QD, k, box)
         ranks = [np.arange(1, len(names) + 1) for names in found.names]
-        return Answers(found.names, found.scores, ranks, time.perf_counter() - started, 0.0, 0.0)
+        return Answers(found.names, found.scores, [0] * len(ranks), ranks, time.perf_counter() - started, 0.0, 0.0)
     _check(index, query_QD, query_QE, n, k, m)
     recalled = index.recall(query_QD, n, box)
     recalled_at = time.perf_counter()
@@ -67,6 +68,7 @@ def two_stage_search(
     return Answers(
         names=names,
         scores=scores,
+        compared=[min(m, len(own)) for own in names],
         recall_rank=[_places(own, first) for own, first in zip(names, recalled.names, strict=True)],
         recall_s=recalled_at - started,
         rerank_s=reranked_at - recalled_at,
