@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mindloc.errors import TileIndexError
+from mindloc.retrieval import faiss_index, tile_checks
 from mindloc.retrieval.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.retrieval.faiss_kinds import KINDS, FaissParameters, resolve
 from mindloc.retrieval.tile_checks import require_fit
@@ -555,6 +556,24 @@ def test_an_error_half_way_leaves_the_older_library(tmp_path, monkeypatch):
         library.save(tmp_path / "library")
     assert os.listdir(tmp_path) == ["library"]
     assert_same_answers(load_faiss_index(tmp_path / "library"), library)
+
+
+def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
+    read = []
+
+    def unit_rows(row_ND, *words):
+        read.append(len(row_ND))
+        return tile_checks.unit_rows(row_ND, *words)
+
+    monkeypatch.setattr(faiss_index, "unit_rows", unit_rows)
+    tiles = make_tiles()
+    build("ivf_flat", [cut(tiles, slice(0, 400)), cut(tiles, slice(400, COUNT))], FaissParameters(train_rows=50))
+    assert len(read) == 2 and sum(read) == 50
+
+
+def test_fewer_vectors_than_names_are_refused_before_they_are_learned_from():
+    with pytest.raises(TileIndexError, match="599 recall vectors for 600 tile names"):
+        build("ivf_flat", dataclasses.replace(make_tiles(), recall_ND=make_tiles().recall_ND[1:]))
 
 
 def test_the_same_seed_learns_the_same(tmp_path):

@@ -16,7 +16,7 @@ from mindloc.retrieval import faiss_kinds
 from mindloc.retrieval.faiss_kinds import FaissParameters
 from mindloc.retrieval.growing_rows import GrowingRows
 from mindloc.retrieval.index_folder import load_index_folder, save_index_folder
-from mindloc.retrieval.tile_checks import check_queries, check_question, check_tiles
+from mindloc.retrieval.tile_checks import check_length, check_queries, check_question, check_tiles, unit_rows
 from mindloc.retrieval.tile_index import Box, Hits, IndexCard, TileFacts, Tiles
 from mindloc.retrieval.tile_table import TileTable, empty_table
 
@@ -221,7 +221,8 @@ def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters
     chosen_N[random.choice(count, min(count, parameters.train_rows), replace=False)] = True
     first, parts = 0, []
     for batch in batches:
+        check_length("recall vectors", len(batch.recall_ND), len(batch.names))
         own_N = chosen_N[first : first + len(batch.names)]
-        parts.append(check_tiles(card, batch)[0][own_N])
+        parts.append(unit_rows(np.asarray(batch.recall_ND)[own_N], card.dimension, "recall vectors to learn from"))
         first += len(batch.names)
     return np.concatenate(parts)

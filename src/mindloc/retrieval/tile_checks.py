@@ -54,8 +54,8 @@ def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray |
     rerank_NE = None
     if tiles.rerank_NE is not None:
         rerank_NE = unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
-    _check_length("recall vectors", len(recall_ND), count)
-    _check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)
+    check_length("recall vectors", len(recall_ND), count)
+    check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)
     _check_places(card, tiles, count)
     return recall_ND, rerank_NE
 
@@ -73,7 +73,7 @@ def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, bo
         raise TileIndexError(f"{k} answers are asked for, the library holds {count} tiles; ask for 1 to {count}")
     query_QD = check_queries(query_QD, card.dimension)
     if box is not None:
-        _check_box(card, box)
+        check_box(card, box)
     return query_QD
 
 
@@ -89,8 +89,12 @@ def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> 
     return unit_QD
 
 
-def _check_box(card: IndexCard, box: Box) -> None:
-    """Refuse a box that can't be looked into: upside down, not of numbers, or of a library that knows no places."""
+def check_box(card: IndexCard, box: Box) -> None:
+    """Refuse a box that can't be looked into: upside down, not of numbers, or of a library that knows no places.
+
+    Raises:
+        TileIndexError: naming which.
+    """
     if card.place_unit is None:
         raise TileIndexError("a box was given, but this library knows no places; build it from tiles that have some")
     if not (box.low[0] <= box.high[0] and box.low[1] <= box.high[1]):  # NaN too
@@ -107,7 +111,12 @@ def _check_names(names) -> None:
         seen.add(name)
 
 
-def _check_length(what: str, found: int, expected: int) -> None:
+def check_length(what: str, found: int, expected: int) -> None:
+    """Refuse another number of rows than there are tile names.
+
+    Raises:
+        TileIndexError: naming both.
+    """
     if found != expected:
         raise TileIndexError(f"{found} {what} for {expected} tile names; give one for each")
 
