@@ -27,7 +27,6 @@ import pytest
 from small_world import save_untrained, set_words
 
 from mindloc.cli import main
-from mindloc.cli.extract import tile_ground
 from mindloc.cli.search import FEW
 from mindloc.config import config_to_dict, load_config
 from mindloc.retrieval.descriptor_set import load_descriptor_sets, make_rows, save_descriptor_set
@@ -357,19 +356,6 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     (here / "tiles" / "picnic.png").write_bytes(b"")
     assert "tile name 'picnic.png' is not" in says(capsys, *words)
     assert not (here / "set").exists()
-
-
-def test_places_in_degrees_are_read_from_the_corners_of_maps(here, capsys):
-    (here / "satellite_coordinates_range.csv").write_text(
-        "mapname,LT_lat,LT_lon,RB_lat,RB_lon,width_px,height_px\nsatellite03.tif,32,119,31,120,512,1024\n"
-    )
-    config = load_config(overrides=["data.reader=visloc"])
-    ground = tile_ground(config, here / "tiles", ["03_1_000_001.png", "part/03_2_001_003.png"], "satellite")
-    assert ground.unit == "lat_lon_deg"
-    # zoom 1: one column of two tiles, .5 by 1 degrees; zoom 2: tiles of .25 by .5 degrees, column 1, row 3
-    np.testing.assert_allclose(ground.bounds_N4, [[31, 119, 31.5, 120], [31, 119.5, 31.25, 120]])
-    np.testing.assert_allclose(ground.place_N2, [[31.25, 119.5], [31.125, 119.75]])
-    assert "2 tiles from 31, 119 to 31.5, 120 (lat_lon_deg)" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mindloc.cli.engine_arguments import engine_wish
-from mindloc.cli.extract import picture_names
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
+from mindloc.data.picture_folder import picture_names
 from mindloc.inference.build import read_source, start_engine
 from mindloc.retrieval.extracted import Batch, load_extracted
 

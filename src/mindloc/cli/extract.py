@@ -4,20 +4,16 @@ An encoder with two descriptors writes a set for each, omega/ and phi/.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
 from mindloc.config import override_config
 from mindloc.config.schema import Config
-from mindloc.data import gta_uav, visloc
-from mindloc.data.pairs_file import PICTURE_SUFFIXES
-from mindloc.errors import ConfigError, DataError
-from mindloc.geo.points import PlaceUnit
+from mindloc.data.picture_folder import picture_names
+from mindloc.data.tile_ground import Ground, gta_uav_ground, visloc_ground
+from mindloc.errors import ConfigError
 from mindloc.inference.build import card_facts, read_source, sample_batches, start_engine
 from mindloc.inference.open_exported import compare_with_fp32
 
@@ -50,7 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     wish = engine_wish(args)
     source = read_source(wish, (args.view,))
     config = override_config(source.config, args.overrides)
-    ground = tile_ground(config, args.folder, names, args.view) if args.places else None
+    ground = _ground(config, args.folder, names, args.view) if args.places else None
+    if ground:
+        print(f"places: {ground}")
     engine = start_engine(wish, source, config)
 
     from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
@@ -67,49 +65,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.out}: {done}")
 
 
-@dataclass(frozen=True)
-class Ground:
-    """Where N tiles lie, in ``unit``."""
-
-    unit: PlaceUnit
-    bounds_N4: np.ndarray  # float64: lowest of both coordinates, then highest of both
-
-    @property
-    def place_N2(self) -> np.ndarray:
-        """Their centers."""
-        return (self.bounds_N4[:, :2] + self.bounds_N4[:, 2:]) / 2
-
-
-def tile_ground(config: Config, folder: Path, names: list[str], view: str) -> Ground:
-    """Where the tiles of a folder lie, by their names and the map of ``config.data``; says what ground they cover.
-
-    Raises:
-        ConfigError: the pictures are no tiles.
-        DataError: a name that is no tile name, a map whose corners are nowhere.
-    """
+def _ground(config: Config, folder: Path, names: list[str], view: str) -> Ground:
+    """Where the tiles of a folder lie, as ``config.data`` reads their names."""
     if view != "satellite":
         raise ConfigError(f"--places reads places from names of tiles, which {view} pictures don't have; leave it out")
-    tiles = [Path(name).name for name in names]
     if config.data.reader == "visloc":
-        ground = Ground(visloc.LAYOUT.place_unit, visloc.tile_bounds(folder.resolve().parent, tiles))
-    else:
-        map_px, m_per_px = config.data.map_px, config.data.m_per_px
-        ground = Ground(gta_uav.LAYOUT.place_unit, gta_uav.tile_bounds(tiles, map_px, m_per_px))
-    low, high = ground.bounds_N4[:, :2].min(axis=0), ground.bounds_N4[:, 2:].max(axis=0)
-    print(f"places: {len(tiles)} tiles from {low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g} ({ground.unit})")
-    return ground
-
-
-def picture_names(folder: Path) -> list[str]:
-    """Pictures below a folder, relative to it, sorted.
-
-    Raises:
-        DataError: no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; give the one that holds the pictures")
-    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    names = sorted(path.relative_to(folder).as_posix() for path in pictures)
-    if not names:
-        raise DataError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
-    return names
+        return visloc_ground(folder, names)
+    return gta_uav_ground(names, config.data.map_px, config.data.m_per_px)
