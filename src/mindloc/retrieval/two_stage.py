@@ -77,10 +77,9 @@ def two_stage_search(
 
 
 def _check(index: TileIndex, query_QD: np.ndarray, query_QE: np.ndarray, n: int, k: int, m: int) -> None:
-    if not 1 <= k <= n or not 0 <= m <= n or n > index.count:
+    if not 1 <= k <= n or not 0 <= m <= n:  # n itself is checked by recall: to count a library may take its time
         raise TileIndexError(
-            f"{k} answers from {n} recalled tiles with {m} compared by nodes, in a library of {index.count}; "
-            "answers and compared tiles must not exceed the recalled ones, nor these the library"
+            f"{k} answers from {n} recalled tiles with {m} compared by nodes; neither must exceed the recalled tiles"
         )
     if len(query_QD) != len(query_QE):
         raise TileIndexError(
