@@ -1,5 +1,7 @@
 """Node consistency: by hand, by the definition, and unmoved by what must not matter."""
 
+import math
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -33,6 +35,18 @@ def test_it_is_the_definition(nodes):
     random = np.random.default_rng(nodes)
     query_E, tile_ME = random.standard_normal(nodes * 3), random.standard_normal((7, nodes * 3))
     np.testing.assert_allclose(node_consistency(query_E, tile_ME, nodes), [naive(query_E, t, nodes) for t in tile_ME])
+
+
+def test_many_tiles_are_compared_some_at_a_time():
+    random = np.random.default_rng(2)
+    query_E, tile_ME = random.standard_normal(8 * 3), random.standard_normal((100, 8 * 3))
+    tracemalloc.start()
+    together = node_consistency(query_E, tile_ME, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(tile_ME) * math.factorial(8) * 8  # one cosine in float64 for every assignment of every tile
+    one_by_one = [node_consistency(query_E, tile_ME[row : row + 1], 8)[0] for row in (0, 25, 26, 99)]
+    np.testing.assert_allclose(together[[0, 25, 26, 99]], one_by_one)
 
 
 def test_the_order_of_the_nodes_does_not_matter():

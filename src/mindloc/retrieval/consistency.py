@@ -11,6 +11,8 @@ from mindloc.errors import TileIndexError
 
 MAX_NODES = 8  # 40 320 assignments
 
+_BLOCK_NUMBERS = 2**20  # float64 of one block's (M, P) sums: 8 MB
+
 
 def node_consistency(query_E: np.ndarray, tile_ME: np.ndarray, nodes: int) -> np.ndarray:
     """(M,) float64: mean cosine of the nodes under the best one-to-one assignment of the query's to the tile's.
@@ -31,8 +33,13 @@ def node_consistency(query_E: np.ndarray, tile_ME: np.ndarray, nodes: int) -> np
     query_KC, tile_MKC = _unit(query_E.reshape(nodes, -1)), _unit(tile_ME.reshape(len(tile_ME), nodes, -1))
     cosine_MKK = np.einsum("kc,mlc->mkl", query_KC, tile_MKC)
     assignment_PK = np.array(list(permutations(range(nodes))))
-    total_MP = sum(cosine_MKK[:, node, assignment_PK[:, node]] for node in range(nodes))
-    return total_MP.max(axis=1) / nodes
+    step = max(1, _BLOCK_NUMBERS // len(assignment_PK))
+    best_M = np.empty(len(tile_ME))
+    for start in range(0, len(tile_ME), step):
+        block_MKK = cosine_MKK[start : start + step]
+        total_MP = sum(block_MKK[:, node, assignment_PK[:, node]] for node in range(nodes))
+        best_M[start : start + step] = total_MP.max(axis=1)
+    return best_M / nodes
 
 
 def _unit(row_KC: np.ndarray) -> np.ndarray:
