@@ -152,7 +152,14 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path):
         ({**good, "mean": np.ones(5, np.float32)}, metadata),
         ({**good, "components": np.ones(4, np.float32)}, metadata),
         ({**good, "mean": np.ones(4)}, metadata),
+        ({**good, "mean": np.ones((4, 2), np.float32)}, metadata),
+        ({**good, "mean": np.array([1, 2, np.nan, 4], np.float32)}, metadata),
+        ({**good, "components": np.full((4, 2), np.inf, np.float32)}, metadata),
+        ({**good, "components": np.ones((4, 0), np.float32)}, metadata),
+        (good, {**metadata, "explained_share": "nan"}),
     ]
+    write_tensor_file(path, good, metadata, "reduction")
+    assert load_reduction(path).dimension == 2
     for arrays, facts in foreign:
         write_tensor_file(path, arrays, facts, "reduction")
         with pytest.raises(TileIndexError, match="is no reduction of recall vectors"):

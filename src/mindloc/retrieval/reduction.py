@@ -128,10 +128,8 @@ def load_reduction(path: str | Path) -> Reduction:
         mean_D, component_DE = arrays["mean"], arrays["components"]
         rows, seed = int(metadata["rows"]), int(metadata["seed"])
         share, checkpoint = float(metadata["explained_share"]), metadata["checkpoint_sha256"] or None
-        sound = mean_D.dtype == component_DE.dtype == np.float32 and component_DE.shape == (
-            len(mean_D),
-            component_DE.shape[1],
-        )
+        sound = 0 <= share <= 1 and mean_D.ndim == 1 and component_DE.ndim == 2 and len(component_DE) == len(mean_D)
+        sound = sound and all(x.size and x.dtype == np.float32 and np.isfinite(x).all() for x in (mean_D, component_DE))
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False
     if not sound:
