@@ -55,6 +55,13 @@ def test_cards_name_the_reduction(tmp_path):
     assert sets["omega"].card["dimension"] == 2
 
 
+def test_cards_of_what_is_not_reduced_name_no_reduction(tmp_path):
+    engine = ReducedEngine(ColorEngine(), REDUCTION)
+    extract(engine, "drone", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"place_unit": None})
+    card = load_descriptor_sets(tmp_path / "set")["phi"].card
+    assert "reduction_sha256" not in card and card["checkpoint_sha256"] == "abc"
+
+
 def test_a_reduction_of_another_checkpoint_is_refused():
     class Another(ColorEngine):
         facts = {**ColorEngine.facts, "checkpoint_sha256": "xyz"}

@@ -17,7 +17,13 @@ from tqdm import tqdm
 
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
-from mindloc.retrieval.descriptor_set import DescriptorWriter, make_rows, remove_other_sets, set_folder
+from mindloc.retrieval.descriptor_set import (
+    RECALL_DESCRIPTORS,
+    DescriptorWriter,
+    make_rows,
+    remove_other_sets,
+    set_folder,
+)
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.faults import fault_point
 
@@ -74,7 +80,7 @@ def extract(
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
     with bar, ExitStack() as stack:
         writers = {
-            name: stack.enter_context(DescriptorWriter(set_folder(folder, name), {**card, "descriptor": name}))
+            name: stack.enter_context(DescriptorWriter(set_folder(folder, name), _card_of(name, card)))
             for name in engine.descriptors
         }
         for image_B3HW, count in batches:
@@ -92,6 +98,12 @@ def extract(
             raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
     remove_other_sets(folder, engine.descriptors)
     return Extraction(done, time.perf_counter() - started)
+
+
+def _card_of(descriptor: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """One set's own facts; a reduction is of recall descriptors alone."""
+    foreign = () if descriptor in RECALL_DESCRIPTORS else ("reduction_sha256",)
+    return {**{name: value for name, value in facts.items() if name not in foreign}, "descriptor": descriptor}
 
 
 def help_extract(engine: Engine, view: str, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:

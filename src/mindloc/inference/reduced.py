@@ -32,7 +32,7 @@ class ReducedEngine:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As ``Engine.facts``, and reduction_sha256."""
+        """As ``Engine.facts``, and reduction_sha256, which is of the recall descriptor alone."""
         return {**self._engine.facts, "reduction_sha256": self._reduction.sha256}
 
     @property
