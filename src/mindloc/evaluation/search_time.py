@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mindloc.evaluation.two_stage import DescriptorSets, Stages
+from mindloc.retrieval.extracted import Extracted
 from mindloc.retrieval.faiss_index import FaissIndex, build_faiss_index
-from mindloc.retrieval.tile_index import IndexCard, Tiles
 from mindloc.retrieval.two_stage import Answers, two_stage_search
 
 _QUERIES = 100  # measured one by one, evenly spaced
@@ -23,7 +23,8 @@ def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Sta
     Returns:
         recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
     """
-    library = _library(gallery)
+    tiles = Extracted(gallery["omega"], gallery["phi"], reduction=None)
+    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
     row_Q = np.linspace(0, queries["omega"].count - 1, min(_QUERIES, queries["omega"].count)).round().astype(int)
     for row in row_Q[:_WARMING]:
         _search(library, queries, stages, row)
@@ -38,22 +39,6 @@ def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Sta
         "consistency_ms": consistency if stages.consistency_m else None,
         "how": f"median of {len(row_Q)} single queries, exact search in {library.count} tiles in memory, FAISS",
     }
-
-
-def _library(gallery: DescriptorSets) -> FaissIndex:
-    omega, phi = gallery["omega"], gallery["phi"]
-    card = IndexCard(
-        kind="flat",
-        descriptor="omega",
-        dimension=omega.descriptor_ND.shape[1],
-        rerank_dimension=phi.descriptor_ND.shape[1],
-        nodes=phi.card.get("nodes"),
-        place_unit=omega.card["place_unit"],
-        checkpoint_sha256=omega.card.get("checkpoint_sha256"),
-        reduction_sha256=omega.card.get("reduction_sha256"),
-    )
-    tiles = Tiles(omega.names, omega.descriptor_ND, phi.descriptor_ND, omega.place_N2(), omega.bounds_N4())
-    return build_faiss_index(card, tiles)
 
 
 def _search(library: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
