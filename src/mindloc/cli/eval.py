@@ -11,10 +11,10 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
+from mindloc.cli.int8_agreement import say_agreement
 from mindloc.config import override_config
 from mindloc.errors import ConfigError
-from mindloc.inference.build import read_source, sample_batches, start_engine
-from mindloc.inference.open_exported import compare_with_fp32
+from mindloc.inference.build import read_source, start_engine
 from mindloc.runtime.run_folder import run_of
 
 EVAL_FLAGS = (
@@ -58,9 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
     split = build_split(config, args.split)
     asked = {"drone": split.drone_paths(), "satellite": split.satellite_paths()}
-    if wish.precision == "int8":
-        agreement = compare_with_fp32(engine, sample_batches(config, asked, engine.batch_size))
-        print(f"agreement of int8 with fp32: {agreement}")
+    say_agreement(wish, engine, config, asked)
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
     out = args.out or report_folder(args)

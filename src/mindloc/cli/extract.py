@@ -9,13 +9,13 @@ from pathlib import Path
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
+from mindloc.cli.int8_agreement import say_agreement
 from mindloc.config import override_config
 from mindloc.config.schema import Config
 from mindloc.data.picture_folder import picture_names
 from mindloc.data.tile_ground import Ground, gta_uav_ground, visloc_ground
 from mindloc.errors import ConfigError
-from mindloc.inference.build import card_facts, read_source, sample_batches, start_engine
-from mindloc.inference.open_exported import compare_with_fp32
+from mindloc.inference.build import card_facts, read_source, start_engine
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,9 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     from mindloc.inference.extract import extract
 
     paths = [args.folder / name for name in names]
-    if wish.precision == "int8":
-        agreement = compare_with_fp32(engine, sample_batches(config, {args.view: paths}, engine.batch_size))
-        print(f"agreement of int8 with fp32: {agreement}")
+    say_agreement(wish, engine, config, {args.view: paths})
     batches = build_images(config, args.view, paths, engine.batch_size)
     facts = card_facts(config, args.view, ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
