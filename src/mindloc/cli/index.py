@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.cli.boundary import command
+from mindloc.cli.index_parameters import PARAMETERS, given_parameters, require_parameters_of
 from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
 from mindloc.retrieval.extracted import Extracted, load_extracted
 from mindloc.retrieval.faiss_index import build_faiss_index
@@ -24,17 +25,6 @@ from mindloc.retrieval.tile_checks import require_same_card
 from mindloc.retrieval.tile_index import TileIndex
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "diskann")
-PARAMETERS = {  # of FaissParameters, all whole numbers
-    "nlist": "ivf: lists; default: by the number of tiles",
-    "nprobe": "ivf: lists compared per query; default: by nlist",
-    "pq_bytes": "ivf_pq: bytes per tile, a divisor of the dimension; default: about a quarter of it",
-    "refine": "ivf_pq: this many times the answers are scored by whole vectors, which are kept for it; default: 0",
-    "links": "hnsw: neighbors per tile; default: 32",
-    "ef_construction": "hnsw: candidates while building; default: 80",
-    "ef_search": "hnsw: candidates while searching; default: 64",
-    "train_rows": "ivf: tiles to learn from at most; default: 262144",
-    "seed": "ivf: of the sample to learn from; default: 0",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,9 +67,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    given = {name: value for name in PARAMETERS if (value := getattr(args, name)) is not None}
+    given = given_parameters(args, PARAMETERS)
     if is_milvus(args.index) and given:
         raise ConfigError(f"--{next(iter(given))} is for libraries in a folder; Milvus sizes its own: leave it out")
+    require_parameters_of(args.kind, given)
     extracted = load_extracted(args.folder, args.pca)
     started = time.perf_counter()
     if is_milvus(args.index):
