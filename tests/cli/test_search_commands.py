@@ -15,6 +15,8 @@ t5     .96, .28, 0               .8, .6          290, 90
 ====== ========================= =============== ==========
 """
 
+import contextlib
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -24,14 +26,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_world import save_untrained, set_words
 
-from mindloc.cli import main
+from mindloc.cli import asked, int8_agreement, main
+from mindloc.cli.index_parameters import PARAMETERS, require_parameters_of
 from mindloc.cli.search import FEW
 from mindloc.config import config_to_dict, load_config
+from mindloc.errors import ConfigError
+from mindloc.inference.build import Source
 from mindloc.retrieval.descriptor_set import load_descriptor_sets, make_rows, save_descriptor_set
+from mindloc.retrieval.faiss_kinds import KINDS as FAISS_KINDS
+from mindloc.retrieval.faiss_kinds import FaissParameters, resolve
 from mindloc.retrieval.reduction import load_reduction
-from mindloc.runtime.checkpoint import save_weights
+from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
 
 OMEGA = [[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0, 1, 0], [-1, 0, 0], [0.96, 0.28, 0]]
 PHI = [[0, 1], [0.6, 0.8], [1, 0], [0.28, 0.96], [1, 0], [0.8, 0.6]]
@@ -102,9 +110,9 @@ def test_two_stages_by_hand(here, kind, capsys):
     assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
     table = capsys.readouterr().out
     assert [line.split() for line in table.splitlines()[-6:-3]] == [
-        ["query", "first", "tile", "place", "cosine", "in", "stage", "one"],
-        ["q0", "t2", "200,", "0", "1.0000", "4"],
-        ["q1", "t3", "300,", "0", "0.9600", "1"],
+        ["query", "first", "tile", "place", "score", "in", "stage", "one"],
+        ["q0", "t2", "200,", "0", "1.0000", "cosine", "4"],
+        ["q1", "t3", "300,", "0", "0.9600", "cosine", "1"],
     ]
     assert "put another tile first than stage one for 1 of 2 queries" in table
 
@@ -194,7 +202,7 @@ def test_many_queries_are_summed_up(here, capsys):
     run("index", "build", "gallery", "--index", "library")
     assert len(search("--set", "search.recall_n=6", queries="many")) == count
     page = capsys.readouterr().out
-    assert "21 queries; score of the first answer 1.000 to 1.000, median 1.000" in page
+    assert "21 queries, 21 of them answered" in page and "cosine of 21 first answers 1.000 to 1.000, median" in page
     assert "recall" in page.splitlines()[-2] and "rerank" in page.splitlines()[-2]
 
 
@@ -203,7 +211,31 @@ def test_nodes_of_the_first_answers_decide_on_request(here, capsys):
     found = search("--top", "4", "--set", "search.recall_n=4", "--set", "search.consistency_m=2")
     assert found == FOUR  # with one node the consistency is the cosine itself
     page = capsys.readouterr().out
-    assert "consistency" in page and "consistency" in page.splitlines()[-2]
+    assert "1.0000 consistency" in page and "consistency" in page.splitlines()[-2]
+
+
+def test_every_score_says_what_it_is(here):
+    run("index", "build", "gallery", "--index", "library")
+    # in the box of the circle: t2 t5 t1 t3 in the order of stage two, the first two compared by nodes; t5 is dropped
+    search("--near", "200,0", "--within_m", "100", "--set", "search.recall_n=6", "--set", "search.consistency_m=2")
+    first = json.loads(Path("answers.jsonl").read_text().splitlines()[0])["answers"]
+    found = [(answer["tile"], answer["score_of"]) for answer in first]
+    assert found == [("t2", "consistency"), ("t1", "cosine"), ("t3", "cosine")]
+
+
+def test_a_summary_keeps_scores_of_different_kinds_apart(here, capsys):
+    """t5, outside the circle, is the one tile that is compared by nodes for half of the queries."""
+    count = FEW + 2
+    phi = np.tile([[0.8, 0.6], [0.28, 0.96]], (count // 2, 1))
+    names = [f"q{row:02}" for row in range(count)]
+    write_extraction(here / "many", np.tile([[1.0, 0, 0]], (count, 1)), phi, names, view="drone")
+    run("index", "build", "gallery", "--index", "library")
+    words = ("--near", "300,0", "--within_m", "90.2", *set_words({"search.recall_n": 6, "search.consistency_m": 1}))
+    search(*words, queries="many")
+    # in the box are t3 and t5, which is 90.6 m off; cosines with t3: .8 * .28 + .6 * .96 = .8, and 1
+    page = capsys.readouterr().out
+    assert f"consistency of {count // 2} first answers 1.000 to 1.000, median 1.000" in page
+    assert f"cosine of {count // 2} first answers 0.800 to 0.800, median 0.800" in page
 
 
 def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
@@ -256,7 +288,13 @@ REFUSED_SEARCHES = [
     ("--queries queries --within_m 1", "go together; give both or none"),
     ("--queries queries --near 1,1 --within_m=-1", "give a distance in meters above 0"),
     ("--queries queries --box 5,5,1,1", "is upside down; give its lowest corner first"),
-    ("--queries queries --checkpoint x", "are encoded already; leave --checkpoint"),
+    ("--queries queries --checkpoint x", "--queries are encoded already; leave --checkpoint out"),
+    ("--queries queries --engine onnx --tensorrt --precision fp16", "leave --engine, --precision, --tensorrt out"),
+    ("--queries queries --dec_key_file x --view satellite", "leave --dec_key_file, --view out"),
+    ("--queries queries --device_target CPU", "run.device_target can't be set here: --queries are encoded already"),
+    ("--queries queries --set eval.batch_size=2", "eval.batch_size can't be set here: --queries are encoded already"),
+    ("--queries queries/omega", "the queries come without phi; name the folder that extract wrote, with omega and phi"),
+    ("--queries queries --nprobe 2 --refine 2", "--nprobe, --refine means nothing to an index of kind flat"),
     ("--queries queries pictures", "give either a folder of pictures or --queries"),
     ("", "give either a folder of pictures or --queries"),
     ("pictures", "no --checkpoint FILE was given"),
@@ -333,6 +371,129 @@ def test_what_pca_refuses(here, capsys):
     for words in (("pca", "--dimension", "2", "--out"), ("index", "build", "--index", "library", "--pca")):
         assert "was reduced when it was extracted" in says(capsys, *words, "x.safetensors", "reduced")
     assert not (here / "x.safetensors").exists() and not (here / "library").exists()
+
+
+def test_no_option_is_ignored_by_the_kind(here, capsys):
+    words = ("index", "build", "gallery", "--index", "library", "--kind")
+    for kind, option in (("flat", "nprobe"), ("ivf_flat", "refine"), ("hnsw", "nlist"), ("ivf_pq", "links")):
+        refused = f"--{option} means nothing to an index of kind {kind}"
+        assert refused in says(capsys, *words, kind, f"--{option}", "4")
+    assert "--nlist, --seed means nothing to an index of kind flat" in says(
+        capsys, *words, "flat", "--seed", "0", "--nlist", "1"
+    )
+    assert not (here / "library").exists()
+    run(*words, "hnsw", "--links", "4", "--ef_construction", "9", "--ef_search", "8")
+    run(*words, "ivf_flat", "--nlist", "2", "--nprobe", "1", "--train_rows", "6", "--seed", "1")
+
+
+def test_every_parameter_is_an_option_of_some_kind():
+    assert list(PARAMETERS) == [field.name for field in dataclasses.fields(FaissParameters)]
+    for name in PARAMETERS:
+        for kind in FAISS_KINDS:
+            with contextlib.suppress(ConfigError):
+                require_parameters_of(kind, [name])
+                break
+        else:
+            pytest.fail(f"--{name} is refused for every kind")
+
+
+def test_help_says_the_defaults_that_hold():
+    for name, default in vars(resolve("hnsw", 4, 6, FaissParameters())).items():
+        if default:
+            assert PARAMETERS[name].endswith(f"default: {default}")
+
+
+def test_a_library_is_searched_with_other_numbers_than_it_was_built_with(here, capsys):
+    # two lists, around 5 and 85 degrees; a query at 44 degrees is 34 off 10 and 36 off 80, which is in the other list
+    angle = np.radians([[0], [10], [80], [90], [44]])
+    circle = np.hstack([np.cos(angle), np.sin(angle)])
+    write_extraction(here / "halves", circle[:4], None, ["0", "10", "80", "90"], np.zeros((4, 2)))
+    write_extraction(here / "between", circle[4:], None, ["q"], view="drone")
+
+    def found(*words: str) -> list[str]:
+        return [name for name, _, _ in search("--top", "2", *words, queries="between")[0]]
+
+    run("index", "build", "halves", "--index", "library", "--kind", "ivf_flat", "--nlist", "2", "--nprobe", "1")
+    assert found() == ["10", "0"]
+    assert found("--nprobe", "2") == ["10", "80"]
+    words = ("search", "--queries", "between", "--index", "library", "--out", "none.jsonl")
+    assert "--nprobe is 0; give 1 to" in says(capsys, *words, "--nprobe", "0")
+    assert "--ef_search means nothing to an index of kind ivf_flat" in says(capsys, *words, "--ef_search", "9")
+
+
+def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
+    random = np.random.default_rng(0)
+    names = [f"tile {row}" for row in range(256)]
+    write_extraction(here / "many", random.standard_normal((256, 4)), None, names, np.zeros((256, 2)))
+    write_extraction(here / "asked", random.standard_normal((1, 4)), None, ["q"], view="drone")
+    build = ("index", "build", "many", "--index", "library", "--kind", "ivf_pq", "--nlist", "1")
+    words = ("search", "--queries", "asked", "--index", "library", "--out", "answers.jsonl", "--refine", "4")
+    run(*build)
+    assert "library keeps no whole vectors to refine by; build it with --refine" in says(capsys, *words)
+    run(*build, "--refine", "1")
+    run(*words)
+
+
+def test_what_pictures_do_not_fit_is_known_before_a_device_starts(here, capsys):
+    save_nothing(here / "weights.safetensors")
+    origin = {"checkpoint_sha256": load_weights(here / "weights.safetensors").sha256}
+    random = np.random.default_rng(0)
+    write_extraction(here / "wide", random.standard_normal((9, 5)), None, list("abcdefghi"), np.zeros((9, 2)), **origin)
+    run("pca", "wide", "--dimension", "2", "--out", "omega_2.safetensors")
+    origin["reduction_sha256"] = load_reduction("omega_2.safetensors").sha256
+    write_extraction(here / "forged", OMEGA, None, TILES, PLACE, **origin)
+    run("index", "build", "forged", "--index", "library")
+    (here / "pictures").mkdir()
+    (here / "pictures" / "a.png").write_bytes(b"")
+    words = (
+        "search",
+        "pictures",
+        "--checkpoint",
+        "weights.safetensors",
+        "--index",
+        "library",
+        "--out",
+        "answers.jsonl",
+    )
+    refused = says(capsys, *words, "--pca", "omega_2.safetensors")
+    assert "built with width 3, the queries come with width 2" in refused
+    del origin["reduction_sha256"]
+    write_extraction(here / "one", OMEGA, None, TILES, PLACE, **origin)
+    run("index", "build", "one", "--index", "library")
+    assert "is upside down; give its lowest corner first" in says(capsys, *words, "--box", "5,5,1,1")
+    write_extraction(here / "two", OMEGA, PHI, TILES, PLACE, **origin)
+    run("index", "build", "two", "--index", "library")
+    assert "the queries come without phi; encode them by the checkpoint" in says(capsys, *words)
+    assert not (here / "none.jsonl").exists()
+
+
+def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys):
+    config = load_config()
+
+    class Engine:
+        batch_size, descriptors = 2, ("global",)
+
+        def encode(self, batch):
+            return {f"{view}.global": np.tile(np.float32([[1, 0, 0]]), (len(rows), 1)) for view, rows in batch.items()}
+
+    weights = Weights(Path("none"), {}, config_to_dict(config), "c" * 64)
+    monkeypatch.setattr(asked, "read_source", lambda wish, views: Source(config, weights, {}))
+    monkeypatch.setattr(asked, "start_engine", lambda wish, source, config: Engine())
+    compared = []
+
+    def compare(engine, batches):
+        compared.extend((view, pictures.shape[0]) for view, pictures in batches)
+        return "nearly"
+
+    monkeypatch.setattr(int8_agreement, "compare_with_fp32", compare)
+    run("index", "build", "gallery_1", "--index", "library")
+    (here / "pictures").mkdir()
+    Image.new("RGB", (40, 30)).save(here / "pictures" / "a.png")
+    words = ("search", "pictures", "--exported", "encoder.onnx", "--engine", "onnx", "--index", "library", "--out", "a")
+    run(*words, "--precision", "int8")
+    assert "agreement of int8 with fp32: nearly" in capsys.readouterr().out and compared == [("drone", 1)]
+    run(*words)
+    assert "agreement" not in capsys.readouterr().out and len(compared) == 1
 
 
 def test_queries_that_are_encoded_need_no_mindspore(here):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mindloc.cli.engine_arguments import engine_wish
+from mindloc.cli.int8_agreement import say_agreement
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
 from mindloc.data.picture_folder import picture_names
-from mindloc.inference.build import read_source, start_engine
+from mindloc.inference.build import Source, read_source, start_engine
+from mindloc.inference.exported import ExportedFile
 from mindloc.retrieval.extracted import Batch, load_extracted
 
 AddSeconds = Callable[..., None]  # called with stage=seconds
@@ -24,6 +26,7 @@ class Asked:
     checkpoint_sha256: str | None
     reduction_sha256: str | None
     dimension: int | None  # of their recall descriptors; None: known once the first is encoded
+    has_rerank: bool  # there are re-rank descriptors as well
     batches: Callable[[AddSeconds], Iterator[Batch]]
 
 
@@ -41,7 +44,13 @@ def ask_extraction(args: argparse.Namespace) -> Asked:
         return extracted.batches()
 
     return Asked(
-        config, extracted.count, extracted.checkpoint_sha256, extracted.reduction_sha256, extracted.dimension, batches
+        config=config,
+        count=extracted.count,
+        checkpoint_sha256=extracted.checkpoint_sha256,
+        reduction_sha256=extracted.reduction_sha256,
+        dimension=extracted.dimension,
+        has_rerank=extracted.rerank is not None,
+        batches=batches,
     )
 
 
@@ -52,6 +61,7 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
         DataError, ConfigError, CheckpointError, ExportError, TileIndexError: no pictures, nothing to encode them with.
     """
     names = picture_names(args.folder)
+    paths = [args.folder / name for name in names]
     wish = engine_wish(args)
     source = read_source(wish, (args.view,))
     config = override_config(source.config, args.overrides)
@@ -60,10 +70,9 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
         engine = start_engine(wish, source, config)
         from mindloc.data.build import build_images  # after the device is chosen: it imports MindSpore
 
+        say_agreement(wish, engine, config, {args.view: paths})
         done, started = 0, time.perf_counter()
-        for image_B3HW, count in build_images(
-            config, args.view, [args.folder / name for name in names], engine.batch_size
-        ):
+        for image_B3HW, count in build_images(config, args.view, paths, engine.batch_size):
             encoded = {
                 key.partition(".")[2]: rows for key, rows in engine.encode({args.view: image_B3HW[:count]}).items()
             }
@@ -72,5 +81,20 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
             yield Batch(names[done : done + count], recall_BD, encoded.get("phi"))
             done, started = done + count, time.perf_counter()
 
-    reduction = source.reduction and source.reduction.sha256
-    return Asked(config, len(names), source.checkpoint_sha256, reduction, None, batches)
+    file = source.files.get(args.view)
+    return Asked(
+        config=config,
+        count=len(names),
+        checkpoint_sha256=source.checkpoint_sha256,
+        reduction_sha256=source.reduction and source.reduction.sha256,
+        dimension=_dimension(source, file),
+        has_rerank="phi" in file.descriptors if file else config.head.name == "two_stage",
+        batches=batches,
+    )
+
+
+def _dimension(source: Source, file: ExportedFile | None) -> int | None:
+    """Of the recall descriptors, where it is known before one is encoded."""
+    if source.reduction:
+        return source.reduction.dimension
+    return next(iter(file.dimensions.values())) if file else None

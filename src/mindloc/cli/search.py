@@ -1,7 +1,8 @@
 """Look drone pictures up in a library of tiles: recall by one descriptor, re-rank by another where there is one.
 
 Queries are pictures, or with --queries an extraction that exists already, for which no device is needed. Every query's
-answers go to the file of --out, one line of JSON each: name, answers (tile, place, bounds, score, recall_rank).
+answers go to the file of --out, one line of JSON each: name, answers (tile, place, bounds, score, score_of: "cosine"
+or "consistency", recall_rank).
 """
 
 import argparse
@@ -9,9 +10,9 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -20,17 +21,19 @@ from mindloc.cli.asked import Asked, ask_extraction, ask_pictures
 from mindloc.cli.boundary import command
 from mindloc.cli.engine_arguments import add_engine_arguments
 from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
+from mindloc.cli.index_parameters import WHILE_SEARCHING, given_parameters, require_parameters_of
 from mindloc.config.schema import SearchConfig
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.geo.points import box_around, paired_distance_m
 from mindloc.retrieval.extracted import Batch
+from mindloc.retrieval.near import Circle, near_search
 from mindloc.retrieval.open_index import open_index
-from mindloc.retrieval.tile_checks import require_fit
+from mindloc.retrieval.tile_checks import check_box, require_fit
 from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, TileIndex
 from mindloc.retrieval.two_stage import two_stage_search
 from mindloc.runtime.atomic import atomic_write
 
 _ORDER = "latitude before longitude, or x before y; a first number below zero is written --near=-33.9,151.2"
+MOST_EFFORT = 100_000  # of nprobe, refine and ef_search: beyond it FAISS only runs out of memory
 FEW = 20  # queries whose answers are printed one by one
 
 
@@ -53,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
     where.add_argument("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}")
     parser.add_argument("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
+    for name in WHILE_SEARCHING:
+        parser.add_argument(f"--{name}", type=int, metavar="N", help="as of index build; default: the library's own")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="answers, one line of JSON per query")
     add_config_arguments(parser, ("--device_target", "--device_id"), with_file=False)
     return parser
@@ -73,13 +78,6 @@ def numbers(count: int) -> Any:
     return parse
 
 
-class Circle(NamedTuple):
-    """Around a last known position, in the unit of the library's places."""
-
-    place: tuple[float, float]
-    radius_m: float
-
-
 @dataclass(frozen=True)
 class Plan:
     """How every query is searched."""
@@ -90,11 +88,6 @@ class Plan:
     two_stage: bool
     box: Box | None
     circle: Circle | None
-
-    @property
-    def asked(self) -> int:
-        """Answers to ask for: those of the box's corners, outside the circle, are dropped afterwards."""
-        return self.n if self.circle else self.top
 
 
 @dataclass
@@ -113,13 +106,14 @@ class Tally:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
     _check(args)
     with closing(open_index(args.index)) as index:
+        _set_effort(index, args)
         asked = ask_extraction(args) if args.queries else ask_pictures(args)
         require_fit(
             index.card, asked.checkpoint_sha256, asked.reduction_sha256, asked.dimension or index.card.dimension
         )
+        _require_rerank(index.card, asked, args)
         plan = make_plan(args, asked.config.search, index)
         with atomic_write(args.out, "answers", TileIndexError) as file:
             tally = _search_all(index, asked, plan, file)
@@ -130,12 +124,47 @@ def main(argv: list[str] | None = None) -> None:
 def _check(args: argparse.Namespace) -> None:
     if (args.folder is None) == (args.queries is None):
         raise ConfigError("give either a folder of pictures or --queries FOLDER")
-    if args.queries and (args.checkpoint or args.exported):
-        raise ConfigError("--queries are encoded already; leave --checkpoint and --exported out")
+    if args.queries:
+        _refuse_encoding(args)
+    refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
     if (args.near is None) != (args.within_m is None):
         raise ConfigError("--near A,B and --within_m METERS go together; give both or none")
     if args.within_m is not None and not 0 < args.within_m < np.inf:
         raise ConfigError(f"--within_m is {args.within_m}; give a distance in meters above 0")
+
+
+def _refuse_encoding(args: argparse.Namespace) -> None:
+    """Refuse what says how pictures are encoded, where nothing is left to encode."""
+    engine = argparse.ArgumentParser()
+    add_engine_arguments(engine)
+    defaults = {**vars(engine.parse_args([])), "view": "drone"}
+    given = [f"--{name}" for name, value in defaults.items() if name != "pca" and getattr(args, name) != value]
+    if given:
+        raise ConfigError(f"--queries are encoded already; leave {', '.join(given)} out")
+    refuse_overrides_outside(args.overrides, ("search",), "--queries are encoded already")
+
+
+def _set_effort(index: TileIndex, args: argparse.Namespace) -> None:
+    """Let a library in a folder search with other numbers than those it was built with."""
+    given = given_parameters(args, WHILE_SEARCHING)
+    if not given:
+        return
+    require_parameters_of(index.card.kind, given)
+    if "refine" in given and not index.parameters.refine:
+        raise ConfigError(f"{args.index} keeps no whole vectors to refine by; build it with --refine, or leave it out")
+    for name, value in given.items():
+        if not 1 <= value <= MOST_EFFORT:
+            raise ConfigError(f"--{name} is {value}; give 1 to {MOST_EFFORT}")
+    index.parameters = replace(index.parameters, **given)
+
+
+def _require_rerank(card: IndexCard, asked: Asked, args: argparse.Namespace) -> None:
+    """Refuse queries for stage one alone where the library has two: nobody would see that half of it is left out."""
+    if card.rerank_dimension is not None and not asked.has_rerank:
+        way_out = "name the folder that extract wrote, with omega and phi"
+        if not args.queries:
+            way_out = "encode them by the checkpoint, or by files exported with both descriptors"
+        raise TileIndexError(f"{args.index} is searched in two stages and the queries come without phi; {way_out}")
 
 
 def make_plan(args: argparse.Namespace, settings: SearchConfig, index: TileIndex) -> Plan:
@@ -167,14 +196,12 @@ def _where(args: argparse.Namespace, card: IndexCard) -> tuple[Box | None, Circl
     if card.place_unit is None:
         raise TileIndexError(f"{args.index} knows no places of its tiles; build it from: extract --places")
     if args.box is not None:
-        return Box(args.box[:2], args.box[2:]), None
-    _check_degrees(args.near, card)
-    return Box(*box_around(args.near, args.within_m, card.place_unit)), Circle(args.near, args.within_m)
-
-
-def _check_degrees(place: tuple[float, ...], card: IndexCard) -> None:
-    if card.place_unit == "lat_lon_deg" and not (abs(place[0]) <= 90 and abs(place[1]) <= 180):
-        raise ConfigError(f"--near {place[0]},{place[1]} is no place in degrees; give latitude before longitude")
+        box = Box(args.box[:2], args.box[2:])
+        check_box(card, box)
+        return box, None
+    circle = Circle(args.near, args.within_m)
+    circle.box(card)  # which a pole may forbid: known before the work
+    return None, circle
 
 
 def _search_all(index: TileIndex, asked: Asked, plan: Plan, file: BinaryIO) -> Tally:
@@ -187,17 +214,19 @@ def _search_all(index: TileIndex, asked: Asked, plan: Plan, file: BinaryIO) -> T
 
 
 def _search_batch(index: TileIndex, batch: Batch, plan: Plan, tally: Tally, file: BinaryIO) -> None:
-    found = two_stage_search(
-        index, batch.recall_BD, batch.rerank_BE if plan.two_stage else None, plan.n, plan.asked, plan.m, plan.box
-    )
+    queries = (batch.recall_BD, batch.rerank_BE if plan.two_stage else None)
+    if plan.circle:
+        found = near_search(index, *queries, plan.n, plan.top, plan.circle, plan.m)
+    else:
+        found = two_stage_search(index, *queries, plan.n, plan.top, plan.m, plan.box)
     tally.add_seconds(recall=found.recall_s)
     if plan.two_stage:
         tally.add_seconds(rerank=found.rerank_s)
     if plan.m:
         tally.add_seconds(consistency=found.consistency_s)
     facts = iter(index.facts([name for names in found.names for name in names]))
-    for name, scores, ranks in zip(batch.names, found.scores, found.recall_rank, strict=True):
-        answers = list(_answers(facts, scores, ranks, index.card, plan.circle))[: plan.top]
+    for name, scores, ranks, compared in zip(batch.names, found.scores, found.recall_rank, found.compared, strict=True):
+        answers = list(_answers(facts, scores, ranks, compared))
         line = {"name": name, "answers": answers}
         file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         tally.first.append((name, answers[0] if answers else None))
@@ -205,24 +234,21 @@ def _search_batch(index: TileIndex, batch: Batch, plan: Plan, tally: Tally, file
 
 
 def _answers(
-    facts: Iterator[TileFacts], scores: np.ndarray, ranks: np.ndarray, card: IndexCard, circle: Circle | None
+    facts: Iterator[TileFacts], scores: np.ndarray, ranks: np.ndarray, compared: int
 ) -> Iterator[dict[str, Any]]:
-    """One query's answers, best first; takes as many ``facts`` as there are scores."""
-    for score, rank in zip(scores.tolist(), ranks.tolist(), strict=True):
+    """One query's answers, best first, the ``compared`` first ones by consistency; takes a tile of ``facts`` each."""
+    for place, (score, rank) in enumerate(zip(scores.tolist(), ranks.tolist(), strict=True)):
         tile = next(facts)
-        if circle and paired_distance_m(circle.place, tile.place, card.place_unit) > circle.radius_m:
-            continue
-        yield {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": score, "recall_rank": rank}
+        answer = {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": score}
+        yield {**answer, "score_of": "consistency" if place < compared else "cosine", "recall_rank": rank}
 
 
 def _report(tally: Tally, plan: Plan) -> None:
     answered = [answer for _, answer in tally.first if answer]
     if len(tally.first) <= FEW:
-        _print_table(tally.first, "consistency" if plan.m else "cosine")
-    elif answered:
-        score = np.array([answer["score"] for answer in answered])
-        low, median, high = np.quantile(score, (0, 0.5, 1))
-        print(f"{len(tally.first)} queries; score of the first answer {low:.3f} to {high:.3f}, median {median:.3f}")
+        _print_table(tally.first)
+    else:
+        _print_summary(answered, len(tally.first))
     if plan.two_stage and answered:
         moved = sum(answer["recall_rank"] != 1 for answer in answered)
         print(f"stage two put another tile first than stage one for {moved} of {len(answered)} queries")
@@ -233,14 +259,25 @@ def _report(tally: Tally, plan: Plan) -> None:
     print(f"per query: {', '.join(times)}{compiling}")
 
 
-def _print_table(first: list[tuple[str, dict[str, Any] | None]], score: str) -> None:
-    rows = [("query", "first tile", "place", score, "in stage one")]
+def _print_summary(answered: list[dict[str, Any]], queries: int) -> None:
+    print(f"{queries} queries, {len(answered)} of them answered")
+    for kind in ("consistency", "cosine"):
+        score = [answer["score"] for answer in answered if answer["score_of"] == kind]
+        if score:
+            low, median, high = np.quantile(score, (0, 0.5, 1))
+            print(f"{kind} of {len(score)} first answers {low:.3f} to {high:.3f}, median {median:.3f}")
+
+
+def _print_table(first: list[tuple[str, dict[str, Any] | None]]) -> None:
+    rows = [("query", "first tile", "place", "score", "in stage one")]
     for query, answer in first:
         if answer is None:
             rows.append((query, "-", "-", "-", "-"))
             continue
         place = ", ".join(f"{x:.8g}" for x in answer["place"]) if answer["place"] else "-"
-        rows.append((query, answer["tile"], place, f"{answer['score']:.4f}", str(answer["recall_rank"])))
+        rows.append(
+            (query, answer["tile"], place, f"{answer['score']:.4f} {answer['score_of']}", str(answer["recall_rank"]))
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
