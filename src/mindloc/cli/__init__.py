@@ -13,7 +13,7 @@ COMMANDS = {
     "eval": "evaluate a checkpoint (as eval.py)",
     "score": "recompute an evaluation from its descriptor sets, without a device",
     "extract": "write the descriptors of a folder of pictures",
-    "pca": "fit the reduction of descriptors to those of a gallery",
+    "pca": "fit the reduction of descriptors to those of many tiles",
     "index": "make, change and look at a library of tiles that can be searched",
     "search": "look drone pictures up in a library of tiles",
     "export": "write a trained encoder for a device (as export.py)",

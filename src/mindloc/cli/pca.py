@@ -1,6 +1,7 @@
-"""Fit the reduction of recall descriptors to those of a gallery: the directions in which they vary most.
+"""Fit the reduction of recall descriptors: the directions in which those of many tiles vary most.
 
-The file goes with --pca to extract, index, search and eval.py.
+Take tiles of training: a Recall measured with a reduction that was fitted to the gallery itself flatters. The file goes
+with --pca to extract, index, search and eval.py.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="what extract wrote of the gallery")
+    parser.add_argument("folder", type=Path, help="what extract wrote of the tiles")
     parser.add_argument("--dimension", type=int, default=512, help="numbers that are left; default: 512")
     parser.add_argument("--seed", type=int, default=0, help="of the random directions to begin from; default: 0")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="new .safetensors file")
