@@ -1,22 +1,25 @@
 """Tile libraries on FAISS: exact kinds equal NumPy, every kind survives disk, removal and boxes, damage is named."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 
 from mindloc.errors import TileIndexError
-from mindloc.retrieval import faiss_index, tile_checks
+from mindloc.retrieval import faiss_index, index_folder, tile_checks
 from mindloc.retrieval.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.retrieval.faiss_kinds import KINDS, FaissParameters, resolve
 from mindloc.retrieval.tile_checks import require_fit
 from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, Tiles
+from mindloc.runtime import atomic
 from mindloc.runtime.faults import FAULT_VARIABLE, INDEX_FAULT_POINTS
 
 COUNT, WIDTH, RERANK_WIDTH = 600, 16, 6
@@ -540,6 +543,48 @@ def test_a_kill_while_saving_leaves_the_older_library(tmp_path, point):
     assert run_python(code, tmp_path / "library").returncode == 0
     assert load_faiss_index(tmp_path / "library").count == COUNT - 1
     assert os.listdir(tmp_path) == ["library"]
+
+
+def test_a_reader_leaves_the_older_library_to_the_writer_that_put_it_aside(tmp_path, monkeypatch):
+    folder, read = tmp_path / "library", []
+    build("flat").save(folder)
+    monkeypatch.setattr(atomic, "fault_point", lambda point: read.append(load_faiss_index(folder).count))
+    build("flat", make_tiles(20)).save(folder)
+    assert read == [COUNT]  # between the two renames
+    assert load_faiss_index(folder).count == 20 and os.listdir(tmp_path) == ["library"]
+
+
+@pytest.mark.parametrize("step", ["_read_facts", "_check_files", "_read_table"])
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_a_library_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, step, memory_map):
+    newer, folder = build("flat", make_tiles(seed=3)), tmp_path / "library"
+    build("flat").save(folder)
+    original = getattr(index_folder, step)
+
+    def replaced_meanwhile(*arguments):
+        done = original(*arguments)
+        monkeypatch.setattr(index_folder, step, original)
+        newer.save(folder)
+        return done
+
+    monkeypatch.setattr(index_folder, step, replaced_meanwhile)
+    loaded = load_faiss_index(folder, memory_map)
+    assert_same_answers(loaded, newer)
+    assert loaded.facts(["tile/5.png"]) == newer.facts(["tile/5.png"])
+    np.testing.assert_array_equal(loaded.rerank_vectors(["tile/5.png"]), newer.rerank_vectors(["tile/5.png"]))
+
+
+def test_a_disk_that_refuses_to_put_the_older_library_back_is_one_line(tmp_path, monkeypatch):
+    build("flat").save(tmp_path / "library")
+    (tmp_path / "library").rename(tmp_path / ".library.old")  # as a kill between the renames leaves it
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert load_faiss_index(tmp_path / "library").count == COUNT
+    with pytest.raises(TileIndexError, match="can't write .*library: Read-only file system"):
+        build("flat").save(tmp_path / "library")
 
 
 def run_python(code, *arguments, fault=""):

@@ -15,7 +15,7 @@ from mindloc.errors import TileIndexError
 from mindloc.retrieval import faiss_kinds
 from mindloc.retrieval.faiss_kinds import FaissParameters
 from mindloc.retrieval.growing_rows import GrowingRows
-from mindloc.retrieval.index_folder import load_index_folder, save_index_folder
+from mindloc.retrieval.index_folder import load_index_folder, read_unswapped, save_index_folder
 from mindloc.retrieval.tile_checks import check_length, check_queries, check_question, check_tiles, unit_rows
 from mindloc.retrieval.tile_index import Box, Hits, IndexCard, TileFacts, Tiles
 from mindloc.retrieval.tile_table import TileTable, empty_table
@@ -202,7 +202,11 @@ def load_faiss_index(folder: str | Path, memory_map: bool = True) -> FaissIndex:
     Raises:
         TileIndexError: missing, damaged, changed, or no tile library.
     """
-    saved = load_index_folder(folder, memory_map)
+    return read_unswapped(Path(folder), lambda place: _load(place, Path(folder), memory_map))
+
+
+def _load(place: Path, folder: Path, memory_map: bool) -> FaissIndex:
+    saved = load_index_folder(place, memory_map)
     card, rows = saved.card, len(saved.table.names)
     if card.kind not in faiss_kinds.KINDS:
         raise TileIndexError(
@@ -210,8 +214,7 @@ def load_faiss_index(folder: str | Path, memory_map: bool = True) -> FaissIndex:
         )
     index = faiss_kinds.read_vectors(saved.vectors, card.kind, card.dimension, rows, memory_map)
     parameters = faiss_kinds.resolve(card.kind, card.dimension, rows, saved.parameters)
-    mapped_from = Path(folder) if memory_map else None
-    return FaissIndex(card, parameters, index, saved.table, saved.rerank, mapped_from)
+    return FaissIndex(card, parameters, index, saved.table, saved.rerank, folder if memory_map else None)
 
 
 def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters: FaissParameters) -> np.ndarray:

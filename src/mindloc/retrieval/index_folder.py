@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from mindloc.retrieval.faiss_kinds import FaissParameters
 from mindloc.retrieval.growing_rows import GrowingRows
 from mindloc.retrieval.tile_index import IndexCard
 from mindloc.retrieval.tile_table import TileTable
-from mindloc.runtime.atomic import require_replaceable, restore_folder, swap_folder
+from mindloc.runtime.atomic import require_replaceable, standing_folder, swap_folder
 from mindloc.runtime.faults import fault_point
 
 FORMAT = "mindloc tile library"
@@ -41,6 +41,8 @@ _TABLE = ("names.json", "places.npy", "bounds.npy", "alive.npy")
 _CARD = "card.json"
 _ALL = (_CARD, VECTORS, _PHI, *_TABLE)
 _READ_BYTES = 1 << 22
+
+Library = TypeVar("Library")
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,39 @@ def _synced(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def load_index_folder(folder: str | Path, memory_map: bool) -> SavedIndex:
+def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
+    """What ``read`` makes of the folder; made again if another library was put there meanwhile, so that none is mixed.
+
+    Args:
+        read: takes the place to read from, which is beside ``folder`` where a writer was killed or is at work.
+
+    Raises:
+        TileIndexError: there is none; as ``read``.
+    """
+    while True:
+        place = standing_folder(folder)
+        if place is None:
+            raise TileIndexError(f"tile library {folder} is missing; check the path, or build it first")
+        before = _identity(place)
+        try:
+            library = read(place)
+        except TileIndexError:
+            if _identity(standing_folder(folder)) == before:
+                raise
+        else:
+            if _identity(standing_folder(folder)) == before:
+                return library
+
+
+def _identity(place: Path | None) -> tuple[int, int] | None:
+    try:
+        found = place and place.stat()
+    except FileNotFoundError:
+        return None
+    return found and (found.st_ino, found.st_mtime_ns)
+
+
+def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
     """A library from its folder: card, sizes and sums checked first, then the table read.
 
     Args:
@@ -164,10 +198,6 @@ def load_index_folder(folder: str | Path, memory_map: bool) -> SavedIndex:
     Raises:
         TileIndexError: a file is missing, cut off, changed or contradicts the card; the folder is no tile library.
     """
-    folder = Path(folder)
-    restore_folder(folder)
-    if not folder.is_dir():
-        raise TileIndexError(f"tile library {folder} is missing; check the path, or build it first")
     facts = _read_facts(folder / _CARD)
     card, parameters = _parse(folder / _CARD, facts)
     _check_files(folder, card, facts["files"])

@@ -62,9 +62,12 @@ def require_replaceable(folder: Path, files: Collection[str], what: str, error: 
         what: the kind in words, e.g. "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) a file stands there, or a folder with something else in it.
+        MindlocError: (the class ``error``) a file stands there, or a folder with other things in it; the disk refuses.
     """
-    restore_folder(folder)
+    try:
+        restore_folder(folder)
+    except OSError as reason:
+        raise error(_refusal(folder, reason)) from None
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -101,9 +104,14 @@ def swap_folder(partial: Path, folder: Path, what: str = "folder") -> None:
 
 
 def restore_folder(folder: Path) -> None:
-    """Put the older folder back where a kill between the two renames of ``swap_folder`` left none."""
+    """Put the older folder back where a kill between the two renames of ``swap_folder`` left none; for writers."""
     if not folder.exists() and _aside(folder).exists():
         _aside(folder).rename(folder)
+
+
+def standing_folder(folder: Path) -> Path | None:
+    """Where to read: the folder, or the older one while it steps aside, which nobody but a writer may move back."""
+    return next((place for place in (folder, _aside(folder), folder) if place.is_dir()), None)
 
 
 def _aside(folder: Path) -> Path:
