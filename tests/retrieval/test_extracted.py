@@ -51,6 +51,13 @@ def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
     assert [part.rerank_NE for part in tiles.tiles()] == [None]
 
 
+@pytest.mark.parametrize("facts", [{"nodes": "2"}, {"nodes": 0}, {"place_unit": "feet"}, {"checkpoint_sha256": 7}])
+def test_a_card_of_wrong_types_is_no_librarys(tmp_path, facts):
+    tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts))
+    with pytest.raises(TileIndexError, match="fact of a wrong type .*; extract it again"):
+        tiles.index_card("flat")
+
+
 def test_recall_descriptors_are_reduced_on_the_way(tmp_path):
     saved = save_reduction(tmp_path / "two.safetensors", REDUCTION)
     folder = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)

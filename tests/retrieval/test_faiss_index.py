@@ -106,6 +106,20 @@ def test_whole_vectors_beside_the_codes_make_them_exact():
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters"), [("ivf_pq", {"refine": 10**9, "nprobe": 10**9}), ("hnsw", {"ef_search": 2**31 - 1})]
+)
+def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
+    """A card may ask for any; k times this many candidates would be terabytes."""
+    library = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
+    box = Box((20, 20), (70, 70))
+    for found, expected in (
+        (library.recall(queries(), 10), build("flat").recall(queries(), 10)),
+        (library.recall(queries(), 10, box), build("flat").recall(queries(), 10, box)),
+    ):
+        assert found.names == expected.names
+
+
 @pytest.mark.parametrize("memory_map", [True, False])
 def test_every_kind_answers_the_same_after_disk(saved, memory_map):
     library, folder = saved
@@ -355,7 +369,10 @@ def test_a_library_without_places_or_rerank_vectors_says_so():
         ("ivf_flat", 600, {"nlist": 51, "train_rows": 50}, "nlist 51 exceeds the 50 tiles to learn from"),
         ("ivf_pq", 600, {"train_rows": 255}, "learns 256 codes and needs as many tiles, 255 were given"),
         ("ivf_flat", 10, {"nprobe": -1}, "nprobe is -1"),
-        ("hnsw", 10, {"links": 1}, "links is 1"),
+        ("hnsw", 10, {"links": 1}, "links is 1; give a whole number from 2 to 1024"),
+        ("hnsw", 10, {"links": 1025}, "links is 1025"),
+        ("hnsw", 10, {"ef_construction": 2**31}, "ef_construction is 2147483648"),
+        ("ivf_flat", 600, {"seed": 2**31}, "seed is 2147483648; give a whole number from 0 to 2147483647"),
     ],
 )
 def test_kinds_that_can_not_be_built_are_one_line(kind, count, parameters, message, capfd):
@@ -438,6 +455,10 @@ DAMAGES = [
     (lambda folder: edit_card(folder, lambda card: card["index"].pop("kind")), "lacks facts"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension="16")), "lacks facts"),
     (lambda folder: edit_card(folder, lambda card: card["parameters"].update(nprobe=1.5)), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["parameters"].update(ef_search=2**31)), "ef_search is 2147"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(nodes="3")), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),

@@ -2,13 +2,14 @@
 
 import fcntl
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 from concurrent import futures
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -384,6 +385,11 @@ def test_the_same_card_goes_on_with_a_library_and_another_is_refused(address):
     opened.close()
 
 
+def card_text(**facts):
+    """The card of a collection with recall vectors of width 4."""
+    return json.dumps({"version": 1, **asdict(replace(RECALL_ONLY, dimension=4)), **facts})
+
+
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
@@ -391,6 +397,9 @@ def test_the_same_card_goes_on_with_a_library_and_another_is_refused(address):
         ({"mindloc_card": "{"}, "has a card that this program .version 1. can't read"),
         ({"mindloc_card": '{"version": 2}'}, "has a card that this program .version 1. can't read"),
         ({"mindloc_card": '{"version": 1, "kind": "milvus"}'}, "contradicts its card"),
+        ({"mindloc_card": card_text()}, "has no index of its recall vectors"),
+        ({"mindloc_card": card_text(nodes="4")}, "contradicts its card"),
+        ({"mindloc_card": card_text(rerank_dimension=0)}, "contradicts its card"),
     ],
 )
 def test_collections_of_others(tmp_path, properties, message):

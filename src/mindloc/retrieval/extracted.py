@@ -13,7 +13,7 @@ import numpy as np
 from mindloc.errors import TileIndexError
 from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS, DescriptorSet, load_descriptor_sets
 from mindloc.retrieval.reduction import Reduction, load_reduction, require_origin
-from mindloc.retrieval.tile_index import IndexCard, Tiles
+from mindloc.retrieval.tile_index import IndexCard, Tiles, read_index_card
 
 _BATCH_NUMBERS = 2**24  # float32 of both descriptors: 64 MB
 
@@ -52,17 +52,26 @@ class Extracted:
         return self.reduction.dimension if self.reduction else self.recall.card["dimension"]
 
     def index_card(self, kind: str) -> IndexCard:
-        """The card of a library of these rows."""
-        return IndexCard(
-            kind=kind,
-            descriptor=self.recall.descriptor,
-            dimension=self.dimension,
-            rerank_dimension=self.rerank.card["dimension"] if self.rerank else None,
-            nodes=self.rerank.card.get("nodes") if self.rerank else None,
-            place_unit=self.recall.card["place_unit"],
-            checkpoint_sha256=self.checkpoint_sha256,
-            reduction_sha256=self.reduction_sha256,
-        )
+        """The card of a library of these rows.
+
+        Raises:
+            TileIndexError: the cards of the sets hold facts of a wrong type.
+        """
+        facts = {
+            "kind": kind,
+            "descriptor": self.recall.descriptor,
+            "dimension": self.dimension,
+            "rerank_dimension": self.rerank.card["dimension"] if self.rerank else None,
+            "nodes": self.rerank.card.get("nodes") if self.rerank else None,
+            "place_unit": self.recall.card["place_unit"],
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "reduction_sha256": self.reduction_sha256,
+        }
+        card = read_index_card(facts)
+        if card is None:
+            said = ", ".join(f"{name} {value!r}" for name, value in facts.items())
+            raise TileIndexError(f"cards of the extraction hold a fact of a wrong type ({said}); extract it again")
+        return card
 
     def batches(self) -> Iterator[Batch]:
         """All rows in order, as many at a time as fit a few dozen megabytes."""

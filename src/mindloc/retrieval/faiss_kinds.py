@@ -27,6 +27,8 @@ LEARNED = ("ivf_flat", "ivf_pq")
 
 _PQ_CODES = 256  # one byte a part
 _ROWS_PER_LIST = 39  # below this many training rows FAISS calls a center badly learned
+_MOST = 2**31 - 1  # FAISS's int
+_RANGES = {"links": (2, 1024), "ef_construction": (1, _MOST), "train_rows": (1, _MOST)}
 _WALK_SHARE = 0.1  # where fewer of the rows are wanted, a graph's walk meets too few of them
 
 
@@ -62,8 +64,9 @@ def resolve(
     if kind not in KINDS:
         raise TileIndexError(f"index kind {kind!r} is none of {', '.join(KINDS)}; take one of them")
     for name, value in vars(parameters).items():
-        if value < (2 if name == "links" else 1 if name in ("ef_construction", "train_rows") else 0):
-            raise TileIndexError(f"index parameter {name} is {value}; give a larger whole number")
+        least, most = _RANGES.get(name, (0, _MOST))
+        if not least <= value <= most:
+            raise TileIndexError(f"index parameter {name} is {value}; give a whole number from {least} to {most}")
     if kind in LEARNED:
         learned = count if learned is None else learned
         parameters = _resolve_lists(kind, count, learned, parameters)
@@ -158,12 +161,13 @@ def _search_parameters(index: faiss.Index, parameters: FaissParameters, k: int, 
     if isinstance(index, faiss.IndexRefine):
         lists = faiss.downcast_index(index.base_index)
         inner = _search_parameters(lists, parameters, k, share, selector)
-        return faiss.IndexRefineSearchParameters(k_factor=max(1, parameters.refine), base_index_params=inner)
+        factor = min(max(1, parameters.refine), math.ceil(index.ntotal / k))  # there are no more candidates than rows
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         nprobe = min(index.nlist, math.ceil(max(1, parameters.nprobe) / share))
         return faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
     if isinstance(index, faiss.IndexHNSW):
-        candidates = max(k, math.ceil(parameters.ef_search / share))
+        candidates = max(k, min(index.ntotal, math.ceil(parameters.ef_search / share)))
         return faiss.SearchParametersHNSW(sel=selector, efSearch=candidates)
     return faiss.SearchParameters(sel=selector)
 

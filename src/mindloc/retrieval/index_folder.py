@@ -28,7 +28,7 @@ import numpy as np
 from mindloc.errors import TileIndexError, one_line
 from mindloc.retrieval.faiss_kinds import FaissParameters
 from mindloc.retrieval.growing_rows import GrowingRows
-from mindloc.retrieval.tile_index import IndexCard
+from mindloc.retrieval.tile_index import IndexCard, is_count, read_index_card
 from mindloc.retrieval.tile_table import TileTable
 from mindloc.runtime.atomic import require_replaceable, standing_folder, swap_folder
 from mindloc.runtime.faults import fault_point
@@ -224,26 +224,12 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameters]:
     """Card and parameters, every fact of the right type."""
-    index, given = facts.get("index"), facts.get("parameters")
-    known = isinstance(index, dict) and set(index) == {field.name for field in fields(IndexCard)}
-    known = known and isinstance(given, dict) and set(given) == {field.name for field in fields(FaissParameters)}
-    known = known and all(_is_count(value) for value in given.values())
-    known = known and _is_count(facts.get("rows")) and _is_count(facts.get("count"))
-    if not (known and _has_sound_facts(index)):
+    card, given = read_index_card(facts.get("index")), facts.get("parameters")
+    known = isinstance(given, dict) and set(given) == {field.name for field in fields(FaissParameters)}
+    known = known and all(is_count(value) for value in [*given.values(), facts.get("rows"), facts.get("count")])
+    if card is None or not known:
         raise TileIndexError(f"{path} lacks facts or has them of a wrong type; build the library again")
-    return IndexCard(**index), FaissParameters(**given)
-
-
-def _has_sound_facts(index: dict[str, Any]) -> bool:
-    counts = [index["dimension"], *(index[name] for name in ("rerank_dimension", "nodes") if index[name] is not None)]
-    texts = [index["kind"], index["descriptor"]]
-    texts += [index[name] for name in ("checkpoint_sha256", "reduction_sha256") if index[name] is not None]
-    sound = all(_is_count(value) and value > 0 for value in counts) and all(isinstance(text, str) for text in texts)
-    return sound and index["place_unit"] in (None, "plane_m", "lat_lon_deg")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return card, FaissParameters(**given)
 
 
 def _check_files(folder: Path, card: IndexCard, files: Any) -> None:

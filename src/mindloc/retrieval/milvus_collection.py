@@ -15,7 +15,7 @@ Suffixes: N tiles, D width of the recall vector, E width of the re-rank vector.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from mindloc.errors import TileIndexError
 from mindloc.retrieval.milvus_connection import MilvusAddress
 from mindloc.retrieval.milvus_filter import UNKNOWN
-from mindloc.retrieval.tile_index import IndexCard, TileFacts, Tiles
+from mindloc.retrieval.tile_index import IndexCard, TileFacts, Tiles, read_index_card
 from mindloc.runtime.optional_module import optional_module
 
 VERSION = 1
@@ -89,12 +89,20 @@ def search_parameters(kind: str, k: int) -> dict[str, int]:
 
 
 def _vector_fields(card: IndexCard) -> list[tuple[str, int]]:
-    return [("recall", card.dimension)] + ([("rerank", card.rerank_dimension)] if card.rerank_dimension else [])
+    fields = [("recall", card.dimension), ("rerank", card.rerank_dimension)]
+    return [(field, width) for field, width in fields if width is not None]
 
 
 def read_kind(client: Any, place: MilvusAddress) -> str:
-    """Kind of the index of recall vectors."""
-    return client.describe_index(place.collection, "recall")["index_type"].lower()
+    """Kind of the index of recall vectors.
+
+    Raises:
+        TileIndexError: a process that was killed has made none.
+    """
+    index = client.describe_index(place.collection, "recall")
+    if index is None:
+        raise TileIndexError(f"{place} has no index of its recall vectors; build it once more: python -m mindloc index")
+    return index["index_type"].lower()
 
 
 def read_card(client: Any, place: MilvusAddress) -> IndexCard:
@@ -109,13 +117,13 @@ def read_card(client: Any, place: MilvusAddress) -> IndexCard:
         raise TileIndexError(f"collection {place.collection} of {place.uri} was not made by mindloc; name another")
     try:
         facts = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict) or facts.pop("version", None) != VERSION:
         raise TileIndexError(f"{place} has a card that this program (version {VERSION}) can't read; build it again")
     widths = {field["name"]: field["params"]["dim"] for field in seen["fields"] if "dim" in field["params"]}
-    known = set(facts) == {field.name for field in fields(IndexCard)}
-    if not known or dict(_vector_fields(card := IndexCard(**facts))) != widths:
+    card = read_index_card(facts)
+    if card is None or dict(_vector_fields(card)) != widths:
         raise TileIndexError(f"{place} contradicts its card; build it again")
     return card
 

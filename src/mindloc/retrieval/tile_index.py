@@ -8,8 +8,8 @@ Suffixes: Q queries, N tiles, K answers, D width of the recall vector, E width o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -28,6 +28,22 @@ class IndexCard:
     place_unit: PlaceUnit | None  # None: places are unknown
     checkpoint_sha256: str | None  # of the encoder
     reduction_sha256: str | None  # of the file that the recall vectors were reduced with; None: they are as encoded
+
+
+def read_index_card(facts: Any) -> IndexCard | None:
+    """The card that was written as these facts; None: one is missing, superfluous or of a wrong type."""
+    if not isinstance(facts, dict) or set(facts) != {field.name for field in fields(IndexCard)}:
+        return None
+    counts = [facts["dimension"], *(facts[name] for name in ("rerank_dimension", "nodes") if facts[name] is not None)]
+    texts = [facts["kind"], facts["descriptor"]]
+    texts += [facts[name] for name in ("checkpoint_sha256", "reduction_sha256") if facts[name] is not None]
+    sound = all(is_count(value) and value > 0 for value in counts) and all(isinstance(text, str) for text in texts)
+    return IndexCard(**facts) if sound and facts["place_unit"] in (None, *get_args(PlaceUnit)) else None
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)
