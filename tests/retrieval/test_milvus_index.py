@@ -196,6 +196,30 @@ def test_other_kinds_find_a_tile_by_its_own_vector(address, kind):
     index.close()
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "ivf_flat"])
+def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, monkeypatch, kind):
+    index, tiles, asked = create_milvus_index(address, CARD, kind), make_tiles(200), []
+    index.add(tiles)
+    search = index._search
+
+    def lazy(field, query_QD, k, chosen, parameters):
+        """Finds one answer of the second query unless asked to look everywhere."""
+        asked.append((len(query_QD), parameters))
+        hits = search(field, query_QD, k, chosen, parameters)
+        if len(asked) == 1:
+            hits.names[1], hits.scores[1] = hits.names[1][:1], hits.scores[1][:1]
+        return hits
+
+    monkeypatch.setattr(index, "_search", lazy)
+    box = Box((-100.0, -100.0), (100.0, 100.0))
+    found = index.recall(tiles.recall_ND[1:4], 9, box)
+    assert [len(names) for names in found.names] == [len(score_K) for score_K in found.scores] == [9, 9, 9]
+    assert [names[0] for names in found.names] == tiles.names[1:4]
+    # 32 768 candidates are the most that Milvus takes, 1024 are all lists
+    assert asked[1:] == [(1, {"ef": 32_768} if kind == "hnsw" else {"nprobe": 1024})]
+    index.close()
+
+
 # ----- changes -----
 
 

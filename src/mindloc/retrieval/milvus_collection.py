@@ -34,6 +34,8 @@ NAME_BYTES = 1024  # ours; Milvus would take 65 535
 CALL_S = 120
 LOAD_S = 1800  # a server reads a collection's index into memory
 
+_LISTS = 1024
+_MOST_CANDIDATES = 32_768
 _CARD_PROPERTY = "mindloc_card"
 
 
@@ -72,20 +74,22 @@ def _index_parameters(kind: str, width: int) -> tuple[str, dict[str, int]]:
     if kind == "hnsw":
         return "HNSW", {"M": 32, "efConstruction": 200}
     if kind == "ivf_flat":
-        return "IVF_FLAT", {"nlist": 1024}
+        return "IVF_FLAT", {"nlist": _LISTS}
     if kind == "ivf_pq":
         parts = max(parts for parts in range(1, max(1, width // 4) + 1) if width % parts == 0)
-        return "IVF_PQ", {"nlist": 1024, "m": parts, "nbits": 8}  # four floats or more in a byte
+        return "IVF_PQ", {"nlist": _LISTS, "m": parts, "nbits": 8}  # four floats or more in a byte
     return kind.upper(), {}
 
 
-def search_parameters(kind: str, k: int) -> dict[str, int]:
-    """How far an index of this kind looks for k answers."""
+def search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, int]:
+    """How far an index of this kind looks for k answers; thorough: as far as Milvus lets it."""
     if kind == "hnsw":
-        return {"ef": max(128, 2 * k)}
+        return {"ef": _MOST_CANDIDATES if thorough else max(128, 2 * k)}
     if kind in ("ivf_flat", "ivf_pq"):
-        return {"nprobe": 64}
-    return {"search_list": max(100, 2 * k)} if kind == "diskann" else {}
+        return {"nprobe": _LISTS if thorough else 64}
+    if kind == "diskann":
+        return {"search_list": _MOST_CANDIDATES if thorough else max(100, 2 * k)}
+    return {}
 
 
 def _vector_fields(card: IndexCard) -> list[tuple[str, int]]:

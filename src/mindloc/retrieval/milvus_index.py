@@ -77,8 +77,7 @@ class MilvusIndex:
         query_QD = check_question(self._card, self._count_seen, query_QD, k, box)
         if k > MOST_ANSWERS:
             raise TileIndexError(f"{k} answers are asked for; Milvus gives at most {MOST_ANSWERS}")
-        parameters = milvus_collection.search_parameters(self._kind, k)
-        hits = self._search("recall", query_QD, k, "" if box is None else within(box), parameters)
+        hits = self._recall(query_QD, k, "" if box is None else within(box))
         if box is None and min(map(len, hits.names)) < k:
             check_question(self._card, self.count, query_QD, k, None)  # others may have taken tiles out
             raise TileIndexError(f"an index of kind {self._kind} finds fewer than {k} tiles; ask for fewer answers")
@@ -133,6 +132,17 @@ class MilvusIndex:
             self._flush()
         finally:
             disconnect(self._client, self._address)
+
+    def _recall(self, query_QD: np.ndarray, k: int, chosen: str) -> Hits:
+        """Queries that get fewer than k answers are searched once more, with all effort that the kind knows."""
+        hits = self._search("recall", query_QD, k, chosen, milvus_collection.search_parameters(self._kind, k))
+        short = [query for query, names in enumerate(hits.names) if len(names) < k]
+        thorough = milvus_collection.search_parameters(self._kind, k, thorough=True)
+        if short and thorough:
+            again = self._search("recall", query_QD[short], k, chosen, thorough)
+            for query, names, score_K in zip(short, again.names, again.scores, strict=True):
+                hits.names[query], hits.scores[query] = names, score_K
+        return hits
 
     def _flush(self) -> None:
         if self._unsaved:

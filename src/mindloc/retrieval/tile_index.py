@@ -74,7 +74,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Hits:
-    """Answers to Q queries, best first; fewer than asked for only where a box holds fewer."""
+    """Answers to Q queries, best first; fewer than asked for only where a box holds fewer.
+
+    Or where a graph of Milvus (hnsw, diskann) finds fewer in a box with all its effort.
+    """
 
     names: list[list[str]]
     scores: list[np.ndarray]  # cosines, float32; estimates where the kind of index only estimates them
