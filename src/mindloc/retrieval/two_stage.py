@@ -15,7 +15,7 @@ from mindloc.retrieval.tile_index import Box, TileIndex
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to Q queries, best first; fewer than asked for only where a box holds fewer."""
+    """Answers to Q queries, best first; fewer than asked for where ``Hits`` has fewer."""
 
     names: list[list[str]]
     scores: list[np.ndarray]  # of the stage that decided: consistencies, then cosines
