@@ -164,9 +164,10 @@ def test_a_box_a_circle_and_the_corner_between_them(here):
 
 def test_nothing_to_find_where_one_looks(here, capsys):
     run("index", "build", "gallery", "--index", "library")
-    assert search("--near=-900,-900", "--within_m", "5") == [[], []]
-    page = capsys.readouterr().out
-    assert "2 of 2 queries got fewer than 5 answers" in page
+    words = ("search", "--queries", "queries", "--index", "library", "--out", "answers.jsonl")
+    for where in (("--near=-900,-900", "--within_m", "5"), ("--box=-900,-900,-800,-800",)):
+        assert "no tile lies there; places are given as x, y in meters" in says(capsys, *words, *where)
+    assert not (here / "answers.jsonl").exists()
 
 
 def test_a_circle_in_degrees_is_round_on_the_ground(here):
@@ -282,7 +283,10 @@ def test_an_older_library_stays_when_the_new_one_can_not_be_built(here, capsys):
 REFUSED_SEARCHES = [
     ("--queries queries --top 7", "--top 7 for a library of 6 tiles; ask for 1 to 6"),
     ("--queries queries --top 0", "--top 0 for a library of 6 tiles"),
-    ("--queries queries --top 4 --set search.recall_n=3", "--top 4 exceeds search.recall_n = 3"),
+    (
+        "--queries queries --top 4 --set search.recall_n=3",
+        "--top 4 exceeds search.recall_n; add --set search.recall_n=4",
+    ),
     ("--queries queries --set model.backbone=tiny", "model.backbone can't be set here"),
     ("--queries queries --near 1,1", "go together; give both or none"),
     ("--queries queries --within_m 1", "go together; give both or none"),

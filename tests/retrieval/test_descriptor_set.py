@@ -119,7 +119,7 @@ def break_rows(text):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "card.json").unlink(), "card.json can't be read"),
+        (lambda folder: (folder / "card.json").unlink(), "holds no descriptor set; write one with"),
         (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
         (lambda folder: (folder / "card.json").write_text("[]"), "has version None"),
         (lambda folder: edit_json(folder / "card.json", version=9), "has version 9, this program reads 1"),

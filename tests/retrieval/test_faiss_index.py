@@ -447,7 +447,7 @@ DAMAGES = [
         )
         for name in FILES
     ],
-    (lambda folder: (folder / "card.json").unlink(), "card.json can't be read"),
+    (lambda folder: (folder / "card.json").unlink(), "holds no tile library; make one with"),
     (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
     (lambda folder: (folder / "card.json").write_text("[" * 100_000), "card.json can't be read"),
     (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile library"),

@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = _action(actions, "build", "make a library; one that is there stays whole until the new one is")
     _add_source(build)
-    build.add_argument("--kind", choices=KINDS, default="flat", help="how tiles are recalled; default: flat, exact")
+    build.add_argument(
+        "--kind", choices=KINDS, default="flat", help="how; default: flat, exact; diskann: on a Milvus server"
+    )
     for name, text in PARAMETERS.items():
         build.add_argument(f"--{name}", type=int, metavar="N", help=text)
     add = _action(actions, "add", "put tiles in; one whose name is there takes the older one's place")

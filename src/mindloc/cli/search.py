@@ -32,7 +32,8 @@ from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, TileIndex
 from mindloc.retrieval.two_stage import two_stage_search
 from mindloc.runtime.atomic import atomic_write
 
-_ORDER = "latitude before longitude, or x before y; a first number below zero is written --near=-33.9,151.2"
+_PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
+_ORDER = "latitude before longitude, or x before y; write a first number below zero as --near=-34,151 or --box=-34,151,-33,152"
 MOST_EFFORT = 100_000  # of nprobe, refine and ef_search: beyond it FAISS only runs out of memory
 FEW = 20  # queries whose answers are printed one by one
 
@@ -182,7 +183,7 @@ def make_plan(args: argparse.Namespace, settings: SearchConfig, index: TileIndex
             else f"{args.index} holds no tiles; put some in: python -m mindloc index add"
         )
     if two_stage and args.top > settings.recall_n:
-        raise ConfigError(f"--top {args.top} exceeds search.recall_n = {settings.recall_n}; raise that one as well")
+        raise ConfigError(f"--top {args.top} exceeds search.recall_n; add --set search.recall_n={args.top}")
     if settings.consistency_m and not two_stage:
         raise ConfigError(f"search.consistency_m needs re-rank vectors, which {args.index} has none of; leave it at 0")
     n = min(max(args.top, settings.recall_n), count)
@@ -210,6 +211,11 @@ def _search_all(index: TileIndex, asked: Asked, plan: Plan, file: BinaryIO) -> T
         for batch in asked.batches(tally.add_seconds):
             _search_batch(index, batch, plan, tally, file)
             bar.update(len(batch.names))
+    if (plan.box or plan.circle) and not any(answer for _, answer in tally.first):
+        raise TileIndexError(
+            f"no tile lies there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
+            "ground the tiles cover"
+        )
     return tally
 
 
@@ -239,7 +245,7 @@ def _answers(
     """One query's answers, best first, the ``compared`` first ones by consistency; takes a tile of ``facts`` each."""
     for place, (score, rank) in enumerate(zip(scores.tolist(), ranks.tolist(), strict=True)):
         tile = next(facts)
-        answer = {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": score}
+        answer = {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": round(score, 6)}
         yield {**answer, "score_of": "consistency" if place < compared else "cosine", "recall_rank": rank}
 
 

@@ -229,6 +229,8 @@ def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> Descript
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"descriptor set {folder} is missing; write one with: python -m mindloc extract")
+    if not (folder / "card.json").is_file():
+        raise DataError(f"{folder} holds no descriptor set; write one with: python -m mindloc extract")
     card = _load_card(folder / "card.json")
     rows = _load_rows(folder / "rows.jsonl")
     descriptor_ND = _load_matrix(folder / "descriptors.npy", memory_map)

@@ -212,6 +212,10 @@ def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TileIndexError(
+            f"{path.parent} holds no tile library; make one with: python -m mindloc index build"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the library again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:

@@ -74,7 +74,9 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
     rows, width = omega_ND.shape
     most = min(MAX_DIMENSION, rows, width)
     if not 1 <= dimension <= most:
-        raise TileIndexError(f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}")
+        raise TileIndexError(
+            f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}: --dimension"
+        )
     mean_D = _mean(omega_ND)
     sampled = min(dimension + OVERSAMPLING, rows, width)
     direction_DL = np.random.default_rng(seed).standard_normal((width, sampled))
