@@ -33,7 +33,7 @@ from mindloc.retrieval.two_stage import two_stage_search
 from mindloc.runtime.atomic import atomic_write
 
 _PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
-_ORDER = "latitude before longitude, or x before y; write a first number below zero as --near=-34,151 or --box=-34,151,-33,152"
+_ORDER = "latitude before longitude, or x before y; below zero write it as --near=-34,151 or --box=-34,151,-33,152"
 MOST_EFFORT = 100_000  # of nprobe, refine and ef_search: beyond it FAISS only runs out of memory
 FEW = 20  # queries whose answers are printed one by one
 
