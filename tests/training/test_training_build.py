@@ -1,0 +1,24 @@
+"""What the builders of a training leave to the optimizer."""
+
+import mindspore as ms
+
+from mindloc.config import load_config
+from mindloc.losses.build import build_criterion
+from mindloc.models.build import build_encoder
+from mindloc.runtime.cluster import ALONE
+from mindloc.training.build import build_step
+from mindloc.training.state import state_of, weights_of
+
+
+def test_statistics_are_saved_and_never_trained():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    sizes = ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]"]
+    config = load_config(None, ["model.backbone=resnet50", "head.name=two_stage", "head.channels=8", *sizes])
+    encoder = build_encoder(config)
+    step = build_step(config, encoder, build_criterion(config), ALONE)
+    statistics = {name for name in weights_of(step) if name.endswith(("running_mean", "running_var"))}
+    trained = {parameter.name for parameter in step.optimizer.parameters}
+    assert len(statistics) == 2 * 43  # ResNet-50 up to conv4_x has 1 + 3 * 3 + 4 * 3 + 6 * 3 + 3 norms
+    assert trained == set(weights_of(step)) - statistics
+    assert not any(name.endswith(("running_mean", "running_var")) for name in state_of(step))
+    assert not any(encoder.parameters_dict()[name].requires_grad for name in statistics)
