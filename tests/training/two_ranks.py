@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def vit_encoder(two_stage: bool) -> nn.Cell:
+def vit_encoder(two_stage: bool = False) -> nn.Cell:
     ms.set_seed(3)
     heads = (TwoStageHead(32, channels=8, nodes=3),) if two_stage else None
     encoder = TwoViewEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)), heads=heads)
