@@ -227,5 +227,5 @@ def test_exported_files_are_evaluated_without_the_checkpoint(run, world, tmp_pat
     assert main(["extract", str(world / "satellite"), *rounded]) == 0
     assert "agreement of int8 with fp32: cosine 0.99" in capsys.readouterr().out
     card = load_descriptor_set(tmp_path / "int8").card
-    assert card["precision"] == "int8" and card["agreement"]["cosine_min"] > 0.99
+    assert card["precision"] == "int8" and card["agreement"]["global"]["cosine_min"] > 0.99
     assert card["exported"]["satellite"]["file"] == "encoder.onnx"
