@@ -16,8 +16,9 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindloc.models.attention import RopeAttention
-from mindloc.models.gelu import Gelu
-from mindloc.models.layers import AddBias, LayerNorm, Linear, parameter
+from mindloc.models.layers import LayerNorm, parameter
+from mindloc.models.mlp import Mlp
+from mindloc.models.patches import PatchEmbed
 from mindloc.models.rope import rope_tables
 
 REGISTERS = 1
@@ -51,50 +52,6 @@ def _rope_constants(height, width, head_dim, reference_grid):
     """The tables as graph constants: they depend on shapes alone, so they are made while compiling."""
     cos_ND, sin_ND = rope_tables((height, width), head_dim, reference_grid, REGISTERS)
     return Tensor(cos_ND), Tensor(sin_ND)
-
-
-class ProjectionWeights(nn.Cell):
-    """Holds the patch projection in timm's convolution shape (C, 3, patch, patch)."""
-
-    def __init__(self, width: int, patch_px: int):
-        super().__init__()
-        self.weight = parameter("weight", width, 3, patch_px, patch_px)
-        self.bias = parameter("bias", width)
-
-
-class PatchEmbed(nn.Cell):
-    """Images (B, 3, H*patch, W*patch) -> rows (B*H*W, C): the strided convolution written as one product.
-
-    nn.Conv2d does the same two orders of magnitude slower on CPUs from MindSpore 2.9 on.
-    """
-
-    def __init__(self, width: int, patch_px: int):
-        super().__init__()
-        self.width, self.patch_px = width, patch_px
-        self.proj = ProjectionWeights(width, patch_px)
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.add_bias = AddBias()
-
-    def construct(self, images, dtype):
-        side = self.patch_px
-        rows, columns = images.shape[2] // side, images.shape[3] // side
-        patches = ops.reshape(images, (-1, 3, rows, side, columns, side))
-        patches = ops.reshape(ops.transpose(patches, (0, 2, 4, 1, 3, 5)), (-1, 3 * side * side))
-        weight = ops.cast(ops.reshape(self.proj.weight, (self.width, -1)), dtype)
-        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), self.proj.bias)
-
-
-class Mlp(nn.Cell):
-    """Two layers, the inner one four times as wide."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.fc1 = Linear(width, 4 * width)
-        self.gelu = Gelu()
-        self.fc2 = Linear(4 * width, width)
-
-    def construct(self, x_MC):
-        return self.fc2(self.gelu(self.fc1(x_MC)))
 
 
 class Block(nn.Cell):
