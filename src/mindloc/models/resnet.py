@@ -11,7 +11,7 @@ References:
 from mindspore import nn, ops
 
 from mindloc.models.convolution import Convolution, FrozenNorm, rows_of
-from mindloc.models.vit_rope import DTYPES, Precision
+from mindloc.models.precision import DTYPES, Precision
 
 STEM_WIDTH = 64
 STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2))  # blocks, width inside, stride of the first block

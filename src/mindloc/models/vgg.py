@@ -12,7 +12,7 @@ from mindspore import nn, ops
 
 from mindloc.models.convolution import rows_of
 from mindloc.models.layers import parameter
-from mindloc.models.vit_rope import DTYPES, Precision
+from mindloc.models.precision import DTYPES, Precision
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))  # widths of the convolutions before each pooling
 

@@ -10,7 +10,6 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -19,12 +18,10 @@ from mindloc.models.attention import RopeAttention
 from mindloc.models.layers import LayerNorm, parameter
 from mindloc.models.mlp import Mlp
 from mindloc.models.patches import PatchEmbed
+from mindloc.models.precision import DTYPES, Precision
 from mindloc.models.rope import rope_tables
 
 REGISTERS = 1
-
-Precision = Literal["fp32", "fp16", "bf16"]
-DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
 
 @dataclass(frozen=True)
