@@ -177,3 +177,39 @@ def test_many_nodes_can_be_trained_and_not_matched():
 def test_convolutional_backbones_have_a_stride_of_their_own():
     with pytest.raises(ConfigError, match="multiples of 16, the stride, for example"):
         load_config(None, ["model.backbone=resnet50", "model.patch_px=8", "data.drone_size_px=[104, 96]"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["model.patch_px=8"],
+            "model.patch_px is 8; expected 16 with model.backbone=vit_small_patch32_224; it is for the",
+        ),
+        (
+            ["model.reference_grid=6"],
+            "model.reference_grid is 6; expected 16 with model.backbone=vit_small_patch32_224",
+        ),
+        (["model.layer_scale_init=1.0"], "model.layer_scale_init is 1.0; expected 0.1 with"),
+        (["data.drone_size_px=[240, 256]"], "multiples of 32, the stride, for example [256, 256]"),
+        (["model.backbone=vit_small_patch17_224"], "vit_small_patch16_224"),
+    ],
+)
+def test_a_plain_vit_has_its_patch_in_its_name(overrides, says):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["model.backbone=vit_small_patch32_224", *overrides])
+    assert says in str(caught.value)
+
+
+def test_what_a_plain_vit_alone_has_is_refused_elsewhere():
+    load_config(None, ["model.backbone=vit_tiny_patch16_224", "model.pool=avg", "data.drone_size_px=[96, 48]"])
+    for backbone in ("base", "resnet50"):
+        with pytest.raises(ConfigError, match=f"pool is avg; expected token with model.backbone={backbone}; it is for"):
+            load_config(None, [f"model.backbone={backbone}", "model.pool=avg"])
+
+
+def test_the_map_of_a_plain_vit_has_its_own_stride():
+    plain = ["model.backbone=vit_small_patch32_384", "head.name=two_stage", "head.omega_grid=12"]
+    load_config(None, plain)  # 384 / 32
+    with pytest.raises(ConfigError, match=r"divisor of both sides of the \[8, 12\] map of data.drone_size_px"):
+        load_config(None, [*plain, "data.drone_size_px=[256, 384]"])

@@ -1,11 +1,10 @@
 """The RoPE ViT against timm's numbers."""
 
-import zlib
-
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from timm_weights import weight_from_name
 
 from mindloc.models.initial import initialize, names_within
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
@@ -52,18 +51,6 @@ def test_tokens_equal_timm(tiny, tiny_reference):
 def test_pooled_equals_timm(tiny, tiny_reference):
     pooled = tiny(Tensor(tiny_reference["x"])).asnumpy()
     np.testing.assert_allclose(pooled, tiny_reference["pooled"], rtol=0, atol=1e-5)  # asked for: 1e-4
-
-
-def weight_from_name(name, shape, seed):
-    """reference/README.md, weights from names."""
-    z = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0x7FFFFFFF).standard_normal(shape).astype(np.float32)
-    if name.rsplit(".", 1)[-1] == "weight" and "norm" in name:
-        return 1 + np.float32(0.1) * z
-    if "gamma" in name:
-        return np.float32(0.5) + np.float32(0.1) * z
-    if len(shape) >= 2 and "token" not in name:
-        return z / np.float32(np.sqrt(np.prod(shape[1:])))
-    return np.float32(0.02) * z
 
 
 def test_base_at_384_px_equals_timm(reference_dir):

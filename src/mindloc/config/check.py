@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import re
 
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 
 CONVOLUTIONAL = ("resnet50", "vgg16")
 CONV_STRIDE = 16
+PLAIN_VIT = re.compile(r"vit_[a-z]+_patch(\d+)_\d+")
 MOST_MATCHED_NODES = 8  # 40 320 orders
 
 
@@ -32,6 +34,7 @@ def check_config(config: Config) -> Config:
     ids = config.run.device_ids
     distinct = len(ids) == len(set(ids)) > 0 and min(ids) >= 0
     _require(distinct, "run.device_ids", list(ids), "one or more different numbers of 0 or more")
+    _refuse_keys_of_other_backbones(config)
     _check_sizes(config)
     _check_augment(config)
     _check_training(config)
@@ -89,7 +92,7 @@ def _check_sizes(config: Config) -> None:
     for key in ("drone_size_px", "satellite_size_px"):
         size = getattr(config.data, key)
         fits = all(side > 0 and side % stride == 0 for side in size)
-        of = "16, the stride" if config.model.backbone in CONVOLUTIONAL else f"model.patch_px={stride}"
+        of = f"{stride}, the stride" if _has_stride_of_its_own(config) else f"model.patch_px={stride}"
         near = [max(1, round(side / stride)) * stride for side in size]
         _require(fits, f"data.{key}", list(size), f"height and width that are multiples of {of}, for example {near}")
     _require(config.data.train_ratio <= 1, "data.train_ratio", config.data.train_ratio, "a share above 0, at most 1")
@@ -178,6 +181,17 @@ def _check_two_stages(config: Config) -> None:
     )
 
 
+def _refuse_keys_of_other_backbones(config: Config) -> None:
+    """What a plain ViT has in its name or not at all, and what it alone has."""
+    name = config.model.backbone
+    plain = PLAIN_VIT.fullmatch(name)
+    owner = "the RoPE ViTs" if plain else "timm's plain ViTs"
+    for key in ("patch_px", "reference_grid", "layer_scale_init") if plain else ("pool",):
+        value, default = getattr(config.model, key), getattr(_DEFAULTS.model, key)
+        expected = f"{default} with model.backbone={name}; it is for {owner} alone"
+        _require(value == default, f"model.{key}", value, expected)
+
+
 def _refuse_keys_of_the_other_head(config: Config) -> None:
     """A key that nothing reads is a mistake of whoever set it."""
     head = config.head.name
@@ -192,7 +206,13 @@ def _refuse_keys_of_the_other_head(config: Config) -> None:
 
 def grid_stride(config: Config) -> int:
     """Pixels of the picture per position of the backbone's map."""
+    if plain := PLAIN_VIT.fullmatch(config.model.backbone):
+        return int(plain[1])
     return CONV_STRIDE if config.model.backbone in CONVOLUTIONAL else config.model.patch_px
+
+
+def _has_stride_of_its_own(config: Config) -> bool:
+    return config.model.backbone in CONVOLUTIONAL or PLAIN_VIT.fullmatch(config.model.backbone) is not None
 
 
 def _require(fits: bool, key: str, value: object, expected: str) -> None:

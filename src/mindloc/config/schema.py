@@ -8,6 +8,24 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PairMode = Literal["pos", "pos_semipos"]
+PlainVit = Literal[  # timm's names: patch, then the input size whose grid the learned table of positions has
+    "vit_tiny_patch16_224",
+    "vit_tiny_patch16_384",
+    "vit_small_patch8_224",
+    "vit_small_patch16_224",
+    "vit_small_patch16_384",
+    "vit_small_patch32_224",
+    "vit_small_patch32_384",
+    "vit_base_patch8_224",
+    "vit_base_patch16_224",
+    "vit_base_patch16_384",
+    "vit_base_patch32_224",
+    "vit_base_patch32_384",
+    "vit_large_patch16_224",
+    "vit_large_patch16_384",
+    "vit_large_patch32_224",
+    "vit_large_patch32_384",
+]
 
 
 @dataclass
@@ -67,15 +85,17 @@ class SamplingConfig:
 
 @dataclass
 class ModelConfig:
-    # RoPE ViT in five sizes (models/vit_rope.py), or a convolutional network up to stride 16
-    backbone: Literal["tiny", "compact", "small", "medium", "base", "resnet50", "vgg16"] = "base"
-    patch_px: int = 16  # ViT; the convolutional ones have a stride of 16
-    reference_grid: int = 16  # ViT: grid side at which the RoPE frequencies are defined
+    # RoPE ViT in five sizes (models/vit_rope.py), a convolutional network up to stride 16, or timm's plain ViT; for any
+    # of them data.*_size_px says how large the pictures are, a plain ViT's positions are resampled to it
+    backbone: Literal["tiny", "compact", "small", "medium", "base", "resnet50", "vgg16", PlainVit] = "base"
+    pool: Literal["token", "avg"] = "token"  # plain ViT: class token through norm, or mean patch token through fc_norm
+    patch_px: int = 16  # RoPE ViT; plain ones have theirs in the name, the convolutional ones a stride of 16
+    reference_grid: int = 16  # RoPE ViT: grid side at which the RoPE frequencies are defined
     share_weights: bool = True  # one encoder for both views
     pretrained: str | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    layer_scale_init: float = 0.1  # share of each branch that is added at the start; timm pretrains from 1e-5
+    layer_scale_init: float = 0.1  # RoPE ViT: share of each branch that is added at the start; timm pretrains from 1e-5
     logit_scale_init: float = 14.285714285714286  # 1 / 0.07
 
 
@@ -114,7 +134,7 @@ class LossConfig:
 class OptimizerConfig:
     lr: float = 1e-4
     weight_decay: float = 0.01
-    decay_norm_and_bias: bool = True  # False: none on norm, bias, LayerScale and logit scale
+    decay_norm_and_bias: bool = True  # False: none on norm, bias, LayerScale, logit scale, pos_embed
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip: Literal["value", "norm", "none"] = "value"

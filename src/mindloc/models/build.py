@@ -16,6 +16,7 @@ from mindloc.models.initial import initialize
 from mindloc.models.resnet import ResNet50
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vgg import Vgg16
+from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
 from mindloc.runtime.kernels import has_fused_attention, slow_convolutions
 
@@ -76,7 +77,7 @@ def _check_normalization(config: Config) -> None:
 
 
 def vit_size(config: Config) -> VitSize:
-    """Shapes of the backbone that the settings name."""
+    """Shapes of the RoPE ViT that the settings name."""
     model = config.model
     return dataclasses.replace(SIZES[model.backbone], patch_px=model.patch_px, reference_grid=model.reference_grid)
 
@@ -85,6 +86,8 @@ def _build_backbone(config: Config) -> nn.Cell:
     name, precision = config.model.backbone, config.train.precision
     if name in CONVOLUTIONAL:
         return CONVOLUTIONAL[name](precision)
+    if name in PLAIN_SIZES:
+        return PlainVit(PLAIN_SIZES[name], config.model.pool, precision, has_fused_attention(precision))
     return RopeVit(vit_size(config), precision, has_fused_attention(precision))
 
 

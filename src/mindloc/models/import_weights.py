@@ -19,6 +19,7 @@ from mindspore import Tensor
 from mindloc.errors import CheckpointError
 from mindloc.models.encoder import VIEWS, TwoViewEncoder
 from mindloc.models.initial import names_within
+from mindloc.models.position_table import resampled_table, square_side
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.runtime.checkpoint import is_own_checkpoint
 from mindloc.runtime.tensor_file import read_metadata, read_tensor_file
@@ -34,7 +35,8 @@ LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all hold the logarithm
 WITHOUT_USE = re.compile(
     r"(^|\.)rope\.|^head\.|\.k_bias$|^(fc|classifier)\.|\.num_batches_tracked$|^layer4\.|^features\.(24|26|28)\."
 )
-RESIDUAL_BLOCK = re.compile(r"^layer[1-3]\.\d+\.")
+# of a deeper network, or LayerScale, norms, tokens, positions that this one has not and that would change its result
+FURTHER_LAYERS = re.compile(r"^layer[1-3]\.\d+\.|^blocks\.\d+\.|^norm_pre\.|^(cls|reg|dist)_token$|^pos_embed$")
 HEADS = ("head.", "drone_head.", "satellite_head.")
 TIMM_VIT = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what torchvision's weights were trained with
@@ -45,12 +47,13 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass
 class ImportReport:
-    """What became of every name, of the encoder (matched, missing, mismatched) and of the file (the others)."""
+    """What became of every name, of the encoder (matched to new) and of the file (the others)."""
 
     path: Path
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the file, shape here"
+    resampled: list[str] = field(default_factory=list)  # "name: grid in the file, grid here"; matched as well
     new: list[str] = field(default_factory=list)  # of the encoder's head; they keep their start
     unexpected: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # known to be without use here
@@ -58,7 +61,7 @@ class ImportReport:
     def summary(self) -> str:
         """One line."""
         parts = [f"{self.path}: {len(self.matched)} parameters matched"]
-        for label in ("missing", "mismatched", "new", "unexpected", "ignored"):
+        for label in ("missing", "mismatched", "resampled", "new", "unexpected", "ignored"):
             names = getattr(self, label)
             if names:
                 parts.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
@@ -69,11 +72,13 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     """Load the weights of a file into an encoder.
 
     One set of weights in the file goes to both encoders where there are two, one logit scale to all. A head that is not
-    in the file, or is there in another shape, keeps its start. Nothing is loaded when an error is raised.
+    in the file, or is there in another shape, keeps its start. A table of positions of another grid is resampled.
+    Nothing is loaded when an error is raised.
 
     Raises:
         CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; the file is
-            of a deeper ResNet; two encoders in the file and one here; a key bias, which this backbone has not.
+            of a deeper network, or has layers that this one has not; two encoders in the file and one here; a key bias,
+            which a RoPE ViT has not; positions that are no square grid.
     """
     path = Path(path)
     arrays, own = read_arrays(path), is_own_checkpoint(path)
@@ -86,8 +91,9 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     updates = []
     for view in VIEWS[:1] if encoder.shared else VIEWS:
         weights = source.get(view) or source.get("both") or source.get("drone") or {}
-        updates += _match(dict(names_within(encoder.backbone_of(view))), weights, report)
-    _require_fit(report, "model.backbone" if _is_convolutional(encoder) else "model.backbone and model.patch_px")
+        parameters = dict(names_within(encoder.backbone_of(view)))
+        updates += _match(parameters, _as_laid_out_in(parameters, weights, report), report)
+    _require_fit(report, "model.backbone and model.patch_px" if _is_rope_vit(encoder) else "model.backbone")
     updates += _match_heads(encoder, heads, report)
     updates += _match_logit_scale(encoder, source, report)
     for parameter, array in updates:
@@ -114,8 +120,6 @@ def sort_by_view(arrays: Arrays, path: Path) -> tuple[dict[str, Arrays], ImportR
             report.ignored.append(name)
         else:
             source.setdefault(view, {})[inner] = array
-    for view in set(source) - {"log_logit_scale"}:
-        source[view] = timm_layout(source[view], path)
     return source, report
 
 
@@ -129,11 +133,26 @@ def split_name(name: str) -> tuple[str, str]:
     raise AssertionError("the empty prefix fits every name")
 
 
-def timm_layout(weights: Arrays, path: Path) -> Arrays:
-    """The same attention weights as qkv.weight, q_bias and v_bias, from any of timm's three layouts.
+def _as_laid_out_in(parameters: dict, weights: Arrays, report: ImportReport) -> Arrays:
+    """The weights in the layout of this backbone: one of timm's for the attention, and the grid of its positions."""
+    weights = timm_layout(weights, report.path, fused_bias=any(name.endswith(".attn.qkv.bias") for name in parameters))
+    ours, theirs = parameters.get("pos_embed"), weights.get("pos_embed")
+    if ours is None or theirs is None or (theirs.ndim == 3 and theirs.shape[1] == ours.shape[1]):
+        return weights
+    there, here = square_side(theirs), square_side(ours)
+    report.resampled.append(f"{ours.name}: {there} x {there} there, {here} x {here} here")
+    return {**weights, "pos_embed": resampled_table(theirs, (here, here))}
+
+
+def timm_layout(weights: Arrays, path: Path, fused_bias: bool = False) -> Arrays:
+    """The same attention weights as qkv.weight with q_bias and v_bias, from any of timm's three layouts.
+
+    Args:
+        fused_bias: with qkv.bias instead, which plain ViTs have, the keys' part included.
 
     Raises:
-        CheckpointError: the keys have a bias. Rotated with the position it changes the result, so it can't be dropped.
+        CheckpointError: the keys have a bias and none is wanted. Rotated with the position it changes the result, so it
+            can't be dropped.
     """
     weights = dict(weights)
     for stem in {name.rsplit(".attn.", 1)[0] + ".attn." for name in weights if ".attn." in name}:
@@ -141,12 +160,22 @@ def timm_layout(weights: Arrays, path: Path) -> Arrays:
             weights[f"{stem}qkv.weight"] = np.concatenate([weights.pop(f"{stem}{part}_proj.weight") for part in "qkv"])
         bias = {part: weights.pop(f"{stem}{part}_proj.bias", None) for part in "qkv"}
         bias["k"] = weights.pop(f"{stem}k_bias", bias["k"])
+        if fused_bias:
+            _fuse_bias(weights, stem, bias)
+            continue
         if f"{stem}qkv.bias" in weights:
             bias = dict(zip("qkv", np.split(weights.pop(f"{stem}qkv.bias"), 3), strict=True))
         if bias["k"] is not None and np.any(bias["k"]):
             raise CheckpointError(f"{path} has a key bias at {stem}, which this backbone has not; take another release")
         weights.update({f"{stem}{part}_bias": bias[part] for part in "qv" if bias[part] is not None})
     return weights
+
+
+def _fuse_bias(weights: Arrays, stem: str, bias: dict[str, np.ndarray | None]) -> None:
+    """Put one bias in place of two or three; keys that have none have one of zeros."""
+    query, key, value = (weights.pop(f"{stem}{part}_bias", bias[part]) for part in "qkv")
+    if query is not None and value is not None:
+        weights[f"{stem}qkv.bias"] = np.concatenate([query, np.zeros_like(query) if key is None else key, value])
 
 
 def _match(parameters: dict, weights: Arrays, report: ImportReport) -> list[tuple]:
@@ -194,14 +223,14 @@ def _match_logit_scale(encoder: TwoViewEncoder, source: dict[str, Arrays], repor
     return [(parameter, np.broadcast_to(value, parameter.shape))]
 
 
-def _is_convolutional(encoder: TwoViewEncoder) -> bool:
-    return not hasattr(encoder.backbone_of(VIEWS[0]), "patch_px")
+def _is_rope_vit(encoder: TwoViewEncoder) -> bool:
+    return hasattr(encoder.backbone_of(VIEWS[0]), "patch_px")
 
 
 def _require_fit(report: ImportReport, keys: str) -> None:
     wanted = len(report.matched) + len(report.missing) + len(report.mismatched)
-    deeper = any(RESIDUAL_BLOCK.match(name) for name in report.unexpected)  # ResNet-101 holds all names of ResNet-50
-    if report.mismatched or deeper or len(report.matched) < LEAST_SHARE * wanted:
+    further = any(FURTHER_LAYERS.match(name) for name in report.unexpected)  # ResNet-101 holds all names of ResNet-50
+    if report.mismatched or further or len(report.matched) < LEAST_SHARE * wanted:
         raise CheckpointError(
             f"{report.summary()}: these are not the weights of this backbone ({wanted} parameters); "
             f"set {keys} to theirs"

@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-REGISTER_STD = 0.02
+TOKENS = ("reg_token", "cls_token", "pos_embed")  # added to what the patches say; timm's deviation for them
+TOKEN_STD = 0.02
 CONVOLUTIONS = re.compile(
     r"(^|\.)(conv\d|downsample\.0|features\.\d+)\.weight$"
 )  # of models/resnet.py and models/vgg.py
@@ -17,8 +18,8 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: flo
     """Start of the parameter `name` of a backbone, float32.
 
     Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of
-    .02 is that of width 768 to within a factor of two and far too small for narrow models. Gains are 1, biases 0,
-    LayerScale is `layer_scale`.
+    .02 is that of width 768 to within a factor of two and far too small for narrow models. Tokens and positions that
+    are learned keep timm's. Gains are 1, biases 0, LayerScale is `layer_scale`.
 
     Convolutions with ReLUs behind them are normal with variance 2 / inputs (He), which keeps the mean square of a map
     from layer to layer. Their norms' stored statistics are mean 0 and variance 1, which stay; the last gain of a
@@ -36,7 +37,7 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: flo
     random = np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
     if CONVOLUTIONS.search(name):
         return (np.sqrt(2.0 / np.prod(shape[1:])) * random.standard_normal(shape)).astype(np.float32)
-    std = REGISTER_STD if last == "reg_token" else glorot_std(shape)
+    std = TOKEN_STD if last in TOKENS else glorot_std(shape)
     return (std * truncated_normal(random, shape)).astype(np.float32)
 
 

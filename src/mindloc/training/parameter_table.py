@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from mindloc.errors import ConfigError
 
+UNDECAYED_TOKENS = (".pos_embed", ".cls_token")  # of a plain ViT; timm's no_weight_decay
+
 
 @dataclass(frozen=True)
 class ParameterRow:
@@ -27,7 +29,8 @@ def parameter_table(
 
     Args:
         shapes: parameter name -> shape.
-        decay_norm_and_bias: False leaves parameters of one axis undecayed: norm, bias, LayerScale, logit scale.
+        decay_norm_and_bias: False leaves parameters of one axis undecayed: norm, bias, LayerScale, logit scale; and a
+            plain ViT's class token and positions.
         freeze: name prefixes that end at a dot or at the end of the name, e.g. "backbone.patch_embed".
         lr_scale: such prefix -> factor on the learning rate; the longest that fits counts.
 
@@ -44,7 +47,7 @@ def parameter_table(
         ParameterRow(
             name=name,
             lr_scale=_longest(lr_scale, name),
-            decay=weight_decay if decay_norm_and_bias or len(shape) > 1 else 0.0,
+            decay=weight_decay if decay_norm_and_bias or _is_matrix(name, shape) else 0.0,
             frozen=any(_fits(prefix, name) for prefix in freeze),
         )
         for name, shape in shapes.items()
@@ -52,6 +55,10 @@ def parameter_table(
     if all(row.frozen for row in table):
         raise ConfigError(f"optimizer.freeze={list(freeze)} freezes all {len(table)} parameters; leave some to train")
     return table
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and not name.endswith(UNDECAYED_TOKENS)
 
 
 def _fits(prefix: str, name: str) -> bool:

@@ -1,0 +1,16 @@
+"""Weights that timm's reference numbers were made with: reference/README.md, weights from names."""
+
+import zlib
+
+import numpy as np
+
+
+def weight_from_name(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    z = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0x7FFFFFFF).standard_normal(shape).astype(np.float32)
+    if name.rsplit(".", 1)[-1] == "weight" and "norm" in name:
+        return 1 + np.float32(0.1) * z
+    if "gamma" in name:
+        return np.float32(0.5) + np.float32(0.1) * z
+    if len(shape) >= 2 and "token" not in name:
+        return z / np.float32(np.sqrt(np.prod(shape[1:])))
+    return np.float32(0.02) * z
