@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mindloc.data.hard_negatives import Company
 from mindloc.data.pairs import Edges
 
 _FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, since later ones are mostly blocked
@@ -39,7 +40,7 @@ def _cut(values: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
 
 
 def exclusive_batches(
-    graph: OverlapGraph, pair_P2: np.ndarray, order_P: np.ndarray, batch_size: int
+    graph: OverlapGraph, pair_P2: np.ndarray, order_P: np.ndarray, batch_size: int, company: Company | None = None
 ) -> Iterator[list[int]]:
     """Batches of at most ``batch_size`` pairs, each pair in exactly one; a short one could not be filled.
 
@@ -51,72 +52,119 @@ def exclusive_batches(
     Args:
         pair_P2: [drone, satellite] of every pair; each must be an edge of ``graph``.
         order_P: the pair indices in the order in which they are offered.
+        company: pairs that one which entered is followed by, under the same rule.
     """
-    blocks = _Blocks(graph, pair_P2)
+    return _batches(_Blocks(graph, pair_P2), order_P, batch_size, company)
+
+
+def free_batches(order_P: np.ndarray, batch_size: int, company: Company) -> Iterator[list[int]]:
+    """The same of any pairs together; all batches but the last are full."""
+    return _batches(_Unblocked(len(order_P)), order_P, batch_size, company)
+
+
+def _batches(
+    blocks: "_Blocks | _Unblocked", order_P: np.ndarray, batch_size: int, company: Company | None
+) -> Iterator[list[int]]:
     deferred, fresh = order_P[:0], order_P
     while len(deferred) or len(fresh):
         blocks.clear()
-        batch, rejected, deferred = _fill(blocks, deferred, batch_size)
+        if company:
+            company.begin_batch()
+        batch, rejected, deferred = _fill(blocks, deferred, batch_size, company)
         deferred = np.concatenate([rejected, deferred])
         if len(batch) < batch_size:
-            more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch))
+            more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch), company)
             batch += more
             deferred = np.concatenate([deferred, rejected])
-        yield batch
+        if batch:  # what is left may have come as company
+            yield batch
 
 
-def _fill(blocks: "_Blocks", queue: np.ndarray, room: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _fill(
+    blocks: "_Blocks | _Unblocked", queue: np.ndarray, room: int, company: Company | None
+) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Offer the pairs of ``queue`` until ``room`` are taken: (taken, rejected, not offered)."""
     taken: list[int] = []
     rejected = []
     begin, size = 0, _FIRST_CHUNK
     while begin < len(queue) and len(taken) < room:
         chunk = queue[begin : begin + size]
-        stays = np.ones(len(chunk), bool)
         offered = len(chunk)
         candidate = np.flatnonzero(blocks.is_open(chunk))
         for position, pair in zip(candidate.tolist(), chunk[candidate].tolist(), strict=True):
             if blocks.take(pair):
                 taken.append(pair)
-                stays[position] = False
+                if company:
+                    taken += company.bring(pair, room - len(taken), blocks)
                 if len(taken) == room:
                     offered = position + 1
                     break
-        rejected.append(chunk[:offered][stays[:offered]])
+        rejected.append(blocks.unused(chunk[:offered]))
         begin += offered
         size *= 2
     return taken, np.concatenate(rejected) if rejected else queue[:0], queue[begin:]
 
 
-class _Blocks:
+class _Unblocked:
+    """A batch that takes whatever was not taken before."""
+
+    def __init__(self, pairs: int):
+        self._used_P = np.zeros(pairs, bool)
+        self.used = memoryview(self._used_P)
+
+    def clear(self) -> None:
+        """Open a new batch."""
+
+    def is_open(self, pairs: np.ndarray) -> np.ndarray:
+        return ~self._used_P[pairs]
+
+    def unused(self, pairs: np.ndarray) -> np.ndarray:
+        return pairs[~self._used_P[pairs]]
+
+    def admits_tile(self, tile: int) -> bool:
+        return True
+
+    def take(self, pair: int) -> bool:
+        if self.used[pair]:
+            return False
+        self.used[pair] = True
+        return True
+
+
+class _Blocks(_Unblocked):
     """What the pairs of the current batch forbid. A batch's number is the stamp, so opening a new one costs nothing."""
 
     def __init__(self, graph: OverlapGraph, pair_P2: np.ndarray):
+        super().__init__(len(pair_P2))
         self._graph = graph
         self._drone_P, self._satellite_P = pair_P2[:, 0].astype(np.intp), pair_P2[:, 1].astype(np.intp)
         self._drone_stamp = np.zeros(graph.drone_count, np.int32)
         self._satellite_stamp = np.zeros(graph.satellite_count, np.int32)
         self._stamp = 0
         # single elements are read several times faster through a memoryview than from the array itself
-        self._views = tuple(
-            memoryview(array) for array in (self._drone_P, self._satellite_P, self._drone_stamp, self._satellite_stamp)
-        )
+        arrays = (self._drone_P, self._satellite_P, self._drone_stamp, self._satellite_stamp)
+        self._views = (*(memoryview(array) for array in arrays), self.used)
 
     def clear(self) -> None:
         self._stamp += 1
 
     def is_open(self, pairs: np.ndarray) -> np.ndarray:
-        free = self._drone_stamp[self._drone_P[pairs]] != self._stamp
+        free = super().is_open(pairs)
+        free &= self._drone_stamp[self._drone_P[pairs]] != self._stamp
         free &= self._satellite_stamp[self._satellite_P[pairs]] != self._stamp
         return free
 
+    def admits_tile(self, tile: int) -> bool:
+        return self._views[3][tile] != self._stamp
+
     def take(self, pair: int) -> bool:
         """Enter the pair and block its surroundings, unless it is blocked itself."""
-        drone_P, satellite_P, drone_stamp, satellite_stamp = self._views
+        drone_P, satellite_P, drone_stamp, satellite_stamp, used = self._views
         drone, satellite = drone_P[pair], satellite_P[pair]
         stamp = self._stamp
-        if drone_stamp[drone] == stamp or satellite_stamp[satellite] == stamp:
+        if used[pair] or drone_stamp[drone] == stamp or satellite_stamp[satellite] == stamp:
             return False
         self._satellite_stamp[self._graph.satellites_of[drone]] = stamp
         self._drone_stamp[self._graph.drones_of[satellite]] = stamp
+        used[pair] = True
         return True

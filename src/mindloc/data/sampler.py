@@ -1,5 +1,7 @@
 """Which pairs share a batch: the four ways of sampling, each a pure function of (seed, epoch).
 
+With hard negatives also of the epoch's table of neighbors, see hard_negatives.py.
+
 Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all ranks together),
 2 [drone, satellite].
 
@@ -11,12 +13,14 @@ References:
     silently and no search is given up: what can't be placed is counted in the report.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from mindloc.data.exclusion import OverlapGraph, exclusive_batches
+from mindloc.data.exclusion import OverlapGraph, exclusive_batches, free_batches
+from mindloc.data.hard_negatives import Company, NeighborTables
 from mindloc.errors import DataError
 
 PADDING = -1  # pair index of a row that only fills the fixed shape
@@ -34,6 +38,7 @@ class SamplingReport:
     set_aside: int  # in batches that could not be filled
     tail_dropped: int  # fewer left than a batch holds
     padded: int  # rows without a pair, over all batches
+    companions: int = 0  # of the pairs kept: those that came as hard negatives of another
 
     @property
     def kept_share(self) -> float:
@@ -51,6 +56,8 @@ class SamplingReport:
             text += f", {self.tail_dropped} left over at the end"
         if self.padded:
             text += f", {self.padded} rows padded"
+        if self.companions:
+            text += f", {self.companions} came as hard negatives of another"
         return text
 
 
@@ -92,6 +99,9 @@ class Sampler(Protocol):
     mode: str
     batch_size: int
 
+    def wait(self, epoch: int) -> None:
+        """Return when ``epoch`` can be planned: with hard negatives its neighbors must be known first."""
+
     def plan(self, epoch: int) -> EpochPlan:
         """Every batch of ``epoch``, the same at every call."""
 
@@ -104,18 +114,51 @@ class _PairSampler:
 
     mode: str
 
-    def __init__(self, pair_P2: np.ndarray, graph: OverlapGraph, batch_size: int, seed: int):
+    def __init__(
+        self,
+        pair_P2: np.ndarray,
+        graph: OverlapGraph,
+        batch_size: int,
+        seed: int,
+        neighbors: NeighborTables | None = None,
+    ):
         if batch_size < 1:
             raise DataError(f"batch size is {batch_size}; expected 1 or more")
         if not len(pair_P2):
             raise DataError("there is no pair to sample from; with data.train_mode=pos try pos_semipos")
         self.batch_size = batch_size
+        self.neighbors = neighbors  # None: no hard negatives
         self._pair_P2, self._graph, self._seed = pair_P2, graph, seed
+
+    def wait(self, epoch: int) -> None:
+        """As ``NeighborTables.wait``."""
+        if self.neighbors:
+            self.neighbors.wait(epoch)
+
+    def without_neighbors(self) -> "Sampler":
+        """The same pairs without hard negatives."""
+        return type(self)(self._pair_P2, self._graph, self.batch_size, self._seed)
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._pair_P2))
 
-    def _report(self, pair_SB: np.ndarray, set_aside: int = 0, tail_dropped: int = 0) -> SamplingReport:
+    def _company(self, epoch: int, order_P: np.ndarray) -> Company | None:
+        """Who follows whom into a batch; None in an epoch without hard negatives."""
+        candidate_DK = self.neighbors.candidates(epoch) if self.neighbors else None
+        if candidate_DK is None:
+            return None
+        rule, random = self.neighbors.rule, np.random.default_rng([self._seed, epoch, 1])
+        most = round(rule.share * self.batch_size)
+        return Company(self._pair_P2, order_P, candidate_DK, rule.per_pair, most, random)
+
+    def _exclusive(self, epoch: int) -> tuple[Iterator[list[int]], Company | None]:
+        order_P = self._order(epoch)
+        company = self._company(epoch, order_P)
+        return exclusive_batches(self._graph, self._pair_P2, order_P, self.batch_size, company), company
+
+    def _report(
+        self, pair_SB: np.ndarray, set_aside: int = 0, tail_dropped: int = 0, company: Company | None = None
+    ) -> SamplingReport:
         padded = int(np.count_nonzero(pair_SB == PADDING))
         return SamplingReport(
             mode=self.mode,
@@ -126,6 +169,7 @@ class _PairSampler:
             set_aside=set_aside,
             tail_dropped=tail_dropped,
             padded=padded,
+            companions=int(company.came_P[pair_SB[pair_SB != PADDING]].sum()) if company else 0,
         )
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
@@ -147,7 +191,8 @@ class ExclusiveSampler(_PairSampler):
         """
         full: list[list[int]] = []
         left, set_aside, tail_dropped, largest = len(self._pair_P2), 0, 0, 0
-        for batch in exclusive_batches(self._graph, self._pair_P2, self._order(epoch), self.batch_size):
+        batches, company = self._exclusive(epoch)
+        for batch in batches:
             largest = max(largest, len(batch))
             if len(batch) == self.batch_size:
                 full.append(batch)
@@ -159,7 +204,7 @@ class ExclusiveSampler(_PairSampler):
         if not full:
             raise self._nothing_fills(largest)
         pair_SB = np.array(full, np.int64)
-        return EpochPlan(pair_SB, self._report(pair_SB, set_aside, tail_dropped))
+        return EpochPlan(pair_SB, self._report(pair_SB, set_aside, tail_dropped, company))
 
     def _nothing_fills(self, largest: int) -> DataError:
         # it does fill: up to the first batch that reached ``largest`` no batch met either limit, so a run with that
@@ -178,11 +223,12 @@ class ExclusivePaddedSampler(_PairSampler):
 
     def plan(self, epoch: int) -> EpochPlan:
         """Every batch of ``epoch``, the short ones filled with ``PADDING``."""
-        batches = list(exclusive_batches(self._graph, self._pair_P2, self._order(epoch), self.batch_size))
+        iterator, company = self._exclusive(epoch)
+        batches = list(iterator)
         pair_SB = np.full((len(batches), self.batch_size), PADDING, np.int64)
         for row_G, batch in zip(pair_SB, batches, strict=True):
             row_G[: len(batch)] = batch
-        return EpochPlan(pair_SB, self._report(pair_SB))
+        return EpochPlan(pair_SB, self._report(pair_SB, company=company))
 
 
 class RandomSampler(_PairSampler):
@@ -203,8 +249,12 @@ class RandomSampler(_PairSampler):
                 f"{self.mode} sampling fills no batch of {self.batch_size} from {total} pairs; set train.batch_size to "
                 f"{total} or less, or sampling.mode to exclusive_padded (short batches are padded)"
             )
-        pair_SB = self._order(epoch)[: steps * self.batch_size].reshape(steps, self.batch_size)
-        return EpochPlan(pair_SB, self._report(pair_SB, tail_dropped=total - pair_SB.size))
+        order_P = self._order(epoch)
+        company = self._company(epoch, order_P)
+        if company:
+            order_P = np.concatenate([np.array(batch) for batch in free_batches(order_P, self.batch_size, company)])
+        pair_SB = order_P[: steps * self.batch_size].reshape(steps, self.batch_size)
+        return EpochPlan(pair_SB, self._report(pair_SB, tail_dropped=total - pair_SB.size, company=company))
 
 
 class MaskedSampler(RandomSampler):

@@ -1,0 +1,205 @@
+"""Hard negatives: no rule of the four ways of sampling is broken by them, and batches do get harder."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
+from mindloc.data.pairs import Edges
+from mindloc.data.sampler import PADDING, SAMPLERS
+from mindloc.errors import DataError
+
+MODES = list(SAMPLERS)
+NEIGHBORS = 12
+
+
+class Area:
+    """Points of the unit square that overlap when they are near; the candidates are the nearest that do not."""
+
+    def __init__(self, seed: int = 0, radius: float = 0.1, drones: int = 400, tiles: int = 150):
+        rng = np.random.default_rng(seed)
+        self.drone_D2, self.tile_S2 = rng.random((drones, 2)), rng.random((tiles, 2))
+        self.distance_DS = np.linalg.norm(self.drone_D2[:, None] - self.tile_S2[None], axis=2)
+        self.edge_DS = self.distance_DS < radius
+        start = np.concatenate([[0], np.cumsum(self.edge_DS.sum(1))])
+        self.pair_P2 = np.stack(np.nonzero(self.edge_DS), axis=1).astype(np.int32)
+        edges = Edges(start, self.pair_P2[:, 1], np.full(len(self.pair_P2), 0.5, np.float32))
+        self.graph = OverlapGraph(edges, tiles)
+        apart_DS = np.where(self.edge_DS, np.inf, self.distance_DS)
+        self.near_DK = np.argsort(apart_DS, axis=1)[:, :NEIGHBORS].astype(np.int32)
+
+    def sampler(self, mode, batch_size=16, seed=1, per_pair=3, share=0.5, source="map", from_epoch=0):
+        rule = HardNegativeRule(source, from_epoch, 1, per_pair, share)
+        return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed, NeighborTables(rule, self.near_DK))
+
+    def overlaps(self, pair_G) -> int:
+        """Off-diagonal cells of a batch that are an edge: the naive definition."""
+        drone_G, tile_G = self.pair_P2[pair_G[pair_G != PADDING]].T
+        edge_GG = self.edge_DS[drone_G][:, tile_G]
+        return int(edge_GG.sum() - np.trace(edge_GG))
+
+    def closeness(self, pair_SB) -> float:
+        """Mean distance of a drone picture to the nearest tile of its batch that it does not overlap; full batches."""
+        nearest = []
+        for pair_G in pair_SB[(pair_SB != PADDING).all(axis=1)]:
+            drone_G, tile_G = self.pair_P2[pair_G].T
+            apart_GG = np.where(self.edge_DS, np.inf, self.distance_DS)[drone_G][:, tile_G]
+            nearest.append(apart_GG.min(axis=1))
+        return float(np.concatenate(nearest).mean())
+
+
+@pytest.fixture(scope="module")
+def area() -> Area:
+    return Area()
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "exclusive_padded"])
+@pytest.mark.parametrize("per_pair", [1, 5])
+def test_no_batch_holds_an_overlap_with_hard_negatives_either(mode, per_pair):
+    for which in range(3):  # whole graphs, every batch, several seeds and epochs
+        area = Area(which)
+        for seed in (1, 2):
+            sampler = area.sampler(mode, 16, seed, per_pair, share=0.75)
+            for epoch in range(3):
+                plan = sampler.plan(epoch)
+                assert plan.steps > 5 and plan.report.companions > plan.report.kept / 4
+                assert not any(area.overlaps(pair_G) for pair_G in plan.pair_SB)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch_size", [7, 16])
+def test_every_pair_at_most_once_and_all_are_accounted_for(area, mode, batch_size):
+    for epoch in range(3):
+        plan = area.sampler(mode, batch_size, per_pair=4).plan(epoch)
+        used, report = plan.pair_SB[plan.pair_SB != PADDING], plan.report
+        assert len(np.unique(used)) == len(used) == report.kept
+        assert report.total == len(area.pair_P2) == report.kept + report.set_aside + report.tail_dropped
+        assert report.padded == plan.pair_SB.size - len(used)
+        if mode == "exclusive_padded":
+            assert report.kept == report.total
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_get_harder(mode):
+    area = Area(radius=0.03, tiles=800)  # 16 of the tiles are far from each other when they are drawn at random
+    with_them = area.sampler(mode).plan(0)
+    without = area.sampler(mode).without_neighbors().plan(0)
+    assert without.report.companions == 0
+    assert area.closeness(with_them.pair_SB) < 0.8 * area.closeness(without.pair_SB)
+    assert f"{with_them.report.companions} came as hard negatives" in str(with_them.report)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("share", "most"), [(0.25, 4), (0.5, 8)])  # of 16
+def test_no_batch_holds_more_of_them_than_its_share(area, mode, share, most, monkeypatch):
+    sampler, companies = area.sampler(mode, 16, per_pair=12, share=share), []
+    make = sampler._company
+    monkeypatch.setattr(sampler, "_company", lambda *given: companies.append(make(*given)) or companies[0])
+    pair_SB = sampler.plan(0).pair_SB
+    brought_S = (companies[0].came_P[pair_SB] & (pair_SB != PADDING)).sum(axis=1)
+    assert brought_S.max() == most
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_plan_is_a_function_of_seed_epoch_and_table(area, mode):
+    first, again = (area.sampler(mode).plan(2).pair_SB for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], area.sampler(mode).plan(1).pair_SB[0])
+    assert not np.array_equal(first[0], area.sampler(mode, seed=2).plan(2).pair_SB[0])
+    other = Area()
+    other.near_DK = other.near_DK[:, ::-1].copy()
+    assert not np.array_equal(first, other.sampler(mode).plan(2).pair_SB)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_candidates_the_plan_is_the_plain_one(area, mode):
+    nobody = Area()
+    nobody.near_DK = np.full_like(nobody.near_DK, NO_TILE)
+    sampler = nobody.sampler(mode)
+    np.testing.assert_array_equal(sampler.plan(0).pair_SB, sampler.without_neighbors().plan(0).pair_SB)
+
+
+def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
+    # four drone pictures, each over its own tile; picture 0 is nearest to tiles 2, 1, 3 in this order
+    pair_P2 = np.array([[0, 0], [1, 1], [2, 2], [3, 3]], np.int32)
+    edges = Edges(np.arange(5), pair_P2[:, 1], np.ones(4, np.float32))
+    near_DK = np.array([[2, 1, 3], [NO_TILE] * 3, [NO_TILE] * 3, [NO_TILE] * 3], np.int32)
+    tables = NeighborTables(HardNegativeRule("map", 0, 1, per_pair=1, share=0.5), near_DK)
+    for seed in range(8):
+        sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(edges, 4), 2, seed, tables)
+        batch_of_0 = next(pair_G for pair_G in sampler.plan(0).pair_SB.tolist() if 0 in pair_G)
+        first = sampler._order(0).tolist()
+        if first.index(0) % 2 == 0 and first[0] == 0:  # picture 0 opens the epoch: nothing is used yet
+            assert batch_of_0 == [0, 2]
+            break
+    else:
+        pytest.fail("no seed of eight begins with pair 0")
+
+
+def test_which_epoch_reads_what():
+    rule = HardNegativeRule("both", from_epoch=2, refresh_every=3)
+    assert [rule.extraction_for(epoch) for epoch in range(9)] == [None, None, 2, 2, 2, 5, 5, 5, 8]
+    assert [rule.reads_map(epoch) for epoch in range(4)] == [False, False, True, True]
+    first_map = HardNegativeRule("map_then_descriptors", from_epoch=2)
+    assert [first_map.reads_map(epoch) for epoch in range(4)] == [True, True, False, False]
+    assert [first_map.extraction_for(epoch) for epoch in range(4)] == [None, None, 2, 3]
+    assert HardNegativeRule("map", 0).extraction_for(7) is None
+
+
+def test_two_sources_come_in_turn_and_no_tile_twice():
+    tables = NeighborTables(HardNegativeRule("both", 0), np.array([[5, 1, 2]]))
+    tables.put(0, np.array([[1, 9, 5]]))
+    # 1 and 5 are near by descriptor already, so of the map's 5, 1, 2 only 2 is left
+    assert tables.candidates(0).tolist() == [[1, NO_TILE, 9, NO_TILE, 5, 2]]
+
+
+def test_an_epoch_whose_table_is_missing_is_refused():
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    assert tables.candidates(0) is None and not tables.lacks(0)
+    with pytest.raises(DataError, match="epoch 2 is sampled by are not known"):
+        tables.candidates(1)
+    tables.put(1, np.array([[3]]))
+    assert tables.candidates(1).tolist() == [[3]]
+    assert tables.lacks(2) and tables.newest[0] == 1
+
+
+class Waiting(threading.Thread):
+    def __init__(self, tables: NeighborTables, epoch: int):
+        super().__init__(daemon=True)
+        self.tables, self.epoch, self.error = tables, epoch, None
+        self.start()
+        time.sleep(0.05)
+
+    def run(self):
+        try:
+            self.tables.wait(self.epoch)
+        except DataError as error:
+            self.error = error
+
+
+def test_a_loader_that_runs_ahead_waits_for_the_table_of_its_epoch():
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables.wait(0)  # needs none
+    loader = Waiting(tables, 1)
+    assert loader.is_alive()
+    tables.put(0, np.array([[3]]))  # not that one
+    loader.join(0.1)
+    assert loader.is_alive()
+    tables.put(1, np.array([[3]]))
+    loader.join(5)
+    assert not loader.is_alive() and loader.error is None
+
+
+def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    loaders = [Waiting(tables, 1) for _ in range(3)]
+    tables.close()
+    for loader in loaders:
+        loader.join(5)
+        assert not loader.is_alive() and "training ended" in str(loader.error)
+    with pytest.raises(DataError, match="training ended"):
+        tables.wait(1)  # nor does anybody begin to wait afterwards
+    tables.wait(0)
