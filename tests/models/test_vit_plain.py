@@ -12,6 +12,7 @@ from mindloc.config import Config
 from mindloc.config.check import PLAIN_VIT
 from mindloc.config.schema import PlainVit as PlainVitNames
 from mindloc.models.build import build_encoder
+from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.initial import initial_value, initialize, names_within
 from mindloc.models.position_table import resampled_table
 from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit, PlainVitSize
@@ -181,3 +182,33 @@ def test_the_builder_hands_on_name_and_pool():
         backbone = encoder.backbone_of(view)
         assert backbone.size == PLAIN_SIZES["vit_tiny_patch16_224"] and backbone.pos_embed.shape == (1, 197, 192)
         assert "fc_norm.weight" in dict(names_within(backbone)) and len(backbone.blocks) == 12
+
+
+class Sum(nn.Cell):
+    """A number that depends on every descriptor of both views."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def construct(self, drone, satellite):
+        outputs = self.encoder(drone, satellite)
+        return ops.sum(ops.sin(outputs["drone.global"])) + ops.sum(ops.cos(outputs["satellite.global"]))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_parameter_learns_and_recomputing_changes_nothing(pool):
+    gradients = []
+    images = [Tensor(np.random.RandomState(i).standard_normal((2, 3, 32, 32 + 16 * i)), ms.float32) for i in (0, 1)]
+    for recompute in (False, True):
+        backbone = PlainVit(PlainVitSize(48, 2, 3, 16, 2), pool)
+        initialize(backbone, seed=1)
+        encoder = TwoViewEncoder(backbone)  # the drone's view reads the table as it is, the other resampled
+        if recompute:
+            encoder.recompute_blocks()
+        learned = [parameter for parameter in encoder.trainable_params() if parameter.name != "log_logit_scale"]
+        step = ms.value_and_grad(Sum(encoder), grad_position=None, weights=learned)
+        gradients.append([gradient.asnumpy() for gradient in step(*images)[1]])
+    for parameter, kept, again in zip(learned, *gradients, strict=True):
+        assert np.abs(kept).max() > 1e-6, parameter.name
+        np.testing.assert_allclose(again, kept, atol=1e-5, err_msg=parameter.name)

@@ -1,0 +1,28 @@
+"""A plain ViT, whose positions are resampled in the graph, leaves the program like any other encoder."""
+
+import json
+
+import pytest
+
+pytest.importorskip("mindspore")
+
+from mindloc.export.build import ExportWish, export_checkpoint
+from mindloc.models import build
+from mindloc.models.vit_plain import PlainVitSize
+
+NAME = "vit_tiny_patch16_224"
+
+
+@pytest.fixture
+def plain_checkpoint(make_checkpoint, monkeypatch):
+    """Two blocks compile faster than twelve; the one view reads the table as it is, the other resampled."""
+    monkeypatch.setitem(build.PLAIN_SIZES, NAME, PlainVitSize(192, 2, 3, 16, 2))
+    return make_checkpoint(f"model.backbone={NAME}", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]")
+
+
+@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
+def test_the_exported_file_answers_as_the_live_encoder(plain_checkpoint, tmp_path, file_format):
+    for exported in export_checkpoint(plain_checkpoint, tmp_path, ExportWish(file_format)):
+        card = json.loads(exported.path.with_name(exported.path.name + ".json").read_text())
+        assert card["check"]["compared"] and card["check"]["largest_difference"] <= 1e-5
+        assert card["outputs"][0]["dimension"] == 192
