@@ -1,13 +1,17 @@
-"""Pictures in the sampler's order, read and changed by threads ahead of the consumer; no MindSpore here.
+"""Batches in the sampler's order, read, changed and normalized by threads ahead of the consumer; no MindSpore here.
 
-Letters: B rows of a batch on this rank, G rows of the global batch, P pairs, S steps.
+The pixels are OpenCV's and NumPy's work, which let the other threads run meanwhile, and they are written straight into
+the batch.
+
+Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs, S steps.
 """
 
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,9 @@ import cv2
 import numpy as np
 
 from mindloc.cores import usable_cores
-from mindloc.data.augment import VIEWS, AugmentSettings, augment, draw_augmentation
+from mindloc.data.augment import VIEWS, AugmentSettings, ViewAugmentation, augment, draw_augmentation
+from mindloc.data.batch_arrays import BatchArrays
+from mindloc.data.normalization import Normalization
 from mindloc.data.picture_file import check_decodes, cut_border, decode, read_bytes
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
 from mindloc.errors import ImageError
@@ -34,17 +40,18 @@ class ViewFiles:
 
 
 class PairStream:
-    """Rows (drone, satellite, weight, mask) of one epoch after the other, in the sampler's order.
+    """Steps (drone_B3HW, satellite_B3HW, weight_G, mask_GG) of one epoch after the other, in the sampler's order.
 
-    Row i of this rank's B carries the weights and mask rows i*ranks .. (i+1)*ranks of the global batch, so that its
-    batch holds all of them.
+    Pictures are this rank's, weights and mask are those of the global batch. The arrays of pictures are used again for
+    a later step once nobody holds them (see ``BatchArrays``).
 
     A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every rank
     looks at the files of the whole global batch, as all must mask the same rows; each file once.
 
     Args:
         pair_P2: drone picture and tile of each pair; weight_P: their IoU.
-        settings: random changes; None: none, and pictures leave as undecoded bytes.
+        normalization: of the pixels of both views.
+        settings: random changes; None: none.
         shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
         start: epoch, and the step within it, to begin with.
 
@@ -60,6 +67,7 @@ class PairStream:
         pair_P2: np.ndarray,
         weight_P: np.ndarray,
         sampler: Sampler,
+        normalization: Normalization,
         settings: AugmentSettings | None,
         seed: int,
         skip_bad: bool = False,
@@ -74,12 +82,13 @@ class PairStream:
         self.views = {"drone": drone, "satellite": satellite}
         self._pair_P2, self._weight_P = pair_P2, weight_P
         self._sampler, self._settings, self._seed, self.skip_bad = sampler, settings, seed, skip_bad
+        self._normalization = normalization
         self._looked_at: dict[Path, bool] = {}  # path -> it is good
         self._lock = threading.Lock()
         self._plans: dict[int, EpochPlan] = {}
         self._position = start
-        self._recent: deque[int] = deque(maxlen=4096)  # pairs handed over, for finding a picture that C++ refuses
         steps, self.rows = self.plan(start[0]).shard(*shard).shape
+        self._arrays = {view: BatchArrays((self.rows, 3, *files.size_px)) for view, files in self.views.items()}
         if not 0 <= start[1] < steps:
             raise ValueError(f"epoch {start[0]} has {steps} steps, none is {start[1]}; start with the next epoch")
 
@@ -93,16 +102,6 @@ class PairStream:
                         del self._plans[old]
             return self._plans[epoch]
 
-    @property
-    def augmented(self) -> bool:
-        """Pictures leave as uint8 (H, W, 3) of the input size, changed; else as bytes, or cropped where a border is."""
-        return self._settings is not None
-
-    def recent_paths(self) -> Iterator[Path]:
-        """Files handed over lately, the latest first; not those that were skipped."""
-        for pair in reversed(self._recent):
-            yield from (path for path in self._paths(pair) if str(path) not in self.bad_pictures)
-
     def __iter__(self) -> Iterator[tuple]:
         epoch, first_step = self._position  # runs at the first next(): an iterator that is never used costs no epoch
         self._position = (epoch + 1, 0)
@@ -115,27 +114,29 @@ class PairStream:
     def _epoch(self, epoch: int, first_step: int) -> Iterator[tuple]:
         plan = self.plan(epoch)
         steps = list(zip(plan.pair_SB[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
-        cv2.setNumThreads(1)  # our threads are the parallelism
-        with ThreadPoolExecutor(usable_workers(self.workers), thread_name_prefix="pictures") as pool:
-            try:
-                ahead = 1 + _ROWS_AHEAD_PER_WORKER * self.workers // self.rows
-                loaded = _ahead(steps, ahead, self._submit(pool, epoch))
-                for step, ((pair_G, _), pictures) in enumerate(loaded, first_step):
-                    yield from self._rows_of_step(pair_G, [picture.result() for picture in pictures], epoch, step)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        with _picture_threads(self.workers) as pool:
+            ahead = 1 + _ROWS_AHEAD_PER_WORKER * self.workers // self.rows
+            begun = _ahead(steps, ahead, lambda step: self._begin(pool, epoch, *step))
+            for step, ((pair_G, _), (batch, rows)) in enumerate(begun, first_step):
+                for row in rows:
+                    row.result()
+                yield (*batch, *self._weight_and_mask(pair_G, epoch, step))
+                del batch, rows, row  # else the arrays would count as held
 
-    def _submit(self, pool: ThreadPoolExecutor, epoch: int) -> Callable[[tuple], list[Future]]:
-        def submit(step: tuple[np.ndarray, np.ndarray]) -> list[Future]:
-            pair_G, pair_B = step
-            if self.skip_bad and self.ranks > 1:
-                for pair in pair_G:
-                    pool.submit(self._is_good, pair)  # other ranks' rows: the answer is kept
-            return [pool.submit(self._pictures, epoch, int(pair)) for pair in pair_B]
+    def _begin(
+        self, pool: ThreadPoolExecutor, epoch: int, pair_G: np.ndarray, pair_B: np.ndarray
+    ) -> tuple[list[np.ndarray], list[Future]]:
+        """The pictures of one step, drone and satellite, and what fills them row by row."""
+        if self.skip_bad and self.ranks > 1:
+            for pair in pair_G:
+                pool.submit(self._is_good, pair)  # other ranks' rows: the answer is kept
+        batch = [self._arrays[view].take() for view in VIEWS]
+        return batch, [
+            pool.submit(self._fill, epoch, int(pair), [pictures[row] for pictures in batch])
+            for row, pair in enumerate(pair_B)
+        ]
 
-        return submit
-
-    def _rows_of_step(self, pair_G: np.ndarray, pictures: list, epoch: int, step: int) -> Iterator[tuple]:
+    def _weight_and_mask(self, pair_G: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         good_G = pair_G != PADDING
         if self.skip_bad:
             good_G = good_G & [self._is_good(pair) for pair in pair_G]
@@ -143,28 +144,18 @@ class PairStream:
                 path, problem = next(iter(self.bad_pictures.items()))
                 raise ImageError(f"epoch {epoch}, step {step}: no pair of the batch has two good pictures; {problem}")
         weight_G = np.where(good_G, self._weight_P[pair_G], 0).astype(np.float32)
-        mask_GG = self._sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
-        self._recent.extend(pair_G[pair_G != PADDING].tolist())
-        for row, (drone, satellite) in enumerate(pictures):
-            own = row if self.ranks == 1 else slice(row * self.ranks, (row + 1) * self.ranks)
-            yield drone, satellite, weight_G[own], mask_GG[own]
+        return weight_G, self._sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
 
-    def _pictures(self, epoch: int, pair: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both pictures of a pair as this stream hands them over; black ones for padding and bad files."""
+    def _fill(self, epoch: int, pair: int, rows: Sequence[np.ndarray]) -> None:
+        """Both pictures of a pair, (3, H, W) each; black ones for padding and bad files."""
         if pair == PADDING or (self.skip_bad and not self._is_good(pair)):
-            return tuple(_black(self.views[view].size_px, encoded=self._as_bytes(view)) for view in VIEWS)
-        if self._settings is None:
-            return tuple(
-                _load(path, self.views[view].cut_border) for view, path in zip(VIEWS, self._paths(pair), strict=True)
-            )
-        changes = draw_augmentation(self._seed, epoch, pair, self._settings)
-        return tuple(
-            augment(_load_image(path, self.views[view].cut_border), getattr(changes, view), self.views[view].size_px)
-            for view, path in zip(VIEWS, self._paths(pair), strict=True)
-        )
-
-    def _as_bytes(self, view: str) -> bool:
-        return self._settings is None and not self.views[view].cut_border
+            for view, row in zip(VIEWS, rows, strict=True):
+                self._normalization.write(_black(self.views[view].size_px), row)
+            return
+        changes = draw_augmentation(self._seed, epoch, pair, self._settings) if self._settings else None
+        for view, path, row in zip(VIEWS, self._paths(pair), rows, strict=True):
+            change = getattr(changes, view) if changes else ViewAugmentation()
+            self._normalization.write(_picture(path, self.views[view], change), row)
 
     def _paths(self, pair: int) -> list[Path]:
         return [self.views[view].paths[file] for view, file in zip(VIEWS, self._pair_P2[pair], strict=True)]
@@ -185,27 +176,63 @@ class PairStream:
         return self._looked_at[path]
 
 
-class FileStream:
-    """One row per file, then black pictures up to ``rows``."""
+class ImageBatches:
+    """Pictures in the given order for evaluation: iterate for (image (batch,3,H,W) float32, count of real ones).
 
-    def __init__(self, files: ViewFiles, rows: int, workers: int):
-        self.failure: Exception | None = None
-        self._files, self._rows, self._workers = files, rows, workers
+    Normalized and resized as in training. The last batch is filled up with black pictures. Threads make the pictures
+    ahead; a batch that is kept stays as it is, one that is not is written over.
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray]]:
-        cut, paths = self._files.cut_border, self._files.paths
-        with ThreadPoolExecutor(usable_workers(self._workers), thread_name_prefix="pictures") as pool:
-            try:
-                ahead = _ROWS_AHEAD_PER_WORKER * self._workers
-                for _, picture in _ahead(paths, ahead, lambda path: pool.submit(_load, path, cut)):
-                    yield (picture.result(),)
-            except ImageError as error:
-                self.failure = error
-                raise
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-        for _ in range(self._rows - len(paths)):
-            yield (_black(self._files.size_px, encoded=not cut),)
+    Args:
+        files: pictures of one view.
+
+    Raises (while iterating):
+        ImageError: a file is missing, truncated or can't be decoded.
+    """
+
+    def __init__(self, files: ViewFiles, normalization: Normalization, batch_size: int, workers: int = 1):
+        self._files, self._normalization = files, normalization
+        self._batch_size, self._workers = batch_size, workers
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        return tuple(self._files.size_px)
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-len(self._files.paths) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        paths, size = self._files.paths, self._batch_size
+        parts = [paths[first : first + size] for first in range(0, len(paths), size)]
+        arrays = BatchArrays((size, 3, *self.size_px))
+        with _picture_threads(self._workers) as pool:
+            ahead = 1 + _ROWS_AHEAD_PER_WORKER * self._workers // size
+            for part, (batch, rows) in _ahead(parts, ahead, lambda part: self._begin(pool, arrays.take(), part)):
+                for row in rows:
+                    row.result()
+                yield batch, len(part)
+                del batch, rows, row  # else the array would count as held
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[Path]
+    ) -> tuple[np.ndarray, list[Future]]:
+        for row in batch[len(part) :]:
+            self._normalization.write(_black(self.size_px), row)
+        return batch, [pool.submit(self._fill, path, row) for path, row in zip(part, batch, strict=False)]
+
+    def _fill(self, path: Path, row: np.ndarray) -> None:
+        self._normalization.write(_picture(path, self._files, ViewAugmentation()), row)
+
+
+@contextmanager
+def _picture_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that make pictures; what they have not begun is dropped when the consumer leaves early."""
+    cv2.setNumThreads(1)  # our threads are the parallelism
+    with ThreadPoolExecutor(usable_workers(workers), thread_name_prefix="pictures") as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ahead(items: Sequence, count: int, start: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
@@ -218,18 +245,12 @@ def _ahead(items: Sequence, count: int, start: Callable[[Any], Any]) -> Iterator
     yield from started
 
 
-def _load(path: Path, cut: float) -> np.ndarray:
-    """The file's bytes, or with a border to cut the pixels that are left."""
-    return _load_image(path, cut) if cut else read_bytes(path)
+def _picture(path: Path, files: ViewFiles, change: ViewAugmentation) -> np.ndarray:
+    image = cut_border(decode(read_bytes(path), path), files.cut_border)
+    return augment(np.ascontiguousarray(image), change, files.size_px)
 
 
-def _load_image(path: Path, cut: float) -> np.ndarray:
-    return np.ascontiguousarray(cut_border(decode(read_bytes(path), path), cut))
-
-
-def _black(size_px: tuple[int, int], encoded: bool) -> np.ndarray:
-    if encoded:
-        return cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].reshape(-1)
+def _black(size_px: tuple[int, int]) -> np.ndarray:
     return np.zeros((*size_px, 3), np.uint8)
 
 
@@ -241,16 +262,6 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def first_undecodable(paths: Iterable[Path]) -> ImageError | None:
-    """What is wrong with the first file that does not decode; None when all do."""
-    for path in paths:
-        try:
-            check_decodes(path)
-        except ImageError as error:
-            return error
-    return None
-
-
 def usable_workers(asked: int) -> int:
-    """Never more than the cores: MindSpore refuses, and more would only wait."""
+    """Never more than the cores: more would only wait."""
     return max(1, min(asked, len(usable_cores()), os.cpu_count() or 1))
