@@ -12,13 +12,15 @@ from mindloc.config import config_from_dict
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
 from mindloc.data.build import build_sampler, build_train_dataset
 from mindloc.data.gta_uav import read_split
+from mindloc.data.normalization import Normalization
 from mindloc.data.picture_file import decode, read_bytes, resize
-from mindloc.data.picture_stream import PairStream, ViewFiles
-from mindloc.data.pipeline import ImageBatches, train_data
+from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
+from mindloc.data.pipeline import train_data
 from mindloc.data.sampler import EpochPlan
 from mindloc.errors import DataError, ImageError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZATION = Normalization(MEAN, STD)
 SIZE = (32, 32)
 PAIRS = 8  # pair p: drone picture p with tile p % 4
 
@@ -66,6 +68,7 @@ def stream(folder, plans=PLANS, **options):
     given = {
         "drone": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
         "satellite": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
+        "normalization": NORMALIZATION,
         "settings": AugmentSettings(),
         "seed": 7,
     }
@@ -80,7 +83,11 @@ def batches(data, epochs):
 
 
 def read(folder, epochs=4, **options):
-    return batches(train_data(stream(folder, **options), MEAN, STD), epochs)
+    return batches(train_data(stream(folder, **options)), epochs)
+
+
+def image_batches(paths, batch_size, **options):
+    return ImageBatches(ViewFiles(paths, SIZE), NORMALIZATION, batch_size, **options)
 
 
 def assert_same(some, other):
@@ -103,7 +110,7 @@ def normalized(image_HW3):
 
 
 def test_epochs_of_different_length_come_through_whole(folder):
-    data = train_data(stream(folder), MEAN, STD)
+    data = train_data(stream(folder))
     assert data.dataset.get_dataset_size() == 3
     assert [data.steps(e) for e in range(4)] == [3, 1, 5, 2]
     assert data.report(1) == "report 1"
@@ -111,7 +118,7 @@ def test_epochs_of_different_length_come_through_whole(folder):
 
 
 def test_columns_are_what_the_training_step_expects(folder):
-    data = train_data(stream(folder), MEAN, STD)
+    data = train_data(stream(folder))
     assert data.dataset.get_col_names() == ["drone", "satellite", "weight", "mask"]
     for batch in batches(data, 1)[0]:
         assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4,), (4, 4)]
@@ -138,7 +145,7 @@ def test_every_row_is_the_pair_that_the_plan_names(folder):
 def test_the_samplers_mask_arrives_as_it_is(folder):
     mask = read(folder, epochs=1)[0][2][3]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
-    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],)), MEAN, STD), 1)[0][0][3]  # 0 and 4: tile 0
+    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][3]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
@@ -187,7 +194,7 @@ def test_a_batch_that_can_not_be_cut_is_an_error(folder):
         stream(folder, shard=(0, 3, 1))
 
 
-def test_without_augmentation_cpp_makes_the_pixels_that_opencv_makes(folder):
+def test_without_augmentation_pictures_are_only_resized(folder):
     (drone, satellite, _, _) = read(folder, epochs=1, settings=None)[0][1]  # pairs 7 6 5 4
     for row, pair in enumerate((7, 6, 5, 4)):
         image = resize(load(folder / f"drone{pair}.jpg"), SIZE)
@@ -231,7 +238,7 @@ def test_model_train_walks_through_the_epochs(folder):
         def construct(self, drone, satellite, weight, mask):
             return weight.sum()
 
-    data = train_data(stream(folder), MEAN, STD)
+    data = train_data(stream(folder))
     ms.train.Model(Step()).train(4, data.dataset, callbacks=[Watch()], dataset_sink_mode=False)
     assert [epoch for epoch, _ in seen] == [1] * 3 + [2] + [3] * 5 + [4] * 2
     expected = [rows[2] for epoch in read(folder) for rows in epoch]
@@ -239,7 +246,7 @@ def test_model_train_walks_through_the_epochs(folder):
 
 
 def test_a_loop_may_be_left_early(folder):
-    data = train_data(stream(folder, plans=([[0, 1, 2, 3]] * 200,)), MEAN, STD)
+    data = train_data(stream(folder, plans=([[0, 1, 2, 3]] * 200,)))
     iterator = data.dataset.create_tuple_iterator(num_epochs=5)
     next(iterator)
     del iterator
@@ -265,7 +272,7 @@ def spoil(path, how):
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
 def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
     spoil(folder / "drone5.jpg", how)
-    data = train_data(stream(folder, settings=settings, workers=2), MEAN, STD)
+    data = train_data(stream(folder, settings=settings, workers=2))
     with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
         batches(data, 2)
     assert "\n" not in str(caught.value)
@@ -277,7 +284,7 @@ def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
 def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, caplog):
     good = read(folder, settings=settings)
     spoil(folder / "drone5.jpg", how)
-    data = train_data(stream(folder, settings=settings, skip_bad=True), MEAN, STD)
+    data = train_data(stream(folder, settings=settings, skip_bad=True))
     with caplog.at_level(logging.WARNING):
         found = batches(data, 4)
     assert len(data.bad_pictures) == 1
@@ -296,7 +303,7 @@ def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, c
 
 def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
     spoil(folder / "tile1.png", "truncated")
-    data = train_data(stream(folder, skip_bad=True), MEAN, STD)
+    data = train_data(stream(folder, skip_bad=True))
     first, second, third = batches(data, 1)[0]
     assert [np.flatnonzero(batch[2] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
     assert len(data.bad_pictures) == 1
@@ -305,7 +312,7 @@ def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
 def test_a_batch_of_bad_pictures_only_stops_even_so(folder):
     for index in range(4):
         spoil(folder / f"tile{index}.png", "empty")
-    data = train_data(stream(folder, skip_bad=True), MEAN, STD)
+    data = train_data(stream(folder, skip_bad=True))
     with pytest.raises(ImageError, match="epoch 0, step 0: no pair") as caught, data.clear_errors():
         batches(data, 1)
     assert "on_bad_image" not in str(caught.value)
@@ -317,7 +324,7 @@ def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_
     """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
     if skip_bad:
         spoil(folder / "drone5.jpg", "empty")
-    data = train_data(stream(folder, settings=settings, skip_bad=skip_bad), MEAN, STD)
+    data = train_data(stream(folder, settings=settings, skip_bad=skip_bad))
     batches(data, 1)
     spoil(folder / "drone2.jpg", "missing")
     with pytest.raises(RuntimeError, match="out of memory"), data.clear_errors():
@@ -329,7 +336,7 @@ def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_
 
 def test_images_come_in_order_and_the_last_batch_is_filled(folder):
     paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
-    images = ImageBatches(paths, SIZE, MEAN, STD, batch_size=3, workers=2)
+    images = image_batches(paths, 3, workers=2)
     found = list(images)
     assert len(images) == len(found) == 3
     assert [count for _, count in found] == [3, 3, 2]
@@ -341,20 +348,20 @@ def test_images_come_in_order_and_the_last_batch_is_filled(folder):
 
 
 def test_images_can_be_read_twice(folder):
-    images = ImageBatches([folder / "tile0.png", folder / "tile1.png"], SIZE, MEAN, STD, batch_size=1)
+    images = image_batches([folder / "tile0.png", folder / "tile1.png"], 1)
     np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
 
 
 def test_training_and_evaluation_see_the_same_picture(folder):
     """Same file, nothing random: the three ways through the program agree byte for byte."""
     paths = [folder / f"drone{i}.jpg" for i in range(4)]
-    ((batch, _),) = ImageBatches(paths, SIZE, MEAN, STD, batch_size=4)
+    ((batch, _),) = image_batches(paths, 4)
     for settings in (None, UNCHANGED):
         np.testing.assert_array_equal(read(folder, epochs=1, settings=settings)[0][0][0], batch)
 
 
 def test_no_images_is_no_batch():
-    assert list(ImageBatches([], SIZE, MEAN, STD, batch_size=4)) == []
+    assert list(image_batches([], 4)) == []
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
@@ -362,7 +369,7 @@ def test_a_bad_picture_stops_an_evaluation_by_name(folder, how):
     spoil(folder / "drone6.jpg", how)
     paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
     with pytest.raises(ImageError, match=f"drone6.jpg is {how}") as caught:
-        list(ImageBatches(paths, SIZE, MEAN, STD, batch_size=2, workers=2))
+        list(image_batches(paths, 2, workers=2))
     assert "fetch the file again" in str(caught.value) and "on_bad_image" not in str(caught.value)
 
 

@@ -9,9 +9,10 @@ from mindloc.config.schema import Config
 from mindloc.data import gta_uav, visloc
 from mindloc.data.augment import AugmentSettings
 from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.normalization import Normalization
 from mindloc.data.pairs import Split
-from mindloc.data.picture_stream import PairStream, ViewFiles
-from mindloc.data.pipeline import ImageBatches, TrainData, train_data
+from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
+from mindloc.data.pipeline import TrainData, train_data
 from mindloc.data.sampler import SAMPLERS, Sampler
 
 
@@ -62,6 +63,7 @@ def build_train_dataset(
         pair_P2=pair_P2,
         weight_P=weight_P,
         sampler=sampler,
+        normalization=Normalization(config.model.mean, config.model.std),
         settings=settings,
         seed=config.train.seed,
         skip_bad=data.on_bad_image == "skip",
@@ -69,10 +71,10 @@ def build_train_dataset(
         shard=(rank, ranks, config.train.accumulate),
         start=(first_epoch, first_step),
     )
-    return train_data(stream, config.model.mean, config.model.std)
+    return train_data(stream)
 
 
 def build_images(config: Config, view: str, paths: Sequence[Path], batch_size: int) -> ImageBatches:
     """Pictures of one view in the given order, brought to the encoder as in training but for the random changes."""
-    model, (size_px, cut_border) = config.model, config.view_input(view)
-    return ImageBatches(paths, size_px, model.mean, model.std, batch_size, config.data.workers, cut_border)
+    normalization = Normalization(config.model.mean, config.model.std)
+    return ImageBatches(ViewFiles(paths, *config.view_input(view)), normalization, batch_size, config.data.workers)

@@ -112,16 +112,18 @@ class PairStream:
             raise
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[tuple]:
+        self._sampler.wait(epoch)
         plan = self.plan(epoch)
         steps = list(zip(plan.pair_SB[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
         with _picture_threads(self.workers) as pool:
             ahead = 1 + _ROWS_AHEAD_PER_WORKER * self.workers // self.rows
             begun = _ahead(steps, ahead, lambda step: self._begin(pool, epoch, *step))
-            for step, ((pair_G, _), (batch, rows)) in enumerate(begun, first_step):
-                for row in rows:
-                    row.result()
+            step = first_step
+            for (pair_G, _), (batch, rows) in begun:
+                _wait_for(rows)
                 yield (*batch, *self._weight_and_mask(pair_G, epoch, step))
-                del batch, rows, row  # else the arrays would count as held
+                step += 1
+                del batch  # else its arrays would count as held
 
     def _begin(
         self, pool: ThreadPoolExecutor, epoch: int, pair_G: np.ndarray, pair_B: np.ndarray
@@ -208,10 +210,9 @@ class ImageBatches:
         with _picture_threads(self._workers) as pool:
             ahead = 1 + _ROWS_AHEAD_PER_WORKER * self._workers // size
             for part, (batch, rows) in _ahead(parts, ahead, lambda part: self._begin(pool, arrays.take(), part)):
-                for row in rows:
-                    row.result()
+                _wait_for(rows)
                 yield batch, len(part)
-                del batch, rows, row  # else the array would count as held
+                del batch  # else it would count as held
 
     def _begin(
         self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[Path]
@@ -233,6 +234,11 @@ def _picture_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait_for(rows: Sequence[Future]) -> None:
+    for row in rows:
+        row.result()
 
 
 def _ahead(items: Sequence, count: int, start: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
