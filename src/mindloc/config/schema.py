@@ -80,7 +80,17 @@ class AugmentConfig:
 
 @dataclass
 class SamplingConfig:
+    """Which pairs share a batch; all but ``mode`` is for hard negatives, pairs that follow another into its batch."""
+
     mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"
+    # companions of a pair: those of tiles near its drone picture, on the map or by the encoder's descriptors.
+    # both: of the two in turn; map_then_descriptors: the map up to hard_from_epoch, descriptors from then on
+    hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
+    hard_from_epoch: int = 1  # epochs that are trained before
+    refresh_every_epochs: int = 1  # descriptors are extracted again: one pass over the training pictures
+    neighbors: int = 32  # nearest tiles, without those that overlap, whose pairs may come as companions
+    companions: int = 4  # that a pair brings at most: half of them the nearest, half at random among the neighbors
+    hard_share: float = 0.5  # of a batch that companions fill at most, above 0, below 1
 
 
 @dataclass
@@ -195,6 +205,8 @@ class RunConfig:
     name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"
     device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
+    # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank
+    compiler_cache: str = "auto"
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mindloc.errors import DataError
+from mindloc.runtime.compile_time import compiling
 
 
 class Engine(Protocol):
@@ -74,18 +75,21 @@ class MindSporeEngine:
     def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
         import mindspore as ms
 
-        full = filled_batch(image_B3HW, self.batch_size, self.batch_size, view)
-        cell = self._cell(view)
-        outputs, count = cell(ms.Tensor(full)), len(image_B3HW)
+        images = ms.Tensor(filled_batch(image_B3HW, self.batch_size, self.batch_size, view))
+        cell = self._cell(view, images)
+        outputs, count = cell(images), len(image_B3HW)
         return {name: rows.asnumpy()[:count].astype(np.float32) for name, rows in zip(cell.names, outputs, strict=True)}
 
-    def _cell(self, view: str) -> Any:
+    def _cell(self, view: str, images: Any) -> Any:
+        """The view's own Cell, compiled for these pictures when it is first asked for."""
         from mindloc.inference.plain_outputs import PlainOutputs  # here, so that this module needs no MindSpore
 
         if view not in self._cells:
             view_encoder = self._encoder.view_encoder(view)
             self._cells[view] = PlainOutputs(view_encoder, *view_encoder.outputs)
             self._cells[view].set_train(False)
+            with compiling():
+                self._cells[view].compile(images)
         return self._cells[view]
 
 

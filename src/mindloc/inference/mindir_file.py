@@ -8,6 +8,7 @@ import numpy as np
 from mindloc.errors import ExportError, first_line
 from mindloc.inference.exported_engine import RunFile
 from mindloc.inference.native_messages import native_messages
+from mindloc.runtime.compile_time import compiling
 
 MODE = "AES-GCM"
 KEY_BYTES = (16, 24, 32)
@@ -51,8 +52,15 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
             raise ExportError(f"{path} can't be decrypted with this key; give the one it was exported with") from error
         raise ExportError(f"MindSpore can't read {path}: {first_line(error)}; export again") from error
 
+    compiled: set[tuple[int, ...]] = set()  # shapes
+
     def run(images: np.ndarray) -> list[np.ndarray]:
-        outputs = graph(ms.Tensor(np.ascontiguousarray(images)))
+        pictures = ms.Tensor(np.ascontiguousarray(images))
+        if pictures.shape not in compiled:
+            with compiling():
+                graph.compile(pictures)
+            compiled.add(pictures.shape)
+        outputs = graph(pictures)
         return [rows.asnumpy() for rows in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run

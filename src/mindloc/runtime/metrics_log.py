@@ -5,7 +5,7 @@ Every line has ``version`` and ``kind``:
 - ``step``: one optimizer step - epoch (from 1), step (from 1, over the whole run), loss, one entry per loss component
   under ``components``, lr, gradient_norm (before clipping), loss_scale, finite (False: the update was skipped),
   skipped_steps (so far), step_s, images_per_s;
-- ``epoch``: means over the epoch, its true number of steps, epoch_s;
+- ``epoch``: means over the epoch, its true number of steps, epoch_s, compile_s (of it; compiling is in no step_s);
 - ``evaluation``: tag, epoch, the metrics, evaluation_s;
 - ``warning``: text.
 
@@ -24,7 +24,7 @@ from mindloc.errors import CheckpointError, MindlocError
 from mindloc.runtime.faults import fault_point
 
 METRICS_VERSION = 1
-CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "images_per_s")
+CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "images_per_s", "compile_s")
 
 
 class MetricsLog:

@@ -32,6 +32,11 @@ class Console:
             self.bar.close()
             self.bar = None
 
+    def restart_bar(self) -> None:
+        """Let the bar's rate leave out the time since its last step."""
+        if self.bar is not None:
+            self.bar.unpause()
+
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
 

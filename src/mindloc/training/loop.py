@@ -10,6 +10,7 @@ from mindspore.train import Callback, Model
 from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.checkpoint_callback import CheckpointCallback
+from mindloc.training.compile_callback import CompileCallback, ServeGraph, no_cache
 from mindloc.training.console import Console, ConsoleCallback
 from mindloc.training.data_callback import DataCallback
 from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
@@ -65,6 +66,7 @@ class Training:
     progress: Progress
     metrics_lines: int = 0  # lines of metrics.jsonl to keep
     console: Console | None = None
+    serve_graph: ServeGraph = no_cache  # of the step, on its inputs
 
 
 def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Progress:
@@ -113,7 +115,8 @@ def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Seq
     """Those that take part in the computation; the first rank does the writing."""
     progress = training.progress
     schedule = ScheduleCallback(training.schedule, training.step.lr, progress, data.steps)
-    return [ProgressCallback(progress, data.steps), schedule, *_evaluation(training, None, None), *users]
+    compiling = CompileCallback(training.step, training.serve_graph, None, None)
+    return [ProgressCallback(progress, data.steps), schedule, compiling, *_evaluation(training, None, None), *users]
 
 
 def _callbacks(
@@ -138,6 +141,7 @@ def _callbacks(
     ours = [
         ProgressCallback(progress, data.steps),
         schedule,
+        CompileCallback(step, training.serve_graph, console, metrics),
         metrics,
         lines,
         DataCallback(data, log, console, progress),

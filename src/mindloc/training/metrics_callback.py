@@ -6,6 +6,7 @@ from typing import Any
 
 from mindspore.train import Callback, RunContext
 
+from mindloc.runtime.compile_time import compiled_s
 from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.training.progress import Progress
 from mindloc.training.schedule_callback import ScheduleCallback
@@ -42,6 +43,7 @@ class MetricsCallback(Callback):
         self.latest: dict[str, Any] = {}  # the last line written, for the console
         self._waiting: list[tuple[int, int, float, tuple]] = []  # epoch, step, lr, outputs
         self._since = self._epoch_since = time.perf_counter()
+        self._compiled_before_s = 0.0
 
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
         self._since = self._epoch_since = time.perf_counter()
@@ -67,7 +69,9 @@ class MetricsCallback(Callback):
             means=means,
             **(self.epoch_facts(epoch - 1) if self.epoch_facts else {}),
             epoch_s=time.perf_counter() - self._epoch_since,
+            compile_s=compiled_s() - self._compiled_before_s,
         )
+        self._compiled_before_s = compiled_s()
 
     def flush(self) -> None:
         """Bring every finished step into the log and into the counters of ``progress``."""
@@ -83,6 +87,10 @@ class MetricsCallback(Callback):
     def restart_clock(self) -> None:
         """Leave out of the step times what happened since the last step, e.g. the writing of a checkpoint."""
         self._since = time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave so much of the time since the last step out of the step times, e.g. what compiling took."""
+        self._since += seconds
 
     def _record(self, epoch: int, step: int, lr: float, outputs: tuple) -> dict[str, Any]:
         loss, components, norm, finite, loss_scale = outputs

@@ -23,7 +23,7 @@ from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.run_folder import RunFolder, git_revision
-from mindloc.training.build import build_loop_settings, build_schedule, build_step
+from mindloc.training.build import build_compiler_cache, build_loop_settings, build_schedule, build_step
 from mindloc.training.console import Console
 from mindloc.training.eval_callback import SCORE, EvaluateFunction
 from mindloc.training.loop import Training, run_training
@@ -149,6 +149,7 @@ def train(
         progress=point.progress if point else Progress(),
         metrics_lines=point.state.facts["lines"] if point else 0,
         console=console,
+        serve_graph=build_compiler_cache(config, cluster, console.say),
     )
     return run_training(training, callbacks)
 

@@ -1,0 +1,77 @@
+"""Compiling has a time of its own: in the log, in no step's time, and done once."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_run
+
+from mindloc.runtime import compile_time
+from mindloc.runtime.metrics_log import read_metrics
+from mindloc.training.compile_callback import compile_share
+from mindloc.training.step import TrainStep
+
+WAIT_S = 1.5
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list[TrainStep]:
+    """Steps in the order in which they were compiled, each of which took ``WAIT_S`` more than it does."""
+    steps, compile_step = [], TrainStep.compile
+
+    def compile_slowly(self, *args, **kwargs):
+        if not self.compile_cache:  # Model.train asks again before every step, and finds the graph made
+            steps.append(self)
+            time.sleep(WAIT_S)
+        return compile_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(TrainStep, "compile", compile_slowly)
+    return steps
+
+
+def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path, compiled, capsys):
+    before = compile_time.compiled_s()
+    small_run.run(tmp_path, epochs=1, log_every_steps=4, zero_shot_eval=False)
+    assert len(compiled) == 1
+    assert len(compiled[0].compile_cache) == 1  # Model.train found the graph that was made beforehand
+    assert compile_time.compiled_s() - before >= WAIT_S
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    steps_s = sum(record["step_s"] for record in records if record["kind"] == "step")
+    (epoch,) = (record for record in records if record["kind"] == "epoch")
+    assert epoch["compile_s"] >= WAIT_S
+    assert steps_s + epoch["compile_s"] <= epoch["epoch_s"]  # every second counts once
+    log = (tmp_path / "log.txt").read_text()
+    found = re.search(
+        r"first step done ([\d.]+) s after the start: ([\d.]+) s imports and preparation, ([\d.]+) s evaluation and "
+        r"first batch, ([\d.]+) s compiling, ([\d.]+) s the step",
+        log,
+    )
+    whole, *parts = map(float, found.groups())
+    assert sum(parts) == pytest.approx(whole, abs=0.26)  # five roundings
+    assert parts[2] >= WAIT_S - 0.05
+    assert re.search(r"compiling took [\d.]+ s of [\d.]+ s, \d+ %", log)
+    assert "first step done" in capsys.readouterr().out
+
+
+def test_the_share_of_compiling_is_a_part_of_the_whole():
+    assert compile_share(9.7, 61.3) == "compiling took 9.7 s of 61.3 s, 16 %"  # 9.7 / 61.3 = .158
+
+
+def test_a_process_is_as_old_as_its_parent_saw_it():
+    program = "import time; time.sleep(0.5); from mindloc.runtime import compile_time as t; print(t.process_age_s())"
+    command, source = [sys.executable, "-c", program], str(Path(compile_time.__file__).parents[2])
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": source})
+    age = float(done.stdout)
+    assert 0.5 <= age <= time.monotonic() - started + 0.02  # the system counts in hundredths
+
+
+def test_what_fails_while_compiling_is_counted_and_raised():
+    before = compile_time.compiled_s()
+    with pytest.raises(ValueError, match="no such operator"), compile_time.compiling():
+        time.sleep(0.02)
+        raise ValueError("no such operator")
+    assert compile_time.compiled_s() - before >= 0.02
