@@ -38,6 +38,7 @@ def check_config(config: Config) -> Config:
     _check_sizes(config)
     _check_augment(config)
     _check_training(config)
+    _check_sampling(config)
     _check_two_stages(config)
     return config
 
@@ -58,6 +59,9 @@ _POSITIVE = [
     ("head", "non_local_pool"),
     ("head", "nodes"),
     ("search", "recall_n"),
+    ("sampling", "refresh_every_epochs"),
+    ("sampling", "neighbors"),
+    ("sampling", "companions"),
     ("train", "batch_size"),
     ("train", "accumulate"),
     ("train", "keep_checkpoints"),
@@ -71,12 +75,16 @@ _OF_TWO_STAGES = [
     *[("head", field.name) for field in dataclasses.fields(_DEFAULTS.head) if field.name != "name"],
     *[("loss", key) for key in ("omega", "phi", "beta", "omega_margin", "triplet_margin", "negatives")],
 ]
+_OF_HARD_NEGATIVES = [
+    field.name for field in dataclasses.fields(_DEFAULTS.sampling) if field.name not in ("mode", "hard_negatives")
+]
 _NOT_NEGATIVE = [
     ("train", "epochs"),
     ("train", "eval_every_epochs"),
     ("train", "checkpoint_every_epochs"),
     ("train", "checkpoint_every_steps"),
     ("train", "seed"),
+    ("sampling", "hard_from_epoch"),
     ("head", "omega_grid"),
     ("loss", "triplet_margin"),
     ("search", "consistency_m"),
@@ -129,6 +137,12 @@ def _check_training(config: Config) -> None:
         train.batch_size,
         f"a multiple of train.accumulate={train.accumulate}",
     )
+    _require(
+        not train.grad_cache or train.accumulate > 1,
+        "train.grad_cache",
+        train.grad_cache,
+        "false with train.accumulate=1, which keeps the batch whole; set train.accumulate to the number of parts",
+    )
     of = ("name",) if config.head.name == "global" else ("omega", "phi")
     fixed = next((key for key in of if getattr(loss, key) == "infonce"), None)
     _require(
@@ -145,6 +159,35 @@ def _check_training(config: Config) -> None:
         config.optimizer.clip_at,
         "a number above 0, or optimizer.clip=none",
     )
+
+
+def _check_sampling(config: Config) -> None:
+    sampling, source = config.sampling, config.sampling.hard_negatives
+    idle = {"none": _OF_HARD_NEGATIVES, "map": ("refresh_every_epochs",)}.get(source, ())
+    for key in idle:
+        value, default = getattr(sampling, key), getattr(_DEFAULTS.sampling, key)
+        expected = f"{default} with sampling.hard_negatives={source}, which does not read it"
+        _require(value == default, f"sampling.{key}", value, expected)
+    if source != "none":
+        _check_hard_negatives(config)
+
+
+def _check_hard_negatives(config: Config) -> None:
+    sampling, train = config.sampling, config.train
+    share, begins = sampling.hard_share, sampling.hard_from_epoch
+    fits = 0 < share < 1 and round(share * train.batch_size) >= 1
+    expected = f"a share above 0 and below 1 that is a pair or more of train.batch_size={train.batch_size}"
+    _require(fits, "sampling.hard_share", share, expected)
+    expected = f"at most sampling.neighbors={sampling.neighbors}"
+    _require(sampling.companions <= sampling.neighbors, "sampling.companions", sampling.companions, expected)
+    expected = f"below train.epochs={train.epochs}, or it is never reached; or set sampling.hard_negatives=none"
+    _require(begins < train.epochs or not train.epochs, "sampling.hard_from_epoch", begins, expected)
+    if sampling.hard_negatives == "map_then_descriptors":
+        expected = "1 or more with map_then_descriptors; or set sampling.hard_negatives=descriptors"
+        _require(begins > 0, "sampling.hard_from_epoch", begins, expected)
+    if sampling.hard_negatives != "map":
+        expected = f"stop with sampling.hard_negatives={sampling.hard_negatives}, which encodes every training picture"
+        _require(config.data.on_bad_image == "stop", "data.on_bad_image", config.data.on_bad_image, expected)
 
 
 def _check_two_stages(config: Config) -> None:

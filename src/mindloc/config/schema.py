@@ -167,7 +167,8 @@ class TrainConfig:
     # weights to begin from, everything else begins anew: a mindloc checkpoint as a whole, others as model.pretrained
     checkpoint_start: str | None = None
     batch_size: int = 64  # pairs per step over all ranks together
-    accumulate: int = 1  # micro-batches per update; they do not share negatives
+    accumulate: int = 1  # parts of a batch that take turns on the device; without grad_cache they share no negatives
+    grad_cache: bool = False  # the parts share negatives: gradients of the whole batch, for one more forward pass
     recompute: bool = False  # blocks are computed again on the way back instead of kept: half the memory on Ascend
     seed: int = 1
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
