@@ -245,6 +245,14 @@ def test_model_train_walks_through_the_epochs(folder):
     np.testing.assert_array_equal([weight for _, weight in seen], expected)
 
 
+def test_batches_share_a_few_arrays_of_memory(folder):
+    source = stream(folder, plans=([[0, 1, 2, 3]] * 40,))
+    for batch in train_data(source).dataset.create_tuple_iterator(num_epochs=1):
+        assert batch[0].shape == (4, 3, 32, 32)
+    begun = 2 + 4 * source.workers // 4  # steps in the making; one each is yielded, queued, here, and just left
+    assert len(source._arrays["drone"]) <= begun + 4
+
+
 def test_a_loop_may_be_left_early(folder):
     data = train_data(stream(folder, plans=([[0, 1, 2, 3]] * 200,)))
     iterator = data.dataset.create_tuple_iterator(num_epochs=5)
@@ -350,6 +358,13 @@ def test_images_come_in_order_and_the_last_batch_is_filled(folder):
 def test_images_can_be_read_twice(folder):
     images = image_batches([folder / "tile0.png", folder / "tile1.png"], 1)
     np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
+
+
+def test_images_that_are_kept_are_not_written_over(folder):
+    paths = [folder / f"drone{index % PAIRS}.jpg" for index in range(24)]
+    kept = [batch for batch, _ in image_batches(paths, 2, workers=2)]
+    copies = [batch.copy() for batch, _ in image_batches(paths, 2, workers=2)]
+    np.testing.assert_array_equal(kept, copies)
 
 
 def test_training_and_evaluation_see_the_same_picture(folder):

@@ -115,11 +115,9 @@ def grid_dropout(image: np.ndarray, ratio: float, phase: tuple[float, float]) ->
     height, width = image.shape[:2]
     cell = max(2, min(height, width) // _GRID_CELLS)
     hole = max(1, round(cell * ratio))
-    rows = np.flatnonzero((np.arange(height) + int(phase[0] * cell)) % cell < hole)
-    columns = np.flatnonzero((np.arange(width) + int(phase[1] * cell)) % cell < hole)
-    image = image.copy()
-    image[np.ix_(rows, columns)] = 0
-    return image
+    row_H = (np.arange(height) + int(phase[0] * cell)) % cell < hole
+    column_W = (np.arange(width) + int(phase[1] * cell)) % cell < hole
+    return cv2.copyTo(image, (~(row_H[:, None] & column_W)).astype(np.uint8))  # what is not copied is black
 
 
 def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
