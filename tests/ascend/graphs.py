@@ -1,7 +1,8 @@
 """Compiles the program's graphs for a simulated Ascend: ``python graphs.py GRAPH...`` prints a line of JSON for each.
 
 A GRAPH is WHAT:PRECISION:LEVEL, LEVEL a jit_level, WHAT one of train and extract, or for an encoder of two stages
-train.cosine and train.infonce (its losses) and extract.stages. MS_SIMULATION_LEVEL says how far it
+train.cosine and train.infonce (its losses) and extract.stages, or for a plain ViT train.plain and extract.plain, whose
+positions are resampled. MS_SIMULATION_LEVEL says how far it
 goes: 0 is the front end, 1 goes on through kernel selection and memory planning by a run that launches nothing. With
 RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to write its graphs (conftest.py).
 """
@@ -21,14 +22,16 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindloc.config import Config
 from mindloc.inference.plain_outputs import PlainOutputs
 from mindloc.losses.build import build_criterion
-from mindloc.models import vit_rope
+from mindloc.models import vit_plain, vit_rope
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import use_device
 from mindloc.training.build import build_step
 
 PAIRS, SIDE, BLOCKS = 4, 48, 2
+PLAIN = "vit_tiny_patch16_224"
 vit_rope.SIZES["tiny"] = vit_rope.VitSize(width=128, depth=BLOCKS, heads=2)  # six blocks compile for thrice as long
+vit_plain.PLAIN_SIZES[PLAIN] = vit_plain.PlainVitSize(width=128, depth=BLOCKS, heads=2, patch_px=16, grid=14)
 
 OPERATOR = re.compile(r"^\s*%\d+\(.*?\) = (?:PrimFunc_)?(\w+)\(", re.MULTILINE)
 
@@ -43,11 +46,11 @@ def join() -> Cluster:
 
 def config_of(head: str, precision: str) -> Config:
     config = Config()
-    if head:
+    if head and head != "plain":
         config.head.name, config.head.channels, config.head.centroids = "two_stage", 32, True
     if head == "infonce":
         config.loss.omega = config.loss.phi = "weighted_infonce"
-    config.model.backbone, config.train.precision = "tiny", precision
+    config.model.backbone, config.train.precision = PLAIN if head == "plain" else "tiny", precision
     config.data.drone_size_px = config.data.satellite_size_px = (SIDE, SIDE)
     return config
 

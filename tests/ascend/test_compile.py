@@ -33,6 +33,13 @@ def test_front_end_accepts_extraction_with_fused_attention(front_end, level):
     assert "FlashAttentionScoreGrad" not in operators and "Adam" not in operators
 
 
+def test_kernels_are_found_for_a_plain_vit(compile_graphs):
+    graphs = compile_graphs(1, "train.plain:fp16:O0", "extract.plain:fp16:O0").graphs
+    operators = graphs["train.plain:fp16:O0"]["operators"]
+    assert operators["FlashAttentionScore"] == operators["FlashAttentionScoreGrad"] == BLOCKS
+    assert operators["Adam"] == graphs["train.plain:fp16:O0"]["weights"] and "BatchMatMul" not in operators
+
+
 def test_kernels_are_found_and_memory_is_planned(compile_graphs):
     compilation = compile_graphs(1, "train:fp16:O0", "extract:fp16:O0", "train:bf16:O0")
     assert len(compilation.graphs) == 3
