@@ -177,6 +177,6 @@ def test_every_key_of_the_page_exists(name):
         field.name: {key.name for key in dataclasses.fields(field.default_factory)}
         for field in dataclasses.fields(Config)
     }
-    named = re.findall(rf"`(?:--set )?({'|'.join(sections)})\.(?!py`)(\w+)(?:=\w+|: \w+)?`", TEXT[name])
+    named = re.findall(rf"`(?:--set )?({'|'.join(sections)})\.(?!(?:py|sh)`)(\w+)(?:=\w+|: \w+)?`", TEXT[name])
     assert len(named) > 20
     assert [f"{section}.{key}" for section, key in named if key not in sections[section]] == []
