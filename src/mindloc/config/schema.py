@@ -32,23 +32,23 @@ PlainVit = Literal[  # timm's names: patch, then the input size whose grid the l
 class DataConfig:
     """Where the pictures and pairs are, and how the map is cut into tiles."""
 
-    reader: Literal["gta_uav", "visloc"] = "gta_uav"
-    root: str = "data/GTA-UAV"
-    train_pairs: str = "cross-area-drone2sate-train.json"
+    reader: Literal["gta_uav", "visloc"] = "gta_uav"  # layout of the data set; see docs/data.md
+    root: str = "data/GTA-UAV"  # folder of the data set
+    train_pairs: str = "cross-area-drone2sate-train.json"  # file in the root: which drone picture shows which tiles
     test_root: str | None = None  # a second data set for evaluation; None: the same root
-    test_pairs: str = "cross-area-drone2sate-test.json"
+    test_pairs: str = "cross-area-drone2sate-test.json"  # as train_pairs, in the root for evaluation
     map_px: int = 24576  # side of the whole map at the finest zoom, pixels
     m_per_px: float = 0.45  # meters per pixel of that map
     test_map_px: int | None = None  # None: as map_px
     test_m_per_px: float | None = None  # None: as m_per_px
-    train_mode: PairMode = "pos_semipos"
-    test_mode: PairMode = "pos"
-    query_mode: Literal["D2S", "S2D"] = "D2S"
+    train_mode: PairMode = "pos_semipos"  # pairs to train on: tiles that overlap enough, or also partly
+    test_mode: PairMode = "pos"  # what counts as a right answer
+    query_mode: Literal["D2S", "S2D"] = "D2S"  # who asks: drone pictures for tiles, or tiles for drone pictures
     train_ratio: float = 1.0  # share of the training drone pictures that is used, 0..1
     drone_size_px: tuple[int, int] = (384, 384)  # height, width given to the encoder
-    satellite_size_px: tuple[int, int] = (384, 384)
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    workers: int = 2
+    satellite_size_px: tuple[int, int] = (384, 384)  # height, width
+    on_bad_image: Literal["stop", "skip"] = "stop"  # a picture that can't be read: an error, or its pairs are left out
+    workers: int = 2  # threads that read and decode; at most as many as cores are used
 
     def source(self, split: Literal["train", "test"]) -> tuple[str, str, int, float]:
         """(root, pairs file, map_px, m_per_px) of a split."""
@@ -62,16 +62,16 @@ class DataConfig:
 class AugmentConfig:
     """Random changes of the training pictures (field names: probability, then size)."""
 
-    enabled: bool = True
+    enabled: bool = True  # False: pictures are only resized
     flip_p: float = 0.5  # both pictures of a pair together
-    jpeg_p: float = 0.5
-    jpeg_quality: tuple[int, int] = (90, 100)
-    color_p: float = 0.5
+    jpeg_p: float = 0.5  # compressed again
+    jpeg_quality: tuple[int, int] = (90, 100)  # from, to; of 100
+    color_p: float = 0.5  # colors jittered
     color_jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.15, 0.15)  # brightness, contrast, saturation, hue
     filter_p: float = 0.3  # one of blur, sharpen
     dropout_p: float = 0.3  # one of grid dropout, coarse dropout
-    grid_dropout_ratio: float = 0.4
-    coarse_dropout_holes: tuple[int, int] = (10, 25)
+    grid_dropout_ratio: float = 0.4  # side of a hole, of a grid cell's
+    coarse_dropout_holes: tuple[int, int] = (10, 25)  # from, to
     coarse_dropout_side: tuple[float, float] = (0.1, 0.2)  # of the input side
     rotate_drone: bool = True  # by multiples of 90 degrees
     rotate_satellite: bool = True  # the recipe: only in the cross-area setting
@@ -82,7 +82,7 @@ class AugmentConfig:
 class SamplingConfig:
     """Which pairs share a batch; all but ``mode`` is for hard negatives, pairs that follow another into its batch."""
 
-    mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"
+    mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"  # see data/sampler.py
     # companions of a pair: those of tiles near its drone picture, on the map or by the encoder's descriptors.
     # both: of the two in turn; map_then_descriptors: the map up to hard_from_epoch, descriptors from then on
     hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
@@ -104,7 +104,7 @@ class ModelConfig:
     share_weights: bool = True  # one encoder for both views
     pretrained: str | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1; follows the weights
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)  # as mean
     layer_scale_init: float = 0.1  # RoPE ViT: share of each branch that is added at the start; timm pretrains from 1e-5
     logit_scale_init: float = 14.285714285714286  # 1 / 0.07
 
@@ -115,13 +115,13 @@ class HeadConfig:
 
     name: Literal["global", "two_stage"] = "global"  # one descriptor, or Omega to recall and Phi to re-rank
     channels: int = 256  # of the map that both descriptors are made from
-    non_local: Literal["dot_product", "embedded_gaussian", "none"] = "dot_product"
+    non_local: Literal["dot_product", "embedded_gaussian", "none"] = "dot_product"  # how positions are compared
     non_local_pool: int = 1  # side of the squares over which keys and values are max-pooled; 1: not at all
     omega_grid: int = 0  # side of the grid that the map is averaged to for Omega; 0: the whole map
     nodes: int = 4  # K, learned centers; each makes one node of Phi
     similarity: Literal["dot", "cosine"] = "dot"  # of a position to a center
     area: Literal["soft", "count"] = "soft"  # of a node: sum of its similarities, or number of positions
-    sort_by_area: bool = True
+    sort_by_area: bool = True  # nodes of Phi, the largest first
     phi_reads_non_local: bool = False  # Phi from the map after the non-local block instead of before
     centroids: bool = False  # where each node lies, as a third output beside Omega and Phi; no stage compares by it
 
@@ -133,8 +133,8 @@ class LossConfig:
     label_smoothing: float = 0.0  # infonce only
     # of head.name=two_stage: beta * omega + (1 - beta) * phi
     omega: Literal["cosine_embedding", "weighted_infonce", "infonce"] = "cosine_embedding"
-    phi: Literal["cosine_triplet", "weighted_infonce", "infonce"] = "cosine_triplet"
-    beta: float = 0.5
+    phi: Literal["cosine_triplet", "weighted_infonce", "infonce"] = "cosine_triplet"  # as omega
+    beta: float = 0.5  # share of omega's loss
     omega_margin: float = 0.0  # cosine that negatives are pushed below; -1 pushes without end
     triplet_margin: float = 0.2  # by which the positive's cosine has to exceed a negative's
     negatives: Literal["all", "hardest"] = "all"  # of a batch: the mean over them, or the one with the largest loss
@@ -142,54 +142,54 @@ class LossConfig:
 
 @dataclass
 class OptimizerConfig:
-    lr: float = 1e-4
-    weight_decay: float = 0.01
+    lr: float = 1e-4  # the largest, after the warm-up
+    weight_decay: float = 0.01  # AdamW's: of the weight itself, per unit of learning rate
     decay_norm_and_bias: bool = True  # False: none on norm, bias, LayerScale, logit scale, pos_embed
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: Literal["value", "norm", "none"] = "value"
-    clip_at: float = 100.0
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's, of mean and square of the gradient
+    eps: float = 1e-8  # AdamW's
+    clip: Literal["value", "norm", "none"] = "value"  # gradients: each number, or the norm of all
+    clip_at: float = 100.0  # bound of that
     freeze: list[str] = field(default_factory=list)  # parameter name prefixes
     lr_scale: dict[str, float] = field(default_factory=dict)  # parameter name prefix -> factor
 
 
 @dataclass
 class ScheduleConfig:
-    name: Literal["cosine", "polynomial", "constant"] = "cosine"
-    warmup_epochs: float = 0.1
-    end_lr: float = 0.0
+    name: Literal["cosine", "polynomial", "constant"] = "cosine"  # how the learning rate falls, step by step
+    warmup_epochs: float = 0.1  # rises from 0 over so many
+    end_lr: float = 0.0  # at the last step
     power: float = 1.0  # polynomial only
 
 
 @dataclass
 class TrainConfig:
-    epochs: int = 5
+    epochs: int = 5  # over all pairs
     # weights to begin from, everything else begins anew: a mindloc checkpoint as a whole, others as model.pretrained
     checkpoint_start: str | None = None
     batch_size: int = 64  # pairs per step over all ranks together
     accumulate: int = 1  # parts of a batch that take turns on the device; without grad_cache they share no negatives
     grad_cache: bool = False  # the parts share negatives: gradients of the whole batch, for one more forward pass
     recompute: bool = False  # blocks are computed again on the way back instead of kept: half the memory on Ascend
-    seed: int = 1
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    seed: int = 1  # of the weights, the order, the augmentation and the bootstrap
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the products; which device has which: README.md
     loss_scale_init: float = 1024.0  # fp16 only
     loss_scale_window: int = 2000  # steps without overflow before the scale doubles
-    zero_shot_eval: bool = True
+    zero_shot_eval: bool = True  # before the first step
     eval_every_epochs: int = 1  # 0: never
-    checkpoint_every_epochs: int = 1
+    checkpoint_every_epochs: int = 1  # 0: only at the end
     checkpoint_every_steps: int = 0  # 0: only at epoch ends
     keep_checkpoints: int = 3  # newest ones kept; the best is kept besides
-    log_every_steps: int = 10
+    log_every_steps: int = 10  # a line on the console; metrics.jsonl has every step
 
 
 @dataclass
 class EvalConfig:
-    batch_size: int = 64
-    recall_at: tuple[int, ...] = (1, 5, 10)
-    sdm_at: tuple[int, ...] = (1, 3, 5)
+    batch_size: int = 64  # pictures encoded at once
+    recall_at: tuple[int, ...] = (1, 5, 10)  # first answers
+    sdm_at: tuple[int, ...] = (1, 3, 5)  # first answers
     bootstrap: int = 1000  # resamples for the confidence interval of Recall@1
-    contact_sheet_queries: int = 8
-    histogram_baseline: bool = True
+    contact_sheet_queries: int = 8  # rows of the report's picture
+    histogram_baseline: bool = True  # color histograms as a baseline in the report
 
 
 @dataclass
@@ -202,9 +202,9 @@ class SearchConfig:
 
 @dataclass
 class RunConfig:
-    work_dir: str = "work_dir"
+    work_dir: str = "work_dir"  # where run folders are made
     name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
-    device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"
+    device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"  # auto: the best that works here
     device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
     # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank
     compiler_cache: str = "auto"
