@@ -176,7 +176,7 @@ class TrainConfig:
     loss_scale_window: int = 2000  # steps without overflow before the scale doubles
     zero_shot_eval: bool = True  # before the first step
     eval_every_epochs: int = 1  # 0: never
-    checkpoint_every_epochs: int = 1  # 0: only at the end
+    checkpoint_every_epochs: int = 1  # 0: only the last and a new best
     checkpoint_every_steps: int = 0  # 0: only at epoch ends
     keep_checkpoints: int = 3  # newest ones kept; the best is kept besides
     log_every_steps: int = 10  # a line on the console; metrics.jsonl has every step
