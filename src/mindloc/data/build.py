@@ -9,6 +9,7 @@ from mindloc.config.schema import Config
 from mindloc.data import gta_uav, visloc
 from mindloc.data.augment import AugmentSettings
 from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.normalization import Normalization
 from mindloc.data.pairs import Split
 from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
@@ -30,17 +31,34 @@ def build_split(config: Config, split: Literal["train", "test"], json_only: bool
     return gta_uav.read_split(root, pairs, map_px, m_per_px, train_ratio=ratio, json_only=json_only)
 
 
-def build_sampler(config: Config, split: Split) -> Sampler:
+def build_hard_negative_rule(config: Config) -> HardNegativeRule | None:
+    """When which neighbors count; None without hard negatives."""
+    settings = config.sampling
+    if settings.hard_negatives == "none":
+        return None
+    return HardNegativeRule(
+        source=settings.hard_negatives,
+        from_epoch=settings.hard_from_epoch,
+        refresh_every=settings.refresh_every_epochs,
+        per_pair=settings.companions,
+        share=settings.hard_share,
+    )
+
+
+def build_sampler(config: Config, split: Split, neighbors: NeighborTables | None = None) -> Sampler:
     """The sampler of ``config.sampling`` over the pairs of the training mode.
 
     Overlaps are those of pos_semipos whatever the mode is, see data/sampler.py.
+
+    Args:
+        neighbors: tables that hard negatives are drawn by; None: none are.
 
     Raises:
         DataError: no pair in the training mode.
     """
     pair_P2, _ = split.pair_list(config.data.train_mode)
     graph = OverlapGraph(split.semipositive, len(split.satellite_files))
-    return SAMPLERS[config.sampling.mode](pair_P2, graph, config.train.batch_size, config.train.seed)
+    return SAMPLERS[config.sampling.mode](pair_P2, graph, config.train.batch_size, config.train.seed, neighbors)
 
 
 def build_train_dataset(

@@ -7,6 +7,7 @@ Every line has ``version`` and ``kind``:
   skipped_steps (so far), step_s, images_per_s;
 - ``epoch``: means over the epoch, its true number of steps, epoch_s, compile_s (of it; compiling is in no step_s);
 - ``evaluation``: tag, epoch, the metrics, evaluation_s;
+- ``neighbors``: found anew after so many epochs, for hard negatives, neighbors_s;
 - ``warning``: text.
 
 ``time`` is seconds since 1970. Keys that hold clock readings are listed in ``CLOCK_KEYS``; all others are the same bits
@@ -24,7 +25,7 @@ from mindloc.errors import CheckpointError, MindlocError
 from mindloc.runtime.faults import fault_point
 
 METRICS_VERSION = 1
-CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "images_per_s", "compile_s")
+CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "neighbors_s", "images_per_s", "compile_s")
 
 
 class MetricsLog:

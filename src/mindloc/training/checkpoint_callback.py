@@ -38,7 +38,7 @@ class CheckpointCallback(Callback):
         folder: checkpoints/ of the run.
         collect: () -> (encoder's arrays by name, arrays of the training state by name).
         config: the run's config as plain values; the weights carry it.
-        facts: what the state says besides progress: seeds, schedule, world size.
+        facts: () -> what the state says besides progress: seeds, schedule, world size.
         code: revision and version, for the weights.
         evaluation: tells the score of the epoch; None without evaluation.
         every_epochs, every_steps: 0 means not by that count. The last epoch and a new best are always saved.
@@ -50,7 +50,7 @@ class CheckpointCallback(Callback):
         folder: Path,
         collect: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
         config: dict[str, Any],
-        facts: dict[str, Any],
+        facts: Callable[[], dict[str, Any]],
         code: dict[str, Any],
         progress: Progress,
         log: MetricsLog,
@@ -116,7 +116,7 @@ class CheckpointCallback(Callback):
         if best:
             atomic_link(path, self.folder / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best", CheckpointError)
         fault_point("checkpoint.between_weights_and_state")
-        state_facts = {**self.facts, "step": progress.step, "progress": progress.to_dict(), "lines": self.log.lines}
+        state_facts = {**self.facts(), "step": progress.step, "progress": progress.to_dict(), "lines": self.log.lines}
         save_state(path, sha256, state, state_facts)
         fault_point("checkpoint.before_prune")
         self._prune()

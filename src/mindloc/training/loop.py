@@ -1,12 +1,13 @@
 """The training loop on MindSpore's Model and callbacks, on plain values."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol
 
 from mindspore.train import Callback, Model
 
+from mindloc.data.hard_negatives import NeighborTables
 from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.checkpoint_callback import CheckpointCallback
@@ -15,6 +16,7 @@ from mindloc.training.console import Console, ConsoleCallback
 from mindloc.training.data_callback import DataCallback
 from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
 from mindloc.training.metrics_callback import MetricsCallback
+from mindloc.training.neighbors_callback import NeighborsCallback
 from mindloc.training.progress import Progress
 from mindloc.training.progress_callback import ProgressCallback
 from mindloc.training.schedule import Schedule
@@ -34,6 +36,16 @@ class TrainingData(Protocol):
     def report(self, epoch: int) -> Any: ...
 
     def clear_errors(self) -> AbstractContextManager: ...
+
+
+class Neighbors(Protocol):
+    """What hard negatives are drawn by; ``training.neighbors.NeighborSource`` is one."""
+
+    tables: NeighborTables
+
+    def refresh(self, encoder: Any, epoch: int) -> None: ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Training:
     metrics_lines: int = 0  # lines of metrics.jsonl to keep
     console: Console | None = None
     serve_graph: ServeGraph = no_cache  # of the step, on its inputs
+    neighbors: Neighbors | None = None  # None: no hard negatives
 
 
 def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Progress:
@@ -101,7 +114,7 @@ def _run(training: Training, make_callbacks: Callable[[TrainingData], list[Callb
     progress = training.progress
     data = training.make_data(progress.epoch, progress.step_in_epoch)
     model = Model(training.step)
-    with data.clear_errors():
+    with data.clear_errors(), _released(training.neighbors):
         model.train(
             training.settings.epochs,
             data.dataset,
@@ -111,18 +124,35 @@ def _run(training: Training, make_callbacks: Callable[[TrainingData], list[Callb
         )
 
 
+@contextmanager
+def _released(neighbors: Neighbors | None) -> Iterator[None]:
+    """However the training ends, the loader's thread does not go on waiting for an epoch that never comes."""
+    try:
+        yield
+    finally:
+        if neighbors:
+            neighbors.tables.close()
+
+
 def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Sequence[Callback]) -> list[Callback]:
     """Those that take part in the computation; the first rank does the writing."""
     progress = training.progress
     schedule = ScheduleCallback(training.schedule, training.step.lr, progress, data.steps)
     compiling = CompileCallback(training.step, training.serve_graph, None, None)
-    return [ProgressCallback(progress, data.steps), schedule, compiling, *_evaluation(training, None, None), *users]
+    return [
+        ProgressCallback(progress, data.steps),
+        schedule,
+        compiling,
+        *_evaluation(training, None, None),
+        *_finding(training, None, None),
+        *users,
+    ]
 
 
 def _callbacks(
     training: Training, data: TrainingData, log: MetricsLog, console: Console, users: Sequence[Callback]
 ) -> list[Callback]:
-    """In the order in which they must run: count, set lr, log, evaluate, the user's, save."""
+    """In the order in which they must run: count, set lr, log, evaluate, find neighbors, the user's, save."""
     settings, progress, step = training.settings, training.progress, training.step
     schedule = ScheduleCallback(training.schedule, step.lr, progress, data.steps)
     metrics = MetricsCallback(
@@ -147,7 +177,16 @@ def _callbacks(
         DataCallback(data, log, console, progress),
     ]
     saving = _checkpoint_callback(training, log, metrics, next(iter(evaluation), None))
-    return [*ours, *evaluation, *users, saving]
+    return [*ours, *evaluation, *_finding(training, log, console), *users, saving]
+
+
+def _finding(training: Training, log: MetricsLog | None, console: Console | None) -> list[NeighborsCallback]:
+    """One callback, or none without hard negatives."""
+    neighbors, step = training.neighbors, training.step
+    if neighbors is None:
+        return []
+    whom = (neighbors.tables, neighbors.refresh, step.encoder, training.progress)
+    return [NeighborsCallback(*whom, training.settings.epochs, log, console)]
 
 
 def _evaluation(training: Training, log: MetricsLog | None, console: Console | None) -> list[EvalCallback]:
@@ -171,12 +210,21 @@ def _evaluation(training: Training, log: MetricsLog | None, console: Console | N
 def _checkpoint_callback(
     training: Training, log: MetricsLog, metrics: MetricsCallback | None, evaluation: EvalCallback | None
 ) -> CheckpointCallback:
-    settings = training.settings
+    settings, neighbors = training.settings, training.neighbors
+
+    def collect() -> tuple[dict, dict]:
+        weights, state = collect_arrays(training.step)
+        return weights, {**state, **(neighbors.state()[0] if neighbors else {})}
+
+    def facts() -> dict[str, Any]:
+        own = {**training.facts, "schedule": training.schedule.describe()}
+        return {**own, **(neighbors.state()[1] if neighbors else {})}
+
     return CheckpointCallback(
         training.run.checkpoints,
-        lambda: collect_arrays(training.step),
+        collect,
         config=training.config,
-        facts={**training.facts, "schedule": training.schedule.describe()},
+        facts=facts,
         code=training.code,
         progress=training.progress,
         log=log,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,18 @@ from mindspore.train import Callback
 import mindloc
 from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
-from mindloc.data.build import build_sampler, build_split, build_train_dataset
+from mindloc.data.build import (
+    build_hard_negative_rule,
+    build_images,
+    build_sampler,
+    build_split,
+    build_train_dataset,
+)
+from mindloc.data.hard_negatives import NeighborTables
 from mindloc.data.pairs import Split
 from mindloc.data.sampler import Sampler
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
+from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.build import build_criterion
 from mindloc.models.build import build_encoder, follow_normalization
@@ -27,6 +36,8 @@ from mindloc.training.build import build_compiler_cache, build_loop_settings, bu
 from mindloc.training.console import Console
 from mindloc.training.eval_callback import SCORE, EvaluateFunction
 from mindloc.training.loop import Training, run_training
+from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.neighbors_callback import refresh_table
 from mindloc.training.progress import Progress
 from mindloc.training.resume import (
     ResumePoint,
@@ -38,6 +49,8 @@ from mindloc.training.resume import (
 )
 from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
 from mindloc.training.step import TrainStep
+
+EngineOf = Callable[[nn.Cell], MindSporeEngine]  # of an encoder in training
 
 _TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")
 
@@ -54,6 +67,8 @@ class Prepared:
     point: ResumePoint | None
     notes: list[str]  # for console and log
     cluster: Cluster = ALONE
+    neighbors: NeighborSource | None = None  # None: the settings ask for no hard negatives
+    engine_of: EngineOf | None = None  # of the encoder, for evaluations; None: they make one
 
 
 def prepare(
@@ -78,19 +93,32 @@ def prepare(
     split = build_split(config, "train")
     evaluates = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = build_split(config, "test") if evaluates else None
-    sampler = build_sampler(config, split)
-    if config.train.epochs > (point.progress.epoch if point else 0):
-        plan = sampler.plan(point.progress.epoch if point else 0)  # a batch that can't be filled is refused now,
-        plan.shard(cluster.rank, cluster.size, config.train.accumulate)  # and one that can't be shared
+    engine_of = one_engine(config)
+    neighbors = _neighbors(config, split, point, cluster, engine_of)
+    sampler = build_sampler(config, split, neighbors.tables if neighbors else None)
+    if config.train.epochs > _done(point):
+        known = neighbors is None or not neighbors.tables.lacks(_done(point))
+        plan = (sampler if known else sampler.without_neighbors()).plan(_done(point))
+        plan.shard(cluster.rank, cluster.size, config.train.accumulate)  # what can't be filled or shared is refused now
     step = _loaded_step(config, point, start, cluster, notes.append)
     if resume:
         notes += _resume_notes(point, changes, build_schedule(config).describe(), cluster)
-    cluster.require_agreement(_common_ground(config, split, test_split, step, point))
-    return Prepared(config, step, split, test_split, sampler, point, notes, cluster)
+    cluster.require_agreement(_common_ground(config, split, test_split, step, point, neighbors))
+    return Prepared(config, step, split, test_split, sampler, point, notes, cluster, neighbors, engine_of)
+
+
+def _done(point: ResumePoint | None) -> int:
+    """Whole epochs."""
+    return point.progress.epoch if point else 0
 
 
 def _common_ground(
-    config: Config, split: Split, test_split: Split | None, step: TrainStep, point: ResumePoint | None
+    config: Config,
+    split: Split,
+    test_split: Split | None,
+    step: TrainStep,
+    point: ResumePoint | None,
+    neighbors: NeighborSource | None,
 ) -> dict[str, bytes | str]:
     """What every rank must have in common before the first step; where its files lie is its own affair."""
     pairs, weights = split.pair_list(config.data.train_mode)
@@ -102,6 +130,7 @@ def _common_ground(
         "list of training pairs": pairs.tobytes() + weights.tobytes(),
         "list of test pictures": tests,
         "checkpoint": json.dumps(point.progress.to_dict() if point else None, sort_keys=True),
+        "neighbors": neighbors.digest() if neighbors else "",
         "weights": b"".join(array.tobytes() for part in arrays for array in part.values()),
     }
 
@@ -133,7 +162,9 @@ def train(
     for note in prepared.notes:
         console.say(note)
     if evaluate_fn is None and prepared.test_split is not None:
-        evaluate_fn = evaluation_on_test_split(config, run, prepared.test_split, cluster)
+        evaluate_fn = evaluation_on_test_split(config, run, prepared.test_split, cluster, prepared.engine_of)
+    if prepared.neighbors:
+        _begin_with_neighbors(prepared, run, console)
     training = Training(
         run=run,
         step=prepared.step,
@@ -150,23 +181,68 @@ def train(
         metrics_lines=point.state.facts["lines"] if point else 0,
         console=console,
         serve_graph=build_compiler_cache(config, cluster, console.say),
+        neighbors=prepared.neighbors,
     )
     return run_training(training, callbacks)
 
 
-def evaluation_on_test_split(config: Config, run: RunFolder | None, split: Split, cluster: Cluster) -> EvaluateFunction:
-    """Scores of an encoder on a split, on the first rank; each evaluation's report goes to reports/{tag}."""
-    engines: list[MindSporeEngine] = []  # made once: a new one would compile its graphs again
+def _neighbors(
+    config: Config, split: Split, point: ResumePoint | None, cluster: Cluster, engine_of: EngineOf
+) -> NeighborSource | None:
+    """Where hard negatives come from, with the table of the checkpoint; None without hard negatives."""
+    rule = build_hard_negative_rule(config)
+    if rule is None:
+        return None
+    pictures = PairedPictures(split, split.pair_list(config.data.train_mode)[0], config.sampling.neighbors)
+    tables = NeighborTables(rule, pictures.near_on_map() if rule.source != "descriptors" else None)
+    if point:
+        restore_table(tables, pictures, point.state, point.progress)
+    return NeighborSource(
+        tables,
+        pictures,
+        engine_of,
+        images_of=lambda view, paths: build_images(config, view, paths, config.eval.batch_size),
+        facts_of=lambda view: card_facts(config, view, split.place_unit),
+        cluster=cluster,
+    )
 
-    def evaluate_encoder(encoder: nn.Cell, tag: str) -> dict[str, float] | None:
+
+def _begin_with_neighbors(prepared: Prepared, run: RunFolder | None, console: Console) -> None:
+    """Say where the sets lie meanwhile, and find the neighbors of the first epoch where no checkpoint has them."""
+    neighbors, epoch = prepared.neighbors, _done(prepared.point)
+    if run:
+        neighbors.folder = run.path / "neighbors"
+        shutil.rmtree(neighbors.folder, ignore_errors=True)  # of a run that was killed there
+    if epoch < prepared.config.train.epochs and neighbors.tables.lacks(epoch):
+        console.say(f"finding the neighbors that epoch {epoch + 1} is sampled by")
+        refresh_table(neighbors.refresh, prepared.step.encoder, epoch)
+
+
+def one_engine(config: Config) -> EngineOf:
+    """Encoder in training -> its engine, made once: a new one would compile its graphs again."""
+    engines: list[MindSporeEngine] = []
+
+    def engine_of(encoder: nn.Cell) -> MindSporeEngine:
         if not engines:
             engines.append(MindSporeEngine(encoder, config.eval.batch_size, config.train.precision))
+        return engines[0]
+
+    return engine_of
+
+
+def evaluation_on_test_split(
+    config: Config, run: RunFolder | None, split: Split, cluster: Cluster, engine_of: EngineOf | None = None
+) -> EvaluateFunction:
+    """Scores of an encoder on a split, on the first rank; each evaluation's report goes to reports/{tag}."""
+    engine_of = engine_of or one_engine(config)
+
+    def evaluate_encoder(encoder: nn.Cell, tag: str) -> dict[str, float] | None:
         if run is None:
-            help_evaluate(engines[0], config, split, cluster)
+            help_evaluate(engine_of(encoder), config, split, cluster)
             return None
         folder = run.reports / tag
         extras = {"baselines": False, "pictures": False, "search_times": False}
-        scores = evaluate(engines[0], config, split, folder, **extras, cluster=cluster)
+        scores = evaluate(engine_of(encoder), config, split, folder, **extras, cluster=cluster)
         return {name: scores[name] for name in _TRACKED if _measured(scores, name)}
 
     return evaluate_encoder
