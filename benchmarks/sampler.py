@@ -19,10 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 
 from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.pairs import Edges
 from mindloc.data.sampler import SAMPLERS
 
 LIMIT_S, LIMIT_MB = 10.0, 1024
+NEIGHBORS = 32  # candidates of a drone picture, with --companions
 # drone pictures, tiles, tiles per drone picture, batch size: GTA-UAV's true scale, the limit's, a dense flight
 CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
 
@@ -30,13 +32,14 @@ CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_00
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=list(SAMPLERS), default="exclusive")
+    parser.add_argument("--companions", type=int, default=0, help="with hard negatives: as many per pair, half a batch")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args()
     if args.case:
-        print(json.dumps(measure(*args.case, args.mode)))
+        print(json.dumps(measure(*args.case, args.mode, args.companions)))
         return
-    rows = [_in_child(case, args.mode) for case in CASES]
+    rows = [_in_child(case, args.mode, args.companions) for case in CASES]
     _print(rows)
     if args.json:
         hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
@@ -44,18 +47,22 @@ def main() -> None:
         args.json.write_text(text + "\n", encoding="utf-8")
 
 
-def _in_child(case: tuple, mode: str) -> dict:
-    command = [sys.executable, __file__, "--mode", mode, "--case", json.dumps(case)]
+def _in_child(case: tuple, mode: str, companions: int) -> dict:
+    command = [sys.executable, __file__, "--mode", mode, "--companions", str(companions), "--case", json.dumps(case)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mode: str) -> dict:
-    """Building the graph and planning one epoch; making the points is not counted."""
+def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mode: str, companions: int = 0) -> dict:
+    """Building the graph and planning one epoch; making the points and the table of neighbors is not counted."""
     edges = near_edges(drones, tiles, tiles_per_drone)
     pair_P2 = np.stack([edges.drone(), edges.satellite], axis=1)
+    neighbors = None
+    if companions:
+        table_DK = beside_edges(edges, near_edges(drones, tiles, 4 * tiles_per_drone))
+        neighbors = NeighborTables(HardNegativeRule("map", 0, per_pair=companions, share=0.5), table_DK)
     before_mb = _peak_mb()
     begin = time.perf_counter()
-    sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1)
+    sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1, neighbors)
     graph_s = time.perf_counter() - begin
     plan = sampler.plan(0)
     return {
@@ -67,6 +74,7 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
         "peak_mb": round(_peak_mb()),  # of the whole process, Python and points included
         "peak_before_mb": round(before_mb),
         "kept": round(plan.report.kept_share, 5),
+        "companions": plan.report.companions,
     }
 
 
@@ -86,6 +94,15 @@ def near_edges(drones: int, tiles: int, tiles_per_drone: float, seed: int = 0) -
         start[drone + 1] = start[drone] + len(near[-1])
     satellite_E = np.concatenate(near).astype(np.int32)
     return Edges(start, satellite_E, np.full(len(satellite_E), 0.5, np.float32))
+
+
+def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
+    """(drone pictures, 32) tiles of the wider circle that are not in the narrower one, in no order; -1 fills up."""
+    table_DK = np.full((edges.drone_count, NEIGHBORS), -1, np.int32)
+    for drone, row_K in enumerate(table_DK):
+        beside = np.setdiff1d(wider.satellites_of(drone), edges.satellites_of(drone))[:NEIGHBORS]
+        row_K[: len(beside)] = beside
+    return table_DK
 
 
 def _peak_mb() -> float:

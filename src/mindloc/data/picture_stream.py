@@ -112,7 +112,7 @@ class PairStream:
             raise
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[tuple]:
-        self._sampler.wait(epoch)
+        self._sampler.wait(epoch)  # before the lock of plan(), by which the training asks for the epoch under way
         plan = self.plan(epoch)
         steps = list(zip(plan.pair_SB[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
         with _picture_threads(self.workers) as pool:

@@ -1,0 +1,224 @@
+"""Where hard negatives come from: found with the encoder as it stands, one table for all ranks, kept with the state."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
+from mindloc.data.pairs import Edges, Split
+from mindloc.errors import CheckpointError
+from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
+from mindloc.runtime.cluster import ALONE
+from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.neighbors_callback import NeighborsCallback
+from mindloc.training.progress import Progress
+
+# Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
+# picture 4 and tile 4 have no pair.
+DRONES, TILES = 5, 5
+POSITIVE = [[0], [1], [2], [3], []]
+OVERLAPS = [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
+
+
+def edges_of(lists: list[list[int]]) -> Edges:
+    start = np.cumsum([0, *map(len, lists)])
+    tiles = np.array([tile for row in lists for tile in row], np.int32)
+    return Edges(start, tiles, np.full(len(tiles), 0.5, np.float32))
+
+
+@pytest.fixture
+def split(tmp_path) -> Split:
+    place_N2 = np.stack([10.0 * np.arange(5), np.zeros(5)], axis=1)
+    drones, tiles = ([f"{view}{index}.jpg" for index in range(5)] for view in ("drone", "tile"))
+    return Split(
+        root=tmp_path,
+        drone_files=drones,
+        satellite_files=tiles,
+        drone_place=place_N2 + [1, 0],
+        satellite_place=place_N2,
+        place_unit="plane_m",
+        positive=edges_of(POSITIVE),
+        semipositive=edges_of(OVERLAPS),
+        drone_metadata=[{}] * DRONES,
+    )
+
+
+@pytest.fixture
+def pictures(split) -> PairedPictures:
+    return PairedPictures(split, split.pair_list("pos")[0], k=3)
+
+
+def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictures):
+    # places of the pictures 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, picture 4 neither)
+    assert pictures.near_on_map().tolist() == [
+        [2, 3, NO_TILE],  # overlaps 0 and 1
+        [0, 3, NO_TILE],  # 11 m to tile 0, 19 m to tile 3
+        [1, 0, NO_TILE],
+        [2, 1, 0],  # overlaps 3 and 4
+        [NO_TILE] * 3,
+    ]
+
+
+class FakeEngine:
+    """The descriptor of a picture is its first pixel's three channels; Phi would order the tiles the other way."""
+
+    batch_size = 2
+    facts = {"engine": "fake", "checkpoint_sha256": None}
+
+    def __init__(self, descriptors=("global",)):
+        self.descriptors, self.encoded = descriptors, []
+
+    def encode(self, batch):
+        ((view, image_B3HW),) = batch.items()
+        self.encoded.append((view, len(image_B3HW)))
+        return {
+            f"{view}.{name}": image_B3HW[:, :, 0, 0] * (-1 if (name, view) == ("phi", "drone") else 1)
+            for name in self.descriptors
+        }
+
+
+def pixels(view: str, files: list) -> list:
+    """Pictures lie on a circle: neighbors by number are the most similar."""
+    angle_N = np.array([0.3 * int(path.stem[-1]) for path in files]) + (0.1 if view == "drone" else 0)
+    image_N3HW = np.stack([np.cos(angle_N), np.sin(angle_N), 0 * angle_N], axis=1)[:, :, None, None].astype(np.float32)
+    return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
+
+
+def source_of(pictures, folder, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
+    tables = NeighborTables(HardNegativeRule("descriptors", 1, refresh_every))
+    facts = {"place_unit": "plane_m"}
+    engine = engine or FakeEngine()
+    return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster, folder)
+
+
+BY_DESCRIPTOR = [[2, 3, NO_TILE], [0, 3, NO_TILE], [1, 0, NO_TILE], [2, 1, 0], [NO_TILE] * 3]  # angles as the places
+
+
+@pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
+def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descriptors):
+    source = source_of(pictures, tmp_path / "neighbors", engine=FakeEngine(descriptors))
+    source.refresh(None, 1)
+    assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
+    assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
+    assert not (tmp_path / "neighbors").exists()
+
+
+def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(pictures, tmp_path):
+    source = source_of(pictures, tmp_path / "neighbors", refresh_every=3)
+    source.refresh(None, 5)  # a run that goes on with epoch 5 reads what was found before epoch 4
+    assert source.tables.newest[0] == 4 and not source.tables.lacks(6) and source.tables.lacks(7)
+
+
+class FakeCluster:
+    """Two ranks; what the other one hands over is given."""
+
+    size = 2
+
+    def __init__(self, rank: int, others: np.ndarray | None = None):
+        self.rank, self.others = rank, others
+
+    def gather(self, rows):
+        other = rows if self.others is None or self.others.shape != rows.shape else self.others
+        return np.concatenate([rows, other] if self.rank == 0 else [other, rows])
+
+
+def test_every_rank_has_the_table_of_the_first(pictures):
+    of_first = np.array(BY_DESCRIPTOR, np.float32)
+    source = source_of(pictures, None, FakeCluster(1, of_first))
+    source.refresh(None, 1)
+    assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
+    assert source.tables.newest[1].dtype == np.int32
+
+
+def saved_state(folder, source: NeighborSource, **progress):
+    arrays, facts = source.state()
+    path = folder / "weights_e1_s1.safetensors"
+    sha256 = save_weights(path, {"w": np.zeros(1, np.float32)}, {})
+    save_state(
+        path, sha256, {"m": np.ones(2, np.float32), **arrays}, {"progress": Progress(**progress).to_dict(), **facts}
+    )
+    return load_state(load_weights(path))
+
+
+def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
+    source = source_of(pictures, tmp_path / "neighbors")
+    assert source.state() == ({}, {})
+    source.refresh(None, 2)
+    state = saved_state(tmp_path, source, epoch=2, step_in_epoch=1)
+    tables = NeighborTables(source.tables.rule)
+    restore_table(tables, pictures, state, Progress(epoch=2, step_in_epoch=1))
+    assert tables.newest[0] == 2 and tables.newest[1].tolist() == BY_DESCRIPTOR
+
+
+def test_a_damaged_table_is_refused(pictures, tmp_path):
+    source = source_of(pictures, tmp_path / "neighbors")
+    source.refresh(None, 2)
+    state = saved_state(tmp_path, source, epoch=2)
+    state.arrays["neighbors"][0, 0] += 1
+    with pytest.raises(CheckpointError, match="holds damaged neighbors; take an older checkpoint"):
+        restore_table(NeighborTables(source.tables.rule), pictures, state, Progress(epoch=2))
+
+
+def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(pictures, split, tmp_path):
+    source = source_of(pictures, tmp_path / "neighbors")
+    source.refresh(None, 2)
+    state = saved_state(tmp_path, source, epoch=2)
+    wider = PairedPictures(split, split.pair_list("pos")[0], k=4)
+    other = PairedPictures(replace(split, positive=split.semipositive), split.pair_list("pos_semipos")[0], k=3)
+    for now in (wider, other):
+        tables = NeighborTables(source.tables.rule)
+        restore_table(tables, now, state, Progress(epoch=2))
+        assert tables.newest is None and tables.lacks(2)  # found anew before the epoch begins
+        with pytest.raises(CheckpointError, match="inside epoch 3 and lacks the neighbors"):
+            restore_table(tables, now, state, Progress(epoch=2, step_in_epoch=1))
+
+
+class FakeEncoder:
+    training = True
+
+    def set_train(self, mode):
+        self.training = mode
+
+
+@pytest.fixture
+def found() -> list[tuple[int, bool]]:
+    """(epoch, encoder in training?) of every search."""
+    return []
+
+
+def callback_of(tables, found, progress, epochs=4) -> NeighborsCallback:
+    def refresh(encoder, epoch):
+        found.append((epoch, encoder.training))
+        tables.put(tables.rule.extraction_for(epoch), np.zeros((1, 1), np.int32))
+
+    return NeighborsCallback(tables, refresh, FakeEncoder(), progress, epochs, None, None)
+
+
+def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):
+    progress = Progress()
+    callback = callback_of(NeighborTables(HardNegativeRule("both", 2, refresh_every=2)), found, progress, epochs=6)
+    for epoch in range(1, 7):
+        progress.epoch = epoch
+        callback.on_train_epoch_end(SimpleNamespace())
+    assert found == [(2, False), (4, False)]  # in evaluation mode; after the last epoch nobody reads them
+    assert callback.encoder.training
+
+
+def test_nothing_is_found_where_the_training_stops_inside_an_epoch(found):
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    callback_of(tables, found, Progress(epoch=1, step_in_epoch=3)).on_train_epoch_end(SimpleNamespace())
+    assert not found
+
+
+def test_a_search_that_fails_leaves_the_encoder_in_training(found):
+    callback = callback_of(NeighborTables(HardNegativeRule("descriptors", 1)), found, Progress(epoch=1))
+
+    def fails(encoder, epoch):
+        raise OSError("disk full")
+
+    callback.refresh = fails
+    with pytest.raises(OSError, match="disk full"):
+        callback.on_train_epoch_end(SimpleNamespace())
+    assert callback.encoder.training
