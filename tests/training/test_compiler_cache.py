@@ -17,7 +17,7 @@ from mindloc.config import load_config
 from mindloc.runtime import compiler_cache
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.compiler_cache import graph_key, remove_oldest, source_digest
-from mindloc.training.build import build_compiler_cache, graph_facts
+from mindloc.training.build import build_compiler_cache
 from mindloc.training.compile_callback import no_cache
 
 PROGRAM = Path(__file__).with_name("cached_step.py")
@@ -157,32 +157,6 @@ def test_the_graphs_used_last_are_kept(tmp_path):
         os.utime(tmp_path / name, (time.time() - age_s, time.time() - age_s))
     remove_oldest(tmp_path, kept=2)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".writing-now"}
-
-
-def facts(*overrides: str, cluster: Cluster = ALONE) -> dict:
-    return graph_facts(load_config(None, list(overrides)), cluster)
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["loss.k=1.0", "model.backbone=tiny", "optimizer.freeze=[backbone]", "optimizer.betas=[0.9, 0.98]"]
-    + ["optimizer.clip=norm", "train.accumulate=2", "train.recompute=true", "train.precision=fp16"],
-)
-def test_what_the_graph_holds_is_in_the_key(override):
-    assert facts(override) != facts()
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["optimizer.lr=1e-3", "train.epochs=9", "data.root=elsewhere", "run.name=x", "schedule.name=constant"]
-    + ["eval.batch_size=8", "train.log_every_steps=1", "augment.flip_p=0.1", "model.mean=[0.1, 0.2, 0.3]"],
-)
-def test_what_the_graph_does_not_hold_is_not_in_the_key(override):
-    assert facts(override) == facts()
-
-
-def test_each_rank_has_graphs_of_its_own():
-    assert len({str(facts(cluster=Cluster(rank, size))) for rank, size in ((0, 1), (0, 2), (1, 2))}) == 3
 
 
 def cache_of(override: str, cluster: Cluster = ALONE, said: list | None = None):

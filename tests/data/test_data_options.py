@@ -1,0 +1,129 @@
+"""Options of data, augmentation and sampling have their effect on batches."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mindloc.config import load_config
+from mindloc.data.build import build_hard_negative_rule, build_sampler, build_split, build_train_dataset
+from mindloc.errors import ImageError
+
+SIZES = {"data.drone_size_px": [32, 32], "data.satellite_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
+STILL = {f"augment.{name}_p": 0.0 for name in ("flip", "jpeg", "color", "filter", "dropout")}
+STILL |= {"augment.rotate_drone": False, "augment.rotate_satellite": False}
+
+
+@pytest.fixture
+def batches(gta_root):
+    """(drone, satellite) (N, 3, 32, 32) of four epochs under the given options, all others off."""
+
+    def read(options: dict) -> tuple[np.ndarray, np.ndarray]:
+        words = {**SIZES, **STILL, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
+        words |= {"train.batch_size": 2, "data.workers": 1, **options}
+        config = load_config(None, [f"{key}={value}" for key, value in words.items()])
+        split = build_split(config, "train")
+        read_so_far = []
+        for epoch in range(4):
+            data = build_train_dataset(config, split, build_sampler(config, split), first_epoch=epoch)
+            read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return tuple(np.concatenate([batch[column] for batch in read_so_far]) for column in (0, 1))
+
+    return read
+
+
+def holes(images: np.ndarray) -> float:
+    """Share of black pixels: 0 is (0 - .5) / .5 = -1."""
+    return float((images <= -1).all(axis=1).mean())
+
+
+def test_a_flip_turns_both_pictures_of_every_pair(batches):
+    for flipped, still in zip(batches({"augment.flip_p": 1.0}), batches({}), strict=True):
+        np.testing.assert_array_equal(flipped, still[..., ::-1])
+
+
+def test_without_augmentation_nothing_is_changed(batches):
+    off = batches({"augment.enabled": False, "augment.flip_p": 1.0, "augment.jpeg_p": 1.0})
+    for plain, still in zip(off, batches({}), strict=True):
+        np.testing.assert_allclose(plain, still, atol=1e-6)
+
+
+def test_jpeg_harms_the_more_the_lower_its_quality(batches):
+    still = batches({})[0]
+    fine, coarse = (
+        np.abs(batches({"augment.jpeg_p": 1.0, "augment.jpeg_quality": quality})[0] - still).mean()
+        for quality in ([99, 100], [1, 2])
+    )
+    assert 0 < fine < coarse
+
+
+def test_color_jitter_of_nothing_changes_nothing(batches):
+    still = batches({})[0]
+    none, bright = (
+        np.abs(batches({"augment.color_p": 1.0, "augment.color_jitter": jitter})[0] - still).max()
+        for jitter in ([0, 0, 0, 0], [0.5, 0, 0, 0])
+    )
+    assert none < 0.02 < bright  # a gray level is 2 / 255 = .008
+
+
+@pytest.mark.parametrize(
+    ("key", "few", "many"),
+    [
+        ("augment.grid_dropout_ratio", 0.1, 0.8),
+        ("augment.coarse_dropout_holes", [1, 1], [20, 25]),
+        ("augment.coarse_dropout_side", [0.05, 0.05], [0.4, 0.4]),
+    ],
+)
+def test_larger_and_more_holes_hide_more(batches, key, few, many):
+    # one of the two kinds is drawn for each picture: the other kind is made small
+    small = {"augment.grid_dropout_ratio": 0.1, "augment.coarse_dropout_holes": [2, 2]}
+    small |= {"augment.coarse_dropout_side": [0.05, 0.05], "augment.dropout_p": 1.0}
+    assert holes(batches({**small, key: few})[0]) < holes(batches({**small, key: many})[0])
+
+
+def test_drone_pictures_are_turned_by_quarters_and_tiles_stay(batches):
+    turned, still = batches({"augment.rotate_drone": True}), batches({})
+    np.testing.assert_array_equal(turned[1], still[1])
+    quarters = [
+        next(k for k in range(4) if np.array_equal(image, np.rot90(before, k, (1, 2))))
+        for image, before in zip(turned[0], still[0], strict=True)
+    ]
+    assert len(set(quarters)) > 1
+
+
+def test_a_bad_picture_stops_or_is_skipped(batches, gta_root):
+    gray = np.full((16, 16, 3), 127, np.uint8)
+    for number in (1, 3):
+        cv2.imwrite(str(gta_root / "drone" / "images" / f"100_0001_000000000{number}.png"), gray)
+    (gta_root / "drone" / "images" / "100_0001_0000000002.png").write_bytes(b"no picture")
+    skipped = batches({"data.on_bad_image": "skip", "train.batch_size": 4})[0]
+    black = (skipped == -1).all(axis=(1, 2, 3))  # one of the five pairs, wherever it comes in an epoch
+    assert black.any() and not black.all()
+    with pytest.raises((ImageError, RuntimeError), match="0000000002"):
+        batches({"data.on_bad_image": "stop", "train.batch_size": 4})
+
+
+def test_the_test_map_has_its_own_side(gta_root):
+    words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
+    config = load_config(None, [f"{key}={value}" for key, value in words.items()])
+    # 2048 px at .5 m/px cut twice: tiles of 512 m
+    assert build_split(config, "test").satellite_place.tolist() == [[256, 256], [256, 768], [768, 256], [768, 768]]
+
+
+@pytest.mark.parametrize("source", ["map", "descriptors", "both", "map_then_descriptors"])
+def test_hard_negatives_follow_their_rule(source):
+    words = {"sampling.mode": "masked", "sampling.hard_negatives": source, "sampling.hard_from_epoch": 2}
+    words |= {"sampling.companions": 5, "sampling.hard_share": 0.25}
+    refresh = 1 if source == "map" else 3  # the map stays as it is
+    words["sampling.refresh_every_epochs"] = refresh
+    rule = build_hard_negative_rule(load_config(None, [f"{key}={value}" for key, value in words.items()]))
+    assert (rule.source, rule.from_epoch, rule.refresh_every, rule.per_pair, rule.share) == (
+        source,
+        2,
+        refresh,
+        5,
+        0.25,
+    )
+
+
+def test_without_hard_negatives_there_is_no_rule():
+    assert build_hard_negative_rule(load_config(None, ["sampling.hard_negatives=none"])) is None

@@ -1,0 +1,114 @@
+"""Options of optimizer, schedule and step reach what they are for."""
+
+import dataclasses
+
+import mindspore as ms
+import pytest
+
+from mindloc.config import load_config
+from mindloc.losses.build import build_criterion
+from mindloc.models.build import build_encoder
+from mindloc.runtime.cluster import ALONE
+from mindloc.training import build
+from mindloc.training.build import build_loop_settings, build_schedule, build_step
+from mindloc.training.step import TrainStep
+
+
+def step_of(*overrides: str) -> TrainStep:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = load_config(None, ["model.backbone=tiny", *overrides])
+    return build_step(config, build_encoder(config), build_criterion(config), ALONE)
+
+
+def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
+    """Parameter name -> (factor on the learning rate, decay) of what is trained."""
+    optimizer = step.optimizer
+    return {
+        parameter.name: optimizer.groups[group]
+        for parameter, group in zip(optimizer.parameters, optimizer.group_of, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "progress", "rate"),
+    [
+        # 4 epochs, no warm-up, from .8: halfway is half of the cosine, of the line, and a quarter of the square
+        ("schedule.name=cosine", 2.0, 0.4),
+        ("schedule.name=polynomial", 2.0, 0.4),
+        ("schedule.name=polynomial, schedule.power=2.0", 2.0, 0.2),
+        ("schedule.name=constant", 3.9, 0.8),
+        ("schedule.name=polynomial, schedule.end_lr=0.2", 2.0, 0.5),  # halfway between .8 and .2
+        ("schedule.name=constant, schedule.warmup_epochs=2.0", 1.0, 0.4),
+    ],
+)
+def test_the_learning_rate_falls_as_the_options_say(override, progress, rate):
+    words = ["train.epochs=4", "optimizer.lr=0.8", "schedule.warmup_epochs=0.0", *override.split(", ")]
+    assert build_schedule(load_config(None, words)).at(progress) == pytest.approx(rate)
+
+
+def test_shapes_of_the_schedule_by_name():
+    names = [
+        load_config(None, [word]) for word in ("schedule.name=polynomial", "schedule.power=3.0", "schedule.end_lr=1e-6")
+    ]
+    schedules = [build_schedule(config) for config in names]
+    assert (schedules[0].name, schedules[1].power, schedules[2].end_lr) == ("polynomial", 3.0, 1e-6)
+    assert build_schedule(load_config(None, ["schedule.name=constant"])).name == "constant"
+
+
+@pytest.mark.parametrize(
+    ("override", "attribute", "value"),
+    [
+        ("optimizer.clip=norm", "clip", "norm"),
+        ("optimizer.clip=none", "clip", "none"),
+        ("optimizer.clip_at=2.5", "clip_at", 2.5),
+    ],
+)
+def test_clipping_reaches_the_step(override, attribute, value):
+    assert getattr(step_of(override).clip, attribute) == value
+
+
+def test_adam_has_its_options():
+    optimizer = step_of("optimizer.betas=[0.5, 0.75]", "optimizer.eps=1e-6").optimizer
+    assert (optimizer.beta1, optimizer.beta2, optimizer.eps) == (0.5, 0.75, 1e-6)
+
+
+def test_prefixes_freeze_and_slow_parameters():
+    settings = settings_of(
+        step_of("optimizer.freeze=[backbone.patch_embed]", "optimizer.lr_scale={backbone.blocks.0: 0.5}")
+    )
+    assert not any(name.startswith("backbone.patch_embed.") for name in settings)
+    scales = {name: scale for name, (scale, _) in settings.items()}
+    slowed = {name for name, scale in scales.items() if scale == 0.5}
+    assert slowed == {name for name in scales if name.startswith("backbone.blocks.0.")} != set()
+    assert {scale for name, scale in scales.items() if name not in slowed} == {1.0}
+
+
+def test_norms_and_biases_are_decayed_unless_told_not_to():
+    matrices = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
+    for value, decays in ((True, {0.03}), (False, {0.0})):
+        settings = settings_of(step_of("optimizer.weight_decay=0.03", f"optimizer.decay_norm_and_bias={value}"))
+        assert {decay for name, (_, decay) in settings.items() if name.endswith((".bias", "norm1.weight"))} == decays
+        assert {decay for name, (_, decay) in settings.items() if name.endswith(matrices)} == {0.03}
+
+
+def test_the_loss_scale_begins_and_doubles_as_told(monkeypatch):
+    monkeypatch.setattr(build, "require_precision", lambda *args, **options: None)  # a CPU refuses to train in fp16
+    options = ("train.precision=fp16", "train.loss_scale_init=64.0", "train.loss_scale_window=9")
+    scale = step_of(*options).loss_scale
+    assert (float(scale.scale.asnumpy()), scale.window, scale.dynamic) == (64.0, 9, True)
+    assert not step_of().loss_scale.dynamic
+
+
+def test_blocks_are_recomputed_when_asked_for():
+    for words, recomputed in ((("train.recompute=true",), True), ((), False)):
+        blocks = step_of(*words).encoder.backbone_of("drone").blocks
+        assert [block._recompute_cell is not None for block in blocks] == [recomputed] * 6
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(build.LoopSettings)])
+def test_every_setting_of_the_loop_comes_from_the_config(field):
+    other = {"train.epochs": 7, "train.batch_size": 6, "train.eval_every_epochs": 2, "train.zero_shot_eval": False}
+    other |= {"train.checkpoint_every_epochs": 3, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 4}
+    other |= {"train.log_every_steps": 8}
+    settings = build_loop_settings(load_config(None, [f"{key}={value}" for key, value in other.items()]))
+    assert getattr(settings, field) == other[f"train.{field}"]
