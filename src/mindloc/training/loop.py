@@ -126,7 +126,7 @@ def _run(training: Training, make_callbacks: Callable[[TrainingData], list[Callb
 
 @contextmanager
 def _released(neighbors: Neighbors | None) -> Iterator[None]:
-    """However the training ends, the loader's thread does not go on waiting for an epoch that never comes."""
+    """A training that fails does not leave the loader's thread waiting for an epoch that never comes."""
     try:
         yield
     finally:

@@ -36,6 +36,11 @@ class NeighborsCallback(Callback):
         self.tables, self.refresh, self.encoder = tables, refresh, encoder
         self.progress, self.epochs, self.log, self.console = progress, epochs, log, console
 
+    def on_train_end(self, run_context: RunContext) -> None:
+        # before MindSpore ends the loader's thread, which it does on returning. In a resumed run that thread goes on to
+        # epochs that never come: it is told the number of the last epoch for that of those to walk through
+        self.tables.close()
+
     def on_train_epoch_end(self, run_context: RunContext) -> None:
         epoch = self.progress.epoch
         if self.progress.inside_epoch or epoch >= self.epochs or not self.tables.lacks(epoch):

@@ -5,6 +5,8 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from mindspore import nn
+from mindspore.train import Model
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
@@ -13,6 +15,8 @@ from mindloc.data.pairs import Edges
 from mindloc.data.picture_stream import PairStream, ViewFiles
 from mindloc.data.pipeline import train_data
 from mindloc.data.sampler import SAMPLERS
+from mindloc.training.neighbors_callback import NeighborsCallback
+from mindloc.training.progress import Progress
 
 PAIRS = 6
 
@@ -56,6 +60,24 @@ def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
         index_S2 = np.round((np.array(drawn) + 1) / 2 * 255 / 10).astype(int)
         gap_S = (index_S2[:, 1] - index_S2[:, 0]) % PAIRS
         assert np.count_nonzero(gap_S == epoch) == data.report(epoch).companions
+
+
+def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoch_too_far(stream, tables):
+    class Steps(nn.Cell):
+        def construct(self, drone, satellite, weight, mask):
+            return weight.sum()
+
+    tables.put(1, table(step=1))
+    data, ended = train_data(stream), threading.Event()
+
+    def train() -> None:
+        # epochs 0 and 1 are "done": Model.train walks through one, and makes an iterator over three
+        callback = NeighborsCallback(tables, None, None, Progress(epoch=3), 3, None, None)
+        Model(Steps()).train(3, data.dataset, callbacks=[callback], dataset_sink_mode=False, initial_epoch=2)
+        ended.set()
+
+    threading.Thread(target=train, daemon=True).start()
+    assert ended.wait(60)
 
 
 def test_a_training_that_ends_early_is_not_held_up_by_the_loader(stream, tables):
