@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     launched = announced_ranks() > 1
     if len(config.run.device_ids) > 1 and not launched:
         return train_on_cards(config, args, sys.argv[1:] if argv is None else argv)
-    device = use_device(config.run.device_target, announced_device() if launched else config.run.device_ids[0])
+    card = announced_device() if launched else config.run.device_ids[0]
+    device = use_device(config.run.device_target, card, config.run.operator_fusion)
     cluster = join_cluster(device)
 
     from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore

@@ -208,6 +208,8 @@ class RunConfig:
     device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
     # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank
     compiler_cache: str = "auto"
+    # operators fused into loops, on CPUs: half the time and memory, some seconds more to compile; auto: where it can be
+    operator_fusion: Literal["auto", "always", "never"] = "auto"
 
 
 @dataclass

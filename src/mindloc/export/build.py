@@ -79,7 +79,7 @@ def export_checkpoint(
     stored = config_from_dict(weights.config)
     precision = wish.precision or ("fp32" if wish.file_format == "ONNX" else stored.train.precision)
     require_precision(precision, target)
-    encoder, _, sha256 = load_encoder(weights, precision)
+    encoder, _, sha256 = load_encoder(weights, precision, "plain" if target == "CPU" else None)  # others may run it
     facts = {"checkpoint_sha256": sha256, "config": config_to_dict(stored)}
     facts |= {"mindspore": ms.__version__, "mindloc": mindloc.__version__, "exported_on": target}
     files = _files(stored, wish)

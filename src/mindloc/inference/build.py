@@ -15,6 +15,7 @@ from mindloc.inference.exported import AbsentError, ExportedFile, find_exported
 from mindloc.inference.onnx_file import choose_provider
 from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine, require_one_origin
 from mindloc.inference.reduced import ReducedEngine
+from mindloc.models.form import Form
 from mindloc.retrieval.reduction import Reduction, load_reduction, require_origin
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import use_device
@@ -97,7 +98,7 @@ def _start_encoder(wish: EngineWish, source: Source, config: Config, say: Callab
     if wish.engine == "onnx":
         use_device("CPU")  # MindSpore only reads the pictures
         return _start_onnx(wish, source.files, config, say)
-    device = use_device(config.run.device_target, config.run.device_ids[0])
+    device = use_device(config.run.device_target, config.run.device_ids[0], config.run.operator_fusion)
     say(f"device: {device.description}")
     if wish.engine == "mindspore":
         require_precision(wish.precision or config.train.precision, device.target)
@@ -127,10 +128,15 @@ def load_engine(
     return MindSporeEngine(encoder, batch_size or config.eval.batch_size, config.train.precision, sha256), config
 
 
-def load_encoder(checkpoint: str | Path | Weights, precision: str | None = None) -> tuple[Any, Config, str]:
+def load_encoder(
+    checkpoint: str | Path | Weights, precision: str | None = None, form: Form | None = None
+) -> tuple[Any, Config, str]:
     """(encoder in evaluation mode, its config, sha256 of the file); arguments and errors as ``load_engine``.
 
     The config says the precision that was asked for and names no weights to begin from.
+
+    Args:
+        form: of the layers; None: the one that this process's device is fast in.
     """
     from mindloc.models.build import build_encoder  # here, so that scoring from disk needs no MindSpore
 
@@ -138,7 +144,7 @@ def load_encoder(checkpoint: str | Path | Weights, precision: str | None = None)
     config = config_from_dict(weights.config)
     config.model.pretrained = None  # the checkpoint's own weights replace them
     config.train.precision = precision or config.train.precision
-    encoder = build_encoder(config)
+    encoder = build_encoder(config, form=form)
     encoder.set_train(False)
     parameters = dict(encoder.parameters_and_names())
     weights.require({name: tuple(parameter.shape) for name, parameter in parameters.items()})

@@ -5,7 +5,8 @@ Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.attention_core import FusedAttention, SoftmaxAttention
+from mindloc.models.attention_core import attention_core
+from mindloc.models.form import Form
 from mindloc.models.layers import AddBias, Linear, parameter
 from mindloc.models.rope import quarter_turn
 
@@ -14,10 +15,10 @@ class RopeAttention(nn.Cell):
     """Multi-head attention over rows x_MC of B images; query and value have a bias, the key none.
 
     Args:
-        fused_attention: score, softmax and mix as one kernel, for devices that have it; nearly the same numbers.
+        form: of score, softmax and mix; see models/form.py.
     """
 
-    def __init__(self, width: int, heads: int, fused_attention: bool = False):
+    def __init__(self, width: int, heads: int, form: Form = "plain"):
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.qkv = Linear(width, 3 * width, bias=False)
@@ -27,7 +28,7 @@ class RopeAttention(nn.Cell):
         self.turn_DD = Tensor(quarter_turn(self.head_dim))
         self.add_bias = AddBias()
         self.matmul = ops.MatMul()
-        self.attend = FusedAttention(heads) if fused_attention else SoftmaxAttention()
+        self.attend = attention_core(form, heads)
 
     def rotate(self, x_BhND, cos_ND, sin_ND):
         turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))

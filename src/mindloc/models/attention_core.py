@@ -1,10 +1,12 @@
-"""What attention does with rotated queries, keys and values: score, softmax, mix; in three operators or in one.
+"""What attention does with queries, keys and values: score, softmax, mix; in the forms of models/form.py.
 
 Shapes: B images, N tokens, h heads of D channels.
 """
 
 import mindspore as ms
 from mindspore import nn, ops
+
+from mindloc.models.form import Form
 
 
 class SoftmaxAttention(nn.Cell):
@@ -19,6 +21,52 @@ class SoftmaxAttention(nn.Cell):
     def construct(self, query_BhND, key_BhND, value_BhND):
         share_BhNN = self.softmax(ops.cast(self.score(query_BhND, key_BhND), ms.float32))
         return self.mix(ops.cast(share_BhNN, value_BhND.dtype), value_BhND)
+
+
+class ProductAttention(nn.Cell):
+    """The same in float32, with a gradient that is faster on CPUs."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = AttentionAndShares()
+
+    def construct(self, query_BhND, key_BhND, value_BhND):
+        return self.attend(query_BhND, key_BhND, value_BhND)[0]
+
+
+class AttentionAndShares(nn.Cell):
+    r"""The result beside the shares (B, h, N, N), which the way back needs and touches once.
+
+    With shares :math:`P`, output :math:`O` and its gradient :math:`G`, that of the scores is
+    :math:`P \circ (G v^T - G \cdot O)`. The row sums :math:`G \cdot O` come off within the product, as one more column
+    of it, instead of in passes over (N, N) of their own.
+
+    References:
+        The identity: FlashAttention, arXiv:2205.14135, appendix B.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.product = ops.BatchMatMul()
+        self.by_rows = ops.BatchMatMul(transpose_b=True)
+        self.by_columns = ops.BatchMatMul(transpose_a=True)
+        self.softmax = ops.Softmax(axis=-1)
+
+    def construct(self, query_BhND, key_BhND, value_BhND):
+        share_BhNN = self.softmax(self.by_rows(query_BhND, key_BhND))
+        return self.product(share_BhNN, value_BhND), share_BhNN
+
+    def bprop(self, query_BhND, key_BhND, value_BhND, out, dout):
+        mixed_BhND, share_BhNN = out
+        gradient_BhND = dout[0]  # nothing but the way back reads the shares
+        along_BhN1 = ops.sum(gradient_BhND * mixed_BhND, 3, True)
+        value_and_one = ops.concat((value_BhND, ops.ones_like(along_BhN1)), axis=3)
+        score_BhNN = share_BhNN * self.by_rows(ops.concat((gradient_BhND, -along_BhN1), axis=3), value_and_one)
+        return (
+            self.product(score_BhNN, key_BhND),
+            self.by_columns(score_BhNN, query_BhND),
+            self.by_columns(share_BhNN, gradient_BhND),
+        )
 
 
 class FusedAttention(nn.Cell):
@@ -39,3 +87,10 @@ class FusedAttention(nn.Cell):
         return ops.flash_attention_score(
             query_BhND, key_BhND, value_BhND, self.heads, scalar_value=1.0, input_layout="BNSD"
         )
+
+
+def attention_core(form: Form, heads: int) -> nn.Cell:
+    """(query, key, value) -> mixed values, (B, h, N, D) each, in one of the forms."""
+    if form == "kernel":
+        return FusedAttention(heads)
+    return ProductAttention() if form == "products" else SoftmaxAttention()

@@ -11,6 +11,7 @@ from mindspore import nn
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
 from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.form import Form
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
 from mindloc.models.initial import initialize
 from mindloc.models.resnet import ResNet50
@@ -18,18 +19,19 @@ from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
-from mindloc.runtime.kernels import has_fused_attention, slow_convolutions
+from mindloc.runtime.kernels import encoder_form, slow_convolutions
 
 CONVOLUTIONAL = {"resnet50": ResNet50, "vgg16": Vgg16}
 
 log = logging.getLogger(__name__)
 
 
-def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> TwoViewEncoder:
+def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form: Form | None = None) -> TwoViewEncoder:
     """The encoder of config.model and config.head, at its seeded start or with the weights that model.pretrained names.
 
     Args:
         say: gets one line on what of those weights was taken, and on what is slow or doubtful.
+        form: None: the one that this process's device is fast in.
 
     Raises:
         ConfigError: a normalization that the weights contradict.
@@ -38,7 +40,8 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning) -> T
     if config.model.backbone in CONVOLUTIONAL and (slow := slow_convolutions(ms.get_context("device_target"))):
         say(slow)
     count = 1 if config.model.share_weights else 2
-    backbones = [_build_backbone(config) for _ in range(count)]
+    form = form or encoder_form(config.train.precision)
+    backbones = [_build_backbone(config, form) for _ in range(count)]
     for backbone in backbones:
         initialize(backbone, config.train.seed, config.model.layer_scale_init)
     heads = None
@@ -82,13 +85,13 @@ def vit_size(config: Config) -> VitSize:
     return dataclasses.replace(SIZES[model.backbone], patch_px=model.patch_px, reference_grid=model.reference_grid)
 
 
-def _build_backbone(config: Config) -> nn.Cell:
+def _build_backbone(config: Config, form: Form) -> nn.Cell:
     name, precision = config.model.backbone, config.train.precision
     if name in CONVOLUTIONAL:
         return CONVOLUTIONAL[name](precision)
     if name in PLAIN_SIZES:
-        return PlainVit(PLAIN_SIZES[name], config.model.pool, precision, has_fused_attention(precision))
-    return RopeVit(vit_size(config), precision, has_fused_attention(precision))
+        return PlainVit(PLAIN_SIZES[name], config.model.pool, precision, form)
+    return RopeVit(vit_size(config), precision, form)
 
 
 def _build_head(config: Config, width: int) -> TwoStageHead:

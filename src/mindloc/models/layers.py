@@ -7,6 +7,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindloc.models.form import Form
+
 
 def parameter(name: str, *shape: int, fill: float = 0.0) -> Parameter:
     """A float32 parameter of one value; models/initial.py gives the real start."""
@@ -57,14 +59,62 @@ class Linear(nn.Cell):
 
 
 class LayerNorm(nn.Cell):
-    """Rows of mean 0 and variance 1, then gain and bias; float32 in and out."""
+    """Rows of mean 0 and variance 1, then gain and bias; float32 in and out.
 
-    def __init__(self, width: int, eps: float = 1e-6):
+    Args:
+        form: see models/form.py.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6, form: Form = "plain"):
         super().__init__()
         self.weight = parameter("weight", width, fill=1.0)
         self.bias = parameter("bias", width)
-        self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+        self.normalize = NormalizeByProducts(width, eps) if form == "products" else Normalize(eps)
 
     def construct(self, x_MI):
-        normal_MI, _, _ = self.normalize(ops.cast(x_MI, ms.float32), self.weight, self.bias)
-        return normal_MI
+        return self.normalize(ops.cast(x_MI, ms.float32), self.weight, self.bias)[0]
+
+
+class Normalize(nn.Cell):
+    """One kernel, with its own gradient."""
+
+    def __init__(self, eps: float):
+        super().__init__()
+        self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+
+    def construct(self, x_MI, weight_I, bias_I):
+        return self.normalize(x_MI, weight_I, bias_I)
+
+
+class NormalizeByProducts(nn.Cell):
+    """The same from products with ones: LayerNorm and LayerNormGrad take five to ten times as long on a CPU.
+
+    What is elementwise in between can be fused into a few loops (runtime/operator_fusion.py). Leaves the normalized
+    rows and their 1 / deviation beside the result, for the way back.
+    """
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps, self.share = eps, 1.0 / width  # of one channel in the mean
+        self.mean_I1 = Tensor(np.full((width, 1), self.share, np.float32))
+        self.matmul, self.divide = ops.MatMul(), ops.RealDiv()
+
+    def construct(self, x_MI, weight_I, bias_I):
+        centered_MI = x_MI - self.matmul(x_MI, self.mean_I1)
+        variance_M1 = self.matmul(centered_MI * centered_MI, self.mean_I1)
+        reciprocal_M1 = self.divide(1.0, ops.sqrt(variance_M1 + self.eps))
+        normal_MI = centered_MI * reciprocal_M1
+        return normal_MI * weight_I + bias_I, normal_MI, reciprocal_M1
+
+    def bprop(self, x_MI, weight_I, bias_I, out, dout):
+        _, normal_MI, reciprocal_M1 = out
+        gradient_MI = dout[0]
+        along_MI = gradient_MI * normal_MI
+        share_I1 = ops.reshape(weight_I * self.share, (-1, 1))
+        mean_M1 = self.matmul(gradient_MI, share_I1)
+        slope_M1 = self.matmul(along_MI, share_I1)
+        dx_MI = (gradient_MI * weight_I - mean_M1 - normal_MI * slope_M1) * reciprocal_M1
+        ones_1M = ops.ones((1, x_MI.shape[0]), ms.float32)
+        dweight_I = ops.reshape(self.matmul(ones_1M, along_MI), (-1,))
+        dbias_I = ops.reshape(self.matmul(ones_1M, gradient_MI), (-1,))
+        return dx_MI, dweight_I, dbias_I

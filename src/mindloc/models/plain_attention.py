@@ -5,7 +5,8 @@ Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 
 from mindspore import nn, ops
 
-from mindloc.models.attention_core import FusedAttention, SoftmaxAttention
+from mindloc.models.attention_core import attention_core
+from mindloc.models.form import Form
 from mindloc.models.layers import Linear
 
 
@@ -13,15 +14,15 @@ class PlainAttention(nn.Cell):
     """Multi-head attention over rows x_MC of B images; query, key and value have one fused weight and bias.
 
     Args:
-        fused_attention: score, softmax and mix as one kernel, for devices that have it; nearly the same numbers.
+        form: of score, softmax and mix; see models/form.py.
     """
 
-    def __init__(self, width: int, heads: int, fused_attention: bool = False):
+    def __init__(self, width: int, heads: int, form: Form = "plain"):
         super().__init__()
         self.width, self.heads, self.head_dim = width, heads, width // heads
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
-        self.attend = FusedAttention(heads) if fused_attention else SoftmaxAttention()
+        self.attend = attention_core(form, heads)
 
     def split_heads(self, x_MC, tokens):
         return ops.transpose(ops.reshape(x_MC, (-1, tokens, self.heads, self.head_dim)), (0, 2, 1, 3))

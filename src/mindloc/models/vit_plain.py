@@ -15,6 +15,7 @@ from typing import Literal
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindloc.models.form import Form
 from mindloc.models.layers import LayerNorm, parameter
 from mindloc.models.mlp import Mlp
 from mindloc.models.patches import PatchEmbed
@@ -68,13 +69,13 @@ class PlainBlock(nn.Cell):
     The tokens themselves stay float32; only inside the two branches are they cast.
     """
 
-    def __init__(self, width: int, heads: int, dtype, fused_attention: bool = False):
+    def __init__(self, width: int, heads: int, dtype, form: Form = "plain"):
         super().__init__()
         self.dtype = dtype
-        self.norm1 = LayerNorm(width)
-        self.attn = PlainAttention(width, heads, fused_attention)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.norm1 = LayerNorm(width, form=form)
+        self.attn = PlainAttention(width, heads, form)
+        self.norm2 = LayerNorm(width, form=form)
+        self.mlp = Mlp(width, form)
 
     def construct(self, x_MC, tokens):
         """Args: tokens: N."""
@@ -92,25 +93,21 @@ class PlainVit(nn.Cell):
             only that one of the two norms exists.
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
             float32 always. bf16 has no products on a CPU.
-        fused_attention: attention as one kernel, where the device has it for this precision.
+        form: of attention and norms, equal numbers faster on one device or another; see models/form.py.
     """
 
-    def __init__(
-        self, size: PlainVitSize, pool: Pool = "token", precision: Precision = "fp32", fused_attention: bool = False
-    ):
+    def __init__(self, size: PlainVitSize, pool: Pool = "token", precision: Precision = "fp32", form: Form = "plain"):
         super().__init__()
         self.size, self.pool, self.dtype = size, pool, DTYPES[precision]
         self.width, self.grid, self.stride = size.width, size.grid, size.patch_px
         self.cls_token = parameter("cls_token", 1, PREFIX, size.width)
         self.pos_embed = parameter("pos_embed", 1, PREFIX + size.grid**2, size.width)
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
-        self.blocks = nn.CellList(
-            [PlainBlock(size.width, size.heads, self.dtype, fused_attention) for _ in range(size.depth)]
-        )
+        self.blocks = nn.CellList([PlainBlock(size.width, size.heads, self.dtype, form) for _ in range(size.depth)])
         if pool == "token":
-            self.norm = LayerNorm(size.width)
+            self.norm = LayerNorm(size.width, form=form)
         else:
-            self.fc_norm = LayerNorm(size.width)
+            self.fc_norm = LayerNorm(size.width, form=form)
         self.matmul = ops.MatMul()
 
     def positions(self, rows, columns):

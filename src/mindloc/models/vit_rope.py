@@ -15,6 +15,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindloc.models.attention import RopeAttention
+from mindloc.models.form import Form
 from mindloc.models.layers import LayerNorm, parameter
 from mindloc.models.mlp import Mlp
 from mindloc.models.patches import PatchEmbed
@@ -57,15 +58,15 @@ class Block(nn.Cell):
     The tokens themselves stay float32; only inside the two branches are they cast.
     """
 
-    def __init__(self, width: int, heads: int, dtype, fused_attention: bool = False):
+    def __init__(self, width: int, heads: int, dtype, form: Form = "plain"):
         super().__init__()
         self.dtype = dtype
         self.gamma_1 = parameter("gamma_1", width, fill=1.0)
-        self.norm1 = LayerNorm(width)
-        self.attn = RopeAttention(width, heads, fused_attention)
+        self.norm1 = LayerNorm(width, form=form)
+        self.attn = RopeAttention(width, heads, form)
         self.gamma_2 = parameter("gamma_2", width, fill=1.0)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.norm2 = LayerNorm(width, form=form)
+        self.mlp = Mlp(width, form)
 
     def construct(self, x_MC, cos_ND, sin_ND):
         mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), cos_ND, sin_ND)
@@ -80,10 +81,10 @@ class RopeVit(nn.Cell):
     Args:
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
             float32 always. bf16 has no products on a CPU.
-        fused_attention: attention as one kernel, where the device has it for this precision.
+        form: of attention and norms, equal numbers faster on one device or another; see models/form.py.
     """
 
-    def __init__(self, size: VitSize, precision: Precision = "fp32", fused_attention: bool = False):
+    def __init__(self, size: VitSize, precision: Precision = "fp32", form: Form = "plain"):
         super().__init__()
         self.size, self.dtype = size, DTYPES[precision]
         self.width, self.head_dim = size.width, size.width // size.heads
@@ -91,10 +92,8 @@ class RopeVit(nn.Cell):
         self.stride = size.patch_px
         self.reg_token = parameter("reg_token", 1, REGISTERS, size.width)
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
-        self.blocks = nn.CellList(
-            [Block(size.width, size.heads, self.dtype, fused_attention) for _ in range(size.depth)]
-        )
-        self.fc_norm = LayerNorm(size.width)
+        self.blocks = nn.CellList([Block(size.width, size.heads, self.dtype, form) for _ in range(size.depth)])
+        self.fc_norm = LayerNorm(size.width, form=form)
 
     def tokens(self, images):
         """All tokens after the last block, (B, N, C), registers first: timm's forward_features."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mindloc.runtime.operator_fusion import nothing_left_behind
 from mindloc.runtime.signals import leaving_at_once
 
 _IMPORTED = time.monotonic()
@@ -22,7 +23,7 @@ def compiling() -> Iterator[None]:
     global _compiled_s
     started = time.perf_counter()
     try:
-        with leaving_at_once("stopped while compiling"):
+        with leaving_at_once("stopped while compiling"), nothing_left_behind():
             yield
     finally:
         _compiled_s += time.perf_counter() - started

@@ -25,6 +25,7 @@ import numpy as np
 
 import mindloc
 from mindloc.runtime.compile_time import process_age_s
+from mindloc.runtime.operator_fusion import share_kernels
 
 KEPT_GRAPHS = 16  # newest ones by their last use; one takes 2 to 20 MB
 _SEAL = "files.json"  # written last: name -> sha256 of every other file
@@ -136,6 +137,7 @@ def remove_oldest(folder: Path, kept: int = KEPT_GRAPHS) -> None:
 def _told_to_mindspore(folder: Path) -> Iterator[None]:
     import mindspore as ms
 
+    share_kernels(folder)
     ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
     try:
         yield

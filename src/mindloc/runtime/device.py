@@ -13,6 +13,7 @@ from mindloc.doctor.machine import Machine, this_machine
 from mindloc.doctor.mindspore_plugins import told_by_mindspore
 from mindloc.doctor.packages import look_at_packages
 from mindloc.errors import DeviceError
+from mindloc.runtime.operator_fusion import Wish, fuse_operators, prepare_import
 
 TARGETS = ("Ascend", "GPU", "CPU")  # best first
 
@@ -26,20 +27,22 @@ class Device:
     description: str  # for logs and reports; where the choice was ours, with why
 
 
-def use_device(target: str = "auto", device_id: int = 0) -> Device:
+def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Wish = "never") -> Device:
     """Point this process at a device, in graph mode, with reproducible kernels.
 
     Args:
         target: "Ascend", "GPU", "CPU", or "auto": the first of these that works here.
         device_id: which card; ignored on CPU.
+        operator_fusion: whether graphs are compiled with fused operators; see runtime/operator_fusion.py.
 
     Raises:
-        DeviceError: MindSpore is missing or of another age, or the named target can't be used here. Never falls back.
+        DeviceError: MindSpore is missing or of another age, or what is named can't be used here. Never falls back.
     """
     check_mindspore()
     os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings would drown the console
     refused = os.path.join(tempfile.gettempdir(), f"mindspore-{os.getpid()}")
     os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
+    prepare_import()
     import mindspore as ms
 
     chosen, findings, why = choose_target(target)
@@ -52,7 +55,8 @@ def use_device(target: str = "auto", device_id: int = 0) -> Device:
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
-    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{why}"
+    fused = ", fused operators" if fuse_operators(chosen, operator_fusion) else ""
+    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{why}"
     return Device(chosen, device_id if chosen != "CPU" else 0, description)
 
 

@@ -1,0 +1,111 @@
+"""The door to operator fusion on CPUs: elementwise operators that follow each other become one compiled loop.
+
+MindSpore calls it graph kernels; its AKG compiles a loop once (some 0.2 s each) and keeps it on disk, where a later
+process finds it. A loop that is damaged there is compiled again (seen in 2.8.0).
+"""
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from mindloc.errors import DeviceError
+
+Wish = Literal["auto", "always", "never"]
+
+_FLAGS = "--disable_cluster_ops=Exp"  # fused, it is off by up to 3e-4 (seen in 2.8.0); alone, by 6e-6
+_LEFT_BY_AKG = "dsa_transfrom.log"  # in the working folder, sic; whatever the settings
+_KERNELS = "akg_kernel_meta"  # MindSpore's own name for the folder of loops, in the folder of its compiler cache
+
+
+def why_not_fused(target: str) -> str | None:
+    """What keeps operators from being fused here, as a part of a sentence; None where they can be.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend".
+    """
+    if target != "CPU":
+        return f"operator fusion is for CPUs here, the target is {target}"
+    if importlib.util.find_spec("decorator") is None:
+        return "operator fusion needs the package decorator, which is not installed: pip install decorator"
+    return None if _akg().is_dir() else f"this MindSpore has no AKG to fuse operators with ({_akg()} is missing)"
+
+
+def prepare_import() -> None:
+    """Set what MindSpore's libraries read while they are loaded; before MindSpore is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads spin after each loop and slow the products down
+
+
+def fuse_operators(target: str, wish: Wish) -> bool:
+    """From now on compile graphs with fused operators, when that is wished and can be done; says whether.
+
+    Args:
+        target: the device that was chosen.
+        wish: "auto": where it can be done.
+
+    Raises:
+        DeviceError: the wish is "always" and it can't be done.
+    """
+    obstacle = why_not_fused(target)
+    if wish == "always" and obstacle is not None:
+        raise DeviceError(f"run.operator_fusion is always, but {obstacle}; or set run.operator_fusion=auto")
+    fuses = wish != "never" and obstacle is None
+    import mindspore as ms
+
+    if fuses:
+        os.environ.setdefault("AKG_WHITE_LIST_PATH", str(_akg()))  # else each compilation complains on the console
+        os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(_kernel_folder(ms.__version__).parent))
+    if fuses != is_fused():
+        ms.set_context(enable_graph_kernel=fuses, graph_kernel_flags=_FLAGS if fuses else "")
+    return fuses
+
+
+def share_kernels(compiler_cache: Path) -> None:
+    """Let a folder that is about to become MindSpore's compiler cache have its loops where all others have theirs.
+
+    MindSpore looks for them below the compiler cache, and one loop serves many graphs.
+    """
+    kernels = Path(os.environ.get("MS_COMPILER_CACHE_PATH", ".")) / _KERNELS
+    if not is_fused():
+        return
+    kernels.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(compiler_cache / _KERNELS):
+        (compiler_cache / _KERNELS).symlink_to(kernels.absolute(), target_is_directory=True)
+
+
+def is_fused() -> bool:
+    """Whether graphs of this process are compiled with fused operators."""
+    import mindspore as ms
+
+    return bool(ms.get_context("enable_graph_kernel"))
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Around compiling: takes away the log that AKG leaves in the working folder."""
+    there_before = os.path.exists(_LEFT_BY_AKG)
+    try:
+        yield
+    finally:
+        if not there_before:
+            with contextlib.suppress(OSError):
+                os.remove(_LEFT_BY_AKG)
+
+
+def _kernel_folder(version: str) -> Path:
+    """Loops of this version of MindSpore, in the user's cache folder; temporary where there is none to write to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mindloc" / f"mindspore-{version}" / _KERNELS
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="mindloc-kernels-")) / _KERNELS
+    return folder
+
+
+def _akg() -> Path:
+    spec = importlib.util.find_spec("mindspore")
+    return Path(spec.origin if spec and spec.origin else "mindspore").parent / "_akg"
