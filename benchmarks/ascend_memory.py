@@ -54,7 +54,7 @@ class UpdatingStep(TrainStep):
 
     def construct(self, drone, satellite, weight, mask):
         scale = self.loss_scale.scale * 1.0
-        loss, components, gradients = self._mean_gradients(drone, satellite, weight, mask, scale)
+        loss, components, gradients = self.mean_gradients(drone, satellite, weight, mask, scale)
         gradients = self.reduce_gradients(gradients)
         unscale = 1.0 / scale
         norm = self.norm(gradients) * unscale

@@ -52,6 +52,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
         ("data.drone_size_px=[100, 128]", "multiples of model.patch_px=16, for example [96, 128]"),
         ("data.train_ratio=0", "data.train_ratio is 0.0"),
         ("train.accumulate=5", "multiple of train.accumulate=5"),
+        ("train.grad_cache=true", "train.grad_cache is True; expected false with train.accumulate=1"),
         ("loss.label_smoothing=0.1", "set loss.name=infonce"),
         ("data.test_map_px=0", "data.test_map_px is 0; expected a number above 0, or null for data.map_px"),
         ("data.test_m_per_px=0", "or null for data.m_per_px"),

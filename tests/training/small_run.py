@@ -40,6 +40,8 @@ BATCH, SIDE, WIDTH = 3, 4, 5
 class LinearEncoder(nn.Cell):
     """Both views through one matrix."""
 
+    compared = ("global",)
+
     def __init__(self, seed: int = 0):
         super().__init__()
         draw = np.random.RandomState(seed).standard_normal((3 * SIDE * SIDE, WIDTH)).astype(np.float32)

@@ -9,6 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindloc.losses.infonce import WeightedInfonceCriterion
 from mindloc.training.loss_scale import LossScale
+from mindloc.training.mean_gradients import in_parts, own_cells, part_of
 from mindloc.training.optimizer import AdamW
 from mindloc.training.parameter_table import parameter_table
 from mindloc.training.state import collect_arrays
@@ -168,14 +169,12 @@ def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
 
 def test_a_part_is_a_run_of_the_global_batch():
     # two devices of 4 rows, two parts: the second is the last 2 rows here, and the last 4 of all 8
-    step = small_run.make_step(accumulate=2)
     local, weight = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1), np.arange(8, dtype=np.float32)
-    mask = np.arange(64, dtype=np.float32).reshape(8, 8)
-    drone, _, part_weight, part_mask = step._part(1, *map(Tensor, (local, local, weight, mask)))
-    rows = [4, 5, 6, 7]
-    np.testing.assert_array_equal(drone.asnumpy().reshape(-1), [2, 3])
-    np.testing.assert_array_equal(part_weight.asnumpy(), weight[rows])
-    np.testing.assert_array_equal(part_mask.asnumpy(), mask[np.ix_(rows, rows)])
+    mask = np.random.RandomState(0).uniform(size=(8, 8)) < 0.5
+    second = Tensor(1, ms.int32)
+    np.testing.assert_array_equal(part_of(in_parts(Tensor(local), 2), second).asnumpy().reshape(-1), [2, 3])
+    np.testing.assert_array_equal(part_of(in_parts(Tensor(weight), 2), second).asnumpy(), weight[4:])
+    np.testing.assert_array_equal(own_cells(in_parts(Tensor(mask), 2), second).asnumpy(), mask[4:, 4:])
 
 
 def test_components_are_those_of_the_current_step():

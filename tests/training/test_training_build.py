@@ -7,6 +7,7 @@ from mindloc.losses.build import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE
 from mindloc.training.build import build_step
+from mindloc.training.grad_cache import GradCache
 from mindloc.training.state import state_of, weights_of
 
 
@@ -22,3 +23,9 @@ def test_statistics_are_saved_and_never_trained():
     assert trained == set(weights_of(step)) - statistics
     assert not any(name.endswith(("running_mean", "running_var")) for name in state_of(step))
     assert not any(encoder.parameters_dict()[name].requires_grad for name in statistics)
+
+
+def test_a_grad_cache_takes_the_parts_of_the_config():
+    config = load_config(None, ["model.backbone=tiny", "train.accumulate=8", "train.grad_cache=true"])
+    step = build_step(config, build_encoder(config), build_criterion(config), ALONE)
+    assert isinstance(step.mean_gradients, GradCache) and step.mean_gradients.parts == 8

@@ -28,6 +28,7 @@ CASES = {
     "two parts": {"accumulate": 2},
     "clipped by value": {"clip": "value", "clip_at": 0.002},
     "two stages": {"two_stage": True},
+    "two parts, cached": {"accumulate": 2, "grad_cache": True},
 }
 
 
@@ -66,7 +67,7 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     if cluster.size > 1:
         from mindloc.training.data_parallel import GatherOutputs, average_gradients
 
-        options["gather"] = GatherOutputs(encoder.compared)
+        options["gather"] = GatherOutputs(encoder.compared, options["accumulate"] if "grad_cache" in options else 1)
         options["reduce_gradients"] = average_gradients(optimizer.parameters)
     step = TrainStep(encoder, criterion, optimizer, **options)
     ops.assign(step.lr, Tensor(1e-3, ms.float32))

@@ -29,8 +29,8 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         ConfigError: optimizer.freeze or optimizer.lr_scale names nothing that exists.
         DeviceError: train.precision is nothing this device computes.
     """
-    require_precision(config.train.precision, ms.get_context("device_target"), training=True)
-    settings = config.optimizer
+    train, settings = config.train, config.optimizer
+    require_precision(train.precision, ms.get_context("device_target"), training=True)
     parameters = [parameter for parameter in encoder.get_parameters() if parameter.requires_grad]  # no statistics
     table = parameter_table(
         {parameter.name: tuple(parameter.shape) for parameter in parameters},
@@ -41,9 +41,9 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
     )
     optimizer = AdamW(parameters, table, settings.betas, settings.eps)
     loss_scale = None
-    if config.train.precision == "fp16":
-        loss_scale = LossScale(config.train.loss_scale_init, config.train.loss_scale_window, dynamic=True)
-    if config.train.recompute:
+    if train.precision == "fp16":
+        loss_scale = LossScale(train.loss_scale_init, train.loss_scale_window, dynamic=True)
+    if train.recompute:
         encoder.recompute_blocks()
     several = cluster.size > 1
     return TrainStep(
@@ -52,9 +52,10 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         optimizer,
         settings.clip,
         settings.clip_at,
-        config.train.accumulate,
+        train.accumulate,
+        train.grad_cache,
         loss_scale,
-        gather=GatherOutputs(encoder.compared) if several else None,
+        gather=GatherOutputs(encoder.compared, train.accumulate if train.grad_cache else 1) if several else None,
         reduce_gradients=average_gradients(optimizer.parameters) if several else None,
     )
 

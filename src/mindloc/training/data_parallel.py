@@ -3,7 +3,7 @@
 N ranks with B pairs each learn what one rank with G = N * B would: each computes the same loss over all G descriptors,
 and its gradient reaches the ranks they came from.
 
-Letters: B pairs of this rank, G pairs of all ranks, C channels of a descriptor.
+Letters: B pairs of this rank, G pairs of all ranks, P parts of both, N ranks, C channels of a descriptor.
 """
 
 from mindspore import nn, ops
@@ -11,26 +11,34 @@ from mindspore.communication import get_group_size, get_rank
 
 
 class GatherRows(nn.Cell):
-    """(B, C) of each rank -> (G, C) on every rank, in rank order, with a gradient.
+    """(B, C) of each rank -> (G, C) on every rank, in the order of the global batch, with a gradient.
 
     The stock operator has none on a CPU. This gradient is the sum of what all ranks send back for this rank's rows: N
     times too large, as every rank computes the same loss, and right once the parameters' gradients are averaged
     (``average_gradients``).
+
+    Args:
+        parts: P, of which each rank holds a share of each: its rows are part after part, and those of the global batch
+            are part after part, rank after rank.
     """
 
-    def __init__(self):
+    def __init__(self, parts: int = 1):
         super().__init__()
-        self.rank = get_rank()
+        self.rank, self.ranks, self.parts = get_rank(), get_group_size(), parts
         self.gather = ops.AllGather()
         self.sum = ops.AllReduce()
 
     def construct(self, rows_BC):
-        return self.gather(rows_BC)
+        gathered_GC = self.gather(rows_BC)  # rank after rank
+        if self.parts == 1:
+            return gathered_GC
+        share_NPBC = ops.reshape(gathered_GC, (self.ranks, self.parts, -1, rows_BC.shape[1]))
+        return ops.reshape(ops.transpose(share_NPBC, (1, 0, 2, 3)), gathered_GC.shape)
 
     def bprop(self, rows_BC, gathered_GC, gradient_GC):
         summed_GC = self.sum(gradient_GC)
-        first = self.rank * rows_BC.shape[0]
-        return (summed_GC[first : first + rows_BC.shape[0]],)
+        share_PNBC = ops.reshape(summed_GC, (self.parts, self.ranks, -1, rows_BC.shape[1]))
+        return (ops.reshape(share_PNBC[:, self.rank], rows_BC.shape),)
 
 
 class GatherOutputs(nn.Cell):
@@ -38,12 +46,13 @@ class GatherOutputs(nn.Cell):
 
     Args:
         descriptors: those that pictures are compared by; others are left out.
+        parts: of the rows of every rank, see ``GatherRows``.
     """
 
-    def __init__(self, descriptors: tuple[str, ...]):
+    def __init__(self, descriptors: tuple[str, ...], parts: int = 1):
         super().__init__()
         self.names = tuple(f"{view}.{name}" for name in descriptors for view in ("drone", "satellite"))
-        self.rows = GatherRows()
+        self.rows = GatherRows(parts)
 
     def construct(self, outputs):
         gathered = {"logit_scale": outputs["logit_scale"]}
