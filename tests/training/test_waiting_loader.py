@@ -67,11 +67,10 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
         def construct(self, drone, satellite, weight, mask):
             return weight.sum()
 
-    tables.put(1, table(step=1))
     data, ended = train_data(stream), threading.Event()
 
     def train() -> None:
-        # epochs 0 and 1 are "done": Model.train walks through one, and makes an iterator over three
+        # Model.train walks through one epoch, and makes an iterator over three: the loader waits for the second
         callback = NeighborsCallback(tables, None, None, Progress(epoch=3), 3, None, None)
         Model(Steps()).train(3, data.dataset, callbacks=[callback], dataset_sink_mode=False, initial_epoch=2)
         ended.set()
