@@ -71,6 +71,12 @@ def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
     ]
 
 
+def test_descriptors_of_a_search_for_neighbors_stay_at_home(run, store):
+    write(run, "neighbors/drone/descriptors.npy", "neighbors/.satellite.partial/rows.jsonl")
+    assert outgoing(store, run).look() == []
+    assert not [line for line in store.asked if "neighbors" in line]
+
+
 def test_only_what_changed_is_sent_again(run, store):
     out = outgoing(store, run)
     out.look()

@@ -83,13 +83,13 @@ class SamplingConfig:
     """Which pairs share a batch; all but ``mode`` is for hard negatives, pairs that follow another into its batch."""
 
     mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"  # see data/sampler.py
-    # companions of a pair: those of tiles near its drone picture, on the map or by the encoder's descriptors.
-    # both: of the two in turn; map_then_descriptors: the map up to hard_from_epoch, descriptors from then on
+    # a pair is followed into its batch by pairs of tiles near its drone picture: on the map, or by the descriptors of
+    # the encoder as it stands; both: of the two in turn; map_then_descriptors: by the map up to hard_from_epoch
     hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
-    hard_from_epoch: int = 1  # epochs that are trained before
-    refresh_every_epochs: int = 1  # descriptors are extracted again: one pass over the training pictures
-    neighbors: int = 32  # nearest tiles, without those that overlap, whose pairs may come as companions
-    companions: int = 4  # that a pair brings at most: half of them the nearest, half at random among the neighbors
+    hard_from_epoch: int = 1  # whole epochs before the first with hard negatives
+    refresh_every_epochs: int = 1  # between two searches by descriptors, each a pass over the training pictures
+    neighbors: int = 32  # nearest tiles that may be drawn from, those that overlap left out; of both, as many of each
+    companions: int = 4  # most that a pair brings: one half the nearest, the other at random among the neighbors
     hard_share: float = 0.5  # of a batch that companions fill at most, above 0, below 1
 
 

@@ -12,6 +12,7 @@ from mindloc.runtime.atomic import TEMPORARY_SUFFIX
 from mindloc.runtime.checkpoint import STATE_SUFFIX, WEIGHTS_SUFFIX
 
 CHECKPOINTS, REPORTS = "checkpoints/", "reports/"
+NEIGHBORS = "neighbors/"  # descriptors of a search under way; what it finds is in the checkpoints
 
 
 class Kind(IntEnum):
@@ -51,6 +52,8 @@ def find_files(run: Path, unfinished_reports: bool) -> dict[str, Path]:
     found = {}
     for path in walk(run):
         name = path.relative_to(run).as_posix()
+        if name.startswith(NEIGHBORS):
+            continue
         kind = kind_of(name)
         if kind == Kind.REPORT and not unfinished_reports and not (run / REPORTS / _tag(name) / "report.json").exists():
             continue
