@@ -1,10 +1,12 @@
-"""Pictures per second that the loader makes: training with and without random changes, and evaluation.
+"""Pictures per second, processor time and memory of the loader: training with and without random changes, evaluation.
 
     python benchmarks/loader.py                              made-up pictures, 512x384 and 256x256 JPEG, to 384 px
     python benchmarks/loader.py --drone "data/X/drone/images/*" --satellite "data/X/satellite/*" --workers 1 2
+    python benchmarks/loader.py --peer PEER/bin/python       and DataLoader with albumentations, in turn
 
-CPU time per picture is the steadier figure on a machine that others use too: cores * 1000 / (CPU ms) is what the
-loader makes when nothing else runs.
+Each line is a process of its own. Processor time per picture is the steadier figure on a machine that others use too:
+cores * 1000 / (its milliseconds) is what the loader makes when nothing else runs. "training, processes" is the same
+work in processes instead of threads, which the loader does not offer.
 """
 
 import argparse
@@ -16,19 +18,30 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
-import cv2
 import numpy as np
+from made_up_pictures import make_pictures
+from process_figures import cpu_s, memory_mb
+from report import add_json_argument, origin, print_origin, print_table, write_json
+from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, run_case, take_turns
+from worker_processes import ProcessBatches
 
 from mindloc.data.augment import AugmentSettings
-from mindloc.data.picture_stream import PairStream, ViewFiles
-from mindloc.data.pipeline import ImageBatches, train_data
+from mindloc.data.normalization import Normalization
+from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
 from mindloc.data.sampler import EpochPlan
 
 MEAN = STD = (0.5, 0.5, 0.5)
+TRAINING = "training, whole list"
+PROCESSES = "training, processes"
+CASES = (TRAINING, PROCESSES, "training, no random changes", "evaluation, drone pictures", "evaluation, tiles")
+PEER_WORKERS = (1, 2, 4)
+BEFORE, AFTER = 4, 8  # batches that fill the pipe, and that keep it full behind the last one that counts
+FIGURES = ("images_per_s", "cpu_ms_per_image", "memory_mb")
 
 
 class RandomPlan:
@@ -37,6 +50,9 @@ class RandomPlan:
     def __init__(self, steps: int, batch_size: int, pairs: int):
         self._shape, self._pairs = (steps, batch_size), pairs
 
+    def wait(self, epoch: int) -> None:
+        """Every epoch can be planned."""
+
     def plan(self, epoch: int) -> EpochPlan:
         return EpochPlan(np.random.default_rng(epoch).integers(self._pairs, size=self._shape), report=None)
 
@@ -44,62 +60,23 @@ class RandomPlan:
         return np.ones((len(pair_G), len(pair_G)), bool)
 
 
-def make_pictures(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
-    """Drone pictures and tiles with about as many bytes as real aerial ones (0.3 byte per pixel)."""
-    random, views = np.random.default_rng(0), []
-    for view, (height, width) in {"drone": (384, 512), "satellite": (256, 256)}.items():
-        views.append([folder / f"{view}{index}.jpg" for index in range(count)])
-        for path in views[-1]:
-            image = np.zeros((height, width, 3))
-            for scale in (64, 16, 4):
-                noise = random.normal(0, 28, (height // scale, width // scale, 3))
-                image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(path), np.clip(image + 120, 0, 255).astype(np.uint8))
-    return views[0], views[1]
-
-
-def training(
-    drone: list[Path], satellite: list[Path], args: argparse.Namespace, workers: int, settings: AugmentSettings | None
-) -> Iterator[int]:
-    """Pictures of each batch as it arrives."""
-    pairs = min(len(drone), len(satellite))
-    stream = PairStream(
-        drone=ViewFiles(drone, (args.size, args.size)),
-        satellite=ViewFiles(satellite, (args.size, args.size)),
-        pair_P2=np.stack([np.arange(pairs)] * 2, axis=1),
-        weight_P=np.ones(pairs, np.float32),
-        sampler=RandomPlan(args.batches + 1, args.batch_size, pairs),
-        settings=settings,
-        seed=0,
-        workers=workers,
-    )
-    for batch in train_data(stream, MEAN, STD).dataset.create_tuple_iterator(num_epochs=1):
-        yield 2 * len(batch[0])
-
-
-def evaluation(paths: list[Path], args: argparse.Namespace, workers: int) -> Iterator[int]:
-    wanted = [paths[i % len(paths)] for i in range((args.batches + 1) * args.batch_size)]
-    for _, count in ImageBatches(wanted, (args.size, args.size), MEAN, STD, args.batch_size, workers):
-        yield count
-
-
-def measure(name: str, workers: int, arriving: Iterator[int]) -> dict:
-    """Rates of an iterator of picture counts; its first batch is start-up and only counted as CPU time."""
-    cpu_start = time.process_time()
-    first = next(arriving)
-    start = time.perf_counter()
-    counts = list(arriving)
-    seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
-    return {
-        "case": name,
-        "workers": workers,
-        "images": sum(counts),
-        "images_per_s": round(sum(counts) / seconds, 1),
-        "cpu_ms_per_image": round(1000 * cpu_s / (first + sum(counts)), 3),
-    }
-
-
 def main(argv: list[str] | None = None) -> None:
+    args = _parse(argv)
+    if args.one:
+        print(json.dumps(measure(json.loads(args.one))))
+        return
+    require_peer(args.peer, ("torch", "albumentations", "cv2"))
+    with tempfile.TemporaryDirectory() as folder:
+        files = _pictures(args, Path(folder))
+        result = {**origin(), "side_px": args.size, "batch_size": args.batch_size, "batches": args.batches}
+        result["cases"] = _alone(files, args)
+        if args.peer:
+            result["peer"] = _with_peer(files, args)
+    print_origin(result)
+    write_json(args.json, result)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drone", help="glob of drone pictures; default: pictures made up for the purpose")
     parser.add_argument("--satellite", help="glob of tiles")
@@ -107,33 +84,152 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=20, help="batches that are timed per case")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, metavar="CASE", help="; ".join(CASES))
+    add_peer_arguments(parser)
+    add_json_argument(parser)
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args(argv)
     if bool(args.drone) != bool(args.satellite):
         parser.error("give --drone and --satellite together, or neither")
-    with tempfile.TemporaryDirectory() as folder:
-        if args.drone:
-            drone, satellite = ([Path(p) for p in sorted(glob.glob(g))] for g in (args.drone, args.satellite))
-        else:
-            drone, satellite = make_pictures(Path(folder), 64)
-        if not drone or not satellite:
-            parser.error(f"{len(drone)} drone pictures and {len(satellite)} tiles match; expected some of each")
-        rows = []
-        print(f"{'case':<30}{'workers':>8}{'images/s':>10}{'CPU ms/image':>14}")
-        for workers in args.workers:
-            cases = {
-                "training, whole list": training(drone, satellite, args, workers, AugmentSettings()),
-                "training, no random changes": training(drone, satellite, args, workers, None),
-                "evaluation, drone pictures": evaluation(drone, args, workers),
-                "evaluation, tiles": evaluation(satellite, args, workers),
-            }
-            for name, arriving in cases.items():
-                row = measure(name, workers, arriving)
-                rows.append(row)
-                print(f"{name:<30}{workers:>8}{row['images_per_s']:>10}{row['cpu_ms_per_image']:>14}", flush=True)
-    if args.json:
-        settings = {"size_px": args.size, "batch_size": args.batch_size, "cores": os.cpu_count()}
-        args.json.write_text(json.dumps({**settings, "cases": rows}, indent=2) + "\n", encoding="utf-8")
+    return args
+
+
+def _pictures(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+    if args.drone:
+        views = [sorted(glob.glob(pattern)) for pattern in (args.drone, args.satellite)]
+    else:
+        views = [[str(path) for path in paths] for paths in make_pictures(folder, 64)]
+    if not all(views):
+        sys.exit(f"{len(views[0])} drone pictures and {len(views[1])} tiles match; expected some of each")
+    return dict(zip(("drone", "satellite"), views, strict=True))
+
+
+def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for workers in args.workers:
+        for case in args.cases:
+            rows.append({"case": case, **run_case(_ours(files, args, case, workers))})
+            print(f"{case}, {workers}: done", file=sys.stderr)
+    cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in _DIGITS.items())] for row in rows]
+    print_table(["case", "workers", "pictures/s", "processor ms a picture", "memory, MB"], cells)
+    return rows
+
+
+_DIGITS = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mb": 0}
+
+
+def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
+    """The whole list of changes on both sides in turn, the peer with the number of workers that suits it best."""
+    trials = [run_case(_peer(files, args, workers)) for workers in PEER_WORKERS]
+    best = max(trials, key=lambda trial: trial["images_per_s"])["workers"]
+    ours = _ours(files, args, TRAINING, max(args.workers))
+    results, loads = take_turns([ours, _peer(files, args, best)], args.rounds)
+    found = {figure: compare(*results, figure, loads) for figure in FIGURES}
+    print(f"\n{TRAINING}: {max(args.workers)} threads against DataLoader's {best} workers, {args.rounds} rounds\n")
+    titles = {"images_per_s": "pictures/s", "cpu_ms_per_image": "processor ms a picture", "memory_mb": "memory, MB"}
+    print_table(
+        ["", "ours", "peer", "ours / peer, median (least to most)"],
+        [[titles[figure], *ratio_cells(found[figure], _DIGITS[figure])] for figure in FIGURES],
+    )
+    versions = trials[0]["versions"]
+    print(f"\npeer: {', '.join(f'{name} {number}' for name, number in versions.items())}")
+    print(
+        "its trials: "
+        + ", ".join(f"{trial['workers']} workers {trial['images_per_s']:.0f} a second" for trial in trials)
+    )
+    return {"workers": best, "trials": trials, "ours": results[0], "peer": results[1], **found}
+
+
+def _ours(files: dict[str, list[str]], args: argparse.Namespace, case: str, workers: int) -> list[str]:
+    asked = {**_asked(files, args, workers), "case": case}
+    return [sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(asked)]
+
+
+def _peer(files: dict[str, list[str]], args: argparse.Namespace, workers: int) -> list[str]:
+    return [args.peer, str(PEER / "loader.py"), json.dumps(_asked(files, args, workers))]
+
+
+def _asked(files: dict[str, list[str]], args: argparse.Namespace, workers: int) -> dict[str, Any]:
+    numbers = {"side_px": args.size, "batch_size": args.batch_size, "workers": workers}
+    return {**files, **numbers, "before": BEFORE, "timed": args.batches, "after": AFTER}
+
+
+def measure(asked: dict[str, Any]) -> dict[str, Any]:
+    """Pictures a second and processor time per picture while the pipe is full, and memory, of one case."""
+    children: list[int] = []
+    arriving = _arriving(asked, children)
+    for _ in range(asked["before"]):
+        next(arriving)
+    started, cpu_started = time.perf_counter(), cpu_s(children)
+    images = sum(next(arriving) for _ in range(asked["timed"]))
+    seconds, spent_s = time.perf_counter() - started, cpu_s(children) - cpu_started
+    found = {
+        "workers": asked["workers"],
+        "images_per_s": images / seconds,
+        "cpu_ms_per_image": 1000 * spent_s / images,
+        "memory_mb": memory_mb(children),
+    }
+    arriving.close()
+    return found
+
+
+def _arriving(asked: dict[str, Any], children: list[int]) -> Iterator[int]:
+    """Pictures of each batch as it arrives; fills ``children`` with the processes that help."""
+    drone, satellite = ([Path(path) for path in asked[view]] for view in ("drone", "satellite"))
+    batches = asked["before"] + asked["timed"] + asked["after"]
+    case = asked["case"]
+    if case == PROCESSES:
+        yield from _processes((drone, satellite), asked, children)
+    elif case.startswith("training"):
+        settings = AugmentSettings() if case == TRAINING else None
+        yield from _training(drone, satellite, asked, batches, settings)
+    else:
+        paths = drone if "drone" in case else satellite
+        yield from _evaluation(paths, asked, batches)
+
+
+def _training(
+    drone: list[Path], satellite: list[Path], asked: dict[str, Any], batches: int, settings: AugmentSettings | None
+) -> Iterator[int]:
+    from mindloc.data.pipeline import train_data
+
+    pairs, size_px = min(len(drone), len(satellite)), (asked["side_px"],) * 2
+    stream = PairStream(
+        drone=ViewFiles(drone, size_px),
+        satellite=ViewFiles(satellite, size_px),
+        pair_P2=np.stack([np.arange(pairs)] * 2, axis=1),
+        weight_P=np.ones(pairs, np.float32),
+        sampler=RandomPlan(batches, asked["batch_size"], pairs),
+        normalization=Normalization(MEAN, STD),
+        settings=settings,
+        seed=0,
+        workers=asked["workers"],
+    )
+    for batch in train_data(stream).dataset.create_tuple_iterator(num_epochs=1):
+        yield 2 * len(batch[0])
+
+
+def _processes(files: tuple[list[Path], ...], asked: dict[str, Any], children: list[int]) -> Iterator[int]:
+    import mindspore.dataset as ds
+
+    source = ProcessBatches(files, asked["side_px"], asked["batch_size"], asked["workers"])
+    children += source.pids
+    ds.config.set_prefetch_size(1)
+    dataset = ds.GeneratorDataset(source, ["drone", "satellite", "weight", "mask"], shuffle=False)
+    dataset.dataset_size = 1_000_000
+    try:
+        for batch in dataset.create_tuple_iterator(num_epochs=1):
+            yield 2 * len(batch[0])
+    finally:
+        source.close()
+
+
+def _evaluation(paths: list[Path], asked: dict[str, Any], batches: int) -> Iterator[int]:
+    size = asked["batch_size"]
+    wanted = [paths[index % len(paths)] for index in range(batches * size)]
+    files = ViewFiles(wanted, (asked["side_px"],) * 2)
+    for _, count in ImageBatches(files, Normalization(MEAN, STD), size, asked["workers"]):
+        yield count
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ that the system holds before every run. Copies go to this disk from a folder tha
 
 import argparse
 import glob
-import json
+import itertools
 import os
 import shutil
 import statistics
@@ -29,15 +29,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 import cv2
 import mindspore.dataset as ds
 import numpy as np
-from mindspore.dataset import vision
+from made_up_pictures import SIZES, made_up_picture
 from mindspore.mindrecord import FileWriter
+from report import add_json_argument, origin, print_origin, write_json
 
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
-from mindloc.data.picture_file import decode, read_bytes
-from mindloc.data.picture_stream import FileStream, ViewFiles
-from mindloc.data.pipeline import ImageBatches
+from mindloc.data.batch_arrays import BatchArrays
+from mindloc.data.normalization import Normalization
+from mindloc.data.picture_file import decode, read_bytes, resize
+from mindloc.data.picture_stream import ImageBatches, ViewFiles
 
-MEAN = STD = (0.5, 0.5, 0.5)
+NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def main() -> None:
@@ -52,10 +54,10 @@ def main() -> None:
         rows = reading(paths, packs["MindRecord"], order, args)
         share = reading_share(paths, args)
         copies = copying(paths, packs, Path(folder) / "scratch", args)
-    if args.json:
-        result = {"files": len(paths), "megabytes": round(files_mb, 1), "pack_s": seconds}
-        result |= {"reading": rows, "reading_share": share, "copying": copies}
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    result = {**origin(), "files": len(paths), "megabytes": round(files_mb, 1), "pack_s": seconds}
+    result |= {"reading": rows, "reading_share": share, "copying": copies}
+    print_origin(result)
+    write_json(args.json, result)
 
 
 def pack(paths: list[Path], folder: Path) -> tuple[dict[str, list[Path]], dict[str, float]]:
@@ -113,10 +115,9 @@ def _row(case: str, files: list[dict], record: list[dict]) -> dict:
 
 
 def file_bytes(paths: list[Path], args: argparse.Namespace) -> Iterator[int]:
-    """What the present loader does up to the undecoded bytes."""
-    stream = FileStream(ViewFiles(paths, (args.size, args.size)), len(paths), args.workers)
-    dataset = ds.GeneratorDataset(stream, ["image"], shuffle=False, num_parallel_workers=1)
-    return (1 for _ in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True))
+    """The files' bytes, read by threads as the loader reads them."""
+    with ThreadPoolExecutor(args.workers) as pool:
+        yield from (1 for _ in pool.map(read_bytes, paths))
 
 
 def record_bytes(record: list[Path], order: np.ndarray, args: argparse.Namespace) -> Iterator[int]:
@@ -124,17 +125,21 @@ def record_bytes(record: list[Path], order: np.ndarray, args: argparse.Namespace
 
 
 def file_batches(paths: list[Path], args: argparse.Namespace) -> Iterator[int]:
-    batches = ImageBatches(paths, (args.size, args.size), MEAN, STD, args.batch_size, args.workers)
-    return (count for _, count in batches)
+    files = ViewFiles(paths, (args.size, args.size))
+    return (count for _, count in ImageBatches(files, NORMALIZATION, args.batch_size, args.workers))
 
 
 def record_batches(record: list[Path], order: np.ndarray, args: argparse.Namespace) -> Iterator[int]:
     """The loader's own operations behind the other source."""
-    operations = [vision.Decode(), vision.Resize((args.size, args.size), vision.Inter.AREA)]
-    operations += [vision.Normalize([255 * m for m in MEAN], [255 * s for s in STD]), vision.HWC2CHW()]
-    dataset = _record(record, order, args).map(operations, ["data"], num_parallel_workers=args.workers)
-    for (image,) in dataset.batch(args.batch_size).create_tuple_iterator(num_epochs=1, output_numpy=True):
-        yield len(image)
+    size_px, arrays = (args.size, args.size), BatchArrays((args.batch_size, 3, args.size, args.size))
+
+    def fill(data: np.ndarray, row: np.ndarray) -> None:
+        NORMALIZATION.write(resize(decode(data.view(np.uint8), "record"), size_px), row)
+
+    rows = _record(record, order, args).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    with ThreadPoolExecutor(args.workers) as pool:
+        while part := [data for (data,) in itertools.islice(rows, args.batch_size)]:
+            yield len(list(pool.map(fill, part, arrays.take())))
 
 
 def _record(record: list[Path], order: np.ndarray, args: argparse.Namespace) -> ds.MindDataset:
@@ -229,14 +234,9 @@ def _pictures(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def _made_up(count: int) -> list[bytes]:
-    random, pictures = np.random.default_rng(0), []
-    for _ in range(count):
-        image = np.zeros((384, 512, 3))
-        for scale in (64, 16, 4):
-            noise = random.normal(0, 28, (384 // scale, 512 // scale, 3))
-            image += cv2.resize(noise, (512, 384), interpolation=cv2.INTER_CUBIC)
-        pictures.append(cv2.imencode(".jpg", np.clip(image + 120, 0, 255).astype(np.uint8))[1].tobytes())
-    return pictures
+    random = np.random.default_rng(0)
+    pictures = (made_up_picture(random, *SIZES["drone"]) for _ in range(count))
+    return [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
 
 
 def _parse() -> argparse.Namespace:
@@ -251,7 +251,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=16, help="objects fetched at a time when copying")
     parser.add_argument("--request-ms", type=float, default=0.0, help="made-up latency of one object")
     parser.add_argument("--disk", type=Path, help="folder on the disk to measure; default: the temporary folder")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_json_argument(parser)
     return parser.parse_args()
 
 

@@ -5,7 +5,6 @@ Makes sets of random descriptors with planted right items on disk (not timed), t
 """
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
+from report import add_json_argument, origin, print_origin, print_table, write_json
 
 from mindloc.evaluation.score import ScoreSettings, score_sets
 from mindloc.evaluation.truth import load_truth, write_truth
 from mindloc.retrieval.descriptor_set import load_descriptor_set, make_rows, save_descriptor_set
-from mindloc.runtime.device import describe_machine
 
 LIMIT_S, LIMIT_GB = 60.0, 2.0
 
@@ -30,8 +29,7 @@ def main() -> None:
         _make(Path(folder), args.queries, args.gallery, args.dimension, args.right)
         result = _measure(Path(folder), args.queries, args.gallery, args.dimension)
     _print(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, result)
 
 
 def _parse() -> argparse.Namespace:
@@ -40,7 +38,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--gallery", type=int, default=15_000)
     parser.add_argument("--dimension", type=int, default=768)
     parser.add_argument("--right", type=int, default=8, help="right tiles per query in mode pos_semipos")
-    parser.add_argument("--json", type=Path)
+    add_json_argument(parser)
     return parser.parse_args()
 
 
@@ -78,7 +76,7 @@ def _measure(folder: Path, queries: int, gallery: int, dimension: int) -> dict:
         "beyond_gb": round(_peak_gb() - before_gb - descriptors_gb, 3),
         "limit_gb": LIMIT_GB,
         "recall@1": scores.numbers["pos"]["recall@1"],
-        "hardware": describe_machine(),
+        **origin(),
     }
 
 
@@ -103,12 +101,16 @@ def _status_gb(key: str) -> float:
 
 
 def _print(result: dict) -> None:
-    print(f"| {result['queries']} queries x {result['gallery']} tiles x {result['dimension']} | measured | limit |")
-    print("|---|--:|--:|")
-    print(f"| load and check | {result['load_s']} s | |")
-    print(f"| load, rank and score, both modes | {result['total_s']} s | {result['limit_s']:.0f} s |")
-    print(f"| memory beyond the descriptors ({result['descriptors_gb']} GB) | {result['beyond_gb']} GB | 2 GB |")
-    print(f"\n{result['hardware']}; Recall@1 {result['recall@1']:.4f}")
+    size = f"{result['queries']} queries x {result['gallery']} tiles x {result['dimension']}"
+    beyond = f"memory beyond the descriptors ({result['descriptors_gb']} GB)"
+    rows = [
+        ["load and check", f"{result['load_s']} s", ""],
+        ["load, rank and score, both modes", f"{result['total_s']} s", f"{LIMIT_S:.0f} s"],
+        [beyond, f"{result['beyond_gb']} GB", f"{LIMIT_GB:.0f} GB"],
+    ]
+    print_table([size, "measured", "limit"], rows)
+    print(f"\nRecall@1 {result['recall@1']:.4f}")
+    print_origin(result)
 
 
 if __name__ == "__main__":

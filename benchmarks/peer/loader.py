@@ -1,0 +1,105 @@
+"""The loader's work in PyTorch: DataLoader, OpenCV and albumentations with the public recipe's list of changes.
+
+Started by benchmarks/loader.py in an interpreter that has them, with one JSON object as argument; the last line that
+it prints is one too. Nothing of mindloc is imported here.
+"""
+
+import json
+import multiprocessing
+import random
+import sys
+import time
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from process_figures import cpu_s, memory_mb
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def recipe(side_px: int) -> A.Compose:
+    """Game4Loc's changes of a training picture, in albumentations 2's words; the flip comes before, see ``Pairs``."""
+    holes = {"num_holes_range": (10, 25), "hole_height_range": (0.1, 0.2), "hole_width_range": (0.1, 0.2)}
+    return A.Compose(
+        [
+            A.ImageCompression(quality_range=(90, 100), p=0.5),
+            A.Resize(side_px, side_px, interpolation=cv2.INTER_LINEAR_EXACT, p=1.0),
+            A.ColorJitter(brightness=0.15, contrast=0.15, saturation=0.15, hue=0.15, p=0.5),
+            A.OneOf([A.AdvancedBlur(p=1.0), A.Sharpen(p=1.0)], p=0.3),
+            A.OneOf([A.GridDropout(ratio=0.4, p=1.0), A.CoarseDropout(**holes, p=1.0)], p=0.3),
+            A.RandomRotate90(p=1.0),
+            A.Normalize(MEAN, STD),
+            ToTensorV2(),
+        ]
+    )
+
+
+class Pairs(Dataset):
+    """Drone picture and tile of a pair, flipped together and then changed apart."""
+
+    def __init__(self, drone: list[str], satellite: list[str], length: int, side_px: int):
+        self._drone, self._satellite, self._length = drone, satellite, length
+        self._changes = recipe(side_px)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        drone = _read(self._drone[index % len(self._drone)])
+        satellite = _read(self._satellite[index % len(self._satellite)])
+        if random.random() < 0.5:
+            drone, satellite = cv2.flip(drone, 1), cv2.flip(satellite, 1)
+        return self._changes(image=drone)["image"], self._changes(image=satellite)["image"]
+
+
+def measure(asked: dict) -> dict:
+    """Pictures a second and processor time per picture while the pipe is full: before and after batches don't count."""
+    size, timed = asked["batch_size"], asked["timed"]
+    length = (asked["before"] + timed + asked["after"]) * size
+    pairs = Pairs(asked["drone"], asked["satellite"], length, asked["side_px"])
+    workers = asked["workers"]
+    loader = DataLoader(
+        pairs, size, shuffle=True, num_workers=workers, persistent_workers=True, worker_init_fn=_one_thread
+    )
+    batches = iter(loader)
+    for _ in range(asked["before"]):
+        next(batches)
+    children = [child.pid for child in multiprocessing.active_children()]
+    started, cpu_started = time.perf_counter(), cpu_s(children)
+    for _ in range(timed):
+        next(batches)
+    seconds, spent_s = time.perf_counter() - started, cpu_s(children) - cpu_started
+    images = 2 * timed * size
+    return {
+        "workers": workers,
+        "images_per_s": images / seconds,
+        "cpu_ms_per_image": 1000 * spent_s / images,
+        "memory_mb": memory_mb(children),
+        "versions": {
+            "torch": torch.__version__,
+            "albumentations": A.__version__,
+            "opencv": cv2.__version__,
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def _read(path: str) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,61 @@
+"""What every benchmark says beside its figures, and how it says them: machine, versions, a table, a JSON file."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mindloc.cores import usable_cores
+from mindloc.runtime.device import describe_machine
+
+PACKAGES = {"mindspore": "mindspore", "numpy": "numpy", "opencv": "opencv-python-headless"}
+
+
+def origin() -> dict[str, Any]:
+    """Machine, cores, load, day and versions."""
+    return {
+        "machine": describe_machine(),
+        "cores": len(usable_cores()),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write the result where a path was given."""
+    if path:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A Markdown table; first column left, the others right."""
+    print("| " + " | ".join(titles) + " |\n|---|" + "--:|" * (len(titles) - 1))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+
+
+def print_origin(result: dict[str, Any]) -> None:
+    """The line below a table; ``result`` holds what ``origin`` gave."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    load = " ".join(f"{value:.1f}" for value in result["load"])
+    print(f"\n{result['machine']}; {versions}; load when it began {load}; {result['date']}", flush=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name, package in PACKAGES.items():
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,66 @@
+"""Seconds and memory of a training step: python benchmarks/train_step.py [--peer PYTHON] [--json result.json].
+
+What train.py runs for a batch, without reading it: forward of both views, Weighted-InfoNCE, backward, clipping, AdamW.
+Pictures are noise. Each measurement is a process of its own; its first step, which compiles, is told apart. With --peer
+PyTorch and timm do the same work in turn.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
+
+import encoder_cases
+import numpy as np
+from encoder_cases import Case
+from process_figures import peak_mb
+
+LEARNING_RATE = 1e-4
+
+
+def measure(case: Case, runs: int) -> dict[str, Any]:
+    """Seconds of the first step, of ``runs`` more, and the most memory held."""
+    from mindloc.runtime.device import use_device
+
+    use_device("CPU")
+
+    import mindspore as ms
+    from mindspore import Tensor
+
+    step, batch = train_step(case), batch_of(case)
+    ms.ops.assign(step.lr, Tensor(LEARNING_RATE, ms.float32))
+    seconds = []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        step(*batch)[0].asnumpy()
+        seconds.append(time.perf_counter() - started)
+    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mb": peak_mb()}
+
+
+def train_step(case: Case) -> Any:
+    """The step as train.py builds it, on one device."""
+    from mindloc.losses.build import build_criterion
+    from mindloc.models.build import build_encoder
+    from mindloc.runtime.cluster import ALONE
+    from mindloc.training.build import build_step
+
+    config = case.config()
+    return build_step(config, build_encoder(config), build_criterion(config), ALONE).set_train(True)
+
+
+def batch_of(case: Case) -> list[Any]:
+    """drone, satellite, weight, mask."""
+    import mindspore as ms
+
+    random, size = np.random.default_rng(0), case.batch_size
+    shape = (size, 3, case.side_px, case.side_px)
+    pictures = [random.standard_normal(shape, np.float32) for _ in range(2)]
+    return [ms.Tensor(column) for column in (*pictures, np.ones(size, np.float32), np.ones((size, size), bool))]
+
+
+if __name__ == "__main__":
+    encoder_cases.main(__file__, __doc__, "train_step", measure)

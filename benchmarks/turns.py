@@ -1,0 +1,103 @@
+"""Two programs that do the same work, in turn: A B A B, each run a process of its own, compared run by run.
+
+What else the machine does meets both, so the ratio of neighbors in time says more than either figure alone.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PEER = Path(__file__).resolve().parent / "peer"
+WAY_OUT = (
+    "make an environment of its own for the peer (python -m venv PEER; PEER/bin/pip install -r requirements-peer.txt) "
+    "and name its interpreter: --peer PEER/bin/python"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of both sides over all rounds; ``ratio`` is ours over the peer's of the same round."""
+
+    ours: list[float]
+    peer: list[float]
+    loads: list[float]  # of the machine, before each run, A B A B
+
+    @property
+    def ratios(self) -> list[float]:
+        return [our / other for our, other in zip(self.ours, self.peer, strict=True)]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Medians of both and of the ratios, least and largest ratio, and every run."""
+        ratios = self.ratios
+        return {
+            "ours_median": statistics.median(self.ours),
+            "peer_median": statistics.median(self.peer),
+            "ratio_median": statistics.median(ratios),
+            "ratio_least": min(ratios),
+            "ratio_most": max(ratios),
+            **asdict(self),
+        }
+
+
+def add_peer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--peer",
+        nargs="?",
+        const=sys.executable,
+        metavar="PYTHON",
+        help="do the same work in PyTorch too, in turn: an interpreter that has requirements-peer.txt; without one "
+        "this interpreter. They want NumPy 2 and MindSpore wants NumPy 1, so " + WAY_OUT,
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of A B (default %(default)s)")
+
+
+def require_peer(python: str | None, modules: Sequence[str]) -> None:
+    """End with one line where the peer's interpreter lacks something, before anything is measured."""
+    if python is None:
+        return
+    question = f"import importlib.util as u; print([m for m in {list(modules)!r} if not u.find_spec(m)])"
+    try:
+        done = subprocess.run([python, "-c", question], capture_output=True, text=True)
+    except OSError as error:
+        sys.exit(f"--peer {python} can't be run ({error.strerror}); {WAY_OUT}")
+    if done.returncode or done.stdout.strip() != "[]":
+        sys.exit(f"--peer {python} lacks {done.stdout.strip() or done.stderr.strip()[-200:]}; {WAY_OUT}")
+
+
+def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What a process tells: the JSON object in the last line that it prints. Ends with its last words if it fails."""
+    done = subprocess.run(list(command), env=dict(environment), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)[:300]} failed:\n{(done.stderr or done.stdout)[-1500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def take_turns(commands: Sequence[Sequence[str]], rounds: int) -> tuple[list[list[dict[str, Any]]], list[float]]:
+    """Per command the results of its runs, and the load of the machine before each run."""
+    results: list[list[dict[str, Any]]] = [[] for _ in commands]
+    loads = []
+    for _ in range(rounds):
+        for command, found in zip(commands, results, strict=True):
+            loads.append(round(os.getloadavg()[0], 2))
+            found.append(run_case(command))
+    return results, loads
+
+
+def compare(ours: Sequence[dict], peer: Sequence[dict], figure: str, loads: Sequence[float]) -> dict[str, Any]:
+    """The summary of one figure of both sides' runs."""
+    return Comparison([run[figure] for run in ours], [run[figure] for run in peer], list(loads)).summary
+
+
+def ratio_cells(found: dict[str, Any], digits: int = 2) -> list[str]:
+    """Three cells of a table: ours, the peer's, the ratio with its spread."""
+    spread = f"{found['ratio_least']:.2f} to {found['ratio_most']:.2f}"
+    sides = [f"{found[side]:.{digits}f}" for side in ("ours_median", "peer_median")]
+    return [*sides, f"{found['ratio_median']:.2f} ({spread})"]

@@ -1,0 +1,221 @@
+"""The comparisons with a peer by hand, and every script of speed and memory once on a tiny case."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SCRIPTS = PROJECT / "benchmarks"
+PEER_VARIABLE = "MINDLOC_PEER"  # an interpreter that has requirements-peer.txt
+TINY = "tiny:32:2"
+
+import process_figures
+import report
+import turns
+from encoder_cases import Case
+from made_up_pictures import make_pictures
+
+STAND_IN = """
+import json, sys
+asked = sys.argv[-1]
+if "importlib" in asked:
+    print("[]")
+elif "side_px" in asked and "timed" in asked:
+    workers = json.loads(asked)["workers"]
+    print(json.dumps({"workers": workers, "images_per_s": 10.0 * workers, "cpu_ms_per_image": 4.0, "memory_mb": 100.0,
+                      "versions": {"torch": "0"}}))
+else:
+    print(json.dumps({"first_s": 1.0, "seconds": [2.0, 4.0, 3.0], "peak_mb": 100.0, "form": "one forward",
+                      "versions": {"torch": "0"}}))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """An interpreter that has PyTorch, as far as anyone can tell: known figures for whatever is asked."""
+    path = tmp_path / "python"
+    path.write_text(f"#!{sys.executable}\n{STAND_IN}")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a script and give what it wrote to --json, and what it printed."""
+
+    def run_script(name, *words):
+        out = tmp_path / "result.json"
+        command = [sys.executable, str(SCRIPTS / name), *map(str, words), "--json", str(out)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(out.read_text()), done.stdout
+
+    return run_script
+
+
+def assert_origin(result):
+    assert result["cores"] == len(os.sched_getaffinity(0)) and len(result["load"]) == 3
+    assert {"python", "mindspore", "numpy"} <= set(result["versions"])
+    assert "cores" in result["machine"]
+
+
+# ---- turns
+
+
+def test_ratios_are_taken_run_by_run():
+    # 2 / 4, 3 / 3, 8 / 4: their median is 1; the ratio of the medians would be 3 / 4
+    found = turns.Comparison([2.0, 3.0, 8.0], [4.0, 3.0, 4.0], [0.0] * 6).summary
+    assert found["ratio_median"] == 1.0 and (found["ratio_least"], found["ratio_most"]) == (0.5, 2.0)
+    assert (found["ours_median"], found["peer_median"]) == (3.0, 4.0)
+    assert turns.ratio_cells(found) == ["3.00", "4.00", "1.00 (0.50 to 2.00)"]
+
+
+def test_two_programs_take_turns(tmp_path):
+    log = tmp_path / "log"
+    commands = [
+        [sys.executable, "-c", f"open({str(log)!r}, 'a').write('{side}'); print('words'); print('{{\"side\": 1}}')"]
+        for side in "AB"
+    ]
+    results, loads = turns.take_turns(commands, 3)
+    assert log.read_text() == "ABABAB"
+    assert results == [[{"side": 1}] * 3] * 2
+    assert len(loads) == 6
+
+
+def test_a_run_that_fails_is_told_with_its_last_words():
+    with pytest.raises(SystemExit, match="no such card"):
+        turns.run_case([sys.executable, "-c", "raise SystemExit('no such card')"])
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/nowhere/python"])
+def test_a_peer_that_lacks_something_is_told_with_the_way_out(python):
+    with pytest.raises(SystemExit, match="requirements-peer.txt") as caught:
+        turns.require_peer(python, ("json", "no_such_module"))
+    assert "json" not in str(caught.value).replace("result.json", "")
+    assert python in str(caught.value)
+
+
+def test_no_peer_is_no_question():
+    turns.require_peer(None, ("no_such_module",))
+
+
+def test_a_case_is_read_from_three_words():
+    case = Case.parse("base:384:2")
+    assert (case.backbone, case.side_px, case.batch_size) == ("base", 384, 2)
+    config = case.config()
+    assert config.view_input("drone")[0] == config.view_input("satellite")[0] == (384, 384)
+    assert config.train.batch_size == 2 and config.model.backbone == "base"
+    with pytest.raises(Exception, match="expected BACKBONE:PIXELS:BATCH"):
+        Case.parse("base:384")
+
+
+# ---- what is counted
+
+
+def test_memory_counts_what_a_process_holds():
+    before, held = process_figures.memory_mb(), np.ones(2**23)  # 64 MiB
+    assert 60 < process_figures.memory_mb() - before < 80
+    assert process_figures.peak_mb() >= process_figures.memory_mb() - 20
+    del held
+
+
+def test_processor_time_of_a_child_is_counted():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        before = process_figures.cpu_s([child.pid])
+        deadline = before + 0.3
+        while process_figures.cpu_s([child.pid]) < deadline:  # ends, as the child's clock goes on
+            pass
+        own = process_figures.cpu_s()
+        assert process_figures.cpu_s([child.pid]) > own
+        child.kill()
+
+
+def test_made_up_pictures_have_the_bytes_of_aerial_ones(tmp_path):
+    drone, satellite = make_pictures(tmp_path, 4)
+    for paths, pixels in ((drone, 384 * 512), (satellite, 256 * 256)):
+        share = np.mean([path.stat().st_size for path in paths]) / pixels
+        assert 0.15 < share < 0.6
+
+
+def test_a_table_is_markdown(capsys):
+    report.print_table(["a", "b"], [[1, 2.5]])
+    assert capsys.readouterr().out == "| a | b |\n|---|--:|\n| 1 | 2.5 |\n"
+
+
+# ---- scripts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train_step.py", "extraction.py"])
+def test_work_of_the_encoder_beside_a_peer(run, stand_in, name):
+    result, text = run(name, "--cases", TINY, "--runs", 1, "--rounds", 1, "--peer", stand_in)
+    assert_origin(result)
+    (case,) = result["cases"]
+    (ours,) = case["ours"]
+    assert len(ours["seconds"]) == 1 and ours["first_s"] > ours["seconds"][0] > 0 and ours["peak_mb"] > 100
+    assert case["median_s"]["peer"] == [3.0]  # of 2, 4 and 3
+    assert case["median_s"]["ratio_median"] == pytest.approx(ours["seconds"][0] / 3)
+    assert case["peak_mb"]["ratio_median"] == pytest.approx(ours["peak_mb"] / 100)
+    assert "| tiny, 32 px, batch 2 |" in text and "ours / PyTorch" in text
+
+
+@pytest.mark.slow
+def test_the_loader_beside_a_peer(run, stand_in):
+    words = ["--size", 32, "--batch-size", 2, "--batches", 2, "--workers", 1, "--rounds", 1, "--peer", stand_in]
+    result, text = run("loader.py", *words)
+    assert_origin(result)
+    names = [case["case"] for case in result["cases"]]
+    assert len(names) == 5 and "training, processes" in names
+    for case in result["cases"]:
+        assert case["images_per_s"] > 0 and case["memory_mb"] > 10
+    assert result["peer"]["workers"] == 4  # the stand-in's fastest
+    assert result["peer"]["images_per_s"]["peer"] == [40.0]
+    assert "1 threads against DataLoader's 4 workers" in text
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_work(run):
+    result, _ = run("memory.py", "--cases", TINY)
+    assert_origin(result)
+    (case,) = result["cases"]
+    assert 50 < case["imports"] < case["extraction"] and case["encoder built"] < case["training step"]
+
+
+@pytest.mark.slow
+def test_starting_up_is_told_by_stages(run):
+    result, text = run("start_up.py", "--cases", TINY, "--rounds", 1, "--variants", "plain")
+    assert_origin(result)
+    assert [row["work"] for row in result["rows"]] == ["train_step", "extraction"]
+    for row in result["rows"]:
+        assert all(row[stage] > 0 for stage in ("import_s", "build_s", "compile_s", "first_s", "second_s"))
+        assert row["second_s"] < row["compile_s"]
+    assert "first result after" in text
+
+
+def test_mindrecord_on_a_few_pictures(run):
+    words = ["--count", 12, "--batch-pictures", 8, "--batch-size", 4, "--repeats", 1, "--size", 32]
+    result, _ = run("mindrecord.py", *words)
+    assert result["files"] == 12 and len(result["reading"]) == 4
+
+
+def test_scoring_on_a_few_descriptors(run):
+    result, _ = run("scoring.py", "--queries", 20, "--gallery", 30, "--dimension", 8)
+    assert_origin(result)
+    assert result["queries"] == 20 and 0 <= result["recall@1"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PEER_VARIABLE not in os.environ, reason=f"{PEER_VARIABLE} names no interpreter with PyTorch")
+def test_the_peer_itself(run):
+    peer = os.environ[PEER_VARIABLE]
+    for name in ("train_step.py", "extraction.py"):
+        result, _ = run(name, "--cases", TINY, "--runs", 1, "--rounds", 1, "--peer", peer)
+        assert result["cases"][0]["peer"][0]["peak_mb"] > 100
+    words = ["--size", 32, "--batch-size", 2, "--batches", 2, "--workers", 1, "--rounds", 1]
+    result, _ = run("loader.py", *words, "--cases", "evaluation, tiles", "--peer", peer)
+    assert result["peer"]["cpu_ms_per_image"]["peer_median"] > 0
