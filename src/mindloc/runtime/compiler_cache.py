@@ -25,7 +25,7 @@ import numpy as np
 
 import mindloc
 from mindloc.runtime.compile_time import process_age_s
-from mindloc.runtime.operator_fusion import share_kernels
+from mindloc.runtime.operator_fusion import is_fused, kernel_place, share_kernels
 
 KEPT_GRAPHS = 16  # newest ones by their last use; one takes 2 to 20 MB
 _SEAL = "files.json"  # written last: name -> sha256 of every other file
@@ -143,6 +143,8 @@ def _told_to_mindspore(folder: Path) -> Iterator[None]:
         yield
     finally:
         ms.set_context(enable_compile_cache=False)
+        if is_fused():  # later graphs' loops; the folder may be gone by then
+            ms.set_context(compile_cache_path=str(kernel_place().parent))
 
 
 def _is_whole(place: Path) -> bool:

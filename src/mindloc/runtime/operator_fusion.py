@@ -68,12 +68,16 @@ def share_kernels(compiler_cache: Path) -> None:
 
     MindSpore looks for them below the compiler cache, and one loop serves many graphs.
     """
-    kernels = Path(os.environ.get("MS_COMPILER_CACHE_PATH", ".")) / _KERNELS
     if not is_fused():
         return
-    kernels.mkdir(parents=True, exist_ok=True)
+    kernel_place().mkdir(parents=True, exist_ok=True)
     if not os.path.lexists(compiler_cache / _KERNELS):
-        (compiler_cache / _KERNELS).symlink_to(kernels.absolute(), target_is_directory=True)
+        (compiler_cache / _KERNELS).symlink_to(kernel_place(), target_is_directory=True)
+
+
+def kernel_place() -> Path:
+    """The folder of loops that this process was told to use."""
+    return Path(os.environ.get("MS_COMPILER_CACHE_PATH", ".")).absolute() / _KERNELS
 
 
 def is_fused() -> bool:
