@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or report_folder(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
+    for view in ("drone", "satellite"):
+        print(f"{view}: {scores.report['origin'][f'{view}_extraction']}")
     for note in scores.report["notes"]:
         print(f"note: {note}")
     print(f"report and pictures: {out}")

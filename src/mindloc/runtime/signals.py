@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -34,8 +34,9 @@ def leaving_at_once(words: str) -> Iterator[None]:
         return
 
     def leave(number: int, frame: Any) -> None:
-        sys.stdout.flush()
-        print(words, file=sys.stderr, flush=True)
+        with suppress(RuntimeError):  # the signal came in the middle of a print
+            sys.stdout.flush()
+        os.write(2, f"{words}\n".encode())
         os._exit(130)
 
     with answered(leave, signal.SIGTERM):
