@@ -103,6 +103,9 @@ def _of_assignment(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, Any
         values = value.elts if isinstance(value, ast.Tuple) else [None] * len(target.elts)
         for part, of_part in zip(target.elts, values, strict=True):
             yield from _of_assignment(part, of_part)
+    elif isinstance(target, ast.Subscript):
+        if isinstance(target.slice, ast.Constant) and target.slice.value in DEFAULTS:
+            yield target.slice.value, _value(value)
     elif isinstance(target, ast.Attribute) and isinstance(target.value, (ast.Attribute, ast.Name)):
         holder = target.value.attr if isinstance(target.value, ast.Attribute) else target.value.id
         if f"{holder}.{target.attr}" in DEFAULTS:

@@ -1,0 +1,24 @@
+"""Options of the device reach the one door to it."""
+
+import pytest
+
+from mindloc.config import load_config
+from mindloc.errors import DeviceError
+from mindloc.inference import build
+from mindloc.inference.build import EngineWish, Source, start_engine
+
+
+@pytest.mark.parametrize("fusion", ["auto", "always", "never"])
+@pytest.mark.parametrize("target", ["auto", "CPU", "GPU", "Ascend"])
+def test_an_engine_is_started_on_the_device_of_the_config(monkeypatch, fusion, target):
+    asked = []
+
+    def use_device(*arguments):
+        asked.append(arguments)
+        raise DeviceError("far enough")
+
+    monkeypatch.setattr(build, "use_device", use_device)
+    words = [f"run.operator_fusion={fusion}", f"run.device_target={target}", "run.device_ids=[3]"]
+    with pytest.raises(DeviceError, match="far enough"):
+        start_engine(EngineWish(), Source(None, None, {}), load_config(None, words))
+    assert asked == [(target, 3, fusion)]
