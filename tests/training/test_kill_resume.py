@@ -21,10 +21,10 @@ SOURCE = Path(__file__).parents[2] / "src"
 class Server:
     """Runs small trainings in forked processes that can be killed; see small_run.py."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, script: str = "small_run.py"):
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("small_run.py"))],
+            [sys.executable, str(Path(__file__).with_name(script))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,0 +1,118 @@
+"""A training of seconds with hard negatives for the kill tests; jobs and answers as small_run.py has them.
+
+Twelve drone pictures of 4 x 4 pixels over a tile each, batches of three; neighbors by descriptors from the second epoch
+on, found anew before each.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import small_run
+
+from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
+from mindloc.data.normalization import Normalization
+from mindloc.data.pairs import Edges, Split
+from mindloc.data.picture_stream import PairStream, ViewFiles
+from mindloc.data.pipeline import train_data
+from mindloc.data.sampler import SAMPLERS
+from mindloc.runtime.cluster import ALONE
+from mindloc.runtime.run_folder import RunFolder
+from mindloc.training.loop import LoopSettings, Training, run_training
+from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.progress import Progress
+from mindloc.training.resume import find_resume_point
+from mindloc.training.schedule import Schedule
+from mindloc.training.state import load_state_into, load_weights_into
+
+PAIRS, BATCH, SIDE, EPOCHS = 12, small_run.BATCH, small_run.SIDE, 4
+MAP = Normalization((0.5,) * 3, (0.5,) * 3)
+
+
+class LinearEngine:
+    """The matrix of ``small_run.LinearEncoder`` as it stands; a search has three batches of each view."""
+
+    batch_size, descriptors = 4, ("global",)
+    facts = {"engine": "numpy", "checkpoint_sha256": None}
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def encode(self, batch):
+        weight = self.encoder.weight.asnumpy()
+        return {f"{view}.global": image.reshape(len(image), -1) @ weight for view, image in batch.items()}
+
+
+def make_split(folder: Path) -> Split:
+    """Pictures drawn from a seed; every picture also overlaps the tile after its own."""
+    random = np.random.default_rng(0)
+    files = {view: [f"{view}{index:02}.png" for index in range(PAIRS)] for view in ("drone", "tile")}
+    for name in [*files["drone"], *files["tile"]]:
+        cv2.imwrite(str(folder / name), random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+    tiles = np.stack([np.arange(PAIRS), (np.arange(PAIRS) + 1) % PAIRS], axis=1).astype(np.int32)
+    own = Edges(np.arange(PAIRS + 1), tiles[:, 0], np.full(PAIRS, 0.6, np.float32))
+    all_edges = Edges(2 * np.arange(PAIRS + 1), tiles.reshape(-1), np.full(2 * PAIRS, 0.5, np.float32))
+    places = np.zeros((PAIRS, 2))
+    return Split(folder, files["drone"], files["tile"], places, places, "plane_m", own, all_edges, [{}] * PAIRS)
+
+
+def images_of(split: Split):
+    def images(view: str, paths: list[Path]):
+        for first in range(0, len(paths), LinearEngine.batch_size):
+            pictures = [cv2.imread(str(path)) for path in paths[first : first + LinearEngine.batch_size]]
+            image_B3HW = (np.stack(pictures).transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32)
+            yield image_B3HW, len(image_B3HW)
+
+    return images
+
+
+def run(folder: Path, callbacks=()) -> Progress:
+    """Begin, or go on when the folder holds a run."""
+    begins = not (folder / "config.yaml").exists()
+    run_folder = RunFolder(folder) if begins else RunFolder.open(folder)
+    run_folder.remove_leftovers()
+    run_folder.write_config("a: 1\n")
+    point, step, split = find_resume_point(run_folder), small_run.make_step(), make_split(folder)
+    pair_P2, weight_P = split.pair_list("pos")
+    pictures = PairedPictures(split, pair_P2, k=4)
+    tables = NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=2, share=0.7))
+    if point:
+        load_weights_into(step, point.weights)
+        load_state_into(step, point.state)
+        restore_table(tables, pictures, point.state, point.progress)
+    facts = {"place_unit": "plane_m"}
+    source = NeighborSource(tables, pictures, LinearEngine, images_of(split), lambda view: facts, ALONE)
+    source.folder = folder / "neighbors"
+    sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(split.semipositive, PAIRS), BATCH, 1, tables)
+    views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.drone_paths(), split.satellite_paths())]
+
+    def make_data(epoch: int, first_step: int):
+        stream = PairStream(*views, pair_P2, weight_P, sampler, MAP, None, seed=1, start=(epoch, first_step))
+        return train_data(stream)
+
+    training = Training(
+        run=run_folder,
+        step=step,
+        schedule=Schedule(lr=0.01, epochs=EPOCHS, warmup_epochs=0.5),
+        settings=LoopSettings(
+            epochs=EPOCHS, batch_size=BATCH, checkpoint_every_steps=1, keep_checkpoints=2, log_every_steps=2
+        ),
+        make_data=make_data,
+        evaluate=None,
+        config={"model": {"backbone": "linear"}},
+        facts={"seed": 0, "world_size": 1},
+        code={},
+        progress=point.progress if point else Progress(),
+        metrics_lines=point.state.facts["lines"] if point else 0,
+        neighbors=source,
+    )
+    return run_training(training, callbacks)
+
+
+if __name__ == "__main__":
+    small_run.run = run  # what a forked job runs
+    for line in sys.stdin:
+        print(small_run._fork(json.loads(line)), flush=True)

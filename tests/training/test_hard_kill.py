@@ -1,0 +1,71 @@
+"""A training with hard negatives that is killed, in an epoch or in a search for neighbors, ends with the same bits."""
+
+import pytest
+from test_kill_resume import Server, assert_same_bits, records
+
+from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("hard"), script="hard_run.py")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server):
+    assert server.run("whole") == 0, (server.folder / "whole.txt").read_text()
+    return server.folder / "whole"
+
+
+def last_of(run):
+    weights = load_weights(complete_checkpoints(run / "checkpoints")[-1])
+    return weights, load_state(weights)
+
+
+def assert_same_end(run, whole):
+    (weights, state), (expected, expected_state) = last_of(run), last_of(whole)
+    assert_same_bits(weights.arrays, expected.arrays)
+    assert_same_bits(state.arrays, expected_state.arrays)
+    assert state.facts == expected_state.facts
+    assert records(run) == records(whole)
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(whole):
+    lines = records(whole)
+    assert [line["epoch"] for line in lines if line["kind"] == "neighbors"] == [1, 2, 3]
+    companions = [line["sampling"]["companions"] for line in lines if line["kind"] == "epoch"]
+    assert companions[0] == 0 and min(companions[1:]) > 0
+    _, state = last_of(whole)
+    assert state.facts["neighbors"]["done_epochs"] == 3 and state.arrays["neighbors"].shape == (12, 4)
+    assert not (whole / "neighbors").exists()
+
+
+# passages: an epoch has 4 steps, fewer where batches can't be filled; a search has 3 batches of each view
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "epoch.mid:2",  # inside the first epoch that reads neighbors
+        "extract.mid:2",  # in the first search, with the drone pictures
+        "extract.mid:11",  # in the second, with the tiles
+        "weights.before_write:6",  # a table was found and no checkpoint has it, or one of an epoch under way
+        "checkpoint.between_weights_and_state:9",
+    ],
+)
+def test_killed_and_resumed_as_if_nothing_had_been(server, whole, fault):
+    name = fault.replace(".", "_").replace(":", "_")
+    assert server.run(name, environment={"MINDLOC_FAULT": fault}) == -9
+    assert server.run(name) == 0, (server.folder / f"{name}.txt").read_text()
+    assert_same_end(server.folder / name, whole)
+
+
+def test_killed_in_an_epoch_and_then_in_the_search_after_it(server, whole):
+    assert server.run("twice", environment={"MINDLOC_FAULT": "epoch.mid:2"}) == -9
+    _, state = last_of(server.folder / "twice")
+    assert state.facts["progress"]["epoch"] == 1 and state.facts["progress"]["step_in_epoch"] > 0
+    assert state.facts["neighbors"]["done_epochs"] == 1  # the table that the rest of the epoch is sampled by
+    assert server.run("twice", environment={"MINDLOC_FAULT": "extract.mid:2"}) == -9
+    assert server.run("twice") == 0
+    assert_same_end(server.folder / "twice", whole)
