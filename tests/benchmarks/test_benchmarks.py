@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import process_figures
 import pytest
+import report
+import turns
+from encoder_cases import Case
+from made_up_pictures import make_pictures
 
 PROJECT = Path(__file__).parents[2]
 SCRIPTS = PROJECT / "benchmarks"
 PEER_VARIABLE = "MINDLOC_PEER"  # an interpreter that has requirements-peer.txt
 TINY = "tiny:32:2"
-
-import process_figures
-import report
-import turns
-from encoder_cases import Case
-from made_up_pictures import make_pictures
 
 STAND_IN = """
 import json, sys
@@ -195,6 +194,15 @@ def test_starting_up_is_told_by_stages(run):
         assert all(row[stage] > 0 for stage in ("import_s", "build_s", "compile_s", "first_s", "second_s"))
         assert row["second_s"] < row["compile_s"]
     assert "first result after" in text
+
+
+@pytest.mark.slow
+def test_parts_that_share_negatives_have_the_loss_of_the_whole_batch(run):
+    result, text = run("grad_cache.py", "--case", "tiny:32:4", "--parts", 2, "--runs", 1, "--rounds", 1)
+    assert_origin(result)
+    whole, parts, cached = (result["ways"][way]["runs"][0]["loss"] for way in ("whole", "parts", "cached"))
+    assert cached == pytest.approx(whole, rel=1e-5) and abs(parts - whole) > 0.1  # log 4 of negatives against log 2
+    assert "| parts that share negatives |" in text
 
 
 def test_mindrecord_on_a_few_pictures(run):
