@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,7 +220,7 @@ def _draw_variants(result: dict, path: Path) -> None:
     for seed in sorted({row["seed"] for row in result["rows"]}):
         of_seed = [100 * _of(result, name, "recall@1").get(seed, np.nan) for name in names]
         axes.plot(range(len(names)), of_seed, "o-", markersize=5, linewidth=0.8, label=f"seed {seed}")
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 2) for name in names], fontsize=8)
+    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names], fontsize=8)
     axes.set_ylabel("Recall@1, %")
     axes.set_ylim(bottom=0)
     axes.set_title(f"{result['rows'][0]['queries']} frames of another world among 500 tiles", fontsize=10)

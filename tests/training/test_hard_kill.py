@@ -69,3 +69,13 @@ def test_killed_in_an_epoch_and_then_in_the_search_after_it(server, whole):
     assert server.run("twice", environment={"MINDLOC_FAULT": "extract.mid:2"}) == -9
     assert server.run("twice") == 0
     assert_same_end(server.folder / "twice", whole)
+
+
+def test_a_search_that_fails_ends_the_training_although_the_loader_waits_for_it(server):
+    folder = server.folder / "full"
+    folder.mkdir()
+    (folder / "neighbors").write_text("a file where the descriptors were to lie")
+    assert server.run("full") == 1
+    said = (server.folder / "full.txt").read_text()
+    assert "DataError: can't write descriptor set" in said
+    assert "not finished and cannot be joined" not in said
