@@ -55,7 +55,7 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Wish =
     ms.set_context(mode=ms.GRAPH_MODE)
     if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
         ms.set_deterministic(True)
-    fused = ", fused operators" if fuse_operators(chosen, operator_fusion) else ""
+    fused = fuse_operators(chosen, operator_fusion)
     description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{why}"
     return Device(chosen, device_id if chosen != "CPU" else 0, description)
 

@@ -5,6 +5,7 @@ process finds it. A loop that is damaged there is compiled again (seen in 2.8.0)
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import tempfile
@@ -39,12 +40,15 @@ def prepare_import() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads spin after each loop and slow the products down
 
 
-def fuse_operators(target: str, wish: Wish) -> bool:
-    """From now on compile graphs with fused operators, when that is wished and can be done; says whether.
+def fuse_operators(target: str, wish: Wish) -> str:
+    """From now on compile graphs with fused operators, when that is wished and can be done.
 
     Args:
         target: the device that was chosen.
         wish: "auto": where it can be done.
+
+    Returns:
+        What there is to say of it behind the device's name; empty where it was not wished, or not on a CPU.
 
     Raises:
         DeviceError: the wish is "always" and it can't be done.
@@ -60,7 +64,9 @@ def fuse_operators(target: str, wish: Wish) -> bool:
         os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(_kernel_folder(ms.__version__).parent))
     if fuses != is_fused():
         ms.set_context(enable_graph_kernel=fuses, graph_kernel_flags=_FLAGS if fuses else "")
-    return fuses
+    if wish == "never" or target != "CPU":
+        return ""
+    return ", fused operators" if fuses else f", operators not fused ({obstacle})"
 
 
 def share_kernels(compiler_cache: Path) -> None:
@@ -106,8 +112,13 @@ def _kernel_folder(version: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="mindloc-kernels-")) / _KERNELS
+        return Path(_of_this_process().name) / _KERNELS
     return folder
+
+
+@functools.cache
+def _of_this_process() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="mindloc-kernels-")  # goes with the process
 
 
 def _akg() -> Path:
