@@ -7,8 +7,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Case:
     backbone: str
     side_px: int
     batch_size: int
+    fusion: str = "auto"  # run.operator_fusion; auto is what train.py and extract do
 
     @classmethod
     def parse(cls, text: str) -> "Case":
@@ -45,7 +46,14 @@ class Case:
         config = Config()
         config.model.backbone, config.train.batch_size = self.backbone, self.batch_size
         config.data.drone_size_px = config.data.satellite_size_px = (self.side_px, self.side_px)
+        config.run.operator_fusion = self.fusion
         return config
+
+    def use_device(self) -> None:
+        """Choose the CPU as train.py and extract choose a device; before MindSpore is imported."""
+        from mindloc.runtime.device import use_device
+
+        use_device("CPU", operator_fusion=self.fusion)
 
     def __str__(self) -> str:
         return f"{self.backbone}, {self.side_px} px, batch {self.batch_size}"
@@ -67,7 +75,7 @@ def main(
         return
     require_peer(args.peer, ("torch", "timm"))
     result = {**origin(), "work": work, "runs": args.runs, "rounds": args.rounds, "cases": []}
-    for case in args.cases:
+    for case in chosen_cases(args):
         row = {**asdict(case), **_measure(script, work, case, args)}
         result["cases"].append(row)
         print(f"{case}: done", file=sys.stderr)
@@ -77,13 +85,22 @@ def main(
 
 def _parse(doc: str, argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = [Case.parse(case) for case in CASES]
-    parser.add_argument("--cases", type=Case.parse, nargs="+", default=cases, metavar="BACKBONE:PIXELS:BATCH")
+    add_case_arguments(parser, CASES)
     parser.add_argument("--runs", type=int, default=5, help="of each process that count (default %(default)s)")
     add_peer_arguments(parser)
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a process of our side measures
     return parser.parse_args(argv)
+
+
+def add_case_arguments(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    cases = [Case.parse(case) for case in default]
+    parser.add_argument("--cases", type=Case.parse, nargs="+", default=cases, metavar="BACKBONE:PIXELS:BATCH")
+    parser.add_argument("--fusion", choices=("auto", "always", "never"), default="auto", help="run.operator_fusion")
+
+
+def chosen_cases(args: argparse.Namespace) -> list[Case]:
+    return [replace(case, fusion=args.fusion) for case in args.cases]
 
 
 def _measure(script: str, work: str, case: Case, args: argparse.Namespace) -> dict[str, Any]:

@@ -24,9 +24,7 @@ VIEW = "drone"
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
     """Seconds of the first batch, of ``runs`` more, and the most memory held."""
-    from mindloc.runtime.device import use_device
-
-    use_device("CPU")
+    case.use_device()
     encode, batch = encoding(case), batch_of(case)
     seconds = []
     for _ in range(runs + 1):

@@ -86,6 +86,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, metavar="CASE", help="; ".join(CASES))
     add_peer_arguments(parser)
+    parser.add_argument(
+        "--peer-workers", type=int, nargs="+", default=PEER_WORKERS, help="the best of a trial is taken"
+    )
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args(argv)
@@ -120,7 +123,7 @@ _DIGITS = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mb": 0}
 
 def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
     """The whole list of changes on both sides in turn, the peer with the number of workers that suits it best."""
-    trials = [run_case(_peer(files, args, workers)) for workers in PEER_WORKERS]
+    trials = [run_case(_peer(files, args, workers)) for workers in args.peer_workers]
     best = max(trials, key=lambda trial: trial["images_per_s"])["workers"]
     ours = _ours(files, args, TRAINING, max(args.workers))
     results, loads = take_turns([ours, _peer(files, args, best)], args.rounds)

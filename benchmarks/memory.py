@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 
 import extraction
 import train_step
-from encoder_cases import CASES, Case
+from encoder_cases import CASES, Case, add_case_arguments, chosen_cases
 from process_figures import peak_mb
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from turns import run_case
@@ -31,14 +31,15 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(measure(**json.loads(args.one))))
         return
     result = {**origin(), "cases": []}
-    for case in args.cases:
+    cases = chosen_cases(args)
+    for case in cases:
         row = {**asdict(case)}
         for work in WORKS:
             asked = json.dumps({"case": asdict(case), "work": work})
             row[work] = run_case([sys.executable, str(Path(__file__).resolve()), "--one", asked])["peak_mb"]
         result["cases"].append(row)
         print(f"{case}: done", file=sys.stderr)
-    rows = zip(args.cases, result["cases"], strict=True)
+    rows = zip(cases, result["cases"], strict=True)
     print_table(["peak memory, MB", *WORKS], [[case, *(f"{row[work]:.0f}" for work in WORKS)] for case, row in rows])
     print_origin(result)
     write_json(args.json, result)
@@ -46,8 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = [Case.parse(case) for case in CASES]
-    parser.add_argument("--cases", type=Case.parse, nargs="+", default=cases, metavar="BACKBONE:PIXELS:BATCH")
+    add_case_arguments(parser, CASES)
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     return parser.parse_args(argv)
@@ -60,9 +60,7 @@ def measure(case: dict[str, Any], work: str) -> dict[str, float]:
 
 
 def _imports(case: Case) -> None:
-    from mindloc.runtime.device import use_device
-
-    use_device("CPU")
+    case.use_device()
 
 
 def _encoder(case: Case) -> None:

@@ -1,9 +1,9 @@
 """Seconds from the command to the first step: python benchmarks/start_up.py [--json result.json].
 
 Imports, building, compiling, first and second run of the training step and of extraction, each line in a fresh process.
-"graph cache" is run.compiler_cache with an empty folder and with the one that this left; "graph kernels" is MindSpore's
-fusion of operators, which builds kernels once (needs the package decorator) and finds them again. Both start from
-folders of their own, so nothing that lies on the machine already helps.
+"graph cache" is run.compiler_cache, "fusion" run.operator_fusion, which builds loops once and finds them again: each
+once with an empty cache folder and once with what that left. The folders are their own, so nothing that lies on the
+machine already helps. Extraction compiles within its first batch: compiling and that batch are one figure.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from report import add_json_argument, origin, print_origin, print_table, write_j
 from turns import run_case
 
 WORKS = ("train_step", "extraction")
-VARIANTS = ("plain", "graph cache", "graph kernels")
+VARIANTS = ("plain", "graph cache", "fusion", "fusion and graph cache")
 STAGES = ("import_s", "build_s", "compile_s", "first_s", "second_s")
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     for case in args.cases:
         for work in WORKS:
             for variant in args.variants:
-                if (work, variant) != ("extraction", "graph cache"):  # kept graphs are the training's
+                if work == "train_step" or "graph cache" not in variant:  # kept graphs are the training's
                     result["rows"] += _rows(case, work, variant, args.rounds)
                     print(f"{case}, {work}, {variant}: done", file=sys.stderr)
     _print(result["rows"])
@@ -76,21 +76,14 @@ def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, An
 
 def measure(case: dict[str, Any], work: str, variant: str, folder: str) -> dict[str, float]:
     """Seconds of each stage of this process; imports count from its start."""
-    if variant == "graph kernels":
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else OpenMP's idle threads keep the cores busy
-        os.chdir(folder)  # where the kernels are kept
+    os.environ["XDG_CACHE_HOME"] = folder  # where graphs and loops are kept
     from mindloc.runtime.compile_time import process_age_s
-    from mindloc.runtime.device import use_device
 
-    use_device("CPU")
-
-    import mindspore as ms
-
-    if variant == "graph kernels":
-        ms.set_context(enable_graph_kernel=True)
+    chosen = Case(**{**case, "fusion": "always" if "fusion" in variant else "never"})
+    chosen.use_device()
     prepare = {"train_step": _prepare_step, "extraction": _prepare_extraction}[work]
     seconds, started = {"import_s": process_age_s()}, time.perf_counter()
-    compile_it, run = prepare(Case(**case), folder if variant == "graph cache" else "none")
+    compile_it, run = prepare(chosen, "auto" if "graph cache" in variant else "none")
     for stage, do in zip(STAGES[1:], (lambda: None, compile_it, run, run), strict=True):
         do()
         seconds[stage] = time.perf_counter() - started
@@ -102,6 +95,7 @@ def _prepare_step(case: Case, cache: str) -> tuple[Callable[[], Any], Callable[[
     import train_step
 
     from mindloc.runtime.cluster import ALONE
+    from mindloc.runtime.compile_time import compiling
     from mindloc.training.build import build_compiler_cache
 
     step, batch, config = train_step.train_step(case), train_step.batch_of(case), case.config()
@@ -109,14 +103,13 @@ def _prepare_step(case: Case, cache: str) -> tuple[Callable[[], Any], Callable[[
     serve_graph = build_compiler_cache(config, ALONE, print)
 
     def compile_step() -> None:
-        with serve_graph(*batch):
+        with compiling(), serve_graph(*batch):
             step.compile(*batch)
 
     return compile_step, lambda: step(*batch)[0].asnumpy()
 
 
 def _prepare_extraction(case: Case, cache: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The engine compiles within its first batch: compiling and that batch are one stage."""
     import extraction
 
     encode, batch = extraction.encoding(case), extraction.batch_of(case)

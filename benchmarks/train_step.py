@@ -24,15 +24,12 @@ LEARNING_RATE = 1e-4
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
     """Seconds of the first step, of ``runs`` more, and the most memory held."""
-    from mindloc.runtime.device import use_device
-
-    use_device("CPU")
+    case.use_device()
 
     import mindspore as ms
-    from mindspore import Tensor
 
     step, batch = train_step(case), batch_of(case)
-    ms.ops.assign(step.lr, Tensor(LEARNING_RATE, ms.float32))
+    ms.ops.assign(step.lr, ms.Tensor(LEARNING_RATE, ms.float32))
     seconds = []
     for _ in range(runs + 1):
         started = time.perf_counter()

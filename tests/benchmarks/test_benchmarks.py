@@ -152,7 +152,7 @@ def test_a_table_is_markdown(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_step.py", "extraction.py"])
 def test_work_of_the_encoder_beside_a_peer(run, stand_in, name):
-    result, text = run(name, "--cases", TINY, "--runs", 1, "--rounds", 1, "--peer", stand_in)
+    result, text = run(name, "--cases", TINY, "--fusion", "never", "--runs", 1, "--rounds", 1, "--peer", stand_in)
     assert_origin(result)
     (case,) = result["cases"]
     (ours,) = case["ours"]
@@ -179,7 +179,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
 
 @pytest.mark.slow
 def test_memory_grows_with_the_work(run):
-    result, _ = run("memory.py", "--cases", TINY)
+    result, _ = run("memory.py", "--cases", TINY, "--fusion", "never")
     assert_origin(result)
     (case,) = result["cases"]
     assert 50 < case["imports"] < case["extraction"] and case["encoder built"] < case["training step"]
@@ -222,7 +222,7 @@ def test_scoring_on_a_few_descriptors(run):
 def test_the_peer_itself(run):
     peer = os.environ[PEER_VARIABLE]
     for name in ("train_step.py", "extraction.py"):
-        result, _ = run(name, "--cases", TINY, "--runs", 1, "--rounds", 1, "--peer", peer)
+        result, _ = run(name, "--cases", TINY, "--fusion", "never", "--runs", 1, "--rounds", 1, "--peer", peer)
         assert result["cases"][0]["peer"][0]["peak_mb"] > 100
     words = ["--size", 32, "--batch-size", 2, "--batches", 2, "--workers", 1, "--rounds", 1]
     result, _ = run("loader.py", *words, "--cases", "evaluation, tiles", "--peer", peer)
