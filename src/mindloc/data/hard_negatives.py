@@ -20,6 +20,7 @@ import numpy as np
 from mindloc.errors import DataError
 
 NO_TILE = -1  # in a table: fewer than K tiles are candidates
+_TRIES = 16  # pairs of a tile that are offered: where pictures lie dense, nearly all of a tile's pairs are blocked
 
 
 @dataclass(frozen=True)
@@ -195,13 +196,13 @@ class Company:
         return brought
 
     def _take_one_of(self, tile: int, batch: "OpenBatch") -> int:
-        """The first pair of the tile that could be taken; -1: none."""
+        """The first of the tile's next pairs that could be taken; -1: none."""
         by_tile_P, used = self._by_tile_P, batch.used
         head, end = self._head_S[tile], self._end_S[tile]
         while head < end and used[by_tile_P[head]]:
             head += 1
         self._head_S[tile] = head
-        for position in range(head, end):
+        for position in range(head, min(end, head + _TRIES)):
             other = by_tile_P[position]
             if batch.take(other):
                 self._came[other] = True
