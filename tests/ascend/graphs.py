@@ -2,9 +2,10 @@
 
 A GRAPH is WHAT:PRECISION:LEVEL, LEVEL a jit_level, WHAT one of train and extract, or for an encoder of two stages
 train.cosine and train.infonce (its losses) and extract.stages, or for a plain ViT train.plain and extract.plain, whose
-positions are resampled. MS_SIMULATION_LEVEL says how far it
-goes: 0 is the front end, 1 goes on through kernel selection and memory planning by a run that launches nothing. With
-RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to write its graphs (conftest.py).
+positions are resampled, or for a batch in parts train.parts and train.cached (with shared negatives).
+MS_SIMULATION_LEVEL says how far it goes: 0 is the front end, 1 goes on through kernel selection and memory planning by
+a run that launches nothing. With RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to
+write its graphs (conftest.py).
 """
 
 import json
@@ -44,13 +45,15 @@ def join() -> Cluster:
     return Cluster(get_rank(), get_group_size())
 
 
-def config_of(head: str, precision: str) -> Config:
+def config_of(kind: str, precision: str) -> Config:
     config = Config()
-    if head and head != "plain":
+    if kind in ("parts", "cached"):
+        config.train.accumulate, config.train.grad_cache = PAIRS, kind == "cached"
+    elif kind and kind != "plain":
         config.head.name, config.head.channels, config.head.centroids = "two_stage", 32, True
-    if head == "infonce":
+    if kind == "infonce":
         config.loss.omega = config.loss.phi = "weighted_infonce"
-    config.model.backbone, config.train.precision = PLAIN if head == "plain" else "tiny", precision
+    config.model.backbone, config.train.precision = PLAIN if kind == "plain" else "tiny", precision
     config.data.drone_size_px = config.data.satellite_size_px = (SIDE, SIDE)
     return config
 
@@ -75,8 +78,8 @@ def compiled(graph: str, cluster: Cluster) -> dict:
     """How often each operator stands in the graph that the front end hands on, and how many parameters it has."""
     what, precision, level = graph.split(":")
     ms.set_context(jit_config={"jit_level": level})
-    what, _, head = what.partition(".")
-    cell, inputs = {"train": train, "extract": extract}[what](config_of(head, precision), cluster)
+    what, _, kind = what.partition(".")
+    cell, inputs = {"train": train, "extract": extract}[what](config_of(kind, precision), cluster)
     earlier = _written()
     if os.environ["MS_SIMULATION_LEVEL"] == "0":
         cell.compile(*inputs)

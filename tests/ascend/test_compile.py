@@ -66,6 +66,23 @@ def test_kernels_are_found_for_two_stages(compile_graphs):
     assert set(compilation.graphs) == set(names) and compilation.peak_mb > 0
 
 
+def test_a_graph_holds_one_part_however_many_there_are(compile_graphs):
+    """Four parts, which take turns in a loop; with shared negatives each is encoded once more. Front end alone."""
+    names = ("train.parts:fp16:O0", "train.cached:fp16:O0")
+    graphs = compile_graphs(0, *names).graphs
+    for name, passes in zip(names, (1, 2), strict=True):
+        operators = graphs[name]["operators"]
+        assert operators["FlashAttentionScore"] == passes * BLOCKS
+        assert operators["FlashAttentionScoreGrad"] == BLOCKS and operators["Adam"] == graphs[name]["weights"]
+
+
+def test_one_rank_of_eight_gathers_the_cached_descriptors_once(compile_graphs):
+    name = "train.cached:fp16:O2"
+    graph = compile_graphs(0, name, RANK_ID="3", RANK_SIZE="8").graphs[name]
+    assert graph["operators"]["AllGather"] == 2  # one for each view
+    assert graph["operators"]["AllReduce"] == graph["weights"] + 2  # one for each weight, one back through each gather
+
+
 def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
     compilation = compile_graphs(1, "train:fp16:O0", SIMULATED_CHIP=FIRST_910)
     operators = compilation.graphs["train:fp16:O0"]["operators"]
