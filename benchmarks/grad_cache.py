@@ -1,0 +1,114 @@
+"""What a batch in parts costs and saves: python benchmarks/grad_cache.py [--json result.json].
+
+Training steps on noise, as train.py builds them: the batch whole, in parts that share no negatives (train.accumulate),
+and in parts that do (train.grad_cache). Each measurement is a process of its own, in turn; first steps compile and are
+told apart. A large batch on a small machine:
+
+    python benchmarks/grad_cache.py --case small:224:256 --parts 64 --ways cached --runs 1 --rounds 1
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
+
+from encoder_cases import Case
+from process_figures import peak_mb
+from report import add_json_argument, origin, print_origin, print_table, write_json
+from train_step import LEARNING_RATE, batch_of
+from turns import take_turns
+
+WAYS = {"whole": "whole batch", "parts": "parts", "cached": "parts that share negatives"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = _parse(argv)
+    if args.one:
+        print(json.dumps(measure(args.case, args.one, args.parts, args.runs)))
+        return
+    result = {**origin(), **asdict(args.case), "parts": args.parts, "runs": args.runs, "rounds": args.rounds}
+    results, result["loads"] = take_turns([_command(way, args) for way in args.ways], args.rounds)
+    result["ways"] = {way: _summary(runs) for way, runs in zip(args.ways, results, strict=True)}
+    _print(result, args)
+    write_json(args.json, result)
+
+
+def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
+    """Seconds of the first step, of ``runs`` more, the most memory held, the loss of the first step."""
+    from mindloc.runtime.device import use_device
+
+    use_device("CPU")
+
+    import mindspore as ms
+    from mindspore import Tensor
+
+    from mindloc.losses.build import build_criterion
+    from mindloc.models.build import build_encoder
+    from mindloc.runtime.cluster import ALONE
+    from mindloc.training.build import build_step
+
+    config = case.config()
+    config.train.accumulate, config.train.grad_cache = (1, False) if way == "whole" else (parts, way == "cached")
+    step = build_step(config, build_encoder(config), build_criterion(config), ALONE).set_train(True)
+    batch = batch_of(case)
+    ms.ops.assign(step.lr, Tensor(LEARNING_RATE, ms.float32))
+    seconds, losses = [], []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        losses.append(float(step(*batch)[0].asnumpy()))
+        seconds.append(time.perf_counter() - started)
+    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mb": peak_mb(), "loss": losses[0]}
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Case("compact", 128, 32)
+    parser.add_argument(
+        "--case", type=Case.parse, default=default, metavar="BACKBONE:PIXELS:BATCH", help="batch: pairs"
+    )
+    parser.add_argument("--parts", type=int, default=4, help="that the batch is cut into (default %(default)s)")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
+    parser.add_argument("--runs", type=int, default=3, help="steps of a process that count (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="processes per way, in turn (default %(default)s)")
+    add_json_argument(parser)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)  # what a child process measures
+    return parser.parse_args(argv)
+
+
+def _command(way: str, args: argparse.Namespace) -> list[str]:
+    case = f"{args.case.backbone}:{args.case.side_px}:{args.case.batch_size}"
+    counts = ["--parts", str(args.parts), "--runs", str(args.runs)]
+    return [sys.executable, str(Path(__file__).resolve()), "--one", way, "--case", case, *counts]
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "median_s": statistics.median(second for run in runs for second in run["seconds"]),
+        "first_s": statistics.median(run["first_s"] for run in runs),
+        "peak_mb": max(run["peak_mb"] for run in runs),
+        "runs": runs,
+    }
+
+
+def _print(result: dict[str, Any], args: argparse.Namespace) -> None:
+    whole = result["ways"].get("whole")
+    rows = []
+    for way, found in result["ways"].items():
+        ratio = f"{found['median_s'] / whole['median_s']:.2f}" if whole else "-"
+        seconds = [f"{found['median_s']:.2f}", ratio, f"{found['first_s']:.1f}"]
+        rows.append([WAYS[way], *seconds, f"{found['peak_mb']:.0f}", f"{found['runs'][0]['loss']:.6f}"])
+    print_table(["", "seconds a step", "of the whole", "first step, s", "peak memory, MB", "first loss"], rows)
+    print(f"\n{args.case} pairs, {args.parts} parts; medians of {args.rounds} processes of {args.runs} steps each")
+    print_origin(result)
+
+
+if __name__ == "__main__":
+    main()
