@@ -89,11 +89,11 @@ def build_loop_settings(config: Config) -> LoopSettings:
 
 
 # settings that say what is fed to a graph, or when, and never what it computes
-_OUTSIDE_THE_GRAPH = {"data", "augment", "schedule", "eval", "search", "run"}
+_OUTSIDE_THE_GRAPH = {"data", "augment", "sampling", "schedule", "eval", "search", "run"}
 _OUTSIDE_THE_GRAPH |= {"model.pretrained", "model.mean", "model.std", "optimizer.lr", "train.checkpoint_start"}
 _OUTSIDE_THE_GRAPH |= {f"train.{key}" for key in ("epochs", "zero_shot_eval", "keep_checkpoints", "log_every_steps")}
 _OUTSIDE_THE_GRAPH |= {f"train.{key}" for key in ("eval_every_epochs", "checkpoint_every_epochs")}
-_OUTSIDE_THE_GRAPH |= {"train.checkpoint_every_steps"}
+_OUTSIDE_THE_GRAPH |= {"train.checkpoint_every_steps", "train.seed"}
 
 
 def graph_facts(config: Config, cluster: Cluster) -> dict[str, Any]:
