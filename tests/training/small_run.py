@@ -28,7 +28,7 @@ from mindloc.training.loss_scale import LossScale
 from mindloc.training.optimizer import AdamW
 from mindloc.training.parameter_table import parameter_table
 from mindloc.training.progress import Progress
-from mindloc.training.resume import find_resume_point
+from mindloc.training.resume import ResumePoint, find_resume_point
 from mindloc.training.schedule import Schedule
 from mindloc.training.state import load_state_into, load_weights_into
 from mindloc.training.step import TrainStep
@@ -116,31 +116,45 @@ class Slow(Callback):
 
 def run(folder: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
     """Begin, or go on when the folder holds a run."""
-    if (folder / "config.yaml").exists():
-        run_folder = RunFolder.open(folder)
-        run_folder.remove_leftovers()
-    else:
-        run_folder = RunFolder(folder)
+    run_folder, point, step = begin(folder)
+    settings = {"checkpoint_every_steps": 3, **settings}
+    training = make_training(run_folder, point, step, epochs, settings, make_data=SmallData, evaluate=score)
+    return run_training(training, callbacks)
+
+
+def begin(folder: Path) -> tuple[RunFolder, ResumePoint | None, TrainStep]:
+    """The folder's run or a new one, where it goes on, and a step that stands there."""
+    begins = not (folder / "config.yaml").exists()
+    run_folder = RunFolder(folder) if begins else RunFolder.open(folder)
+    if begins:
         run_folder.write_config("a: 1\n")
+    else:
+        run_folder.remove_leftovers()
     point, step = find_resume_point(run_folder), make_step()
     if point:
         load_weights_into(step, point.weights)
         load_state_into(step, point.state)
-    settings = {"checkpoint_every_steps": 3, "keep_checkpoints": 2, "log_every_steps": 2, **settings}
-    training = Training(
+    return run_folder, point, step
+
+
+def make_training(
+    run_folder: RunFolder, point: ResumePoint | None, step: TrainStep, epochs: int, settings: dict, **own
+) -> Training:
+    """A training whose data, evaluation and neighbors are its ``own``."""
+    return Training(
         run=run_folder,
         step=step,
         schedule=Schedule(lr=0.01, epochs=epochs, warmup_epochs=0.5),
-        settings=LoopSettings(epochs=epochs, batch_size=BATCH, **settings),
-        make_data=SmallData,
-        evaluate=score,
+        settings=LoopSettings(
+            epochs=epochs, batch_size=BATCH, **{"keep_checkpoints": 2, "log_every_steps": 2, **settings}
+        ),
         config={"model": {"backbone": "linear"}},
         facts={"seed": 0, "world_size": 1},
         code={},
         progress=point.progress if point else Progress(),
         metrics_lines=point.state.facts["lines"] if point else 0,
+        **own,
     )
-    return run_training(training, callbacks)
 
 
 def _fork(job: dict) -> int:
