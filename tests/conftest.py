@@ -8,7 +8,7 @@ import pytest
 
 os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: its warnings drown a report
 _cache = tempfile.TemporaryDirectory(prefix="mindloc-tests-")  # removed with this process
-os.environ["XDG_CACHE_HOME"] = _cache.name  # no test depends on the graphs that another session kept
+os.environ["XDG_CACHE_HOME"] = _cache.name  # no test depends on the graphs that another test run kept
 
 
 @pytest.fixture(scope="session")

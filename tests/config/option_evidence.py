@@ -1,4 +1,8 @@
-"""Which options tests and shipped configs set, and to what: read from their sources, nothing is run."""
+"""Which options tests and shipped configs set, and to what: read from their sources, nothing is run.
+
+That an option is written down somewhere with such a value is all that this can show; whether it has its effect is for
+the test that sets it.
+"""
 
 import ast
 import re
@@ -22,20 +26,43 @@ UNKNOWN = object()  # a value that only running the test would tell
 ABOUT_KEYS = ("tests/config/", "tests/training/test_graph_facts.py", "tests/cli/test_flags.py")
 
 
-def words_of_files() -> dict[Path, set[str]]:
-    """Test file -> its text constants."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _test_files()}
-    return {path: {node.value for node in ast.walk(tree) if _is_text(node)} for path, tree in trees.items()}
+def settings() -> Iterator[tuple[str, Any, set[str]]]:
+    """(section.key, the value or UNKNOWN, words that an unknown value may be) for every setting that is written down.
 
-
-def settings() -> Iterator[tuple[str, Any, Path]]:
-    """(section.key, the value or UNKNOWN, file) for every setting that is written down somewhere."""
+    The words are the text constants of the function that sets the key, parameters of a test included, of the module's
+    constants that it names, and of the functions of that file that name it.
+    """
     for path in sorted((PROJECT / "configs").glob("*.yaml")):
         for key, value in _of_yaml(path.read_text(encoding="utf-8")):
-            yield key, value, path
+            yield key, value, set()
     for path in _test_files():
-        for key, value in _of_code(path.read_text(encoding="utf-8")):
-            yield key, value, path
+        parts = [_Part(node) for node in ast.parse(path.read_text(encoding="utf-8")).body]
+        for part in parts:
+            words = _words_around(part, parts)
+            for key, value in _of_code(part.node):
+                yield key, value, words
+
+
+class _Part:
+    """A statement of a module: a function, a class, a constant."""
+
+    def __init__(self, node: ast.stmt):
+        self.node, self.names, self.words, self.defines = node, set(), set(), set()
+        for inner in ast.walk(node):
+            if _is_text(inner):
+                self.words.add(inner.value)
+            elif isinstance(inner, (ast.Name, ast.arg)):
+                self.names.add(inner.id if isinstance(inner, ast.Name) else inner.arg)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            self.defines = {node.name}
+        elif isinstance(node, ast.Assign):
+            self.defines = {target.id for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _words_around(part: _Part, parts: list[_Part]) -> set[str]:
+    constants = (other for other in parts if isinstance(other.node, ast.Assign) and other.defines & part.names)
+    callers = (other for other in parts if other.names & part.defines)
+    return part.words.union(*(other.words for other in (*constants, *callers)))
 
 
 def _test_files() -> list[Path]:
@@ -47,8 +74,8 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _of_code(text: str) -> Iterator[tuple[str, Any]]:
-    for node in ast.walk(ast.parse(text)):
+def _of_code(part: ast.stmt) -> Iterator[tuple[str, Any]]:
+    for node in ast.walk(part):
         if _is_text(node):
             yield from _of_words(node.value)
         elif isinstance(node, ast.JoinedStr):

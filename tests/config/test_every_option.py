@@ -1,4 +1,6 @@
-"""Every option is set to something else than its default, and every choice made, by a test or a shipped config."""
+"""Every option is written down somewhere in a test or a shipped config with something else than its default, and every
+choice too. That it has its effect is for the test that sets it.
+"""
 
 import typing
 from collections import defaultdict
@@ -13,11 +15,11 @@ from mindloc.config.schema import Config
 @pytest.fixture(scope="module")
 def values() -> dict[str, list]:
     """section.key -> the values that it is set to somewhere."""
-    found, words = defaultdict(list), option_evidence.words_of_files()
-    for key, value, path in option_evidence.settings():
+    found = defaultdict(list)
+    for key, value, words in option_evidence.settings():
         found[key].append(value)
-        if value is UNKNOWN:  # from a variable: then the choices that the file names are made
-            found[key] += words[path] & set(CHOICES.get(key, ()))
+        if value is UNKNOWN:  # from a variable: then the choices that the code around it names count as made
+            found[key] += words & set(CHOICES.get(key, ()))
     return found
 
 
@@ -47,3 +49,20 @@ def test_every_option_is_set_somewhere(values, key):
 def test_every_choice_is_made_somewhere(values, key, choice):
     made = {value for value in values[key] if isinstance(value, str)}
     assert choice in made or choice == DEFAULTS[key], f"nothing sets {key}={choice}; write a test of it"
+
+
+def test_a_value_from_a_variable_is_sought_around_it(tmp_path, monkeypatch):
+    code = tmp_path / "test_it.py"
+    code.write_text(
+        "MODES = ['masked']\n"
+        "OTHER = ['random']\n"
+        "def run(mode): config.sampling.mode = mode\n"
+        "def test_one(): run('exclusive')\n"
+        "@parametrize('mode', MODES)\n"
+        "def test_two(mode): config.sampling.mode = mode\n"
+        "def test_three(): 'cosine'\n"
+    )
+    monkeypatch.setattr(option_evidence, "_test_files", lambda: [code])
+    monkeypatch.setattr(option_evidence, "PROJECT", tmp_path)  # no shipped configs
+    words = [words - {"mode"} for key, value, words in option_evidence.settings() if value is UNKNOWN]
+    assert words == [{"exclusive"}, {"masked"}]
