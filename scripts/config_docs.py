@@ -8,7 +8,7 @@ import tokenize
 import types
 import typing
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,56 +97,106 @@ def field_comments(schema: Path) -> dict[tuple[str, str], str]:
 
 
 def key_readers() -> dict[str, set[str]]:
-    """section.key -> rooms that read it, as ``config.section.key`` or through a name for ``config.section``."""
+    """section.key -> rooms that read it, from whatever holds a Config or one of its sections."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    annotated = Annotated(trees.values())
     readers = defaultdict(set)
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path, tree in trees.items():
         if path.parent.name == "config" and path.name != "schema.py":
             continue  # they look at every key and use none
-        for key in _keys_read(ast.parse(path.read_text(encoding="utf-8"))):
+        for key in _keys_read(tree, annotated):
             readers[key].add(path.relative_to(PACKAGE).parts[0])
     return readers
 
 
-def _keys_read(tree: ast.Module) -> Iterator[str]:
+class Annotated:
+    """What annotations say of names that other files use.
+
+    ``fields``: fields, of any class, that hold a Config. ``results``: function -> the classes that it gives, several
+    where it gives a tuple.
+    """
+
+    def __init__(self, trees: Iterable[ast.Module]):
+        self.fields: set[str] = set()
+        self.results: dict[str, list[str | None]] = {"Config": ["Config"]}
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            if isinstance(node, ast.ClassDef):
+                fields = (field for field in node.body if isinstance(field, ast.AnnAssign))
+                self.fields |= {field.target.id for field in fields if _class_of(field.annotation) == "Config"}
+            elif isinstance(node, ast.FunctionDef) and "Config" in (classes := _classes_of(node.returns)):
+                self.results[node.name] = classes
+
+
+def _keys_read(tree: ast.Module, annotated: Annotated) -> Iterator[str]:
     for function in ast.walk(tree):
         if not isinstance(function, (ast.FunctionDef, ast.ClassDef)):
             continue
-        names = dict(_names_of_sections(function))
+        names = _Names(annotated, function)
         for node in ast.walk(function):
             if isinstance(node, ast.Attribute):
-                section = _section(node.value, names)
+                section = names.section(node.value)
                 if section and node.attr in typing.get_type_hints(SECTIONS[section]):
                     yield f"{section}.{node.attr}"
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
-                section = _section(node.args[0], names)  # one key after the other, by name
+                section = names.section(node.args[0])  # one key after the other, by name
                 of_section = dataclasses.fields(SECTIONS[section]) if section else ()
                 yield from (f"{section}.{field.name}" for field in of_section)
 
 
-def _names_of_sections(function: ast.AST) -> Iterator[tuple[str, str]]:
-    """(local name, section): arguments of a section's class, ``self`` in it, and ``x = config.section``."""
-    of_class = {cls.__name__: section for section, cls in SECTIONS.items()}
-    if isinstance(function, ast.ClassDef) and function.name in of_class:
-        yield "self", of_class[function.name]
-    for node in ast.walk(function):
-        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name) and node.annotation.id in of_class:
-            yield node.arg, of_class[node.annotation.id]
-        if isinstance(node, ast.Assign):
-            targets, values = (getattr(side, "elts", [side]) for side in (node.targets[0], node.value))
-            for target, value in zip(targets, values, strict=False):
-                if isinstance(target, ast.Name) and (section := _section(value, {})):
-                    yield target.id, section
+class _Names:
+    """What the names within a function or class hold: by annotation, or by what was assigned to them."""
+
+    def __init__(self, annotated: Annotated, scope: ast.FunctionDef | ast.ClassDef):
+        self.annotated = annotated
+        self.classes: dict[str, str] = {"self": scope.name} if isinstance(scope, ast.ClassDef) else {}
+        nodes = list(ast.walk(scope))
+        for node in nodes:
+            if isinstance(node, ast.arg) and (name := _class_of(node.annotation)):
+                self.classes[node.arg] = name
+        for node in sorted((n for n in nodes if isinstance(n, ast.Assign)), key=lambda n: n.lineno):
+            targets = getattr(node.targets[0], "elts", node.targets)
+            for target, name in zip(targets, self._classes_of_value(node.value), strict=False):
+                if isinstance(target, ast.Name) and name:
+                    self.classes[target.id] = name
+
+    def section(self, node: ast.expr) -> str | None:
+        """The section that an expression such as ``config.train`` is, if it is one."""
+        return next((name for name, cls in SECTIONS.items() if cls.__name__ == self._class_of_value(node)), None)
+
+    def _classes_of_value(self, node: ast.expr) -> list[str | None]:
+        if isinstance(node, ast.Tuple):
+            return [self._class_of_value(part) for part in node.elts]
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", None))
+            if called == "replace" and node.args:
+                return self._classes_of_value(node.args[0])
+            return self.annotated.results.get(called, [None])
+        return [self._class_of_value(node)]
+
+    def _class_of_value(self, node: ast.expr) -> str | None:
+        if isinstance(node, ast.Name):
+            return self.classes.get(node.id)
+        if isinstance(node, ast.Attribute):
+            if node.attr in SECTIONS and self._class_of_value(node.value) == "Config":
+                return SECTIONS[node.attr].__name__
+            return "Config" if node.attr in self.annotated.fields else None
+        classes = self._classes_of_value(node) if isinstance(node, ast.Call) else ()
+        return classes[0] if len(classes) == 1 else None
 
 
-def _section(node: ast.AST, names: dict[str, str]) -> str | None:
-    """The section that an expression such as ``config.train`` is, if it is one."""
-    if isinstance(node, ast.Name):
-        return names.get(node.id)
-    holder = node.value if isinstance(node, ast.Attribute) else None
-    if isinstance(holder, (ast.Name, ast.Attribute)) and node.attr in SECTIONS:
-        held = holder.id if isinstance(holder, ast.Name) else holder.attr
-        return node.attr if held in ("config", "self", "fresh") else None
-    return None
+def _classes_of(annotation: ast.expr | None) -> list[str | None]:
+    """Of ``tuple[A, B]`` both, else the one of ``_class_of``."""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        is_tuple = _class_of(annotation.value) == "tuple"
+        return [_class_of(part) for part in annotation.slice.elts] if is_tuple else [None]
+    return [_class_of(annotation)]
+
+
+def _class_of(annotation: ast.expr | None) -> str | None:
+    """Name of the class that an annotation such as ``Config`` or ``Config | None`` states."""
+    if isinstance(annotation, ast.BinOp):
+        return _class_of(annotation.left)
+    return annotation.id if isinstance(annotation, ast.Name) else None
 
 
 if __name__ == "__main__":
