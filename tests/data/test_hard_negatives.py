@@ -203,3 +203,26 @@ def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
     with pytest.raises(DataError, match="training ended"):
         tables.wait(1)  # nor does anybody begin to wait afterwards
     tables.wait(0)
+
+
+def test_a_second_training_opens_the_tables_again():
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    for table_DK in (np.array([[3]]), np.array([[4]])):
+        with tables.open():
+            loader = Waiting(tables, 1)
+            assert loader.is_alive()
+            tables.put(1, table_DK)
+            loader.join(5)
+            assert not loader.is_alive() and loader.error is None
+        tables.put(0, table_DK)  # the next training begins anew
+    with pytest.raises(DataError, match="training ended"):
+        tables.wait(1)
+
+
+def test_a_training_that_fails_sends_its_loader_home():
+    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    with pytest.raises(OSError, match="disk full"), tables.open():
+        loader = Waiting(tables, 1)
+        raise OSError("disk full")
+    loader.join(5)
+    assert not loader.is_alive() and "training ended" in str(loader.error)

@@ -1,5 +1,7 @@
 """Tables of near tiles against the naive order of all of them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,18 @@ def test_on_the_map_by_distance(unit, low, high):
     cells = some_cells(40, 300, 0.2)
     expected = naive(-distance_m(query_Q2, gallery_N2, unit), 12, set(zip(*map(np.ndarray.tolist, cells), strict=True)))
     assert nearest_on_map(query_Q2, gallery_N2, unit, 12, cells).tolist() == expected
+
+
+def test_a_block_is_held_once_with_its_indices(monkeypatch):
+    monkeypatch.setattr(neighbors, "_BLOCK_SCORES", 2**20)
+    random = np.random.default_rng(2)
+    query_QD, gallery_ND = (random.standard_normal((rows, 4)).astype(np.float32) for rows in (4096, 1024))
+    tracemalloc.start()
+    nearest_by_descriptor(query_QD, gallery_ND, 4, NOTHING)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # scores of 4 bytes and indices of 8 of a block, 12 MiB; of the rest (rows, kept columns) less than 1 MiB
+    assert peak < 13 * 2**20
 
 
 def test_an_unknown_unit_is_refused():

@@ -20,13 +20,10 @@ from mindloc.data.picture_stream import PairStream, ViewFiles
 from mindloc.data.pipeline import train_data
 from mindloc.data.sampler import SAMPLERS
 from mindloc.runtime.cluster import ALONE
-from mindloc.runtime.run_folder import RunFolder
-from mindloc.training.loop import LoopSettings, Training, run_training
-from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.loop import run_training
+from mindloc.training.neighbors import NeighborSource, restore_table
+from mindloc.training.paired_pictures import PairedPictures
 from mindloc.training.progress import Progress
-from mindloc.training.resume import find_resume_point
-from mindloc.training.schedule import Schedule
-from mindloc.training.state import load_state_into, load_weights_into
 
 PAIRS, BATCH, SIDE, EPOCHS = 12, small_run.BATCH, small_run.SIDE, 4
 MAP = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -71,21 +68,21 @@ def images_of(split: Split):
 
 def run(folder: Path, callbacks=()) -> Progress:
     """Begin, or go on when the folder holds a run."""
-    begins = not (folder / "config.yaml").exists()
-    run_folder = RunFolder(folder) if begins else RunFolder.open(folder)
-    run_folder.remove_leftovers()
-    run_folder.write_config("a: 1\n")
-    point, step, split = find_resume_point(run_folder), small_run.make_step(), make_split(folder)
-    pair_P2, weight_P = split.pair_list("pos")
-    pictures = PairedPictures(split, pair_P2, k=4)
+    run_folder, point, step = small_run.begin(folder)
+    split = make_split(folder)
+    pictures = PairedPictures(split, split.pair_list("pos")[0], k=4)
     tables = NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=2, share=0.7))
     if point:
-        load_weights_into(step, point.weights)
-        load_state_into(step, point.state)
         restore_table(tables, pictures, point.state, point.progress)
     facts = {"place_unit": "plane_m"}
     source = NeighborSource(tables, pictures, LinearEngine, images_of(split), lambda view: facts, ALONE)
-    source.folder = folder / "neighbors"
+    own = {"make_data": data_of(split, tables), "evaluate": None, "neighbors": source}
+    settings = {"checkpoint_every_steps": 1}
+    return run_training(small_run.make_training(run_folder, point, step, EPOCHS, settings, **own), callbacks)
+
+
+def data_of(split: Split, tables: NeighborTables):
+    pair_P2, weight_P = split.pair_list("pos")
     sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(split.semipositive, PAIRS), BATCH, 1, tables)
     views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.drone_paths(), split.satellite_paths())]
 
@@ -93,23 +90,7 @@ def run(folder: Path, callbacks=()) -> Progress:
         stream = PairStream(*views, pair_P2, weight_P, sampler, MAP, None, seed=1, start=(epoch, first_step))
         return train_data(stream)
 
-    training = Training(
-        run=run_folder,
-        step=step,
-        schedule=Schedule(lr=0.01, epochs=EPOCHS, warmup_epochs=0.5),
-        settings=LoopSettings(
-            epochs=EPOCHS, batch_size=BATCH, checkpoint_every_steps=1, keep_checkpoints=2, log_every_steps=2
-        ),
-        make_data=make_data,
-        evaluate=None,
-        config={"model": {"backbone": "linear"}},
-        facts={"seed": 0, "world_size": 1},
-        code={},
-        progress=point.progress if point else Progress(),
-        metrics_lines=point.state.facts["lines"] if point else 0,
-        neighbors=source,
-    )
-    return run_training(training, callbacks)
+    return make_data
 
 
 if __name__ == "__main__":

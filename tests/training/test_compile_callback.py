@@ -56,6 +56,23 @@ def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path
     assert "first step done" in capsys.readouterr().out
 
 
+def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, monkeypatch):
+    """The zero-shot evaluation before the first epoch, that after an epoch, and another training of this process."""
+
+    def evaluation_that_compiles(encoder, tag):
+        with compile_time.compiling():
+            time.sleep(WAIT_S)
+        return {"recall@1": 0.1}
+
+    monkeypatch.setattr(small_run, "score", evaluation_that_compiles)
+    for name in ("first", "second"):
+        small_run.run(tmp_path / name, epochs=2)
+        epochs = [record for record in read_metrics(tmp_path / name / "metrics.jsonl") if record["kind"] == "epoch"]
+        first, second = (epoch["compile_s"] for epoch in epochs)
+        assert WAIT_S <= first <= epochs[0]["epoch_s"]  # the step
+        assert second == 0
+
+
 def test_the_share_of_compiling_is_a_part_of_the_whole():
     assert compile_share(9.7, 61.3) == "compiling took 9.7 s of 61.3 s, 16 %"  # 9.7 / 61.3 = .158
 

@@ -11,8 +11,9 @@ from mindloc.data.pairs import Edges, Split
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from mindloc.runtime.cluster import ALONE
-from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.neighbors import NeighborSource, restore_table
 from mindloc.training.neighbors_callback import NeighborsCallback
+from mindloc.training.paired_pictures import PairedPictures
 from mindloc.training.progress import Progress
 
 # Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
@@ -86,11 +87,11 @@ def pixels(view: str, files: list) -> list:
     return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
 
 
-def source_of(pictures, folder, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
+def source_of(pictures, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
     tables = NeighborTables(HardNegativeRule("descriptors", 1, refresh_every))
     facts = {"place_unit": "plane_m"}
     engine = engine or FakeEngine()
-    return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster, folder)
+    return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster)
 
 
 BY_DESCRIPTOR = [[2, 3, NO_TILE], [0, 3, NO_TILE], [1, 0, NO_TILE], [2, 1, 0], [NO_TILE] * 3]  # angles as the places
@@ -98,16 +99,17 @@ BY_DESCRIPTOR = [[2, 3, NO_TILE], [0, 3, NO_TILE], [1, 0, NO_TILE], [2, 1, 0], [
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
 def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descriptors):
-    source = source_of(pictures, tmp_path / "neighbors", engine=FakeEngine(descriptors))
-    source.refresh(None, 1)
+    source = source_of(pictures, engine=FakeEngine(descriptors))
+    source.refresh(None, 1, tmp_path / "neighbors")
     assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert not (tmp_path / "neighbors").exists()
 
 
 def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(pictures, tmp_path):
-    source = source_of(pictures, tmp_path / "neighbors", refresh_every=3)
-    source.refresh(None, 5)  # a run that goes on with epoch 5 reads what was found before epoch 4
+    source = source_of(pictures, refresh_every=3)
+    # a run that goes on with epoch 5 reads what was found before epoch 4
+    source.refresh(None, 5, tmp_path / "neighbors")
     assert source.tables.newest[0] == 4 and not source.tables.lacks(6) and source.tables.lacks(7)
 
 
@@ -126,10 +128,22 @@ class FakeCluster:
 
 def test_every_rank_has_the_table_of_the_first(pictures):
     of_first = np.array(BY_DESCRIPTOR, np.float32)
-    source = source_of(pictures, None, FakeCluster(1, of_first))
-    source.refresh(None, 1)
+    source = source_of(pictures, FakeCluster(1, of_first))
+    source.refresh(None, 1, None)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert source.tables.newest[1].dtype == np.int32
+
+
+def test_every_rank_has_the_first_one_s_table_of_the_map(pictures):
+    own = pictures.near_on_map()
+    of_first = own.astype(np.float32)
+    of_first[1, :2] = of_first[1, 1::-1]  # two tiles that the first rank's processor finds in another order
+    source = source_of(pictures, FakeCluster(1, of_first))
+    source.agree_on_map()  # no table, nothing to agree on
+    source.tables.map_DK = own
+    source.agree_on_map()
+    assert source.tables.map_DK.tolist() == of_first.astype(int).tolist() != own.tolist()
+    assert source.tables.map_DK.dtype == np.int32
 
 
 def saved_state(folder, source: NeighborSource, **progress):
@@ -143,9 +157,10 @@ def saved_state(folder, source: NeighborSource, **progress):
 
 
 def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
-    source = source_of(pictures, tmp_path / "neighbors")
-    assert source.state() == ({}, {})
-    source.refresh(None, 2)
+    source = source_of(pictures)
+    assert source.state() == ({}, {}) and source.digest() == b""
+    source.refresh(None, 2, tmp_path / "neighbors")
+    assert source.digest() == source.tables.newest[1].tobytes()
     state = saved_state(tmp_path, source, epoch=2, step_in_epoch=1)
     tables = NeighborTables(source.tables.rule)
     restore_table(tables, pictures, state, Progress(epoch=2, step_in_epoch=1))
@@ -153,25 +168,26 @@ def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
 
 
 def test_a_damaged_table_is_refused(pictures, tmp_path):
-    source = source_of(pictures, tmp_path / "neighbors")
-    source.refresh(None, 2)
+    source = source_of(pictures)
+    source.refresh(None, 2, tmp_path / "neighbors")
     state = saved_state(tmp_path, source, epoch=2)
     state.arrays["neighbors"][0, 0] += 1
-    with pytest.raises(CheckpointError, match="holds damaged neighbors; take an older checkpoint"):
+    with pytest.raises(CheckpointError, match=rf"damaged neighbors; .* delete its two files in {tmp_path}$"):
         restore_table(NeighborTables(source.tables.rule), pictures, state, Progress(epoch=2))
 
 
 def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(pictures, split, tmp_path):
-    source = source_of(pictures, tmp_path / "neighbors")
-    source.refresh(None, 2)
+    source = source_of(pictures)
+    source.refresh(None, 2, tmp_path / "neighbors")
     state = saved_state(tmp_path, source, epoch=2)
     wider = PairedPictures(split, split.pair_list("pos")[0], k=4)
     other = PairedPictures(replace(split, positive=split.semipositive), split.pair_list("pos_semipos")[0], k=3)
-    for now in (wider, other):
+    digests = f"sha256 {pictures.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
+    for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.rule)
         restore_table(tables, now, state, Progress(epoch=2))
         assert tables.newest is None and tables.lacks(2)  # found anew before the epoch begins
-        with pytest.raises(CheckpointError, match="inside epoch 3 and lacks the neighbors"):
+        with pytest.raises(CheckpointError, match=rf"inside epoch 3.*{problem}.*delete its two files in {tmp_path}$"):
             restore_table(tables, now, state, Progress(epoch=2, step_in_epoch=1))
 
 

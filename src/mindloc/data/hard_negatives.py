@@ -8,10 +8,12 @@ Letters: P pairs, D drone pictures, S tiles, K candidates of a drone picture, 2 
 References:
     Sample4Geo, arXiv:2303.11851, section 3.3 (first by GPS distance, then every few epochs by similarity). There a pair
     brings half of its companions from the nearest and half at random from a wider range, as here. Unlike there, a
-    companion never overlaps the drone picture that brings it.
+    companion never overlaps the drone picture that brings it, and random ones stand in for near ones that are taken.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,7 +22,9 @@ import numpy as np
 from mindloc.errors import DataError
 
 NO_TILE = -1  # in a table: fewer than K tiles are candidates
-_TRIES = 16  # pairs of a tile that are offered: where pictures lie dense, nearly all of a tile's pairs are blocked
+# pairs of a tile that are offered: where pictures lie dense, nearly all of a tile's pairs are blocked; the others come
+# later, in the epoch's order
+_TRIES = 16
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,21 @@ class NeighborTables:
             if self.lacks(epoch):
                 raise DataError(f"the training ended before the neighbors of epoch {epoch + 1} were known")
 
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Around a training: threads may wait inside, also after an earlier one was closed; at the end it is closed."""
+        with self._changed:
+            self._closed = False
+        try:
+            yield
+        finally:
+            self.close()
+
     def close(self) -> None:
-        """Send home whoever waits, and return when they have left: nobody may sleep in here while threads are ended."""
+        """Send home whoever waits, and return when they have left: nobody may sleep in here while threads are ended.
+
+        Until it is opened again nobody waits.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -141,8 +158,9 @@ class OpenBatch(Protocol):
 class Company:
     """The companions of one epoch: for a pair that enters a batch, pairs of tiles near its drone picture.
 
-    Of ``per_pair`` the first half are the nearest, the others are drawn from all candidates, as long as their pairs are
-    free. A tile's pairs come in the epoch's order.
+    The nearest candidates, half of ``per_pair``, are asked first, then those behind them in a random order, until
+    ``per_pair`` have come: random ones fill the place of near ones that are taken or not admitted. A tile's pairs come
+    in the epoch's order; of one tile only the next ``_TRIES`` are offered.
 
     Args:
         order_P: the epoch's order of the pairs.

@@ -10,7 +10,8 @@ in which that is true, ``masked`` masks the cells in which it is not, and ``rand
 
 References:
     Game4Loc, arXiv:2409.16925, section 4 (mutually exclusive sampling). Unlike its public code, no pair is dropped
-    silently and no search is given up: what can't be placed is counted in the report.
+    silently and no batch is given up while a pair would fit: what can't be placed is counted in the report. Only the
+    search for a hard negative ends early, after a few pairs of each tile: whom it passes over comes in its turn.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from mindloc.geo.points import EARTH_RADIUS_M, PlaceUnit
 from mindloc.retrieval.ranking import float64_rows
 
 NO_NEIGHBOR = -1  # in a table: fewer than K items were left
-_BLOCK_SCORES = 2**24  # held at once: 64 MB of float32, 128 MB of float64
+_BLOCK_SCORES = 2**24  # held at once, with their indices: 192 MB of float32, 256 MB of float64
 
 
 def nearest_by_descriptor(
@@ -65,20 +65,20 @@ def _nearest(query_of, gallery_ND: np.ndarray, k: int, excluded: tuple[np.ndarra
     count, rows = len(gallery_ND), max(1, _BLOCK_SCORES // max(1, len(gallery_ND)))
     parts, first = [], 0
     while len(query_BD := query_of(slice(first, first + rows))):
-        score_BN = query_BD @ gallery_ND.T
+        cost_BN = -query_BD @ gallery_ND.T  # the rows are negated, not the scores: those would be held twice
         low, high = np.searchsorted(query_E, (first, first + len(query_BD)))
-        score_BN[query_E[low:high] - first, item_E[low:high]] = -np.inf
-        parts.append(_best_of(score_BN, min(k, count)))
+        cost_BN[query_E[low:high] - first, item_E[low:high]] = np.inf
+        parts.append(_cheapest_of(cost_BN, min(k, count)))
         first += len(query_BD)
     table_QK = np.concatenate(parts) if parts else np.zeros((0, min(k, count)), np.int32)
     return np.pad(table_QK, ((0, 0), (0, k - table_QK.shape[1])), constant_values=NO_NEIGHBOR)
 
 
-def _best_of(score_BN: np.ndarray, k: int) -> np.ndarray:
-    """(B, K) indices of the highest scores, equal ones in order; ``NO_NEIGHBOR`` for those of minus infinity."""
-    index_BK = np.argpartition(-score_BN, k - 1, axis=1)[:, :k]
-    index_BK.sort(axis=1)  # so that the stable sort leaves equal scores in the gallery's order
-    best_BK = np.take_along_axis(score_BN, index_BK, axis=1)
-    order_BK = np.argsort(-best_BK, axis=1, kind="stable")
-    best_BK, index_BK = (np.take_along_axis(array, order_BK, axis=1) for array in (best_BK, index_BK))
-    return np.where(np.isneginf(best_BK), NO_NEIGHBOR, index_BK).astype(np.int32)
+def _cheapest_of(cost_BN: np.ndarray, k: int) -> np.ndarray:
+    """(B, K) indices of the lowest costs, equal ones in order; ``NO_NEIGHBOR`` for those of infinity."""
+    index_BK = np.argpartition(cost_BN, k - 1, axis=1)[:, :k]
+    index_BK.sort(axis=1)  # so that the stable sort leaves equal costs in the gallery's order
+    cost_BK = np.take_along_axis(cost_BN, index_BK, axis=1)
+    order_BK = np.argsort(cost_BK, axis=1, kind="stable")
+    cost_BK, index_BK = (np.take_along_axis(array, order_BK, axis=1) for array in (cost_BK, index_BK))
+    return np.where(np.isposinf(cost_BK), NO_NEIGHBOR, index_BK).astype(np.int32)

@@ -5,9 +5,10 @@ Every line has ``version`` and ``kind``:
 - ``step``: one optimizer step - epoch (from 1), step (from 1, over the whole run), loss, one entry per loss component
   under ``components``, lr, gradient_norm (before clipping), loss_scale, finite (False: the update was skipped),
   skipped_steps (so far), step_s, images_per_s;
-- ``epoch``: means over the epoch, its true number of steps, epoch_s, compile_s (of it; compiling is in no step_s);
+- ``epoch``: means over the epoch, its true number of steps, epoch_s, compile_s (the part of epoch_s that compiling
+  took; it is in no step_s, and that of evaluations and searches in no epoch line);
 - ``evaluation``: tag, epoch, the metrics, evaluation_s;
-- ``neighbors``: found anew after so many epochs, for hard negatives, neighbors_s;
+- ``neighbors``: found after so many epochs, for hard negatives, neighbors_s (in no epoch_s);
 - ``warning``: text.
 
 ``time`` is seconds since 1970. Keys that hold clock readings are listed in ``CLOCK_KEYS``; all others are the same bits

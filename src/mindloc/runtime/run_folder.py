@@ -9,11 +9,13 @@ work_dir/{name}/{MMDDhhmmss}/
   checkpoints/    see checkpoint.py
   reports/        evaluations
   export/         the encoder as files for devices
+  neighbors/      descriptors while neighbors are searched by them, see training/neighbors.py
 ```
 """
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -39,6 +41,7 @@ class RunFolder:
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.reports = self.path / "reports"
+        self.neighbors = self.path / "neighbors"
 
     @classmethod
     def create(
@@ -78,6 +81,7 @@ class RunFolder:
         """Remove what a killed writer left half-done; only for the one process that writes here now."""
         for folder in (self.path, self.checkpoints):
             remove_temporaries(folder)
+        shutil.rmtree(self.neighbors, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
         """Store the resolved config, e.g. again when a run goes on with other settings.

@@ -9,17 +9,31 @@ from mindspore import nn
 
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
+from mindloc.data.build import build_hard_negative_rule, build_images
+from mindloc.data.hard_negatives import NeighborTables
+from mindloc.data.pairs import Split
+from mindloc.evaluation.evaluate import evaluate, help_evaluate
+from mindloc.inference.build import card_facts
+from mindloc.inference.engine import MindSporeEngine
 from mindloc.runtime.cluster import Cluster
 from mindloc.runtime.compiler_cache import CompilerCache, default_folder, users_own_cache
 from mindloc.runtime.kernels import require_precision
+from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.compile_callback import ServeGraph, no_cache
 from mindloc.training.data_parallel import GatherOutputs, average_gradients
+from mindloc.training.eval_callback import EvaluateFunction
 from mindloc.training.loop import LoopSettings
 from mindloc.training.loss_scale import LossScale
+from mindloc.training.neighbors import NeighborSource
 from mindloc.training.optimizer import AdamW
+from mindloc.training.paired_pictures import PairedPictures
 from mindloc.training.parameter_table import parameter_table
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
+
+EngineOf = Callable[[nn.Cell], MindSporeEngine]  # of an encoder in training
+
+_TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")
 
 
 def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cluster) -> TrainStep:
@@ -86,6 +100,58 @@ def build_loop_settings(config: Config) -> LoopSettings:
         keep_checkpoints=train.keep_checkpoints,
         log_every_steps=train.log_every_steps,
     )
+
+
+def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine_of: EngineOf) -> NeighborSource | None:
+    """Where hard negatives come from, with the table of the map where it is read; None without hard negatives."""
+    rule = build_hard_negative_rule(config)
+    if rule is None:
+        return None
+    pictures = PairedPictures(split, split.pair_list(config.data.train_mode)[0], config.sampling.neighbors)
+    tables = NeighborTables(rule, pictures.near_on_map() if rule.source != "descriptors" else None)
+    return NeighborSource(
+        tables,
+        pictures,
+        engine_of,
+        images_of=lambda view, paths: build_images(config, view, paths, config.eval.batch_size),
+        facts_of=lambda view: card_facts(config, view, split.place_unit),
+        cluster=cluster,
+    )
+
+
+def one_engine(config: Config) -> EngineOf:
+    """Encoder in training -> its engine, made once: a new one would compile its graphs again."""
+    engines: list[MindSporeEngine] = []
+
+    def engine_of(encoder: nn.Cell) -> MindSporeEngine:
+        if not engines:
+            engines.append(MindSporeEngine(encoder, config.eval.batch_size, config.train.precision))
+        return engines[0]
+
+    return engine_of
+
+
+def build_evaluation(
+    config: Config, run: RunFolder | None, split: Split, cluster: Cluster, engine_of: EngineOf | None = None
+) -> EvaluateFunction:
+    """Scores of an encoder on a split, on the first rank; each evaluation's report goes to reports/{tag}."""
+    engine_of = engine_of or one_engine(config)
+
+    def evaluate_encoder(encoder: nn.Cell, tag: str) -> dict[str, float] | None:
+        if run is None:
+            help_evaluate(engine_of(encoder), config, split, cluster)
+            return None
+        folder = run.reports / tag
+        extras = {"baselines": False, "pictures": False, "search_times": False}
+        scores = evaluate(engine_of(encoder), config, split, folder, **extras, cluster=cluster)
+        return {name: scores[name] for name in _TRACKED if _measured(scores, name)}
+
+    return evaluate_encoder
+
+
+def _measured(scores: Any, name: str) -> bool:
+    values = scores.methods["model"][scores.mode]
+    return values.get(name) is not None
 
 
 # settings that say what is fed to a graph, or when, and never what it computes

@@ -36,9 +36,9 @@ class CheckpointCallback(Callback):
 
     Args:
         folder: checkpoints/ of the run.
-        collect: () -> (encoder's arrays by name, arrays of the training state by name).
+        collect: () -> (encoder's arrays by name, arrays of the training state by name, and what the state says besides
+            progress: seeds, schedule, world size).
         config: the run's config as plain values; the weights carry it.
-        facts: () -> what the state says besides progress: seeds, schedule, world size.
         code: revision and version, for the weights.
         evaluation: tells the score of the epoch; None without evaluation.
         every_epochs, every_steps: 0 means not by that count. The last epoch and a new best are always saved.
@@ -48,9 +48,8 @@ class CheckpointCallback(Callback):
     def __init__(
         self,
         folder: Path,
-        collect: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
+        collect: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], dict[str, Any]]],
         config: dict[str, Any],
-        facts: Callable[[], dict[str, Any]],
         code: dict[str, Any],
         progress: Progress,
         log: MetricsLog,
@@ -62,7 +61,7 @@ class CheckpointCallback(Callback):
         keep: int = 3,
     ):
         super().__init__()
-        self.folder, self.collect, self.config, self.facts, self.code = folder, collect, config, facts, code
+        self.folder, self.collect, self.config, self.code = folder, collect, config, code
         self.progress, self.log, self.metrics, self.evaluation = progress, log, metrics, evaluation
         self.epochs, self.every_epochs, self.every_steps, self.keep = epochs, every_epochs, every_steps, keep
         self._due = False  # a save by steps that fell on the end of an epoch, where the evaluation comes first
@@ -106,7 +105,7 @@ class CheckpointCallback(Callback):
         self.metrics.flush()
         self.log.sync()
         path = self.folder / f"{name}{WEIGHTS_SUFFIX}"
-        weights, state = self.collect()
+        weights, state, own_facts = self.collect()
         progress = self.progress
         if best:
             progress.best_file = path.name
@@ -116,7 +115,7 @@ class CheckpointCallback(Callback):
         if best:
             atomic_link(path, self.folder / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best", CheckpointError)
         fault_point("checkpoint.between_weights_and_state")
-        state_facts = {**self.facts(), "step": progress.step, "progress": progress.to_dict(), "lines": self.log.lines}
+        state_facts = {**own_facts, "step": progress.step, "progress": progress.to_dict(), "lines": self.log.lines}
         save_state(path, sha256, state, state_facts)
         fault_point("checkpoint.before_prune")
         self._prune()

@@ -26,12 +26,19 @@ class CompileCallback(Callback):
     Args:
         serve_graph: around compiling, e.g. ``CompilerCache.serving``.
         console, metrics: None on a rank that writes nothing; the clock of ``metrics`` leaves compiling out.
+        preparation: what this process did before the training began, in words.
     """
 
     def __init__(
-        self, step: TrainStep, serve_graph: ServeGraph, console: Console | None, metrics: MetricsCallback | None
+        self,
+        step: TrainStep,
+        serve_graph: ServeGraph,
+        console: Console | None,
+        metrics: MetricsCallback | None,
+        preparation: str = "imports and preparation",
     ):
         super().__init__()
+        self.preparation = preparation
         self.step, self.serve_graph, self.console, self.metrics = step, serve_graph, console, metrics
         self._began_s = self._asked_s = self._compiled_s = 0.0  # age of the process, age of the process, seconds
         self._started = time.perf_counter()
@@ -65,7 +72,7 @@ class CompileCallback(Callback):
         before, first = self._asked_s - self._began_s, age - self._asked_s - self._compiled_s
         kept = " from the cache" if self._kept else ""
         self.console.say(
-            f"first step done {age:.1f} s after the start: {self._began_s:.1f} s imports and preparation, "
+            f"first step done {age:.1f} s after the start: {self._began_s:.1f} s {self.preparation}, "
             f"{before:.1f} s evaluation and first batch, {self._compiled_s:.1f} s compiling{kept}, "
             f"{first:.1f} s the step"
         )

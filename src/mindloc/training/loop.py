@@ -1,8 +1,10 @@
 """The training loop on MindSpore's Model and callbacks, on plain values."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from mindspore.train import Callback, Model
@@ -43,7 +45,7 @@ class Neighbors(Protocol):
 
     tables: NeighborTables
 
-    def refresh(self, encoder: Any, epoch: int) -> None: ...
+    def refresh(self, encoder: Any, epoch: int, folder: Path | None) -> None: ...
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
@@ -93,7 +95,8 @@ def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Prog
     """
     if training.run is None:
         if training.progress.epoch < training.settings.epochs:
-            _run(training, lambda data: _callbacks_of_other_ranks(training, data, callbacks))
+            finding = _finding(training, None, None)
+            _run(training, finding, lambda data: _callbacks_of_other_ranks(training, data, [*finding, *callbacks]))
         return training.progress
     settings, progress = training.settings, training.progress
     console = training.console or Console(training.run.log)
@@ -103,35 +106,34 @@ def run_training(training: Training, callbacks: Sequence[Callback] = ()) -> Prog
             console.say(f"nothing left to train: {progress.epoch} of {settings.epochs} epochs are done")
             _checkpoint_callback(training, log, None, None).finish()
         else:
-            _run(training, lambda data: _callbacks(training, data, log, console, callbacks))
+            finding = _finding(training, log, console)
+            _run(training, finding, lambda data: _callbacks(training, data, log, console, [*finding, *callbacks]))
     finally:
         console.close()
         log.close()
     return progress
 
 
-def _run(training: Training, make_callbacks: Callable[[TrainingData], list[Callback]]) -> None:
+def _run(
+    training: Training,
+    finding: Sequence[NeighborsCallback],
+    make_callbacks: Callable[[TrainingData], list[Callback]],
+) -> None:
     progress = training.progress
-    data = training.make_data(progress.epoch, progress.step_in_epoch)
-    model = Model(training.step)
-    with data.clear_errors(), _released(training.neighbors):
-        model.train(
-            training.settings.epochs,
-            data.dataset,
-            callbacks=make_callbacks(data),
-            dataset_sink_mode=False,
-            initial_epoch=progress.epoch,
-        )
-
-
-@contextmanager
-def _released(neighbors: Neighbors | None) -> Iterator[None]:
-    """A training that fails does not leave the loader's thread waiting for an epoch that never comes."""
-    try:
-        yield
-    finally:
-        if neighbors:
-            neighbors.tables.close()
+    # a training that fails leaves no loader's thread waiting for an epoch that never comes
+    with training.neighbors.tables.open() if training.neighbors else nullcontext():
+        for callback in finding:
+            callback.find()  # a loader plans its first epoch when it is built
+        data = training.make_data(progress.epoch, progress.step_in_epoch)
+        model = Model(training.step)
+        with data.clear_errors():
+            model.train(
+                training.settings.epochs,
+                data.dataset,
+                callbacks=make_callbacks(data),
+                dataset_sink_mode=False,
+                initial_epoch=progress.epoch,
+            )
 
 
 def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Sequence[Callback]) -> list[Callback]:
@@ -144,7 +146,6 @@ def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Seq
         schedule,
         compiling,
         *_evaluation(training, None, None),
-        *_finding(training, None, None),
         *users,
     ]
 
@@ -152,7 +153,11 @@ def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Seq
 def _callbacks(
     training: Training, data: TrainingData, log: MetricsLog, console: Console, users: Sequence[Callback]
 ) -> list[Callback]:
-    """In the order in which they must run: count, set lr, log, evaluate, find neighbors, the user's, save."""
+    """In the order in which they must run.
+
+    Counting comes first, as the others read the count; the line of an epoch before the evaluation and the search after
+    it, whose time is none of the epoch's; saving last, as a checkpoint holds what the others found.
+    """
     settings, progress, step = training.settings, training.progress, training.step
     schedule = ScheduleCallback(training.schedule, step.lr, progress, data.steps)
     metrics = MetricsCallback(
@@ -168,16 +173,17 @@ def _callbacks(
     )
     lines = ConsoleCallback(console, progress, metrics, settings.epochs, settings.log_every_steps, data.steps)
     evaluation = _evaluation(training, log, console)
+    preparation = f"imports{', neighbors' if training.neighbors else ''} and preparation"
     ours = [
         ProgressCallback(progress, data.steps),
         schedule,
-        CompileCallback(step, training.serve_graph, console, metrics),
+        CompileCallback(step, training.serve_graph, console, metrics, preparation),
         metrics,
         lines,
         DataCallback(data, log, console, progress),
     ]
     saving = _checkpoint_callback(training, log, metrics, next(iter(evaluation), None))
-    return [*ours, *evaluation, *_finding(training, log, console), *users, saving]
+    return [*ours, *evaluation, *users, saving]
 
 
 def _finding(training: Training, log: MetricsLog | None, console: Console | None) -> list[NeighborsCallback]:
@@ -185,7 +191,8 @@ def _finding(training: Training, log: MetricsLog | None, console: Console | None
     neighbors, step = training.neighbors, training.step
     if neighbors is None:
         return []
-    whom = (neighbors.tables, neighbors.refresh, step.encoder, training.progress)
+    refresh = partial(neighbors.refresh, folder=training.run.neighbors if training.run else None)
+    whom = (neighbors.tables, refresh, step.encoder, training.progress)
     return [NeighborsCallback(*whom, training.settings.epochs, log, console)]
 
 
@@ -212,19 +219,16 @@ def _checkpoint_callback(
 ) -> CheckpointCallback:
     settings, neighbors = training.settings, training.neighbors
 
-    def collect() -> tuple[dict, dict]:
+    def collect() -> tuple[dict, dict, dict]:
         weights, state = collect_arrays(training.step)
-        return weights, {**state, **(neighbors.state()[0] if neighbors else {})}
-
-    def facts() -> dict[str, Any]:
+        arrays, facts = neighbors.state() if neighbors else ({}, {})
         own = {**training.facts, "schedule": training.schedule.describe()}
-        return {**own, **(neighbors.state()[1] if neighbors else {})}
+        return weights, {**state, **arrays}, {**own, **facts}
 
     return CheckpointCallback(
         training.run.checkpoints,
         collect,
         config=training.config,
-        facts=facts,
         code=training.code,
         progress=training.progress,
         log=log,

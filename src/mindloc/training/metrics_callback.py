@@ -43,10 +43,11 @@ class MetricsCallback(Callback):
         self.latest: dict[str, Any] = {}  # the last line written, for the console
         self._waiting: list[tuple[int, int, float, tuple]] = []  # epoch, step, lr, outputs
         self._since = self._epoch_since = time.perf_counter()
-        self._compiled_before_s = 0.0
+        self._compiled_before_s = compiled_s()
 
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
         self._since = self._epoch_since = time.perf_counter()
+        self._compiled_before_s = compiled_s()
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         outputs = run_context.original_args().net_outputs
@@ -71,7 +72,6 @@ class MetricsCallback(Callback):
             epoch_s=time.perf_counter() - self._epoch_since,
             compile_s=compiled_s() - self._compiled_before_s,
         )
-        self._compiled_before_s = compiled_s()
 
     def flush(self) -> None:
         """Bring every finished step into the log and into the counters of ``progress``."""

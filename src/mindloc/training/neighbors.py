@@ -1,6 +1,6 @@
 """The neighbors that hard negatives are drawn by: found with the encoder as it stands, and kept with the checkpoints.
 
-Letters: P pairs, D drone pictures of the split, N of them or of its tiles that have a pair, E overlaps, K neighbors.
+Letters: D drone pictures of the split, K neighbors.
 """
 
 import hashlib
@@ -12,64 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.data.hard_negatives import NO_TILE, NeighborTables
-from mindloc.data.pairs import Split
+from mindloc.data.hard_negatives import NeighborTables
 from mindloc.errors import CheckpointError
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import extract, help_extract, rows_of_rank
-from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS, load_descriptor_set, set_folder
-from mindloc.retrieval.neighbors import nearest_by_descriptor, nearest_on_map
+from mindloc.retrieval.descriptor_set import RECALL_DESCRIPTORS
 from mindloc.runtime.checkpoint import State
 from mindloc.runtime.cluster import Cluster
+from mindloc.training.paired_pictures import PairedPictures
 from mindloc.training.progress import Progress
+from mindloc.training.resume import older_checkpoint
 
 _STATE_ARRAY = "neighbors"  # of the training state
-
-
-class PairedPictures:
-    """The drone pictures and tiles of a split that have a pair, and which of them overlap whatever is trained on.
-
-    Tiles without a pair, say those of a test area, are nobody's neighbors: no batch could hold them.
-    """
-
-    def __init__(self, split: Split, pair_P2: np.ndarray, k: int):
-        self.split, self.k = split, k
-        self.index = {"drone": np.unique(pair_P2[:, 0]), "satellite": np.unique(pair_P2[:, 1])}
-        self.pairs_sha256 = hashlib.sha256(np.ascontiguousarray(pair_P2).tobytes()).hexdigest()
-        edges = split.semipositive
-        row_E = _position(self.index["drone"], len(split.drone_files))[edges.drone()]
-        column_E = _position(self.index["satellite"], len(split.satellite_files))[edges.satellite]
-        among = (row_E >= 0) & (column_E >= 0)
-        self._overlap = (row_E[among], column_E[among])
-
-    def names(self, view: str) -> list[str]:
-        """Files of one view, relative to the root of the data set."""
-        files = self.split.drone_files if view == "drone" else self.split.satellite_files
-        return [files[index] for index in self.index[view]]
-
-    def places(self, view: str) -> np.ndarray:
-        """(N, 2) in the split's place unit."""
-        place_N2 = self.split.drone_place if view == "drone" else self.split.satellite_place
-        return place_N2[self.index[view]]
-
-    def near_on_map(self) -> np.ndarray:
-        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_TILE`` fills up."""
-        places = (self.places("drone"), self.places("satellite"))
-        return self._of_split(nearest_on_map(*places, self.split.place_unit, self.k, self._overlap))
-
-    def near_by_descriptor(self, folder: Path) -> np.ndarray:
-        """The same by falling cosine of the sets in ``folder/drone`` and ``folder/satellite``.
-
-        Raises:
-            DataError: the sets are damaged.
-        """
-        sides = [_recall_descriptors(folder / view) for view in ("drone", "satellite")]
-        return self._of_split(nearest_by_descriptor(*sides, self.k, self._overlap))
-
-    def _of_split(self, near_NK: np.ndarray) -> np.ndarray:
-        table_DK = np.full((len(self.split.drone_files), self.k), NO_TILE, np.int32)
-        table_DK[self.index["drone"]] = np.where(near_NK < 0, NO_TILE, self.index["satellite"][near_NK])
-        return table_DK
 
 
 @dataclass
@@ -82,40 +36,52 @@ class NeighborSource:
     images_of: Callable[[str, list[Path]], Iterable]  # view, files -> batches as the engine takes them
     facts_of: Callable[[str], dict[str, Any]]  # of a view, for the cards
     cluster: Cluster
-    folder: Path | None = None  # where the sets lie meanwhile; None on every rank but the first
 
-    def refresh(self, encoder: Any, epoch: int) -> None:
+    def agree_on_map(self) -> None:
+        """Take over the first rank's table of the map: other processors may order equal distances otherwise.
+
+        Only for ranks that hold the same pictures: the tables must have one shape.
+        """
+        if self.tables.map_DK is not None:
+            self.tables.map_DK = self._of_first_rank(self.tables.map_DK)
+
+    def refresh(self, encoder: Any, epoch: int, folder: Path | None) -> None:
         """Extract every paired picture, and let ``epoch`` (from 0) and those after it be planned by the result.
+
+        Args:
+            folder: where the sets lie meanwhile; None on every rank but the first.
 
         Raises:
             MindlocError: a picture can't be read, the disk is full or refuses.
         """
         engine = _RecallOnly(self.engine_of(encoder))
         for view in ("drone", "satellite"):
-            self._extract(engine, view)
+            self._extract(engine, view, folder)
         shape_DK = (len(self.pictures.split.drone_files), self.pictures.k)
         table_DK = np.zeros(shape_DK, np.int32)
-        if self.folder:
-            table_DK = self.pictures.near_by_descriptor(self.folder)
-            shutil.rmtree(self.folder)
-        if self.cluster.size > 1:  # the first rank's is everybody's; float32 counts to 16 million tiles
-            table_DK = self.cluster.gather(table_DK.astype(np.float32))[: len(table_DK)].astype(np.int32)
-        self.tables.put(self.tables.rule.extraction_for(epoch), table_DK)
+        if folder:
+            table_DK = self.pictures.near_by_descriptor(folder)
+            shutil.rmtree(folder)
+        self.tables.put(self.tables.rule.extraction_for(epoch), self._of_first_rank(table_DK))
 
-    def _extract(self, engine: Engine, view: str) -> None:
+    def _of_first_rank(self, table_DK: np.ndarray) -> np.ndarray:
+        """The first rank's table on every rank; float32 counts to 16 million tiles."""
+        if self.cluster.size == 1:
+            return table_DK
+        return self.cluster.gather(table_DK.astype(np.float32))[: len(table_DK)].astype(np.int32)
+
+    def _extract(self, engine: Engine, view: str, folder: Path | None) -> None:
         names, places = self.pictures.names(view), self.pictures.places(view)
         rows = rows_of_rank(len(names), engine.batch_size, self.cluster)
         images = self.images_of(view, [self.pictures.split.root / names[row] for row in rows])
-        if self.folder is None:
+        if folder is None:
             help_extract(engine, view, images, self.cluster)
         else:
-            folder, facts = self.folder / view, self.facts_of(view)
-            extract(engine, view, images, names, places, folder, facts, cluster=self.cluster)
+            extract(engine, view, images, names, places, folder / view, self.facts_of(view), cluster=self.cluster)
 
     def digest(self) -> bytes:
-        """What every rank must have in common before the first step."""
-        known = [self.tables.map_DK, *(self.tables.newest or (None,))[1:]]
-        return b"".join(table_DK.tobytes() for table_DK in known if table_DK is not None)
+        """What every rank must have brought from its checkpoint: the table in force, empty before there is one."""
+        return self.tables.newest[1].tobytes() if self.tables.newest else b""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, facts) of the table in force, for the training state; both empty before there is one."""
@@ -133,16 +99,26 @@ def restore_table(tables: NeighborTables, pictures: PairedPictures, state: State
         CheckpointError: it is damaged; the state stands inside an epoch that was sampled by another.
     """
     facts, table_DK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
+    of_pairs = pictures.pairs_sha256
     if facts is not None and table_DK is not None:
+        of_pairs = facts["pairs_sha256"]
         if _sha256(table_DK) != facts["sha256"]:
-            raise CheckpointError(f"training state {state.path} holds damaged neighbors; take an older checkpoint")
-        if facts["pairs_sha256"] == pictures.pairs_sha256 and table_DK.shape[1] == pictures.k:
+            way_out = older_checkpoint(state.path.parent)
+            raise CheckpointError(f"training state {state.path} holds damaged neighbors; {way_out}")
+        if of_pairs == pictures.pairs_sha256 and table_DK.shape[1] == pictures.k:
             tables.put(facts["done_epochs"], table_DK)
     if progress.inside_epoch and tables.lacks(progress.epoch):
-        raise CheckpointError(
-            f"training state {state.path} stands inside epoch {progress.epoch + 1} and lacks the neighbors that it is "
-            "sampled by; take an older checkpoint"
+        raise _neighbors_are_missing(state.path, progress.epoch, of_pairs, pictures.pairs_sha256)
+
+
+def _neighbors_are_missing(path: Path, epoch: int, of_pairs: str, pairs_here: str) -> CheckpointError:
+    where = f"training state {path} stands inside epoch {epoch + 1}"
+    if of_pairs != pairs_here:
+        return CheckpointError(
+            f"{where}, which is sampled by neighbors of other pairs (sha256 {of_pairs[:12]}, those of the data set "
+            f"{pairs_here[:12]}); restore the data set as it was, or {older_checkpoint(path.parent)}"
         )
+    return CheckpointError(f"{where} and lacks the neighbors that it is sampled by; {older_checkpoint(path.parent)}")
 
 
 class _RecallOnly:
@@ -154,18 +130,6 @@ class _RecallOnly:
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._engine.encode(batch)
-
-
-def _recall_descriptors(folder: Path) -> np.ndarray:
-    omega = set_folder(folder, "omega")
-    return load_descriptor_set(omega if omega.is_dir() else folder).descriptor_ND
-
-
-def _position(index_N: np.ndarray, count: int) -> np.ndarray:
-    """Place in ``index_N`` of each of ``count`` numbers, -1 where it is not in there."""
-    position = np.full(count, -1, np.int64)
-    position[index_N] = np.arange(len(index_N))
-    return position
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Finds the neighbors anew at the end of an epoch that is followed by one which reads them."""
+"""Finds the neighbors before the epochs that read new ones."""
 
 import time
 from collections.abc import Callable
@@ -13,9 +13,10 @@ from mindloc.training.progress import Progress
 
 
 class NeighborsCallback(Callback):
-    """Before the checkpoint of the epoch is written, so that the checkpoint holds the table which the next one reads.
+    """At the end of an epoch, before its checkpoint, so that the checkpoint holds the table which the next epoch reads.
 
-    The loader's thread waits for the table (``NeighborTables.wait``), the training itself never does.
+    The loader's thread waits for the table (``NeighborTables.wait``), the training itself never does. Only the first
+    epoch's must be there before the loader is built, which plans that epoch: ``find`` is then called for itself.
 
     Args:
         refresh: (encoder, epoch from 0 that is to be planned) puts the table of that epoch into ``tables``.
@@ -37,27 +38,29 @@ class NeighborsCallback(Callback):
         self.progress, self.epochs, self.log, self.console = progress, epochs, log, console
 
     def on_train_end(self, run_context: RunContext) -> None:
-        # before MindSpore ends the loader's thread, which it does on returning. In a resumed run that thread goes on to
-        # epochs that never come: it is told the number of the last epoch for that of those to walk through
+        # Model.train asks the data set for `epochs` epochs, not for those that are left, so a resumed run's loader
+        # waits for an epoch that never comes; send it home before MindSpore joins its thread
         self.tables.close()
 
     def on_train_epoch_end(self, run_context: RunContext) -> None:
+        self.find()
+
+    def find(self) -> None:
+        """Find what the next epoch reads, unless it has its neighbors, needs none or never comes."""
         epoch = self.progress.epoch
         if self.progress.inside_epoch or epoch >= self.epochs or not self.tables.lacks(epoch):
             return
         started = time.perf_counter()
-        refresh_table(self.refresh, self.encoder, epoch)
+        self._refresh(epoch)
         seconds = time.perf_counter() - started
         if self.log is not None:
             self.log.append("neighbors", epoch=epoch, step=self.progress.step, neighbors_s=seconds)
-            self.console.say(f"neighbors found anew for epoch {epoch + 1}  ({seconds:.1f} s)")
+            self.console.say(f"neighbors found for epoch {epoch + 1}  ({seconds:.1f} s)")
 
-
-def refresh_table(refresh: Callable[[nn.Cell, int], None], encoder: nn.Cell, epoch: int) -> None:
-    """Run ``refresh`` with the encoder in evaluation mode."""
-    training = encoder.training
-    encoder.set_train(False)
-    try:
-        refresh(encoder, epoch)
-    finally:
-        encoder.set_train(training)
+    def _refresh(self, epoch: int) -> None:
+        training = self.encoder.training
+        self.encoder.set_train(False)
+        try:
+            self.refresh(self.encoder, epoch)
+        finally:
+            self.encoder.set_train(training)

@@ -1,6 +1,7 @@
 """Where a killed or finished run goes on, and whether the settings still allow it. Without MindSpore's graphs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mindloc.errors import CheckpointError
@@ -36,9 +37,13 @@ def find_resume_point(run: RunFolder) -> ResumePoint | None:
         weights = load_weights(complete[-1])
         state = load_state(weights)
     except CheckpointError as error:
-        hint = f"to go on from the checkpoint before it, delete its two files in {run.checkpoints}"
-        raise CheckpointError(f"{error}; {hint}") from None
+        raise CheckpointError(f"{error}; {older_checkpoint(run.checkpoints)}") from None
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
+
+
+def older_checkpoint(folder: Path) -> str:
+    """The way out of a checkpoint in ``folder`` that can't be used, for the end of a message."""
+    return f"to go on from the checkpoint before it, delete its two files in {folder}"
 
 
 def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> None:

@@ -2,42 +2,38 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
-from mindspore import nn
 from mindspore.train import Callback
 
 import mindloc
 from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
-from mindloc.data.build import (
-    build_hard_negative_rule,
-    build_images,
-    build_sampler,
-    build_split,
-    build_train_dataset,
-)
-from mindloc.data.hard_negatives import NeighborTables
+from mindloc.data.build import build_sampler, build_split, build_train_dataset
 from mindloc.data.pairs import Split
 from mindloc.data.sampler import Sampler
-from mindloc.evaluation.evaluate import evaluate, help_evaluate
-from mindloc.inference.build import card_facts
-from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.build import build_criterion
 from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.run_folder import RunFolder, git_revision
-from mindloc.training.build import build_compiler_cache, build_loop_settings, build_schedule, build_step
+from mindloc.training.build import (
+    EngineOf,
+    build_compiler_cache,
+    build_evaluation,
+    build_loop_settings,
+    build_neighbor_source,
+    build_schedule,
+    build_step,
+    one_engine,
+)
 from mindloc.training.console import Console
 from mindloc.training.eval_callback import SCORE, EvaluateFunction
 from mindloc.training.loop import Training, run_training
-from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
-from mindloc.training.neighbors_callback import refresh_table
+from mindloc.training.neighbors import NeighborSource, restore_table
 from mindloc.training.progress import Progress
 from mindloc.training.resume import (
     ResumePoint,
@@ -49,10 +45,6 @@ from mindloc.training.resume import (
 )
 from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
 from mindloc.training.step import TrainStep
-
-EngineOf = Callable[[nn.Cell], MindSporeEngine]  # of an encoder in training
-
-_TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,9 @@ def prepare(
     evaluates = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = build_split(config, "test") if evaluates else None
     engine_of = one_engine(config)
-    neighbors = _neighbors(config, split, point, cluster, engine_of)
+    neighbors = build_neighbor_source(config, split, cluster, engine_of)
+    if neighbors and point:
+        restore_table(neighbors.tables, neighbors.pictures, point.state, point.progress)
     sampler = build_sampler(config, split, neighbors.tables if neighbors else None)
     if config.train.epochs > _done(point):
         known = neighbors is None or not neighbors.tables.lacks(_done(point))
@@ -104,6 +98,8 @@ def prepare(
     if resume:
         notes += _resume_notes(point, changes, build_schedule(config).describe(), cluster)
     cluster.require_agreement(_common_ground(config, split, test_split, step, point, neighbors))
+    if neighbors:
+        neighbors.agree_on_map()
     return Prepared(config, step, split, test_split, sampler, point, notes, cluster, neighbors, engine_of)
 
 
@@ -122,17 +118,21 @@ def _common_ground(
 ) -> dict[str, bytes | str]:
     """What every rank must have in common before the first step; where its files lie is its own affair."""
     pairs, weights = split.pair_list(config.data.train_mode)
-    tests = "\n".join([*test_split.drone_files, *test_split.satellite_files]) if test_split else ""
     arrays = collect_arrays(step)
     return {
         "version of mindloc": mindloc.__version__,
         "config": json.dumps(settings_of_the_training(config_to_dict(config)), sort_keys=True),
         "list of training pairs": pairs.tobytes() + weights.tobytes(),
-        "list of test pictures": tests,
+        "list of training pictures": _names(split),
+        "list of test pictures": _names(test_split) if test_split else "",
         "checkpoint": json.dumps(point.progress.to_dict() if point else None, sort_keys=True),
-        "neighbors": neighbors.digest() if neighbors else "",
+        "neighbors of the checkpoint": neighbors.digest() if neighbors else "",
         "weights": b"".join(array.tobytes() for part in arrays for array in part.values()),
     }
+
+
+def _names(split: Split) -> str:
+    return "\n".join([*split.drone_files, *split.satellite_files])
 
 
 def train(
@@ -162,9 +162,7 @@ def train(
     for note in prepared.notes:
         console.say(note)
     if evaluate_fn is None and prepared.test_split is not None:
-        evaluate_fn = evaluation_on_test_split(config, run, prepared.test_split, cluster, prepared.engine_of)
-    if prepared.neighbors:
-        _begin_with_neighbors(prepared, run, console)
+        evaluate_fn = build_evaluation(config, run, prepared.test_split, cluster, prepared.engine_of)
     training = Training(
         run=run,
         step=prepared.step,
@@ -184,73 +182,6 @@ def train(
         neighbors=prepared.neighbors,
     )
     return run_training(training, callbacks)
-
-
-def _neighbors(
-    config: Config, split: Split, point: ResumePoint | None, cluster: Cluster, engine_of: EngineOf
-) -> NeighborSource | None:
-    """Where hard negatives come from, with the table of the checkpoint; None without hard negatives."""
-    rule = build_hard_negative_rule(config)
-    if rule is None:
-        return None
-    pictures = PairedPictures(split, split.pair_list(config.data.train_mode)[0], config.sampling.neighbors)
-    tables = NeighborTables(rule, pictures.near_on_map() if rule.source != "descriptors" else None)
-    if point:
-        restore_table(tables, pictures, point.state, point.progress)
-    return NeighborSource(
-        tables,
-        pictures,
-        engine_of,
-        images_of=lambda view, paths: build_images(config, view, paths, config.eval.batch_size),
-        facts_of=lambda view: card_facts(config, view, split.place_unit),
-        cluster=cluster,
-    )
-
-
-def _begin_with_neighbors(prepared: Prepared, run: RunFolder | None, console: Console) -> None:
-    """Say where the sets lie meanwhile, and find the neighbors of the first epoch where no checkpoint has them."""
-    neighbors, epoch = prepared.neighbors, _done(prepared.point)
-    if run:
-        neighbors.folder = run.path / "neighbors"
-        shutil.rmtree(neighbors.folder, ignore_errors=True)  # of a run that was killed there
-    if epoch < prepared.config.train.epochs and neighbors.tables.lacks(epoch):
-        console.say(f"finding the neighbors that epoch {epoch + 1} is sampled by")
-        refresh_table(neighbors.refresh, prepared.step.encoder, epoch)
-
-
-def one_engine(config: Config) -> EngineOf:
-    """Encoder in training -> its engine, made once: a new one would compile its graphs again."""
-    engines: list[MindSporeEngine] = []
-
-    def engine_of(encoder: nn.Cell) -> MindSporeEngine:
-        if not engines:
-            engines.append(MindSporeEngine(encoder, config.eval.batch_size, config.train.precision))
-        return engines[0]
-
-    return engine_of
-
-
-def evaluation_on_test_split(
-    config: Config, run: RunFolder | None, split: Split, cluster: Cluster, engine_of: EngineOf | None = None
-) -> EvaluateFunction:
-    """Scores of an encoder on a split, on the first rank; each evaluation's report goes to reports/{tag}."""
-    engine_of = engine_of or one_engine(config)
-
-    def evaluate_encoder(encoder: nn.Cell, tag: str) -> dict[str, float] | None:
-        if run is None:
-            help_evaluate(engine_of(encoder), config, split, cluster)
-            return None
-        folder = run.reports / tag
-        extras = {"baselines": False, "pictures": False, "search_times": False}
-        scores = evaluate(engine_of(encoder), config, split, folder, **extras, cluster=cluster)
-        return {name: scores[name] for name in _TRACKED if _measured(scores, name)}
-
-    return evaluate_encoder
-
-
-def _measured(scores: Any, name: str) -> bool:
-    values = scores.methods["model"][scores.mode]
-    return values.get(name) is not None
 
 
 def _start(config: Config) -> tuple[Weights | None, list[str]]:
