@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mindloc.config import load_config
+from mindloc.data import build
 from mindloc.data.build import build_hard_negative_rule, build_sampler, build_split, build_train_dataset
 from mindloc.errors import ImageError
 
@@ -100,6 +101,17 @@ def test_a_bad_picture_stops_or_is_skipped(batches, gta_root):
     assert black.any() and not black.all()
     with pytest.raises((ImageError, RuntimeError), match="0000000002"):
         batches({"data.on_bad_image": "stop", "train.batch_size": 4})
+
+
+@pytest.mark.parametrize("target", ["CPU", "Ascend", "GPU"])
+def test_the_memory_of_batches_is_used_again_on_cpus_alone(gta_root, monkeypatch, target):
+    monkeypatch.setattr(build.ms, "get_context", {"device_target": target}.get)
+    words = {**SIZES, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
+    config = load_config(None, [f"{key}={value}" for key, value in {**words, "train.batch_size": 2}.items()])
+    split = build_split(config, "train")
+    stream = build_train_dataset(config, split, build_sampler(config, split))._stream
+    assert sum(1 for _ in stream) > 0
+    assert bool(len(stream._arrays["drone"])) == (target == "CPU")  # arrays that are kept for later steps
 
 
 def test_the_test_map_has_its_own_side(gta_root):

@@ -131,18 +131,7 @@ def _check_training(config: Config) -> None:
         train.checkpoint_start,
         f"the only weights to begin from, but model.pretrained is {pretrained}; set one of the two to null",
     )
-    _require(
-        train.batch_size % train.accumulate == 0,
-        "train.batch_size",
-        train.batch_size,
-        f"a multiple of train.accumulate={train.accumulate}",
-    )
-    _require(
-        not train.grad_cache or train.accumulate > 1,
-        "train.grad_cache",
-        train.grad_cache,
-        "false with train.accumulate=1, which keeps the batch whole; set train.accumulate to the number of parts",
-    )
+    _check_accumulation(config)
     of = ("name",) if config.head.name == "global" else ("omega", "phi")
     fixed = next((key for key in of if getattr(loss, key) == "infonce"), None)
     _require(
@@ -158,6 +147,22 @@ def _check_training(config: Config) -> None:
         "optimizer.clip_at",
         config.optimizer.clip_at,
         "a number above 0, or optimizer.clip=none",
+    )
+
+
+def _check_accumulation(config: Config) -> None:
+    train = config.train
+    _require(
+        train.batch_size % train.accumulate == 0,
+        "train.batch_size",
+        train.batch_size,
+        f"a multiple of train.accumulate={train.accumulate}",
+    )
+    _require(
+        not train.grad_cache or train.accumulate > 1,
+        "train.grad_cache",
+        train.grad_cache,
+        "false with train.accumulate=1, which keeps the batch whole; set train.accumulate to the number of parts",
     )
 
 
@@ -192,8 +197,8 @@ def _check_hard_negatives(config: Config) -> None:
 
 def _check_two_stages(config: Config) -> None:
     head, search = config.head, config.search
-    _require(-1 <= config.loss.omega_margin <= 1, "loss.omega_margin", config.loss.omega_margin, "a cosine, -1 to 1")
     two = head.name == "two_stage"
+    _require(-1 <= config.loss.omega_margin <= 1, "loss.omega_margin", config.loss.omega_margin, "a cosine, -1 to 1")
     _refuse_keys_of_the_other_head(config)
     most = MOST_MATCHED_NODES
     _require(
@@ -208,8 +213,12 @@ def _check_two_stages(config: Config) -> None:
         search.consistency_m,
         f"at most search.recall_n={search.recall_n}",
     )
-    if not two:
-        return
+    if two:
+        _check_maps_of_two_stages(config)
+
+
+def _check_maps_of_two_stages(config: Config) -> None:
+    head = config.head
     for key in ("drone_size_px", "satellite_size_px"):
         grid = [side // grid_stride(config) for side in getattr(config.data, key)]
         for option, side in (("non_local_pool", head.non_local_pool), ("omega_grid", head.omega_grid or 1)):

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
+import mindspore as ms
+
 from mindloc.config.schema import Config
 from mindloc.data import gta_uav, visloc
 from mindloc.data.augment import AugmentSettings
@@ -88,6 +90,7 @@ def build_train_dataset(
         workers=data.workers,
         shard=(rank, ranks, config.train.accumulate),
         start=(first_epoch, first_step),
+        reuse_arrays=ms.get_context("device_target") == "CPU",  # elsewhere nobody has seen when a device has read
     )
     return train_data(stream)
 

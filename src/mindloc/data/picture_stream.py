@@ -6,7 +6,6 @@ the batch.
 Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs, S steps.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -42,8 +41,7 @@ class ViewFiles:
 class PairStream:
     """Steps (drone_B3HW, satellite_B3HW, weight_G, mask_GG) of one epoch after the other, in the sampler's order.
 
-    Pictures are this rank's, weights and mask are those of the global batch. The arrays of pictures are used again for
-    a later step once nobody holds them (see ``BatchArrays``).
+    Pictures are this rank's, weights and mask are those of the global batch.
 
     A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every rank
     looks at the files of the whole global batch, as all must mask the same rows; each file once.
@@ -54,6 +52,7 @@ class PairStream:
         settings: random changes; None: none.
         shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
         start: epoch, and the step within it, to begin with.
+        reuse_arrays: use the arrays of pictures again for a later step once nobody holds them (see ``BatchArrays``).
 
     Raises:
         ValueError: the start lies beyond its epoch.
@@ -74,6 +73,7 @@ class PairStream:
         workers: int = 1,
         shard: tuple[int, int, int] = (0, 1, 1),
         start: tuple[int, int] = (0, 0),
+        reuse_arrays: bool = True,
     ):
         self.workers, self.start = workers, start
         self.shard, self.ranks = shard, shard[1]
@@ -88,7 +88,9 @@ class PairStream:
         self._plans: dict[int, EpochPlan] = {}
         self._position = start
         steps, self.rows = self.plan(start[0]).shard(*shard).shape
-        self._arrays = {view: BatchArrays((self.rows, 3, *files.size_px)) for view, files in self.views.items()}
+        self._arrays = {
+            view: BatchArrays((self.rows, 3, *files.size_px), reuse_arrays) for view, files in self.views.items()
+        }
         if not 0 <= start[1] < steps:
             raise ValueError(f"epoch {start[0]} has {steps} steps, none is {start[1]}; start with the next epoch")
 
@@ -182,7 +184,8 @@ class ImageBatches:
     """Pictures in the given order for evaluation: iterate for (image (batch,3,H,W) float32, count of real ones).
 
     Normalized and resized as in training. The last batch is filled up with black pictures. Threads make the pictures
-    ahead; a batch that is kept stays as it is, one that is not is written over.
+    ahead; a batch that is kept stays as it is, one that is not is written over (see ``BatchArrays``): fetch what a
+    device makes of a batch before the next.
 
     Args:
         files: pictures of one view.
@@ -270,4 +273,4 @@ def _problem(path: Path) -> str | None:
 
 def usable_workers(asked: int) -> int:
     """Never more than the cores: more would only wait."""
-    return max(1, min(asked, len(usable_cores()), os.cpu_count() or 1))
+    return max(1, min(asked, len(usable_cores())))
