@@ -14,7 +14,7 @@ from typing import Any
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
-import encoder_cases
+import encoder_comparison
 import numpy as np
 from encoder_cases import Case
 from process_figures import peak_mb
@@ -50,4 +50,4 @@ def batch_of(case: Case) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    encoder_cases.main(__file__, __doc__, "extraction", measure)
+    encoder_comparison.main(__file__, __doc__, "extraction", measure)

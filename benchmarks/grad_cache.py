@@ -13,14 +13,14 @@ import os
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
-from encoder_cases import Case
+from encoder_cases import Case, add_fusion_argument
 from process_figures import peak_mb
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from train_step import LEARNING_RATE, batch_of
@@ -43,9 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
     """Seconds of the first step, of ``runs`` more, the most memory held, the loss of the first step."""
-    from mindloc.runtime.device import use_device
-
-    use_device("CPU")
+    case.use_device()
 
     import mindspore as ms
     from mindspore import Tensor
@@ -74,19 +72,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--case", type=Case.parse, default=default, metavar="BACKBONE:PIXELS:BATCH", help="batch: pairs"
     )
+    add_fusion_argument(parser)
     parser.add_argument("--parts", type=int, default=4, help="that the batch is cut into (default %(default)s)")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--runs", type=int, default=3, help="steps of a process that count (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="processes per way, in turn (default %(default)s)")
     add_json_argument(parser)
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)  # what a child process measures
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.case = replace(args.case, fusion=args.fusion)
+    return args
 
 
 def _command(way: str, args: argparse.Namespace) -> list[str]:
     case = f"{args.case.backbone}:{args.case.side_px}:{args.case.batch_size}"
     counts = ["--parts", str(args.parts), "--runs", str(args.runs)]
-    return [sys.executable, str(Path(__file__).resolve()), "--one", way, "--case", case, *counts]
+    words = ["--one", way, "--case", case, "--fusion", args.fusion, *counts]
+    return [sys.executable, str(Path(__file__).resolve()), *words]
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -106,7 +108,8 @@ def _print(result: dict[str, Any], args: argparse.Namespace) -> None:
         seconds = [f"{found['median_s']:.2f}", ratio, f"{found['first_s']:.1f}"]
         rows.append([WAYS[way], *seconds, f"{found['peak_mb']:.0f}", f"{found['runs'][0]['loss']:.6f}"])
     print_table(["", "seconds a step", "of the whole", "first step, s", "peak memory, MB", "first loss"], rows)
-    print(f"\n{args.case} pairs, {args.parts} parts; medians of {args.rounds} processes of {args.runs} steps each")
+    print(f"\n{args.case} pairs, {args.parts} parts, fusion {args.fusion}")
+    print(f"medians of {args.rounds} processes of {args.runs} steps each")
     print_origin(result)
 
 

@@ -41,7 +41,7 @@ PROCESSES = "training, processes"
 CASES = (TRAINING, PROCESSES, "training, no random changes", "evaluation, drone pictures", "evaluation, tiles")
 PEER_WORKERS = (1, 2, 4)
 BEFORE, AFTER = 4, 8  # batches that fill the pipe, and that keep it full behind the last one that counts
-FIGURES = ("images_per_s", "cpu_ms_per_image", "memory_mb")
+FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mb": 0}  # name -> decimals in a table
 
 
 class RandomPlan:
@@ -113,12 +113,9 @@ def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[s
         for case in args.cases:
             rows.append({"case": case, **run_case(_ours(files, args, case, workers))})
             print(f"{case}, {workers}: done", file=sys.stderr)
-    cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in _DIGITS.items())] for row in rows]
+    cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in FIGURES.items())] for row in rows]
     print_table(["case", "workers", "pictures/s", "processor ms a picture", "memory, MB"], cells)
     return rows
-
-
-_DIGITS = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mb": 0}
 
 
 def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[st
     titles = {"images_per_s": "pictures/s", "cpu_ms_per_image": "processor ms a picture", "memory_mb": "memory, MB"}
     print_table(
         ["", "ours", "peer", "ours / peer, median (least to most)"],
-        [[titles[figure], *ratio_cells(found[figure], _DIGITS[figure])] for figure in FIGURES],
+        [[titles[figure], *ratio_cells(found[figure], FIGURES[figure])] for figure in FIGURES],
     )
     versions = trials[0]["versions"]
     print(f"\npeer: {', '.join(f'{name} {number}' for name, number in versions.items())}")
@@ -215,9 +212,11 @@ def _training(
 def _processes(files: tuple[list[Path], ...], asked: dict[str, Any], children: list[int]) -> Iterator[int]:
     import mindspore.dataset as ds
 
+    from mindloc.data.pipeline import PREFETCH
+
     source = ProcessBatches(files, asked["side_px"], asked["batch_size"], asked["workers"])
     children += source.pids
-    ds.config.set_prefetch_size(1)
+    ds.config.set_prefetch_size(PREFETCH)
     dataset = ds.GeneratorDataset(source, ["drone", "satellite", "weight", "mask"], shuffle=False)
     dataset.dataset_size = 1_000_000
     try:

@@ -38,6 +38,7 @@ from mindloc.data.batch_arrays import BatchArrays
 from mindloc.data.normalization import Normalization
 from mindloc.data.picture_file import decode, read_bytes, resize
 from mindloc.data.picture_stream import ImageBatches, ViewFiles
+from mindloc.data.pipeline import PREFETCH
 
 NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -143,7 +144,7 @@ def record_batches(record: list[Path], order: np.ndarray, args: argparse.Namespa
 
 
 def _record(record: list[Path], order: np.ndarray, args: argparse.Namespace) -> ds.MindDataset:
-    ds.config.set_prefetch_size(2)  # the loader's own
+    ds.config.set_prefetch_size(PREFETCH)
     sampler = ds.SubsetSampler(order.tolist())
     return ds.MindDataset(str(record[0]), ["data"], num_parallel_workers=args.workers, sampler=sampler)
 

@@ -12,27 +12,21 @@ or more: --set train.batch_size=16), so that no rung sees many fewer; the table 
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from project_command import PROJECT, make_world, run_command, set_words
+from sampling_pictures import Curve, draw_epochs, draw_variants
 
-from mindloc.cores import usable_cores
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.metrics_log import read_metrics
 
-PROJECT = Path(__file__).resolve().parents[1]
 CONFIG = PROJECT / "configs" / "world_tiny.yaml"
 _PLAIN = {"sampling.mode": "random", "loss.name": "infonce"}
 _EXCLUSIVE = {"sampling.mode": "exclusive", "loss.name": "infonce"}
@@ -64,7 +58,7 @@ def main() -> None:
     worlds = {"train": ["--seed", "1", "--test_share", "0"], "test": ["--seed", "2", "--test_share", "1"]}
     worlds["test"] += ["--tiles", "500"]
     for name, words in worlds.items():
-        _make_world(_world(args, name), [*words, "--drones", str(args.frames)])
+        make_world(_world(args, name), [*words, "--drones", str(args.frames)])
     wanted = [name for name in VARIANTS if any(part in name for part in args.only)] if args.only else list(LADDER)
     jobs = [(name, seed) for seed in args.seeds for name in wanted]  # whole ladders first, should time run out
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -81,8 +75,7 @@ def main() -> None:
     }
     (args.out / "sampling_ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     _print(result)
-    _draw_variants(result, args.out / "recall_by_variant.png")
-    _draw_epochs(result, args.out / "recall_by_epoch.png")
+    _draw(result, args.out)
 
 
 def _parse() -> argparse.Namespace:
@@ -106,11 +99,6 @@ def _world(args: argparse.Namespace, name: str) -> Path:
     return args.out / f"world_{name}_{args.frames}"
 
 
-def _make_world(folder: Path, words: list[str]) -> None:
-    if not (folder / "world.json").is_file():
-        _call(["-m", "mindloc", "world", str(folder), *words, "--tile_format", "jpg", "--drone_format", "jpg"], None, 1)
-
-
 def _measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     folder = "".join(c if c.isalnum() else "_" for c in name).strip("_")
     run = args.out / f"{args.frames}_frames_{args.epochs}_epochs" / f"seed_{seed}" / folder
@@ -118,8 +106,9 @@ def _measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     started = time.perf_counter()
     if not ((run / "checkpoints" / "weights_end.safetensors").is_file() and report.is_file()):
         goes_on = (run / "config.yaml").is_file()
-        begin = ["--config", str(CONFIG), "--run_dir", str(run), *_set_words(_settings(name, seed, args)), *_own(args)]
-        _call(["train.py", *(["--resume", str(run)] if goes_on else begin)], log, args.jobs)
+        changes = set_words(_settings(name, seed, args), args.set)
+        begin = ["--config", str(CONFIG), "--run_dir", str(run), *changes]
+        run_command(["train.py", *(["--resume", str(run)] if goes_on else begin)], log, args.jobs)
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     return {"variant": name, "seed": seed, **_numbers(run, report)}
 
@@ -143,27 +132,6 @@ def _settings(name: str, seed: int, args: argparse.Namespace) -> dict[str, objec
     return settings
 
 
-def _set_words(settings: dict[str, object]) -> list[str]:
-    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-
-
-def _own(args: argparse.Namespace) -> list[str]:
-    return [word for change in args.set for word in ("--set", change)]
-
-
-def _call(words: list[str], log: Path | None, jobs: int) -> None:
-    """Run a command of the project; what it says goes to a file, and with its last lines into the error."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, len(usable_cores()) // jobs))}
-    environment["PYTHONPATH"] = str(PROJECT / "src")
-    done = subprocess.run([sys.executable, *words], cwd=PROJECT, env=environment, capture_output=True, text=True)
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(done.stdout + done.stderr)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} failed: {(done.stderr or done.stdout)[-500:]}")
-
-
 def _numbers(run: Path, report: Path) -> dict:
     """Of the last epoch, whatever the best one was: no variant gets to choose."""
     model = json.loads(report.read_text(encoding="utf-8"))["methods"]["model"]["pos"]
@@ -181,9 +149,9 @@ def _numbers(run: Path, report: Path) -> dict:
     }
 
 
-def _of(result: dict, variant: str, metric: str) -> dict[int, float]:
-    """Seed -> number."""
-    return {row["seed"]: row[metric] for row in result["rows"] if row["variant"] == variant}
+def _of(result: dict, variant: str, key: str) -> dict[int, Any]:
+    """Seed -> what its row says."""
+    return {row["seed"]: row[key] for row in result["rows"] if row["variant"] == variant}
 
 
 def _rungs(result: dict) -> list[tuple[str, str | None]]:
@@ -213,46 +181,13 @@ def _print(result: dict) -> None:
     print(f"\nmode pos, {row['queries']} queries, {result['epochs']} epochs, last one; {result['hardware']}")
 
 
-def _draw_variants(result: dict, path: Path) -> None:
+def _draw(result: dict, folder: Path) -> None:
     names = [name for name, _ in _rungs(result)]
-    figure, axes = plt.subplots(figsize=(1.6 + 1.5 * len(names), 4))
-    means = [100 * np.mean(list(_of(result, name, "recall@1").values())) for name in names]
-    axes.bar(range(len(names)), means, color="#c9d7e8", width=0.6, label="mean")
-    for seed in sorted({row["seed"] for row in result["rows"]}):
-        of_seed = [100 * _of(result, name, "recall@1").get(seed, np.nan) for name in names]
-        axes.plot(range(len(names)), of_seed, "o-", markersize=5, linewidth=0.8, label=f"seed {seed}")
-    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names], fontsize=8)
-    axes.set_ylabel("Recall@1, %")
-    axes.set_ylim(bottom=0)
-    axes.set_title(f"{result['rows'][0]['queries']} frames of another world among 500 tiles", fontsize=10)
-    axes.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _draw_epochs(result: dict, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6.5, 4))
-    for color, (name, _) in enumerate(_rungs(result)):
-        curves = [row["curve"] for row in result["rows"] if row["variant"] == name]
-        for curve in curves:
-            axes.plot(*_of_curve(curve), color=f"C{color}", linewidth=0.6, alpha=0.5)
-        axes.plot(*_of_curve(np.mean(curves, axis=0)), "o-", color=f"C{color}", linewidth=1.8, markersize=4, label=name)
-    axes.set_xlabel("epochs")
-    axes.set_ylabel("Recall@1, %")
-    axes.set_ylim(bottom=0)
-    axes.set_title("thin: each seed; thick: their mean", fontsize=10)
-    axes.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _of_curve(curve) -> tuple[list[float], list[float]]:
-    """(epochs, percent)"""
-    return [epoch for epoch, _ in curve], [100 * share for _, share in curve]
-
-
-def _save(figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    recalls = {name: _of(result, name, "recall@1") for name in names}
+    title = f"{result['rows'][0]['queries']} frames of another world among 500 tiles"
+    draw_variants(recalls, title, folder / "recall_by_variant.png")
+    curves: dict[str, list[Curve]] = {name: list(_of(result, name, "curve").values()) for name in names}
+    draw_epochs(curves, folder / "recall_by_epoch.png")
 
 
 def _percent(share: float) -> str:

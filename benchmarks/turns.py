@@ -80,6 +80,14 @@ def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def fastest(commands: Mapping[str, Sequence[str]]) -> str:
+    """Name of the command whose process tells the least median of ``seconds``; a single one is not run."""
+    if len(commands) == 1:
+        return next(iter(commands))
+    medians = {name: statistics.median(run_case(command)["seconds"]) for name, command in commands.items()}
+    return min(medians, key=medians.__getitem__)
+
+
 def take_turns(commands: Sequence[Sequence[str]], rounds: int) -> tuple[list[list[dict[str, Any]]], list[float]]:
     """Per command the results of its runs, and the load of the machine before each run."""
     results: list[list[dict[str, Any]]] = [[] for _ in commands]

@@ -7,8 +7,6 @@ done again, so that a run that was stopped goes on.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from mindloc.cores import usable_cores
+from project_command import PROJECT, make_world, run_command, set_words
+
 from mindloc.runtime.device import describe_machine
 
-PROJECT = Path(__file__).resolve().parents[1]
 CONFIG = PROJECT / "configs" / "world_two_stage.yaml"
 WORLDS = {
     "world_train": ["--seed", "1", "--drones", "1500", "--test_share", "0"],
@@ -40,7 +38,7 @@ def main() -> None:
     args = _parse()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, words in WORLDS.items():
-        _make_world(args.out / name, words)
+        make_world(args.out / name, words)
     names = [name for name in VARIANTS if not args.only or any(part in name for part in args.only)]
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda name: _measure(name, args), names))
@@ -66,11 +64,6 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _make_world(folder: Path, words: list[str]) -> None:
-    if not (folder / "world.json").is_file():
-        _call(["-m", "mindloc", "world", str(folder), *words, "--tile_format", "jpg", "--drone_format", "jpg"], None, 1)
-
-
 def _measure(name: str, args: argparse.Namespace) -> dict:
     run = args.out / f"seed_{args.seed}" / "".join(c if c.isalnum() else "_" for c in name)
     weights, report = run / "checkpoints" / "weights_end.safetensors", run / "reports" / "final"
@@ -82,29 +75,17 @@ def _measure(name: str, args: argparse.Namespace) -> dict:
         "train.eval_every_epochs": "0",
         "train.zero_shot_eval": "false",
     }
-    words = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-    words += [word for change in args.set for word in ("--set", change)]
+    words = set_words(changes, args.set)
     started = time.perf_counter()
     if not weights.is_file():
-        _call(["train.py", "--config", str(CONFIG), "--run_dir", str(run), *words], run.with_suffix(".log"), args.jobs)
+        run_command(
+            ["train.py", "--config", str(CONFIG), "--run_dir", str(run), *words], run.with_suffix(".log"), args.jobs
+        )
     if not (report / "report.json").is_file():
         evaluation = ["eval.py", "--checkpoint", str(weights), "--out", str(report)]
-        _call(evaluation, run.with_suffix(".log"), args.jobs)
+        run_command(evaluation, run.with_suffix(".log"), args.jobs)
     print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     return {"variant": name, **_numbers(json.loads((report / "report.json").read_text(encoding="utf-8")))}
-
-
-def _call(words: list[str], log: Path | None, jobs: int) -> None:
-    """Run a command of the project; what it says goes to a file, and with its last lines into the error."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, len(usable_cores()) // jobs))}
-    environment["PYTHONPATH"] = str(PROJECT / "src")
-    done = subprocess.run([sys.executable, *words], cwd=PROJECT, env=environment, capture_output=True, text=True)
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(done.stdout + done.stderr)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} failed: {(done.stderr or done.stdout)[-500:]}")
 
 
 def _numbers(report: dict) -> dict:

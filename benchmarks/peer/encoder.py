@@ -2,13 +2,15 @@
 
 Started by benchmarks/train_step.py and benchmarks/extraction.py in an interpreter that has torch and timm, with one
 JSON object as argument; the last line that it prints is one too. Nothing of mindloc is imported here.
+
+Work that may take several forms is measured in the fastest. Each is tried in a process of its own and the chosen one
+begins anew, so that seconds and memory are those of one form.
 """
 
 import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import timm
@@ -19,6 +21,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from process_figures import peak_mb
+from turns import fastest, run_case
+
+FORMS = {"train_step": ("two forwards", "one forward"), "extraction": ("one forward",)}
 
 
 class TrainStep:
@@ -32,11 +37,11 @@ class TrainStep:
         self.smoothing = torch.sigmoid(-5.0 * torch.ones(batch))
         self.parameters = [*model.parameters(), self.log_scale]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, fused=True)
-        self.forms: dict[str, Callable] = {"two forwards": self._two_forwards, "one forward": self._one_forward}
+        self.forward = {"two forwards": self._two_forwards, "one forward": self._one_forward}[asked["form"]]
 
-    def run(self, form: str) -> None:
+    def run(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(*self.forms[form]())
+        loss = self._loss(*self.forward())
         loss.backward()
         nn.utils.clip_grad_value_(self.parameters, 100.0)
         self.optimizer.step()
@@ -63,15 +68,22 @@ class Extraction:
     def __init__(self, model: nn.Module, asked: dict):
         self.model = model.eval()
         self.images = torch.randn(asked["batch_size"], 3, asked["side_px"], asked["side_px"])
-        self.forms = {"one forward": None}
 
-    def run(self, form: str) -> None:
+    def run(self) -> None:
         with torch.inference_mode():
             self.model(self.images).numpy()
 
 
+def main(asked: dict) -> dict:
+    """What ``measure`` tells of the form in ``asked``, or of the fastest one where none is."""
+    if "form" in asked:
+        return measure(asked)
+    commands = {form: _command({**asked, "form": form, "runs": 1}) for form in FORMS[asked["work"]]}
+    return run_case(_command({**asked, "form": fastest(commands)}))
+
+
 def measure(asked: dict) -> dict:
-    """Seconds of the first run and of those that count, in the faster of the forms that the work may take."""
+    """Seconds of the first run and of those that count, and the most memory held, in one form of the work."""
     torch.manual_seed(0)
     torch.set_num_threads(asked["cores"])
     width, depth, heads = asked["backbone"]
@@ -86,19 +98,20 @@ def measure(asked: dict) -> dict:
         ref_feat_shape=(16, 16),
     )
     work = {"train_step": TrainStep, "extraction": Extraction}[asked["work"]](model, asked)
-    tried = {form: [_timed(work, form) for _ in range(2)] for form in work.forms}
-    form = min(tried, key=lambda name: tried[name][1])
-    seconds = [_timed(work, form) for _ in range(asked["runs"])]
+    first_s, *seconds = (_timed(work) for _ in range(asked["runs"] + 1))
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
-    first_s = next(iter(tried.values()))[0]
-    return {"first_s": first_s, "seconds": seconds, "peak_mb": peak_mb(), "form": form, "versions": versions}
+    return {"first_s": first_s, "seconds": seconds, "peak_mb": peak_mb(), "form": asked["form"], "versions": versions}
 
 
-def _timed(work: TrainStep | Extraction, form: str) -> float:
+def _timed(work: TrainStep | Extraction) -> float:
     started = time.perf_counter()
-    work.run(form)
+    work.run()
     return time.perf_counter() - started
 
 
+def _command(asked: dict) -> list[str]:
+    return [sys.executable, str(Path(__file__).resolve()), json.dumps(asked)]
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -13,7 +13,7 @@ from mindloc.data.sampler import SamplingReport
 from mindloc.errors import ImageError
 
 COLUMNS = ("drone", "satellite", "weight", "mask")
-_PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
+PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
 
 
 class TrainData:
@@ -71,7 +71,7 @@ def train_data(stream: PairStream) -> TrainData:
     float32: IoU of every pair of the global batch. mask (G,G) bool: True = the cell counts. Padded rows, and with
     ``skip_bad`` rows with a bad picture, are black pictures of weight 0 without a True in their row and column.
     """
-    ds.config.set_prefetch_size(_PREFETCH)
+    ds.config.set_prefetch_size(PREFETCH)
     dataset = ds.GeneratorDataset(stream, list(COLUMNS), shuffle=False, num_parallel_workers=1)
     epoch, step = stream.start
     dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
