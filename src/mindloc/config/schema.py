@@ -89,7 +89,7 @@ class SamplingConfig:
     hard_from_epoch: int = 1  # whole epochs before the first with hard negatives
     refresh_every_epochs: int = 1  # between two searches by descriptors, each a pass over the training pictures
     neighbors: int = 32  # nearest tiles that may be drawn from, those that overlap left out; of both, as many of each
-    companions: int = 4  # most that a pair brings: one half the nearest, the other at random among the neighbors
+    companions: int = 4  # most that a pair brings: one half the nearest, the other at random of those behind
     hard_share: float = 0.5  # of a batch that companions fill at most, above 0, below 1
 
 
