@@ -15,6 +15,7 @@ import small_world
 
 from mindloc.cli import main
 from mindloc.retrieval.descriptor_set import load_descriptor_set
+from mindloc.runtime import signals
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
 
@@ -127,6 +128,13 @@ def test_a_stopped_training_says_how_to_go_on(world, tmp_path, name):
         f"go on from the newest checkpoint with: --resume {tmp_path / 'run'}",
         "stopped",
     ]
+
+
+def test_a_training_that_is_ended_while_it_compiles_would_say_it_too(run, monkeypatch):
+    heard = []
+    monkeypatch.setattr("mindloc.training.trainer.train", lambda prepared, run: heard.extend(signals._last_words))
+    assert main(["train", "--resume", str(run)]) == 0
+    assert heard == [f"go on from the newest checkpoint with: --resume {run}"]
 
 
 def test_going_on_for_fewer_epochs_than_are_done_is_refused(run, capsys):

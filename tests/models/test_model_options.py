@@ -36,6 +36,12 @@ PLAIN = {
 CONVOLUTIONAL = {"resnet50": 1024, "vgg16": 512}  # channels of the map at stride 16
 
 
+def test_a_form_for_float32_refuses_another_precision():
+    config = load_config(None, ["model.backbone=tiny", "train.precision=fp16"])
+    with pytest.raises(ValueError, match='the form "products" is for fp32, and the precision is fp16.* take form "pl'):
+        build_encoder(config, form="products")
+
+
 def test_the_tables_hold_every_backbone():
     choices = {
         name

@@ -4,19 +4,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from mindloc.runtime import signals
-from mindloc.runtime.signals import answered, leaving_at_once
+from mindloc.runtime.signals import answered, last_words, leaving_at_once
 
 SOURCE = str(Path(signals.__file__).parents[2])
 PROGRAM = """
 import signal, sys, time
-from mindloc.runtime.signals import answered, leaving_at_once
+from contextlib import ExitStack
+from mindloc.runtime.signals import answered, last_words, leaving_at_once
 handler = signal.default_int_handler if sys.argv[1] == "command" else lambda number, frame: sys.exit(7)
 try:
-    with answered(handler, signal.SIGTERM), leaving_at_once("stopped while compiling"):
+    with ExitStack() as stack:
+        stack.enter_context(answered(handler, signal.SIGTERM))
+        if sys.argv[2:]:
+            stack.enter_context(last_words(sys.argv[2]))
+        stack.enter_context(leaving_at_once("stopped while compiling"))
         print("ready", flush=True)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -24,8 +30,8 @@ except KeyboardInterrupt:
 """
 
 
-def told_to_end(kind: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-c", PROGRAM, kind]
+def told_to_end(*arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {"PYTHONPATH": SOURCE}}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == "ready\n"
@@ -36,6 +42,36 @@ def told_to_end(kind: str) -> tuple[int, str, str]:
 
 def test_a_command_ends_with_one_line():
     assert told_to_end("command") == (130, "", "stopped while compiling\n")
+
+
+def test_the_line_says_how_to_go_on_where_a_command_knows():
+    told = told_to_end("command", "go on with: --resume RUN")
+    assert told == (130, "", "stopped while compiling\ngo on with: --resume RUN\n")
+
+
+def test_last_words_are_forgotten_with_their_block():
+    with last_words("outer"):
+        with last_words("inner"):
+            assert signals._last_words == ["outer", "inner"]
+        assert signals._last_words == ["outer"]
+    assert signals._last_words == []
+
+
+def test_another_thread_than_the_main_one_works_on_undisturbed():
+    done, errors = [], []
+
+    def work() -> None:
+        try:
+            with leaving_at_once("not here"):
+                done.append(True)
+        except ValueError as error:  # Python's: "signal only works in main thread"
+            errors.append(error)
+
+    with answered(signal.default_int_handler, signal.SIGTERM):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert done and not errors
 
 
 def test_whoever_answers_the_signal_himself_keeps_his_answer():

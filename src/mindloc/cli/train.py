@@ -23,6 +23,7 @@ from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.signals import last_words
 
 
 def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -67,11 +68,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
+    way_on = f"go on from the newest checkpoint with: --resume {run.path}"
     try:
-        train(prepared, run)
+        with last_words(way_on):
+            train(prepared, run)
         print(f"evaluate with: python eval.py --checkpoint {weights_of_run(run.checkpoints)}")
     except KeyboardInterrupt:
-        print(f"go on from the newest checkpoint with: --resume {run.path}", file=sys.stderr)
+        print(way_on, file=sys.stderr)
         raise
     return 0
 

@@ -34,6 +34,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         form: None: the one that this process's device is fast in.
 
     Raises:
+        ValueError: a form that does not compute in train.precision.
         ConfigError: a normalization that the weights contradict.
         CheckpointError: weights that are unreadable or of another model.
     """
@@ -89,6 +90,11 @@ def _build_backbone(config: Config, form: Form) -> nn.Cell:
     name, precision = config.model.backbone, config.train.precision
     if name in CONVOLUTIONAL:
         return CONVOLUTIONAL[name](precision)
+    if form == "products" and precision != "fp32":  # the powers within its GELU overflow in fp16
+        raise ValueError(
+            f'the form "products" is for fp32, and the precision is {precision}; take form "plain", or None for the '
+            "device's own"
+        )
     if name in PLAIN_SIZES:
         return PlainVit(PLAIN_SIZES[name], config.model.pool, precision, form)
     return RopeVit(vit_size(config), precision, form)
