@@ -23,7 +23,8 @@ def test_what_the_graph_holds_is_in_the_key(override):
 @pytest.mark.parametrize(
     "override",
     ["optimizer.lr=1e-3", "train.epochs=9", "data.root=elsewhere", "run.name=x", "schedule.name=constant"]
-    + ["eval.batch_size=8", "train.log_every_steps=1", "augment.flip_p=0.1", "model.mean=[0.1, 0.2, 0.3]"],
+    + ["eval.batch_size=8", "train.log_every_steps=1", "augment.flip_p=0.1", "model.mean=[0.1, 0.2, 0.3]"]
+    + ["train.seed=7", "sampling.mode=random", "sampling.hard_negatives=map"],
 )
 def test_what_the_graph_does_not_hold_is_not_in_the_key(override):
     assert facts(override) == facts()
