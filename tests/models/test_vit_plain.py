@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from timm_weights import weight_from_name
+from timm_weights import with_reference_weights, written_shapes
 
 from mindloc.config import Config
 from mindloc.config.check import PLAIN_VIT
@@ -31,15 +31,10 @@ def reference(reference_dir):
     return np.load(reference_dir / "vit_plain_tiny.npz", allow_pickle=False)
 
 
-def with_reference_weights(backbone, reference):
-    for name, parameter in names_within(backbone):
-        parameter.set_data(Tensor(weight_from_name(name, parameter.shape, int(reference["weight_seed"]))))
-    return backbone
-
-
 @pytest.fixture(scope="module")
 def tiny(reference):
-    return {pool: with_reference_weights(PlainVit(TINY, pool), reference) for pool in POOLS}
+    seed = int(reference["weight_seed"])
+    return {pool: with_reference_weights(PlainVit(TINY, pool), seed) for pool in POOLS}
 
 
 def pictures(reference, px):
@@ -48,8 +43,7 @@ def pictures(reference, px):
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_names_and_shapes_are_timms(tiny, reference, pool):
-    shapes = {name: str(list(parameter.shape)) for name, parameter in names_within(tiny[pool])}
-    assert shapes == dict(zip(reference[f"{pool}_names"], reference[f"{pool}_shapes"], strict=True))
+    assert written_shapes(tiny[pool]) == dict(zip(reference[f"{pool}_names"], reference[f"{pool}_shapes"], strict=True))
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from timm_weights import weight_from_name
+from timm_weights import with_reference_weights, written_shapes
 
 from mindloc.models.initial import initialize, names_within
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
@@ -55,12 +55,8 @@ def test_pooled_equals_timm(tiny, tiny_reference):
 
 def test_base_at_384_px_equals_timm(reference_dir):
     reference = np.load(reference_dir / "vit_base_384.npz", allow_pickle=False)
-    backbone = RopeVit(SIZES["base"])
-    shapes = {name: list(parameter.shape) for name, parameter in names_within(backbone)}
-    assert {name: str(shape) for name, shape in shapes.items()} == dict(
-        zip(reference["names"], reference["shapes"], strict=True)
-    )
-    loaded(backbone, {name: weight_from_name(name, shapes[name], int(reference["weight_seed"])) for name in shapes})
+    backbone = with_reference_weights(RopeVit(SIZES["base"]), int(reference["weight_seed"]))
+    assert written_shapes(backbone) == dict(zip(reference["names"], reference["shapes"], strict=True))
     x = np.random.RandomState(int(reference["x_seed"])).standard_normal((1, 3, 384, 384)).astype(np.float32)
     np.testing.assert_allclose(backbone(Tensor(x)).asnumpy(), reference["pooled"], rtol=0, atol=1e-4)  # asked for: 5e-4
 

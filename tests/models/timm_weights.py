@@ -3,6 +3,9 @@
 import zlib
 
 import numpy as np
+from mindspore import Tensor, nn
+
+from mindloc.models.initial import names_within
 
 
 def weight_from_name(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -14,3 +17,14 @@ def weight_from_name(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray
     if len(shape) >= 2 and "token" not in name:
         return z / np.float32(np.sqrt(np.prod(shape[1:])))
     return np.float32(0.02) * z
+
+
+def with_reference_weights(backbone: nn.Cell, seed: int) -> nn.Cell:
+    for name, parameter in names_within(backbone):
+        parameter.set_data(Tensor(weight_from_name(name, parameter.shape, seed)))
+    return backbone
+
+
+def written_shapes(backbone: nn.Cell) -> dict[str, str]:
+    """timm's name -> shape as the reference files write it."""
+    return {name: str(list(parameter.shape)) for name, parameter in names_within(backbone)}
