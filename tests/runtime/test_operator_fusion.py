@@ -13,6 +13,7 @@ from mindloc.runtime.operator_fusion import (
     is_fused,
     kernel_place,
     nothing_left_behind,
+    part_from_kernels,
     share_kernels,
     why_not_fused,
 )
@@ -74,20 +75,50 @@ def test_without_its_package_the_reason_is_told(no_decorator):
 def test_a_home_without_write_access_gets_a_temporary_place(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    fuse_operators("CPU", "auto")
+    said = fuse_operators("CPU", "auto")
     assert kernel_place().parent.is_dir() and tmp_path not in kernel_place().parents
+    assert f", fused operators, loops not kept ({tmp_path / 'file'}" in said and "set XDG_CACHE_HOME" in said
+    assert fuse_operators("CPU", "auto") == said  # the second time the place is settled
 
 
-def test_graphs_that_are_kept_share_the_loops(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "answer", "reason"),
+    [("getuid", -1, "it belongs to another user"), ("access", False, "no permission to write there")],
+)
+def test_a_folder_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_path, monkeypatch, name, answer, reason):
+    (tmp_path / "cache" / "mindloc" / f"mindspore-{ms.__version__}" / "akg_kernel_meta").mkdir(parents=True)
+    monkeypatch.setattr(operator_fusion.os, name, lambda *arguments: answer)
+    assert f"akg_kernel_meta: {reason}; set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
+    assert tmp_path not in kernel_place().parents
+
+
+def test_a_place_that_the_user_named_is_not_doubted(tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_COMPILER_CACHE_PATH", str(tmp_path / "own"))
+    monkeypatch.setattr(operator_fusion.os, "access", lambda *arguments: False)
+    assert fuse_operators("CPU", "auto") == ", fused operators"
+    assert kernel_place() == tmp_path / "own" / "akg_kernel_meta"
+
+
+def test_a_graph_is_compiled_with_the_loops_of_all_others(tmp_path):
     fuse_operators("CPU", "auto")
-    for _ in range(2):  # the second time the link is there
-        share_kernels(tmp_path)
+    share_kernels(tmp_path)
+    assert (tmp_path / "akg_kernel_meta").resolve() == kernel_place().resolve()
+    part_from_kernels(tmp_path)
+    assert not os.path.lexists(tmp_path / "akg_kernel_meta") and kernel_place().is_dir()
+    part_from_kernels(tmp_path)  # nothing is there
+
+
+def test_loops_of_another_process_are_not_run(tmp_path):
+    fuse_operators("CPU", "auto")
+    (tmp_path / "akg_kernel_meta").symlink_to(tmp_path / "gone")
+    share_kernels(tmp_path)
     assert (tmp_path / "akg_kernel_meta").resolve() == kernel_place().resolve()
 
 
 def test_nothing_is_shared_unless_fused(tmp_path):
+    (tmp_path / "akg_kernel_meta").symlink_to(tmp_path / "of another process")
     share_kernels(tmp_path)
-    assert not list(tmp_path.glob("akg*"))
+    assert not os.path.lexists(tmp_path / "akg_kernel_meta")
 
 
 def test_only_a_log_that_is_new_is_taken_away(tmp_path, monkeypatch):

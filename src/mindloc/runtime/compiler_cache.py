@@ -4,19 +4,20 @@ MindSpore's compiler cache (seen in 2.8.0) knows a graph by its number in the pr
 started. Another config, batch size or module goes unnoticed, and the old graph computes on: a changed constant of the
 loss had no effect, half the batch gave NaN. So every graph lies in a folder named by a hash of all it is made of, is
 used in whole or not at all, and only the first graph that a process asks for is taken from there: MindSpore remembers
-the folder as long as it lives.
+the folder as long as it lives. MindSpore works on a private copy of that folder, so what other processes keep, replace
+or remove meanwhile does not matter.
 """
 
+import atexit
 import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ import numpy as np
 
 import mindloc
 from mindloc.runtime.compile_time import process_age_s
-from mindloc.runtime.operator_fusion import is_fused, kernel_place, share_kernels
+from mindloc.runtime.operator_fusion import is_fused, part_from_kernels, share_kernels
+from mindloc.runtime.sealed_folder import copy_sealed, private_folder, put_sealed, remove_oldest
 
 KEPT_GRAPHS = 16  # newest ones by their last use; one takes 2 to 20 MB
-_SEAL = "files.json"  # written last: name -> sha256 of every other file
-_LEFT_BEHIND_S = 24 * 3600  # age from which a writer's folder belongs to a process that was killed
 _SOURCE = Path(mindloc.__file__).resolve().parent
 _asked = False
 
@@ -39,7 +39,7 @@ class CompilerCache:
     """A folder of graphs.
 
     Args:
-        folder: made when first needed; several processes may share it.
+        folder: made when first needed; several processes of one user may share it.
         facts: what a graph depends on beside the code, the platform and its inputs; plain values.
         say: gets a line where the folder can't be used.
     """
@@ -58,10 +58,9 @@ class CompilerCache:
         _asked = True
         place = self.folder / graph_key(self.facts, inputs)
         try:
-            there = _is_whole(place)
-            work = place if there else self._begin(place)
+            work, there = _begin(place)
         except OSError as error:
-            self.say(f"compiled graphs are not kept: {self.folder}: {error.strerror}; see run.compiler_cache")
+            self._say_not_kept(error)
             yield False
             return
         try:
@@ -70,24 +69,21 @@ class CompilerCache:
             if not there:
                 self._keep(work, place)
         finally:
-            if not there:
-                shutil.rmtree(work, ignore_errors=True)
-
-    def _begin(self, place: Path) -> Path:
-        shutil.rmtree(place, ignore_errors=True)  # damaged, if it is there at all
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
+            shutil.rmtree(work, ignore_errors=True)
+            _leave_link_to_kernels(work)
 
     def _keep(self, work: Path, place: Path) -> None:
-        """Seal and rename: a reader sees a whole graph or none. Another process may have been faster."""
         try:
-            hashes = _hashes(work)
-            if hashes:
-                (work / _SEAL).write_text(json.dumps(hashes), encoding="utf-8")
-                os.rename(work, place)
-            remove_oldest(self.folder)
-        except OSError:
-            pass  # a full disk, or the same graph from elsewhere: the training needs neither
+            part_from_kernels(work)
+            if any(path.is_file() for path in work.rglob("*")):
+                put_sealed(work, place)
+            remove_oldest(self.folder, KEPT_GRAPHS)
+        except OSError as error:
+            self._say_not_kept(error)
+
+    def _say_not_kept(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        self.say(f"compiled graphs are not kept: {self.folder}: {reason}; see run.compiler_cache")
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -124,44 +120,36 @@ def source_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def remove_oldest(folder: Path, kept: int = KEPT_GRAPHS) -> None:
-    """Remove all graphs but those last used, and what writers that were killed left behind."""
-    graphs = [path for path in folder.iterdir() if (path / _SEAL).is_file()]
-    oldest = sorted(graphs, key=lambda path: (path / _SEAL).stat().st_mtime)[: max(0, len(graphs) - kept)]
-    left_behind = [path for path in folder.glob(".writing-*") if time.time() - path.stat().st_mtime > _LEFT_BEHIND_S]
-    for path in [*oldest, *left_behind]:
-        shutil.rmtree(path, ignore_errors=True)
+def _begin(place: Path) -> tuple[Path, bool]:
+    """A private folder to compile in, and whether it holds the graph that is kept at ``place``."""
+    work = private_folder(place.parent)
+    try:
+        there = copy_sealed(place, work)
+        share_kernels(work)
+    except OSError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return work, there
 
 
 @contextmanager
 def _told_to_mindspore(folder: Path) -> Iterator[None]:
     import mindspore as ms
 
-    share_kernels(folder)
     ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
     try:
         yield
     finally:
         ms.set_context(enable_compile_cache=False)
-        if is_fused():  # later graphs' loops; the folder may be gone by then
-            ms.set_context(compile_cache_path=str(kernel_place().parent))
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether a graph is there with the bytes that were written; marks it as used now."""
-    try:
-        sealed = json.loads((place / _SEAL).read_text(encoding="utf-8"))
-        if sealed != _hashes(place):
-            return False
-        os.utime(place / _SEAL)
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _hashes(place: Path) -> dict[str, str]:
-    files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != _SEAL)
-    return {path.relative_to(place).as_posix(): _digest(path) for path in files}
+def _leave_link_to_kernels(work: Path) -> None:
+    """MindSpore looks for the loops of later graphs there too, as long as this process lives."""
+    if is_fused():
+        with suppress(OSError):  # then MindSpore makes the folder again, and loops are compiled again
+            work.mkdir(mode=0o700)
+            share_kernels(work)
+        atexit.register(shutil.rmtree, work, ignore_errors=True)
 
 
 def _digest(path: Path) -> str:

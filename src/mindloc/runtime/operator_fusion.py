@@ -49,6 +49,7 @@ def fuse_operators(target: str, wish: Wish) -> str:
 
     Returns:
         What there is to say of it behind the device's name; empty where it was not wished, or not on a CPU.
+        Loops that can't be kept for the next start are named with the folder and the reason.
 
     Raises:
         DeviceError: the wish is "always" and it can't be done.
@@ -57,28 +58,42 @@ def fuse_operators(target: str, wish: Wish) -> str:
     if wish == "always" and obstacle is not None:
         raise DeviceError(f"run.operator_fusion is always, but {obstacle}; or set run.operator_fusion=auto")
     fuses = wish != "never" and obstacle is None
+    doubt = ""
     import mindspore as ms
 
     if fuses:
         os.environ.setdefault("AKG_WHITE_LIST_PATH", str(_akg()))  # else each compilation complains on the console
-        os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(_kernel_folder(ms.__version__).parent))
+        doubt = _settle_kernel_place(ms.__version__)
     if fuses != is_fused():
         ms.set_context(enable_graph_kernel=fuses, graph_kernel_flags=_FLAGS if fuses else "")
     if wish == "never" or target != "CPU":
         return ""
-    return ", fused operators" if fuses else f", operators not fused ({obstacle})"
+    return f", fused operators{doubt}" if fuses else f", operators not fused ({obstacle})"
 
 
 def share_kernels(compiler_cache: Path) -> None:
     """Let a folder that is about to become MindSpore's compiler cache have its loops where all others have theirs.
 
     MindSpore looks for them below the compiler cache, and one loop serves many graphs.
+
+    Raises:
+        OSError: the disk refuses, e.g. as it knows no links.
     """
-    if not is_fused():
-        return
-    kernel_place().mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(compiler_cache / _KERNELS):
+    part_from_kernels(compiler_cache)
+    if is_fused():
+        kernel_place().mkdir(parents=True, exist_ok=True)
         (compiler_cache / _KERNELS).symlink_to(kernel_place(), target_is_directory=True)
+
+
+def part_from_kernels(compiler_cache: Path) -> None:
+    """Take ``share_kernels`` back: another process has its loops elsewhere, and must not run what lies here.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    link = compiler_cache / _KERNELS
+    if link.is_symlink():
+        link.unlink()
 
 
 def kernel_place() -> Path:
@@ -105,15 +120,30 @@ def nothing_left_behind() -> Iterator[None]:
                 os.remove(_LEFT_BY_AKG)
 
 
-def _kernel_folder(version: str) -> Path:
-    """Loops of this version of MindSpore, in the user's cache folder; temporary where there is none to write to."""
+def _settle_kernel_place(version: str) -> str:
+    """Have loops of this version of MindSpore in the user's cache folder; temporary where they can't lie there.
+
+    Returns:
+        What there is to say behind ", fused operators": empty where loops are kept, or where the user named a place.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "mindloc" / f"mindspore-{version}" / _KERNELS
+    reason = _why_not_kept(folder)
+    place = folder.parent if reason is None else Path(_of_this_process().name)
+    os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(place))
+    is_elsewhere = kernel_place().parent != place
+    return "" if reason is None or is_elsewhere else f", loops not kept ({folder}: {reason}; set XDG_CACHE_HOME)"
+
+
+def _why_not_kept(folder: Path) -> str | None:
+    """Make the folder of loops; what keeps them from being kept there, None if nothing does."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return Path(_of_this_process().name) / _KERNELS
-    return folder
+        if folder.stat().st_uid != os.getuid():  # what lies there is run
+            return "it belongs to another user"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if os.access(folder, os.W_OK | os.X_OK) else "no permission to write there"
 
 
 @functools.cache
