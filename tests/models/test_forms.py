@@ -65,8 +65,12 @@ def test_norm_by_products_by_its_definition(offset):
     layer = LayerNorm(24, form="products")
     layer.weight.set_data(Tensor(gain))
     layer.bias.set_data(Tensor(bias))
-    value_and_grad = ops.value_and_grad(lambda x: ops.sum(layer(x) * Tensor(weight_MI)), 0, layer.trainable_params())
-    _, (dx, (dgain, dbias)) = value_and_grad(Tensor(x_MI))
+    weight = Tensor(weight_MI)
+
+    def total(x):
+        return ops.sum(layer(x) * weight)
+
+    _, (dx, (dgain, dbias)) = ops.value_and_grad(total, 0, layer.trainable_params())(Tensor(x_MI))
 
     wide = x_MI.astype(np.float64)
     deviation = np.sqrt(wide.var(1, keepdims=True) + eps)
@@ -77,6 +81,16 @@ def test_norm_by_products_by_its_definition(offset):
     assert relative(dx.asnumpy(), (by_unit - by_unit.mean(1, keepdims=True) - unit * along) / deviation) < 1e-5
     assert relative(dgain.asnumpy(), (weight_MI * unit).sum(0)) < 1e-5
     assert relative(dbias.asnumpy(), weight_MI.sum(0)) < 1e-6
+
+
+def gradients_and_rows(vit, images, weight) -> list[np.ndarray]:
+    """By every parameter, of the rows' sum weighted; then the rows."""
+
+    def total(x):
+        return ops.sum(vit(x) * weight)
+
+    _, gradients = ops.value_and_grad(total, None, vit.trainable_params())(images)
+    return [array.asnumpy() for array in (*gradients, vit(images))]
 
 
 @pytest.mark.parametrize("backbone", ["rope", "plain"])
@@ -90,8 +104,7 @@ def test_whole_backbones_agree_in_both_forms(backbone):
             vit = PlainVit(PlainVitSize(48, 3, 3, 16, 4), form=form)
         for i, parameter in enumerate(vit.get_parameters()):
             parameter.set_data(Tensor(0.3 * normal(*parameter.shape, seed=i) + ("norm" in parameter.name)))
-        value_and_grad = ops.value_and_grad(lambda x, vit=vit: ops.sum(vit(x) * weight), None, vit.trainable_params())
-        outcomes.append([g.asnumpy() for g in value_and_grad(images)[1]] + [vit(images).asnumpy()])
+        outcomes.append(gradients_and_rows(vit, images, weight))
     for got, expected in zip(*outcomes[::-1], strict=True):
         assert relative(got, expected) < 1e-5
 
