@@ -26,7 +26,8 @@ def batches(gta_root):
         read_so_far = []
         for epoch in range(4):
             data = build_train_dataset(config, split, build_sampler(config, split), first_epoch=epoch)
-            read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+            with data.clear_errors():
+                read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return tuple(np.concatenate([batch[column] for batch in read_so_far]) for column in (0, 1))
 
     return read
@@ -99,7 +100,7 @@ def test_a_bad_picture_stops_or_is_skipped(batches, gta_root):
     skipped = batches({"data.on_bad_image": "skip", "train.batch_size": 4})[0]
     black = (skipped == -1).all(axis=(1, 2, 3))  # one of the five pairs, wherever it comes in an epoch
     assert black.any() and not black.all()
-    with pytest.raises((ImageError, RuntimeError), match="0000000002"):
+    with pytest.raises(ImageError, match="0000000002"):
         batches({"data.on_bad_image": "stop", "train.batch_size": 4})
 
 
