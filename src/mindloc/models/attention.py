@@ -5,7 +5,7 @@ Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.attention_core import attention_core
+from mindloc.models.attention_core import attention_core, join_heads, split_heads
 from mindloc.models.form import Form
 from mindloc.models.layers import AddBias, Linear, parameter
 from mindloc.models.rope import quarter_turn
@@ -34,9 +34,6 @@ class RopeAttention(nn.Cell):
         turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))
         return x_BhND * cos_ND + ops.reshape(turned, x_BhND.shape) * sin_ND
 
-    def split_heads(self, x_MC, tokens):
-        return ops.transpose(ops.reshape(x_MC, (-1, tokens, self.heads, self.head_dim)), (0, 2, 1, 3))
-
     def construct(self, x_MC, cos_ND, sin_ND):
         """cos and sin in the precision of x, one row per token."""
         tokens = cos_ND.shape[0]
@@ -44,7 +41,7 @@ class RopeAttention(nn.Cell):
         query_MC = self.add_bias(query_MC, self.q_bias)
         value_MC = self.add_bias(value_MC, self.v_bias)
         scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
-        query = self.rotate(self.split_heads(query_MC, tokens), cos_ND * scale, sin_ND * scale)
-        key = self.rotate(self.split_heads(key_MC, tokens), cos_ND, sin_ND)
-        mixed_BhND = self.attend(query, key, self.split_heads(value_MC, tokens))
-        return self.proj(ops.reshape(ops.transpose(mixed_BhND, (0, 2, 1, 3)), (-1, self.width)))
+        query = self.rotate(split_heads(query_MC, tokens, self.heads), cos_ND * scale, sin_ND * scale)
+        key = self.rotate(split_heads(key_MC, tokens, self.heads), cos_ND, sin_ND)
+        mixed_BhND = self.attend(query, key, split_heads(value_MC, tokens, self.heads))
+        return self.proj(join_heads(mixed_BhND, self.width))

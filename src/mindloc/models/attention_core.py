@@ -1,6 +1,6 @@
 """What attention does with queries, keys and values: score, softmax, mix; in the forms of models/form.py.
 
-Shapes: B images, N tokens, h heads of D channels.
+Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 """
 
 import mindspore as ms
@@ -87,6 +87,16 @@ class FusedAttention(nn.Cell):
         return ops.flash_attention_score(
             query_BhND, key_BhND, value_BhND, self.heads, scalar_value=1.0, input_layout="BNSD"
         )
+
+
+def split_heads(x_MC, tokens, heads):
+    """Rows of B images with N tokens each -> (B, h, N, D)."""
+    return ops.transpose(ops.reshape(x_MC, (-1, tokens, heads, x_MC.shape[1] // heads)), (0, 2, 1, 3))
+
+
+def join_heads(x_BhND, width):
+    """The way back: (M, C) rows, C = h * D."""
+    return ops.reshape(ops.transpose(x_BhND, (0, 2, 1, 3)), (-1, width))
 
 
 def attention_core(form: Form, heads: int) -> nn.Cell:

@@ -24,6 +24,11 @@ ROOT_COEFFICIENTS = tuple(
 )
 
 
+def is_positive(x):
+    """1 or 0, float32; a comparison can not be fused."""
+    return ops.minimum(ops.maximum(x * STEEP, 0.0), 1.0)
+
+
 def gelu(form: Form) -> nn.Cell:
     """GELU of any tensor, in one of the forms."""
     return RootGelu() if form == "products" else Gelu()
@@ -55,8 +60,7 @@ class Gelu(nn.Cell):
         wide = ops.cast(x, ms.float32)
         density = ops.exp(-0.5 * wide * wide)
         tail = self.tail(ops.abs(wide), density)
-        positive = ops.minimum(ops.maximum(wide * STEEP, 0.0), 1.0)  # a comparison can not be fused
-        slope = tail + positive * (1.0 - 2.0 * tail) + NORMAL_DENSITY_AT_0 * wide * density
+        slope = tail + is_positive(wide) * (1.0 - 2.0 * tail) + NORMAL_DENSITY_AT_0 * wide * density
         return (ops.cast(ops.cast(dout, ms.float32) * slope, x.dtype),)
 
 
@@ -92,5 +96,4 @@ class RootGelu(nn.Cell):
         a1, a2, a3, a4, a5, a6 = ROOT_COEFFICIENTS
         by_size = a1 + size * (2 * a2 + size * (3 * a3 + size * (4 * a4 + size * (5 * a5 + size * (6 * a6)))))
         density = 16.0 * tail * root * by_size  # minus the tail's own slope
-        positive = ops.minimum(ops.maximum(x * STEEP, 0.0), 1.0)
-        return (dout * (tail + positive * (1.0 - 2.0 * tail) + x * density),)
+        return (dout * (tail + is_positive(x) * (1.0 - 2.0 * tail) + x * density),)

@@ -5,7 +5,7 @@ Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 
 from mindspore import nn, ops
 
-from mindloc.models.attention_core import attention_core
+from mindloc.models.attention_core import attention_core, join_heads, split_heads
 from mindloc.models.form import Form
 from mindloc.models.layers import Linear
 
@@ -24,12 +24,10 @@ class PlainAttention(nn.Cell):
         self.proj = Linear(width, width)
         self.attend = attention_core(form, heads)
 
-    def split_heads(self, x_MC, tokens):
-        return ops.transpose(ops.reshape(x_MC, (-1, tokens, self.heads, self.head_dim)), (0, 2, 1, 3))
-
     def construct(self, x_MC, tokens):
         """Args: tokens: N."""
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
-        query = self.split_heads(query_MC * self.head_dim**-0.5, tokens)
-        mixed_BhND = self.attend(query, self.split_heads(key_MC, tokens), self.split_heads(value_MC, tokens))
-        return self.proj(ops.reshape(ops.transpose(mixed_BhND, (0, 2, 1, 3)), (-1, self.width)))
+        query = split_heads(query_MC * self.head_dim**-0.5, tokens, self.heads)
+        key, value = split_heads(key_MC, tokens, self.heads), split_heads(value_MC, tokens, self.heads)
+        mixed_BhND = self.attend(query, key, value)
+        return self.proj(join_heads(mixed_BhND, self.width))
