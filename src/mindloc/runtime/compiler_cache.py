@@ -27,7 +27,8 @@ import numpy as np
 import mindloc
 from mindloc.runtime.compile_time import process_age_s
 from mindloc.runtime.operator_fusion import is_fused, part_from_kernels, share_kernels
-from mindloc.runtime.sealed_folder import copy_sealed, private_folder, put_sealed, remove_oldest
+from mindloc.runtime.sealed_folder import content_hash, copy_sealed, private_folder, put_sealed, remove_oldest
+from mindloc.runtime.user_cache import user_cache
 
 KEPT_GRAPHS = 16  # newest ones by their last use; one takes 2 to 20 MB
 _SOURCE = Path(mindloc.__file__).resolve().parent
@@ -88,8 +89,7 @@ class CompilerCache:
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where graphs are kept unless the user names a place: mindloc/graphs in the user's cache folder."""
-    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "mindloc" / "graphs"
+    return user_cache(environment) / "graphs"
 
 
 def users_own_cache(environment: Mapping[str, str] = os.environ) -> bool:
@@ -105,7 +105,7 @@ def graph_key(facts: Mapping[str, Any], inputs: tuple) -> str:
         "facts": facts,
         "inputs": [(list(tensor.shape), str(tensor.dtype)) for tensor in inputs],
         "source": source_digest(_SOURCE),
-        "script": _digest(Path(sys.argv[0])),
+        "script": content_hash(Path(sys.argv[0])),
         "versions": [ms.__version__, np.__version__, platform.python_version(), platform.machine()],
         "context": {name: str(ms.get_context(name)) for name in ("device_target", "mode", "enable_graph_kernel")},
         "environment": {name: text for name, text in sorted(os.environ.items()) if name.startswith("MS_DEV_")},
@@ -116,7 +116,7 @@ def graph_key(facts: Mapping[str, Any], inputs: tuple) -> str:
 def source_digest(folder: Path) -> str:
     """A hash over the names and contents of all Python files below a folder."""
     files = sorted(folder.rglob("*.py"))
-    listing = [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
+    listing = [[file.relative_to(folder).as_posix(), content_hash(file)] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
@@ -150,10 +150,6 @@ def _leave_link_to_kernels(work: Path) -> None:
             work.mkdir(mode=0o700)
             share_kernels(work)
         atexit.register(shutil.rmtree, work, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fit_for_mindspore() -> bool:

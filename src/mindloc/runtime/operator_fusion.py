@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mindloc.errors import DeviceError
+from mindloc.runtime.user_cache import user_cache
 
 Wish = Literal["auto", "always", "never"]
 
@@ -126,8 +127,7 @@ def _settle_kernel_place(version: str) -> str:
     Returns:
         What there is to say behind ", fused operators": empty where loops are kept, or where the user named a place.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "mindloc" / f"mindspore-{version}" / _KERNELS
+    folder = user_cache() / f"mindspore-{version}" / _KERNELS
     reason = _why_not_kept(folder)
     place = folder.parent if reason is None else Path(_of_this_process().name)
     os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(place))

@@ -92,6 +92,11 @@ def remove_oldest(folder: Path, kept: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def content_hash(path: Path) -> str:
+    """sha256 of a small file, hexadecimal; raises OSError as reading does."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _remove(place: Path) -> None:
     """By one rename as well: whoever copies sees a whole folder, or misses files and notices."""
     aside = place.with_name(f"{_PRIVATE}{secrets.token_hex(8)}")
@@ -109,4 +114,4 @@ def _is_whole(place: Path) -> bool:
 
 def _hashes(place: Path) -> dict[str, str]:
     files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != _SEAL)
-    return {path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(place).as_posix(): content_hash(path) for path in files}
