@@ -31,8 +31,10 @@ from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, 
 from worker_processes import ProcessBatches
 
 from mindloc.data.augment import AugmentSettings
+from mindloc.data.image_batches import ImageBatches
 from mindloc.data.normalization import Normalization
-from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
+from mindloc.data.pair_stream import PairStream
+from mindloc.data.picture_threads import ViewFiles
 from mindloc.data.sampler import EpochPlan
 
 MEAN = STD = (0.5, 0.5, 0.5)

@@ -12,9 +12,11 @@ from mindloc.config import config_from_dict
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
 from mindloc.data.build import build_sampler, build_train_dataset
 from mindloc.data.gta_uav import read_split
+from mindloc.data.image_batches import ImageBatches
 from mindloc.data.normalization import Normalization
+from mindloc.data.pair_stream import PairStream
 from mindloc.data.picture_file import decode, read_bytes, resize
-from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
+from mindloc.data.picture_threads import ViewFiles
 from mindloc.data.pipeline import train_data
 from mindloc.data.sampler import EpochPlan
 from mindloc.errors import DataError, ImageError

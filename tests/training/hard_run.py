@@ -15,8 +15,9 @@ import small_run
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.normalization import Normalization
+from mindloc.data.pair_stream import PairStream
 from mindloc.data.pairs import Edges, Split
-from mindloc.data.picture_stream import PairStream, ViewFiles
+from mindloc.data.picture_threads import ViewFiles
 from mindloc.data.pipeline import train_data
 from mindloc.data.sampler import SAMPLERS
 from mindloc.runtime.cluster import ALONE

@@ -12,9 +12,11 @@ from mindloc.data import gta_uav, visloc
 from mindloc.data.augment import AugmentSettings
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
+from mindloc.data.image_batches import ImageBatches
 from mindloc.data.normalization import Normalization
+from mindloc.data.pair_stream import PairStream
 from mindloc.data.pairs import Split
-from mindloc.data.picture_stream import ImageBatches, PairStream, ViewFiles
+from mindloc.data.picture_threads import ViewFiles
 from mindloc.data.pipeline import TrainData, train_data
 from mindloc.data.sampler import SAMPLERS, Sampler
 

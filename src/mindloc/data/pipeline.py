@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import mindspore.dataset as ds
 
-from mindloc.data.picture_stream import PairStream
+from mindloc.data.pair_stream import PairStream
 from mindloc.data.sampler import SamplingReport
 from mindloc.errors import ImageError
 

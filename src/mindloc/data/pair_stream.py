@@ -1,41 +1,30 @@
-"""Batches in the sampler's order, read, changed and normalized by threads ahead of the consumer; no MindSpore here.
-
-The pixels are OpenCV's and NumPy's work, which let the other threads run meanwhile, and they are written straight into
-the batch.
+"""Training batches in the sampler's order, the same for every number of threads and ranks; no MindSpore here.
 
 Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs, S steps.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
-from mindloc.cores import usable_cores
-from mindloc.data.augment import VIEWS, AugmentSettings, ViewAugmentation, augment, draw_augmentation
+from mindloc.data.augment import VIEWS, AugmentSettings, ViewAugmentation, draw_augmentation
 from mindloc.data.batch_arrays import BatchArrays
 from mindloc.data.normalization import Normalization
-from mindloc.data.picture_file import check_decodes, cut_border, decode, read_bytes
+from mindloc.data.picture_file import check_decodes
+from mindloc.data.picture_threads import (
+    ViewFiles,
+    batches_ahead,
+    black_picture,
+    changed_picture,
+    in_advance,
+    picture_threads,
+    wait_for,
+)
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
 from mindloc.errors import ImageError
-
-_ROWS_AHEAD_PER_WORKER = 4
-
-
-@dataclass(frozen=True)
-class ViewFiles:
-    """The pictures of one view and what every one of them becomes before any random change."""
-
-    paths: Sequence[Path]
-    size_px: tuple[int, int]  # height, width
-    cut_border: float = 0.0  # share cropped from each side
 
 
 class PairStream:
@@ -117,12 +106,12 @@ class PairStream:
         self._sampler.wait(epoch)  # before the lock of plan(), by which the training asks for the epoch under way
         plan = self.plan(epoch)
         steps = list(zip(plan.pair_SB[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
-        with _picture_threads(self.workers) as pool:
-            ahead = 1 + _ROWS_AHEAD_PER_WORKER * self.workers // self.rows
-            begun = _ahead(steps, ahead, lambda step: self._begin(pool, epoch, *step))
+        with picture_threads(self.workers) as pool:
+            ahead = batches_ahead(self.workers, self.rows)
+            begun = in_advance(steps, ahead, lambda step: self._begin(pool, epoch, *step))
             step = first_step
             for (pair_G, _), (batch, rows) in begun:
-                _wait_for(rows)
+                wait_for(rows)
                 yield (*batch, *self._weight_and_mask(pair_G, epoch, step))
                 step += 1
                 del batch  # else its arrays would count as held
@@ -154,12 +143,12 @@ class PairStream:
         """Both pictures of a pair, (3, H, W) each; black ones for padding and bad files."""
         if pair == PADDING or (self.skip_bad and not self._is_good(pair)):
             for view, row in zip(VIEWS, rows, strict=True):
-                self._normalization.write(_black(self.views[view].size_px), row)
+                self._normalization.write(black_picture(self.views[view].size_px), row)
             return
         changes = draw_augmentation(self._seed, epoch, pair, self._settings) if self._settings else None
         for view, path, row in zip(VIEWS, self._paths(pair), rows, strict=True):
             change = getattr(changes, view) if changes else ViewAugmentation()
-            self._normalization.write(_picture(path, self.views[view], change), row)
+            self._normalization.write(changed_picture(path, self.views[view], change), row)
 
     def _paths(self, pair: int) -> list[Path]:
         return [self.views[view].paths[file] for view, file in zip(VIEWS, self._pair_P2[pair], strict=True)]
@@ -180,97 +169,9 @@ class PairStream:
         return self._looked_at[path]
 
 
-class ImageBatches:
-    """Pictures in the given order for evaluation: iterate for (image (batch,3,H,W) float32, count of real ones).
-
-    Normalized and resized as in training. The last batch is filled up with black pictures. Threads make the pictures
-    ahead; a batch that is kept stays as it is, one that is not is written over (see ``BatchArrays``): fetch what a
-    device makes of a batch before the next.
-
-    Args:
-        files: pictures of one view.
-
-    Raises (while iterating):
-        ImageError: a file is missing, truncated or can't be decoded.
-    """
-
-    def __init__(self, files: ViewFiles, normalization: Normalization, batch_size: int, workers: int = 1):
-        self._files, self._normalization = files, normalization
-        self._batch_size, self._workers = batch_size, workers
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        return tuple(self._files.size_px)
-
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-len(self._files.paths) // self._batch_size)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        paths, size = self._files.paths, self._batch_size
-        parts = [paths[first : first + size] for first in range(0, len(paths), size)]
-        arrays = BatchArrays((size, 3, *self.size_px))
-        with _picture_threads(self._workers) as pool:
-            ahead = 1 + _ROWS_AHEAD_PER_WORKER * self._workers // size
-            for part, (batch, rows) in _ahead(parts, ahead, lambda part: self._begin(pool, arrays.take(), part)):
-                _wait_for(rows)
-                yield batch, len(part)
-                del batch  # else it would count as held
-
-    def _begin(
-        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[Path]
-    ) -> tuple[np.ndarray, list[Future]]:
-        for row in batch[len(part) :]:
-            self._normalization.write(_black(self.size_px), row)
-        return batch, [pool.submit(self._fill, path, row) for path, row in zip(part, batch, strict=False)]
-
-    def _fill(self, path: Path, row: np.ndarray) -> None:
-        self._normalization.write(_picture(path, self._files, ViewAugmentation()), row)
-
-
-@contextmanager
-def _picture_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that make pictures; what they have not begun is dropped when the consumer leaves early."""
-    cv2.setNumThreads(1)  # our threads are the parallelism
-    with ThreadPoolExecutor(usable_workers(workers), thread_name_prefix="pictures") as pool:
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _wait_for(rows: Sequence[Future]) -> None:
-    for row in rows:
-        row.result()
-
-
-def _ahead(items: Sequence, count: int, start: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    """(item, start(item)) in order, with ``count`` further items already started."""
-    started: deque = deque()
-    for item in items:
-        started.append((item, start(item)))
-        if len(started) > count:
-            yield started.popleft()
-    yield from started
-
-
-def _picture(path: Path, files: ViewFiles, change: ViewAugmentation) -> np.ndarray:
-    image = cut_border(decode(read_bytes(path), path), files.cut_border)
-    return augment(np.ascontiguousarray(image), change, files.size_px)
-
-
-def _black(size_px: tuple[int, int]) -> np.ndarray:
-    return np.zeros((*size_px, 3), np.uint8)
-
-
 def _problem(path: Path) -> str | None:
     try:
         check_decodes(path)
     except ImageError as error:
         return str(error)
     return None
-
-
-def usable_workers(asked: int) -> int:
-    """Never more than the cores: more would only wait."""
-    return max(1, min(asked, len(usable_cores())))
