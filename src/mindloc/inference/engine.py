@@ -9,6 +9,7 @@ import numpy as np
 
 from mindloc.errors import DataError
 from mindloc.runtime.compile_time import compiling
+from mindloc.runtime.evaluation_mode import evaluating
 
 
 class Engine(Protocol):
@@ -63,14 +64,8 @@ class MindSporeEngine:
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``; raises DataError on a batch that is empty or larger than ``batch_size``."""
-        training = self._encoder.training
-        if training:
-            self._encoder.set_train(False)
-        try:
+        with evaluating(self._encoder):
             return {key: value for view, images in batch.items() for key, value in self._encode(view, images).items()}
-        finally:
-            if training:
-                self._encoder.set_train(True)
 
     def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
         import mindspore as ms

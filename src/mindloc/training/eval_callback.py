@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from mindspore import nn
 from mindspore.train import Callback, RunContext
 
+from mindloc.runtime.evaluation_mode import evaluating
 from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.training.console import Console
 from mindloc.training.progress import Progress
@@ -57,12 +58,9 @@ class EvalCallback(Callback):
             self._run(f"e{epoch}")
 
     def _run(self, tag: str) -> None:
-        training, started = self.encoder.training, time.perf_counter()
-        self.encoder.set_train(False)
-        try:
+        started = time.perf_counter()
+        with evaluating(self.encoder):
             scores = self.evaluate(self.encoder, tag)
-        finally:
-            self.encoder.set_train(training)
         if scores is not None:
             self._record(tag, scores, time.perf_counter() - started)
 

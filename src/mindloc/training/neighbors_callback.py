@@ -7,6 +7,7 @@ from mindspore import nn
 from mindspore.train import Callback, RunContext
 
 from mindloc.data.hard_negatives import NeighborTables
+from mindloc.runtime.evaluation_mode import evaluating
 from mindloc.runtime.metrics_log import MetricsLog
 from mindloc.training.console import Console
 from mindloc.training.progress import Progress
@@ -51,16 +52,9 @@ class NeighborsCallback(Callback):
         if self.progress.inside_epoch or epoch >= self.epochs or not self.tables.lacks(epoch):
             return
         started = time.perf_counter()
-        self._refresh(epoch)
+        with evaluating(self.encoder):
+            self.refresh(self.encoder, epoch)
         seconds = time.perf_counter() - started
         if self.log is not None:
             self.log.append("neighbors", epoch=epoch, step=self.progress.step, neighbors_s=seconds)
             self.console.say(f"neighbors found for epoch {epoch + 1}  ({seconds:.1f} s)")
-
-    def _refresh(self, epoch: int) -> None:
-        training = self.encoder.training
-        self.encoder.set_train(False)
-        try:
-            self.refresh(self.encoder, epoch)
-        finally:
-            self.encoder.set_train(training)
