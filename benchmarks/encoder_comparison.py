@@ -18,7 +18,7 @@ from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, 
 
 from mindloc.cores import usable_cores
 
-_FIGURES = ("median_s", "first_s", "peak_mb")
+_FIGURES = ("median_s", "first_s", "peak_mib")
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     Args:
         script: file to start a process of our side with.
         work: "train_step" or "extraction", as peer/encoder.py knows them.
-        measure: (case, runs that count) -> first_s, seconds of each run, peak_mb; called in a process of its own.
+        measure: (case, runs that count) -> first_s, seconds of each run, peak_mib; called in a process of its own.
     """
     args = _parse(doc, argv)
     if args.one:
@@ -64,7 +64,7 @@ def _measure(script: str, work: str, case: Case, args: argparse.Namespace) -> di
             run["median_s"] = statistics.median(run["seconds"])
     if not args.peer:
         return {"ours": results[0], "loads": loads}
-    found = {figure: compare(*results, figure, loads) for figure in ("median_s", "peak_mb")}
+    found = {figure: compare(*results, figure, loads) for figure in ("median_s", "peak_mib")}
     return {"ours": results[0], "peer": results[1], "loads": loads, **found}
 
 
@@ -87,14 +87,14 @@ def peer_command(python: str, work: str, case: Case, runs: int) -> list[str]:
 def _print(result: dict[str, Any], work: str) -> None:
     per_s = 1 if work == "extraction" else 2  # pictures per row of a batch
     with_peer = "peer" in result["cases"][0]
-    titles = ["case", "seconds", "pictures/s", "first run, s", "peak memory, MB"]
+    titles = ["case", "seconds", "pictures/s", "first run, s", "peak memory, MiB"]
     if with_peer:
-        titles = ["case", "seconds, ours", "PyTorch", "ours / PyTorch", "peak MB, ours", "PyTorch", "ours / PyTorch"]
+        titles = ["case", "seconds, ours", "PyTorch", "ours / PyTorch", "peak MiB, ours", "PyTorch", "ours / PyTorch"]
     rows = []
     for found in result["cases"]:
         case = Case(**{field.name: found[field.name] for field in fields(Case)})
         if with_peer:
-            rows.append([case, *ratio_cells(found["median_s"], 3), *ratio_cells(found["peak_mb"], 0)])
+            rows.append([case, *ratio_cells(found["median_s"], 3), *ratio_cells(found["peak_mib"], 0)])
             continue
         seconds, first, peak = (statistics.median(run[key] for run in found["ours"]) for key in _FIGURES)
         rows.append([case, f"{seconds:.3f}", f"{per_s * case.batch_size / seconds:.1f}", f"{first:.1f}", f"{peak:.0f}"])

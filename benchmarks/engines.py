@@ -55,7 +55,7 @@ class Entry:
 
 def main() -> None:
     args = _parse()
-    device = use_device("CPU" if args.onnx_only else args.device_target, args.device_id)
+    device = use_device("CPU" if args.onnx_only else args.device_target, args.device_id, operator_fusion="auto")
     with tempfile.TemporaryDirectory(prefix="mindloc-engines-") as folder:
         checkpoint = args.checkpoint or _seeded_checkpoint(Path(folder), args)
         paths = _pictures(Path(folder) / "pictures", args.pictures)

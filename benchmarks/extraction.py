@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 import encoder_comparison
 import numpy as np
 from encoder_cases import Case
-from process_figures import peak_mb
+from process_figures import peak_mib
 
 VIEW = "drone"
 
@@ -31,7 +31,7 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
         started = time.perf_counter()
         encode(batch)
         seconds.append(time.perf_counter() - started)
-    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mb": peak_mb()}
+    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mib": peak_mib()}
 
 
 def encoding(case: Case) -> Any:

@@ -21,7 +21,7 @@ os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
 from encoder_cases import Case, add_fusion_argument
-from process_figures import peak_mb
+from process_figures import peak_mib
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from train_step import LEARNING_RATE, batch_of
 from turns import take_turns
@@ -63,7 +63,7 @@ def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
         started = time.perf_counter()
         losses.append(float(step(*batch)[0].asnumpy()))
         seconds.append(time.perf_counter() - started)
-    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mb": peak_mb(), "loss": losses[0]}
+    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mib": peak_mib(), "loss": losses[0]}
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -95,7 +95,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "median_s": statistics.median(second for run in runs for second in run["seconds"]),
         "first_s": statistics.median(run["first_s"] for run in runs),
-        "peak_mb": max(run["peak_mb"] for run in runs),
+        "peak_mib": max(run["peak_mib"] for run in runs),
         "runs": runs,
     }
 
@@ -106,8 +106,8 @@ def _print(result: dict[str, Any], args: argparse.Namespace) -> None:
     for way, found in result["ways"].items():
         ratio = f"{found['median_s'] / whole['median_s']:.2f}" if whole else "-"
         seconds = [f"{found['median_s']:.2f}", ratio, f"{found['first_s']:.1f}"]
-        rows.append([WAYS[way], *seconds, f"{found['peak_mb']:.0f}", f"{found['runs'][0]['loss']:.6f}"])
-    print_table(["", "seconds a step", "of the whole", "first step, s", "peak memory, MB", "first loss"], rows)
+        rows.append([WAYS[way], *seconds, f"{found['peak_mib']:.0f}", f"{found['runs'][0]['loss']:.6f}"])
+    print_table(["", "seconds a step", "of the whole", "first step, s", "peak memory, MiB", "first loss"], rows)
     print(f"\n{args.case} pairs, {args.parts} parts, fusion {args.fusion}")
     print(f"medians of {args.rounds} processes of {args.runs} steps each")
     print_origin(result)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 
 import numpy as np
 from made_up_pictures import make_pictures
-from process_figures import cpu_s, memory_mb
+from process_figures import cpu_s, memory_mib
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, run_case, take_turns
 from worker_processes import ProcessBatches
@@ -43,7 +43,7 @@ PROCESSES = "training, processes"
 CASES = (TRAINING, PROCESSES, "training, no random changes", "evaluation, drone pictures", "evaluation, tiles")
 PEER_WORKERS = (1, 2, 4)
 BEFORE, AFTER = 4, 8  # batches that fill the pipe, and that keep it full behind the last one that counts
-FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mb": 0}  # name -> decimals in a table
+FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mib": 0}  # name -> decimals in a table
 
 
 class RandomPlan:
@@ -116,7 +116,7 @@ def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[s
             rows.append({"case": case, **run_case(_ours(files, args, case, workers))})
             print(f"{case}, {workers}: done", file=sys.stderr)
     cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in FIGURES.items())] for row in rows]
-    print_table(["case", "workers", "pictures/s", "processor ms a picture", "memory, MB"], cells)
+    print_table(["case", "workers", "pictures/s", "processor ms a picture", "memory, MiB"], cells)
     return rows
 
 
@@ -128,7 +128,7 @@ def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[st
     results, loads = take_turns([ours, _peer(files, args, best)], args.rounds)
     found = {figure: compare(*results, figure, loads) for figure in FIGURES}
     print(f"\n{TRAINING}: {max(args.workers)} threads against DataLoader's {best} workers, {args.rounds} rounds\n")
-    titles = {"images_per_s": "pictures/s", "cpu_ms_per_image": "processor ms a picture", "memory_mb": "memory, MB"}
+    titles = {"images_per_s": "pictures/s", "cpu_ms_per_image": "processor ms a picture", "memory_mib": "memory, MiB"}
     print_table(
         ["", "ours", "peer", "ours / peer, median (least to most)"],
         [[titles[figure], *ratio_cells(found[figure], FIGURES[figure])] for figure in FIGURES],
@@ -169,7 +169,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
         "workers": asked["workers"],
         "images_per_s": images / seconds,
         "cpu_ms_per_image": 1000 * spent_s / images,
-        "memory_mb": memory_mb(children),
+        "memory_mib": memory_mib(children),
     }
     arriving.close()
     return found

@@ -1,4 +1,4 @@
-"""Peak memory of this program's work on a CPU, MB: python benchmarks/memory.py [--json result.json].
+"""Peak memory of this program's work on a CPU, MiB: python benchmarks/memory.py [--json result.json].
 
 Importing, building the encoder, encoding batches and training steps, each in a fresh process.
 Side by side with PyTorch: train_step.py and extraction.py with --peer; of the loader: loader.py.
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 import extraction
 import train_step
 from encoder_cases import CASES, Case, add_case_arguments, chosen_cases
-from process_figures import peak_mb
+from process_figures import peak_mib
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from turns import run_case
 
@@ -36,11 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         row = {**asdict(case)}
         for work in WORKS:
             asked = json.dumps({"case": asdict(case), "work": work})
-            row[work] = run_case([sys.executable, str(Path(__file__).resolve()), "--one", asked])["peak_mb"]
+            row[work] = run_case([sys.executable, str(Path(__file__).resolve()), "--one", asked])["peak_mib"]
         result["cases"].append(row)
         print(f"{case}: done", file=sys.stderr)
     rows = zip(cases, result["cases"], strict=True)
-    print_table(["peak memory, MB", *WORKS], [[case, *(f"{row[work]:.0f}" for work in WORKS)] for case, row in rows])
+    print_table(["peak memory, MiB", *WORKS], [[case, *(f"{row[work]:.0f}" for work in WORKS)] for case, row in rows])
     print_origin(result)
     write_json(args.json, result)
 
@@ -56,7 +56,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def measure(case: dict[str, Any], work: str) -> dict[str, float]:
     """Peak of this process once the work is done."""
     WORKS[work](Case(**case))
-    return {"peak_mb": peak_mb()}
+    return {"peak_mib": peak_mib()}
 
 
 def _imports(case: Case) -> None:

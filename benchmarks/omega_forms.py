@@ -6,7 +6,6 @@ Every form is searched exactly; the re-ranking by Phi is the same behind each.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -14,13 +13,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
+from report import add_json_argument, origin, percent, print_origin, print_table, write_json
 
 from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.evaluation.two_stage import DescriptorSets, score_two_stage
 from mindloc.retrieval.descriptor_set import DescriptorSet, load_descriptor_sets
 from mindloc.retrieval.reduction import fit_reduction
-from mindloc.runtime.device import describe_machine
 
 GRIDS = (3, 2, 1)
 DIMENSIONS = (1024, 512, 256, 128, 64)
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("train_tiles", type=Path)
     parser.add_argument("--recall_n", type=int, default=100)
-    parser.add_argument("--json", type=Path)
+    add_json_argument(parser)
     args = parser.parse_args()
     queries, gallery = (load_descriptor_sets(args.report / side) for side in ("query", "gallery"))
     train = load_descriptor_sets(args.train_tiles)["omega"]
@@ -42,10 +41,9 @@ def main() -> None:
     for form, shorter in _forms(queries["omega"], train):
         rows.append(_measure(form, *(_with(sets, shorter) for sets in (queries, gallery)), truth, settings))
         print(f"{form} done", file=sys.stderr)
-    result = {"recall_n": args.recall_n, "fitted_on": train.count, "rows": rows, "hardware": describe_machine()}
+    result = {"recall_n": args.recall_n, "fitted_on": train.count, "rows": rows, **origin()}
     _print(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, result)
 
 
 def _forms(omega: DescriptorSet, train: DescriptorSet):
@@ -94,17 +92,14 @@ def _measure(
 
 def _print(result: dict) -> None:
     titles = ["Omega", "length", "bytes a tile", "10^6 tiles", "stage one R@1", "R@10", f"R@{result['recall_n']}"]
-    print("| " + " | ".join([*titles, "re-ranked R@1"]) + " |\n|---|" + "--:|" * len(titles))
+    rows = []
     for row in result["rows"]:
-        cells = [
-            row["form"],
-            f"{row['dimension']}",
-            f"{row['bytes_per_tile']}",
-            f"{row['gb_at_a_million_tiles']:.2f} GB",
-        ]
+        cells = [row["form"], row["dimension"], row["bytes_per_tile"], f"{row['gb_at_a_million_tiles']:.2f} GB"]
         shares = [row[f"stage_one_recall@{k}"] for k in ("1", "10", "n")] + [row["recall@1"]]
-        print("| " + " | ".join([*cells, *(f"{100 * share:.2f}" for share in shares)]) + " |")
-    print(f"\nmode pos; reductions fitted to {result['fitted_on']} training tiles; {result['hardware']}")
+        rows.append([*cells, *map(percent, shares)])
+    print_table([*titles, "re-ranked R@1"], rows)
+    print(f"\nmode pos; reductions fitted to {result['fitted_on']} training tiles")
+    print_origin(result)
 
 
 if __name__ == "__main__":

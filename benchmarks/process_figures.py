@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def peak_mb() -> float:
+def peak_mib() -> float:
     """Most memory that this process ever held."""
     peak = _kilobytes("/proc/self/status").get("VmHWM")
     return (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
-def memory_mb(children: Sequence[int] = ()) -> float:
+def memory_mib(children: Sequence[int] = ()) -> float:
     """Memory that this process and ``children`` hold now. What they share counts once, libraries too, whoever else on
     the machine may have them loaded.
     """

@@ -44,6 +44,10 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         print("| " + " | ".join(str(cell) for cell in row) + " |")
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
 def print_origin(result: dict[str, Any]) -> None:
     """The line below a table; ``result`` holds what ``origin`` gave."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())

@@ -23,7 +23,7 @@ from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.pairs import Edges
 from mindloc.data.sampler import SAMPLERS
 
-LIMIT_S, LIMIT_MB = 10.0, 1024
+LIMIT_S, LIMIT_MIB = 10.0, 1024
 NEIGHBORS = 32  # candidates of a drone picture, with --companions
 # drone pictures, tiles, tiles per drone picture, batch size: GTA-UAV's true scale, the limit's, a dense flight
 CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
@@ -60,7 +60,7 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
     if companions:
         table_DK = beside_edges(edges, near_edges(drones, tiles, 4 * tiles_per_drone))
         neighbors = NeighborTables(HardNegativeRule("map", 0, per_pair=companions, share=0.5), table_DK)
-    before_mb = _peak_mb()
+    before_mib = _peak_mib()
     begin = time.perf_counter()
     sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1, neighbors)
     graph_s = time.perf_counter() - begin
@@ -71,8 +71,8 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
         "batch": batch_size,
         "graph_s": round(graph_s, 3),
         "plan_s": round(time.perf_counter() - begin - graph_s, 3),
-        "peak_mb": round(_peak_mb()),  # of the whole process, Python and points included
-        "peak_before_mb": round(before_mb),
+        "peak_mib": round(_peak_mib()),  # of the whole process, Python and points included
+        "peak_before_mib": round(before_mib),
         "kept": round(plan.report.kept_share, 5),
         "companions": plan.report.companions,
     }
@@ -105,7 +105,7 @@ def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
     return table_DK
 
 
-def _peak_mb() -> float:
+def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -117,8 +117,8 @@ def _print(rows: list[dict]) -> None:
     for row in rows:
         seconds = row["graph_s"] + row["plan_s"]
         if row["pairs"] > 900_000 and row["batch"] == 64:
-            verdict = "met" if seconds < LIMIT_S and row["peak_mb"] < LIMIT_MB else "MISSED"
-            numbers = f"{seconds:.2f} s of {LIMIT_S:.0f}, {row['peak_mb']} MB of {LIMIT_MB}"
+            verdict = "met" if seconds < LIMIT_S and row["peak_mib"] < LIMIT_MIB else "MISSED"
+            numbers = f"{seconds:.2f} s of {LIMIT_S:.0f}, {row['peak_mib']} MiB of {LIMIT_MIB}"
             print(f"10^6 pairs at batch 64: {numbers}: {verdict}")
 
 

@@ -21,10 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
-from project_command import PROJECT, make_world, run_command, set_words
+from project_command import PROJECT, make_world
+from report import origin, percent, print_origin, print_table, write_json
 from sampling_pictures import Curve, draw_epochs, draw_variants
+from variant_training import train_variant, variant_folder
 
-from mindloc.runtime.device import describe_machine
 from mindloc.runtime.metrics_log import read_metrics
 
 CONFIG = PROJECT / "configs" / "world_tiny.yaml"
@@ -71,9 +72,9 @@ def main() -> None:
         "frames": args.frames,
         "mode": "pos",
         "rows": rows,
-        "hardware": describe_machine(),
+        **origin(),
     }
-    (args.out / "sampling_ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(args.out / "sampling_ablation.json", result)
     _print(result)
     _draw(result, args.out)
 
@@ -84,11 +85,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings; worlds have their own"
     )
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=1500, help="drone pictures of each world")
-    parser.add_argument("--eval_every", type=int, default=3, help="epochs between two points of a curve")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=1000, help="drone pictures of each world")
+    parser.add_argument("--eval_every", type=int, default=1, help="epochs between two points of a curve")
     parser.add_argument("--hard_from", type=int, help="epoch that hard negatives begin with (default: a third)")
-    parser.add_argument("--refresh_every", type=int, default=2, help="epochs between two searches for neighbors")
+    parser.add_argument("--refresh_every", type=int, default=1, help="epochs between two searches for neighbors")
     parser.add_argument("--only", nargs="*", metavar="PART", help="variants whose name contains one of these")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; they share out the cores")
@@ -100,16 +101,11 @@ def _world(args: argparse.Namespace, name: str) -> Path:
 
 
 def _measure(name: str, seed: int, args: argparse.Namespace) -> dict:
-    folder = "".join(c if c.isalnum() else "_" for c in name).strip("_")
-    run = args.out / f"{args.frames}_frames_{args.epochs}_epochs" / f"seed_{seed}" / folder
-    report, log = run / "reports" / f"e{args.epochs}" / "report.json", run.with_suffix(".log")
-    started = time.perf_counter()
-    if not ((run / "checkpoints" / "weights_end.safetensors").is_file() and report.is_file()):
-        goes_on = (run / "config.yaml").is_file()
-        changes = set_words(_settings(name, seed, args), args.set)
-        begin = ["--config", str(CONFIG), "--run_dir", str(run), *changes]
-        run_command(["train.py", *(["--resume", str(run)] if goes_on else begin)], log, args.jobs)
+    started, settings = time.perf_counter(), _settings(name, seed, args)
+    run = variant_folder(args.out / f"seed_{seed}", name, settings, args.set)
+    if train_variant(run, CONFIG, settings, args.set, args.jobs):
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    report = run / "reports" / f"e{args.epochs}" / "report.json"
     return {"variant": name, "seed": seed, **_numbers(run, report)}
 
 
@@ -120,6 +116,7 @@ def _settings(name: str, seed: int, args: argparse.Namespace) -> dict[str, objec
         "data.test_root": _world(args, "test"),
         "train.seed": seed,
         "train.epochs": args.epochs,
+        "data.train_mode": "pos_semipos",  # in pos alone overlaps are alike, and weights with them
         "train.eval_every_epochs": args.eval_every,
         "train.zero_shot_eval": "false",
         "train.checkpoint_every_epochs": args.eval_every,
@@ -162,23 +159,29 @@ def _rungs(result: dict) -> list[tuple[str, str | None]]:
     return [(name, before.get(name) or (None if name == ladder[0] else "+ weights")) for name in present]
 
 
-def _print(result: dict) -> None:
+def ladder_table(result: dict) -> tuple[list[str], list[list[str]]]:
+    """(titles, rows): each variant over its seeds, and seed by seed against the rung before it."""
     titles = ["variant", "R@1, mean (least to most)", "each seed", "more than the rung before, each seed", "mean gain"]
     titles += ["R@5", "R@10", "AP", "median Dis@1", "pairs kept", "companions"]
-    print("\n| " + " | ".join(titles) + " |\n|---|" + "--:|" * (len(titles) - 1))
+    rows = []
     for name, before in _rungs(result):
         first, base = _of(result, name, "recall@1"), _of(result, before, "recall@1") if before else {}
         gains = [first[seed] - base[seed] for seed in first if seed in base]
         values = list(first.values())
-        cells = [name, f"{_percent(np.mean(values))} ({_percent(min(values))} to {_percent(max(values))})"]
-        cells += [", ".join(map(_percent, values)), ", ".join(f"{100 * gain:+.2f}" for gain in gains)]
+        cells = [name, f"{percent(np.mean(values))} ({percent(min(values))} to {percent(max(values))})"]
+        cells += [", ".join(map(percent, values)), ", ".join(f"{100 * gain:+.2f}" for gain in gains)]
         cells += [f"{100 * np.mean(gains):+.2f}" if gains else ""]
         means = {metric: np.mean(list(_of(result, name, metric).values())) for metric in METRICS[1:]}
-        cells += [*(_percent(means[metric]) for metric in METRICS[1:4]), f"{means['dis@1_median_m']:.0f} m"]
-        cells += [_percent(np.mean(list(_of(result, name, key).values()))) for key in ("kept_share", "companion_share")]
-        print("| " + " | ".join(cells) + " |")
-    row = result["rows"][0]
-    print(f"\nmode pos, {row['queries']} queries, {result['epochs']} epochs, last one; {result['hardware']}")
+        cells += [*(percent(means[metric]) for metric in METRICS[1:4]), f"{means['dis@1_median_m']:.0f} m"]
+        cells += [percent(np.mean(list(_of(result, name, key).values()))) for key in ("kept_share", "companion_share")]
+        rows.append(cells)
+    return titles, rows
+
+
+def _print(result: dict) -> None:
+    print_table(*ladder_table(result))
+    print(f"\nmode pos, {result['rows'][0]['queries']} queries, {result['epochs']} epochs, last one")
+    print_origin(result)
 
 
 def _draw(result: dict, folder: Path) -> None:
@@ -188,10 +191,6 @@ def _draw(result: dict, folder: Path) -> None:
     draw_variants(recalls, title, folder / "recall_by_variant.png")
     curves: dict[str, list[Curve]] = {name: list(_of(result, name, "curve").values()) for name in names}
     draw_epochs(curves, folder / "recall_by_epoch.png")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 if __name__ == "__main__":

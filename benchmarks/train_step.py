@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 import encoder_comparison
 import numpy as np
 from encoder_cases import Case
-from process_figures import peak_mb
+from process_figures import peak_mib
 
 LEARNING_RATE = 1e-4
 
@@ -35,7 +35,7 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
         started = time.perf_counter()
         step(*batch)[0].asnumpy()
         seconds.append(time.perf_counter() - started)
-    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mb": peak_mb()}
+    return {"first_s": seconds[0], "seconds": seconds[1:], "peak_mib": peak_mib()}
 
 
 def train_step(case: Case) -> Any:

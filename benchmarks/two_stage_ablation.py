@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from project_command import PROJECT, make_world, run_command, set_words
-
-from mindloc.runtime.device import describe_machine
+from project_command import PROJECT, make_world, run_command
+from report import origin, percent, print_origin, print_table, write_json
+from variant_training import train_variant, variant_folder
 
 CONFIG = PROJECT / "configs" / "world_two_stage.yaml"
 WORLDS = {
@@ -48,9 +48,9 @@ def main() -> None:
         "seed": args.seed,
         "mode": "pos",
         "rows": rows,
-        "hardware": describe_machine(),
+        **origin(),
     }
-    (args.out / "ablation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(args.out / "ablation.json", result)
     _print(result)
 
 
@@ -65,9 +65,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(name: str, args: argparse.Namespace) -> dict:
-    run = args.out / f"seed_{args.seed}" / "".join(c if c.isalnum() else "_" for c in name)
-    weights, report = run / "checkpoints" / "weights_end.safetensors", run / "reports" / "final"
-    changes = {
+    settings = {
         **VARIANTS[name],
         "data.root": str(args.out / "world_train"),
         "data.test_root": str(args.out / "world_test"),
@@ -75,12 +73,10 @@ def _measure(name: str, args: argparse.Namespace) -> dict:
         "train.eval_every_epochs": "0",
         "train.zero_shot_eval": "false",
     }
-    words = set_words(changes, args.set)
     started = time.perf_counter()
-    if not weights.is_file():
-        run_command(
-            ["train.py", "--config", str(CONFIG), "--run_dir", str(run), *words], run.with_suffix(".log"), args.jobs
-        )
+    run = variant_folder(args.out / f"seed_{args.seed}", name, settings, args.set)
+    train_variant(run, CONFIG, settings, args.set, args.jobs)
+    weights, report = run / "checkpoints" / "weights_end.safetensors", run / "reports" / "final"
     if not (report / "report.json").is_file():
         evaluation = ["eval.py", "--checkpoint", str(weights), "--out", str(report)]
         run_command(evaluation, run.with_suffix(".log"), args.jobs)
@@ -111,18 +107,16 @@ def _print(result: dict) -> None:
     rows = result["rows"]
     titles = ["variant", "stage one R@1", "re-ranked R@1", "95 % interval", "won, lost", "re-ranked R@5"]
     titles += ["Phi alone R@1", f"stage one R@{rows[0]['recall_n']}", "AP", "median Dis@1"]
-    print("\n| " + " | ".join(titles) + " |\n|---|" + "--:|" * (len(titles) - 1))
+    table = []
     for row in rows:
         low, high = row["interval"]
-        cells = [row["variant"], _percent(row["stage_one_recall@1"]), _percent(row["recall@1"])]
-        cells += [f"{_percent(low)} to {_percent(high)}", f"{row['won']}, {row['lost']}", _percent(row["recall@5"])]
-        cells += [_percent(row[key]) for key in ("phi_recall@1", "ceiling", "ap")]
-        print("| " + " | ".join([*cells, f"{row['dis@1_median_m']:.0f} m"]) + " |")
-    print(f"\nmode pos, {rows[0]['queries']} queries, seed {result['seed']}; {result['hardware']}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
+        cells = [row["variant"], percent(row["stage_one_recall@1"]), percent(row["recall@1"])]
+        cells += [f"{percent(low)} to {percent(high)}", f"{row['won']}, {row['lost']}", percent(row["recall@5"])]
+        cells += [percent(row[key]) for key in ("phi_recall@1", "ceiling", "ap")]
+        table.append([*cells, f"{row['dis@1_median_m']:.0f} m"])
+    print_table(titles, table)
+    print(f"\nmode pos, {rows[0]['queries']} queries, seed {result['seed']}")
+    print_origin(result)
 
 
 if __name__ == "__main__":

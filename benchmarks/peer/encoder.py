@@ -20,7 +20,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_figures import peak_mb
+from process_figures import peak_mib
 from turns import fastest, run_case
 
 FORMS = {"train_step": ("two forwards", "one forward"), "extraction": ("one forward",)}
@@ -100,7 +100,7 @@ def measure(asked: dict) -> dict:
     work = {"train_step": TrainStep, "extraction": Extraction}[asked["work"]](model, asked)
     first_s, *seconds = (_timed(work) for _ in range(asked["runs"] + 1))
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
-    return {"first_s": first_s, "seconds": seconds, "peak_mb": peak_mb(), "form": asked["form"], "versions": versions}
+    return {"first_s": first_s, "seconds": seconds, "peak_mib": peak_mib(), "form": asked["form"], "versions": versions}
 
 
 def _timed(work: TrainStep | Extraction) -> float:

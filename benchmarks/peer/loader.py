@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_figures import cpu_s, memory_mb
+from process_figures import cpu_s, memory_mib
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -82,7 +82,7 @@ def measure(asked: dict) -> dict:
         "workers": workers,
         "images_per_s": images / seconds,
         "cpu_ms_per_image": 1000 * spent_s / images,
-        "memory_mb": memory_mb(children),
+        "memory_mib": memory_mib(children),
         "versions": {
             "torch": torch.__version__,
             "albumentations": A.__version__,

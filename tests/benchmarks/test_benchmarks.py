@@ -27,10 +27,10 @@ if "importlib" in asked:
     print("[]")
 elif "side_px" in asked and "timed" in asked:
     workers = json.loads(asked)["workers"]
-    print(json.dumps({"workers": workers, "images_per_s": 10.0 * workers, "cpu_ms_per_image": 4.0, "memory_mb": 100.0,
+    print(json.dumps({"workers": workers, "images_per_s": 10.0 * workers, "cpu_ms_per_image": 4.0, "memory_mib": 100.0,
                       "versions": {"torch": "0"}}))
 else:
-    print(json.dumps({"first_s": 1.0, "seconds": [2.0, 4.0, 3.0], "peak_mb": 100.0, "form": "one forward",
+    print(json.dumps({"first_s": 1.0, "seconds": [2.0, 4.0, 3.0], "peak_mib": 100.0, "form": "one forward",
                       "versions": {"torch": "0"}}))
 """
 
@@ -158,9 +158,9 @@ def test_a_world_is_made_once(tmp_path, monkeypatch):
 
 
 def test_memory_counts_what_a_process_holds():
-    before, held = process_figures.memory_mb(), np.ones(2**23)  # 64 MiB
-    assert 60 < process_figures.memory_mb() - before < 80
-    assert process_figures.peak_mb() >= process_figures.memory_mb() - 20
+    before, held = process_figures.memory_mib(), np.ones(2**23)  # 64 MiB
+    assert 60 < process_figures.memory_mib() - before < 80
+    assert process_figures.peak_mib() >= process_figures.memory_mib() - 20
     del held
 
 
@@ -197,10 +197,10 @@ def test_work_of_the_encoder_beside_a_peer(run, stand_in, name):
     assert_origin(result)
     (case,) = result["cases"]
     (ours,) = case["ours"]
-    assert len(ours["seconds"]) == 1 and ours["first_s"] > 0 and ours["seconds"][0] > 0 and ours["peak_mb"] > 100
+    assert len(ours["seconds"]) == 1 and ours["first_s"] > 0 and ours["seconds"][0] > 0 and ours["peak_mib"] > 100
     assert case["median_s"]["peer"] == [3.0]  # of 2, 4 and 3
     assert case["median_s"]["ratio_median"] == pytest.approx(ours["seconds"][0] / 3)
-    assert case["peak_mb"]["ratio_median"] == pytest.approx(ours["peak_mb"] / 100)
+    assert case["peak_mib"]["ratio_median"] == pytest.approx(ours["peak_mib"] / 100)
     assert "| tiny, 32 px, batch 2 |" in text and "ours / PyTorch" in text
 
 
@@ -212,7 +212,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
     names = [case["case"] for case in result["cases"]]
     assert len(names) == 5 and "training, processes" in names
     for case in result["cases"]:
-        assert case["images_per_s"] > 0 and case["memory_mb"] > 10
+        assert case["images_per_s"] > 0 and case["memory_mib"] > 10
     assert result["peer"]["workers"] == 4  # the stand-in's fastest
     assert result["peer"]["images_per_s"]["peer"] == [40.0]
     assert "1 threads against DataLoader's 4 workers" in text
@@ -269,7 +269,7 @@ def test_the_peer_itself(run):
     for name in ("train_step.py", "extraction.py"):
         result, _ = run(name, "--cases", TINY, "--fusion", "never", "--runs", 1, "--rounds", 1, "--peer", peer)
         (found,) = result["cases"][0]["peer"]
-        assert found["peak_mb"] > 100 and len(found["seconds"]) == 1 and found["first_s"] > 0
+        assert found["peak_mib"] > 100 and len(found["seconds"]) == 1 and found["first_s"] > 0
         assert found["form"] in ("two forwards", "one forward")
     words = ["--size", 32, "--batch-size", 2, "--batches", 2, "--workers", 1, "--rounds", 1]
     result, _ = run("loader.py", *words, "--cases", "evaluation, tiles", "--peer", peer)

@@ -1,0 +1,71 @@
+"""Ablations: no run is taken for one with other settings, and variants are compared seed by seed."""
+
+from pathlib import Path
+
+import pytest
+import sampling_ablation
+import variant_training
+from variant_training import train_variant, variant_folder
+
+SETTINGS = {"sampling.mode": "random", "train.epochs": 3}
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What would have been run."""
+    run = []
+    monkeypatch.setattr(variant_training, "run_command", lambda words, log, jobs: run.append(words))
+    return run
+
+
+def test_the_same_settings_have_the_same_folder():
+    assert variant_folder(Path("out"), "+ weights", SETTINGS) == variant_folder(Path("out"), "+ weights", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({**SETTINGS, "train.epochs": 4}, ()),
+        ({**SETTINGS, "train.seed": 1}, ()),
+        ({"sampling.mode": "random"}, ()),
+        (SETTINGS, ("train.batch_size=16",)),
+    ],
+)
+def test_other_settings_have_another_folder(settings, changes):
+    assert variant_folder(Path(), "plain", settings, changes) != variant_folder(Path(), "plain", SETTINGS)
+
+
+def test_the_last_of_two_changes_counts_so_their_order_does():
+    first, second = ("optimizer.lr=1", "optimizer.lr=2"), ("optimizer.lr=2", "optimizer.lr=1")
+    assert variant_folder(Path(), "plain", SETTINGS, first) != variant_folder(Path(), "plain", SETTINGS, second)
+
+
+def test_a_run_begins_once_goes_on_and_is_then_left_alone(tmp_path, commands):
+    run, config = tmp_path / "run", Path("tiny.yaml")
+    assert train_variant(run, config, {"train.epochs": 3}, ["train.batch_size=16"])
+    settings = ["--set", "train.epochs=3", "--set", "train.batch_size=16"]
+    assert commands.pop() == ["train.py", "--config", "tiny.yaml", "--run_dir", str(run), *settings]
+    run.mkdir()
+    (run / "config.yaml").touch()
+    assert train_variant(run, config, {"train.epochs": 3})
+    assert commands.pop() == ["train.py", "--resume", str(run)]
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "weights_end.safetensors").touch()
+    assert not train_variant(run, config, {"train.epochs": 3})
+    assert not commands
+
+
+def row(variant, seed, recall):
+    others = {"recall@5": 0.2, "recall@10": 0.3, "ap": 0.1, "dis@1_median_m": 300.0}
+    return {"variant": variant, "seed": seed, "recall@1": recall, **others, "kept_share": 1.0, "companion_share": 0.0}
+
+
+def test_gains_are_those_of_the_same_seed():
+    rows = [row("plain InfoNCE", 1, 0.04), row("plain InfoNCE", 2, 0.06)]
+    rows += [row("+ exclusive batches", 2, 0.05), row("+ exclusive batches", 1, 0.07)]
+    titles, (plain, exclusive) = sampling_ablation.ladder_table({"rows": rows})
+    assert dict(zip(titles, plain, strict=True))["mean gain"] == ""
+    found = dict(zip(titles, exclusive, strict=True))
+    assert found["R@1, mean (least to most)"] == "6.00 (5.00 to 7.00)"
+    assert found["more than the rung before, each seed"] == "-1.00, +3.00"  # 5 - 6 of seed 2, 7 - 4 of seed 1
+    assert found["mean gain"] == "+1.00"
