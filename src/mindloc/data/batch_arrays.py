@@ -15,7 +15,7 @@ class BatchArrays:
     Args:
         reuse: False hands out fresh memory every time, for devices on which nobody has seen when they have read.
 
-    Ask from one thread.
+    Evaluation needs no such care: an engine has read its batch when ``encode`` returns. Ask from one thread.
     """
 
     def __init__(self, shape: tuple[int, ...], reuse: bool = True):

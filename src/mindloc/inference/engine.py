@@ -32,7 +32,8 @@ class Engine(Protocol):
         """Descriptors of normalized pictures.
 
         Args:
-            batch: view -> (B, 3, H, W) float32, B at most ``batch_size``.
+            batch: view -> (B, 3, H, W) float32, B at most ``batch_size``; has been read when this returns, since the
+                next batch may be written over it.
 
         Returns:
             ``{view}.{descriptor}`` -> (B, D) float32, as the encoder gives them: a global one of any length.
