@@ -67,7 +67,7 @@ def _chance_numbers(positives_Q: np.ndarray, distance_QM: np.ndarray, count: int
     sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
     return {
         "queries": len(positives_Q),
-        **{f"recall@{k}": chance_recall_at(positives_Q, count, k) for k in settings.recall_at},
+        **{f"recall@{k}": chance_recall_at(positives_Q, count, k) for k in settings.recalls},
         "recall@1%": chance_recall_at(positives_Q, count, round(0.01 * count) + 1),
         "recall@1%_vigor": chance_recall_at(positives_Q, count, int(0.01 * count) + 1),
         "ap": chance_average_precision(positives_Q, count),

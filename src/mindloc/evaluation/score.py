@@ -32,6 +32,11 @@ class ScoreSettings:
     consistency_m: int = 0  # answers of stage two that node consistency orders; 0 is off
 
     @property
+    def recalls(self) -> tuple[int, ...]:
+        """The ranks K whose Recall@K is computed: those asked for, and 1, which steers training and is always shown."""
+        return tuple(dict.fromkeys((1, *self.recall_at)))
+
+    @property
     def answers(self) -> int:
         """Answers to keep per query: enough for the metrics and the contact sheet."""
         return max(5, *self.recall_at, *self.sdm_at)
@@ -132,7 +137,7 @@ def _numbers(ranking: Ranking, distance_QK: np.ndarray, gallery_count: int, sett
     low, high = metrics.bootstrap_interval(first_Q == 1, settings.bootstrap, settings.seed)
     return {
         "queries": len(ranking),
-        **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recall_at},
+        **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recalls},
         "recall@1_low": low,
         "recall@1_high": high,
         "recall@1%": metrics.recall_at_one_percent(first_Q, gallery_count),
