@@ -1,13 +1,18 @@
 """Where a run goes on, and how a person gets past a damaged checkpoint."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mindloc.config import config_to_dict
+from mindloc.config.schema import Config, DataConfig
 from mindloc.errors import CheckpointError
-from mindloc.runtime.checkpoint import save_state, save_weights, state_path
+from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.progress import Progress
-from mindloc.training.resume import find_resume_point
+from mindloc.training.resume import ResumePoint, check_settings, find_resume_point
 
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])
@@ -25,3 +30,48 @@ def test_past_a_damaged_checkpoint_to_the_one_before_it(tmp_path, damaged):
     path.unlink()
     state_path(path).unlink()
     assert find_resume_point(run).progress.step == 1
+
+
+def other_value(value):
+    """One of the same type."""
+    if isinstance(value, (int, float)):
+        return value + 1
+    return [*value, 1] if isinstance(value, list) else f"other {value}"
+
+
+def resume_inside_an_epoch(section: str, key: str) -> list[str]:
+    """What is said of a training that goes on inside its epoch 2 with another value of that key."""
+    before, after = config_to_dict(Config()), config_to_dict(Config())
+    after[section][key] = other_value(before[section][key])
+    weights = Weights(Path("weights_e1_s9.safetensors"), {}, before, "c" * 64)
+    point = ResumePoint(weights, State(Path("of_it"), {}, {}), Progress(epoch=1, step_in_epoch=2))
+    return check_settings(point, after)
+
+
+# which pairs there are, where they lie (near ones share a batch), which of them fall out
+MOVE_PAIRS = ["reader", "train_pairs", "map_px", "m_per_px", "train_mode", "train_ratio", "on_bad_image"]
+# where files lie, what the evaluation does, how large a picture is made
+MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode", "query_mode"]
+MOVE_NONE += ["drone_size_px", "satellite_size_px", "workers"]
+
+
+def test_every_key_of_the_data_is_of_one_kind():
+    assert sorted(MOVE_PAIRS + MOVE_NONE) == sorted(field.name for field in dataclasses.fields(DataConfig))
+
+
+@pytest.mark.parametrize("key", MOVE_PAIRS)
+def test_what_moves_training_pairs_stays_inside_an_epoch(key):
+    with pytest.raises(CheckpointError, match=f"inside epoch 2, whose order follows from data.{key}; go on with"):
+        resume_inside_an_epoch("data", key)
+
+
+@pytest.mark.parametrize("key", MOVE_NONE)
+def test_what_moves_no_training_pair_may_change_inside_an_epoch(key):
+    (line,) = resume_inside_an_epoch("data", key)
+    assert line.startswith(f"data.{key} is now ")
+
+
+@pytest.mark.parametrize(("section", "key"), [("sampling", "neighbors"), ("train", "seed"), ("train", "batch_size")])
+def test_the_order_of_an_epoch_follows_from_more_than_the_data(section, key):
+    with pytest.raises(CheckpointError, match=f"whose order follows from {section}.{key}"):
+        resume_inside_an_epoch(section, key)

@@ -12,6 +12,12 @@ from mindloc.training.progress import Progress
 _SETTINGS_OF_THE_START = ("model.pretrained", "model.logit_scale_init", "model.layer_scale_init")
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
 _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
+# nor do those of the evaluation and of how large a picture is made; a new key of data counts until it is named here
+_SETTINGS_BESIDE_THE_ORDER = (
+    *_SETTINGS_OF_THE_PLACE,
+    *(f"data.{key}" for key in ("test_pairs", "test_map_px", "test_m_per_px", "test_mode", "query_mode")),
+    *("data.drone_size_px", "data.satellite_size_px"),
+)
 _FREE_SETTINGS = ("run.", "eval.")
 
 
@@ -81,7 +87,7 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
                 f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
                 f"set {key}={before} or begin a new run"
             )
-        moves_pairs = key.startswith(_SETTINGS_OF_THE_ORDER) and key not in _SETTINGS_OF_THE_PLACE
+        moves_pairs = key.startswith(_SETTINGS_OF_THE_ORDER) and key not in _SETTINGS_BESIDE_THE_ORDER
         if point.progress.step_in_epoch and moves_pairs:
             raise CheckpointError(
                 f"checkpoint {point.weights.path} stands inside epoch {point.progress.epoch + 1}, whose order follows "
