@@ -25,9 +25,12 @@ HEAD = """# Every option
 
 <!-- Made from src/mindloc/config/schema.py by scripts/config_docs.py; not edited by hand. -->
 
-A YAML file under `configs/` names what differs from these defaults, and `--set section.key=value` changes one key. A
-key that does not exist, a value of another type, and a key that nothing would read are refused by name. In YAML a list
-is `[1, 2]`, nothing is `null`, and `off`, `on`, `yes`, `no` are not words but true and false.
+A YAML file under `configs/` names what differs from these defaults, and `--set section.key=value` changes one key.
+Refused by name are a key that does not exist, a value of another type or out of its range, and a value that nothing
+reads as the backbone, the head, the loss, the schedule, the precision or the source of hard negatives was chosen. What
+an older run or checkpoint holds is taken even if nothing reads it. In YAML a list is `[1, 2]`, nothing is `null`, and
+`off`, `on`, `yes`, `no` are not words but true and false: where text is expected they need quotes. A number there is
+taken as text.
 
 The last column names the rooms of docs/architecture.md whose code reads a key; `config` reads some for several of them.
 """

@@ -71,9 +71,31 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
         ("augment.cut_border=-0.1", "augment.cut_border is -0.1"),
         ("head.nodes=6", "head.nodes is 6; expected 4 with head.name=global; it is for two_stage alone"),
         ("loss.phi=infonce", "loss.phi is infonce; expected cosine_triplet with head.name=global"),
-        ("search.consistency_m=101", "search.consistency_m is 101; expected at most search.recall_n=100"),
         ("search.recall_n=0", "search.recall_n is 0; expected a number above 0"),
         ("loss.beta=1.5", "loss.beta is 1.5; expected a number from 0 to 1"),
+        ("eval.recall_at=[]", "eval.recall_at is []; expected one or more numbers above 0"),
+        ("eval.recall_at=[5, 0]", "eval.recall_at is [5, 0]"),
+        ("eval.sdm_at=[]", "eval.sdm_at is []"),
+        ("eval.sdm_at=[-1, 3]", "eval.sdm_at is [-1, 3]"),
+        ("eval.bootstrap=0", "eval.bootstrap is 0; expected a number above 0"),
+        ("eval.contact_sheet_queries=-1", "eval.contact_sheet_queries is -1; expected 0 or more"),
+        ("model.reference_grid=0", "model.reference_grid is 0; expected a number above 0"),
+        ("model.mean=[123.7, 116.3, 103.5]", "numbers from 0 to 1, of pixels scaled to that"),
+        ("loss.k=-1", "loss.k is -1.0; expected 0 or more"),
+        ("optimizer.lr=.inf", "optimizer.lr is inf; expected finite numbers, no inf and no nan"),
+        ("optimizer.betas=[0.9, .nan]", "optimizer.betas is (0.9, nan); expected finite numbers"),
+        ("optimizer.lr_scale={backbone: .nan}", "optimizer.lr_scale is {'backbone': nan}; expected finite numbers"),
+        ("optimizer.lr_scale={backbone: -1}", "optimizer.lr_scale.backbone is -1.0; expected 0 or more"),
+        ("train.loss_scale_window=0", "train.loss_scale_window is 0; expected a number above 0"),
+        ("schedule.power=0", "schedule.power is 0.0; expected a number above 0"),
+        ("run.compiler_cache=off", "compiler_cache is False, expected text; YAML reads on, off, yes and no as true"),
+        ("run.compiler_cache=false", "in quotes, or set run.compiler_cache=none to switch it off"),
+        ("run.compiler_cache=''", "run.compiler_cache is ''; expected a folder, auto, or none to keep no graphs"),
+        ("run.compiler_cache=' '", "run.compiler_cache is ' '; expected a folder"),
+        ("model.pretrained=no", "or set model.pretrained=null to switch it off"),
+        ("run.name=on", "run.name is True, expected text"),
+        ("data.root=no", "put the word in quotes"),
+        ("optimizer.freeze=[off]", "optimizer.freeze[0] is False, expected text"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_key(override, says):
@@ -92,6 +114,11 @@ def test_a_bad_value_is_one_line_that_names_the_key(override, says):
         "augment.coarse_dropout_holes=[1, 1]",
         "augment.coarse_dropout_side=[0, 1]",
         "augment.cut_border=0.49",
+        "eval.contact_sheet_queries=0",
+        "eval.recall_at=[5, 10]",
+        "loss.k=0",
+        "model.mean=[0, 0.5, 1]",
+        "optimizer.lr_scale={backbone: 0}",
     ],
 )
 def test_values_at_the_limits_are_taken(override):
@@ -102,6 +129,12 @@ def test_values_at_the_limits_are_taken(override):
 def test_a_file_that_is_no_config_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match="experiment.yaml"):
         load_config(write(tmp_path, text))
+
+
+def test_quoted_words_and_numbers_are_text():
+    words = ["run.name='off'", 'run.compiler_cache="on"', "data.root=7"]
+    config = load_config(None, words)
+    assert (config.run.name, config.run.compiler_cache, config.data.root) == ("off", "on", "7")
 
 
 def test_missing_file_says_where_the_shipped_ones_are(tmp_path):
@@ -148,6 +181,7 @@ TWO_STAGES = ["head.name=two_stage", "data.drone_size_px=[96, 96]", "data.satell
     [
         ("head.node=5", "unknown config key head.node; did you mean head.nodes?"),
         ("head.nodes=0", "head.nodes is 0; expected a number above 0"),
+        ("search.consistency_m=101", "search.consistency_m is 101; expected at most search.recall_n=100"),
         (
             "head.omega_grid=4",
             "head.omega_grid is 4; expected a divisor of both sides of the [6, 6] map of data.drone_size_px",

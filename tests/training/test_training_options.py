@@ -47,10 +47,8 @@ def test_the_learning_rate_falls_as_the_options_say(override, progress, rate):
 
 
 def test_shapes_of_the_schedule_by_name():
-    names = [
-        load_config(None, [word]) for word in ("schedule.name=polynomial", "schedule.power=3.0", "schedule.end_lr=1e-6")
-    ]
-    schedules = [build_schedule(config) for config in names]
+    words = (["schedule.name=polynomial"], ["schedule.name=polynomial", "schedule.power=3.0"], ["schedule.end_lr=1e-6"])
+    schedules = [build_schedule(load_config(None, list(overrides))) for overrides in words]
     assert (schedules[0].name, schedules[1].power, schedules[2].end_lr) == ("polynomial", 3.0, 1e-6)
     assert build_schedule(load_config(None, ["schedule.name=constant"])).name == "constant"
 

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.resume and (args.config or args.run_dir):
         raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
     resumed = RunFolder.open(args.resume) if args.resume else None
-    config = load_config(resumed.config_path if resumed else args.config, args.overrides)
+    config = load_config(resumed.config_path if resumed else args.config, args.overrides, of_run=resumed is not None)
     launched = announced_ranks() > 1
     if len(config.run.device_ids) > 1 and not launched:
         return train_on_cards(config, args, sys.argv[1:] if argv is None else argv)

@@ -57,7 +57,7 @@ def trainer_words(
         words += ["--device_target", training.target]
     words += own
     parser = train.parser(partial(OneLineParser, way_out=way_out))
-    config = load_config(training.config, parser.parse_args(words).overrides)
+    config = load_config(training.config, parser.parse_args(words).overrides, of_run=training.resumed is not None)
     if training.begin_epoch is not None:
         words += ["--begin_epoch", str(training.begin_epoch)]
     return words, config
@@ -87,6 +87,10 @@ def yaml_text(path: Path) -> str:
 def _evaluation_words(training: Training) -> list[str]:
     if training.evaluates is False:
         return set_words(["train.eval_every_epochs=0", "train.zero_shot_eval=false"])
-    if training.evaluates and load_config(training.config).train.eval_every_epochs == 0:
+    if training.evaluates and _evaluates_never(training):
         return set_words(["train.eval_every_epochs=1"])
     return []
+
+
+def _evaluates_never(training: Training) -> bool:
+    return load_config(training.config, of_run=training.resumed is not None).train.eval_every_epochs == 0

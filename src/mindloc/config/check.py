@@ -1,4 +1,4 @@
-"""Settings that are fine one by one and contradict each other."""
+"""Values out of their range, and settings that are fine one by one and contradict each other."""
 
 import dataclasses
 import math
@@ -14,11 +14,12 @@ MOST_MATCHED_NODES = 8  # 40 320 orders
 
 
 def check_config(config: Config) -> Config:
-    """The same config, when its values can be used together.
+    """The same config, when its values can be used together, whoever wrote it: a person, or a run of long ago.
 
     Raises:
         ConfigError: naming the key, its value, what is expected and what to set.
     """
+    _check_finite(config)
     for section, key in _PROBABILITIES:
         value = getattr(getattr(config, section), key)
         _require(0.0 <= value <= 1.0, f"{section}.{key}", value, "a number from 0 to 1")
@@ -28,19 +29,30 @@ def check_config(config: Config) -> Config:
     for section, key in _NOT_NEGATIVE:
         value = getattr(getattr(config, section), key)
         _require(value >= 0, f"{section}.{key}", value, "0 or more")
+    for section, key in _ALL_POSITIVE:
+        values = getattr(getattr(config, section), key)
+        _require(bool(values) and min(values) > 0, f"{section}.{key}", list(values), "one or more numbers above 0")
     for key in ("test_map_px", "test_m_per_px"):
         value = getattr(config.data, key)
         _require(value is None or value > 0, f"data.{key}", value, f"a number above 0, or null for data.{key[5:]}")
     ids = config.run.device_ids
     distinct = len(ids) == len(set(ids)) > 0 and min(ids) >= 0
     _require(distinct, "run.device_ids", list(ids), "one or more different numbers of 0 or more")
-    _refuse_keys_of_other_backbones(config)
+    cache = config.run.compiler_cache
+    _require(cache.strip() != "", "run.compiler_cache", repr(cache), "a folder, auto, or none to keep no graphs")
     _check_sizes(config)
     _check_augment(config)
     _check_training(config)
-    _check_sampling(config)
+    if config.sampling.hard_negatives != "none":
+        _check_hard_negatives(config)
     _check_two_stages(config)
     return config
+
+
+def check_epochs(config: Config) -> None:
+    """Raises: ConfigError: nothing would be trained."""
+    epochs = config.train.epochs
+    _require(epochs > 0, "train.epochs", epochs, "a number above 0")
 
 
 _PROBABILITIES = [
@@ -54,6 +66,7 @@ _POSITIVE = [
     ("data", "train_ratio"),
     ("data", "workers"),
     ("model", "patch_px"),
+    ("model", "reference_grid"),
     ("model", "logit_scale_init"),
     ("head", "channels"),
     ("head", "non_local_pool"),
@@ -67,32 +80,39 @@ _POSITIVE = [
     ("train", "keep_checkpoints"),
     ("train", "log_every_steps"),
     ("train", "loss_scale_init"),
+    ("train", "loss_scale_window"),
+    ("schedule", "power"),
     ("eval", "batch_size"),
+    ("eval", "bootstrap"),
     ("optimizer", "eps"),
 ]
-_DEFAULTS = Config()
-_OF_TWO_STAGES = [
-    *[("head", field.name) for field in dataclasses.fields(_DEFAULTS.head) if field.name != "name"],
-    *[("loss", key) for key in ("omega", "phi", "beta", "omega_margin", "triplet_margin", "negatives")],
-]
-_OF_HARD_NEGATIVES = [
-    field.name for field in dataclasses.fields(_DEFAULTS.sampling) if field.name not in ("mode", "hard_negatives")
-]
+_ALL_POSITIVE = [("eval", "recall_at"), ("eval", "sdm_at")]
 _NOT_NEGATIVE = [
-    ("train", "epochs"),
+    ("model", "layer_scale_init"),
+    ("train", "epochs"),  # weights of earlier versions may carry 0; who trains is asked for more
     ("train", "eval_every_epochs"),
     ("train", "checkpoint_every_epochs"),
     ("train", "checkpoint_every_steps"),
     ("train", "seed"),
     ("sampling", "hard_from_epoch"),
     ("head", "omega_grid"),
+    ("loss", "k"),
     ("loss", "triplet_margin"),
+    ("eval", "contact_sheet_queries"),
     ("search", "consistency_m"),
     ("optimizer", "lr"),
     ("optimizer", "weight_decay"),
     ("schedule", "warmup_epochs"),
     ("schedule", "end_lr"),
 ]
+
+
+def _check_finite(config: Config) -> None:
+    for section, keys in dataclasses.asdict(config).items():
+        for key, value in keys.items():
+            values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+            fits = all(math.isfinite(number) for number in values if isinstance(number, float))
+            _require(fits, f"{section}.{key}", value, "finite numbers, no inf and no nan")
 
 
 def _check_sizes(config: Config) -> None:
@@ -104,7 +124,10 @@ def _check_sizes(config: Config) -> None:
         near = [max(1, round(side / stride)) * stride for side in size]
         _require(fits, f"data.{key}", list(size), f"height and width that are multiples of {of}, for example {near}")
     _require(config.data.train_ratio <= 1, "data.train_ratio", config.data.train_ratio, "a share above 0, at most 1")
-    _require(all(side > 0 for side in config.model.std), "model.std", list(config.model.std), "numbers above 0")
+    mean, std = config.model.mean, config.model.std
+    fits = all(0 <= shade <= 1 for shade in mean)
+    _require(fits, "model.mean", list(mean), "numbers from 0 to 1, of pixels scaled to that")
+    _require(all(side > 0 for side in std), "model.std", list(std), "numbers above 0")
 
 
 def _check_augment(config: Config) -> None:
@@ -124,7 +147,7 @@ def _check_augment(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    train, loss, pretrained = config.train, config.loss, config.model.pretrained
+    train, pretrained = config.train, config.model.pretrained
     _require(
         train.checkpoint_start is None or pretrained in (None, train.checkpoint_start),
         "train.checkpoint_start",
@@ -132,14 +155,6 @@ def _check_training(config: Config) -> None:
         f"the only weights to begin from, but model.pretrained is {pretrained}; set one of the two to null",
     )
     _check_accumulation(config)
-    of = ("name",) if config.head.name == "global" else ("omega", "phi")
-    fixed = next((key for key in of if getattr(loss, key) == "infonce"), None)
-    _require(
-        loss.label_smoothing == 0 or fixed is not None,
-        "loss.label_smoothing",
-        loss.label_smoothing,
-        f"0 with loss.{of[0]}={getattr(loss, of[0])}, as only infonce has a fixed one; set loss.{of[0]}=infonce",
-    )
     betas = config.optimizer.betas
     _require(all(0 < beta < 1 for beta in betas), "optimizer.betas", list(betas), "numbers above 0 and below 1")
     _require(
@@ -148,6 +163,8 @@ def _check_training(config: Config) -> None:
         config.optimizer.clip_at,
         "a number above 0, or optimizer.clip=none",
     )
+    for prefix, factor in config.optimizer.lr_scale.items():
+        _require(factor >= 0, f"optimizer.lr_scale.{prefix}", factor, "0 or more")
 
 
 def _check_accumulation(config: Config) -> None:
@@ -164,17 +181,6 @@ def _check_accumulation(config: Config) -> None:
         train.grad_cache,
         "false with train.accumulate=1, which keeps the batch whole; set train.accumulate to the number of parts",
     )
-
-
-def _check_sampling(config: Config) -> None:
-    sampling, source = config.sampling, config.sampling.hard_negatives
-    idle = {"none": _OF_HARD_NEGATIVES, "map": ("refresh_every_epochs",)}.get(source, ())
-    for key in idle:
-        value, default = getattr(sampling, key), getattr(_DEFAULTS.sampling, key)
-        expected = f"{default} with sampling.hard_negatives={source}, which does not read it"
-        _require(value == default, f"sampling.{key}", value, expected)
-    if source != "none":
-        _check_hard_negatives(config)
 
 
 def _check_hard_negatives(config: Config) -> None:
@@ -199,7 +205,6 @@ def _check_two_stages(config: Config) -> None:
     head, search = config.head, config.search
     two = head.name == "two_stage"
     _require(-1 <= config.loss.omega_margin <= 1, "loss.omega_margin", config.loss.omega_margin, "a cosine, -1 to 1")
-    _refuse_keys_of_the_other_head(config)
     most = MOST_MATCHED_NODES
     _require(
         search.consistency_m == 0 or not two or head.nodes <= most,
@@ -231,29 +236,6 @@ def _check_maps_of_two_stages(config: Config) -> None:
         head.omega_grid,
         "above 0 where data.drone_size_px and data.satellite_size_px differ: the two views' maps have to be compared",
     )
-
-
-def _refuse_keys_of_other_backbones(config: Config) -> None:
-    """What a plain ViT has in its name or not at all, and what it alone has."""
-    name = config.model.backbone
-    plain = PLAIN_VIT.fullmatch(name)
-    owner = "the RoPE ViTs" if plain else "timm's plain ViTs"
-    for key in ("patch_px", "reference_grid", "layer_scale_init") if plain else ("pool",):
-        value, default = getattr(config.model, key), getattr(_DEFAULTS.model, key)
-        expected = f"{default} with model.backbone={name}; it is for {owner} alone"
-        _require(value == default, f"model.{key}", value, expected)
-
-
-def _refuse_keys_of_the_other_head(config: Config) -> None:
-    """A key that nothing reads is a mistake of whoever set it."""
-    head = config.head.name
-    idle = [("loss", "name")] if head == "two_stage" else _OF_TWO_STAGES
-    for section, key in idle:
-        value, default = getattr(getattr(config, section), key), getattr(getattr(_DEFAULTS, section), key)
-        other = "global" if head == "two_stage" else "two_stage"
-        _require(
-            value == default, f"{section}.{key}", value, f"{default} with head.name={head}; it is for {other} alone"
-        )
 
 
 def grid_stride(config: Config) -> int:

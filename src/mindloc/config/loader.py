@@ -9,35 +9,45 @@ from typing import Any, Literal, Union
 
 import yaml
 
-from mindloc.config.check import check_config
+from mindloc.config.check import check_config, check_epochs
 from mindloc.config.schema import Config
+from mindloc.config.unread_keys import refuse_unread_keys
 from mindloc.errors import ConfigError, one_line
 
 # keys of earlier versions, still read from their YAML files, runs and checkpoints: old key -> (key, its value)
 RENAMED_KEYS = {"run.device_id": ("run.device_ids", lambda device_id: [device_id])}
 
+# keys of text that one may want off: the word for that
+_OFF = {"run.compiler_cache": "none", "model.pretrained": "null", "train.checkpoint_start": "null"}
 
-def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None, of_run: bool = False) -> Config:
     """The configuration of one experiment: defaults, then the file, then ``key=value`` overrides in order.
 
     Args:
         path: YAML file; None means the defaults.
         overrides: like ``["train.epochs=3"]``; the value is parsed as YAML.
+        of_run: the file is what a run wrote of itself, maybe an earlier version's: only what overrides name has to be
+            read by something.
 
     Raises:
-        ConfigError: the file is missing or no YAML, a key is unknown, a value has the wrong type.
+        ConfigError: the file is missing or no YAML, a key is unknown, a value has the wrong type or is out of range,
+            values contradict each other, or nothing reads one.
     """
     tree = _read_yaml(Path(path)) if path is not None else {}
     for override in overrides or []:
         _set_override(tree, override)
-    return config_from_dict(tree)
+    config = config_from_dict(tree)
+    check_epochs(config)
+    refuse_unread_keys(config, [override.partition("=")[0] for override in overrides or []] if of_run else None)
+    return config
 
 
 def override_config(config: Config, overrides: list[str]) -> Config:
     """The same config with ``key=value`` overrides applied in order.
 
     Raises:
-        ConfigError: as ``load_config``.
+        ConfigError: as ``config_from_dict``.
     """
     tree = config_to_dict(config)
     for override in overrides:
@@ -49,7 +59,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
     """A ``Config`` from a nested dict such as a checkpoint carries.
 
     Raises:
-        ConfigError: as ``load_config``.
+        ConfigError: as ``load_config``, but that of keys nothing reads: earlier versions took them and wrote them down.
     """
     return check_config(_build(Config, _with_present_names(tree), prefix=""))
 
@@ -166,8 +176,14 @@ def _convert_scalar(value: Any, hint: type, key: str) -> Any:
                 raise ConfigError(f"config key {key} is {value!r}, expected a number") from None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
+    elif hint is str and isinstance(value, bool):
+        off = f", or set {key}={_OFF[key]} to switch it off" if key in _OFF and not value else ""
+        raise ConfigError(
+            f"config key {key} is {value}, expected text; YAML reads on, off, yes and no as true and false: put the "
+            f"word in quotes{off}"
+        )
     elif hint is str and value is not None and not isinstance(value, (dict, list)):
-        return str(value)
+        return str(value)  # a run may be called 7
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"config key {key} is {value!r}, expected {hint.__name__}")

@@ -86,7 +86,8 @@ class SamplingConfig:
     # a pair is followed into its batch by pairs of tiles near its drone picture: on the map, or by the descriptors of
     # the encoder as it stands; both: of the two in turn; map_then_descriptors: by the map up to hard_from_epoch
     hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
-    hard_from_epoch: int = 1  # whole epochs before the first with hard negatives
+    # whole epochs before the first with hard negatives; of map_then_descriptors: with those by the map
+    hard_from_epoch: int = 1
     refresh_every_epochs: int = 1  # between two searches by descriptors, each a pass over the training pictures
     neighbors: int = 32  # nearest tiles that may be drawn from, those that overlap left out; of both, as many of each
     companions: int = 4  # most that a pair brings: one half the nearest, the other at random of those behind
@@ -208,7 +209,8 @@ class RunConfig:
     device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
     # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank
     compiler_cache: str = "auto"
-    # operators fused into loops, on CPUs: half the time and memory, some seconds more to compile; auto: where it can be
+    # operators fused into loops, on CPUs: about half the time and memory, some seconds more to compile; auto: where it
+    # can be
     operator_fusion: Literal["auto", "always", "never"] = "auto"
 
 
