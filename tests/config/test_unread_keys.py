@@ -42,6 +42,7 @@ READ = [
     [*TWO_STAGES, "search.recall_n=50", "search.consistency_m=5", "loss.omega_margin=0.1", "loss.triplet_margin=0.3"],
     [*TWO_STAGES, "loss.phi=weighted_infonce", "loss.k=3.0", "loss.negatives=hardest"],
     [*TWO_STAGES, "loss.omega=infonce", "loss.label_smoothing=0.1"],
+    [*TWO_STAGES, "loss.omega=infonce", "loss.negatives=hardest"],  # phi's is a cosine loss still
     ["loss.k=3.0", "schedule.name=polynomial", "schedule.power=2.0", "schedule.end_lr=1e-6"],
     ["schedule.end_lr=1e-6", "loss.name=infonce", "loss.label_smoothing=0.1"],
     ["train.precision=fp16", "train.loss_scale_init=64.0", "train.loss_scale_window=9"],
@@ -98,6 +99,10 @@ def test_weights_of_no_epoch_are_read_and_no_training_has_none(tmp_path):
     tree = config_to_dict(load_config())
     tree["train"]["epochs"] = 0  # earlier versions took it
     assert config_from_dict(tree).train.epochs == 0
+    hard = {**tree, "sampling": {"hard_negatives": "both"}}  # from epoch 1 on, which was never reached
+    assert config_from_dict(hard).train.epochs == 0
+    with pytest.raises(ConfigError, match="train.epochs is -1; expected 0 or more"):
+        config_from_dict({**tree, "train": {"epochs": -1}})
     run = tmp_path / "config.yaml"
     run.write_text(yaml.safe_dump(tree))
     for of_run in (True, False):
