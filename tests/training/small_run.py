@@ -40,7 +40,7 @@ BATCH, SIDE, WIDTH = 3, 4, 5
 class LinearEncoder(nn.Cell):
     """Both views through one matrix."""
 
-    compared = ("global",)
+    compared_outputs = ("drone.global", "satellite.global")
 
     def __init__(self, seed: int = 0):
         super().__init__()

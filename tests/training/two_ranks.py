@@ -67,7 +67,8 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     if cluster.size > 1:
         from mindloc.training.data_parallel import GatherOutputs, average_gradients
 
-        options["gather"] = GatherOutputs(encoder.compared, options["accumulate"] if "grad_cache" in options else 1)
+        gathered_parts = options["accumulate"] if "grad_cache" in options else 1
+        options["gather"] = GatherOutputs(encoder.compared_outputs, gathered_parts)
         options["reduce_gradients"] = average_gradients(optimizer.parameters)
     step = TrainStep(encoder, criterion, optimizer, **options)
     ops.assign(step.lr, Tensor(1e-3, ms.float32))

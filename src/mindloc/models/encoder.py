@@ -42,6 +42,11 @@ class TwoViewEncoder(nn.Cell):
         """The descriptors that two pictures are compared by; each has a logit scale."""
         return tuple(name for name in self.descriptors if name != "centroids")
 
+    @property
+    def compared_outputs(self) -> tuple[str, ...]:
+        """``compared`` by the names under which ``construct`` gives them, view by view."""
+        return tuple(f"{view}.{name}" for name in self.compared for view in VIEWS)
+
     def construct(self, drone, satellite):
         """Named outputs: "{view}.{descriptor}" (B, D) for both views, and "logit_scale", all float32.
 

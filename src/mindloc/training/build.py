@@ -59,7 +59,7 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         loss_scale = LossScale(train.loss_scale_init, train.loss_scale_window, dynamic=True)
     if train.recompute:
         encoder.recompute_blocks()
-    several = cluster.size > 1
+    several, gathered_parts = cluster.size > 1, train.accumulate if train.grad_cache else 1
     return TrainStep(
         encoder,
         criterion,
@@ -69,7 +69,7 @@ def build_step(config: Config, encoder: nn.Cell, criterion: nn.Cell, cluster: Cl
         train.accumulate,
         train.grad_cache,
         loss_scale,
-        gather=GatherOutputs(encoder.compared, train.accumulate if train.grad_cache else 1) if several else None,
+        gather=GatherOutputs(encoder.compared_outputs, gathered_parts) if several else None,
         reduce_gradients=average_gradients(optimizer.parameters) if several else None,
     )
 

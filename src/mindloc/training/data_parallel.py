@@ -45,13 +45,13 @@ class GatherOutputs(nn.Cell):
     """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere.
 
     Args:
-        descriptors: those that pictures are compared by; others are left out.
+        names: of the outputs to gather, those that the criterion compares; others are left out.
         parts: of the rows of every rank, see ``GatherRows``.
     """
 
-    def __init__(self, descriptors: tuple[str, ...], parts: int = 1):
+    def __init__(self, names: tuple[str, ...], parts: int = 1):
         super().__init__()
-        self.names = tuple(f"{view}.{name}" for name in descriptors for view in ("drone", "satellite"))
+        self.names = names
         self.rows = GatherRows(parts)
 
     def construct(self, outputs):

@@ -24,15 +24,15 @@ class GradCache(nn.Cell):
     each; then every part is encoded again, and its gradient sent back through the encoder. Equal to the whole batch to
     the rounding of sums, since no descriptor depends on another picture. It costs one more forward pass.
 
-    Args, and those of ``construct``: as ``MeanGradients``, whose place it takes; the encoder also names in ``compared``
-    the descriptors that the criterion reads, and gives the ranks' parts to ``gather`` in the order of this rank's rows.
+    Args, and those of ``construct``: as ``MeanGradients``, whose place it takes; the encoder also names in
+    ``compared_outputs`` what the criterion reads, and ``gather`` gets the parts in the order of this rank's rows.
     """
 
     def __init__(self, encoder: nn.Cell, criterion: nn.Cell, weights, parts: int, gather: nn.Cell):
         super().__init__(auto_prefix=False)
         self.encoder, self.criterion, self.gather = encoder, criterion, gather
         self.component_names = criterion.component_names
-        self.names = tuple(f"{view}.{name}" for name in encoder.compared for view in ("drone", "satellite"))
+        self.names = encoder.compared_outputs
         self.weights, self.parts = weights, parts
         self.loss_gradient = ops.value_and_grad(self.loss, (0, 1), has_aux=True)
         self.back_through_encoder = ops.GradOperation(get_by_list=True, sens_param=True)(self.described, weights)
