@@ -203,6 +203,51 @@ def test_a_disk_that_refuses_is_said_and_leaves_nothing(tmp_path, monkeypatch, s
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_another_user_could_have_written_is_compiled_anew_with_a_word(tmp_path, monkeypatch, said):
+    for open_to_others in ("graph", "folder"):
+        folder = tmp_path / open_to_others
+        with compiler_cache.CompilerCache(folder, {}, said.append).serving() as there:
+            assert not there
+        (graph,) = graphs(folder)
+        opened = graph if open_to_others == "graph" else folder
+        opened.chmod(0o770)
+        for way_out, expected in ((0o770, False), (0o700, True)):
+            opened.chmod(way_out)
+            monkeypatch.setattr(compiler_cache, "_asked", False)
+            with compiler_cache.CompilerCache(folder, {}, said.append).serving() as there:
+                assert there == expected
+        reason = "others may write there (chmod go-w)"
+        assert said == [f"compiled graphs are not kept: {opened}: {reason}; see run.compiler_cache"]
+        assert list(folder.iterdir()) == [graph]
+        said.clear()
+        monkeypatch.setattr(compiler_cache, "_asked", False)
+
+
+def test_what_killed_processes_left_goes_with_the_next_start_even_if_nothing_is_kept(tmp_path, monkeypatch, said):
+    with compiler_cache.CompilerCache(tmp_path, {}, said.append).serving():
+        pass
+    (tmp_path / ".writing-killed").mkdir()
+    os.utime(tmp_path / ".writing-killed", (1000, 1000))
+    monkeypatch.setattr(compiler_cache, "_asked", False)
+    with compiler_cache.CompilerCache(tmp_path, {}, said.append).serving() as there:
+        assert there and len(list(tmp_path.iterdir())) == 2  # the graph and the copy that is served
+    assert said == [] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_only_what_bears_a_key_is_removed(tmp_path, monkeypatch, said):
+    key = graph_key({}, ())
+    assert len(key) == 32 and set(key) <= set("0123456789abcdef")
+    foreign = ["website", key + "0", key[:-1] + "g", key.upper()]
+    for name in [*foreign, "0" * 32]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "files.json").write_text("{}")
+        os.utime(tmp_path / name / "files.json", (1000, 1000))
+    monkeypatch.setattr(compiler_cache, "KEPT_GRAPHS", 1)
+    with compiler_cache.CompilerCache(tmp_path, {}, said.append).serving() as there:
+        assert not there
+    assert {path.name for path in tmp_path.iterdir()} == {*foreign, key}
+
+
 def test_a_graph_that_could_be_kept_needs_no_words(tmp_path, monkeypatch, said):
     for expected in (False, True):
         monkeypatch.setattr(compiler_cache, "_asked", False)

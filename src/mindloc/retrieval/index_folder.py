@@ -32,6 +32,7 @@ from mindloc.retrieval.tile_index import IndexCard, is_count, read_index_card
 from mindloc.retrieval.tile_table import TileTable
 from mindloc.runtime.atomic import require_replaceable, standing_folder, swap_folder
 from mindloc.runtime.faults import fault_point
+from mindloc.runtime.file_hash import content_hash
 
 FORMAT = "mindloc tile library"
 VERSION = 1
@@ -40,7 +41,6 @@ _PHI = "phi.npy"
 _TABLE = ("names.json", "places.npy", "bounds.npy", "alive.npy")
 _CARD = "card.json"
 _ALL = (_CARD, VECTORS, _PHI, *_TABLE)
-_READ_BYTES = 1 << 22
 
 Library = TypeVar("Library")
 
@@ -253,14 +253,10 @@ def _check_files(folder: Path, card: IndexCard, files: Any) -> None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
+        return content_hash(path)
     except OSError as error:
         raise TileIndexError(f"{path} can't be read: {error.strerror}; check its permissions") from None
-    return digest.hexdigest()
 
 
 def _read_table(folder: Path, facts: dict[str, Any]) -> TileTable:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -26,11 +27,20 @@ import numpy as np
 
 import mindloc
 from mindloc.runtime.compile_time import process_age_s
+from mindloc.runtime.file_hash import content_hash
 from mindloc.runtime.operator_fusion import is_fused, part_from_kernels, share_kernels
-from mindloc.runtime.sealed_folder import content_hash, copy_sealed, private_folder, put_sealed, remove_oldest
+from mindloc.runtime.sealed_folder import (
+    copy_sealed,
+    private_folder,
+    put_sealed,
+    remove_left_behind,
+    remove_oldest,
+    renew_private,
+)
 from mindloc.runtime.user_cache import user_cache
 
 KEPT_GRAPHS = 16  # newest ones by their last use; one takes 2 to 20 MB
+_KEY = re.compile("[0-9a-f]{32}")  # what graph_key makes
 _SOURCE = Path(mindloc.__file__).resolve().parent
 _asked = False
 
@@ -78,13 +88,13 @@ class CompilerCache:
             part_from_kernels(work)
             if any(path.is_file() for path in work.rglob("*")):
                 put_sealed(work, place)
-            remove_oldest(self.folder, KEPT_GRAPHS)
+            remove_oldest(self.folder, KEPT_GRAPHS, _KEY)
         except OSError as error:
             self._say_not_kept(error)
 
     def _say_not_kept(self, error: OSError) -> None:
         reason = error.strerror or str(error)
-        self.say(f"compiled graphs are not kept: {self.folder}: {reason}; see run.compiler_cache")
+        self.say(f"compiled graphs are not kept: {error.filename or self.folder}: {reason}; see run.compiler_cache")
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -98,7 +108,7 @@ def users_own_cache(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def graph_key(facts: Mapping[str, Any], inputs: tuple) -> str:
-    """A hash over ``facts``, the inputs' shapes and types, our source, and the platform that compiles."""
+    """32 hexadecimal digits: a hash over ``facts``, the inputs' shapes and types, our source and what compiles it."""
     import mindspore as ms
 
     content = {
@@ -124,6 +134,7 @@ def _begin(place: Path) -> tuple[Path, bool]:
     """A private folder to compile in, and whether it holds the graph that is kept at ``place``."""
     work = private_folder(place.parent)
     try:
+        remove_left_behind(place.parent)
         there = copy_sealed(place, work)
         share_kernels(work)
     except OSError:
@@ -147,7 +158,7 @@ def _leave_link_to_kernels(work: Path) -> None:
     """MindSpore looks for the loops of later graphs there too, as long as this process lives."""
     if is_fused():
         with suppress(OSError):  # then MindSpore makes the folder again, and loops are compiled again
-            work.mkdir(mode=0o700)
+            renew_private(work)
             share_kernels(work)
         atexit.register(shutil.rmtree, work, ignore_errors=True)
 

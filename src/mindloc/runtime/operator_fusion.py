@@ -8,13 +8,14 @@ import contextlib
 import functools
 import importlib.util
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from mindloc.errors import DeviceError
-from mindloc.runtime.user_cache import user_cache
+from mindloc.runtime.user_cache import user_cache, why_not_run
 
 Wish = Literal["auto", "always", "never"]
 
@@ -124,10 +125,13 @@ def nothing_left_behind() -> Iterator[None]:
 def _settle_kernel_place(version: str) -> str:
     """Have loops of this version of MindSpore in the user's cache folder; temporary where they can't lie there.
 
+    A home may be shared by hosts of several processor families; within x86_64 all get the same code, up to AVX2 (seen
+    in 2.8.0, on a processor with AVX-512).
+
     Returns:
         What there is to say behind ", fused operators": empty where loops are kept, or where the user named a place.
     """
-    folder = user_cache() / f"mindspore-{version}" / _KERNELS
+    folder = user_cache() / f"mindspore-{version}-{platform.machine()}" / _KERNELS
     reason = _why_not_kept(folder)
     place = folder.parent if reason is None else Path(_of_this_process().name)
     os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(place))
@@ -139,11 +143,10 @@ def _why_not_kept(folder: Path) -> str | None:
     """Make the folder of loops; what keeps them from being kept there, None if nothing does."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if folder.stat().st_uid != os.getuid():  # what lies there is run
-            return "it belongs to another user"
+        doubt = why_not_run(folder)
     except OSError as error:
         return error.strerror or str(error)
-    return None if os.access(folder, os.W_OK | os.X_OK) else "no permission to write there"
+    return doubt or (None if os.access(folder, os.W_OK | os.X_OK) else "no permission to write there")
 
 
 @functools.cache

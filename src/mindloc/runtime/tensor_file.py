@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from mindloc.errors import CheckpointError, one_line
 from mindloc.runtime.atomic import atomic_write
 from mindloc.runtime.faults import fault_point
+from mindloc.runtime.file_hash import content_hash
 
 _TYPE_CODES = {
     "float32": "F32",
@@ -111,14 +112,10 @@ def file_sha256(path: Path) -> str:
     Raises:
         CheckpointError: the file is missing or can't be read.
     """
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
+        return content_hash(path)
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}; check the path") from None
-    return digest.hexdigest()
 
 
 def _header(arrays: Mapping[str, np.ndarray], names: list[str], metadata: Mapping[str, str]) -> bytes:
