@@ -52,6 +52,16 @@ def test_more_asked_for_than_there_are():
     assert table.dtype == np.int32
 
 
+@pytest.mark.parametrize("queries", [0, 2])
+def test_an_empty_gallery_has_no_neighbors(queries):
+    for table in (
+        nearest_by_descriptor(np.ones((queries, 3)), np.zeros((0, 3), np.float32), 2, NOTHING),
+        nearest_on_map(np.ones((queries, 2)), np.zeros((0, 2)), "lat_lon_deg", 2, NOTHING),
+    ):
+        assert table.tolist() == [[NO_NEIGHBOR, NO_NEIGHBOR]] * queries
+        assert table.dtype == np.int32 and table.shape == (queries, 2)
+
+
 @pytest.mark.parametrize(
     ("unit", "low", "high"),
     [("plane_m", (0, 0), (11_000, 11_000)), ("lat_lon_deg", (31.0, 121.0), (31.2, 121.3)),

@@ -8,7 +8,7 @@ import pytest
 
 from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
 from mindloc.data.pairs import Edges, Split
-from mindloc.errors import CheckpointError
+from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from mindloc.runtime.cluster import ALONE
 from mindloc.training.neighbors import NeighborSource, restore_table
@@ -104,6 +104,23 @@ def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descripto
     assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert not (tmp_path / "neighbors").exists()
+
+
+@pytest.mark.parametrize("failing_at", [1, 3])  # in the drone's set, and in the satellite's with the drone's on disk
+def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp_path, failing_at):
+    engine = FakeEngine()
+
+    class FullDisk(FakeEngine):
+        def encode(self, batch):
+            if len(engine.encoded) == failing_at:
+                raise DataError("no space left")
+            return engine.encode(batch)
+
+    source = source_of(pictures, engine=FullDisk())
+    with pytest.raises(DataError, match="no space left"):
+        source.refresh(None, 1, tmp_path / "neighbors")
+    assert engine.encoded[-1][0] == ("drone" if failing_at == 1 else "satellite")
+    assert not (tmp_path / "neighbors").exists() and source.tables.newest is None
 
 
 def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(pictures, tmp_path):

@@ -49,19 +49,22 @@ class NeighborSource:
         """Extract every paired picture, and let ``epoch`` (from 0) and those after it be planned by the result.
 
         Args:
-            folder: where the sets lie meanwhile; None on every rank but the first.
+            folder: where the sets lie meanwhile, removed in any case; None on every rank but the first.
 
         Raises:
             MindlocError: a picture can't be read, the disk is full or refuses.
         """
         engine = _RecallOnly(self.engine_of(encoder))
-        for view in ("drone", "satellite"):
-            self._extract(engine, view, folder)
         shape_DK = (len(self.pictures.split.drone_files), self.pictures.k)
         table_DK = np.zeros(shape_DK, np.int32)
-        if folder:
-            table_DK = self.pictures.near_by_descriptor(folder)
-            shutil.rmtree(folder)
+        try:
+            for view in ("drone", "satellite"):
+                self._extract(engine, view, folder)
+            if folder:
+                table_DK = self.pictures.near_by_descriptor(folder)
+        finally:
+            if folder:  # if the disk is full, this is what fills it
+                shutil.rmtree(folder, ignore_errors=True)
         self.tables.put(self.tables.rule.extraction_for(epoch), self._of_first_rank(table_DK))
 
     def _of_first_rank(self, table_DK: np.ndarray) -> np.ndarray:
