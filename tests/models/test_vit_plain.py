@@ -50,7 +50,7 @@ def test_names_and_shapes_are_timms(tiny, reference, pool):
 @pytest.mark.parametrize(("px", "key"), [(64, "64"), (96, "96_resampled")])
 def test_descriptors_equal_timm_at_the_tables_grid_and_at_another(tiny, reference, pool, px, key):
     descriptors = tiny[pool](pictures(reference, px)).asnumpy()
-    np.testing.assert_allclose(descriptors, reference[f"{pool}_{key}"], rtol=0, atol=2e-5)  # asked for: 1e-4
+    np.testing.assert_allclose(descriptors, reference[f"{pool}_{key}"], rtol=0, atol=5e-6)  # asked for: 1e-4
 
 
 def test_a_table_resampled_beforehand_gives_the_same(tiny, reference):
