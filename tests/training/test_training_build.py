@@ -1,12 +1,13 @@
 """What the builders of a training leave to the optimizer."""
 
 import mindspore as ms
+import numpy as np
 
 from mindloc.config import load_config
 from mindloc.losses.build import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE
-from mindloc.training.build import build_step
+from mindloc.training.build import build_step, one_engine
 from mindloc.training.grad_cache import GradCache
 from mindloc.training.state import state_of, weights_of
 
@@ -29,3 +30,17 @@ def test_a_grad_cache_takes_the_parts_of_the_config():
     config = load_config(None, ["model.backbone=tiny", "train.accumulate=8", "train.grad_cache=true"])
     step = build_step(config, build_encoder(config), build_criterion(config), ALONE)
     assert isinstance(step.mean_gradients, GradCache) and step.mean_gradients.parts == 8
+
+
+def test_an_engine_is_kept_for_its_encoder_and_another_gets_its_own():
+    sizes = ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "eval.batch_size=1"]
+    config = load_config(None, ["model.backbone=tiny", *sizes])
+    one, other = build_encoder(config), build_encoder(config)
+    for parameter in other.get_parameters():
+        parameter.set_data(ms.Tensor(np.random.RandomState(1).standard_normal(parameter.shape), ms.float32))
+    engine_of = one_engine(config)
+    engine = engine_of(one)
+    assert engine_of(one) is engine
+    picture_13HW = np.random.RandomState(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    descriptors = [engine_of(encoder).encode({"drone": picture_13HW})["drone.global"] for encoder in (one, other)]
+    assert not np.allclose(*descriptors, atol=1e-3)

@@ -1,5 +1,6 @@
 """From settings to the parts of a training."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,13 +121,11 @@ def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine
 
 
 def one_engine(config: Config) -> EngineOf:
-    """Encoder in training -> its engine, made once: a new one would compile its graphs again."""
-    engines: list[MindSporeEngine] = []
+    """Encoder in training -> its engine, kept until another encoder asks: a new one would compile its graphs again."""
 
+    @functools.lru_cache(maxsize=1)
     def engine_of(encoder: nn.Cell) -> MindSporeEngine:
-        if not engines:
-            engines.append(MindSporeEngine(encoder, config.eval.batch_size, config.train.precision))
-        return engines[0]
+        return MindSporeEngine(encoder, config.eval.batch_size, config.train.precision)
 
     return engine_of
 
