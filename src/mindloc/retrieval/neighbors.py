@@ -22,8 +22,6 @@ def nearest_by_descriptor(
         k: at most so many of each query; ``NO_NEIGHBOR`` fills up.
         excluded: (query, gallery item) of the cells that are no neighbors, whatever their score.
     """
-    if not len(gallery_ND):
-        return _nothing(len(query_QD), k)
     gallery_ND = float64_rows(gallery_ND, normalize=True).astype(np.float32)
     return _nearest(lambda rows: float64_rows(query_QD[rows], True).astype(np.float32), gallery_ND, k, excluded)
 
@@ -39,18 +37,14 @@ def nearest_on_map(
         ValueError: an unknown unit.
     """
     query_QD, gallery_ND = _in_space(query_Q2, unit), _in_space(gallery_N2, unit)
-    if not len(gallery_ND):
-        return _nothing(len(query_QD), k)
+    if not len(gallery_ND):  # then it has no middle
+        return np.full((len(query_QD), k), NO_NEIGHBOR, np.int32)
     middle_D = gallery_ND.mean(axis=0)  # near the middle, squares lose no digits
     query_QD, gallery_ND = query_QD - middle_D, gallery_ND - middle_D
     # 2 q.g - g.g falls with |q - g|
     gallery_NE = np.concatenate([2 * gallery_ND, -np.square(gallery_ND).sum(axis=1, keepdims=True)], axis=1)
     query_QE = np.concatenate([query_QD, np.ones((len(query_QD), 1))], axis=1)
     return _nearest(lambda rows: query_QE[rows], gallery_NE, k, excluded)
-
-
-def _nothing(queries: int, k: int) -> np.ndarray:
-    return np.full((queries, k), NO_NEIGHBOR, np.int32)
 
 
 def _in_space(place_N2: np.ndarray, unit: PlaceUnit) -> np.ndarray:
