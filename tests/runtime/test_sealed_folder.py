@@ -159,7 +159,9 @@ def test_a_folder_is_held_as_long_as_its_process_lives(tmp_path, made):
         code = HOLDING.format("private_folder", f"private_folder(Path({str(tmp_path)!r}))")
     else:  # the folder of another process: its hold is not the one that counts
         code = HOLDING.format("renew_private", f"renew_private(Path({str(tmp_path / '.writing-again')!r}))")
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", code], **pipes, env=environment)
     try:
         process.stdout.readline()
         (private,) = tmp_path.iterdir()
