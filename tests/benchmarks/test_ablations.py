@@ -57,7 +57,15 @@ def test_a_run_begins_once_goes_on_and_is_then_left_alone(tmp_path, commands):
 
 def row(variant, seed, recall):
     others = {"recall@5": 0.2, "recall@10": 0.3, "ap": 0.1, "dis@1_median_m": 300.0}
-    return {"variant": variant, "seed": seed, "recall@1": recall, **others, "kept_share": 1.0, "companion_share": 0.0}
+    return {
+        "variant": variant,
+        "seed": seed,
+        "recall@1": recall,
+        **others,
+        "kept_share": 1.0,
+        "companion_share": 0.0,
+        "semipos_recall@1": 0.2,
+    }
 
 
 def test_gains_are_those_of_the_same_seed():
