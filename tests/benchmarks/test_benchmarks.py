@@ -250,6 +250,13 @@ def test_parts_that_share_negatives_have_the_loss_of_the_whole_batch(run):
     assert "| parts that share negatives |" in text
 
 
+def test_parts_of_eight_pairs_can_be_fused(run):
+    # a mask of 8 by 8 that was transposed ended AKG's server
+    words = ["--case", "tiny:32:32", "--parts", 4, "--ways", "parts", "--runs", 1, "--rounds", 1, "--fusion", "always"]
+    result, _ = run("grad_cache.py", *words)
+    assert np.isfinite(result["ways"]["parts"]["runs"][0]["loss"])
+
+
 def test_mindrecord_on_a_few_pictures(run):
     words = ["--count", 12, "--batch-pictures", 8, "--batch-size", 4, "--repeats", 1, "--size", 32]
     result, _ = run("mindrecord.py", *words)

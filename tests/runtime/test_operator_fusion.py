@@ -10,6 +10,7 @@ import pytest
 from mindloc.errors import DeviceError
 from mindloc.runtime import operator_fusion
 from mindloc.runtime.operator_fusion import (
+    failing_clearly,
     fuse_operators,
     is_fused,
     kernel_place,
@@ -151,3 +152,16 @@ def test_only_a_log_that_is_new_is_taken_away(tmp_path, monkeypatch):
     with nothing_left_behind():
         pass
     assert log.read_text() == "the user's"
+
+
+def test_a_loop_that_akg_refuses_names_the_way_out():
+    fuse_operators("CPU", "auto")
+    with pytest.raises(DeviceError, match="run.operator_fusion=never"), failing_clearly():
+        raise RuntimeError("Response is empty.\n- C++ Call Stack")
+    with pytest.raises(RuntimeError, match="another"), failing_clearly():
+        raise RuntimeError("another failure")
+
+
+def test_what_fails_without_fusion_is_not_put_down_to_it():
+    with pytest.raises(RuntimeError, match="Response is empty"), failing_clearly():
+        raise RuntimeError("Response is empty")

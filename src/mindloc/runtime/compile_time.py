@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mindloc.runtime.operator_fusion import nothing_left_behind
+from mindloc.runtime.operator_fusion import failing_clearly, nothing_left_behind
 from mindloc.runtime.signals import leaving_at_once
 
 _IMPORTED = time.monotonic()
@@ -19,11 +19,15 @@ def compiled_s() -> float:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Count what happens inside as compiling; a command that is told to end there does so at once."""
+    """Count what happens inside as compiling; a command that is told to end there does so at once.
+
+    Raises:
+        DeviceError: operators were to be fused and could not be.
+    """
     global _compiled_s
     started = time.perf_counter()
     try:
-        with leaving_at_once("stopped while compiling"), nothing_left_behind():
+        with leaving_at_once("stopped while compiling"), nothing_left_behind(), failing_clearly():
             yield
     finally:
         _compiled_s += time.perf_counter() - started

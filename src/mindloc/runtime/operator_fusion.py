@@ -20,6 +20,7 @@ from mindloc.runtime.user_cache import user_cache, why_not_run
 Wish = Literal["auto", "always", "never"]
 
 _FLAGS = "--disable_cluster_ops=Exp"  # fused, it is off by up to 3e-4 (seen in 2.8.0); alone, by 6e-6
+_SERVER_ENDED = "Response is empty"
 _LEFT_BY_AKG = "dsa_transfrom.log"  # in the working folder, sic; whatever the settings
 _KERNELS = "akg_kernel_meta"  # MindSpore's own name for the folder of loops, in the folder of its compiler cache
 
@@ -120,6 +121,24 @@ def nothing_left_behind() -> Iterator[None]:
         if not there_before:
             with contextlib.suppress(OSError):
                 os.remove(_LEFT_BY_AKG)
+
+
+@contextlib.contextmanager
+def failing_clearly() -> Iterator[None]:
+    """Around compiling: a loop that AKG can't compile ends its server, of which MindSpore says no more than that.
+
+    Raises:
+        DeviceError: instead of MindSpore's error, with the way out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (is_fused() and _SERVER_ENDED in str(error)):
+            raise
+        raise DeviceError(
+            "MindSpore's AKG could not compile a loop of fused operators (its own words stand above); set "
+            "run.operator_fusion=never, which is slower"
+        ) from error
 
 
 def _settle_kernel_place(version: str) -> str:

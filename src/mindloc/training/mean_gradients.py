@@ -81,4 +81,6 @@ def part_of(parts, i):
 
 def own_cells(masks, i):
     """Cells of a mask (P, G / P, G) whose row and column lie in part i."""
-    return ops.gather(in_parts(part_of(masks, i).T, masks.shape[0]), i, 0).T
+    rows = part_of(masks, i)
+    # no transpose: AKG can't compile that of a bool square of 8 by 8 (seen in 2.8.0)
+    return ops.gather(ops.reshape(rows, (rows.shape[0], masks.shape[0], -1)), i, 1)
