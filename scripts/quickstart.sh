@@ -7,7 +7,7 @@ cd "$PROJECT"
 install requirements.txt
 
 started=$SECONDS
-echo "making two worlds and training on one of them: about four minutes"
+echo "making two worlds and training on one of them: about five minutes"
 make_world() { # FOLDER ARGUMENT...: unless it is there already
     [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@" --tile_format jpg --drone_format jpg
 }
