@@ -1,8 +1,9 @@
-"""Three steps of a small training in a process of its own: ``cached_step.py FOLDER {plain,fused} K SEED``.
+"""Three steps of a small training in a process of its own: ``cached_step.py FOLDER {plain,fused} K SEED [earlier]``.
 
 FOLDER is ``-`` for no cache, K the loss's constant, which MindSpore's own key does not hold, SEED that of the weights.
 Prints whether the graph was there already, a hash of the weights, and what another graph computes that is compiled
-after it: (1.5 x - x^2) x of x = 0, 1, ..., of SEED + 6 numbers, so that each seed has a loop of its own.
+after it: (1.5 x - x^2) x of x = 0, 1, ..., of SEED + 6 numbers, so that each seed has a loop of its own. With ``earlier`` that graph is also compiled before the step,
+as an evaluation before the first step does.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import small_run
 from mindspore import nn
 
 from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.runtime.compile_time import compiling
 from mindloc.runtime.compiler_cache import CompilerCache
 from mindloc.runtime.device import use_device
 from mindloc.training.compile_callback import no_cache
@@ -42,11 +44,15 @@ if __name__ == "__main__":
     step = TrainStep(encoder, WeightedInfonceCriterion(k), AdamW(parameters, table), clip="norm", clip_at=1.0)
     step.lr.set_data(ms.Tensor(np.array(0.1, np.float32)))
     batches = [tuple(map(ms.Tensor, small_run.batch(0, i))) for i in range(3)]
+    numbers = ms.Tensor(np.arange(seed + 6, dtype=np.float32))
+    if sys.argv[5:] == ["earlier"]:
+        with compiling():
+            Later().compile(numbers)
     serve = no_cache if folder == "-" else CompilerCache(Path(folder), {"k": k}).serving
     with serve(*batches[0]) as there:
         step.compile(*batches[0])
     for batch in batches:
         step(*batch)
     weights = b"".join(parameter.asnumpy().tobytes() for parameter in parameters)
-    later = Later()(ms.Tensor(np.arange(seed + 6, dtype=np.float32))).asnumpy().tolist()
+    later = Later()(numbers).asnumpy().tolist()
     print(json.dumps({"there": there, "weights": hashlib.sha256(weights).hexdigest(), "later": later}))

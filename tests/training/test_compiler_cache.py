@@ -32,11 +32,17 @@ ONLY_FUSED = pytest.mark.parametrize("form", ["fused"], indirect=True)
 
 
 def start(
-    folder: Path | str, form: str = "plain", k: float = 5.0, seed: int = 1, source: Path = SOURCE, **environment: str
+    folder: Path | str,
+    form: str = "plain",
+    k: float = 5.0,
+    seed: int = 1,
+    *more: str,
+    source: Path = SOURCE,
+    **environment: str,
 ) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     environment.pop("MS_COMPILER_CACHE_PATH", None)
-    command = [sys.executable, str(PROGRAM), str(folder), form, str(k), str(seed)]
+    command = [sys.executable, str(PROGRAM), str(folder), form, str(k), str(seed), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -96,6 +102,16 @@ def test_a_graph_from_the_cache_finds_its_loops_wherever_they_are_kept_by_then(f
     found = answer(start(filled, form, XDG_CACHE_HOME=str(tmp_path)))
     assert found == {"there": True, "weights": fresh}
     assert any(tmp_path.rglob("*.so"))  # compiled anew, here
+
+
+@ONLY_FUSED
+def test_after_another_fused_graph_none_is_kept_or_found(filled, form, fresh, tmp_path):
+    # MindSpore then keeps graphs beside the loops of all processes, and took the first one for any later training's
+    home = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert answer(start(filled, form, 5.0, 1, "earlier", **home)) == {"there": False, "weights": fresh}
+    other = answer(start(filled, form, 1.0, 1, "earlier", **home))
+    assert other == {"there": False, "weights": answer(start("-", form, k=1.0))["weights"]}
+    assert not any(tmp_path.rglob("*.mindir"))
 
 
 @ONLY_PLAIN

@@ -4,7 +4,8 @@ MindSpore's compiler cache (seen in 2.8.0) knows a graph by its number in the pr
 started. Another config, batch size or module goes unnoticed, and the old graph computes on: a changed constant of the
 loss had no effect, half the batch gave NaN. So every graph lies in a folder named by a hash of all it is made of, is
 used in whole or not at all, and only the first graph that a process asks for is taken from there: MindSpore remembers
-the folder as long as it lives. MindSpore works on a private copy of that folder, so what other processes keep, replace
+the folder as long as it lives. With fused operators it remembers the folder of any graph before, cached or not, where
+all processes have their loops: after one none is served, as the next training would take this one's. MindSpore works on a private copy of that folder, so what other processes keep, replace
 or remove meanwhile does not matter.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import mindloc
-from mindloc.runtime.compile_time import process_age_s
+from mindloc.runtime.compile_time import compiled_s, process_age_s
 from mindloc.runtime.file_hash import content_hash
 from mindloc.runtime.operator_fusion import is_fused, part_from_kernels, share_kernels
 from mindloc.runtime.sealed_folder import (
@@ -63,7 +64,7 @@ class CompilerCache:
     def serving(self, *inputs: Any) -> Iterator[bool]:
         """Inside, one graph of ``inputs`` (tensors) may be compiled; yields whether it was there already."""
         global _asked
-        if _asked or not _fit_for_mindspore() or _source_is_newer_than_this_process():
+        if _asked or _folder_is_settled() or not _fit_for_mindspore() or _source_is_newer_than_this_process():
             yield False
             return
         _asked = True
@@ -161,6 +162,10 @@ def _leave_link_to_kernels(work: Path) -> None:
             renew_private(work)
             share_kernels(work)
         atexit.register(shutil.rmtree, work, ignore_errors=True)
+
+
+def _folder_is_settled() -> bool:
+    return is_fused() and compiled_s() > 0
 
 
 def _fit_for_mindspore() -> bool:
