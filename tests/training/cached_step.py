@@ -2,8 +2,8 @@
 
 FOLDER is ``-`` for no cache, K the loss's constant, which MindSpore's own key does not hold, SEED that of the weights.
 Prints whether the graph was there already, a hash of the weights, and what another graph computes that is compiled
-after it: (1.5 x - x^2) x of x = 0, 1, ..., of SEED + 6 numbers, so that each seed has a loop of its own. With ``earlier`` that graph is also compiled before the step,
-as an evaluation before the first step does.
+after it: (1.5 x - x^2) x of x = 0, 1, ..., of SEED + 6 numbers, so that each seed has a loop of its own. With
+``earlier`` that graph is also compiled before the step, as an evaluation before the first step does.
 """
 
 import hashlib

@@ -207,8 +207,8 @@ class RunConfig:
     name: str | None = None  # run folder: work_dir/{name or backbone}/{MMDDhhmmss}
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"  # auto: the best that works here
     device_ids: tuple[int, ...] = (0,)  # cards of this server; several: as many ranks
-    # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank. With
-    # fused operators only where no evaluation comes before the first step: a resumed run, train.zero_shot_eval=false
+    # compiled training steps kept for the next start: a folder; none; auto: the user's cache folder, on one CPU rank.
+    # With fused operators only where no evaluation comes before the first step: resumed, train.zero_shot_eval=false
     compiler_cache: str = "auto"
     # operators fused into loops, on CPUs: about half the time and memory, some seconds more to compile; auto: where it
     # can be

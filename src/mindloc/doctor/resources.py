@@ -8,7 +8,8 @@ from mindloc.doctor.finding import Finding, good, wrong
 from mindloc.doctor.machine import Machine
 
 GIB = 2**30
-TRAINING_GIB = 4  # the quick start takes 1.4 GB of memory, 3.2 unless operators are fused, and its two worlds and run folder 1 GB of disk
+# the quick start takes 1.4 GB of memory, 3.2 unless operators are fused; its two worlds and run folder 1 GB of disk
+TRAINING_GIB = 4
 
 
 def look_at_resources(machine: Machine) -> list[Finding]:

@@ -5,8 +5,10 @@ started. Another config, batch size or module goes unnoticed, and the old graph 
 loss had no effect, half the batch gave NaN. So every graph lies in a folder named by a hash of all it is made of, is
 used in whole or not at all, and only the first graph that a process asks for is taken from there: MindSpore remembers
 the folder as long as it lives. With fused operators it remembers the folder of any graph before, cached or not, where
-all processes have their loops: after one none is served, as the next training would take this one's. MindSpore works on a private copy of that folder, so what other processes keep, replace
-or remove meanwhile does not matter.
+all processes have their loops: after one none is served, as the next training would take this one's.
+
+MindSpore works on a private copy of the folder, so what other processes keep, replace or remove meanwhile does not
+matter.
 """
 
 import atexit
