@@ -191,7 +191,7 @@ def _check_hard_negatives(config: Config) -> None:
     _require(fits, "sampling.hard_share", share, expected)
     expected = f"at most sampling.neighbors={sampling.neighbors}"
     _require(sampling.companions <= sampling.neighbors, "sampling.companions", sampling.companions, expected)
-    expected = f"below train.epochs={train.epochs}, or it is never reached; or set sampling.hard_negatives=none"
+    expected = f"below train.epochs={train.epochs}, or it is never reached: train for longer or begin earlier"
     _require(begins < train.epochs or not train.epochs, "sampling.hard_from_epoch", begins, expected)
     if sampling.hard_negatives == "map_then_descriptors":
         expected = "1 or more with map_then_descriptors; or set sampling.hard_negatives=descriptors"
