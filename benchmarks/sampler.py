@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
+from process_figures import peak_mib
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
@@ -60,7 +60,7 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
     if companions:
         table_DK = beside_edges(edges, near_edges(drones, tiles, 4 * tiles_per_drone))
         neighbors = NeighborTables(HardNegativeRule("map", 0, per_pair=companions, share=0.5), table_DK)
-    before_mib = _peak_mib()
+    before_mib = peak_mib()
     begin = time.perf_counter()
     sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1, neighbors)
     graph_s = time.perf_counter() - begin
@@ -71,7 +71,7 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
         "batch": batch_size,
         "graph_s": round(graph_s, 3),
         "plan_s": round(time.perf_counter() - begin - graph_s, 3),
-        "peak_mib": round(_peak_mib()),  # of the whole process, Python and points included
+        "peak_mib": round(peak_mib()),  # of the whole process, Python and points included
         "peak_before_mib": round(before_mib),
         "kept": round(plan.report.kept_share, 5),
         "companions": plan.report.companions,
@@ -103,10 +103,6 @@ def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
         beside = np.setdiff1d(wider.satellites_of(drone), edges.satellites_of(drone))[:NEIGHBORS]
         row_K[: len(beside)] = beside
     return table_DK
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _print(rows: list[dict]) -> None:
