@@ -25,7 +25,7 @@ from mindspore.communication import get_group_size, get_rank, init
 from stand_ins import build_stand_ins, obstacle
 
 from mindloc.config import Config
-from mindloc.losses.build import build_criterion
+from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import use_device
@@ -33,7 +33,7 @@ from mindloc.training import build
 from mindloc.training.step import TrainStep
 
 PEAK = re.compile(r"Actual peak memory usage \(with fragments\): (\d+)M")
-CHIPS = {"fused": "Ascend910B1", "three operators": "Ascend910A"}  # runtime/kernels.py: the chip decides the form
+CHIPS = {"fused": "Ascend910B1", "three operators": "Ascend910A"}  # runtime/device.py: the chip decides the form
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from encoder_cases import CASES, Case, add_case_arguments, chosen_cases
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, take_turns
 
-from mindloc.cores import usable_cores
+from mindloc.runtime.process import usable_cores
 
 _FIGURES = ("median_s", "first_s", "peak_mib")
 

@@ -29,11 +29,10 @@ import numpy as np
 
 from mindloc.config import config_from_dict, config_to_dict, load_config
 from mindloc.config.schema import Config
-from mindloc.cores import usable_cores
-from mindloc.inference.agreement import compare_descriptors
-from mindloc.inference.engine import Engine
+from mindloc.inference.engine import Engine, compare_descriptors
 from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
 from mindloc.runtime.device import describe_machine, use_device
+from mindloc.runtime.process import usable_cores
 
 VIEW = "satellite"
 PICTURE_PX = 512
@@ -121,9 +120,8 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
     """Engines ready to run, the most exact one first."""
-    from mindloc.inference.build import load_engine
-    from mindloc.inference.onnx_file import choose_provider
-    from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine
+    from mindloc.inference.build import load_engine, load_mindir_engine, load_onnx_engine
+    from mindloc.inference.onnx import choose_provider
 
     weights, precision, batch = load_weights(checkpoint), args.precision, args.batch_size
     entries = []
@@ -174,7 +172,7 @@ def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> 
 
 
 def _extract(engine: Engine, config: Config, paths: list[Path]) -> dict[str, np.ndarray]:
-    from mindloc.data.build import build_images
+    from mindloc.data.readers import build_images
 
     batches = build_images(config, VIEW, paths, engine.batch_size)
     encoded = [engine.encode({VIEW: images[:count]}) for images, count in batches]

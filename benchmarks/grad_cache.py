@@ -48,7 +48,7 @@ def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
     import mindspore as ms
     from mindspore import Tensor
 
-    from mindloc.losses.build import build_criterion
+    from mindloc.losses.criterion import build_criterion
     from mindloc.models.build import build_encoder
     from mindloc.runtime.cluster import ALONE
     from mindloc.training.build import build_step

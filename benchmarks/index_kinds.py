@@ -30,11 +30,11 @@ import faiss
 import numpy as np
 from like_an_encoder import FallingSpectrum, Nearness, fit, measure, unit
 
-from mindloc.retrieval.descriptor_set import load_descriptor_set
-from mindloc.retrieval.faiss_index import FaissIndex, build_faiss_index, load_faiss_index
-from mindloc.retrieval.faiss_kinds import FaissParameters
-from mindloc.retrieval.tile_index import IndexCard, Tiles
+from mindloc.descriptors.sets import load_descriptor_set
 from mindloc.runtime.device import describe_machine
+from mindloc.search.faiss_index import FaissIndex, build_faiss_index, load_faiss_index
+from mindloc.search.faiss_kinds import FaissParameters
+from mindloc.search.index import IndexCard, Tiles
 
 # The held-out world of the quick start (500 tiles, 300 frames) under its trained encoder, and what was fitted to it.
 MEASURED = Nearness(500, (0.9315, 0.8799, 0.6903), 0.509, 6.92, 0.9153)

@@ -31,10 +31,8 @@ from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, 
 from worker_processes import ProcessBatches
 
 from mindloc.data.augment import AugmentSettings
-from mindloc.data.image_batches import ImageBatches
-from mindloc.data.normalization import Normalization
-from mindloc.data.pair_stream import PairStream
-from mindloc.data.picture_threads import ViewFiles
+from mindloc.data.images import Normalization
+from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
 from mindloc.data.sampler import EpochPlan
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -193,7 +191,7 @@ def _arriving(asked: dict[str, Any], children: list[int]) -> Iterator[int]:
 def _training(
     drone: list[Path], satellite: list[Path], asked: dict[str, Any], batches: int, settings: AugmentSettings | None
 ) -> Iterator[int]:
-    from mindloc.data.pipeline import train_data
+    from mindloc.training.dataset import train_data
 
     pairs, size_px = min(len(drone), len(satellite)), (asked["side_px"],) * 2
     stream = PairStream(
@@ -214,7 +212,7 @@ def _training(
 def _processes(files: tuple[list[Path], ...], asked: dict[str, Any], children: list[int]) -> Iterator[int]:
     import mindspore.dataset as ds
 
-    from mindloc.data.pipeline import PREFETCH
+    from mindloc.training.dataset import PREFETCH
 
     source = ProcessBatches(files, asked["side_px"], asked["batch_size"], asked["workers"])
     children += source.pids

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
 
-from mindloc.retrieval.faiss_index import build_faiss_index
-from mindloc.retrieval.milvus_collection import KINDS
-from mindloc.retrieval.milvus_index import create_milvus_index
-from mindloc.retrieval.tile_index import IndexCard, TileIndex, Tiles
 from mindloc.runtime.device import describe_machine
+from mindloc.search.faiss_index import build_faiss_index
+from mindloc.search.index import IndexCard, TileIndex, Tiles
+from mindloc.search.milvus_collection import KINDS
+from mindloc.search.milvus_index import create_milvus_index
 
 RECALL_N, ANSWERS = 100, 10
 BLOCK = 10_000  # tiles made at a time

@@ -34,12 +34,9 @@ from mindspore.mindrecord import FileWriter
 from report import add_json_argument, origin, print_origin, write_json
 
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
-from mindloc.data.batch_arrays import BatchArrays
-from mindloc.data.image_batches import ImageBatches
-from mindloc.data.normalization import Normalization
-from mindloc.data.picture_file import decode, read_bytes, resize
-from mindloc.data.picture_threads import ViewFiles
-from mindloc.data.pipeline import PREFETCH
+from mindloc.data.images import Normalization, decode, read_bytes, resize
+from mindloc.data.loader import BatchArrays, ImageBatches, ViewFiles
+from mindloc.training.dataset import PREFETCH
 
 NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

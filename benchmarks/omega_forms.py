@@ -15,11 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from report import add_json_argument, origin, percent, print_origin, print_table, write_json
 
-from mindloc.evaluation.score import ScoreSettings
+from mindloc.descriptors.reduction import fit_reduction
+from mindloc.descriptors.sets import DescriptorSet, load_descriptor_sets
+from mindloc.evaluation.score import DescriptorSets, ScoreSettings, score_two_stage
 from mindloc.evaluation.truth import Truth, load_truth
-from mindloc.evaluation.two_stage import DescriptorSets, score_two_stage
-from mindloc.retrieval.descriptor_set import DescriptorSet, load_descriptor_sets
-from mindloc.retrieval.reduction import fit_reduction
 
 GRIDS = (3, 2, 1)
 DIMENSIONS = (1024, 512, 256, 128, 64)

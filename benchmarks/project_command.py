@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mindloc.cores import usable_cores
+from mindloc.runtime.process import usable_cores
 
 PROJECT = Path(__file__).resolve().parents[1]
 

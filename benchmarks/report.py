@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mindloc.cores import usable_cores
 from mindloc.runtime.device import describe_machine
+from mindloc.runtime.process import usable_cores
 
 PACKAGES = {"mindspore": "mindspore", "numpy": "numpy", "opencv": "opencv-python-headless"}
 

@@ -20,8 +20,8 @@ from process_figures import peak_mib
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.pairs import Edges
 from mindloc.data.sampler import SAMPLERS
+from mindloc.data.split import Edges
 
 LIMIT_S, LIMIT_MIB = 10.0, 1024
 NEIGHBORS = 32  # candidates of a drone picture, with --companions

@@ -26,7 +26,7 @@ from report import origin, percent, print_origin, print_table, write_json
 from sampling_pictures import Curve, draw_epochs, draw_variants
 from variant_training import train_variant, variant_folder
 
-from mindloc.runtime.metrics_log import read_metrics
+from mindloc.runtime.run_folder import read_metrics
 
 CONFIG = PROJECT / "configs" / "world_tiny.yaml"
 _PLAIN = {"sampling.mode": "random", "loss.name": "infonce"}

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from report import add_json_argument, origin, print_origin, print_table, write_json
 
+from mindloc.descriptors.sets import load_descriptor_set, make_rows, save_descriptor_set
 from mindloc.evaluation.score import ScoreSettings, score_sets
 from mindloc.evaluation.truth import load_truth, write_truth
-from mindloc.retrieval.descriptor_set import load_descriptor_set, make_rows, save_descriptor_set
 
 LIMIT_S, LIMIT_GB = 60.0, 2.0
 

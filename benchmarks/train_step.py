@@ -40,7 +40,7 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
 
 def train_step(case: Case) -> Any:
     """The step as train.py builds it, on one device."""
-    from mindloc.losses.build import build_criterion
+    from mindloc.losses.criterion import build_criterion
     from mindloc.models.build import build_encoder
     from mindloc.runtime.cluster import ALONE
     from mindloc.training.build import build_step

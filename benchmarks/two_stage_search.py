@@ -26,11 +26,11 @@ import numpy as np
 from index_kinds import FITTED
 from like_an_encoder import FallingSpectrum
 
-from mindloc.retrieval.faiss_index import FaissIndex, build_faiss_index, load_faiss_index
-from mindloc.retrieval.reduction import Reduction, fit_reduction, load_reduction, save_reduction
-from mindloc.retrieval.tile_index import IndexCard, Tiles
-from mindloc.retrieval.two_stage import two_stage_search
+from mindloc.descriptors.reduction import Reduction, fit_reduction, load_reduction, save_reduction
 from mindloc.runtime.device import describe_machine
+from mindloc.search.faiss_index import FaissIndex, build_faiss_index, load_faiss_index
+from mindloc.search.index import IndexCard, Tiles
+from mindloc.search.two_stage import two_stage_search
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 TILES, OMEGA, REDUCED, PHI, NODES = 15_000, 50_176, 512, 1024, 4

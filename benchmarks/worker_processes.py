@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from mindloc.data.augment import VIEWS, AugmentSettings, augment, draw_augmentation
-from mindloc.data.normalization import Normalization
-from mindloc.data.picture_file import decode, read_bytes
+from mindloc.data.images import Normalization, decode, read_bytes
 
 _AHEAD = 2  # batches in the making
 _BATCHES = _AHEAD + 4  # one each is yielded, queued by MindSpore, with the consumer, and just left

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from mindloc.cli import train
-from mindloc.cli.script_arguments import SCRIPTS
+from mindloc.cli.launch import SCRIPTS
 from mindloc.config import load_config
 from mindloc.modelarts.arguments import parser as modelarts_parser
 

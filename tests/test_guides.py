@@ -11,7 +11,7 @@ from documented_commands import check_command, commands
 
 from mindloc.cli import eval as evaluation
 from mindloc.cli import train
-from mindloc.cli.flags import KNOWN_FLAGS
+from mindloc.cli.arguments import KNOWN_FLAGS
 from mindloc.config import Config
 
 PROJECT = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from mindspore import Tensor, nn
 from mindspore.communication import get_group_size, get_rank, init
 
 from mindloc.config import Config
-from mindloc.inference.plain_outputs import PlainOutputs
-from mindloc.losses.build import build_criterion
+from mindloc.losses.criterion import build_criterion
 from mindloc.models import vit_plain, vit_rope
 from mindloc.models.build import build_encoder
+from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import use_device
 from mindloc.training.build import build_step

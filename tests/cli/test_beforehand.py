@@ -3,7 +3,7 @@
 import pytest
 
 from mindloc.cli import main
-from mindloc.cli.beforehand import check_beforehand
+from mindloc.cli.train import check_beforehand
 from mindloc.config import load_config
 from mindloc.errors import CheckpointError, ConfigError, DeviceError, LaunchError
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from mindloc.cli.flags import KNOWN_FLAGS, add_config_arguments, refuse_overrides_outside
+from mindloc.cli.arguments import KNOWN_FLAGS, add_config_arguments, refuse_overrides_outside
 from mindloc.config import load_config
 from mindloc.errors import ConfigError
 

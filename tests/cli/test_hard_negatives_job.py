@@ -12,7 +12,7 @@ import small_world
 
 from mindloc.cli import main
 from mindloc.launch.host import free_port
-from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = {

@@ -14,10 +14,10 @@ import pytest
 import small_world
 
 from mindloc.cli import main
-from mindloc.retrieval.descriptor_set import load_descriptor_set
-from mindloc.runtime import signals
+from mindloc.descriptors.sets import load_descriptor_set
+from mindloc.runtime import process as signals
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from mindloc.cli import train
-from mindloc.cli.trainer_words import Training, trainer_words
+from mindloc.cli.train import Training, trainer_words
 
 
 @pytest.fixture

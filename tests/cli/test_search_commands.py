@@ -29,17 +29,18 @@ import pytest
 from PIL import Image
 from small_world import save_untrained, set_words
 
-from mindloc.cli import asked, int8_agreement, main
-from mindloc.cli.index_parameters import PARAMETERS, require_parameters_of
+from mindloc.cli import arguments as int8_agreement
+from mindloc.cli import asked, main
+from mindloc.cli.index import PARAMETERS, require_parameters_of
 from mindloc.cli.search import FEW
 from mindloc.config import config_to_dict, load_config
+from mindloc.descriptors.reduction import load_reduction
+from mindloc.descriptors.sets import load_descriptor_sets, make_rows, save_descriptor_set
 from mindloc.errors import ConfigError
 from mindloc.inference.build import Source
-from mindloc.retrieval.descriptor_set import load_descriptor_sets, make_rows, save_descriptor_set
-from mindloc.retrieval.faiss_kinds import KINDS as FAISS_KINDS
-from mindloc.retrieval.faiss_kinds import FaissParameters, resolve
-from mindloc.retrieval.reduction import load_reduction
 from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
+from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
+from mindloc.search.faiss_kinds import FaissParameters, resolve
 
 OMEGA = [[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0, 1, 0], [-1, 0, 0], [0.96, 0.28, 0]]
 PHI = [[0, 1], [0.6, 0.8], [1, 0], [0.28, 0.96], [1, 0], [0.8, 0.6]]

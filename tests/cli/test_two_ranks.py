@@ -19,7 +19,7 @@ from test_main_job import PROJECT, SETTINGS
 from mindloc.cli import main
 from mindloc.launch.host import free_port
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.metrics_log import read_metrics
+from mindloc.runtime.run_folder import read_metrics
 
 pytestmark = pytest.mark.slow
 

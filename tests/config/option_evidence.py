@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mindloc.cli.flags import KNOWN_FLAGS
+from mindloc.cli.arguments import KNOWN_FLAGS
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
 

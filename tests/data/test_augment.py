@@ -15,15 +15,13 @@ from mindloc.data.augment import (
     GridDropout,
     Sharpen,
     ViewAugmentation,
-    augment,
-    draw_augmentation,
-)
-from mindloc.data.augment_pixels import (
     advanced_blur,
+    augment,
     blur_kernel,
     coarse_dropout,
     color_jitter,
     color_matrix,
+    draw_augmentation,
     flip_left_right,
     grid_dropout,
     jpeg,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from mindloc.data import batch_arrays
-from mindloc.data.batch_arrays import BatchArrays
+from mindloc.data import loader as batch_arrays
+from mindloc.data.loader import BatchArrays
 
 
 def test_an_array_that_nobody_holds_is_used_again():
@@ -75,7 +75,7 @@ def test_mindspore_holds_what_it_reads(output_numpy):
 
 
 def test_a_step_of_the_device_reads_what_was_handed_to_it():
-    """The step is not waited for, as in training; only where this holds may arrays be used again (data/build.py)."""
+    """The step is not waited for, as in training; only where this holds may arrays be used again (data/readers.py)."""
 
     class Product(nn.Cell):  # long enough that the next rows are under way before it is done
         def construct(self, row):

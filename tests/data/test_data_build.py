@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mindloc.config import Config
-from mindloc.data.build import build_images, build_sampler, build_split
+from mindloc.data.readers import build_images, build_sampler, build_split
 from mindloc.data.sampler import SAMPLERS
 from mindloc.errors import DataError
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from mindloc.config import load_config
-from mindloc.data import build
-from mindloc.data.build import build_hard_negative_rule, build_sampler, build_split, build_train_dataset
+from mindloc.data import readers as build
+from mindloc.data.readers import build_hard_negative_rule, build_sampler, build_split
 from mindloc.errors import ImageError
+from mindloc.training.dataset import build_train_dataset
 
 SIZES = {"data.drone_size_px": [32, 32], "data.satellite_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
 STILL = {f"augment.{name}_p": 0.0 for name in ("flip", "jpeg", "color", "filter", "dropout")}

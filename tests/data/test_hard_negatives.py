@@ -8,8 +8,8 @@ import pytest
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
-from mindloc.data.pairs import Edges
 from mindloc.data.sampler import PADDING, SAMPLERS
+from mindloc.data.split import Edges
 from mindloc.errors import DataError
 
 MODES = list(SAMPLERS)

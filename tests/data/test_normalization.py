@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mindloc.data.normalization import Normalization
+from mindloc.data.images import Normalization
 
 
 def test_every_channel_has_its_own_mean_and_std():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindloc.data.pairs import Edges, Split
+from mindloc.data.split import Edges, Split
 
 # drone 0: tiles 2, 0; drone 1: none; drone 2: tiles 2, 1
 EDGES = Edges(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindloc.data.picture_file import bytes_problem, check_decodes, cut_border, decode, read_bytes, resize
+from mindloc.data.images import bytes_problem, check_decodes, cut_border, decode, read_bytes, resize
 from mindloc.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

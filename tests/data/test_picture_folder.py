@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mindloc.data.picture_folder import picture_names
+from mindloc.data.images import picture_names
 from mindloc.errors import DataError
 
 

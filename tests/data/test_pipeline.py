@@ -10,16 +10,13 @@ from mindspore import nn
 
 from mindloc.config import config_from_dict
 from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
-from mindloc.data.build import build_sampler, build_train_dataset
 from mindloc.data.gta_uav import read_split
-from mindloc.data.image_batches import ImageBatches
-from mindloc.data.normalization import Normalization
-from mindloc.data.pair_stream import PairStream
-from mindloc.data.picture_file import decode, read_bytes, resize
-from mindloc.data.picture_threads import ViewFiles
-from mindloc.data.pipeline import train_data
+from mindloc.data.images import Normalization, decode, read_bytes, resize
+from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
+from mindloc.data.readers import build_sampler
 from mindloc.data.sampler import EpochPlan
 from mindloc.errors import DataError, ImageError
+from mindloc.training.dataset import build_train_dataset, train_data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALIZATION = Normalization(MEAN, STD)

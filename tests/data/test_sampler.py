@@ -8,8 +8,8 @@ import pytest
 
 from mindloc.data import gta_uav
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.pairs import Edges
 from mindloc.data.sampler import PADDING, SAMPLERS, ExclusiveSampler, RandomSampler, kept_shares
+from mindloc.data.split import Edges
 from mindloc.errors import DataError
 
 

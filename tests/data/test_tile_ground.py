@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mindloc.data.tile_ground import gta_uav_ground, visloc_ground
+from mindloc.data.readers import gta_uav_ground, visloc_ground
 from mindloc.errors import DataError
 
 

@@ -11,15 +11,20 @@ import stand_in_driver
 
 from mindloc.cli import main
 from mindloc.doctor.cann import CANN_LIBRARIES, look_at_cann, look_at_npu
-from mindloc.doctor.cuda import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_at_cuda
-from mindloc.doctor.driver import look_at_driver
+from mindloc.doctor.cuda import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_at_cuda, look_at_driver
 from mindloc.doctor.examination import diagnose
-from mindloc.doctor.finding import obstacle
+from mindloc.doctor.findings import (
+    Told,
+    ask_mindspore,
+    cgroup_cores,
+    cgroup_memory,
+    convolutions_on_cpu,
+    look_at_packages,
+    look_at_resources,
+    obstacle,
+)
 from mindloc.doctor.machine import Machine
-from mindloc.doctor.mindspore_plugins import Told, ask_mindspore
 from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
-from mindloc.doctor.packages import convolutions_on_cpu, look_at_packages
-from mindloc.doctor.resources import cgroup_cores, cgroup_memory, look_at_resources
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mindloc.data.pairs import Edges, Split
+from mindloc.data.split import Edges, Split
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from mindloc.descriptors.ranking import rank_gallery
 from mindloc.evaluation import metrics
-from mindloc.retrieval.ranking import rank_gallery
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
 from mindloc.evaluation.score import ScoreSettings, score_sets
 from mindloc.evaluation.truth import Truth
-from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
 
 SETTINGS = ScoreSettings(bootstrap=20)
 

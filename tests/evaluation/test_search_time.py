@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mindloc.evaluation.search_time import measure_search
-from mindloc.evaluation.two_stage import Stages
-from mindloc.retrieval import extracted
-from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
-from mindloc.retrieval.faiss_index import FaissIndex
+from mindloc.descriptors.sets import DescriptorSet, make_rows
+from mindloc.evaluation.evaluate import measure_search
+from mindloc.evaluation.score import Stages
+from mindloc.search import two_stage as extracted
+from mindloc.search.faiss_index import FaissIndex
 
 
 def make_sets(count, seed):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
 from mindloc.evaluation.truth import load_truth, write_truth
-from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
 
 
 def make_set(names, view):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
-from mindloc.evaluation.contact_sheet import choose_queries
 from mindloc.evaluation.evaluate import make_task
+from mindloc.evaluation.figures import choose_queries
 from mindloc.evaluation.rescore import rescore
 from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import write_truth
-from mindloc.retrieval.descriptor_set import make_rows, save_descriptor_set
 
 # Tile and drone picture i have Omega e_i, but drone picture 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
 # Phi of a drone picture is its tile's, but that of 3 looks like tile 0.

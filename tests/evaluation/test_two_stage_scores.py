@@ -6,13 +6,12 @@ import itertools
 import numpy as np
 import pytest
 
+from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
-from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.score import ScoreSettings, score_two_stage
 from mindloc.evaluation.truth import Truth
-from mindloc.evaluation.two_stage import score_two_stage
-from mindloc.retrieval.descriptor_set import DescriptorSet, make_rows
-from mindloc.retrieval.tile_index import IndexCard, Tiles
-from mindloc.retrieval.two_stage import two_stage_search
+from mindloc.search.index import IndexCard, Tiles
+from mindloc.search.two_stage import two_stage_search
 
 QUERIES, GALLERY, NODES = 25, 40, 2
 MODES = ("pos", "pos_semipos")
@@ -216,7 +215,7 @@ def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
 @pytest.mark.parametrize("m", [0, 6])
 def test_what_is_scored_is_what_a_library_answers(m):
     pytest.importorskip("faiss")
-    from mindloc.retrieval.faiss_index import build_faiss_index
+    from mindloc.search.faiss_index import build_faiss_index
 
     case = make_case(8, levels=None)
     queries, gallery, _ = case

@@ -175,7 +175,7 @@ def test_the_card_names_its_file(tmp_path):
 
 
 def test_an_encrypted_file_opens_with_its_key_alone(tmp_path, capfd):
-    from mindloc.inference.mindir_file import open_mindir
+    from mindloc.inference.mindir import open_mindir
 
     path = tmp_path / "drone.mindir"
     export(path, spec(), "MINDIR", key=KEY)
@@ -213,7 +213,7 @@ def test_air_is_written_on_an_ascend_and_says_that_it_was_not_compared(tmp_path,
         with open(file_name, "wb") as file:
             file.write(b"graph")
 
-    monkeypatch.setattr("mindloc.export.air.ms.export", write)
+    monkeypatch.setattr("mindloc.export.formats.ms.export", write)
     check = export(tmp_path / "drone.air", spec(), "AIR")
     assert not check["compared"] and "atc" in check["why"]
     card = json.loads((tmp_path / "drone.air.json").read_text())
@@ -224,7 +224,7 @@ def test_a_graph_that_can_not_be_saved_is_one_line(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise RuntimeError("Erf is not supported\n\nat line 3")
 
-    monkeypatch.setattr("mindloc.export.mindir.ms.export", refuse)
+    monkeypatch.setattr("mindloc.export.formats.ms.export", refuse)
     with pytest.raises(
         ExportError, match="^MindSpore can't export .*: Erf is not supported; try another --file_format$"
     ):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mindloc.geo.footprint import (
+from mindloc.geo.points import (
     camera_axes,
     clip_to_bounds,
     footprints_m,

@@ -7,10 +7,10 @@ pytest.importorskip("mindspore")
 pytest.importorskip("onnxruntime")
 
 from mindloc.errors import DataError, DeviceError, ExportError
-from mindloc.export import mindir, onnx
-from mindloc.inference.agreement import compare_descriptors
-from mindloc.inference.exported import find_exported
-from mindloc.inference.exported_engine import ExportedEngine, as_pixels
+from mindloc.export import formats as mindir
+from mindloc.export import formats as onnx
+from mindloc.inference.engine import compare_descriptors
+from mindloc.inference.exported import ExportedEngine, as_pixels, find_exported
 from mindloc.models.vit_rope import SIZES
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as the fixture's config has them
@@ -42,8 +42,8 @@ def live_in_stages(exported_in_stages):
 
 
 def start(exported, name, views=("drone", "satellite"), int8=False, folder=1):
-    from mindloc.inference.onnx_file import CPU, Provider
-    from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine
+    from mindloc.inference.build import load_mindir_engine, load_onnx_engine
+    from mindloc.inference.onnx import CPU, Provider
 
     files = find_exported(exported[folder], "MINDIR" if name == "mindir" else "ONNX", "fp32", views)
     if name == "mindir":
@@ -139,8 +139,8 @@ def test_a_file_that_answers_with_another_shape_is_named(exported):
 
 
 def test_int8_is_for_cpus(exported):
-    from mindloc.inference.onnx_file import CUDA, Provider
-    from mindloc.inference.open_exported import load_onnx_engine
+    from mindloc.inference.build import load_onnx_engine
+    from mindloc.inference.onnx import CUDA, Provider
 
     with pytest.raises(DeviceError, match="int8 is quantized for CPUs"):
         load_onnx_engine(find_exported(exported[1], "ONNX", None, ("drone",)), Provider(CUDA), int8=True)
@@ -148,7 +148,7 @@ def test_int8_is_for_cpus(exported):
 
 def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
     from mindloc.export.build import ExportWish, export_checkpoint
-    from mindloc.inference.open_exported import load_mindir_engine
+    from mindloc.inference.build import load_mindir_engine
 
     key = bytes(range(16))
     export_checkpoint(exported[0], tmp_path, ExportWish(view="satellite", batch_size=2, key=key))
@@ -204,7 +204,7 @@ def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
 
 
 def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
-    from mindloc.inference.open_exported import compare_with_fp32
+    from mindloc.inference.build import compare_with_fp32
 
     rounded = start(exported_in_stages, "onnx", int8=True)
     images = pictures(3, 32, 32, 1)[1]

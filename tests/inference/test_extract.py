@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mindloc.descriptors.sets import load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError
 from mindloc.inference.extract import extract
-from mindloc.retrieval.descriptor_set import load_descriptor_set, load_descriptor_sets
 
 
 class MeanEngine:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from mindloc.descriptors.reduction import Reduction
+from mindloc.descriptors.sets import load_descriptor_sets
 from mindloc.errors import TileIndexError
+from mindloc.inference.build import ReducedEngine
 from mindloc.inference.extract import extract
-from mindloc.inference.reduced import ReducedEngine
-from mindloc.retrieval.descriptor_set import load_descriptor_sets
-from mindloc.retrieval.reduction import Reduction
 
 
 class ColorEngine:

@@ -8,7 +8,7 @@ from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 
 import mindloc
 from mindloc.errors import LaunchError
-from mindloc.launch import msrun_process
+from mindloc.launch import processes as msrun_process
 from mindloc.launch.host import share_of_cores
 from mindloc.launch.plan import plan_ranks
 from mindloc.launch.rank_table import read_rank_table

@@ -9,8 +9,7 @@ from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 from mindloc.cli.rank_table import main
 from mindloc.errors import LaunchError
 from mindloc.launch import host
-from mindloc.launch.rank_table import find_server, read_rank_table, write_rank_table
-from mindloc.launch.table_layouts import Card, Server
+from mindloc.launch.rank_table import Card, Server, find_server, read_rank_table, write_rank_table
 
 
 def test_one_server_of_eight_cards(tmp_path):

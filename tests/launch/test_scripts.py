@@ -11,7 +11,7 @@ import pytest
 from rank_tables import device, servers_1_0, write
 
 from mindloc.cli import launch
-from mindloc.cli.script_arguments import SCRIPTS, read_arguments
+from mindloc.cli.launch import SCRIPTS, read_arguments
 from mindloc.errors import MindlocError
 
 PROJECT = Path(__file__).parents[2]
@@ -30,10 +30,10 @@ def here(tmp_path, monkeypatch):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("train:\n  batch_size: 6\n")
-    monkeypatch.setattr("mindloc.launch.servers.host_names", lambda environment: ["10.0.0.1"])
+    monkeypatch.setattr("mindloc.launch.plan.host_names", lambda environment: ["10.0.0.1"])
     # what the trainings would be refused for has tests of its own; here only words and processes are looked at
-    monkeypatch.setattr("mindloc.cli.beforehand.require_precision", lambda *precision, **key: None)
-    monkeypatch.setattr("mindloc.cli.beforehand.check_begin_epoch", lambda point, epoch: None)
+    monkeypatch.setattr("mindloc.cli.train.require_precision", lambda *precision, **key: None)
+    monkeypatch.setattr("mindloc.cli.train.check_begin_epoch", lambda point, epoch: None)
     write(tmp_path, servers_1_0(cards=2))
     return tmp_path
 

@@ -12,10 +12,9 @@ from processes import PATIENCE_S, alive, wait_for
 from rank_tables import servers_1_0, write
 
 import mindloc
-from mindloc.launch.log_follower import LogFollower
 from mindloc.launch.plan import plan_ranks
 from mindloc.launch.rank_table import read_rank_table
-from mindloc.launch.supervise import run_plan
+from mindloc.launch.supervise import LogFollower, run_plan
 
 SOURCE = Path(mindloc.__file__).parents[1]
 
@@ -101,7 +100,7 @@ def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, mon
 
 
 def test_a_rank_may_end_politely(tmp_path):
-    """SIGTERM reaches Python as an interrupt (cli/boundary.py), in which a training names its last checkpoint."""
+    """SIGTERM reaches Python as an interrupt (cli/arguments.py), in which a training names its last checkpoint."""
     code = (
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"ready = r'{tmp_path}/ready'\n"
@@ -139,7 +138,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_supervise import plan
-from mindloc.cli.boundary import command
+from mindloc.cli.arguments import command
 from mindloc.launch.supervise import run_plan
 main = command(lambda argv: run_plan(plan(Path(argv[0]), "time.sleep(60)")))
 sys.exit(main([sys.argv[1]]))

@@ -6,7 +6,7 @@ import pytest
 from mindspore import Tensor
 
 from mindloc.config import Config
-from mindloc.losses.build import build_criterion
+from mindloc.losses.criterion import build_criterion
 from mindloc.losses.infonce import (
     InfonceCriterion,
     WeightedInfonceCriterion,

@@ -3,8 +3,7 @@
 import pytest
 
 from mindloc.config import load_config
-from mindloc.losses.build import build_criterion
-from mindloc.losses.two_stage import CosineEmbedding, CosineTriplet, Infonce, WeightedInfonce
+from mindloc.losses.criterion import CosineEmbedding, CosineTriplet, Infonce, WeightedInfonce, build_criterion
 
 
 @pytest.mark.parametrize(

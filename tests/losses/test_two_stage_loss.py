@@ -6,8 +6,8 @@ import pytest
 from mindspore import Tensor
 
 from mindloc.config import load_config
-from mindloc.losses.build import build_criterion
 from mindloc.losses.cosine import cosine_embedding, cosine_triplet
+from mindloc.losses.criterion import build_criterion
 from mindloc.losses.infonce import infonce, weighted_infonce
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mindloc.modelarts import object_store
+from mindloc.modelarts import stores as object_store
 
 PACKAGES = Path(__file__).parent / "packages"
 

@@ -7,9 +7,9 @@ sys.path.insert(0, str(Path(__file__).parent / "packages" / "platform"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from mindloc.errors import StoreError
-from mindloc.modelarts import object_store
-from mindloc.modelarts.build_store import build_store
+from mindloc.modelarts import stores as object_store
 from mindloc.modelarts.incoming import bring_folder, start_id
+from mindloc.modelarts.stores import build_store
 
 object_store.PAUSES_S = (0.0,)
 url, scratch = sys.argv[1:]

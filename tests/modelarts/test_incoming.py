@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.build_store import build_store
 from mindloc.modelarts.incoming import bring_file, bring_folder
-from mindloc.modelarts.object_store import Unavailable
+from mindloc.modelarts.stores import Unavailable, build_store
 
 PROCESS = Path(__file__).with_name("copying_process.py")
 URL = "obs://bucket/data"

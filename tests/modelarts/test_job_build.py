@@ -7,10 +7,9 @@ import pytest
 
 from mindloc.cli import train
 from mindloc.errors import LaunchError
-from mindloc.modelarts import build
-from mindloc.modelarts.arguments import parse_arguments
-from mindloc.modelarts.build import build_evaluation, build_training
-from mindloc.modelarts.environment import Place, read_place
+from mindloc.modelarts import job as build
+from mindloc.modelarts.arguments import Place, parse_arguments, read_place
+from mindloc.modelarts.job import build_evaluation, build_training
 
 URLS = ["--data_url=obs://bucket/data", "--train_url=obs://bucket/out", "--device_target=CPU"]
 
@@ -45,7 +44,7 @@ def test_one_card_is_one_process(tmp_path):
 
 
 def test_weights_and_a_run_to_resume(tmp_path, monkeypatch):
-    monkeypatch.setattr("mindloc.cli.beforehand.check_begin_epoch", lambda point, epoch: None)  # the run is a stand-in
+    monkeypatch.setattr("mindloc.cli.train.check_begin_epoch", lambda point, epoch: None)  # the run is a stand-in
     plan = training(tmp_path, "--begin_epoch=0", weights=Path("/cache/w.safetensors"))
     assert overrides_of(plan)["train.checkpoint_start"] == "/cache/w.safetensors"
     assert words_of(plan)[-2:] == ["--begin_epoch", "0"]

@@ -13,7 +13,7 @@ import small_world
 
 from mindloc.cli import main as mindloc
 from mindloc.runtime.checkpoint import complete_checkpoints, load_weights
-from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 PLATFORM = Path(__file__).parent / "packages" / "platform"

@@ -3,13 +3,10 @@
 import importlib
 
 import pytest
+from mindloc.modelarts.obs_store import ObsStore
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.build_store import build_store
-from mindloc.modelarts.folder_store import FolderStore
-from mindloc.modelarts.moxing_store import MoxingStore, find_moxing
-from mindloc.modelarts.object_store import Unavailable, join, patiently
-from mindloc.modelarts.obs_store import ObsStore
+from mindloc.modelarts.stores import FolderStore, MoxingStore, Unavailable, build_store, find_moxing, join, patiently
 
 FILES = {"a.txt": b"one", "deep/b.bin": b"three", "deep/er/c.bin": b"\0" * 11, "d": b""}
 

@@ -8,8 +8,7 @@ import pytest
 from unreliable_store import UnreliableStore
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.outgoing import Outgoing
-from mindloc.modelarts.run_files import Kind, kind_of
+from mindloc.modelarts.outgoing import Kind, Outgoing, kind_of
 
 OUT = "obs://bucket/out"
 

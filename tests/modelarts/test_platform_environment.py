@@ -5,8 +5,9 @@ import json
 import pytest
 
 from mindloc.errors import LaunchError, StoreError
-from mindloc.modelarts import environment, incoming
-from mindloc.modelarts.environment import Place, place_by_table, read_place
+from mindloc.modelarts import arguments as environment
+from mindloc.modelarts import incoming
+from mindloc.modelarts.arguments import Place, place_by_table, read_place
 from mindloc.modelarts.incoming import find_scratch
 
 PER_CARD = {"RANK_TABLE_FILE": "/tables/hccl.json", "RANK_ID": "3", "RANK_SIZE": "8", "ASCEND_DEVICE_ID": "5"}

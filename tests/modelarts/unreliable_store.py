@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mindloc.modelarts.object_store import Unavailable
+from mindloc.modelarts.stores import Unavailable
 
 
 class UnreliableStore:

@@ -6,9 +6,8 @@ import pytest
 from conv_weights import with_reference_weights
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.initial import initial_value, initialize
-from mindloc.models.resnet import ResNet50
-from mindloc.models.vgg import Vgg16
+from mindloc.models.convolutional import ResNet50, Vgg16
+from mindloc.models.encoder import initial_value, initialize
 
 BACKBONES = {"resnet50_layer3": ResNet50, "vgg16_pool4": Vgg16}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.csmg import CSMG
+from mindloc.models.two_stage import CSMG
 
 
 class OnGrid(nn.Cell):

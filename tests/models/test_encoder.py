@@ -7,8 +7,7 @@ from mindspore import Tensor
 
 from mindloc.config import Config
 from mindloc.models.build import build_encoder
-from mindloc.models.encoder import TwoViewEncoder
-from mindloc.models.initial import initial_value, initialize, names_within
+from mindloc.models.encoder import TwoViewEncoder, initial_value, initialize, names_within
 from mindloc.models.vit_rope import RopeVit, VitSize
 
 SMALL = VitSize(64, 2, 2)

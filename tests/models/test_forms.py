@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mindloc.models.attention_core import attention_core
+from mindloc.models.attention import attention_core
 from mindloc.models.layers import LayerNorm
 from mindloc.models.vit_plain import PlainVit, PlainVitSize
 from mindloc.models.vit_rope import RopeVit, VitSize

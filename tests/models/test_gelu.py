@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindloc.models.gelu import Gelu, gelu
+from mindloc.models.layers import Gelu, gelu
 
 X = np.concatenate([np.linspace(-8, 8, 4001), [-300.0, 300.0, 0.0]]).astype(np.float32).astype(np.float64)
 PHI = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in X])

@@ -10,9 +10,8 @@ from safetensors.numpy import save_file
 from timm_weights import weight_from_name
 
 from mindloc.errors import CheckpointError
-from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.encoder import TwoViewEncoder, names_within
 from mindloc.models.import_weights import import_weights
-from mindloc.models.initial import names_within
 from mindloc.models.vit_plain import PlainVit, PlainVitSize
 from mindloc.models.vit_rope import RopeVit, VitSize
 

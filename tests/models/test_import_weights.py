@@ -12,14 +12,11 @@ from safetensors.numpy import save_file
 from mindloc.config import Config
 from mindloc.errors import CheckpointError, ConfigError
 from mindloc.models.build import build_encoder, follow_normalization
-from mindloc.models.encoder import TwoViewEncoder
+from mindloc.models.convolutional import ResNet50, Vgg16
+from mindloc.models.encoder import TwoViewEncoder, names_within
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
-from mindloc.models.initial import names_within
-from mindloc.models.resnet import ResNet50
-from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.runtime.checkpoint import save_weights
-from mindloc.runtime.tensor_file import read_tensor_file
+from mindloc.runtime.checkpoint import read_tensor_file, save_weights
 
 SIZE = VitSize(96, 3, 3)
 

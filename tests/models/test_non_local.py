@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.initial import initialize
+from mindloc.models.encoder import initialize
 from mindloc.models.non_local import NonLocalBlock
 
 ROWS, COLUMNS, CHANNELS = 4, 6, 8

@@ -5,7 +5,7 @@ import pytest
 from timm_weights import weight_from_name
 
 from mindloc.errors import CheckpointError
-from mindloc.models.position_table import cubic, resampled_table, resampling_matrix
+from mindloc.models.vit_plain import cubic, resampled_table, resampling_matrix
 
 
 def test_the_table_of_another_grid_equals_timm(reference_dir):

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from mindloc.errors import CheckpointError
-from mindloc.models.pth_reader import LEGACY_MAGIC, read_state_dict
-from mindloc.models.tensor_pickle import Refused, run_pickle
+from mindloc.models.pth_reader import LEGACY_MAGIC, Refused, read_state_dict, run_pickle
 
 FIXTURES = Path(__file__).parent / "fixtures"
 BASE = np.arange(24, dtype=np.float32)  # see fixtures/make_pth.py

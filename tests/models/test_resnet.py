@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.convolution import NORM_EPS, Convolution, FrozenNorm
-from mindloc.models.initial import initialize
-from mindloc.models.resnet import Bottleneck, ResNet50
+from mindloc.models.convolutional import NORM_EPS, Bottleneck, Convolution, FrozenNorm, ResNet50
+from mindloc.models.encoder import initialize
 
 
 @pytest.fixture(scope="module", autouse=True)

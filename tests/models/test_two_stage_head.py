@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 from mindloc.config import load_config
 from mindloc.models.build import build_encoder
-from mindloc.models.initial import initialize
+from mindloc.models.encoder import initialize
 from mindloc.models.two_stage import TwoStageHead
 
 WIDTH, CHANNELS, NODES = 12, 8, 3

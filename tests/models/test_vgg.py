@@ -5,7 +5,7 @@ import numpy as np
 from conv_weights import with_reference_weights
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.vgg import Vgg16
+from mindloc.models.convolutional import Vgg16
 
 CONVOLUTIONS = (
     0,

@@ -12,10 +12,8 @@ from mindloc.config import Config
 from mindloc.config.check import PLAIN_VIT
 from mindloc.config.schema import PlainVit as PlainVitNames
 from mindloc.models.build import build_encoder
-from mindloc.models.encoder import TwoViewEncoder
-from mindloc.models.initial import initial_value, initialize, names_within
-from mindloc.models.position_table import resampled_table
-from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit, PlainVitSize
+from mindloc.models.encoder import TwoViewEncoder, initial_value, initialize, names_within
+from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit, PlainVitSize, resampled_table
 
 TINY = PlainVitSize(96, 3, 3, 16, 4)
 POOLS = ("token", "avg")

@@ -6,9 +6,9 @@ import pytest
 from mindspore import Tensor, nn
 from timm_weights import with_reference_weights, written_shapes
 
-from mindloc.models.initial import initialize, names_within
+from mindloc.models.encoder import initialize, names_within
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
-from mindloc.runtime.tensor_file import read_tensor_file
+from mindloc.runtime.checkpoint import read_tensor_file
 
 
 class Tokens(nn.Cell):

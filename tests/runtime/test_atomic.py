@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.atomic import atomic_link, atomic_write, atomic_write_text, remove_temporaries
+from mindloc.runtime.files import atomic_link, atomic_write, atomic_write_text, remove_temporaries
 
 
 def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path):
@@ -81,7 +81,7 @@ def test_a_disk_without_links_gets_a_copy(tmp_path, monkeypatch):
     def refuse(source, destination):
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr("mindloc.runtime.atomic.os.link", refuse)
+    monkeypatch.setattr("mindloc.runtime.files.os.link", refuse)
     (tmp_path / "source").write_text("one")
     atomic_link(tmp_path / "source", tmp_path / "name")
     assert (tmp_path / "name").read_text() == "one"

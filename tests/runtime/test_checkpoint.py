@@ -12,11 +12,11 @@ from mindloc.runtime.checkpoint import (
     is_own_checkpoint,
     load_state,
     load_weights,
+    read_tensor_file,
     save_state,
     save_weights,
     state_path,
 )
-from mindloc.runtime.tensor_file import read_tensor_file
 
 ARRAYS = {
     "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from mindloc.doctor.examination import HARDWARE
-from mindloc.doctor.finding import absent, good, obstacle
+from mindloc.doctor.findings import Told, absent, good, obstacle
 from mindloc.doctor.machine import Machine
-from mindloc.doctor.mindspore_plugins import Told
 from mindloc.errors import DeviceError
 from mindloc.runtime import device
 

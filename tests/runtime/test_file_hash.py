@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from mindloc.runtime import file_hash
-from mindloc.runtime.file_hash import content_hash
+from mindloc.runtime import files as file_hash
+from mindloc.runtime.files import content_hash
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 7])  # in blocks of 3: none, a part, whole ones, and one more byte

@@ -4,7 +4,7 @@ import mindspore as ms
 import pytest
 
 from mindloc.errors import DeviceError
-from mindloc.runtime.kernels import has_bf16, has_fused_attention, require_precision, slow_convolutions
+from mindloc.runtime.device import has_bf16, has_fused_attention, require_precision, slow_convolutions
 
 
 def on(monkeypatch, target: str, chip: str):

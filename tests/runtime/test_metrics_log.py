@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.metrics_log import MetricsLog, read_metrics
+from mindloc.runtime.run_folder import MetricsLog, read_metrics
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from mindloc.runtime.operator_fusion import (
     is_fused,
     kernel_place,
     nothing_left_behind,
-    part_from_kernels,
-    share_kernels,
     why_not_fused,
 )
 
@@ -118,28 +116,6 @@ def test_a_place_that_the_user_named_is_not_doubted(tmp_path, monkeypatch):
     monkeypatch.setattr(operator_fusion.os, "access", lambda *arguments: False)
     assert fuse_operators("CPU", "auto") == ", fused operators"
     assert kernel_place() == tmp_path / "own" / "akg_kernel_meta"
-
-
-def test_a_graph_is_compiled_with_the_loops_of_all_others(tmp_path):
-    fuse_operators("CPU", "auto")
-    share_kernels(tmp_path)
-    assert (tmp_path / "akg_kernel_meta").resolve() == kernel_place().resolve()
-    part_from_kernels(tmp_path)
-    assert not os.path.lexists(tmp_path / "akg_kernel_meta") and kernel_place().is_dir()
-    part_from_kernels(tmp_path)  # nothing is there
-
-
-def test_loops_of_another_process_are_not_run(tmp_path):
-    fuse_operators("CPU", "auto")
-    (tmp_path / "akg_kernel_meta").symlink_to(tmp_path / "gone")
-    share_kernels(tmp_path)
-    assert (tmp_path / "akg_kernel_meta").resolve() == kernel_place().resolve()
-
-
-def test_nothing_is_shared_unless_fused(tmp_path):
-    (tmp_path / "akg_kernel_meta").symlink_to(tmp_path / "of another process")
-    share_kernels(tmp_path)
-    assert not os.path.lexists(tmp_path / "akg_kernel_meta")
 
 
 def test_only_a_log_that_is_new_is_taken_away(tmp_path, monkeypatch):

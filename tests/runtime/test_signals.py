@@ -8,14 +8,14 @@ import threading
 import time
 from pathlib import Path
 
-from mindloc.runtime import signals
-from mindloc.runtime.signals import answered, last_words, leaving_at_once
+from mindloc.runtime import process as signals
+from mindloc.runtime.process import answered, last_words, leaving_at_once
 
 SOURCE = str(Path(signals.__file__).parents[2])
 PROGRAM = """
 import signal, sys, time
 from contextlib import ExitStack
-from mindloc.runtime.signals import answered, last_words, leaving_at_once
+from mindloc.runtime.process import answered, last_words, leaving_at_once
 handler = signal.default_int_handler if sys.argv[1] == "command" else lambda number, frame: sys.exit(7)
 try:
     with ExitStack() as stack:

@@ -14,17 +14,15 @@ import small_run
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.normalization import Normalization
-from mindloc.data.pair_stream import PairStream
-from mindloc.data.pairs import Edges, Split
-from mindloc.data.picture_threads import ViewFiles
-from mindloc.data.pipeline import train_data
+from mindloc.data.images import Normalization
+from mindloc.data.loader import PairStream, ViewFiles
 from mindloc.data.sampler import SAMPLERS
+from mindloc.data.split import Edges, Split
 from mindloc.runtime.cluster import ALONE
+from mindloc.training.dataset import train_data
 from mindloc.training.loop import run_training
-from mindloc.training.neighbors import NeighborSource, restore_table
-from mindloc.training.paired_pictures import PairedPictures
-from mindloc.training.progress import Progress
+from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.resume import Progress
 
 PAIRS, BATCH, SIDE, EPOCHS = 12, small_run.BATCH, small_run.SIDE, 4
 MAP = Normalization((0.5,) * 3, (0.5,) * 3)

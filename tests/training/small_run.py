@@ -24,14 +24,11 @@ from mindspore.train import Callback
 from mindloc.losses.infonce import WeightedInfonceCriterion
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.loop import LoopSettings, Training, run_training
-from mindloc.training.loss_scale import LossScale
-from mindloc.training.optimizer import AdamW
-from mindloc.training.parameter_table import parameter_table
-from mindloc.training.progress import Progress
-from mindloc.training.resume import ResumePoint, find_resume_point
+from mindloc.training.optimizer import AdamW, parameter_table
+from mindloc.training.resume import Progress, ResumePoint, find_resume_point
 from mindloc.training.schedule import Schedule
 from mindloc.training.state import load_state_into, load_weights_into
-from mindloc.training.step import TrainStep
+from mindloc.training.step import LossScale, TrainStep
 
 STEPS = (4, 6, 5)
 BATCH, SIDE, WIDTH = 3, 4, 5

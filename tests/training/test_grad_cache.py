@@ -6,15 +6,13 @@ import pytest
 import small_run
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+from mindloc.losses.criterion import CosineEmbedding, CosineTriplet, TwoStageCriterion, WeightedInfonce
 from mindloc.losses.infonce import InfonceCriterion, WeightedInfonceCriterion
-from mindloc.losses.two_stage import CosineEmbedding, CosineTriplet, TwoStageCriterion, WeightedInfonce
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.training.grad_cache import GradCache
-from mindloc.training.mean_gradients import MeanGradients
 from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
-from mindloc.training.step import TrainStep
+from mindloc.training.step import GradCache, MeanGradients, TrainStep
 
 WIDTH, PAIRS, SEEDS = 16, 8, (1, 2, 3)
 SQUARE, WIDE = (32, 32), (32, 48)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindloc.training.gradients import ClipGradients
+from mindloc.training.step import ClipGradients
 
 
 @pytest.mark.parametrize("clip", ["value", "norm", "none"])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.faults import FAULT_POINTS
-from mindloc.runtime.metrics_log import CLOCK_KEYS, read_metrics
+from mindloc.runtime.process import FAULT_POINTS
+from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
 SOURCE = Path(__file__).parents[2] / "src"
 

@@ -11,10 +11,8 @@ from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
 
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.metrics_log import read_metrics
-from mindloc.runtime.run_folder import RunFolder
-from mindloc.training.progress import Progress
-from mindloc.training.resume import check_settings, find_resume_point, restated_schedule
+from mindloc.runtime.run_folder import RunFolder, read_metrics
+from mindloc.training.resume import Progress, check_settings, find_resume_point, restated_schedule
 
 CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}
 
@@ -188,7 +186,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mindloc.runtime.atomic.os.replace", full)
+        patch.setattr("mindloc.runtime.files.os.replace", full)
         with pytest.raises(CheckpointError, match=r"^can't write .*No space left on device; free some space[^\n]*$"):
             small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0)
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before

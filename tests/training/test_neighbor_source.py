@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
-from mindloc.data.pairs import Edges, Split
+from mindloc.data.split import Edges, Split
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from mindloc.runtime.cluster import ALONE
-from mindloc.training.neighbors import NeighborSource, restore_table
+from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
 from mindloc.training.neighbors_callback import NeighborsCallback
-from mindloc.training.paired_pictures import PairedPictures
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 # Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
 # picture 4 and tile 4 have no pair.

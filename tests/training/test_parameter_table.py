@@ -3,7 +3,7 @@
 import pytest
 
 from mindloc.errors import ConfigError
-from mindloc.training.parameter_table import ParameterRow, parameter_table
+from mindloc.training.optimizer import ParameterRow, parameter_table
 
 SHAPES = {
     "backbone.blocks.1.norm1.weight": (8,),

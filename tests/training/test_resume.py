@@ -11,8 +11,7 @@ from mindloc.config.schema import Config, DataConfig
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
 from mindloc.runtime.run_folder import RunFolder
-from mindloc.training.progress import Progress
-from mindloc.training.resume import ResumePoint, check_settings, find_resume_point
+from mindloc.training.resume import Progress, ResumePoint, check_settings, find_resume_point
 
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])

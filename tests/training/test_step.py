@@ -8,12 +8,9 @@ import two_ranks
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindloc.losses.infonce import WeightedInfonceCriterion
-from mindloc.training.loss_scale import LossScale
-from mindloc.training.mean_gradients import in_parts, own_cells, part_of
-from mindloc.training.optimizer import AdamW
-from mindloc.training.parameter_table import parameter_table
+from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.state import collect_arrays
-from mindloc.training.step import TrainStep
+from mindloc.training.step import LossScale, TrainStep, in_parts, own_cells, part_of
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ import mindspore as ms
 import numpy as np
 
 from mindloc.config import load_config
-from mindloc.losses.build import build_criterion
+from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE
 from mindloc.training.build import build_step, one_engine
-from mindloc.training.grad_cache import GradCache
 from mindloc.training.state import state_of, weights_of
+from mindloc.training.step import GradCache
 
 
 def test_statistics_are_saved_and_never_trained():

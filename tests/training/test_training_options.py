@@ -6,7 +6,7 @@ import mindspore as ms
 import pytest
 
 from mindloc.config import load_config
-from mindloc.losses.build import build_criterion
+from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE
 from mindloc.training import build

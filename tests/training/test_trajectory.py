@@ -12,8 +12,7 @@ from safetensors.numpy import load_file
 from mindloc.losses.infonce import WeightedInfonceCriterion
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.training.optimizer import AdamW
-from mindloc.training.parameter_table import parameter_table
+from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.step import TrainStep
 
 

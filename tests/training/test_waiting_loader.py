@@ -10,14 +10,13 @@ from mindspore.train import Model
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.normalization import Normalization
-from mindloc.data.pair_stream import PairStream
-from mindloc.data.pairs import Edges
-from mindloc.data.picture_threads import ViewFiles
-from mindloc.data.pipeline import train_data
+from mindloc.data.images import Normalization
+from mindloc.data.loader import PairStream, ViewFiles
 from mindloc.data.sampler import SAMPLERS
+from mindloc.data.split import Edges
+from mindloc.training.dataset import train_data
 from mindloc.training.neighbors_callback import NeighborsCallback
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 PAIRS = 6
 

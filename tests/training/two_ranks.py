@@ -10,15 +10,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindloc.losses.criterion import CosineTriplet, TwoStageCriterion, WeightedInfonce
 from mindloc.losses.infonce import WeightedInfonceCriterion
-from mindloc.losses.two_stage import CosineTriplet, TwoStageCriterion, WeightedInfonce
 from mindloc.models.encoder import TwoViewEncoder
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.cluster import ALONE, Cluster, join_cluster
 from mindloc.runtime.device import use_device
-from mindloc.training.optimizer import AdamW
-from mindloc.training.parameter_table import parameter_table
+from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.step import TrainStep
 
 STEPS, PAIRS, SIDE = 20, 8, 32

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from mindloc.errors import DataError
-from mindloc.geo.footprint import camera_axes, footprints_m, polygon_area
+from mindloc.geo.points import camera_axes, footprints_m, polygon_area
 from mindloc.geo.tiles import Tile
-from mindloc.world.drone_view import project, rays
-from mindloc.world.frames import draw_frames
-from mindloc.world.pairs import POSITIVE_IOU, SEMIPOSITIVE_IOU, build_gallery, find_overlaps
+from mindloc.world.camera import project, rays
+from mindloc.world.frames import POSITIVE_IOU, SEMIPOSITIVE_IOU, build_gallery, draw_frames, find_overlaps
 from mindloc.world.spec import WorldSpec
 
 SPEC = WorldSpec(seed=5, drones=300)
@@ -93,7 +92,7 @@ def test_overlaps_equal_counting_points(frames, gallery):
 
 
 def test_overlaps_do_not_depend_on_blocks(frames, gallery, monkeypatch):
-    monkeypatch.setattr("mindloc.world.pairs.BLOCK_FRAMES", 7)
+    monkeypatch.setattr("mindloc.world.dataset.BLOCK_FRAMES", 7)
     again = find_overlaps(frames.footprint_F42, gallery)
     np.testing.assert_array_equal(again.start, frames.overlaps.start)
     np.testing.assert_array_equal(again.tile_E, frames.overlaps.tile_E)

@@ -4,15 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mindloc.geo.footprint import camera_axes
-from mindloc.world import painting
-from mindloc.world.camera_look import Look, apply_look
-from mindloc.world.drone_view import build_levels, photograph, project
-from mindloc.world.map_layers import empty_layers, rectangle, ribbon
+from mindloc.geo.points import camera_axes
+from mindloc.world import images as painting
+from mindloc.world.camera import Look, apply_look, build_levels, photograph, project
+from mindloc.world.images import cut_tile
 from mindloc.world.materials import FIRST, MATERIALS, numbers
-from mindloc.world.pictures import cut_tile
 from mindloc.world.seasons import DRONE_SEASONS, SATELLITE_SEASON, draw_scenery
-from mindloc.world.town_plan import draw_plan
+from mindloc.world.town import draw_plan, empty_layers, rectangle, ribbon
 
 PLAIN = Look((1, 1, 1), 1, 1, 1, 0, 0, 0, 0, 0)
 

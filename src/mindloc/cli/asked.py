@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mindloc.cli.engine_arguments import engine_wish
-from mindloc.cli.int8_agreement import say_agreement
+from mindloc.cli.arguments import engine_wish, say_agreement
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
-from mindloc.data.picture_folder import picture_names
+from mindloc.data.images import picture_names
 from mindloc.inference.build import Source, read_source, start_engine
 from mindloc.inference.exported import ExportedFile
-from mindloc.retrieval.extracted import Batch, load_extracted
+from mindloc.search.two_stage import Batch, load_extracted
 
 AddSeconds = Callable[..., None]  # called with stage=seconds
 
@@ -68,7 +67,7 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
 
     def batches(add_seconds: AddSeconds) -> Iterator[Batch]:
         engine = start_engine(wish, source, config)
-        from mindloc.data.build import build_images  # after the device is chosen: it imports MindSpore
+        from mindloc.data.readers import build_images  # after the device is chosen: it imports MindSpore
 
         say_agreement(wish, engine, config, {args.view: paths})
         done, started = 0, time.perf_counter()

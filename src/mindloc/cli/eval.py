@@ -8,10 +8,14 @@ import argparse
 from datetime import datetime
 from pathlib import Path
 
-from mindloc.cli.boundary import command
-from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
-from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.cli.int8_agreement import say_agreement
+from mindloc.cli.arguments import (
+    add_config_arguments,
+    add_engine_arguments,
+    command,
+    engine_wish,
+    refuse_overrides_outside,
+    say_agreement,
+)
 from mindloc.config import override_config
 from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source, start_engine
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     engine = start_engine(wish, source, config)
 
-    from mindloc.data.build import build_split  # after the device is chosen: these import MindSpore
+    from mindloc.data.readers import build_split  # after the device is chosen: these import MindSpore
     from mindloc.evaluation.evaluate import evaluate
     from mindloc.evaluation.report import tables
 

@@ -7,10 +7,10 @@ what comes out, and which checkpoint it was made from.
 import argparse
 from pathlib import Path
 
-from mindloc.cli.boundary import command
+from mindloc.cli.arguments import command
+from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import export_folder
-from mindloc.runtime.whole_numbers import is_number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"device: {device.description}")
 
     from mindloc.export.build import ExportWish, export_checkpoint  # after the device is chosen: it imports MindSpore
-    from mindloc.inference.mindir_file import read_key
+    from mindloc.inference.mindir import read_key
 
     wish = ExportWish(
         file_format=args.file_format,

@@ -6,14 +6,18 @@ An encoder with two descriptors writes a set for each, omega/ and phi/.
 import argparse
 from pathlib import Path
 
-from mindloc.cli.boundary import command
-from mindloc.cli.engine_arguments import add_engine_arguments, engine_wish
-from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.cli.int8_agreement import say_agreement
+from mindloc.cli.arguments import (
+    add_config_arguments,
+    add_engine_arguments,
+    command,
+    engine_wish,
+    refuse_overrides_outside,
+    say_agreement,
+)
 from mindloc.config import override_config
 from mindloc.config.schema import Config
-from mindloc.data.picture_folder import picture_names
-from mindloc.data.tile_ground import Ground, gta_uav_ground, visloc_ground
+from mindloc.data.images import picture_names
+from mindloc.data.readers import Ground, gta_uav_ground, visloc_ground
 from mindloc.errors import ConfigError
 from mindloc.inference.build import card_facts, read_source, start_engine
 
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"places: {ground}")
     engine = start_engine(wish, source, config)
 
-    from mindloc.data.build import build_images  # after the device is chosen: these import MindSpore
+    from mindloc.data.readers import build_images  # after the device is chosen: these import MindSpore
     from mindloc.inference.extract import extract
 
     paths = [args.folder / name for name in names]

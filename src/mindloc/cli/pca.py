@@ -8,10 +8,10 @@ import argparse
 import time
 from pathlib import Path
 
-from mindloc.cli.boundary import command
+from mindloc.cli.arguments import command
+from mindloc.descriptors.reduction import fit_reduction, save_reduction
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.retrieval.extracted import load_extracted
-from mindloc.retrieval.reduction import fit_reduction, save_reduction
+from mindloc.search.two_stage import load_extracted
 
 FLOAT_BYTES = 4
 

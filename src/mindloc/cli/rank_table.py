@@ -10,12 +10,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindloc.cli.boundary import command
+from mindloc.cli.arguments import command
 from mindloc.errors import LaunchError
 from mindloc.launch.host import device_addresses, host_names
-from mindloc.launch.rank_table import RankTable, find_server, read_rank_table, write_rank_table, write_servers
-from mindloc.launch.table_layouts import Card, Server
-from mindloc.runtime.whole_numbers import card_numbers
+from mindloc.launch.rank_table import (
+    Card,
+    RankTable,
+    Server,
+    find_server,
+    read_rank_table,
+    write_rank_table,
+    write_servers,
+)
+from mindloc.runtime.cluster import card_numbers
 
 
 def parser() -> argparse.ArgumentParser:

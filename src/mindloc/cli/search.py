@@ -17,20 +17,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from mindloc.cli.arguments import add_config_arguments, add_engine_arguments, command, refuse_overrides_outside
 from mindloc.cli.asked import Asked, ask_extraction, ask_pictures
-from mindloc.cli.boundary import command
-from mindloc.cli.engine_arguments import add_engine_arguments
-from mindloc.cli.flags import add_config_arguments, refuse_overrides_outside
-from mindloc.cli.index_parameters import WHILE_SEARCHING, given_parameters, require_parameters_of
+from mindloc.cli.index import WHILE_SEARCHING, given_parameters, require_parameters_of
 from mindloc.config.schema import SearchConfig
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.retrieval.extracted import Batch
-from mindloc.retrieval.near import Circle, near_search
-from mindloc.retrieval.open_index import open_index
-from mindloc.retrieval.tile_checks import check_box, require_fit
-from mindloc.retrieval.tile_index import Box, IndexCard, TileFacts, TileIndex
-from mindloc.retrieval.two_stage import two_stage_search
-from mindloc.runtime.atomic import atomic_write
+from mindloc.runtime.files import atomic_write
+from mindloc.search.index import Box, IndexCard, TileFacts, TileIndex
+from mindloc.search.open_index import open_index
+from mindloc.search.tile_checks import check_box, require_fit
+from mindloc.search.two_stage import Batch, Circle, near_search, two_stage_search
 
 _PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
 _ORDER = "latitude before longitude, or x before y; below zero write it as --near=-34,151 or --box=-34,151,-33,152"

@@ -1,29 +1,60 @@
 """Train an encoder, or go on with a training that was stopped.
 
 A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
+
+What every rank of a training would refuse, refused once and before any of them is started; without MindSpore.
+
+The arguments of train.py and eval.py that a script or a job makes of what its user gave, and the config they make.
+
+Whatever the script or the job adds by itself stands in front, so that a flag or --set of the user's own wins.
 """
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mindloc.cli.beforehand import check_beforehand
-from mindloc.cli.boundary import command
-from mindloc.cli.flags import add_config_arguments
-from mindloc.config import Config, dump_yaml, load_config
+import yaml
+
+import mindloc
+from mindloc.cli.arguments import OneLineParser, add_config_arguments, command
+from mindloc.config import Config, config_to_dict, dump_yaml, load_config
 from mindloc.errors import ConfigError, DeviceError
-from mindloc.launch.log_folder import new_log_folder
-from mindloc.launch.plan import plan_ranks
-from mindloc.launch.process import with_source
-from mindloc.launch.supervise import run_plan
-from mindloc.launch.target import settled_target
+from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
+from mindloc.launch.processes import with_source
+from mindloc.launch.supervise import new_log_folder, run_plan
 from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
-from mindloc.runtime.device import use_device
+from mindloc.runtime.device import require_precision, use_device
+from mindloc.runtime.process import last_words
 from mindloc.runtime.run_folder import RunFolder
-from mindloc.runtime.signals import last_words
+from mindloc.training.resume import check_begin_epoch, check_settings, find_resume_point
+
+
+def check_beforehand(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:
+    """Check how batch, precision and checkpoint fit the ranks.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend", where the training will run.
+        resumed: run folder to go on with.
+        begin_epoch: epochs that the user takes for done.
+
+    Raises:
+        LaunchError: the batch can't be shared among the ranks.
+        DeviceError: the target does not train in that precision.
+        CheckpointError: the run stands elsewhere, is damaged, or belongs to another model.
+    """
+    require_shareable_batch(config.train.batch_size, ranks)
+    if target != "Ascend":  # there it depends on the chip, which the ranks alone can ask
+        require_precision(config.train.precision, target, training=True)
+    point = find_resume_point(RunFolder.open(resumed)) if resumed else None
+    check_begin_epoch(point, begin_epoch)
+    if point:
+        check_settings(point, config_to_dict(config))
 
 
 def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -103,3 +134,83 @@ def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:
     """A new run folder that holds its config and the command."""
     name = config.run.name or config.model.backbone
     return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, folder)
+
+
+PROJECT = Path(mindloc.__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a script or a job says about a training, besides its user's own flags."""
+
+    config: Path | None  # of the run itself when one is resumed; None: the defaults
+    data: Path
+    resumed: Path | None = None  # run folder to go on with
+    weights: Path | None = None  # to begin from
+    target: str | None = None
+    evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
+    begin_epoch: int | None = None
+
+
+def trainer_words(
+    training: Training, new_run: Sequence[str], own: Sequence[str], way_out: str
+) -> tuple[list[str], Config]:
+    """(arguments of train.py, the config that they make).
+
+    Args:
+        new_run: arguments that say where a new run's folder is; a resumed one has its own.
+        own: the user's flags.
+        way_out: end of the line that refuses one of them.
+
+    Raises:
+        ConfigError: the config or a flag is refused.
+    """
+    if training.resumed:
+        words = ["--resume", str(training.resumed)]
+    else:
+        words = ["--config", str(training.config)] if training.config else []
+    words += ["--data_root", yaml_text(training.data), *([] if training.resumed else new_run)]
+    if training.weights:
+        words += ["--checkpoint_start", yaml_text(training.weights)]
+    words += _evaluation_words(training)
+    if training.target:
+        words += ["--device_target", training.target]
+    words += own
+    command_line = parser(partial(OneLineParser, way_out=way_out))
+    config = load_config(training.config, command_line.parse_args(words).overrides, of_run=training.resumed is not None)
+    if training.begin_epoch is not None:
+        words += ["--begin_epoch", str(training.begin_epoch)]
+    return words, config
+
+
+def config_path(named: Path | None) -> Path | None:
+    """An experiment; a relative path counts from here, else from the project."""
+    if named is None or named.exists():
+        return named and named.absolute()
+    return PROJECT / named
+
+
+def set_words(overrides: Sequence[str]) -> list[str]:
+    """``key=value`` as arguments, each behind its --set."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def yaml_text(path: Path) -> str:
+    """A path as train.py reads it back, which takes values for YAML: in quotes where it would read something else."""
+    text = str(path)
+    try:
+        return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
+    except yaml.YAMLError:
+        return json.dumps(text, ensure_ascii=False)
+
+
+def _evaluation_words(training: Training) -> list[str]:
+    if training.evaluates is False:
+        return set_words(["train.eval_every_epochs=0", "train.zero_shot_eval=false"])
+    if training.evaluates and _evaluates_never(training):
+        return set_words(["train.eval_every_epochs=1"])
+    return []
+
+
+def _evaluates_never(training: Training) -> bool:
+    return load_config(training.config, of_run=training.resumed is not None).train.eval_every_epochs == 0

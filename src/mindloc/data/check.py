@@ -12,9 +12,9 @@ from PIL import Image
 
 from mindloc.data import gta_uav, visloc
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.pairs import Edges, PairMode
 from mindloc.data.pairs_file import MODES, PairsFile, Problem, connect, is_place, list_tiles, read_pairs_file
 from mindloc.data.sampler import kept_shares
+from mindloc.data.split import Edges, PairMode
 from mindloc.errors import DataError, one_line
 from mindloc.geo.points import paired_distance_m
 

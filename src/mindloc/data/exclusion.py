@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mindloc.data.hard_negatives import Company
-from mindloc.data.pairs import Edges
+from mindloc.data.split import Edges
 
 _FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, since later ones are mostly blocked
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindloc.data.pairs import Split
 from mindloc.data.pairs_file import Layout, join_split, read_pairs_and_tiles
-from mindloc.data.share import share_of_drones
+from mindloc.data.split import Split, share_of_drones
 from mindloc.geo.tiles import TileGrid
 
 LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", TileGrid(map_px=1, m_per_px=1.0).parse)

@@ -1,7 +1,7 @@
 """Hard negatives: which tiles are near a drone picture from epoch to epoch, and the pairs that one pair brings along.
 
 Near on the map, or near by the descriptors of the encoder as it stands. The tables are computed elsewhere
-(retrieval/neighbors.py); here they only decide which pairs meet in a batch.
+(descriptors/neighbors.py); here they only decide which pairs meet in a batch.
 
 Letters: P pairs, D drone pictures, S tiles, K candidates of a drone picture, 2 [drone, satellite].
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mindloc.data.pairs import Edges, PairMode, PlaceUnit, Split
+from mindloc.data.split import Edges, PairMode, PlaceUnit, Split
 from mindloc.errors import DataError
 
 MODES: tuple[PairMode, PairMode] = ("pos", "pos_semipos")

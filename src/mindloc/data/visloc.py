@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import TiffImagePlugin
 
-from mindloc.data.pairs import Split
 from mindloc.data.pairs_file import Layout, PairsFile, is_place, join_split, read_pairs_and_tiles
-from mindloc.data.share import share_of_drones
+from mindloc.data.split import Split, share_of_drones
 from mindloc.errors import DataError
 from mindloc.geo.tiles import VislocMap, parse_visloc_tile
 

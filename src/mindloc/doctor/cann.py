@@ -8,8 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
-from mindloc.doctor.driver import CPU_WAY
-from mindloc.doctor.finding import Finding, absent, good, wrong
+from mindloc.doctor.cuda import CPU_WAY
+from mindloc.doctor.findings import Finding, absent, good, wrong
 from mindloc.doctor.machine import Machine
 
 PLUGIN = "libmindspore_ascend.so.2"

@@ -3,14 +3,19 @@
 from dataclasses import replace
 
 from mindloc.doctor.cann import look_at_cann, look_at_npu
-from mindloc.doctor.cuda import look_at_cuda
-from mindloc.doctor.driver import look_at_driver
-from mindloc.doctor.finding import Finding, absent, good, obstacle
+from mindloc.doctor.cuda import look_at_cuda, look_at_driver
+from mindloc.doctor.findings import (
+    Finding,
+    Told,
+    absent,
+    ask_mindspore,
+    good,
+    look_at_packages,
+    look_at_resources,
+    obstacle,
+)
 from mindloc.doctor.machine import Machine
-from mindloc.doctor.mindspore_plugins import Told, ask_mindspore
 from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
-from mindloc.doctor.packages import look_at_packages
-from mindloc.doctor.resources import look_at_resources
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
 SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}

@@ -1,15 +1,21 @@
-"""The machine that the doctor looks at: this one, or a folder that stands for one."""
+"""The machine that the doctor looks at: this one, or a folder that stands for one.
+
+Programs that the doctor asks: run one that may be absent, crash or hang, and read what it said.
+
+What the installed MindSpore says itself: whether it can be imported, and which plugins it loaded.
+"""
 
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from mindloc.cores import usable_cores
+from mindloc.runtime.process import usable_cores
 
 DEFAULT_FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 PACKAGES = ("mindspore", "numpy", "onnxruntime", "onnxruntime-gpu")
@@ -83,3 +89,29 @@ def this_machine() -> Machine:
     spec = find_spec("mindspore")
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
     return Machine(dict(os.environ), versions=versions, mindspore=folder, cores=len(usable_cores()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said."""
+
+    code: int | None  # exit code, negative for a signal; None: it could not be started or did not end in time
+    out: str
+    err: str
+
+
+def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
+    """Run a program that may be absent, crash or hang."""
+    try:
+        done = subprocess.run(command, env=dict(environ), capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return Answer(None, "", f"no answer within {seconds:.0f} s")
+    except OSError as reason:
+        return Answer(None, "", reason.strerror or str(reason))
+    return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def last_line(text: str) -> str:
+    """The last line of a traceback or a log: what went wrong, without where."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"

@@ -4,9 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from mindloc.doctor.finding import Finding, absent, good, wrong
-from mindloc.doctor.machine import Machine
-from mindloc.doctor.program import ask, last_line
+from mindloc.doctor.findings import Finding, absent, good, wrong
+from mindloc.doctor.machine import Machine, ask, last_line
 from mindloc.doctor.provider_start import why_not_started
 
 SECTION = "ONNX Runtime"

@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mindloc.data.picture_file import decode, read_bytes, resize
+from mindloc.data.images import decode, read_bytes, resize
+from mindloc.descriptors.ranking import rank_gallery
 from mindloc.evaluation.metrics import sdm_at
 from mindloc.evaluation.score import (
     MethodScores,
@@ -23,7 +24,6 @@ from mindloc.evaluation.score import (
 )
 from mindloc.evaluation.truth import Truth
 from mindloc.geo.points import distance_m
-from mindloc.retrieval.ranking import rank_gallery
 
 _PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
 _BINS = (16, 8, 8)  # hue, saturation, value

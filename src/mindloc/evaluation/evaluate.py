@@ -1,4 +1,9 @@
-"""Evaluate an encoder on a split: extract once, then everything else from disk."""
+"""Evaluate an encoder on a split: extract once, then everything else from disk.
+
+How long a two-stage search takes per query, measured on the descriptor sets that an evaluation wrote.
+
+Suffixes: Q queries.
+"""
 
 import dataclasses
 import json
@@ -18,20 +23,55 @@ from tqdm import tqdm
 import mindloc
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
-from mindloc.data.pairs import Split
+from mindloc.data.split import Split
+from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
-from mindloc.evaluation.score import ScoreSettings
+from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages, stages_of
 from mindloc.evaluation.truth import MODES, write_truth
-from mindloc.evaluation.two_stage import stages_of
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
-from mindloc.retrieval.descriptor_set import DescriptorWriter, load_descriptor_sets, make_rows
-from mindloc.runtime.atomic import atomic_write_text
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
+from mindloc.runtime.files import atomic_write_text
+from mindloc.search.faiss_index import FaissIndex, build_faiss_index
+from mindloc.search.two_stage import Answers, Extracted, two_stage_search
+
+_QUERIES = 100  # measured one by one, evenly spaced
+_WARMING = 3  # before them: the first ones also fetch pages from the disk
+_ANSWERS = 5
+
+
+def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> dict[str, Any]:
+    """Median milliseconds per query of each stage, in a library that compares every tile exactly.
+
+    Returns:
+        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
+    """
+    tiles = Extracted(gallery["omega"], gallery["phi"], reduction=None)
+    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    row_Q = np.linspace(0, queries["omega"].count - 1, min(_QUERIES, queries["omega"].count)).round().astype(int)
+    for row in row_Q[:_WARMING]:
+        _search(library, queries, stages, row)
+    answers = [_search(library, queries, stages, row) for row in row_Q]
+    recall, rerank, consistency = (
+        1e3 * float(np.median([getattr(answer, f"{stage}_s") for answer in answers]))
+        for stage in ("recall", "rerank", "consistency")
+    )
+    return {
+        "recall_ms": recall,
+        "rerank_ms": rerank,
+        "consistency_ms": consistency if stages.consistency_m else None,
+        "how": f"median of {len(row_Q)} single queries, exact search in {library.count} tiles in memory, FAISS",
+    }
+
+
+def _search(library: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
+    pair = (queries[name].descriptor_ND[row : row + 1] for name in ("omega", "phi"))
+    return two_stage_search(library, *pair, stages.recall_n, min(_ANSWERS, stages.recall_n), stages.consistency_m)
+
 
 _HISTOGRAM_BATCH = 256
 
@@ -149,7 +189,7 @@ def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster
 
 
 def _images_of_rank(engine: Engine, config: Config, split: Split, side: Side, cluster: Cluster) -> Iterable:
-    from mindloc.data.build import build_images  # here: scoring from disk needs no MindSpore
+    from mindloc.data.readers import build_images  # here: scoring from disk needs no MindSpore
 
     rows = rows_of_rank(len(side.names), engine.batch_size, cluster)
     return build_images(config, side.view, [split.root / side.names[row] for row in rows], engine.batch_size)
@@ -218,7 +258,7 @@ def _origin(
 
 def _search_times(folder: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
     """Adds to ``notes`` where no library can be made of what was encoded, which the scores have no part in."""
-    from mindloc.evaluation.search_time import measure_search  # here: FAISS is slow to import, and seldom needed
+    from mindloc.evaluation.evaluate import measure_search  # here: FAISS is slow to import, and seldom needed
 
     queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
     try:

@@ -1,6 +1,6 @@
 """Retrieval metrics from ranks and distances, in NumPy float64.
 
-Ranks are 1-based and pessimistic on ties (``retrieval/ranking.py``). Fractions run from 0 to 1, distances are meters.
+Ranks are 1-based and pessimistic on ties (``descriptors/ranking.py``). Fractions run from 0 to 1, distances are meters.
 Papers disagree on some of these; ``CONVENTIONS`` says which one each number follows, and goes into each report.
 
 Suffixes: Q queries, K answers per query, E right items of all queries (rows by ``start``, as in ``Ranking``).

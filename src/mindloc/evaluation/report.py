@@ -7,7 +7,7 @@ from typing import Any
 from mindloc.errors import DataError
 from mindloc.evaluation.metrics import CONVENTIONS, TWO_STAGE_CONVENTIONS
 from mindloc.evaluation.score import Numbers, ScoreSettings
-from mindloc.runtime.atomic import atomic_write_text
+from mindloc.runtime.files import atomic_write_text
 
 VERSION = 1
 _METHOD_TITLES = {

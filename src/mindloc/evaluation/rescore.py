@@ -18,15 +18,23 @@ from typing import Any
 
 import numpy as np
 
+from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError, one_line
 from mindloc.evaluation.baselines import score_chance, score_constant
-from mindloc.evaluation.contact_sheet import ANSWERS, Answer, SheetRow, choose_queries, draw_contact_sheet
+from mindloc.evaluation.figures import ANSWERS, Answer, SheetRow, choose_queries, draw_contact_sheet
 from mindloc.evaluation.report import VIEW_PLURALS, make_report, method_title, percent, write_report
-from mindloc.evaluation.score import MethodScores, Numbers, ScoreSettings, places_of, score_sets
+from mindloc.evaluation.score import (
+    DescriptorSets,
+    MethodScores,
+    Numbers,
+    ScoreSettings,
+    places_of,
+    score_sets,
+    score_two_stage,
+    stages_of,
+)
 from mindloc.evaluation.truth import Truth, load_truth
-from mindloc.evaluation.two_stage import DescriptorSets, score_two_stage, stages_of
-from mindloc.retrieval.descriptor_set import DescriptorSet, load_descriptor_set, load_descriptor_sets
-from mindloc.runtime.atomic import atomic_write_text
+from mindloc.runtime.files import atomic_write_text
 
 SETUP_VERSION = 1
 
@@ -212,7 +220,7 @@ def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
 
 
 def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSettings, data: dict[str, Any]) -> None:
-    from mindloc.evaluation.distance_curve import Curve, draw_distance_curve  # here: matplotlib takes a second
+    from mindloc.evaluation.figures import Curve, draw_distance_curve  # here: matplotlib takes a second
 
     curves = [
         Curve(name, method_title(name, "stage_one" in methods), scores.distance[settings.mode][:, 0])

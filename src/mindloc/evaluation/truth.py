@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError, one_line
-from mindloc.retrieval.descriptor_set import DescriptorSet
-from mindloc.runtime.atomic import atomic_write
+from mindloc.runtime.files import atomic_write
 
 MODES = ("pos", "pos_semipos")
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.exported import CARD_VERSION, card_path, input_shape, output_name
-from mindloc.inference.exported_engine import RunFile
+from mindloc.inference.exported import CARD_VERSION, RunFile, card_path, input_shape, output_name
 from mindloc.models.encoder import GLOBAL
-from mindloc.runtime.atomic import atomic_write, atomic_write_text
+from mindloc.runtime.files import atomic_write, atomic_write_text
 
 _COPY_BYTES = 1 << 20
 _OF_NODES = ("phi", "centroids")  # made of parts that are put in order by area

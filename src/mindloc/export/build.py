@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import mindspore as ms
@@ -13,18 +12,14 @@ import mindloc
 from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError, ExportError, first_line
-from mindloc.export import air, mindir, onnx
 from mindloc.export.artifact import ExportSpec, compare, partial_folder, publish
-from mindloc.export.graph import ExportGraph
+from mindloc.export.formats import FORMATS, UNCOMPARED, ExportGraph, Format, require_ascend
 from mindloc.inference.build import load_encoder
 from mindloc.inference.exported import SUFFIXES, output_name
-from mindloc.inference.mindir_file import MODE
-from mindloc.inference.plain_outputs import PlainOutputs
-from mindloc.models.encoder import VIEWS
+from mindloc.inference.mindir import MODE
+from mindloc.models.encoder import VIEWS, PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.kernels import require_precision
-
-FORMATS: dict[str, ModuleType] = {"MINDIR": mindir, "ONNX": onnx, "AIR": air}  # each with save and, but AIR, reload
+from mindloc.runtime.device import require_precision
 
 MOST_PICTURES = 1024  # per call of an exported file, which is compared at that size
 
@@ -74,7 +69,7 @@ def export_checkpoint(
     """
     _check_wish(wish)
     if wish.file_format == "AIR":
-        air.require_ascend(target)
+        require_ascend(target)
     weights = load_weights(checkpoint)
     stored = config_from_dict(weights.config)
     precision = wish.precision or ("fp32" if wish.file_format == "ONNX" else stored.train.precision)
@@ -188,15 +183,15 @@ def export_file(
 
 
 def _compared(
-    live: nn.Cell, form: ModuleType, file: Path, spec: ExportSpec, key: bytes | None
+    live: nn.Cell, form: Format, file: Path, spec: ExportSpec, key: bytes | None
 ) -> tuple[list[int], dict[str, Any]]:
     def run_live(image_B3HW: np.ndarray) -> list[np.ndarray]:
         return [rows_BD.asnumpy() for rows_BD in live(ms.Tensor(image_B3HW))]
 
-    if form is air:
+    if form.reload is None:
         dimensions = [rows_BD.shape[1] for rows_BD in run_live(next(spec.trial_batches())[1])]
-        return dimensions, {"compared": False, "why": air.UNCOMPARED}
-    return compare(run_live, form.reload(file, key), spec, form.TOLERANCE[spec.precision])
+        return dimensions, {"compared": False, "why": UNCOMPARED}
+    return compare(run_live, form.reload(file, key), spec, form.tolerance[spec.precision])
 
 
 def _example(cell: nn.Cell, spec: ExportSpec) -> ms.Tensor:

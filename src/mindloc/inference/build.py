@@ -1,6 +1,13 @@
-"""From a checkpoint, which carries its config, or from exported files, whose cards do, to an engine."""
+"""From a checkpoint, which carries its config, or from exported files, whose cards do, to an engine.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+An engine whose recall descriptors leave in fewer numbers: projected by a reduction that was fitted beforehand.
+
+Suffixes: N rows, B pictures of a batch, D dimension as encoded, E dimension afterwards.
+
+Exported files opened as one engine, once they are seen to belong together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,18 +16,126 @@ import numpy as np
 
 from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
-from mindloc.errors import CheckpointError, ExportError
-from mindloc.inference.engine import Engine, MindSporeEngine
-from mindloc.inference.exported import AbsentError, ExportedFile, find_exported
-from mindloc.inference.onnx_file import choose_provider
-from mindloc.inference.open_exported import load_mindir_engine, load_onnx_engine, require_one_origin
-from mindloc.inference.reduced import ReducedEngine
-from mindloc.models.form import Form
-from mindloc.retrieval.reduction import Reduction, load_reduction, require_origin
+from mindloc.descriptors.reduction import Reduction, load_reduction, require_origin
+from mindloc.descriptors.sets import RECALL_DESCRIPTORS
+from mindloc.errors import CheckpointError, DeviceError, ExportError
+from mindloc.inference.engine import Engine, EngineAgreement, MindSporeEngine
+from mindloc.inference.exported import AbsentError, ExportedEngine, ExportedFile, RunFile, find_exported
+from mindloc.inference.mindir import open_mindir
+from mindloc.inference.onnx import CPU, Provider, choose_provider, open_onnx
+from mindloc.models.layers import Form
 from mindloc.runtime.checkpoint import Weights, load_weights
-from mindloc.runtime.device import use_device
-from mindloc.runtime.kernels import require_precision
+from mindloc.runtime.device import require_precision, use_device
+from mindloc.runtime.process import optional_module
 from mindloc.runtime.run_folder import export_folder
+
+
+class ReducedEngine:
+    """Any engine, with ``omega`` (or ``global``) reduced; its other descriptors are left as they are.
+
+    Args:
+        reduction: from its file, fitted to descriptors of the engine's checkpoint.
+
+    Raises:
+        TileIndexError: the reduction was fitted to descriptors of another checkpoint.
+    """
+
+    def __init__(self, engine: Engine, reduction: Reduction):
+        require_origin(reduction, engine.facts["checkpoint_sha256"])
+        self._engine, self._reduction = engine, reduction
+        self.batch_size, self.descriptors = engine.batch_size, engine.descriptors
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As ``Engine.facts``, and reduction_sha256, which is of the recall descriptor alone."""
+        return {**self._engine.facts, "reduction_sha256": self._reduction.sha256}
+
+    @property
+    def files(self) -> dict[str, ExportedFile]:
+        """Those of an engine of exported files."""
+        return self._engine.files
+
+    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
+        """As ``ExportedEngine.compare_with``, before the reduction."""
+        return self._engine.compare_with(exact, batches)
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As ``Engine.encode``.
+
+        Raises:
+            TileIndexError: moreover, descriptors of another dimension than the reduction was fitted to.
+        """
+        descriptors = self._engine.encode(batch)
+        for view in batch:
+            for name in RECALL_DESCRIPTORS:
+                if f"{view}.{name}" in descriptors:
+                    descriptors[f"{view}.{name}"] = self._reduction.project(descriptors[f"{view}.{name}"])
+        return descriptors
+
+
+def require_one_origin(files: dict[str, ExportedFile], checkpoint_sha256: str | None = None) -> None:
+    """Refuse files that can't be one encoder.
+
+    Args:
+        checkpoint_sha256: of the checkpoint that the files are said to come from.
+
+    Raises:
+        ExportError: the views come from different checkpoints, or from another than that one, or differ in precision
+            or in what they make of a picture.
+    """
+    made_from = {file.checkpoint_sha256 for file in files.values()}
+    names = ", ".join(sorted({str(file.path) for file in files.values()}))
+    if len(made_from) > 1:
+        raise ExportError(f"{names} come from different checkpoints; export both again")
+    if len({file.precision for file in files.values()}) > 1:
+        raise ExportError(f"{names} compute in different precisions; name one by --precision")
+    if len({file.descriptors for file in files.values()}) > 1:
+        raise ExportError(f"{names} return different descriptors by their cards; export both again")
+    if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
+        raise ExportError(f"{names}: exported from another checkpoint (sha256 differs); export this one")
+
+
+def load_mindir_engine(files: dict[str, ExportedFile], batch_size: int, key: bytes | None = None) -> ExportedEngine:
+    """The engine of MINDIR files, on the device that was chosen.
+
+    Raises:
+        ExportError: a file is not what its card says, needs a key, or another one.
+    """
+    distinct = {file.path: file for file in files.values()}
+    for file in distinct.values():
+        file.require_intact()
+        if file.encrypted and key is None:
+            raise ExportError(f"{file.path} is encrypted; name the file with its key: --dec_key_file FILE")
+    (precision,) = {file.precision for file in files.values()}
+    opened = {path: open_mindir(path, key if file.encrypted else None) for path, file in distinct.items()}
+    return ExportedEngine("mindir", precision, files, _runs(files, opened), batch_size)
+
+
+def load_onnx_engine(files: dict[str, ExportedFile], provider: Provider, int8: bool = False) -> ExportedEngine:
+    """The engine of ONNX files; ``int8`` computes float32 files in 8 bits, on CPUs.
+
+    Raises:
+        ExportError, DeviceError: as ``open_onnx``.
+    """
+    if int8 and provider.name != CPU:
+        raise DeviceError(f"int8 is quantized for CPUs and would run on {provider.name}; take --device_target CPU")
+    (precision,) = {file.precision for file in files.values()}
+    distinct = {file.path: file for file in files.values()}
+    opened = {path: open_onnx(file, provider, int8) for path, file in distinct.items()}
+    version = f"onnxruntime {optional_module('onnxruntime').__version__}"
+    facts = {"provider": provider.name, "runtime": version}
+    facts |= {"quantization": "dynamic, weights in 8 bits"} if int8 else {}
+    return ExportedEngine("onnx", "int8" if int8 else precision, files, _runs(files, opened), 1, facts)
+
+
+def compare_with_fp32(engine: ExportedEngine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
+    """How far an int8 engine agrees with the files that it was quantized from; its facts say so afterwards."""
+    return engine.compare_with(load_onnx_engine(engine.files, Provider(CPU)), batches)
+
+
+def _runs(files: dict[str, ExportedFile], opened: dict[Path, RunFile]) -> dict[str, RunFile]:
+    return {view: opened[file.path] for view, file in files.items()}
+
 
 FORMATS = {"mindir": "MINDIR", "onnx": "ONNX"}
 SAMPLES = 8  # of each view; enough to see whether int8 lost something, and read in a moment
@@ -177,7 +292,7 @@ def sample_batches(
     config: Config, paths: Mapping[str, Sequence[Path]], batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(view, normalized pictures) of a few real pictures of each view, spread evenly over its list."""
-    from mindloc.data.build import build_images  # here, as it imports MindSpore
+    from mindloc.data.readers import build_images  # here, as it imports MindSpore
 
     for view, of_view in paths.items():
         spread = list(of_view)[:: max(1, len(of_view) // SAMPLES)][:SAMPLES]

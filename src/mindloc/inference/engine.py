@@ -1,15 +1,36 @@
 """One call, ``encode(batch) -> named descriptors``, whatever computes them.
 
 Suffixes: B pictures of a batch, D dimension.
+
+A Cell that is in training, evaluated for a while.
+
+How far two engines agree on the same pictures.
+
+Suffixes: N pictures, D dimension.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.runtime.compile_time import compiling
-from mindloc.runtime.evaluation_mode import evaluating
+from mindloc.runtime.operator_fusion import compiling
+
+
+@contextmanager
+def evaluating(cell: Any) -> Iterator[None]:
+    """Switch a Cell to evaluation and, whatever happens meanwhile, back to what it was."""
+    training = cell.training
+    if training:
+        cell.set_train(False)
+    try:
+        yield
+    finally:
+        if training:
+            cell.set_train(True)
 
 
 class Engine(Protocol):
@@ -78,7 +99,7 @@ class MindSporeEngine:
 
     def _cell(self, view: str, images: Any) -> Any:
         """The view's own Cell, compiled for these pictures when it is first asked for."""
-        from mindloc.inference.plain_outputs import PlainOutputs  # here, so that this module needs no MindSpore
+        from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
 
         if view not in self._cells:
             view_encoder = self._encoder.view_encoder(view)
@@ -103,3 +124,70 @@ def filled_batch(image_B3HW: np.ndarray, most: int, size: int, view: str) -> np.
     padding = np.repeat(image_B3HW[-1:], size - count, axis=0)
     full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
     return np.ascontiguousarray(full, np.float32)
+
+
+_SHORTEST = 1e-30  # a descriptor of zeros stays one
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one descriptor of two engines, picture by picture."""
+
+    pictures: int
+    cosine_min: float
+    cosine_mean: float
+    largest_difference: float  # between entries of descriptors of length 1
+
+    def __str__(self) -> str:
+        return (
+            f"cosine {self.cosine_min:.6f} at least, {self.cosine_mean:.6f} on average, "
+            f"entries within {self.largest_difference:.1e}, over {self.pictures} pictures"
+        )
+
+
+@dataclass(frozen=True)
+class EngineAgreement:
+    """Of everything that two engines make of the same pictures."""
+
+    of_each: dict[str, Agreement]  # descriptor -> its agreement
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For cards: descriptor -> numbers."""
+        return {name: asdict(agreement) for name, agreement in self.of_each.items()}
+
+    def __str__(self) -> str:
+        if len(self.of_each) == 1:
+            return str(*self.of_each.values())
+        return "; ".join(f"{name} {agreement}" for name, agreement in self.of_each.items())
+
+
+def compare_descriptors(*pairs: tuple[np.ndarray, np.ndarray]) -> Agreement:
+    """Agreement of descriptors of any length, row by row.
+
+    Args:
+        pairs: (N, D) of both engines; of several pairs, each with its own N and D, all rows count.
+    """
+    cosines, differences = [], []
+    for one_ND, other_ND in pairs:
+        unit_ND, other_unit_ND = _unit(one_ND), _unit(other_ND)
+        cosines.append((unit_ND * other_unit_ND).sum(1))
+        differences.append(np.abs(unit_ND - other_unit_ND).max())
+    cosine_N = np.concatenate(cosines)
+    return Agreement(len(cosine_N), float(cosine_N.min()), float(cosine_N.mean()), float(max(differences)))
+
+
+def compare_engines(one: Engine, other: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
+    """Agreement of two engines on (view, normalized pictures) batches that both can take."""
+    encoded = [(view, one.encode({view: images}), other.encode({view: images})) for view, images in batches]
+    return EngineAgreement(
+        {
+            name: compare_descriptors(*((a[f"{view}.{name}"], b[f"{view}.{name}"]) for view, a, b in encoded))
+            for name in one.descriptors
+        }
+    )
+
+
+def _unit(matrix_ND: np.ndarray) -> np.ndarray:
+    wide_ND = matrix_ND.astype(np.float64)
+    return wide_ND / np.maximum(np.linalg.norm(wide_ND, axis=1, keepdims=True), _SHORTEST)

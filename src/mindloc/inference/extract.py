@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mindloc.errors import DataError
-from mindloc.inference.engine import Engine
-from mindloc.retrieval.descriptor_set import (
+from mindloc.descriptors.sets import (
     RECALL_DESCRIPTORS,
     DescriptorWriter,
     make_rows,
     remove_other_sets,
     set_folder,
 )
+from mindloc.errors import DataError
+from mindloc.inference.engine import Engine
 from mindloc.runtime.cluster import ALONE, Cluster
-from mindloc.runtime.compile_time import compiled_s
-from mindloc.runtime.faults import fault_point
+from mindloc.runtime.operator_fusion import compiled_s
+from mindloc.runtime.process import fault_point
 
 
 @dataclass(frozen=True)

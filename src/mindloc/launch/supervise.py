@@ -2,24 +2,243 @@
 
 Nothing stays behind. Every process of a launch carries its mark in the environment and is found by it, whoever its
 parent is by then; and when the supervisor itself is killed, the kernel ends its processes (rank_entry.py).
+
+The folder of one launch's logs.
+
+One log, shown on the console as it grows.
+
+The end of all processes of one launch, politely first, and undisturbed.
+
+Which rank failed first, how, and what its log says about it.
 """
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from mindloc.errors import LaunchError
-from mindloc.launch.failure import Failure, FailureFinder, explain
-from mindloc.launch.log_follower import LogFollower
 from mindloc.launch.plan import Plan
-from mindloc.launch.process import Process
-from mindloc.launch.stopping import end_marked_processes, requests_to_stop_ignored
-from mindloc.runtime.signals import answered
+from mindloc.launch.processes import Process
+from mindloc.runtime.process import answered
+
+
+def new_log_folder(output: Path) -> Path:
+    """``output/logs/MMDDhhmmss``, new; launches of the same second get _2, _3, ...
+
+    Raises:
+        LaunchError: it can't be made.
+    """
+    stamp = time.strftime("%m%d%H%M%S")
+    for attempt in itertools.count(1):
+        folder = output / "logs" / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise LaunchError(f"can't make {folder}: {error.strerror}; choose another output folder") from None
+        return folder
+
+
+def remove_log_folder(folder: Path) -> None:
+    """Take back an empty one, and the folders above it that hold nothing else."""
+    with suppress(OSError):  # not empty: then it stays
+        folder.rmdir()
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
+
+
+# told by the supervisor, with the rank's name, or MindSpore's own talk of its network
+_NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING|ERROR)\] [A-Z_]+\(\d+,")
+
+
+class LogFollower:
+    """Prints what a log has gained since it was last asked, but for errors; whole lines while it grows."""
+
+    def __init__(self, path: Path, skip_lines: int = 0):
+        """Args: skip_lines: how many at the start are not shown."""
+        self._path, self._skip, self._offset, self._rest = path, skip_lines, 0, b""
+
+    def show_new(self, last: bool = False) -> None:
+        """Args: last: nothing is written any more, so that a line without an end is shown too."""
+        if not self._path.exists():  # its process has not come so far
+            return
+        with open(self._path, "rb") as log:
+            log.seek(self._offset)
+            data = log.read()
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if last and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        shown, self._skip = lines[self._skip :], max(0, self._skip - len(lines))
+        for line in shown:
+            if _NOT_SHOWN.match(line):
+                continue
+            print(line.decode("utf-8", errors="replace"), flush=True)
+
+
+_POLL_S = 0.05
+_KILL_S = 10.0  # a process that hangs in its driver outlives even SIGKILL for a while
+
+
+def end_marked_processes(
+    mark: str, started: Sequence[subprocess.Popen], launchers: Collection[int], grace_s: float
+) -> None:
+    """Ask every process of a launch to stop, and kill what is left after ``grace_s`` seconds.
+
+    Args:
+        mark: value of MINDLOC_LAUNCH_ID in their environments.
+        started: those that this process started itself; they are waited for.
+        launchers: numbers of those that watch over others. Such a one would answer the first end by killing the rest
+            at once, so it stands still until they are through.
+    """
+    for pid in launchers:
+        _signal(pid, signal.SIGSTOP)
+    ranks = [pid for pid in _living(mark, started) if pid not in launchers]
+    for pid in ranks:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while set(_living(mark, started)).difference(launchers) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    deadline = time.monotonic() + _KILL_S
+    while (left := _living(mark, started)) and time.monotonic() < deadline:  # again for what was born meanwhile
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def requests_to_stop_ignored() -> Iterator[None]:
+    """Who asked to stop has been heard: Ctrl-C, SIGTERM or SIGHUP don't interrupt what the stopping still has to do."""
+    with answered(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+def _living(mark: str, started: Sequence[subprocess.Popen]) -> list[int]:
+    """Numbers of the launch's processes that have not ended, also of those whose parent is gone."""
+    own = {process.pid for process in started if process.poll() is None}
+    wanted = f"MINDLOC_LAUNCH_ID={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):  # empty off Linux: there the started ones are all that is known
+        with suppress(OSError):  # ended while we looked, or another user's
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                own.add(int(entry.name))
+    return sorted(own)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+LAST_LINES = 15
+_LAST_BYTES = 64 << 10
+_OWN_NUMBER = re.compile(rb"process (\d+)\n")  # end of a log's first line, see rank_entry.py
+_MSRUN_SAYS = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The process that failed first."""
+
+    name: str  # like "rank 1"
+    code: int  # exit code; minus the signal's number for one that was killed
+    log: Path
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell would give it: 128 + signal for a process that was killed."""
+        return 128 - self.code if self.code < 0 else self.code
+
+
+class FailureFinder:
+    """Asks the processes of a plan again and again whether one has failed."""
+
+    def __init__(self, plan: Plan):
+        logs = {f"rank {rank}": plan.rank_log(rank) for rank in plan.ranks}
+        self._logs = {**logs, "scheduler": plan.log_dir / "scheduler.log"}
+        self._numbers: dict[str, int] = {}  # of the processes that have said theirs
+
+    def failure_of(self, process: Process, started: subprocess.Popen) -> Failure | None:
+        """The failure that a started process shows; None while it runs and after a good end."""
+        if process.rank is None and (inner := self._failure_under_msrun(process.log)):
+            return inner
+        return Failure(process.name, started.returncode, process.log) if started.returncode else None
+
+    def _failure_under_msrun(self, msrun_log: Path) -> Failure | None:
+        """The first rank or scheduler that ended badly under msrun.
+
+        msrun looks once a second and in the order of ranks, so that it may blame one that only fell over another; it
+        also waits half a minute for its scheduler before it ends itself. The kernel knows at once: a process that has
+        ended stays as a zombie with its exit code until msrun has looked. Only where msrun was quicker, its own words
+        count.
+        """
+        for name, log in self._logs.items():
+            if name not in self._numbers and (number := _own_number(log)):
+                self._numbers[name] = number
+        ended = {name: _zombie_code(number) for name, number in self._numbers.items()}
+        said = _MSRUN_SAYS.search(msrun_log.read_bytes())
+        if said:  # written before msrun kills the others, so these don't count any more
+            name = next((name for name, number in self._numbers.items() if number == int(said[1])), "a rank")
+            return Failure(name, int(said[2]), self._logs.get(name, msrun_log))
+        return next((Failure(name, code, self._logs[name]) for name, code in ended.items() if code), None)
+
+
+def explain(plan: Plan, failure: Failure) -> str:
+    """The failure's own words from its log, then one line that names it."""
+    how = f"was ended by {_signal_name(-failure.code)}" if failure.code < 0 else f"ended with exit code {failure.code}"
+    lines = _last_lines(failure.log)
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    reason = f": {own[-1]}" if own else ""
+    quoted = "" if own else "".join(f"  {line}\n" for line in lines[-LAST_LINES:])
+    among = f" of {plan.world_size}" if failure.name.startswith("rank") else ""
+    stopped = "; the other ranks were stopped" if len(plan.ranks) > 1 else ""
+    if plan.world_size > len(plan.ranks):
+        stopped += "; look at the other servers too, where a rank may have failed first"
+    return f"{quoted}error: {failure.name}{among} {how}{reason}{stopped}; its log: {failure.log}"
+
+
+def _own_number(log: Path) -> int | None:
+    """Number of the process that a log belongs to; None until it has said it."""
+    if not log.exists():
+        return None
+    with open(log, "rb") as file:
+        found = _OWN_NUMBER.search(file.readline())
+    return int(found[1]) if found else None
+
+
+def _zombie_code(number: int) -> int | None:
+    """Exit code of a process that has ended and was not yet asked for it; None for any other. Linux alone."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
+
+
+def _last_lines(log: Path) -> list[str]:
+    """What a log ends with, without its first line, which is ours."""
+    with open(log, "rb") as file:
+        first = len(file.readline())
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(first, size - _LAST_BYTES))
+        return [line for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
 
 POLL_S = 0.2
 GRACE_S = 5.0  # from the request to stop to the end by force

@@ -10,16 +10,14 @@ from mindspore import nn
 
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
-from mindloc.models.encoder import TwoViewEncoder
-from mindloc.models.form import Form
+from mindloc.models.convolutional import ResNet50, Vgg16
+from mindloc.models.encoder import TwoViewEncoder, initialize
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
-from mindloc.models.initial import initialize
-from mindloc.models.resnet import ResNet50
+from mindloc.models.layers import Form
 from mindloc.models.two_stage import TwoStageHead
-from mindloc.models.vgg import Vgg16
 from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit
 from mindloc.models.vit_rope import SIZES, RopeVit, VitSize
-from mindloc.runtime.kernels import encoder_form, slow_convolutions
+from mindloc.runtime.device import encoder_form, slow_convolutions
 
 CONVOLUTIONAL = {"resnet50": ResNet50, "vgg16": Vgg16}
 

@@ -17,12 +17,10 @@ import numpy as np
 from mindspore import Tensor
 
 from mindloc.errors import CheckpointError
-from mindloc.models.encoder import VIEWS, TwoViewEncoder
-from mindloc.models.initial import names_within
-from mindloc.models.position_table import resampled_table, square_side
+from mindloc.models.encoder import VIEWS, TwoViewEncoder, names_within
 from mindloc.models.pth_reader import read_state_dict
-from mindloc.runtime.checkpoint import is_own_checkpoint
-from mindloc.runtime.tensor_file import read_metadata, read_tensor_file
+from mindloc.models.vit_plain import resampled_table, square_side
+from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_tensor_file
 
 LEAST_SHARE = 0.9  # of an encoder's parameters that must fit
 PREFIXES = {

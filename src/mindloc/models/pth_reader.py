@@ -1,20 +1,295 @@
 """PyTorch checkpoint files read with NumPy alone, and without letting anything in them run.
 
 Two containers: a zip archive (PyTorch 1.6 and newer), or five pickles followed by the storages (older). The pickles go
-through models/tensor_pickle.py, never through Python's own pickle.
+through models/pth_reader.py, never through Python's own pickle.
+
+The pickle inside a PyTorch checkpoint, read as data: nothing in it can run.
+
+A pickle is a small program that may call any function of the machine. It is not handed to Python's pickle here: the
+instructions that state dicts are made of are interpreted below, in a machine whose values are plain data and tensor
+descriptions, and whose only "calls" are the entries of REBUILDERS. Every other instruction or name ends the reading.
+No value from the file is printed, hashed or compared before its type is known: nested tuples can make that take years.
 """
 
 import io
 import mmap
+import pickletools
 import struct
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mindloc.errors import CheckpointError
-from mindloc.models.tensor_pickle import Refused, Storage, StoredTensor, run_pickle
+
+STORAGE_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",  # NumPy has no bfloat16: read as bits, widened to float32
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+MAX_AXES = 16
+KEY_TYPES = (str, int, float, type(None))
+
+
+class Refused(Exception):
+    """Something that no state dict needs; the message is the end of an error line."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A function or class the file mentions: never looked up, only compared."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A flat run of numbers that tensors are cut from."""
+
+    kind: str
+    key: str
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * np.dtype(STORAGE_DTYPES[self.kind]).itemsize
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """How a tensor lies in its storage; offset and stride count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def array(self, data: bytes) -> np.ndarray:
+        """A copy in NumPy's order; bfloat16 becomes float32."""
+        flat = np.frombuffer(data, STORAGE_DTYPES[self.storage.kind], self.storage.count)
+        strides = tuple(step * flat.itemsize for step in self.stride)
+        view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+        if self.storage.kind == "BFloat16Storage":
+            return (view.astype(np.uint32) << 16).view(np.float32)
+        return np.ascontiguousarray(view).reshape(self.shape)
+
+
+def _natural(value: Any, what: str) -> int:
+    if type(value) is not int or value < 0:
+        shown = value if type(value) is int else type(value).__name__
+        raise Refused(f"{what} of {shown}, which no tensor has; the file is damaged or hostile: don't use it")
+    return value
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
+    """A tensor whose every element lies in its storage and which names none twice."""
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise Refused("a tensor without storage, shape or stride; the file is damaged or hostile: don't use it")
+    if len(shape) != len(stride) or len(shape) > MAX_AXES:
+        raise Refused(f"a tensor of {len(shape)} sizes and {len(stride)} strides; the file is damaged: don't use it")
+    offset = _natural(offset, "a storage offset")
+    shape = tuple(_natural(size, "a size") for size in shape)
+    stride = tuple(_natural(step, "a stride") for step in stride)
+    reach = 0  # of the axes so far, from the finest to the coarsest
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
+        if step <= reach:
+            raise Refused(f"a tensor of shape {shape} and stride {stride} that overlaps itself; save a contiguous copy")
+        reach += step * (size - 1)
+    if 0 not in shape and offset + reach >= storage.count or offset > storage.count:
+        raise Refused(
+            f"a tensor of shape {shape} and stride {stride} at {offset} reaches beyond its storage of {storage.count} "
+            "numbers; the file is damaged or hostile: don't use it"
+        )
+    return StoredTensor(storage, offset, shape, stride)
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> StoredTensor:
+    if not isinstance(tensor, StoredTensor):
+        raise Refused("a parameter that is no tensor; the file is damaged or hostile: don't use it")
+    return tensor
+
+
+def _ordered_dict(*arguments: Any) -> dict:
+    if arguments:  # PyTorch writes the items behind the call
+        raise Refused("an OrderedDict filled by its call; save the state dict alone with a current PyTorch")
+    return {}
+
+
+def _size(items: Any = ()) -> tuple:
+    if not isinstance(items, tuple):
+        raise Refused("a torch.Size of something that is no tuple; the file is damaged: don't use it")
+    return items
+
+
+REBUILDERS: dict[Name, Callable] = {
+    Name("collections", "OrderedDict"): _ordered_dict,
+    Name("torch", "Size"): _size,
+    Name("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    Name("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    Name("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+}
+STORAGE_NAMES = {Name("torch", kind) for kind in STORAGE_DTYPES}
+
+
+def _storage(reference: Any) -> Storage:
+    """A storage from its persistent id ("storage", kind, key, device, count[, view])."""
+    if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
+        raise Refused("a reference that is no storage; save the state dict alone")
+    tag, kind, key, _device, count, *view = reference
+    if tag != "storage" or not isinstance(kind, Name) or kind not in STORAGE_NAMES or not isinstance(key, str):
+        raise Refused("a reference that is no known storage; save the state dict alone")
+    if any(part is not None for part in view):
+        raise Refused(f"storage {key!a:.40} is a view of another one; save the file anew with a current PyTorch")
+    return Storage(kind.name, key, _natural(count, "a storage length"))
+
+
+class _Machine:
+    """Runs the data instructions of one pickle; its stack holds plain data, Names, Storages and StoredTensors only."""
+
+    def __init__(self):
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def step(self, code: str, argument: Any) -> None:
+        if code in _LITERALS:
+            self.stack.append(argument)
+        elif code in _CONSTANTS:
+            self.stack.append(_CONSTANTS[code]())
+        elif code in _ACTIONS:
+            _ACTIONS[code](self, argument)
+        elif code not in _SILENT:
+            raise Refused(f"pickle instruction {code}, which no state dict needs; save the state dict alone")
+
+    def since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def keep(self, slot: int | None) -> None:
+        self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
+
+    def name(self, text: str) -> None:
+        self.push_name(*text.split(" ", 1))
+
+    def name_from_stack(self, _: Any) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.push_name(module, name)
+
+    def push_name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise Refused("a name that is no text; the file is damaged or hostile: don't use it")
+        named = Name(module, name)
+        if named not in REBUILDERS and named not in STORAGE_NAMES:
+            raise Refused(
+                f"it names {str(named)!a:.80}, which no state dict needs, so nothing was read or run; if you "
+                "trust its source, save the state dict alone there"
+            )
+        self.stack.append(named)
+
+    def call(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Name) or function not in REBUILDERS or not isinstance(arguments, tuple):
+            raise Refused("a call that no state dict makes; save the state dict alone")
+        self.stack.append(REBUILDERS[function](*arguments))
+
+    def build(self, _: Any) -> None:
+        """Attributes of an OrderedDict (PyTorch's version notes): read over."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise Refused("attributes of something that is no dict; save the state dict alone")
+
+    def set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict) or len(items) % 2:
+            raise Refused("items of something that is no dict; the file is damaged: don't use it")
+        if not all(isinstance(key, KEY_TYPES) for key in items[::2]):
+            raise Refused("a dict key that is neither text nor number; save the state dict alone")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def append(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise Refused("items of something that is no list; the file is damaged: don't use it")
+        self.stack[-1].extend(items)
+
+    def storage(self, _: Any) -> None:
+        storage = _storage(self.stack.pop())
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise Refused(f"storage {storage.key!a:.40} is described in two ways; the file is damaged: don't use it")
+        self.stack.append(storage)
+
+    def pop(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError("pickle stack is empty")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+
+_LITERALS = {
+    "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING",
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+}  # fmt: skip
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_SILENT = {"PROTO", "FRAME", "STOP"}
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "BINPUT": _Machine.keep,
+    "LONG_BINPUT": _Machine.keep,
+    "MEMOIZE": _Machine.keep,
+    "BINGET": lambda m, slot: m.stack.append(m.memo[slot]),
+    "LONG_BINGET": lambda m, slot: m.stack.append(m.memo[slot]),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "TUPLE1": lambda m, _: m.stack.append(tuple(m.pop(1))),
+    "TUPLE2": lambda m, _: m.stack.append(tuple(m.pop(2))),
+    "TUPLE3": lambda m, _: m.stack.append(tuple(m.pop(3))),
+    "SETITEM": lambda m, _: m.set_items(m.pop(2)),
+    "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
+    "APPEND": lambda m, _: m.append(m.pop(1)),
+    "APPENDS": lambda m, _: m.append(m.since_mark()),
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.name_from_stack,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.storage,
+}
+
+
+def run_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """The value of the pickle that starts here and the storages it mentions by key; the file is left behind its end.
+
+    Raises:
+        Refused: an instruction, name or value that no state dict holds.
+        ValueError, LookupError, TypeError: no pickle, or a broken one.
+    """
+    machine = _Machine()
+    for opcode, argument, _ in pickletools.genops(file):
+        machine.step(opcode.name, argument)
+    (value,) = machine.stack
+    return value, machine.storages
+
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

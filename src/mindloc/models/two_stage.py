@@ -1,15 +1,109 @@
 """SGM-Net's head: a backbone's map -> Omega, by which tiles are recalled, and Phi, by which they are re-ranked.
 
 Shapes: B images, N = H * W positions row by row, W channels of the backbone, C of the adapted map, K nodes.
+
+CSMG, cosine-similarity mask graph of SGM-Net: a map -> K nodes, each the sum of the positions like one center.
+
+Shapes: B images, N = H * W positions row by row, C channels, K centers (and nodes), 2 (row, column).
 """
 
-from typing import Any
+from typing import Any, Literal
 
-from mindspore import nn, ops
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
 
-from mindloc.models.csmg import CSMG
-from mindloc.models.layers import Linear, unit_rows
+from mindloc.models.layers import Linear, parameter, unit_rows
 from mindloc.models.non_local import NonLocalBlock, NonLocalForm
+
+Similarity = Literal["dot", "cosine"]
+Area = Literal["soft", "count"]
+_LEAST_AREA = 1e-12  # a node that no position is like lies nowhere: its centroid is the grid's center
+
+
+class CSMG(nn.Cell):
+    r"""Map (B, N, C) -> nodes ordered by area, in float32.
+
+    .. math:: s_{ki} = \max(0, c_k \cdot x_i), \quad d_k = \sum_i s_{ki} x_i, \quad
+              a_k = \sum_i s_{ki} \ \text{or}\ \sum_i [s_{ki} > 0]
+
+    Nodes are put one after the other, largest area first; of equal areas the one of the earlier center comes first, on
+    every device. Permuting the positions of the map changes nothing but the centroids.
+
+    Args:
+        channels: C.
+        nodes: K.
+        similarity: "dot" as above, or "cosine": center and position are divided by their lengths first.
+        area: "soft", the sum of the similarities, or "count", the number of positions with any.
+        sort: False leaves the nodes in the order of their centers.
+
+    References:
+        SGM-Net; tests/reference/csmg.npz fixes the soft form.
+    """
+
+    def __init__(
+        self, channels: int, nodes: int = 4, similarity: Similarity = "dot", area: Area = "soft", sort: bool = True
+    ):
+        super().__init__()
+        self.channels, self.nodes = channels, nodes
+        self.cosine, self.count, self.sort = similarity == "cosine", area == "count", sort
+        self.centers = parameter("centers", nodes, channels)
+        self.earlier_KK = Tensor(np.tril(np.ones((nodes, nodes), np.float32), -1))  # [i, j] = 1: j comes before i
+        self.place_K = Tensor(np.arange(nodes, dtype=np.float32))
+        self.matmul_tb = ops.MatMul(transpose_b=True)
+        self.matmul_ta = ops.BatchMatMul(transpose_a=True)
+
+    def construct(self, x_BNC, rows, columns):
+        """Nodes, areas, order and centroids.
+
+        Args:
+            rows, columns: H and W of the grid.
+
+        Returns:
+            phi (B, K*C), of any length; area (B, K) by center; order (B, K) int32, the center of each node in phi;
+            centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the positions' (row, column),
+            0..1 from the first center of a cell to the last; a side of one cell has .5. Area and order are there for
+            looking into a trained encoder; its head needs neither.
+        """
+        similarity_BNK = ops.relu(self._similarity(x_BNC))
+        node_BKC = self.matmul_ta(similarity_BNK, x_BNC)
+        soft_BK = ops.sum(similarity_BNK, 1)
+        area_BK = ops.sum(ops.cast(similarity_BNK > 0, ms.float32), 1) if self.count else soft_BK
+        centroid_BK2 = self._centroids(similarity_BNK, soft_BK, rows, columns)
+        takes_BKK1 = ops.expand_dims(self._permutation(ops.stop_gradient(area_BK)), -1)
+        # sums of one term and zeros, not products of matrices: exact on every device
+        node_BKC = ops.sum(takes_BKK1 * ops.expand_dims(node_BKC, 1), 2)
+        centroid_BK2 = ops.sum(takes_BKK1 * ops.expand_dims(centroid_BK2, 1), 2)
+        order_BK = ops.cast(ops.sum(ops.squeeze(takes_BKK1, -1) * self.place_K, 2), ms.int32)
+        return ops.reshape(node_BKC, (-1, self.nodes * self.channels)), area_BK, order_BK, centroid_BK2
+
+    def _similarity(self, x_BNC):
+        x_MC, center_KC = ops.reshape(x_BNC, (-1, self.channels)), self.centers
+        if self.cosine:
+            x_MC, center_KC = unit_rows(x_MC), unit_rows(center_KC)
+        return ops.reshape(self.matmul_tb(x_MC, center_KC), (-1, x_BNC.shape[1], self.nodes))
+
+    def _permutation(self, area_BK):
+        """(B, K, K), 1.0 where node r is that of center k: a stable sort by comparisons alone, largest first."""
+        own_BK1, other_B1K = ops.expand_dims(area_BK, 2), ops.expand_dims(area_BK, 1)
+        larger_BKK = ops.cast(other_B1K > own_BK1, ms.float32)
+        tied_BKK = ops.cast(other_B1K == own_BK1, ms.float32)
+        rank_BK = ops.sum(larger_BKK + tied_BKK * self.earlier_KK, 2) if self.sort else area_BK * 0 + self.place_K
+        return ops.cast(ops.expand_dims(rank_BK, 1) == ops.expand_dims(self.place_K, 1), ms.float32)
+
+    def _centroids(self, similarity_BNK, soft_BK, rows, columns):
+        place_N2 = _grid_places(rows, columns)
+        moment_BK2 = self.matmul_ta(similarity_BNK, ops.broadcast_to(place_N2, (similarity_BNK.shape[0], -1, -1)))
+        return 0.5 + moment_BK2 / ops.maximum(ops.expand_dims(soft_BK, -1), _LEAST_AREA)
+
+
+@ops.constexpr
+def _grid_places(rows, columns):
+    """(1, N, 2) float32: (row, column) of every position, -.5 to .5; a constant of the graph."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    places = np.stack([row / max(rows - 1, 1), column / max(columns - 1, 1)], axis=1)
+    places -= [0.5 if rows > 1 else 0.0, 0.5 if columns > 1 else 0.0]
+    return Tensor(places[None].astype(np.float32))
 
 
 class TwoStageHead(nn.Cell):

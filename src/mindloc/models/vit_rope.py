@@ -14,13 +14,8 @@ from dataclasses import dataclass
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.attention import RopeAttention
-from mindloc.models.form import Form
-from mindloc.models.layers import LayerNorm, parameter
-from mindloc.models.mlp import Mlp
-from mindloc.models.patches import PatchEmbed
-from mindloc.models.precision import DTYPES, Precision
-from mindloc.models.rope import rope_tables
+from mindloc.models.attention import RopeAttention, rope_tables
+from mindloc.models.layers import DTYPES, Form, LayerNorm, Mlp, PatchEmbed, Precision, parameter
 
 REGISTERS = 1
 
@@ -81,7 +76,7 @@ class RopeVit(nn.Cell):
     Args:
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
             float32 always. bf16 has no products on a CPU.
-        form: of attention and norms, equal numbers faster on one device or another; see models/form.py.
+        form: of attention and norms, equal numbers faster on one device or another; see models/layers.py.
     """
 
     def __init__(self, size: VitSize, precision: Precision = "fp32", form: Form = "plain"):

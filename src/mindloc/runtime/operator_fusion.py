@@ -2,6 +2,12 @@
 
 MindSpore calls it graph kernels; its AKG compiles a loop once (some 0.2 s each) and keeps it on disk, where a later
 process finds it. A loop that is damaged there is compiled again (seen in 2.8.0).
+
+Where things lie that only save time: whatever is there may be removed while nothing runs.
+
+Some of it is code. It is run only where no other user could have written it.
+
+What this process spent on compiling graphs, and how old it is.
 """
 
 import contextlib
@@ -9,13 +15,36 @@ import functools
 import importlib.util
 import os
 import platform
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from mindloc.errors import DeviceError
-from mindloc.runtime.user_cache import user_cache, why_not_run
+from mindloc.runtime.process import leaving_at_once
+
+
+def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
+    """mindloc's folder in the user's cache folder, whether it is there or not."""
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindloc"
+
+
+def why_not_run(folder: Path) -> str | None:
+    """What speaks against running code that lies in a folder, as a part of a sentence; None: it is the user's alone.
+
+    Raises:
+        OSError: it is absent or can't be reached.
+    """
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        return "it belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others may write there (chmod go-w)"
+    return None
+
 
 Wish = Literal["auto", "always", "never"]
 
@@ -72,31 +101,6 @@ def fuse_operators(target: str, wish: Wish) -> str:
     if wish == "never" or target != "CPU":
         return ""
     return f", fused operators{doubt}" if fuses else f", operators not fused ({obstacle})"
-
-
-def share_kernels(compiler_cache: Path) -> None:
-    """Let a folder that is about to become MindSpore's compiler cache have its loops where all others have theirs.
-
-    MindSpore looks for them below the compiler cache, and one loop serves many graphs.
-
-    Raises:
-        OSError: the disk refuses, e.g. as it knows no links.
-    """
-    part_from_kernels(compiler_cache)
-    if is_fused():
-        kernel_place().mkdir(parents=True, exist_ok=True)
-        (compiler_cache / _KERNELS).symlink_to(kernel_place(), target_is_directory=True)
-
-
-def part_from_kernels(compiler_cache: Path) -> None:
-    """Take ``share_kernels`` back: another process has its loops elsewhere, and must not run what lies here.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    link = compiler_cache / _KERNELS
-    if link.is_symlink():
-        link.unlink()
 
 
 def kernel_place() -> Path:
@@ -176,3 +180,38 @@ def _of_this_process() -> tempfile.TemporaryDirectory:
 def _akg() -> Path:
     spec = importlib.util.find_spec("mindspore")
     return Path(spec.origin if spec and spec.origin else "mindspore").parent / "_akg"
+
+
+_IMPORTED = time.monotonic()
+_compiled_s = 0.0
+
+
+def compiled_s() -> float:
+    """Seconds that this process has spent inside ``compiling`` so far."""
+    return _compiled_s
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Count what happens inside as compiling; a command that is told to end there does so at once.
+
+    Raises:
+        DeviceError: operators were to be fused and could not be.
+    """
+    global _compiled_s
+    started = time.perf_counter()
+    try:
+        with leaving_at_once("stopped while compiling"), nothing_left_behind(), failing_clearly():
+            yield
+    finally:
+        _compiled_s += time.perf_counter() - started
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started; where the system does not tell (all but Linux), since this import."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:
+            started = int(file.read().rpartition(")")[2].split()[19])  # clock ticks after boot, field 22 of proc(5)
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.monotonic() - _IMPORTED

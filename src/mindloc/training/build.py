@@ -2,35 +2,28 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 from mindspore import nn
 
-from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
-from mindloc.data.build import build_hard_negative_rule, build_images
 from mindloc.data.hard_negatives import NeighborTables
-from mindloc.data.pairs import Split
+from mindloc.data.readers import build_hard_negative_rule, build_images
+from mindloc.data.split import Split
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.runtime.cluster import Cluster
-from mindloc.runtime.compiler_cache import CompilerCache, default_folder, users_own_cache
-from mindloc.runtime.kernels import require_precision
+from mindloc.runtime.device import require_precision
 from mindloc.runtime.run_folder import RunFolder
-from mindloc.training.compile_callback import ServeGraph, no_cache
 from mindloc.training.data_parallel import GatherOutputs, average_gradients
 from mindloc.training.eval_callback import EvaluateFunction
 from mindloc.training.loop import LoopSettings
-from mindloc.training.loss_scale import LossScale
-from mindloc.training.neighbors import NeighborSource
-from mindloc.training.optimizer import AdamW
-from mindloc.training.paired_pictures import PairedPictures
-from mindloc.training.parameter_table import parameter_table
+from mindloc.training.neighbors import NeighborSource, PairedPictures
+from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.schedule import Schedule
-from mindloc.training.step import TrainStep
+from mindloc.training.step import LossScale, TrainStep
 
 EngineOf = Callable[[nn.Cell], MindSporeEngine]  # of an encoder in training
 
@@ -151,40 +144,3 @@ def build_evaluation(
 def _measured(scores: Any, name: str) -> bool:
     values = scores.methods["model"][scores.mode]
     return values.get(name) is not None
-
-
-# settings that say what is fed to a graph, or when, and never what it computes
-_OUTSIDE_THE_GRAPH = {"data", "augment", "sampling", "schedule", "eval", "search", "run"}
-_OUTSIDE_THE_GRAPH |= {"model.pretrained", "model.mean", "model.std", "optimizer.lr", "train.checkpoint_start"}
-_OUTSIDE_THE_GRAPH |= {f"train.{key}" for key in ("epochs", "zero_shot_eval", "keep_checkpoints", "log_every_steps")}
-_OUTSIDE_THE_GRAPH |= {f"train.{key}" for key in ("eval_every_epochs", "checkpoint_every_epochs")}
-_OUTSIDE_THE_GRAPH |= {"train.checkpoint_every_steps", "train.seed"}
-
-
-def graph_facts(config: Config, cluster: Cluster) -> dict[str, Any]:
-    """What the graph of the step depends on, beside the code and its inputs; a new setting counts until told not to."""
-    tree = config_to_dict(config)
-    settings = {
-        f"{section}.{key}": value
-        for section, values in tree.items()
-        for key, value in values.items()
-        if not {section, f"{section}.{key}"} & _OUTSIDE_THE_GRAPH
-    }
-    return {**settings, "rank": cluster.rank, "ranks": cluster.size}
-
-
-def build_compiler_cache(config: Config, cluster: Cluster, say: Callable[[str], None]) -> ServeGraph:
-    """Where the step's graph comes from when an earlier process compiled the same one."""
-    wish = config.run.compiler_cache
-    if users_own_cache():
-        if cluster.is_first:
-            say(
-                "MS_COMPILER_CACHE_ENABLE=1: MindSpore itself keeps graphs and does not notice a changed config or "
-                "module; unset it to use run.compiler_cache"
-            )
-        return no_cache
-    measured = cluster.size == 1 and ms.get_context("device_target") == "CPU"
-    if wish == "none" or (wish == "auto" and not measured):
-        return no_cache
-    folder = default_folder() if wish == "auto" else Path(wish)
-    return CompilerCache(folder, graph_facts(config, cluster), say).serving

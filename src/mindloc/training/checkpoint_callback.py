@@ -13,7 +13,6 @@ import numpy as np
 from mindspore.train import Callback, RunContext
 
 from mindloc.errors import CheckpointError
-from mindloc.runtime.atomic import atomic_link
 from mindloc.runtime.checkpoint import (
     BEST_WEIGHTS,
     END_WEIGHTS,
@@ -24,11 +23,12 @@ from mindloc.runtime.checkpoint import (
     save_weights,
     state_path,
 )
-from mindloc.runtime.faults import fault_point
-from mindloc.runtime.metrics_log import MetricsLog
+from mindloc.runtime.files import atomic_link
+from mindloc.runtime.process import fault_point
+from mindloc.runtime.run_folder import MetricsLog
 from mindloc.training.eval_callback import SCORE, EvalCallback
 from mindloc.training.metrics_callback import MetricsCallback
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 
 class CheckpointCallback(Callback):

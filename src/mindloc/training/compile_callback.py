@@ -1,30 +1,19 @@
 """Compiles the step before it is first run, so that compiling has a time of its own, and says what starting took."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.compile_time import compiled_s, compiling, process_age_s
+from mindloc.runtime.operator_fusion import compiled_s, compiling, process_age_s
 from mindloc.training.console import Console
 from mindloc.training.metrics_callback import MetricsCallback
 from mindloc.training.step import TrainStep
-
-# the step's inputs -> inside, it may be compiled; gives whether an earlier process has done that already
-ServeGraph = Callable[..., AbstractContextManager[bool]]
-
-
-def no_cache(*inputs: Any) -> AbstractContextManager[bool]:
-    return nullcontext(False)
 
 
 class CompileCallback(Callback):
     """Compiles at the first step, on its own batch.
 
     Args:
-        serve_graph: around compiling, e.g. ``CompilerCache.serving``.
         console, metrics: None on a rank that writes nothing; the clock of ``metrics`` leaves compiling out.
         preparation: what this process did before the training began, in words.
     """
@@ -32,18 +21,16 @@ class CompileCallback(Callback):
     def __init__(
         self,
         step: TrainStep,
-        serve_graph: ServeGraph,
         console: Console | None,
         metrics: MetricsCallback | None,
         preparation: str = "imports and preparation",
     ):
         super().__init__()
         self.preparation = preparation
-        self.step, self.serve_graph, self.console, self.metrics = step, serve_graph, console, metrics
+        self.step, self.console, self.metrics = step, console, metrics
         self._began_s = self._asked_s = self._compiled_s = 0.0  # age of the process, age of the process, seconds
         self._started = time.perf_counter()
         self._stage = "waiting"  # then "first step", then "running"
-        self._kept = False
 
     def on_train_begin(self, run_context: RunContext) -> None:
         self._began_s, self._started = process_age_s(), time.perf_counter()
@@ -54,7 +41,7 @@ class CompileCallback(Callback):
         self._asked_s, self._stage = process_age_s(), "first step"
         batch = run_context.original_args().train_dataset_element
         before = compiled_s()
-        with compiling(), self.serve_graph(*batch) as self._kept:
+        with compiling():
             self.step.compile(*batch)
         self._compiled_s = compiled_s() - before
         if self.metrics is not None:
@@ -70,10 +57,9 @@ class CompileCallback(Callback):
         run_context.original_args().net_outputs[0].asnumpy()  # waits for the device
         age = process_age_s()
         before, first = self._asked_s - self._began_s, age - self._asked_s - self._compiled_s
-        kept = " from the cache" if self._kept else ""
         self.console.say(
             f"first step done {age:.1f} s after the start: {self._began_s:.1f} s {self.preparation}, "
-            f"{before:.1f} s evaluation and first batch, {self._compiled_s:.1f} s compiling{kept}, "
+            f"{before:.1f} s evaluation and first batch, {self._compiled_s:.1f} s compiling, "
             f"{first:.1f} s the step"
         )
 

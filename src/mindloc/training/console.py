@@ -7,7 +7,7 @@ from mindspore.train import Callback, RunContext
 from tqdm import tqdm
 
 from mindloc.training.metrics_callback import MetricsCallback
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 
 class Console:

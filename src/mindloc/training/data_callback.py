@@ -4,9 +4,9 @@ from typing import Any
 
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.metrics_log import MetricsLog
+from mindloc.runtime.run_folder import MetricsLog
 from mindloc.training.console import Console
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 
 class DataCallback(Callback):

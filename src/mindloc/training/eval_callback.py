@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from mindspore import nn
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.evaluation_mode import evaluating
-from mindloc.runtime.metrics_log import MetricsLog
+from mindloc.inference.engine import evaluating
+from mindloc.runtime.run_folder import MetricsLog
 from mindloc.training.console import Console
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 SCORE = "recall@1"  # the metric that decides which epoch is best and stands in checkpoint names; a fraction
 

@@ -10,17 +10,16 @@ from typing import Any, Protocol
 from mindspore.train import Callback, Model
 
 from mindloc.data.hard_negatives import NeighborTables
-from mindloc.runtime.metrics_log import MetricsLog
-from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.run_folder import MetricsLog, RunFolder
 from mindloc.training.checkpoint_callback import CheckpointCallback
-from mindloc.training.compile_callback import CompileCallback, ServeGraph, no_cache
+from mindloc.training.compile_callback import CompileCallback
 from mindloc.training.console import Console, ConsoleCallback
 from mindloc.training.data_callback import DataCallback
 from mindloc.training.eval_callback import EvalCallback, EvaluateFunction
 from mindloc.training.metrics_callback import MetricsCallback
 from mindloc.training.neighbors_callback import NeighborsCallback
-from mindloc.training.progress import Progress
 from mindloc.training.progress_callback import ProgressCallback
+from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 from mindloc.training.schedule_callback import ScheduleCallback
 from mindloc.training.state import collect_arrays
@@ -80,7 +79,6 @@ class Training:
     progress: Progress
     metrics_lines: int = 0  # lines of metrics.jsonl to keep
     console: Console | None = None
-    serve_graph: ServeGraph = no_cache  # of the step, on its inputs
     neighbors: Neighbors | None = None  # None: no hard negatives
 
 
@@ -140,7 +138,7 @@ def _callbacks_of_other_ranks(training: Training, data: TrainingData, users: Seq
     """Those that take part in the computation; the first rank does the writing."""
     progress = training.progress
     schedule = ScheduleCallback(training.schedule, training.step.lr, progress, data.steps)
-    compiling = CompileCallback(training.step, training.serve_graph, None, None)
+    compiling = CompileCallback(training.step, None, None)
     return [
         ProgressCallback(progress, data.steps),
         schedule,
@@ -177,7 +175,7 @@ def _callbacks(
     ours = [
         ProgressCallback(progress, data.steps),
         schedule,
-        CompileCallback(step, training.serve_graph, console, metrics, preparation),
+        CompileCallback(step, console, metrics, preparation),
         metrics,
         lines,
         DataCallback(data, log, console, progress),

@@ -6,9 +6,9 @@ from typing import Any
 
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.compile_time import compiled_s
-from mindloc.runtime.metrics_log import MetricsLog
-from mindloc.training.progress import Progress
+from mindloc.runtime.operator_fusion import compiled_s
+from mindloc.runtime.run_folder import MetricsLog
+from mindloc.training.resume import Progress
 from mindloc.training.schedule_callback import ScheduleCallback
 
 

@@ -7,10 +7,10 @@ from mindspore import nn
 from mindspore.train import Callback, RunContext
 
 from mindloc.data.hard_negatives import NeighborTables
-from mindloc.runtime.evaluation_mode import evaluating
-from mindloc.runtime.metrics_log import MetricsLog
+from mindloc.inference.engine import evaluating
+from mindloc.runtime.run_folder import MetricsLog
 from mindloc.training.console import Console
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 
 
 class NeighborsCallback(Callback):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from mindspore.train import Callback, RunContext
 
 from mindloc.errors import DataError
-from mindloc.runtime.faults import fault_point
-from mindloc.training.progress import Progress
+from mindloc.runtime.process import fault_point
+from mindloc.training.resume import Progress
 
 
 class ProgressCallback(Callback):

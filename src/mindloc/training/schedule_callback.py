@@ -6,7 +6,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 from mindspore.train import Callback, RunContext
 
-from mindloc.training.progress import Progress
+from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 
 

@@ -1,16 +1,266 @@
 """One training step as one graph: encode, gather, loss, gradients, check, clip, update or skip.
 
 Letters: B pairs of this rank's batch, G pairs of the global batch, H and W picture sides per view.
+
+Loss scaling for fp16: large enough that small gradients do not vanish, halved when one overflows.
+
+Norm and clipping of a tuple of gradients, inside the graph.
+
+Loss and gradients of a batch in one go, or of its parts one after the other.
+
+Letters: B pairs of this rank's batch, G pairs of the global batch, P parts of both, H and W picture sides per view.
+
+GradCache: a large batch on a device that holds the activations of a small one, with the negatives of the whole.
+
+Letters: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers of a pair (the lengths of
+all its descriptors), H and W picture sides per view.
+
+References:
+    L. Gao, Y. Zhang, J. Han, J. Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+    arXiv:2101.06983.
 """
 
+from typing import Literal
+
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindloc.training.grad_cache import GradCache
-from mindloc.training.gradients import Clip, ClipGradients, GlobalNorm
-from mindloc.training.loss_scale import LossScale
-from mindloc.training.mean_gradients import MeanGradients
 from mindloc.training.optimizer import AdamW
+
+
+class LossScale(nn.Cell):
+    """The factor on the loss, with its state as parameters, so that a resumed run goes on with it.
+
+    Args:
+        initial: first scale; 1 with ``dynamic=False`` means no scaling.
+        window: steps without overflow after which the scale doubles.
+        dynamic: False keeps the scale as it is.
+    """
+
+    def __init__(self, initial: float = 1.0, window: int = 2000, dynamic: bool = False):
+        super().__init__(auto_prefix=False)
+        self.dynamic, self.window = dynamic, window
+        self.scale = Parameter(Tensor(np.array(initial, np.float32)), name="loss_scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(np.array(0, np.int32)), name="good_steps", requires_grad=False)
+
+    def construct(self, finite):
+        """Account for one step: ``finite`` says whether all its gradients were."""
+        if self.dynamic:
+            good_steps = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
+            full = good_steps >= self.window
+            grown = ops.select(full, self.scale * 2.0, self.scale * 1.0)
+            halved = ops.maximum(self.scale * 0.5, Tensor(1.0, ms.float32))
+            ops.assign(self.scale, ops.select(finite, grown, halved))
+            ops.assign(self.good_steps, ops.select(full, ops.zeros_like(good_steps), good_steps))
+        return finite
+
+
+Clip = Literal["value", "norm", "none"]
+
+
+class GlobalNorm(nn.Cell):
+    """Length of all gradients taken as one vector, float32; not finite as soon as one entry is not.
+
+    On a CPU the sum of squares is a product of the flat gradient with itself: an eighth of the time of the reduction
+    kernel there. Elsewhere matrix units may round their inputs, so the plain reduction is used.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.by_product = ms.get_context("device_target") == "CPU"
+        self.product = ops.MatMul(transpose_b=True)
+
+    def construct(self, gradients):
+        total = Tensor(0.0, ms.float32)
+        for gradient in gradients:
+            if self.by_product:
+                row = ops.cast(gradient, ms.float32).reshape(1, -1)
+                total = total + self.product(row, row).reshape(())
+            else:
+                total = total + ops.square(ops.cast(gradient, ms.float32)).sum()
+        return ops.sqrt(total)
+
+
+class ClipGradients(nn.Cell):
+    """Unscaled gradients, bounded entry by entry (value), by their common length (norm), or not at all (none)."""
+
+    def __init__(self, clip: Clip, clip_at: float, scaled: bool):
+        super().__init__()
+        self.clip, self.clip_at, self.scaled = clip, clip_at, scaled
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients, norm, unscale):
+        """``norm``: length of the unscaled gradients; ``unscale``: 1 / loss scale, used when scaled."""
+        factor = unscale
+        if self.clip == "norm":
+            # the tiny term is the convention of the reference this is tested against
+            factor = unscale * ops.minimum(self.clip_at / (norm + 1e-6), Tensor(1.0, ms.float32))
+        # a map, not a loop: turns of a loop with branches nest, and MindSpore limits the depth of calls to 1000
+        return self.map(ops.partial(self.bounded, factor), gradients)
+
+    def bounded(self, factor, gradient):
+        """One gradient."""
+        if self.scaled or self.clip == "norm":
+            gradient = gradient * factor
+        if self.clip == "value":
+            gradient = ops.clamp(gradient, -self.clip_at, self.clip_at)
+        return gradient
+
+
+class MeanGradients(nn.Cell):
+    """Loss, components and gradients as means over the parts of a batch; parts do not share negatives.
+
+    The graph holds one part however many there are: they take turns in it, and only one needs its memory.
+
+    Args:
+        encoder: (drone, satellite) -> dict of outputs.
+        criterion: (outputs, weight, mask) -> (total, dict of components); names them in ``component_names``.
+        weights: a ParameterTuple, differentiated by.
+        parts: P, a divisor of B. Every rank holds an equal share of each part, in the order of the parts.
+        gather: outputs of this rank -> outputs of all ranks.
+    """
+
+    def __init__(self, encoder: nn.Cell, criterion: nn.Cell, weights, parts: int, gather: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.encoder, self.criterion, self.gather = encoder, criterion, gather
+        self.component_names = criterion.component_names
+        self.weights, self.parts, self.counted = weights, parts, 1 + len(criterion.component_names)
+        self.value_and_grad = ops.value_and_grad(self.forward, None, weights, has_aux=True)
+        self.add = ops.Add()
+        self.map = ops.HyperMap()
+
+    def forward(self, drone, satellite, weight, mask, scale):
+        """Loss times ``scale`` (what is differentiated), loss, components in the order of ``component_names``."""
+        outputs = self.gather(self.encoder(drone, satellite))
+        loss, components = self.criterion(outputs, weight, mask)
+        # no dict leaves the graph: Ascend would hand it to Python
+        return loss * scale, loss, tuple([components[name] for name in self.component_names])
+
+    def construct(self, drone, satellite, weight, mask, scale):
+        """One batch.
+
+        Args:
+            drone, satellite: (B, 3, H, W) float32.
+            weight: (G,) float32; mask: (G, G) bool.
+            scale: scalar, factor on the loss that is differentiated.
+
+        Returns:
+            loss, tuple of its components, tuple of gradients in the order of the weights, ``scale`` times too large.
+        """
+        if self.parts == 1:
+            (_, loss, components), gradients = self.value_and_grad(drone, satellite, weight, mask, scale)
+            return loss, components, gradients
+        return self._over_parts(drone, satellite, weight, mask, scale)
+
+    def _over_parts(self, drone, satellite, weight, mask, scale):
+        drones, satellites = in_parts(drone, self.parts), in_parts(satellite, self.parts)
+        weights, masks = in_parts(weight, self.parts), in_parts(mask, self.parts)
+        losses = ops.zeros(self.counted, ms.float32)  # the loss, then its components
+        gradients = self.map(ops.zeros_like, self.weights)
+        i = Tensor(0, ms.int32)
+        while i < self.parts:
+            (_, part_loss, part_components), part_gradients = self.value_and_grad(
+                part_of(drones, i), part_of(satellites, i), part_of(weights, i), own_cells(masks, i), scale / self.parts
+            )
+            losses = losses + ops.stack((part_loss, *part_components))
+            gradients = self.map(self.add, gradients, part_gradients)
+            i = i + 1
+        losses = losses / self.parts
+        return losses[0], tuple([losses[k] for k in range(1, self.counted)]), gradients
+
+
+def in_parts(rows, parts):
+    """(rows, ...) -> (parts, rows / parts, ...)."""
+    return ops.reshape(rows, (parts, rows.shape[0] // parts) + rows.shape[1:])
+
+
+def part_of(parts, i):
+    """Part i, a Tensor, so that one graph serves all parts."""
+    return ops.gather(parts, i, 0)
+
+
+def own_cells(masks, i):
+    """Cells of a mask (P, G / P, G) whose row and column lie in part i."""
+    rows = part_of(masks, i)
+    # no transpose: AKG can't compile that of a bool square of 8 by 8 (seen in 2.8.0)
+    return ops.gather(ops.reshape(rows, (rows.shape[0], masks.shape[0], -1)), i, 1)
+
+
+class GradCache(nn.Cell):
+    r"""Loss, components and gradients of a whole batch whose parts are encoded one after the other, twice.
+
+    .. math:: \frac{\partial L}{\partial \theta}
+              = \sum_p \Big(\frac{\partial D_p}{\partial \theta}\Big)^T \frac{\partial L}{\partial D_p}
+
+    First every part is encoded and only its descriptors D are kept; the loss over all of them gives its gradient by
+    each; then every part is encoded again, and its gradient sent back through the encoder. Equal to the whole batch to
+    the rounding of sums, since no descriptor depends on another picture. It costs one more forward pass.
+
+    Args, and those of ``construct``: as ``MeanGradients``, whose place it takes; the encoder also names in
+    ``compared_outputs`` what the criterion reads, and ``gather`` gets the parts in the order of this rank's rows.
+    """
+
+    def __init__(self, encoder: nn.Cell, criterion: nn.Cell, weights, parts: int, gather: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.encoder, self.criterion, self.gather = encoder, criterion, gather
+        self.component_names = criterion.component_names
+        self.names = encoder.compared_outputs
+        self.weights, self.parts = weights, parts
+        self.loss_gradient = ops.value_and_grad(self.loss, (0, 1), has_aux=True)
+        self.back_through_encoder = ops.GradOperation(get_by_list=True, sens_param=True)(self.described, weights)
+        self.add = ops.Add()
+        self.map = ops.HyperMap()
+
+    def construct(self, drone, satellite, weight, mask, scale):
+        """One batch, see ``MeanGradients``."""
+        drones, satellites = in_parts(drone, self.parts), in_parts(satellite, self.parts)
+        # its shapes and the logit scale are used, so compiling leaves the rest of this pass out
+        outputs = self.encoder(drones[0], satellites[0])
+        lengths = tuple([outputs[name].shape[1] for name in self.names])
+        rows_PBS = self._describe_all(drones, satellites, sum(lengths), scale)
+        rows_BS = ops.reshape(rows_PBS, (-1, sum(lengths)))
+        (_, loss, components), (by_row_BS, by_scale) = self.loss_gradient(
+            rows_BS, outputs["logit_scale"], lengths, weight, mask, scale
+        )
+        return loss, components, self._send_back(drones, satellites, in_parts(by_row_BS, self.parts), by_scale)
+
+    def described(self, drone, satellite):
+        """Descriptors of a part, one row (S numbers) for each pair, and the logit scales."""
+        outputs = self.encoder(drone, satellite)
+        return ops.concat(tuple([outputs[name] for name in self.names]), 1), outputs["logit_scale"]
+
+    def loss(self, rows_BS, logit_scale, lengths, weight, mask, scale):
+        """Loss times ``scale``, loss, components, of this rank's rows and those of the others."""
+        outputs = {"logit_scale": logit_scale}
+        first = 0
+        for i in range(len(self.names)):
+            outputs[self.names[i]] = rows_BS[:, first : first + lengths[i]]
+            first = first + lengths[i]
+        loss, components = self.criterion(self.gather(outputs), weight, mask)
+        return loss * scale, loss, tuple([components[name] for name in self.component_names])
+
+    def _describe_all(self, drones, satellites, length, scale):
+        """(P, B / P, S): the descriptors of every part."""
+        # made of an input: were they constant, the loss would be taken for a constant too while compiling
+        rows_PBS = ops.broadcast_to(scale * 0, (self.parts, drones.shape[1], length))
+        i = Tensor(0, ms.int32)
+        while i < self.parts:
+            rows_BS, _ = self.described(part_of(drones, i), part_of(satellites, i))
+            rows_PBS = ops.tensor_scatter_update(rows_PBS, ops.reshape(i, (1, 1)), ops.expand_dims(rows_BS, 0))
+            i = i + 1
+        return rows_PBS
+
+    def _send_back(self, drones, satellites, by_row_PBS, by_scale):
+        """Gradients by the weights; that of the logit scales goes back with the first part alone."""
+        gradients = self.map(ops.zeros_like, self.weights)
+        i = Tensor(0, ms.int32)
+        while i < self.parts:
+            back = (part_of(by_row_PBS, i), by_scale * ops.cast(i == 0, ms.float32))
+            of_part = self.back_through_encoder(part_of(drones, i), part_of(satellites, i), back)
+            gradients = self.map(self.add, gradients, of_part)
+            i = i + 1
+        return gradients
 
 
 class TrainStep(nn.Cell):

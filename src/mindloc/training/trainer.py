@@ -12,17 +12,16 @@ from mindspore.train import Callback
 import mindloc
 from mindloc.config import config_to_dict, dump_yaml
 from mindloc.config.schema import Config
-from mindloc.data.build import build_sampler, build_split, build_train_dataset
-from mindloc.data.pairs import Split
+from mindloc.data.readers import build_sampler, build_split
 from mindloc.data.sampler import Sampler
-from mindloc.losses.build import build_criterion
+from mindloc.data.split import Split
+from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder, follow_normalization
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.run_folder import RunFolder, git_revision
 from mindloc.training.build import (
     EngineOf,
-    build_compiler_cache,
     build_evaluation,
     build_loop_settings,
     build_neighbor_source,
@@ -31,11 +30,12 @@ from mindloc.training.build import (
     one_engine,
 )
 from mindloc.training.console import Console
+from mindloc.training.dataset import build_train_dataset
 from mindloc.training.eval_callback import SCORE, EvaluateFunction
 from mindloc.training.loop import Training, run_training
 from mindloc.training.neighbors import NeighborSource, restore_table
-from mindloc.training.progress import Progress
 from mindloc.training.resume import (
+    Progress,
     ResumePoint,
     check_begin_epoch,
     check_settings,
@@ -178,7 +178,6 @@ def train(
         progress=point.progress if point else Progress(),
         metrics_lines=point.state.facts["lines"] if point else 0,
         console=console,
-        serve_graph=build_compiler_cache(config, cluster, console.say),
         neighbors=prepared.neighbors,
     )
     return run_training(training, callbacks)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from mindloc.world.map_layers import DETAIL_NEUTRAL, MapLayers, rectangle
 from mindloc.world.materials import ROOFS, is_one_of, numbers
-from mindloc.world.town_plan import Parcel, Plan
+from mindloc.world.town import DETAIL_NEUTRAL, MapLayers, Parcel, Plan, rectangle
 
 _HOUSE_ROOFS = {"roof_red": 0.46, "roof_gray": 0.2, "roof_brown": 0.2, "roof_light": 0.14}
 _HALL_ROOFS = {"roof_light": 0.6, "roof_gray": 0.32, "roof_red": 0.08}

@@ -1,21 +1,135 @@
 """Generate a world: a data set in GTA-UAV's layout, from a seed.
 
-Frames, pairs and splits are decided first (frames.py), then the map is laid out (town_plan.py, map_layers.py), painted
-once for the satellite and once per season for the drones (painting.py), and photographed (drone_view.py).
+Frames, pairs and splits are decided first (frames.py), then the map is laid out (town.py, ground.py), painted
+once for the satellite and once per season for the drones (images.py), and photographed (camera.py).
+
+The JSON files of a GTA-UAV-layout data set, written row by row so that memory stays small.
 """
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+
 from mindloc.errors import DataError
-from mindloc.world.frames import draw_frames
-from mindloc.world.meta_files import write_card, write_pair_lists
-from mindloc.world.pairs import build_gallery
-from mindloc.world.pictures import write_pictures
-from mindloc.world.spec import WorldSpec
+from mindloc.world.frames import (
+    DRONE_FOLDER,
+    POSITIVE_IOU,
+    SATELLITE_FOLDER,
+    Frames,
+    Gallery,
+    build_gallery,
+    draw_frames,
+    tile_files,
+)
+from mindloc.world.images import write_pictures
+from mindloc.world.spec import WORLD_VERSION, WorldSpec
+
+_METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
+_ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals: millimeters, a millionth, a thousandth of a degree
+
+
+def write_pair_lists(
+    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Callable[[str, int, int], None]
+) -> None:
+    """Write {cross,same}-area-drone2sate-{train,test}.json; a split without frames gets no file."""
+    members = {
+        "cross-area-drone2sate-train": ~frames.cross_test_F & ~frames.straddles_F,
+        "cross-area-drone2sate-test": frames.cross_test_F & ~frames.straddles_F,
+        "same-area-drone2sate-train": ~frames.same_test_F,
+        "same-area-drone2sate-test": frames.same_test_F,
+    }
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(open(root / f"{name}.json", "w", encoding="utf-8", newline="\n"))
+            for name, member_F in members.items()
+            if member_F.any()
+        }
+        before = dict.fromkeys(files, "[\n")
+        for index, row in enumerate(_rows(spec, frames, gallery)):
+            line = json.dumps(row)
+            for name, file in files.items():
+                if members[name][index]:
+                    file.write(before[name] + line)
+                    before[name] = ",\n"
+            if index % 1000 == 999 or index + 1 == len(frames.names):
+                progress("pair lists", index + 1, len(frames.names))
+        for file in files.values():
+            file.write("\n]\n")
+
+
+def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) -> None:
+    """Write world.json: what a reader of the data set needs, what it holds, and what it was made from."""
+    frames_per_list = {
+        "cross_train": int((~frames.cross_test_F & ~frames.straddles_F).sum()),
+        "cross_test": int((frames.cross_test_F & ~frames.straddles_F).sum()),
+        "same_train": int((~frames.same_test_F).sum()),
+        "same_test": int(frames.same_test_F.sum()),
+    }
+    card = {
+        "version": WORLD_VERSION,
+        "map_px": spec.map_px,
+        "m_per_px": spec.m_per_px,
+        "seed": spec.seed,
+        "tiles": len(gallery.tile_T4),
+        "drones": len(frames.names),
+        "frames": frames_per_list,
+        "pos_pairs": int((frames.overlaps.iou_E > POSITIVE_IOU).sum()),
+        "pos_semipos_pairs": len(frames.overlaps.iou_E),
+        "frames_without_positive": int((frames.overlaps.best() <= POSITIVE_IOU).sum()),
+        "cross_border_x_m": round(frames.border_m, _ROUND["m"]),
+        "spec": spec.as_dict(),
+    }
+    (root / "world.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
+    """One dict per frame with exactly GTA-UAV's keys."""
+    tile_names = tile_files(spec, gallery)
+    tile_places = gallery.grid.center_of(gallery.tile_T4).round(_ROUND["m"]).tolist()
+    edges = frames.overlaps
+    tile_E, iou_E = edges.tile_E.tolist(), edges.iou_E.round(_ROUND["iou"]).tolist()
+    positives_F = (
+        np.bincount(
+            np.repeat(np.arange(len(frames.names)), np.diff(edges.start)),
+            weights=edges.iou_E > POSITIVE_IOU,
+            minlength=len(frames.names),
+        )
+        .astype(int)
+        .tolist()
+    )
+    place_F2 = frames.poses.place_F2.round(_ROUND["m"]).tolist()
+    metadata = _metadata(frames)
+    start = edges.start.tolist()
+    for index, name in enumerate(frames.names):
+        row = {
+            "drone_img_dir": DRONE_FOLDER,
+            "drone_img_name": name,
+            "drone_loc_x_y": place_F2[index],
+            "sate_img_dir": SATELLITE_FOLDER,
+        }
+        first = start[index]
+        for kind, end in (("pos", first + positives_F[index]), ("pos_semipos", start[index + 1])):
+            tiles = tile_E[first:end]  # best first, so the positives lead the semi-positives
+            row[f"pair_{kind}_sate_img_list"] = [tile_names[tile] for tile in tiles]
+            row[f"pair_{kind}_sate_weight_list"] = iou_E[first:end]
+            row[f"pair_{kind}_sate_loc_x_y_list"] = [tile_places[tile] for tile in tiles]
+        row["drone_metadata"] = {key: column[index] for key, column in metadata.items()}
+        yield row
+
+
+def _metadata(frames: Frames) -> dict[str, list[float]]:
+    """Column by column: height in meters, angles in degrees."""
+    columns = {"height": frames.poses.height_F.round(_ROUND["m"]).tolist()}
+    for key in _METADATA:
+        columns[key] = getattr(frames.poses, f"{key}_F").round(_ROUND["deg"]).tolist()
+    return columns
+
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

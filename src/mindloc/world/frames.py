@@ -1,15 +1,114 @@
-"""The frames of a world: poses, pairs and splits, decided before anything is painted. F = frames."""
+"""Frames of a flight over a map, and the tiles that each of them shows.
+
+Poses, pairs and splits are decided before anything is painted.
+
+F = frames, T = tiles of the gallery, E = edges (a frame and a tile), C = candidates.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from mindloc.errors import DataError
+from mindloc.geo.points import iou_with_bounds, polygon_area
+from mindloc.geo.tiles import OFFSET_UNITS, Tile, TileGrid
 from mindloc.world.camera import Poses, draw_poses
-from mindloc.world.pairs import POSITIVE_IOU, Gallery, Overlaps, find_overlaps
 from mindloc.world.spec import WorldSpec
 
+DRONE_FOLDER, SATELLITE_FOLDER = "drone/images", "satellite"
+POSITIVE_IOU = 0.39  # a pair above it is a positive (GTA-UAV's own scripts)
+SEMIPOSITIVE_IOU = 0.14
+BLOCK_FRAMES = 8192  # frames at a time; bounds the memory of the candidates
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The tiles of a world, sorted by (zoom, offset, x, y) as rows of tile_T4."""
+
+    grid: TileGrid
+    tile_T4: np.ndarray
+    bounds_T4: np.ndarray  # (left, top, right, bottom), meters
+    lattices: dict  # (zoom, offset) -> (side, side) table [x, y] of rows in tile_T4, -1 where a tile was left out
+
+
+def build_gallery(spec: WorldSpec) -> Gallery:
+    """All tiles of the spec's zooms and offsets, or its ``tiles`` of them nearest to the middle of the map."""
+    grid = TileGrid(spec.map_px, spec.m_per_px)
+    tile_T4 = np.concatenate(
+        [grid.tiles(zoom, offset) for zoom in sorted(set(spec.zooms)) for offset in sorted(set(spec.offsets))]
+    )
+    if spec.tiles is not None and spec.tiles < len(tile_T4):
+        away_T = np.abs(grid.center_of(tile_T4) - spec.map_m / 2).max(axis=1)
+        tile_T4 = tile_T4[np.argsort(away_T.round(6), kind="stable")[: spec.tiles]]
+    tile_T4 = tile_T4[np.lexsort(tile_T4.T[::-1])]
+    lattices = {}
+    for zoom, offset in np.unique(tile_T4[:, :2], axis=0).tolist():
+        rows = np.flatnonzero((tile_T4[:, 0] == zoom) & (tile_T4[:, 1] == offset))
+        table = np.full((2**zoom, 2**zoom), -1, np.int32)
+        table[tile_T4[rows, 2], tile_T4[rows, 3]] = rows
+        lattices[zoom, offset] = table
+    return Gallery(grid, tile_T4, grid.bounds_of(tile_T4), lattices)
+
+
+@dataclass
+class Overlaps:
+    """Semi-positive edges in rows by frame, best first: frame f owns rows start[f] up to start[f + 1]."""
+
+    start: np.ndarray  # (F + 1,) int64
+    tile_E: np.ndarray  # int32
+    iou_E: np.ndarray  # float64
+
+    def best(self) -> np.ndarray:
+        """Highest IoU of each frame, 0 where it has no edge, shape (F,)."""
+        best_F = np.zeros(len(self.start) - 1)
+        owner = np.flatnonzero(np.diff(self.start))
+        best_F[owner] = self.iou_E[self.start[owner]]
+        return best_F
+
+
+def find_overlaps(footprint_F42, gallery: Gallery, least_iou: float = SEMIPOSITIVE_IOU) -> Overlaps:
+    """Every (frame, tile) whose IoU is above ``least_iou``."""
+    frames, tiles, ious = [], [], []
+    for first in range(0, len(footprint_F42), BLOCK_FRAMES):
+        block_F42 = footprint_F42[first : first + BLOCK_FRAMES]
+        for (zoom, offset), table in gallery.lattices.items():
+            frame_C, tile_C = _candidates(block_F42, gallery, zoom, offset, table, least_iou)
+            iou_C = iou_with_bounds(block_F42[frame_C], gallery.bounds_T4[tile_C])
+            keep = iou_C > least_iou
+            frames.append(frame_C[keep] + first)
+            tiles.append(tile_C[keep])
+            ious.append(iou_C[keep])
+    frame_E, tile_E, iou_E = np.concatenate(frames), np.concatenate(tiles), np.concatenate(ious)
+    order = np.lexsort((tile_E, -iou_E, frame_E))
+    start = np.concatenate([[0], np.cumsum(np.bincount(frame_E, minlength=len(footprint_F42)))])
+    return Overlaps(start.astype(np.int64), tile_E[order].astype(np.int32), iou_E[order])
+
+
+def _candidates(footprint_F42, gallery: Gallery, zoom: int, offset: int, table, least_iou: float):
+    """(frame, tile) of one lattice that may pass: by bounding boxes and by areas, which bound the IoU from above."""
+    side = float(gallery.grid.side_m(zoom))
+    area_F = polygon_area(footprint_F42)
+    frame_F = np.flatnonzero(np.minimum(area_F, side**2) > least_iou * np.maximum(area_F, side**2))
+    low_F2, high_F2 = footprint_F42[frame_F].min(axis=1), footprint_F42[frame_F].max(axis=1)
+    shift = offset / OFFSET_UNITS
+    first_F2 = np.clip(np.floor(low_F2 / side - shift), 0, 2**zoom).astype(np.int64)
+    last_F2 = np.clip(np.floor(high_F2 / side - shift), -1, 2**zoom - 1).astype(np.int64)
+    span_F2 = np.maximum(last_F2 - first_F2 + 1, 0)
+    count_F = span_F2.prod(axis=1)
+    owner_C = np.repeat(np.arange(len(frame_F)), count_F)
+    within_C = np.arange(len(owner_C)) - np.repeat(np.cumsum(count_F) - count_F, count_F)
+    x_C = first_F2[owner_C, 0] + within_C % span_F2[owner_C, 0]
+    y_C = first_F2[owner_C, 1] + within_C // span_F2[owner_C, 0]
+    tile_C = table[x_C, y_C]
+    left_top_C2 = (np.stack([x_C, y_C], axis=1) + shift) * side
+    shared_C2 = np.minimum(high_F2[owner_C], left_top_C2 + side) - np.maximum(low_F2[owner_C], left_top_C2)
+    bound_C = np.minimum(np.maximum(shared_C2, 0).prod(axis=1), area_F[frame_F][owner_C])
+    keep = (tile_C >= 0) & (bound_C > least_iou * (area_F[frame_F][owner_C] + side**2 - bound_C))
+    return frame_F[owner_C[keep]], tile_C[keep]
+
+
 ROUNDS = 40  # how often a frame is posed anew before it is taken as it is
+
 
 _STREAM_FRAMES, _STREAM_POSES = 1, 2
 
@@ -101,3 +200,8 @@ def _names(spec: WorldSpec, poses: Poses) -> list[str]:
         f"{level_m[level]}_{flight + 1:04}_{frame:010}.{spec.drone_format}"
         for frame, (level, flight) in enumerate(pairs, start=1)
     ]
+
+
+def tile_files(spec: WorldSpec, gallery: Gallery) -> list[str]:
+    """File name of every tile of the gallery."""
+    return [f"{Tile(*row).name}.{spec.tile_format}" for row in gallery.tile_T4.tolist()]

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from mindloc.world.map_layers import DETAIL_NEUTRAL, MapLayers, ribbon
+from mindloc.world.buildings import build_on_parcels
 from mindloc.world.materials import numbers
-from mindloc.world.town_plan import Parcel, Plan, Road
+from mindloc.world.town import DETAIL_NEUTRAL, MapLayers, Parcel, Plan, Road, empty_layers, ribbon
+from mindloc.world.vegetation import Woods, plant
 
 
 def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
@@ -111,3 +112,12 @@ def _mark_middle(layers: MapLayers, road: Road) -> None:
     for one, two in zip(start, start + 3, strict=True):
         ends = [[np.interp(at, along_N, road.line_N2[:, axis]) for axis in (0, 1)] for at in (one, two)]
         layers.fill_all(ribbon(np.array(ends), 0.16), numbers("marking")[0], None)
+
+
+def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
+    """Draw everything that stands still; cars come with each season."""
+    layers = empty_layers(map_px, m_per_px, numbers("meadow")[0])
+    cover_ground(layers, plan, rng)
+    build_on_parcels(layers, plan, rng)
+    plant(layers, plan, Woods(m_per_px, rng), rng)
+    return layers

@@ -51,9 +51,16 @@ MATERIALS = {
     "court": Material(3, 0.08, 0.03, 0.08),
 }
 
+
 _starts = np.cumsum([0] + [material.tints for material in MATERIALS.values()])
+
+
 FIRST = dict(zip(MATERIALS, _starts[:-1].tolist(), strict=True))  # material name -> its first number
+
+
 ROOFS = ("roof_red", "roof_gray", "roof_brown", "roof_light", "solar")
+
+
 CAR_COLORS = (
     (225, 226, 228),
     (205, 206, 210),

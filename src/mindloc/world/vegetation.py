@@ -3,9 +3,8 @@
 import cv2
 import numpy as np
 
-from mindloc.world.map_layers import DETAIL_NEUTRAL, MapLayers
 from mindloc.world.materials import ROOFS, is_one_of, numbers
-from mindloc.world.town_plan import Parcel, Plan
+from mindloc.world.town import DETAIL_NEUTRAL, MapLayers, Parcel, Plan
 
 _SIZES_M = np.array([0.8, 1.1, 1.5, 2.0, 2.5, 3.0, 3.6, 4.3, 5.1, 6.0])  # crown radii
 _VARIANTS = 6

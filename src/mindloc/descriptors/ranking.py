@@ -1,0 +1,304 @@
+"""Exact search: where the right items of each query stand among the whole gallery.
+
+Scores are cosines in float64, computed strip by strip, never the whole matrix. **A tie is never won**: a wrong item
+whose score equals a right one's, up to the rounding of the sum, ranks before it. A constant descriptor finds nothing.
+
+Suffixes: Q queries, N gallery items, B rows of a strip, D dimension, K answers kept, E right items of all queries.
+
+How well the nodes of a query and of a tile match one to one.
+
+Suffixes: M tiles, K nodes, C width of a node, E = K * C, P permutations.
+
+A second look at each query's first answers: they get new scores and change places, everything behind them stays.
+
+As in ``ranking.py``, **a tie is never won**: among the first n, a wrong item whose new score equals a right one's, up
+to rounding, ranks before it, wherever the earlier stage had them. A constant second descriptor wins nothing.
+
+Suffixes: Q queries, N gallery items, n answers looked at again, K answers kept, E length of a second descriptor.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from mindloc.errors import DataError, TileIndexError
+
+_STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
+_STRIP_QUERIES = 1024
+_GALLERY_ROWS = 4096
+_BLOCK_NUMBERS = 2**25  # float64 numbers of a side held at once: 256 MB, whatever the length of a descriptor
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers of Q queries; the right items of query i have the ranks ``rank_E[start[i]:start[i + 1]]``."""
+
+    start: np.ndarray  # (Q + 1,) int64
+    rank_E: np.ndarray  # int64, 1-based, ascending within a query
+    top_QK: np.ndarray  # int64 gallery indices, best first, in the order that the ranks state
+    score_QK: np.ndarray  # float64, of these
+    tied_Q: np.ndarray  # bool: some wrong item has the score of the best right one
+
+    def __len__(self) -> int:
+        return len(self.top_QK)
+
+    @property
+    def positives_Q(self) -> np.ndarray:
+        """Number of right items of each query, int64."""
+        return np.diff(self.start)
+
+    @property
+    def first_rank_Q(self) -> np.ndarray:
+        """Rank of the first right item, 1-based; every query must have one."""
+        if len(self) and not self.positives_Q.all():
+            raise ValueError("a query without a right item has no first rank; leave it out with answerable()")
+        return self.rank_E[self.start[:-1]]
+
+    def answerable(self) -> tuple["Ranking", np.ndarray]:
+        """The ranking of the queries that have a right item, and their indices."""
+        index = np.flatnonzero(self.positives_Q)
+        start = np.concatenate(([0], np.cumsum(self.positives_Q[index])))
+        kept = Ranking(start, self.rank_E, self.top_QK[index], self.score_QK[index], self.tied_Q[index])
+        return kept, index
+
+
+def rank_gallery(
+    query_QD: np.ndarray,
+    gallery_ND: np.ndarray,
+    right: dict[str, list[np.ndarray]],
+    k: int,
+    normalize: bool = True,
+    strip_queries: int | None = None,
+) -> dict[str, Ranking]:
+    """One ranking per notion of "right", from one pass over the scores.
+
+    Args:
+        query_QD, gallery_ND: any float type, any length, memmaps welcome.
+        right: name -> gallery indices of the right items of each query (Q arrays, possibly empty).
+        k: answers to keep per query; at most N are there.
+        normalize: True scores by cosine (a zero descriptor scores 0 everywhere), False by the inner product.
+        strip_queries: queries scored at once; None chooses by the size of the gallery.
+
+    Raises:
+        DataError: the two dimensions differ, a side is empty, or an index lies outside the gallery.
+    """
+    _check(query_QD, gallery_ND, right)
+    k = min(k, len(gallery_ND))
+    placed: dict[str, list[PlacedAnswers]] = {name: [] for name in right}
+    for first, score_BN, tolerance in _strips(query_QD, gallery_ND, normalize, strip_queries):
+        for offset, score_N in enumerate(score_BN):
+            needed = k + max(len(items[first + offset]) for items in right.values())
+            best = _best(score_N, min(needed, len(score_N)))
+            for name, items in right.items():
+                placed[name].append(place_right(score_N, best, items[first + offset], k, tolerance))
+    return {name: collect_answers(rows, k) for name, rows in placed.items()}
+
+
+@dataclass(frozen=True)
+class PlacedAnswers:
+    """Answers to one query, P of them right."""
+
+    rank_P: np.ndarray  # int64, 1-based, ascending
+    top_K: np.ndarray  # int64 indices, best first
+    score_K: np.ndarray  # float64, of these
+    tied: bool  # some wrong item has the score of the best right one
+
+
+def _check(query_QD: np.ndarray, gallery_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
+    if query_QD.ndim != 2 or gallery_ND.ndim != 2 or query_QD.shape[1] != gallery_ND.shape[1]:
+        raise DataError(
+            f"queries of shape {query_QD.shape} can't be compared with a gallery of shape {gallery_ND.shape}; "
+            "extract both with the same checkpoint"
+        )
+    if not len(query_QD) or not len(gallery_ND):
+        raise DataError(f"{len(query_QD)} queries and {len(gallery_ND)} gallery items; both sides need at least one")
+    for name, items in right.items():
+        if len(items) != len(query_QD):
+            raise DataError(f"right items ({name}) are given for {len(items)} queries, there are {len(query_QD)}")
+        index = np.concatenate([np.asarray(item, np.int64) for item in items])
+        if index.size and (index.min() < 0 or index.max() >= len(gallery_ND)):
+            raise DataError(f"a right item ({name}) has an index outside the gallery's 0..{len(gallery_ND) - 1}")
+
+
+def _strips(
+    query_QD: np.ndarray, gallery_ND: np.ndarray, normalize: bool, strip_queries: int | None
+) -> Iterator[tuple[int, np.ndarray, float]]:
+    """(index of the first query, scores (B, N) float64, difference that rounding alone can make)."""
+    count, most = len(gallery_ND), max(1, _BLOCK_NUMBERS // gallery_ND.shape[1])
+    rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
+    gallery_rows = min(_GALLERY_ROWS, most)
+    buffer = np.empty((rows, count), np.float64)
+    for first in range(0, len(query_QD), rows):
+        query_BD = float64_rows(query_QD[first : first + rows], normalize)
+        score_BN = buffer[: len(query_BD)]
+        longest = 0.0
+        for start in range(0, count, gallery_rows):
+            block_ND = float64_rows(gallery_ND[start : start + gallery_rows], normalize)
+            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + gallery_rows])
+            longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
+        longest *= float(np.linalg.norm(query_BD, axis=1).max())
+        # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
+        yield first, score_BN, query_QD.shape[1] * np.finfo(np.float64).eps * longest
+
+
+def float64_rows(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
+    """A copy in float64, with ``normalize`` of unit length; zeros stay zeros."""
+    block = np.array(descriptor_BD, np.float64)
+    if normalize:
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return block
+
+
+def _best(score_N: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at least the ``count`` highest scores, best first, equal ones in gallery order."""
+    threshold = np.partition(score_N, len(score_N) - count)[len(score_N) - count]
+    index = np.flatnonzero(score_N >= threshold)
+    return index[np.argsort(-score_N[index], kind="stable")]
+
+
+def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> PlacedAnswers:
+    """Ranks of the right items of one query, each behind every wrong item of the same score, and the top k.
+
+    Args:
+        best: indices by falling score, at least the first k + the number of right items.
+        tolerance: scores that differ by no more are equal.
+    """
+    right = np.unique(np.asarray(right, np.int64))
+    right = right[np.argsort(-score_N[right], kind="stable")]
+    score_P = score_N[right]
+    ahead_P = np.array([_wrong_from(score_N, score_P, s - tolerance) for s in score_P], np.int64)
+    rank_P = ahead_P + np.arange(1, len(right) + 1)
+    better = _wrong_from(score_N, score_P, np.nextafter(score_P[0] + tolerance, np.inf)) if len(right) else 0
+    top_K = np.full(k, -1, np.int64)
+    within = rank_P <= k
+    top_K[rank_P[within] - 1] = right[within]
+    top_K[top_K < 0] = best[~np.isin(best, right)][: k - int(within.sum())]
+    return PlacedAnswers(rank_P, top_K, score_N[top_K], tied=bool(len(right)) and bool(ahead_P[0] > better))
+
+
+def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> int:
+    """Number of wrong items with at least this score."""
+    return int(np.count_nonzero(score_N >= threshold) - np.count_nonzero(score_P >= threshold))
+
+
+def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
+    """The ranking of all queries, from each one's first k answers."""
+    return Ranking(
+        start=np.concatenate(([0], np.cumsum([len(row.rank_P) for row in rows]))).astype(np.int64),
+        rank_E=np.concatenate([row.rank_P for row in rows]),
+        top_QK=np.array([row.top_K for row in rows]).reshape(len(rows), k),
+        score_QK=np.array([row.score_K for row in rows]).reshape(len(rows), k),
+        tied_Q=np.array([row.tied for row in rows], bool),
+    )
+
+
+MAX_NODES = 8  # 40 320 assignments
+
+_BLOCK_NUMBERS_CONSISTENCY = 2**20  # float64 of one block's (M, P) sums: 8 MB
+
+
+def node_consistency(query_E: np.ndarray, tile_ME: np.ndarray, nodes: int) -> np.ndarray:
+    """(M,) float64: mean cosine of the nodes under the best one-to-one assignment of the query's to the tile's.
+
+    Args:
+        query_E, tile_ME: the nodes of each one after the other; a node of zeros has cosine 0 with any.
+        nodes: K, at most ``MAX_NODES``.
+
+    Raises:
+        TileIndexError: nodes out of range, or vectors that do not consist of so many.
+    """
+    query_E, tile_ME = np.asarray(query_E, np.float64), np.asarray(tile_ME, np.float64)
+    if not 1 <= nodes <= MAX_NODES or len(query_E) % nodes or tile_ME.shape[1:] != query_E.shape:
+        raise TileIndexError(
+            f"vectors of width {len(query_E)} and {tile_ME.shape[-1]} can't be compared as {nodes} nodes; "
+            f"both must consist of equally many, 1 to {MAX_NODES}"
+        )
+    query_KC, tile_MKC = _unit(query_E.reshape(nodes, -1)), _unit(tile_ME.reshape(len(tile_ME), nodes, -1))
+    cosine_MKK = np.einsum("kc,mlc->mkl", query_KC, tile_MKC)
+    assignment_PK = np.array(list(permutations(range(nodes))))
+    step = max(1, _BLOCK_NUMBERS_CONSISTENCY // len(assignment_PK))
+    best_M = np.empty(len(tile_ME))
+    for start in range(0, len(tile_ME), step):
+        block_MKK = cosine_MKK[start : start + step]
+        total_MP = sum(block_MKK[:, node, assignment_PK[:, node]] for node in range(nodes))
+        best_M[start : start + step] = total_MP.max(axis=1)
+    return best_M / nodes
+
+
+def _unit(row_KC: np.ndarray) -> np.ndarray:
+    return row_KC / np.maximum(np.linalg.norm(row_KC, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, gallery indices (n,) -> their scores (n,) float64
+
+
+def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: float) -> Ranking:
+    """The ranking after the first n answers of each query were ordered by new scores.
+
+    Right items beyond n keep their rank. Wrong items with equal scores keep the order of the earlier stage. A score is
+    of the stage that decided: of this one up to n, of the earlier one behind. ``tied_Q`` speaks of this stage where a
+    right item is among the first n, of the earlier one elsewhere.
+
+    Args:
+        first: the earlier stage; must hold max(n, k) answers.
+        k: answers to keep.
+        tolerance: new scores that differ by no more are equal, such as by rounding alone.
+
+    Raises:
+        ValueError: n is below 1, ``first`` holds too few answers, or a new score is NaN (which nothing could beat).
+    """
+    held = first.top_QK.shape[1]
+    if not 1 <= n <= held or k > held:
+        raise ValueError(f"the first {n} answers of {held} can't be ranked anew and {k} kept; rank more in stage one")
+    rows = []
+    for query in range(len(first)):
+        rank_P = first.rank_E[first.start[query] : first.start[query + 1]]
+        rows.append(_rerank_query(first, query, rank_P, n, score_of, k, tolerance))
+    return collect_answers(rows, k)
+
+
+def cosine_of(query_QE: np.ndarray, gallery_NE: np.ndarray) -> tuple[ScoreOf, float]:
+    """Cosines in float64 as new scores, and the difference that rounding alone can make.
+
+    Args:
+        query_QE, gallery_NE: any float type, any length; memmaps welcome, of which only the rows asked for are read.
+    """
+
+    def score_of(query: int, items: np.ndarray) -> np.ndarray:
+        return float64_rows(gallery_NE[items], True) @ float64_rows(query_QE[query : query + 1], True)[0]
+
+    return score_of, query_QE.shape[1] * np.finfo(np.float64).eps  # two sums of E products, as in ranking.py
+
+
+def recall_rank(first: Ranking, final: Ranking) -> np.ndarray:
+    """(Q, K) place, 1-based, that each answer of ``final`` had in the earlier stage ``first``.
+
+    Raises:
+        ValueError: an answer that ``first`` does not hold.
+    """
+    place_QK = np.empty(final.top_QK.shape, np.int64)
+    for query, (earlier, top_K) in enumerate(zip(first.top_QK, final.top_QK, strict=True)):
+        order = np.argsort(earlier)
+        place_QK[query] = order[np.searchsorted(earlier, top_K, sorter=order).clip(max=len(order) - 1)]
+        if (earlier[place_QK[query]] != top_K).any():
+            raise ValueError(f"query {query} has answers that the earlier stage does not hold")
+    return place_QK + 1
+
+
+def _rerank_query(
+    first: Ranking, query: int, rank_P: np.ndarray, n: int, score_of: ScoreOf, k: int, tolerance: float
+) -> PlacedAnswers:
+    items_K = first.top_QK[query]
+    score_n = score_of(query, items_K[:n])
+    if np.isnan(score_n).any():
+        raise ValueError(f"new scores of query {query} are {score_n}; NaN has no rank")
+    right = rank_P[rank_P <= n] - 1  # ranks say where in top_QK the right items are
+    placed = place_right(score_n, np.argsort(-score_n, kind="stable"), right, n, tolerance)
+    return PlacedAnswers(
+        rank_P=np.concatenate([placed.rank_P, rank_P[len(right) :]]),
+        top_K=np.concatenate([items_K[placed.top_K], items_K[n:]])[:k],
+        score_K=np.concatenate([placed.score_K, first.score_QK[query, n:]])[:k],
+        tied=placed.tied if len(right) else bool(first.tied_Q[query]),
+    )

@@ -1,0 +1,200 @@
+"""Shorter recall vectors: the directions in which a gallery's vectors vary most (randomized PCA, mean removed).
+
+Rows are read in blocks, so a memory-mapped gallery of any size will do; the (D, D) covariance never exists.
+
+Suffixes: N rows, B rows of a block, D width as encoded, E width afterwards, L width with oversampling.
+
+References:
+    Halko, Martinsson, Tropp, arXiv:0909.4061, algorithms 4.4 (with re-orthonormalization) and 5.1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mindloc.errors import CheckpointError, TileIndexError
+from mindloc.runtime.checkpoint import file_sha256, read_tensor_file, write_tensor_file
+
+MAX_DIMENSION = 1024
+OVERSAMPLING = 32
+POWER_ITERATIONS = 2
+
+_BLOCK_NUMBERS = 2**25  # float32 of a block: 128 MB
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A linear map from D to E numbers, and where it comes from."""
+
+    mean_D: np.ndarray  # float32
+    component_DE: np.ndarray  # float32, orthonormal columns, the direction of most variance first
+    explained_share: float  # of the variance of the rows it was fitted to, 0..1
+    rows: int
+    seed: int
+    checkpoint_sha256: str | None  # of the encoder of these rows
+    sha256: str | None = None  # of its file; None: not saved yet
+
+    @property
+    def dimension(self) -> int:
+        return self.component_DE.shape[1]
+
+    def project(self, omega_ND: np.ndarray) -> np.ndarray:
+        """(N, E) float32, of unit length.
+
+        Raises:
+            TileIndexError: rows of another width than it was fitted to.
+        """
+        expected = len(self.mean_D)
+        if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
+            raise TileIndexError(
+                f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; leave the "
+                "size of the pictures as it was, or fit another: python -m mindloc pca"
+            )
+        reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
+        for first, block_BD in _centered(omega_ND, self.mean_D):
+            reduced_NE[first : first + len(block_BD)] = block_BD @ self.component_DE
+        length_N1 = np.linalg.norm(reduced_NE, axis=1, keepdims=True)
+        return reduced_NE / np.maximum(length_N1, np.finfo(np.float32).tiny)
+
+
+def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sha256: str | None = None) -> Reduction:
+    """The ``dimension`` directions of most variance, found by power iterations on seeded random directions.
+
+    Args:
+        omega_ND: recall vectors of the gallery; a memmap is read some rows at a time.
+        dimension: at most ``MAX_DIMENSION``, N and D.
+        checkpoint_sha256: of the encoder that made the rows.
+
+    Raises:
+        TileIndexError: a dimension out of range, NaN, rows that are all alike.
+    """
+    _check(omega_ND)
+    rows, width = omega_ND.shape
+    most = min(MAX_DIMENSION, rows, width)
+    if not 1 <= dimension <= most:
+        raise TileIndexError(
+            f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}: --dimension"
+        )
+    mean_D = _mean(omega_ND)
+    sampled = min(dimension + OVERSAMPLING, rows, width)
+    direction_DL = np.random.default_rng(seed).standard_normal((width, sampled))
+    for _ in range(POWER_ITERATIONS):
+        range_NL = np.linalg.qr(_times(omega_ND, mean_D, direction_DL)[0])[0]
+        direction_DL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))[0]
+    sample_NL, variance = _times(omega_ND, mean_D, direction_DL)
+    if variance <= 0:
+        raise TileIndexError(f"all {rows} vectors are alike, so no direction says anything; check the encoder")
+    range_NL = np.linalg.qr(sample_NL)[0]
+    # rows = range (range^T rows), and the singular vectors of the small factor of its transpose turn into those of rows
+    basis_DL, small_LL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))
+    turn_LL, singular_L, _ = np.linalg.svd(small_LL)
+    component_DE = (basis_DL @ turn_LL[:, :dimension]).astype(np.float32)
+    share = min(1.0, float(np.sum(singular_L[:dimension] ** 2) / variance))
+    return Reduction(mean_D.astype(np.float32), component_DE, share, rows, seed, checkpoint_sha256)
+
+
+def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
+    """Write a reduction as a .safetensors file, whole or not at all.
+
+    Returns:
+        The reduction with the sha256 of its file.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; an older file survives.
+    """
+    metadata = {
+        "checkpoint_sha256": reduction.checkpoint_sha256 or "",
+        "rows": str(reduction.rows),
+        "seed": str(reduction.seed),
+        "explained_share": repr(reduction.explained_share),
+    }
+    arrays = {"mean": reduction.mean_D, "components": reduction.component_DE}
+    return replace(reduction, sha256=write_tensor_file(Path(path), arrays, metadata, "reduction"))
+
+
+def load_reduction(path: str | Path) -> Reduction:
+    """A reduction from its file.
+
+    Raises:
+        TileIndexError: missing, damaged, or no reduction.
+    """
+    path = Path(path)
+    try:
+        arrays, metadata = read_tensor_file(path)
+        digest = file_sha256(path)
+    except CheckpointError as error:
+        raise TileIndexError(f"reduction {path} can't be used: {error}") from None
+    try:
+        mean_D, component_DE = arrays["mean"], arrays["components"]
+        rows, seed = int(metadata["rows"]), int(metadata["seed"])
+        share, checkpoint = float(metadata["explained_share"]), metadata["checkpoint_sha256"] or None
+        sound = 0 <= share <= 1 and mean_D.ndim == 1 and component_DE.ndim == 2 and len(component_DE) == len(mean_D)
+        sound = sound and all(x.size and x.dtype == np.float32 and np.isfinite(x).all() for x in (mean_D, component_DE))
+    except (KeyError, ValueError, IndexError, TypeError):
+        sound = False
+    if not sound:
+        raise TileIndexError(f"{path} is no reduction of recall vectors; name the file that fitting one has written")
+    return Reduction(mean_D, component_DE, share, rows, seed, checkpoint, digest)
+
+
+def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
+    """Refuse a reduction that belongs to another encoder.
+
+    Raises:
+        TileIndexError: naming both checkpoints.
+    """
+    if reduction.checkpoint_sha256 != checkpoint_sha256:
+        fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
+        raise TileIndexError(
+            f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
+            "take the reduction of this one, or fit it: python -m mindloc pca"
+        )
+
+
+def _check(omega_ND: np.ndarray) -> None:
+    if omega_ND.ndim != 2 or not omega_ND.size:
+        raise TileIndexError(f"vectors of shape {omega_ND.shape} can't be reduced; give at least one row of numbers")
+
+
+def _blocks(omega_ND: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    rows = max(1, _BLOCK_NUMBERS // omega_ND.shape[1])
+    for first in range(0, len(omega_ND), rows):
+        yield first, np.asarray(omega_ND[first : first + rows], np.float32)
+
+
+def _mean(omega_ND: np.ndarray) -> np.ndarray:
+    total_D = np.zeros(omega_ND.shape[1])
+    for first, block_BD in _blocks(omega_ND):
+        broken_B = ~np.isfinite(block_BD).all(axis=1)
+        if broken_B.any():
+            row = first + int(np.flatnonzero(broken_B)[0])
+            raise TileIndexError(f"row {row} of the vectors holds NaN or infinity; the encoder's weights are broken")
+        total_D += block_BD.sum(axis=0, dtype=np.float64)
+    return total_D / len(omega_ND)
+
+
+def _centered(omega_ND: np.ndarray, mean_D: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    mean_D = mean_D.astype(np.float32)
+    for first, block_BD in _blocks(omega_ND):
+        yield first, block_BD - mean_D
+
+
+def _times(omega_ND: np.ndarray, mean_D: np.ndarray, direction_DL: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centered rows times directions, (N, L) float64, and the sum of the centered rows' squares."""
+    product_NL = np.empty((len(omega_ND), direction_DL.shape[1]))
+    direction_DL = direction_DL.astype(np.float32)
+    squares = 0.0
+    for first, block_BD in _centered(omega_ND, mean_D):
+        product_NL[first : first + len(block_BD)] = block_BD @ direction_DL
+        squares += float(np.sum(np.einsum("bd,bd->b", block_BD, block_BD), dtype=np.float64))
+    return product_NL, squares
+
+
+def _transposed_times(omega_ND: np.ndarray, mean_D: np.ndarray, range_NL: np.ndarray) -> np.ndarray:
+    """Transposed centered rows times a basis of their range, (D, L) float64."""
+    product_DL = np.zeros((omega_ND.shape[1], range_NL.shape[1]))
+    for first, block_BD in _centered(omega_ND, mean_D):
+        product_DL += block_BD.T @ range_NL[first : first + len(block_BD)].astype(np.float32)
+    return product_DL

@@ -1,0 +1,375 @@
+"""A matrix that grows by rows: those from a file stay there (memory-mapped), later ones lie in memory.
+
+Suffixes: N rows, M rows asked for, E width.
+
+Descriptors on disk, with the name and the place of each row and the card that says where they come from.
+
+A set is a folder::
+
+    descriptors.npy   (N, D) float32, can be memory-mapped
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}; also
+                      "bounds": [lowest a, lowest b, highest a, highest b] where they are known
+    card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
+
+An encoder with several descriptors writes a folder of such folders, each called after its descriptor: omega, phi.
+
+Suffixes: N rows, B rows of one batch, D dimension.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindloc.errors import DataError, one_line
+from mindloc.runtime.files import require_replaceable, swap_folder
+
+_BLOCK_ROWS = 4096
+
+
+class GrowingRows:
+    """Rows of float32.
+
+    Args:
+        first_NE: the rows to begin with; kept as they are, a memmap stays one.
+    """
+
+    def __init__(self, first_NE: np.ndarray):
+        self._first_NE = first_NE
+        self._later_NE = np.empty((0, first_NE.shape[1]), np.float32)  # may be longer than what is in use
+        self._later = 0
+
+    def __len__(self) -> int:
+        return len(self._first_NE) + self._later
+
+    @property
+    def width(self) -> int:
+        return self._first_NE.shape[1]
+
+    def append(self, row_ME: np.ndarray) -> None:
+        """Put rows after the last."""
+        needed = self._later + len(row_ME)
+        if needed > len(self._later_NE):
+            longer_NE = np.empty((max(needed, 2 * len(self._later_NE)), self.width), np.float32)
+            longer_NE[: self._later] = self._later_NE[: self._later]
+            self._later_NE = longer_NE
+        self._later_NE[self._later : needed] = row_ME
+        self._later = needed
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(M, E): these rows, in this order."""
+        if not self._later:
+            return np.asarray(self._first_NE[rows])
+        taken_ME = np.empty((len(rows), self.width), np.float32)
+        later_M = rows >= len(self._first_NE)
+        taken_ME[~later_M] = self._first_NE[rows[~later_M]]
+        taken_ME[later_M] = self._later_NE[rows[later_M] - len(self._first_NE)]
+        return taken_ME
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows, in order, some at a time."""
+        for part_NE in (self._first_NE, self._later_NE[: self._later]):
+            for start in range(0, len(part_NE), _BLOCK_ROWS):
+                yield np.asarray(part_NE[start : start + _BLOCK_ROWS])
+
+
+VERSION = 1
+VIEWS = ("drone", "satellite")
+GLOBAL = "global"  # the descriptor of an encoder that has one
+RECALL_DESCRIPTORS = (GLOBAL, "omega")  # what a gallery is searched by: one or the other
+DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")
+_FILES = ("descriptors.npy", "rows.jsonl", "card.json")
+_HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
+_BLOCK_ROWS_DESCRIPTOR_SET = 4096
+_LARGEST = 1e300  # of a place's numbers; JSON knows whole numbers that no float can hold
+_REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
+
+
+@dataclass(frozen=True)
+class DescriptorSet:
+    """One view's descriptors; row i of the matrix belongs to ``rows[i]``."""
+
+    descriptor_ND: np.ndarray  # float32, possibly a memmap
+    rows: list[dict[str, Any]]
+    card: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [row["name"] for row in self.rows]
+
+    @property
+    def descriptor(self) -> str:
+        """Which of an encoder's descriptors it holds."""
+        return self.card.get("descriptor", GLOBAL)  # cards of 0.1.0 don't say
+
+    def place_N2(self) -> np.ndarray:
+        """Places of all rows in ``card["place_unit"]``, float64; NaN where a row has none."""
+        return np.array([row["place"] or (np.nan, np.nan) for row in self.rows], np.float64).reshape(-1, 2)
+
+    def bounds_N4(self) -> np.ndarray:
+        """What each row covers, (lowest a, lowest b, highest a, highest b) as places; NaN where a row says nothing."""
+        return np.array([row.get("bounds") or (np.nan,) * 4 for row in self.rows], np.float64).reshape(-1, 4)
+
+
+class DescriptorWriter:
+    """Writes a set batch by batch; the folder appears under its name only when every row is on disk.
+
+    Use as a context manager: leaving it normally publishes the folder (an older set of that name is replaced), leaving
+    it through an exception removes what was written.
+
+    Args:
+        folder: where the set shall be.
+        card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
+
+    Raises:
+        DataError: the folder holds something else than a set; a batch has another dimension, holds NaN or infinity, or
+            does not fit its rows.
+    """
+
+    def __init__(self, folder: str | Path, card: dict[str, Any]):
+        self.folder = Path(folder)
+        self._partial = self.folder.with_name(f".{self.folder.name}.partial")
+        self._card = {"version": VERSION, **card}
+        self._count = 0
+        self._dimension: int | None = None
+        self._normalized = True
+        self._names: set[str] = set()
+
+    def __enter__(self) -> "DescriptorWriter":
+        require_replaceable(self.folder, _FILES, "descriptor set", DataError)
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
+            self._partial.mkdir(parents=True)
+            self._matrix = (self._partial / "descriptors.npy").open("wb")
+            self._rows = (self._partial / "rows.jsonl").open("w", encoding="utf-8")
+            self._matrix.write(_npy_header(0, 0))
+        except OSError as error:
+            raise self._refusal(error) from None
+        return self
+
+    def append(self, descriptor_BD: np.ndarray, rows: list[dict[str, Any]]) -> None:
+        """Add one batch; ``rows`` are the lines of rows.jsonl in the same order."""
+        batch = np.ascontiguousarray(descriptor_BD, dtype="<f4")
+        self._check(batch, rows)
+        norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
+        self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
+        try:
+            self._matrix.write(batch.tobytes())
+            self._rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        except OSError as error:
+            raise self._refusal(error) from None
+        self._count += len(rows)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        except OSError as reason:
+            raise self._refusal(reason) from None
+        finally:
+            for file in (self._matrix, self._rows):
+                with contextlib.suppress(OSError):  # a full disk speaks up a second time here
+                    file.close()
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
+        if batch.ndim != 2 or len(batch) != len(rows):
+            raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one line each")
+        if self._dimension is None:
+            self._dimension = batch.shape[1]
+        if batch.shape[1] != self._dimension:
+            raise DataError(f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}")
+        for row, descriptor_D in zip(rows, batch, strict=True):
+            _check_row(row, f"row {self._count} of {self.folder}")
+            name = row["name"]
+            if not np.isfinite(descriptor_D).all():
+                raise DataError(f"the descriptor of {name} holds NaN or infinity; the encoder's weights are broken")
+            if name in self._names:
+                raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
+            self._names.add(name)
+
+    def _refusal(self, error: OSError) -> DataError:
+        reason = error.strerror or error
+        return DataError(f"can't write descriptor set {self.folder}: {reason}; free some space or take another folder")
+
+    def _publish(self) -> None:
+        if not self._count:
+            raise DataError(f"descriptor set {self.folder} would be empty; give it at least one picture")
+        self._matrix.seek(0)
+        self._matrix.write(_npy_header(self._count, self._dimension))
+        facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
+        with (self._partial / "card.json").open("w", encoding="utf-8") as card:
+            json.dump({**self._card, **facts}, card, indent=2, ensure_ascii=False)
+            for file in (self._matrix, self._rows, card):
+                file.flush()
+                os.fsync(file.fileno())
+        swap_folder(self._partial, self.folder)
+
+
+def save_descriptor_set(
+    folder: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
+) -> None:
+    """Write a whole set at once; arguments and errors as ``DescriptorWriter``."""
+    with DescriptorWriter(folder, card) as writer:
+        writer.append(descriptor_ND, rows)
+
+
+def make_rows(
+    names: Iterable[str], place_N2: np.ndarray | None, what: str, bounds_N4: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Lines of rows.jsonl; without places every ``place`` is null, without bounds there are none."""
+    names = list(names)
+    places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
+    rows = [{"name": name, "place": place, "what": what} for name, place in zip(names, places, strict=True)]
+    if bounds_N4 is not None:
+        for row, bounds in zip(rows, np.asarray(bounds_N4, np.float64).tolist(), strict=True):
+            row["bounds"] = bounds
+    return rows
+
+
+def set_folder(folder: str | Path, descriptor: str) -> Path:
+    """Where in what an extraction wrote the set of one descriptor lies."""
+    return Path(folder) if descriptor == GLOBAL else Path(folder) / descriptor
+
+
+def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
+    """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if asked for, "centroids".
+
+    Raises:
+        DataError: as ``load_descriptor_set``; sets of different extractions.
+    """
+    inner = [name for name in DESCRIPTORS[1:] if (Path(folder) / name).is_dir()]
+    if not inner:
+        one = load_descriptor_set(folder, memory_map)
+        return {one.descriptor: one}
+    sets = {name: load_descriptor_set(Path(folder) / name, memory_map) for name in inner}
+    if not {"omega", "phi"} <= sets.keys():
+        raise DataError(f"{folder} holds {', '.join(inner)} and not both omega and phi; extract it again")
+    first = sets["omega"]
+    for name, other in sets.items():
+        if other.descriptor != name:
+            raise DataError(f"{folder}/{name} is a set of {other.descriptor} descriptors; extract it again")
+        same_origin = all(other.card.get(fact) == first.card.get(fact) for fact in ("extraction", "checkpoint_sha256"))
+        if other.names != first.names or not same_origin:
+            raise DataError(f"{folder}: omega and {name} are of different extractions; extract it again")
+    return sets
+
+
+def remove_other_sets(folder: str | Path, descriptors: Iterable[str]) -> None:
+    """Delete what an older extraction wrote into ``folder`` of descriptors other than these."""
+    for name in set(DESCRIPTORS[1:]) - set(descriptors):
+        inner = Path(folder) / name
+        if inner.is_dir() and {path.name for path in inner.iterdir()} <= set(_FILES):
+            shutil.rmtree(inner)
+
+
+def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> DescriptorSet:
+    """A set from its folder, checked: files complete, counts and dimension agree, no NaN, names unique.
+
+    Raises:
+        DataError: naming the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"descriptor set {folder} is missing; write one with: python -m mindloc extract")
+    if not (folder / "card.json").is_file():
+        raise DataError(f"{folder} holds no descriptor set; write one with: python -m mindloc extract")
+    card = _load_card(folder / "card.json")
+    rows = _load_rows(folder / "rows.jsonl")
+    descriptor_ND = _load_matrix(folder / "descriptors.npy", memory_map)
+    expected = (card["count"], card["dimension"])
+    if descriptor_ND.shape != expected or len(rows) != card["count"]:
+        raise DataError(
+            f"descriptor set {folder} contradicts itself: card {expected}, descriptors.npy {descriptor_ND.shape}, "
+            f"rows.jsonl {len(rows)} lines; extract it again"
+        )
+    _check_finite(descriptor_ND, rows, folder)
+    return DescriptorSet(descriptor_ND, rows, card)
+
+
+def _load_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
+    if not isinstance(card, dict) or card.get("version") != VERSION:
+        version = card.get("version") if isinstance(card, dict) else None
+        raise DataError(f"{path} has version {version}, this program reads {VERSION}; extract the set again")
+    absent = [fact for fact in _REQUIRED_FACTS if fact not in card]
+    if absent or card["view"] not in VIEWS:
+        raise DataError(f"{path} lacks {', '.join(absent) or 'a view (drone or satellite)'}; extract the set again")
+    return card
+
+
+def _load_rows(path: Path) -> list[dict[str, Any]]:
+    rows, seen = [], set()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
+    for number, line in enumerate(lines, 1):
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise DataError(f"{where} is no JSON: {line[:60]!r}; extract the set again") from None
+        _check_row(row, where)
+        if row["name"] in seen:
+            raise DataError(f"{where}: {row['name']} comes a second time; names must be unique")
+        seen.add(row["name"])
+        rows.append(row)
+    return rows
+
+
+def _check_row(row: Any, where: str) -> None:
+    known = isinstance(row, dict) and isinstance(row.get("name"), str) and row.get("what") in VIEWS
+    if not (known and _are_numbers(row.get("place"), 2) and _are_numbers(row.get("bounds"), 4)):
+        raise DataError(
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (drone or "
+            "satellite), and if at all bounds (four numbers)"
+        )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether these are so many finite numbers, or nothing at all."""
+    if values is None:
+        return True
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        return False
+    return all(isinstance(x, (int, float)) and abs(x) <= _LARGEST for x in values)
+
+
+def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
+    try:
+        matrix = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32:
+        kind = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "no array"
+        raise DataError(f"{path} holds {kind}, expected float32 of shape (count, dimension)")
+    return matrix
+
+
+def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], folder: Path) -> None:
+    for start in range(0, len(descriptor_ND), _BLOCK_ROWS_DESCRIPTOR_SET):
+        finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS_DESCRIPTOR_SET]).all(axis=1)
+        if not finite_B.all():
+            name = rows[start + int(np.argmin(finite_B))]["name"]
+            raise DataError(f"{folder}: the descriptor of {name} holds NaN or infinity; extract the set again")
+
+
+def _npy_header(count: int, dimension: int) -> bytes:
+    """The .npy 1.0 header, padded to a fixed length."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {dimension}), }}"
+    length = _HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"

@@ -1,0 +1,197 @@
+"""What an exported file computes: a view encoder, with the first and the last step inside the graph on request.
+
+AIR, the graph of Ascend's own compiler: made on an Ascend, and run by Ascend's tools only.
+
+MINDIR, MindSpore's own portable graph; it takes any number of pictures and can be encrypted.
+
+ONNX, opset 11, with a fixed number of pictures: for ONNX Runtime, TensorRT and Ascend's converter.
+
+MindSpore can't export Erf, and our own GELU becomes 25 small operators there, a third of the time in 8 bits. So GELU
+leaves MindSpore as one operator that the encoder has no other use for, and is written out with Erf afterwards, in the
+order that ONNX Runtime and TensorRT know as GELU. The comparison with the live encoder holds for what comes of it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindloc.errors import ExportError
+from mindloc.inference.exported import RunFile
+from mindloc.inference.mindir import MODE, open_mindir
+from mindloc.inference.onnx import CPU, Provider, open_session
+from mindloc.models.encoder import PlainOutputs
+from mindloc.models.layers import Gelu, unit_rows
+from mindloc.runtime.process import optional_module
+
+
+class ExportGraph(nn.Cell):
+    """Pictures -> descriptors (B, D), a tuple in the order of ``outputs``; of one output a plain tensor.
+
+    Args:
+        view_encoder: (B, 3, H, W) float32, normalized -> {output: (B, D)}.
+        pixels: (mean, std) of RGB scaled to 0..1: the graph then takes uint8 (B, H, W, 3), as cameras and decoders
+            give them, and normalizes itself. None: normalized pictures come in.
+        unit_length: of each output, whether to divide it by its Euclidean norm.
+    """
+
+    def __init__(
+        self,
+        view_encoder: nn.Cell,
+        outputs: tuple[str, ...],
+        pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        unit_length: tuple[bool, ...] = (),
+    ):
+        super().__init__(auto_prefix=False)  # parameters keep their names
+        self.encoder = PlainOutputs(view_encoder, *outputs)
+        self.alone = len(outputs) == 1
+        self.takes_pixels, self.unit_length = pixels is not None, unit_length or (False,) * len(outputs)
+        mean, std = np.array(pixels or ((0,) * 3, (1,) * 3), np.float64) * 255.0
+        self.shift_3 = Tensor(mean.astype(np.float32))
+        self.scale_3 = Tensor((1.0 / std).astype(np.float32))
+
+    def construct(self, images):
+        if self.takes_pixels:
+            normal_BHW3 = (ops.cast(images, ms.float32) - self.shift_3) * self.scale_3
+            images = ops.transpose(normal_BHW3, (0, 3, 1, 2))
+        described, outputs = self.encoder(images), ()
+        for i, divided in enumerate(self.unit_length):
+            outputs += (unit_rows(described[i]) if divided else described[i],)
+        return outputs[0] if self.alone else outputs
+
+
+UNCOMPARED = "no program but Ascend's converter (atc) reads an AIR file; compare a descriptor of the converted one"
+
+
+def require_ascend(target: str) -> None:
+    """Raises: ExportError: this process computes elsewhere."""
+    if target != "Ascend":
+        raise ExportError(
+            f"AIR is written on an Ascend only, and this is {target}: run this command with --device_target Ascend "
+            "on a machine with its driver, CANN and MindSpore; MINDIR and ONNX are written here, and atc reads ONNX too"
+        )
+
+
+def save_air(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
+    ms.export(cell, example, file_name=str(file), file_format="AIR")
+
+
+def save_mindir(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
+    secret: dict[str, Any] = {} if key is None else {"enc_key": key, "enc_mode": MODE}
+    ms.export(cell, example, file_name=str(file), file_format="MINDIR", **secret)
+
+
+_GELU_MARK = "Tanh"
+
+
+def save_onnx(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
+    """Write the graph; its input is called "images", its results have the names given."""
+    optional_module("onnxruntime")  # the file can't be checked without it: say so before the work
+    onnx = optional_module("onnx")
+    with _gelu_marked(cell):
+        ms.export(cell, example, file_name=str(file), file_format="ONNX")
+    model = onnx.load(str(file))
+    _write_out_gelu(model.graph, onnx)
+    _name_results(model.graph, names)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+
+
+def reload_onnx(file: Path, key: bytes | None) -> RunFile:
+    """The file on ONNX Runtime's CPU provider, which every machine has."""
+    session = open_session(file.read_bytes(), file, Provider(CPU))
+    return lambda images: session.run(None, {"images": np.ascontiguousarray(images)})
+
+
+class _Mark(nn.Cell):
+    """Stands where a GELU stands."""
+
+    def __init__(self):
+        super().__init__()
+        self.mark = ops.Tanh()
+
+    def construct(self, x):
+        return ops.cast(self.mark(ops.cast(x, ms.float32)), x.dtype)
+
+
+@contextmanager
+def _gelu_marked(cell: nn.Cell) -> Iterator[None]:
+    """The cell with each GELU replaced by a mark; as it was again afterwards."""
+    places = [(parent, name, child) for _, parent in cell.cells_and_names() for name, child in _gelus(parent)]
+    try:
+        for parent, name, _ in places:
+            setattr(parent, name, _Mark())
+        yield
+    finally:
+        for parent, name, gelu in places:
+            setattr(parent, name, gelu)
+
+
+def _gelus(parent: nn.Cell) -> list[tuple[str, Gelu]]:
+    return [(name, child) for name, child in parent.name_cells().items() if isinstance(child, Gelu)]
+
+
+def _write_out_gelu(graph: Any, onnx: Any) -> None:
+    """x / sqrt 2, Erf, + 1, * x, / 2 in the place of every mark."""
+    constants = {"gelu.sqrt2": math.sqrt(2.0), "gelu.one": 1.0, "gelu.half": 0.5}
+    nodes = []
+    for node in graph.node:
+        nodes += _gelu_nodes(node, onnx.helper.make_node) if node.op_type == _GELU_MARK else [node]
+    if len(nodes) > len(graph.node):
+        arrays = {name: np.array(value, np.float32) for name, value in constants.items()}
+        graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _gelu_nodes(mark: Any, make_node: Any) -> list[Any]:
+    (x,), (y,) = mark.input, mark.output
+    return [
+        make_node("Div", [x, "gelu.sqrt2"], [f"{y}.scaled"]),
+        make_node("Erf", [f"{y}.scaled"], [f"{y}.erf"]),
+        make_node("Add", [f"{y}.erf", "gelu.one"], [f"{y}.share"]),
+        make_node("Mul", [x, f"{y}.share"], [f"{y}.double"]),
+        make_node("Mul", [f"{y}.double", "gelu.half"], [y]),
+    ]
+
+
+def _name_results(graph: Any, names: list[str]) -> None:
+    """Call the outputs by names of ours; MindSpore calls them after the last operators' places in our code."""
+    names_of = {result.name: name for result, name in zip(graph.output, names, strict=True)}
+    for node in graph.node:
+        for found in (node.input, node.output):
+            for index, name in enumerate(found):
+                found[index] = names_of.get(name, name)
+    for result in graph.output:
+        result.name = names_of[result.name]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format: how it is written, and how it is read again for the comparison with the live encoder.
+
+    Attributes:
+        save: (cell, example input, file, key or None, names of the outputs).
+        reload: (file, key or None) -> a function of the images; None: nothing here can run such a file.
+        tolerance: precision -> largest difference, of the largest entry.
+    """
+
+    save: Callable[[nn.Cell, ms.Tensor, Path, bytes | None, list[str]], None]
+    reload: Callable[[Path, bytes | None], RunFile] | None
+    tolerance: dict[str, float]
+
+
+FORMATS = {
+    # a reloaded MINDIR file was seen to differ by 0.0
+    "MINDIR": Format(save_mindir, open_mindir, {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}),
+    # in fp32 the base model at 384 px was seen at 1e-6
+    "ONNX": Format(save_onnx, reload_onnx, {"fp32": 1e-4, "fp16": 2e-2}),
+    "AIR": Format(save_air, None, {}),
+}

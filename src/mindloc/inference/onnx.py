@@ -1,0 +1,297 @@
+"""An ONNX file looked at before anything runs it: it may come from anywhere.
+
+What mindloc exports is one plain graph: every shape fixed, all weights inside, the standard's own operators. Whatever
+else a file holds, paths to other files, loops, operators of somebody's library, arrays of absurd size, was not
+exported by mindloc and is refused.
+
+An ONNX file, opened on ONNX Runtime, on the provider that was asked for and on no other.
+
+ONNX Runtime goes on with its CPU provider when the CUDA one can't start, and says so only in a log. Here that is an
+error unless the caller allowed it.
+"""
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mindloc.doctor.provider_start import ONE_RELU, preload_libraries, why_not_started
+from mindloc.errors import DeviceError, ExportError, one_line
+from mindloc.inference.exported import ExportedFile, RunFile, output_name
+from mindloc.inference.mindir import native_messages
+from mindloc.runtime.process import optional_module, usable_cores
+
+_MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
+_SMALL_BYTES = 4096  # arrays up to this may be shapes, which the inference of shapes reads
+_INPUT_TYPES = {1: "float32", 2: "uint8"}
+
+
+def require_plain_graph(content: bytes, file: ExportedFile) -> None:
+    """Check that a file holds a graph such as mindloc exports, with the input and the outputs that its card states.
+
+    Raises:
+        ExportError: it does not.
+        DeviceError: the onnx library is missing.
+    """
+    onnx = optional_module("onnx")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except optional_module("google.protobuf.message").DecodeError:
+        raise ExportError(f"{file.path} is no ONNX file; export again") from None
+    graph = model.graph
+    for problem in (
+        _foreign_parts(model, onnx),
+        _input_problem(graph, file),
+        _output_problem(graph, file),
+        _size_problem(model, onnx),
+    ):
+        if problem:
+            raise ExportError(f"{file.path} was not exported by mindloc: {problem}; it is not run")
+
+
+def _foreign_parts(model: Any, onnx: Any) -> str | None:
+    graph = model.graph
+    if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
+        return "it holds functions, a training or sparse weights"
+    for tensor in graph.initializer:
+        if _lies_elsewhere(tensor, onnx):
+            return f"its weights {tensor.name} lie in another file"
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            return f"operator {node.op_type} is of the library {node.domain}"
+        for attribute in node.attribute:
+            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                return f"operator {node.op_type} holds a graph of its own"
+            if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
+                return f"operator {node.op_type} holds a sparse constant"
+            if any(_lies_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
+                return f"a constant of {node.op_type} lies in another file"
+    return None
+
+
+def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
+
+
+def _input_problem(graph: Any, file: ExportedFile) -> str | None:
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value.type.tensor_type for value in graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        return f"it has {len(inputs)} inputs instead of one"
+    shape, dtype = _shape(inputs[0]), _INPUT_TYPES.get(inputs[0].elem_type)
+    expected = (file.input_shape, "uint8" if file.takes_pixels else "float32")
+    if (shape, dtype) != expected:
+        return f"its input is {dtype} {shape}, its card says {expected[1]} {expected[0]}"
+    return None
+
+
+def _output_problem(graph: Any, file: ExportedFile) -> str | None:
+    names, expected = [value.name for value in graph.output], [output_name(name) for name in file.descriptors]
+    return None if names == expected else f"it returns {', '.join(names)}, its card says {', '.join(expected)}"
+
+
+def _size_problem(model: Any, onnx: Any) -> str | None:
+    """Whether some array of the graph has no fixed size, or one beyond reason; by inference, without running it."""
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > _SMALL_BYTES:
+            tensor.ClearField("raw_data")  # the sizes are enough, and inference copies the whole model
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+        return f"its shapes contradict each other ({one_line(error)[:120]})"
+    known = {value.name: _shape(value.type.tensor_type) for value in (*graph.value_info, *graph.output, *graph.input)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            shape = known.get(name)
+            if shape is None or None in shape:
+                return f"a result of {node.op_type} has no fixed size"
+            if math.prod(shape) > _MOST_ELEMENTS:
+                return f"a result of {node.op_type} has {math.prod(shape)} numbers"
+    return None
+
+
+def _shape(tensor_type: Any) -> tuple[int | None, ...] | None:
+    if not tensor_type.HasField("shape"):
+        return None
+    return tuple(side.dim_value if side.HasField("dim_value") else None for side in tensor_type.shape.dim)
+
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What shall compute an ONNX file."""
+
+    name: str  # as ONNX Runtime calls it
+    device_id: int = 0
+    note: str | None = None  # why it is not the one that was asked for
+
+
+def choose_provider(
+    target: Literal["auto", "CPU", "GPU", "Ascend"], device_id: int, tensorrt: bool = False, allow_cpu: bool = False
+) -> Provider:
+    """The provider for a device target; "auto" takes a GPU where this ONNX Runtime has one.
+
+    Args:
+        allow_cpu: go on with the CPU where the GPU's provider is absent or does not start.
+
+    Raises:
+        DeviceError: ONNX Runtime is not installed, or has no provider for the target.
+    """
+    runtime = optional_module("onnxruntime")
+    there = runtime.get_available_providers()
+    if target == "Ascend":
+        raise DeviceError("the onnx engine runs on CPU and GPU; take --device_target CPU or GPU, or another engine")
+    if tensorrt and target != "GPU":
+        raise DeviceError(f"--tensorrt is for --device_target GPU, which is {target} here")
+    if target == "CPU" or (target == "auto" and CUDA not in there):
+        return Provider(CPU)
+    wanted = TENSORRT if tensorrt else CUDA
+    if wanted in there:
+        provider = Provider(wanted, device_id)
+        return _started(provider, allow_cpu or target == "auto")
+    reason = f"onnxruntime {runtime.__version__} has no {wanted}, only {', '.join(there)}"
+    if allow_cpu:
+        return Provider(CPU, note=reason)
+    raise DeviceError(
+        f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'; or go on with the CPU: --allow_cpu_provider"
+    )
+
+
+def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> RunFile:
+    """The graph of an exported file, checked first; its arithmetic in 8 bits with ``int8``.
+
+    Raises:
+        ExportError: the file is not what its card says, or nothing that mindloc exports.
+        DeviceError: ONNX Runtime or the provider can't be used.
+    """
+    file.require_intact()
+    content = file.path.read_bytes()
+    require_plain_graph(content, file)
+    session = open_session(quantized(content) if int8 else content, file.path, provider, file.precision == "fp16")
+    entry, results = session.get_inputs()[0].name, [output_name(descriptor) for descriptor in file.descriptors]
+    return lambda images: session.run(results, {entry: images})
+
+
+def quantized(content: bytes) -> bytes:
+    """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
+
+    Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants that are no weights
+    stay: the places of a map's positions, by which centroids are computed.
+
+    Raises:
+        DeviceError: the onnx library is missing.
+    """
+    onnx = optional_module("onnx")
+    tools = optional_module("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory(prefix="mindloc-int8-") as folder, _quiet_log():
+        path = Path(folder) / "int8.onnx"
+        model = onnx.load_model_from_string(content)
+        if _computes_convolutions(model.graph):
+            model = onnx.load_model_from_string(_folded(content, Path(folder) / "folded.onnx"))
+        spared = _products_with_stacks(model.graph)
+        kind = tools.QuantType.QInt8
+        tools.quantize_dynamic(model, str(path), weight_type=kind, per_channel=True, nodes_to_exclude=spared)
+        return path.read_bytes()
+
+
+def _folded(content: bytes, path: Path) -> bytes:
+    """The same graph with everything computed that follows from constants alone; still the standard's own operators."""
+    runtime = optional_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    runtime.InferenceSession(content, options, providers=[CPU])
+    return path.read_bytes()
+
+
+def _computes_convolutions(graph: Any) -> bool:
+    """Whether weights of convolutions come out of a product, with their norms' gains; the quantizer takes constants."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return any(node.op_type == "Conv" and node.input[1] not in constants for node in graph.node)
+
+
+def _products_with_stacks(graph: Any) -> list[str]:
+    """Names of the products with a constant that is no matrix; the quantizer would take it for one."""
+    stacks = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and stacks & set(node.input)]
+
+
+def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = False) -> Any:
+    runtime = optional_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = len(usable_cores())
+    options.log_severity_level = 3  # errors: what matters of the rest is checked below
+    try:
+        session = runtime.InferenceSession(content, options, providers=_provider_list(provider, fp16))
+    except Exception as error:  # its classes share no other base
+        reason = one_line(error)[:200]
+        raise ExportError(f"ONNX Runtime can't open {path} on {provider.name}: {reason}; export again") from error
+    _require_provider(session, provider)
+    return session
+
+
+def _provider_list(provider: Provider, fp16: bool) -> list[Any]:
+    device = {"device_id": str(provider.device_id)}
+    cuda = (CUDA, {**device, "use_tf32": "0"})  # fp32 means fp32: rounded products would cost three digits
+    if provider.name == TENSORRT:
+        return [(TENSORRT, {**device, "trt_fp16_enable": str(fp16)}), cuda, CPU]
+    return [cuda, CPU] if provider.name == CUDA else [CPU]
+
+
+def _require_provider(session: Any, provider: Provider) -> None:
+    """Raises: DeviceError: ONNX Runtime dropped the provider without a word and would compute elsewhere."""
+    got = session.get_providers()
+    if got[0] != provider.name:
+        raise DeviceError(
+            f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did; "
+            "see python -m mindloc doctor, or take --device_target CPU"
+        )
+
+
+def _started(provider: Provider, allow_cpu: bool) -> Provider:
+    """The provider, once it has opened a graph of one operator; the CPU's with a note where that is allowed.
+
+    Raises:
+        DeviceError: it does not start; with what ONNX Runtime tells its log alone.
+    """
+    runtime = optional_module("onnxruntime")
+    with native_messages() as messages:
+        preload_libraries(runtime)
+        try:
+            open_session(ONE_RELU, Path("a graph of one operator"), provider)
+            return provider
+        except (DeviceError, ExportError) as error:
+            failure = error
+    because = why_not_started(f"{failure}\n{messages.text}")
+    version = f"onnxruntime {runtime.__version__}"
+    reason = f"{provider.name} did not start on device {provider.device_id}: {because} ({version})"
+    if allow_cpu:
+        return Provider(CPU, note=reason)
+    packages = (
+        "tensorrt and 'onnxruntime-gpu[cuda,cudnn]'" if provider.name == TENSORRT else "'onnxruntime-gpu[cuda,cudnn]'"
+    )
+    raise DeviceError(
+        f"{reason}; pip install {packages}, see python -m mindloc doctor for the driver, "
+        "or go on with the CPU: --allow_cpu_provider"
+    ) from failure
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Without the quantizer's advice to users of other tools."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

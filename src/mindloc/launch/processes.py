@@ -1,0 +1,243 @@
+"""One process that is to be started: its command line, its whole environment, its log.
+
+Ranks under msrun, the launcher of MindSpore's dynamic cluster: its command line for one server.
+
+msrun gives its i-th rank DEVICE_ID=i. Other cards than 0..n-1 are therefore made the only visible ones
+(CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
+
+Ranks of an Ascend server under a rank table: one process per card, in the environment that HCCL and MindSpore read.
+
+Each rank stays on its share of the cores, by ``os.sched_setaffinity`` (in rank_entry.py) rather than by ``taskset``,
+which some images lack.
+"""
+
+import ipaddress
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindloc.errors import LaunchError
+from mindloc.launch.host import free_port, share_of_cores
+from mindloc.launch.rank_table import RankTable, Server, write_servers
+
+ENTRY = Path(__file__).with_name("rank_entry.py")
+SOURCE = Path(__file__).resolve().parents[2]
+
+# what another launcher or a user's shell may have left: who inherits it looks for ranks that are not there
+_LAUNCHERS_OWN = (
+    *("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "DEVICE_ID", "DEVICE_NUM", "SERVER_ID"),
+    *("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"),
+    *("MINDLOC_LAUNCH_LINE", "MINDLOC_LAUNCH_PARENT", "MINDLOC_LAUNCH_ID", "MINDLOC_RANK_CORES"),
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command line, its environment, and the file that gets both its outputs."""
+
+    name: str
+    rank: int | None  # None: it starts ranks itself
+    environment: dict[str, str]
+    command: list[str]
+    log: Path
+
+
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without the variables of any launcher."""
+    return {name: value for name, value in environment.items() if name not in _LAUNCHERS_OWN}
+
+
+def inherited_environment(environment: Mapping[str, str], first_line: str) -> dict[str, str]:
+    """A copy without the variables of other launchers, with ours.
+
+    Args:
+        first_line: which launcher and why, for the top of every log.
+    """
+    # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
+    return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), "MINDLOC_LAUNCH_LINE": first_line}
+
+
+def with_source(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy in whose PYTHONPATH mindloc is found, as ``-m mindloc`` needs it in a plain clone."""
+    paths = [str(SOURCE), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def entry_command(command: Sequence[str]) -> list[str]:
+    """The command behind the first step of every process, rank_entry.py."""
+    return [sys.executable, str(ENTRY), *command]
+
+
+MASTER_PORT = 8118  # msrun's own default
+# seconds in which all ranks must have met, unless MS_TOPO_TIMEOUT says otherwise: one server starts its ranks at once,
+# several are started by hand
+ONE_SERVER_MEETS_S = 180
+SEVERAL_SERVERS_MEET_S = 600
+VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+
+
+def msrun_process(
+    command: Sequence[str],
+    target: str,
+    servers: Sequence[Server],
+    server_index: int,
+    master: tuple[str, int] | None,
+    log_dir: Path,
+    inherited: Mapping[str, str],
+    cores: Sequence[int],
+) -> Process:
+    """msrun for the ranks of one server, under rank_entry.py as each rank is.
+
+    Raises:
+        LaunchError: no msrun here, servers of different sizes, or no address at which the servers could meet.
+    """
+    _require_even_ranks(servers)
+    local = len(servers[server_index].cards)
+    address, port = master or _meeting_place(servers)
+    waits = SEVERAL_SERVERS_MEET_S if len(servers) > 1 else ONE_SERVER_MEETS_S
+    options = {
+        "worker_num": local * len(servers),
+        "local_worker_num": local,
+        "node_rank": server_index,
+        "master_addr": address,
+        "master_port": port,
+        "join": True,
+        "log_dir": log_dir.absolute(),
+        "worker_log_name": "rank",  # rank_N.log, as under a rank table
+        "tail_worker_log": local * len(servers),  # nobody's: the console follows the log by itself
+        "cluster_time_out": inherited.get("MS_TOPO_TIMEOUT", waits),
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    # msrun takes no program but python, python3 and pytest, looked up in PATH; the entry goes on with ours
+    line = [_find_msrun(inherited), *words, "python3", str(ENTRY), *command]
+    environment = {
+        **_threads_of_a_rank(target, len(cores) // local),
+        **inherited,
+        **_visible_cards(target, [card.device_id for card in servers[server_index].cards], inherited),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
+        "MINDLOC_RANK_CORES": ";".join(",".join(map(str, share)) for share in _shares(target, cores, local)),
+    }
+    return Process("msrun", None, environment, entry_command(line), log_dir / "msrun.log")
+
+
+def _threads_of_a_rank(target: str, share: int) -> dict[str, str]:
+    """On CPU each rank would compute with a thread per core of the machine, and they would get in each other's way."""
+    return {"OMP_NUM_THREADS": str(max(1, share))} if target == "CPU" else {}
+
+
+def _shares(target: str, cores: Sequence[int], count: int) -> list[list[int]]:
+    """Cores on which each rank stays; on CPU none are named, so that a rank uses those that another leaves idle."""
+    return [[] if target == "CPU" else share_of_cores(cores, index, count) for index in range(count)]
+
+
+def _find_msrun(environment: Mapping[str, str]) -> str:
+    beside = Path(sys.executable).parent
+    found = shutil.which("msrun", path=str(beside)) or shutil.which("msrun", path=environment.get("PATH", ""))
+    if found is None:
+        raise LaunchError(
+            f"msrun is neither in {beside} nor in PATH, and it is what starts several ranks without a rank table; "
+            "install MindSpore in this Python (2.7.2 or newer), or name the one that has it: MINDLOC_PYTHON"
+        )
+    return found
+
+
+def _require_even_ranks(servers: Sequence[Server]) -> None:
+    """msrun counts: server i has the ranks i * n to i * n + n - 1, in the order of its cards."""
+    local = len(servers[0].cards)
+    for index, server in enumerate(servers):
+        ranks = [card.rank for card in server.cards]
+        if ranks != list(range(index * local, index * local + local)):
+            raise LaunchError(
+                f"server {server.id} has the ranks {', '.join(map(str, ranks))}; msrun needs as many on every server, "
+                f"here {index * local} to {index * local + local - 1}; change the rank table"
+            )
+
+
+def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
+    if len(servers) == 1:
+        return "127.0.0.1", free_port()
+    for name in (servers[0].id, *servers[0].other_names):
+        try:
+            return str(ipaddress.ip_address(name)), MASTER_PORT
+        except ValueError:  # a name or a pod, which msrun could not tell from another server's
+            continue
+    raise LaunchError(
+        f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is no address; "
+        "give it on every server: MASTER_ADDR=192.168.1.10"
+    )
+
+
+def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variable that leaves this server's ranks their cards; nothing for 0..n-1 and on CPU."""
+    name = VISIBLE_DEVICES.get(target)
+    if name is None or cards == list(range(len(cards))):
+        return {}
+    if target == "Ascend" and cards != sorted(cards):
+        raise LaunchError(f"cards {', '.join(map(str, cards))}: Ascend shows cards in rising order alone; sort them")
+    visible = inherited.get(name)
+    if not visible:
+        return {name: ",".join(map(str, cards))}
+    names = visible.split(",")  # cards are counted among those that the user's shell leaves
+    if max(cards) >= len(names):
+        raise LaunchError(f"card {max(cards)} is wanted, but {name}={visible} leaves {len(names)}; change one of them")
+    return {name: ",".join(names[card] for card in cards)}
+
+
+# seconds in which all cards must have met. HCCL's own 120 are short for servers started by hand and for ranks that
+# compile at different speeds; its documents allow 120 to 7200
+CONNECT_TIMEOUT_S = 600
+
+
+def table_processes(
+    command: Sequence[str],
+    table: RankTable,
+    server_index: int,
+    log_dir: Path,
+    inherited: Mapping[str, str],
+    cores: Sequence[int],
+) -> tuple[Process, ...]:
+    """One process per card of a server of the table.
+
+    Raises:
+        LaunchError: a card without an address, which HCCL needs.
+    """
+    _require_addresses(table)
+    server = table.servers[server_index]
+    common = {
+        "HCCL_CONNECT_TIMEOUT": str(CONNECT_TIMEOUT_S),
+        **inherited,
+        "RANK_TABLE_FILE": str(_file_for_hccl(table, log_dir)),
+        "RANK_SIZE": str(table.size),
+        "DEVICE_NUM": str(len(server.cards)),
+        "SERVER_ID": str(server_index),
+    }
+    processes = []
+    for position, card in enumerate(server.cards):
+        own_cores = ",".join(map(str, share_of_cores(cores, position, len(server.cards))))
+        own = {"RANK_ID": str(card.rank), "DEVICE_ID": str(card.device_id), "MINDLOC_RANK_CORES": own_cores}
+        log = log_dir / f"rank_{card.rank}.log"
+        processes.append(Process(f"rank {card.rank}", card.rank, {**common, **own}, entry_command(command), log))
+    return tuple(processes)
+
+
+def _require_addresses(table: RankTable) -> None:
+    """Tables of Atlas A3 may leave them out; the others are read by a HCCL that needs them."""
+    for server in table.servers:
+        for card in server.cards:
+            if not card.device_ip and table.version != "1.2":
+                raise LaunchError(
+                    f"rank table {table.path} has no device_ip for card {card.device_id} of server {server.id}, which "
+                    "HCCL needs; write the table on that server: python -m mindloc rank-table"
+                )
+
+
+def _file_for_hccl(table: RankTable, log_dir: Path) -> Path:
+    """The table's own file; ModelArts' layout names no ranks and is written as 1.0 beside the logs."""
+    if table.version != "group_list":
+        return table.path.absolute()
+    path = (log_dir / "rank_table.json").absolute()
+    write_servers(path, table.servers)
+    return path

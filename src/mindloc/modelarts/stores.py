@@ -1,0 +1,216 @@
+"""Where a job's data comes from and its results go: an object store behind one small interface.
+
+A url names an object, or everything under ``url/``; names in a folder are relative and use "/".
+
+An object store that is a folder, where a url is a path.
+
+The object store through moxing, which ModelArts' own images have.
+
+The package ``moxing`` on PyPI is somebody else's and has no ``file``; it is never used.
+
+The store that a url lies in: moxing in ModelArts' own images, a folder for a path.
+"""
+
+import importlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
+
+from mindloc.errors import StoreError, one_line
+from mindloc.runtime.files import TEMPORARY_SUFFIX
+
+PAUSES_S = (1.0, 4.0, 15.0)  # between the attempts of ``patiently``
+T = TypeVar("T")
+
+
+class Unavailable(StoreError):
+    """A store that failed this time; the same call may work later."""
+
+
+class Store(Protocol):
+    """What a job needs of a store. Every call raises ``Unavailable`` when the store fails."""
+
+    def names(self, url: str) -> list[str]:
+        """Of all objects under a folder; empty when there is none."""
+
+    def size(self, url: str) -> int | None:
+        """Bytes of one object; None when there is no such object."""
+
+    def total_bytes(self, url: str) -> int:
+        """Of everything under a folder; 0 when there is nothing."""
+
+    def fetch(self, url: str, path: Path) -> None:
+        """Copy one object to a file, which appears whole."""
+
+    def fetch_folder(self, url: str, folder: Path) -> None:
+        """Copy everything under a folder, and check the sizes. What is already there may be kept."""
+
+    def send(self, path: Path, url: str) -> None:
+        """Copy one file to an object, which appears whole."""
+
+    def remove(self, url: str) -> None:
+        """Delete one object; none there is no error."""
+
+
+def is_remote(url: str) -> bool:
+    return "://" in url
+
+
+def join(url: str, name: str) -> str:
+    """``url/name``"""
+    return f"{url.rstrip('/')}/{name}" if name else url
+
+
+def folder_bytes(folder: Path) -> int:
+    """Of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """Another name to write a file under: it takes its own when it is whole, and is gone when that failed."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """The action's result, tried again after a pause while the store is unavailable.
+
+    Raises:
+        StoreError: at the last attempt, or one that no patience mends.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return action()
+        except Unavailable as error:
+            print(f"warning: {error}; trying again in {pause_s:g} s", flush=True)
+            time.sleep(pause_s)
+    return action()
+
+
+class FolderStore:
+    """A disk, also one that is mounted over a network."""
+
+    def names(self, url: str) -> list[str]:
+        return sorted(str(path.relative_to(url)) for path in Path(url).rglob("*") if path.is_file())
+
+    def size(self, url: str) -> int | None:
+        return Path(url).stat().st_size if Path(url).is_file() else None
+
+    def total_bytes(self, url: str) -> int:
+        return folder_bytes(Path(url))
+
+    def fetch(self, url: str, path: Path) -> None:
+        self._copy(Path(url), path)
+
+    def fetch_folder(self, url: str, folder: Path) -> None:
+        for name in self.names(url):
+            self._copy(Path(url) / name, folder / name)
+
+    def send(self, path: Path, url: str) -> None:
+        self._copy(path, Path(url))
+
+    def remove(self, url: str) -> None:
+        try:
+            Path(url).unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"can't delete {url}: {error.strerror or error}") from None
+
+    def _copy(self, source: Path, path: Path) -> None:
+        try:
+            with arriving(path) as temporary:
+                shutil.copyfile(source, temporary)
+        except OSError as error:
+            raise Unavailable(f"can't copy {source} to {path}: {error.strerror or error}") from None
+
+
+def find_moxing() -> ModuleType | None:
+    """Huawei's moxing; None where it is missing or another package has its name."""
+    try:
+        moxing = importlib.import_module("moxing")
+    except ImportError:
+        return None
+    return moxing if hasattr(moxing, "file") else None
+
+
+class MoxingStore:
+    """``mox.file``: single objects by ``copy``, folders by ``copy_parallel``."""
+
+    def __init__(self, moxing: Any):
+        self._file = moxing.file
+
+    def names(self, url: str) -> list[str]:
+        if not self._call("exists", url):
+            return []
+        names = self._call("list_directory", url, recursive=True)
+        return sorted(name.strip("/") for name in names if not name.endswith("/"))
+
+    def size(self, url: str) -> int | None:
+        if not self._call("exists", url) or self._call("is_directory", url):
+            return None
+        return int(self._call("get_size", url))
+
+    def total_bytes(self, url: str) -> int:
+        # without recursive=True moxing calls every folder 0 bytes large
+        return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
+
+    def fetch(self, url: str, path: Path) -> None:
+        with arriving(path) as temporary:
+            self._call("copy", url, str(temporary))
+
+    def fetch_folder(self, url: str, folder: Path) -> None:
+        wanted = self.total_bytes(url)
+        if not wanted:
+            raise StoreError(f"{url} holds nothing; name the folder that the data lies in")
+        self._call("copy_parallel", url, str(folder))
+        found = folder_bytes(folder)
+        if found != wanted:
+            raise Unavailable(f"{url} has {wanted} bytes and {found} arrived in {folder}")
+
+    def send(self, path: Path, url: str) -> None:
+        self._call("copy", str(path), url)
+
+    def remove(self, url: str) -> None:
+        if self._call("exists", url):
+            self._call("remove", url, recursive=False)
+
+    def _call(self, function: str, url: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._file, function)(url, *arguments, **options)
+        except Exception as error:  # moxing documents none of its exceptions; each is passed on as one of ours
+            reason = one_line(error)
+            raise Unavailable(f"mox.file.{function} {url}: {reason}") from error
+
+
+REMOTE_SCHEMES = ("obs", "s3")
+
+
+def build_store(url: str) -> Store:
+    """The store that a url lies in.
+
+    Raises:
+        StoreError: a scheme that is not known, or no library here that reads it.
+    """
+    if not is_remote(url):
+        return FolderStore()
+    scheme = url.partition("://")[0]
+    if scheme not in REMOTE_SCHEMES:
+        raise StoreError(f"{url} is neither a path nor a url of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}")
+
+    moxing = find_moxing()
+    if moxing is None:
+        raise StoreError(
+            f"{url} can't be reached: no moxing is installed here, which ModelArts' images have; copy it to this "
+            "machine and give the folder"
+        )
+    return MoxingStore(moxing)

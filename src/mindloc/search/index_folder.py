@@ -1,0 +1,284 @@
+"""A tile library on disk: a folder whose card knows the size and sha256 of every other file in it.
+
+::
+
+    card.json      format, version, the IndexCard, parameters, rows, count, {file: bytes, sha256}
+    vectors.faiss  recall vectors, as FAISS writes them
+    phi.npy        re-rank vectors of unit length, (rows, E) float32; only where there are any
+    names.json     a list of all rows' names
+    places.npy     (rows, 2) float64, NaN where unknown
+    bounds.npy     (rows, 4) float64, NaN where unknown
+    alive.npy      (rows,) bool, False where a tile was taken out or replaced
+
+The folder appears under its name when everything is on disk; nothing in it is read before sizes and sums are checked.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from mindloc.descriptors.sets import GrowingRows
+from mindloc.errors import TileIndexError, one_line
+from mindloc.runtime.files import content_hash, require_replaceable, standing_folder, swap_folder
+from mindloc.runtime.process import fault_point
+from mindloc.search.faiss_kinds import FaissParameters
+from mindloc.search.index import IndexCard, TileTable, is_count, read_index_card
+
+FORMAT = "mindloc tile library"
+VERSION = 1
+VECTORS = "vectors.faiss"
+_PHI = "phi.npy"
+_TABLE = ("names.json", "places.npy", "bounds.npy", "alive.npy")
+_CARD = "card.json"
+_ALL = (_CARD, VECTORS, _PHI, *_TABLE)
+
+Library = TypeVar("Library")
+
+
+@dataclass(frozen=True)
+class SavedIndex:
+    """What a folder holds, checked; the vectors still lie in their file."""
+
+    card: IndexCard
+    parameters: FaissParameters
+    table: TileTable
+    rerank: GrowingRows | None
+    vectors: Path
+
+
+class _Sink:
+    """A file that is summed and measured while it is written."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self._bytes += len(data)
+        self._file.write(data)
+        return len(data)
+
+    def facts(self) -> dict[str, Any]:
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
+
+
+def save_index_folder(
+    folder: Path,
+    card: IndexCard,
+    parameters: FaissParameters,
+    table: TileTable,
+    rerank: GrowingRows | None,
+    write_vectors: Callable[[Callable[[bytes], int]], None],
+) -> None:
+    """Write a library; an older one at ``folder`` is replaced, and stays whole until then.
+
+    Args:
+        write_vectors: writes the recall vectors through the function it is given.
+
+    Raises:
+        TileIndexError: the folder holds something else, or the disk is full or refuses.
+    """
+    require_index_place(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        fault_point("index.before_write")
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+        partial.mkdir(parents=True)
+        files = _write_files(partial, table, rerank, write_vectors)
+        facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
+        facts |= {"rows": len(table.names), "count": table.count, "files": files}
+        with _synced(partial / _CARD) as file:
+            file.write(json.dumps(facts, indent=2).encode())
+        fault_point("index.before_swap")
+        swap_folder(partial, folder, "index")
+    except OSError as error:
+        reason = error.strerror or error
+        raise TileIndexError(
+            f"can't write tile library {folder}: {reason}; free some space or take another folder "
+            "(what stood there before is untouched)"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_index_place(folder: Path) -> None:
+    """Refuse a place that holds anything but an older library, which saving one there would delete.
+
+    Raises:
+        TileIndexError: naming what is there.
+    """
+    require_replaceable(folder, _ALL, "tile library", TileIndexError)
+
+
+def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, write_vectors) -> dict[str, dict]:
+    files = {}
+    with _synced(partial / VECTORS) as file:
+        sink = _Sink(file)
+        write_vectors(sink.write)
+        files[VECTORS] = sink.facts()
+    fault_point("index.mid_write")
+    if rerank is not None:
+        with _synced(partial / _PHI) as file:
+            sink = _Sink(file)
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rerank), rerank.width)}
+            np.lib.format.write_array_header_1_0(sink, header)
+            for block in rerank.blocks():
+                sink.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
+            files[_PHI] = sink.facts()
+    arrays = (table.names, table.place_N2, table.bounds_N4, table.alive_N)
+    for name, content in zip(_TABLE, arrays, strict=True):
+        with _synced(partial / name) as file:
+            sink = _Sink(file)
+            if name.endswith(".json"):
+                sink.write(json.dumps(content).encode())
+            else:
+                np.save(sink, content)
+            files[name] = sink.facts()
+    return files
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
+    """What ``read`` makes of the folder; made again if another library was put there meanwhile, so that none is mixed.
+
+    Args:
+        read: takes the place to read from, which is beside ``folder`` where a writer was killed or is at work.
+
+    Raises:
+        TileIndexError: there is none; as ``read``.
+    """
+    while True:
+        place = standing_folder(folder)
+        if place is None:
+            raise TileIndexError(f"tile library {folder} is missing; check the path, or build it first")
+        before = _identity(place)
+        try:
+            library = read(place)
+        except TileIndexError:
+            if _identity(standing_folder(folder)) == before:
+                raise
+        else:
+            if _identity(standing_folder(folder)) == before:
+                return library
+
+
+def _identity(place: Path | None) -> tuple[int, int] | None:
+    try:
+        found = place and place.stat()
+    except FileNotFoundError:
+        return None
+    return found and (found.st_ino, found.st_mtime_ns)
+
+
+def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
+    """A library from its folder: card, sizes and sums checked first, then the table read.
+
+    Args:
+        memory_map: leave the re-rank vectors in their file.
+
+    Raises:
+        TileIndexError: a file is missing, cut off, changed or contradicts the card; the folder is no tile library.
+    """
+    facts = _read_facts(folder / _CARD)
+    card, parameters = _parse(folder / _CARD, facts)
+    _check_files(folder, card, facts["files"])
+    table = _read_table(folder, facts)
+    rerank = None
+    if card.rerank_dimension is not None:
+        shape = (facts["rows"], card.rerank_dimension)
+        rerank = GrowingRows(_read_array(folder / _PHI, np.float32, shape, memory_map))
+    return SavedIndex(card, parameters, table, rerank, folder / VECTORS)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TileIndexError(
+            f"{path.parent} holds no tile library; make one with: python -m mindloc index build"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the library again") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise TileIndexError(f"{path} is no card of a tile library; name the folder that one was saved to")
+    if facts.get("version") != VERSION:
+        version = facts.get("version")
+        raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the library again")
+    return facts
+
+
+def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameters]:
+    """Card and parameters, every fact of the right type."""
+    card, given = read_index_card(facts.get("index")), facts.get("parameters")
+    known = isinstance(given, dict) and set(given) == {field.name for field in fields(FaissParameters)}
+    known = known and all(is_count(value) for value in [*given.values(), facts.get("rows"), facts.get("count")])
+    if card is None or not known:
+        raise TileIndexError(f"{path} lacks facts or has them of a wrong type; build the library again")
+    return card, FaissParameters(**given)
+
+
+def _check_files(folder: Path, card: IndexCard, files: Any) -> None:
+    expected = {VECTORS, *_TABLE} | ({_PHI} if card.rerank_dimension is not None else set())
+    if not isinstance(files, dict) or set(files) != expected:
+        raise TileIndexError(f"{folder / _CARD} lists other files than {', '.join(sorted(expected))}; build it again")
+    for name, facts in files.items():
+        path = folder / name
+        size = facts.get("bytes") if isinstance(facts, dict) else None
+        if not path.is_file():
+            raise TileIndexError(f"{path} is missing; copy the library or build it again")
+        if (found := path.stat().st_size) != size:
+            raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the library or build it again")
+    for name, facts in files.items():
+        if _sha256(folder / name) != facts.get("sha256"):
+            raise TileIndexError(f"{folder / name} was changed since it was saved (another sha256); build it again")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise TileIndexError(f"{path} can't be read: {error.strerror}; check its permissions") from None
+
+
+def _read_table(folder: Path, facts: dict[str, Any]) -> TileTable:
+    rows = facts["rows"]
+    try:
+        names = json.loads((folder / "names.json").read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise TileIndexError(f"{folder / 'names.json'} is no JSON ({one_line(error)[:80]}); build it again") from None
+    if not isinstance(names, list) or len(names) != rows or not all(isinstance(name, str) for name in names):
+        raise TileIndexError(f"{folder / 'names.json'} is no list of {rows} names; build the library again")
+    place_N2 = _read_array(folder / "places.npy", np.float64, (rows, 2))
+    bounds_N4 = _read_array(folder / "bounds.npy", np.float64, (rows, 4))
+    alive_N = _read_array(folder / "alive.npy", np.bool_, (rows,))
+    table = TileTable(names, place_N2, bounds_N4, alive_N)
+    if not table.count == np.count_nonzero(alive_N) == facts["count"]:
+        raise TileIndexError(f"tile library {folder} has names twice or other tiles than its card says; build it again")
+    return table
+
+
+def _read_array(path: Path, kind: type, shape: tuple[int, ...], memory_map: bool = False) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r" if memory_map and shape[0] else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the library again") from None
+    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
+        raise TileIndexError(f"{path} does not hold {np.dtype(kind)} of shape {shape}; build the library again")
+    return array

@@ -1,0 +1,116 @@
+"""Batches on their way to the device: a stream of whole steps as a data set of MindSpore's, ahead of the step.
+
+Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import mindspore as ms
+import mindspore.dataset as ds
+
+from mindloc.config.schema import Config
+from mindloc.data.augment import AugmentSettings
+from mindloc.data.images import Normalization
+from mindloc.data.loader import PairStream, ViewFiles
+from mindloc.data.sampler import Sampler, SamplingReport
+from mindloc.data.split import Split
+from mindloc.errors import ImageError
+
+COLUMNS = ("drone", "satellite", "weight", "mask")
+PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
+
+
+class TrainData:
+    """The batches of a training, from a given epoch and step on.
+
+    ``dataset`` goes to ``Model.train``: one iterator walks through the epochs, each with its own number of steps
+    (``dataset.get_dataset_size()`` only knows the first). A second iterator goes on with the epoch after the last one
+    that was begun; build a new ``TrainData`` to start elsewhere.
+    """
+
+    def __init__(self, dataset: ds.Dataset, stream: PairStream):
+        self.dataset = dataset
+        self._stream = stream
+
+    def steps(self, epoch: int) -> int:
+        """Steps of a whole epoch, those before a resumed one's first step included."""
+        return self._stream.plan(epoch).steps
+
+    def report(self, epoch: int) -> SamplingReport:
+        """What the sampler kept and set aside in that epoch."""
+        return self._stream.plan(epoch).report
+
+    @property
+    def bad_pictures(self) -> dict[str, str]:
+        """Path of each bad picture skipped so far (``data.on_bad_image=skip``) -> what is wrong with it.
+
+        The loader runs ahead of the step, so some may belong to a step to come.
+        """
+        return dict(self._stream.bad_pictures)
+
+    @contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Around the training loop: a bad picture leaves as its own one-line ``ImageError``.
+
+        MindSpore wraps what a data source raises into a RuntimeError of several pages. Errors of the step itself, and
+        whatever else is no fault of the data, pass unchanged.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if "Exception thrown from user defined" not in str(error):
+                raise
+            cause = self._stream.failure
+            if cause is None:
+                raise
+            if isinstance(cause, ImageError) and not self._stream.skip_bad:
+                cause = ImageError(f"{cause}, or train without its pairs: --set data.on_bad_image=skip")
+            raise cause from error
+
+
+def train_data(stream: PairStream) -> TrainData:
+    """Batches of a stream of pairs.
+
+    drone (B,3,H,W) and satellite (B,3,H,W) float32, normalized: this rank's rows of the global batch. weight (G,)
+    float32: IoU of every pair of the global batch. mask (G,G) bool: True = the cell counts. Padded rows, and with
+    ``skip_bad`` rows with a bad picture, are black pictures of weight 0 without a True in their row and column.
+    """
+    ds.config.set_prefetch_size(PREFETCH)
+    dataset = ds.GeneratorDataset(stream, list(COLUMNS), shuffle=False, num_parallel_workers=1)
+    epoch, step = stream.start
+    dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
+    return TrainData(dataset, stream)
+
+
+def build_train_dataset(
+    config: Config,
+    split: Split,
+    sampler: Sampler,
+    rank: int = 0,
+    ranks: int = 1,
+    first_epoch: int = 0,
+    first_step: int = 0,
+) -> TrainData:
+    """Training batches as the config asks; columns, shapes and errors: see ``train_data``."""
+    data, settings = config.data, None
+    if config.augment.enabled:
+        settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
+    pair_P2, weight_P = split.pair_list(data.train_mode)
+    stream = PairStream(
+        drone=ViewFiles(split.drone_paths(), *config.view_input("drone")),
+        satellite=ViewFiles(split.satellite_paths(), *config.view_input("satellite")),
+        pair_P2=pair_P2,
+        weight_P=weight_P,
+        sampler=sampler,
+        normalization=Normalization(config.model.mean, config.model.std),
+        settings=settings,
+        seed=config.train.seed,
+        skip_bad=data.on_bad_image == "skip",
+        workers=data.workers,
+        shard=(rank, ranks, config.train.accumulate),
+        start=(first_epoch, first_step),
+        reuse_arrays=ms.get_context("device_target") == "CPU",  # elsewhere nobody has seen when a device has read
+    )
+    return train_data(stream)

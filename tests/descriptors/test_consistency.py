@@ -1,0 +1,76 @@
+"""Node consistency: by hand, by the definition, and unmoved by what must not matter."""
+
+import math
+import tracemalloc
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from mindloc.descriptors.ranking import node_consistency
+from mindloc.errors import TileIndexError
+
+
+def naive(query_E, tile_E, nodes):
+    """The definition, one tile at a time."""
+    query, tile = query_E.reshape(nodes, -1), tile_E.reshape(nodes, -1)
+
+    def mean_cosine(order):
+        pairs = [(query[k], tile[order[k]]) for k in range(nodes)]
+        return np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs])
+
+    return max(mean_cosine(order) for order in permutations(range(nodes)))
+
+
+def test_by_hand():
+    query = np.array([1.0, 0, 0, 1])  # nodes along x, along y
+    tiles = np.array([[0, 2.0, 3, 0], [1, 1, 1, -1]])
+    # the first has the same nodes in the other order; in the second either assignment has cosines 1/sqrt(2) and
+    # -1/sqrt(2), or 1/sqrt(2) twice: x to (1, -1) and y to (1, 1)
+    np.testing.assert_allclose(node_consistency(query, tiles, 2), [1, 1 / np.sqrt(2)])
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4, 6])
+def test_it_is_the_definition(nodes):
+    random = np.random.default_rng(nodes)
+    query_E, tile_ME = random.standard_normal(nodes * 3), random.standard_normal((7, nodes * 3))
+    np.testing.assert_allclose(node_consistency(query_E, tile_ME, nodes), [naive(query_E, t, nodes) for t in tile_ME])
+
+
+def test_many_tiles_are_compared_some_at_a_time():
+    random = np.random.default_rng(2)
+    query_E, tile_ME = random.standard_normal(8 * 3), random.standard_normal((100, 8 * 3))
+    tracemalloc.start()
+    together = node_consistency(query_E, tile_ME, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(tile_ME) * math.factorial(8) * 8  # one cosine in float64 for every assignment of every tile
+    one_by_one = [node_consistency(query_E, tile_ME[row : row + 1], 8)[0] for row in (0, 25, 26, 99)]
+    np.testing.assert_allclose(together[[0, 25, 26, 99]], one_by_one)
+
+
+def test_the_order_of_the_nodes_does_not_matter():
+    random = np.random.default_rng(0)
+    query_E, tile = random.standard_normal(20), random.standard_normal((5, 4))
+    order = random.permutation(5)
+    one = node_consistency(query_E, tile.reshape(1, -1), 5)
+    other = node_consistency(query_E, tile[order].reshape(1, -1), 5)
+    np.testing.assert_allclose(one, other)
+
+
+def test_a_tile_agrees_wholly_with_itself():
+    random = np.random.default_rng(1)
+    nodes = random.standard_normal(8 * 3)
+    np.testing.assert_allclose(node_consistency(nodes, nodes[None], 8), [1.0])
+    np.testing.assert_allclose(node_consistency(nodes[:3], nodes[None, :3], 1), [1.0])
+
+
+def test_a_node_of_zeros_agrees_with_nothing():
+    query = np.array([1.0, 0, 0, 0])
+    np.testing.assert_allclose(node_consistency(query, query[None], 2), [0.5])
+
+
+@pytest.mark.parametrize(("width", "tile_width", "nodes"), [(6, 6, 4), (6, 9, 3), (9, 9, 9), (6, 6, 0)])
+def test_vectors_that_do_not_consist_of_nodes_are_refused(width, tile_width, nodes):
+    with pytest.raises(TileIndexError, match=f"width {width} and {tile_width} can't be compared as {nodes} nodes"):
+        node_consistency(np.ones(width), np.ones((2, tile_width)), nodes)

@@ -1,0 +1,235 @@
+"""Descriptor sets: what is written comes back, broken ones are named, nothing half-written stays."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mindloc.descriptors.sets import (
+    DescriptorWriter,
+    load_descriptor_set,
+    load_descriptor_sets,
+    make_rows,
+    remove_other_sets,
+    save_descriptor_set,
+)
+from mindloc.errors import DataError
+
+CARD = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": None}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A sound set of five rows in ``tmp_path/set``."""
+    descriptor_ND = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    rows = make_rows([f"satellite/{i}.png" for i in range(5)], np.arange(10.0).reshape(5, 2), "satellite")
+    save_descriptor_set(tmp_path / "set", descriptor_ND, rows, CARD)
+    return tmp_path / "set", descriptor_ND, rows
+
+
+def edit_json(path, **facts):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_what_is_written_comes_back(saved, memory_map):
+    folder, descriptor_ND, rows = saved
+    loaded = load_descriptor_set(folder, memory_map)
+    np.testing.assert_array_equal(loaded.descriptor_ND, descriptor_ND)
+    assert loaded.rows == rows and loaded.count == 5
+    np.testing.assert_array_equal(loaded.place_N2(), np.arange(10.0).reshape(5, 2))
+    assert loaded.card["dimension"] == 3 and loaded.card["normalized"] is False
+    assert isinstance(loaded.descriptor_ND, np.memmap) is memory_map
+
+
+def test_plain_numpy_reads_the_matrix(saved):
+    np.testing.assert_array_equal(np.load(saved[0] / "descriptors.npy", allow_pickle=False), saved[1])
+
+
+def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
+    folder, descriptor_ND, rows = saved
+    with DescriptorWriter(tmp_path / "streamed", CARD) as writer:
+        for start in (0, 2, 4):
+            writer.append(descriptor_ND[start : start + 2], rows[start : start + 2])
+    for name in ("descriptors.npy", "rows.jsonl", "card.json"):
+        assert (tmp_path / "streamed" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_unit_length_is_seen(tmp_path):
+    unit = np.eye(3, dtype=np.float32)
+    save_descriptor_set(tmp_path / "unit", unit, make_rows("abc", None, "drone"), {**CARD, "view": "drone"})
+    loaded = load_descriptor_set(tmp_path / "unit")
+    assert loaded.card["normalized"] is True
+    assert np.isnan(loaded.place_N2()).all()
+
+
+def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"mine")
+    rows = make_rows("a", None, "drone")
+    for folder, message in ((picture.parent, "holds a.png"), (picture, "is a file")):
+        with pytest.raises(DataError, match=message):
+            save_descriptor_set(folder, np.ones((1, 3), np.float32), rows, CARD)
+    assert picture.read_bytes() == b"mine"
+
+
+def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
+    folder, descriptor_ND, _ = saved
+    with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(folder, CARD) as writer:
+        writer.append(np.ones((1, 9), np.float32), make_rows(["x"], None, "satellite"))
+        raise RuntimeError("power cut")
+    np.testing.assert_array_equal(load_descriptor_set(folder).descriptor_ND, descriptor_ND)
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+
+
+def test_a_new_set_replaces_the_older_one(saved):
+    folder = saved[0]
+    save_descriptor_set(folder, np.ones((2, 4), np.float32), make_rows("ab", None, "satellite"), CARD)
+    assert load_descriptor_set(folder).descriptor_ND.shape == (2, 4)
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize(
+    ("descriptor_BD", "names", "message"),
+    [
+        (np.full((1, 3), np.nan), ["x"], "the descriptor of x holds NaN"),
+        (np.ones((2, 3)), ["x"], r"shape \(2, 3\) for 1 rows"),
+        (np.ones((1, 3)), ["first"], "first comes twice"),
+        (np.ones((2, 3)), ["x", "x"], "x comes twice"),
+        (np.ones((1, 4)), ["x"], "dimension 4 in a set of dimension 3"),
+    ],
+)
+def test_the_writer_refuses(tmp_path, descriptor_BD, names, message):
+    with pytest.raises(DataError, match=message), DescriptorWriter(tmp_path / "bad", CARD) as writer:
+        writer.append(np.ones((1, 3)), make_rows(["first"], None, "drone"))
+        writer.append(descriptor_BD, make_rows(names, None, "drone"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_set_is_refused(tmp_path):
+    with pytest.raises(DataError, match="would be empty"), DescriptorWriter(tmp_path / "bad", CARD):
+        pass
+
+
+def break_rows(text):
+    return lambda folder: (folder / "rows.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "card.json").unlink(), "holds no descriptor set; write one with"),
+        (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
+        (lambda folder: (folder / "card.json").write_text("[]"), "has version None"),
+        (lambda folder: edit_json(folder / "card.json", version=9), "has version 9, this program reads 1"),
+        (lambda folder: edit_json(folder / "card.json", view="street"), "lacks a view"),
+        (lambda folder: edit_json(folder / "card.json", count=4), "contradicts itself"),
+        (lambda folder: edit_json(folder / "card.json", dimension=4), "contradicts itself"),
+        (lambda folder: (folder / "rows.jsonl").unlink(), "rows.jsonl can't be read"),
+        (break_rows("{}\n"), "rows.jsonl line 1 is {}, expected"),
+        (break_rows("nonsense\n"), "line 1 is no JSON"),
+        (break_rows('{"name": "a", "place": [1], "what": "drone"}\n'), "line 1"),
+        (break_rows('{"name": "a", "place": [1, NaN], "what": "drone"}\n'), "line 1"),
+        (break_rows('{"name": "a", "place": null, "what": "drone"}\n' * 2), "a comes a second time"),
+        (lambda folder: (folder / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
+        (lambda folder: np.save(folder / "descriptors.npy", np.ones((5, 3))), "holds float64"),
+        (lambda folder: np.save(folder / "descriptors.npy", np.array([object()]), allow_pickle=True), "can't be read"),
+        (
+            lambda folder: np.save(folder / "descriptors.npy", np.full((5, 3), np.inf, np.float32)),
+            "satellite/0.png holds NaN or infinity",
+        ),
+    ],
+)
+def test_a_broken_set_is_named_on_loading(saved, damage, message):
+    damage(saved[0])
+    with pytest.raises(DataError, match=message) as caught:
+        load_descriptor_set(saved[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_off_matrix_is_named(saved):
+    matrix = saved[0] / "descriptors.npy"
+    matrix.write_bytes(matrix.read_bytes()[:-4])
+    for memory_map in (True, False):
+        with pytest.raises(DataError, match="can't be read"):
+            load_descriptor_set(saved[0], memory_map)
+
+
+def test_a_missing_set_names_the_command(tmp_path):
+    with pytest.raises(DataError, match="python -m mindloc extract"):
+        load_descriptor_set(tmp_path / "nowhere")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mindloc.descriptors.sets.os.fsync", refuse)
+    with pytest.raises(DataError, match="No space left on device; free some space"):
+        save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None, "drone"), CARD)
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_sets(folder, descriptors=("omega", "phi"), count=3, **facts):
+    """One set for each descriptor, as an extraction writes them."""
+    for width, name in enumerate(descriptors, 2):
+        card = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc", "extraction": "one"}
+        rows = make_rows([f"{row}.png" for row in range(count)], None, "satellite")
+        save_descriptor_set(folder / name, np.ones((count, width)), rows, {**card, "descriptor": name, **facts})
+
+
+def test_the_sets_of_an_extraction_are_read_together(tmp_path):
+    write_sets(tmp_path, ("omega", "phi", "centroids"))
+    sets = load_descriptor_sets(tmp_path)
+    assert {name: one.descriptor_ND.shape for name, one in sets.items()} == {
+        "omega": (3, 2),
+        "phi": (3, 3),
+        "centroids": (3, 4),
+    }
+    assert list(load_descriptor_sets(tmp_path / "phi")) == ["phi"]  # one alone, as of an encoder with one descriptor
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 2}, "omega and phi are of different extractions"),
+        ({"checkpoint_sha256": "def"}, "omega and phi are of different extractions"),
+        ({"extraction": "two"}, "omega and phi are of different extractions"),
+        ({"descriptor": "omega"}, "is a set of omega descriptors"),
+    ],
+)
+def test_sets_of_two_extractions_are_not_taken_for_one(tmp_path, change, message):
+    write_sets(tmp_path, ("omega",))
+    write_sets(tmp_path, ("phi",), **change)
+    with pytest.raises(DataError, match=message):
+        load_descriptor_sets(tmp_path)
+
+
+def test_half_an_extraction_is_named(tmp_path):
+    write_sets(tmp_path, ("omega",))
+    with pytest.raises(DataError, match="holds omega and not both omega and phi"):
+        load_descriptor_sets(tmp_path)
+
+
+def test_only_sets_of_other_descriptors_are_removed(tmp_path):
+    write_sets(tmp_path, ("omega", "phi", "centroids"))
+    (tmp_path / "mine").mkdir()
+    remove_other_sets(tmp_path, ("omega", "phi"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "omega", "phi"]
+    write_sets(tmp_path, ("centroids",))
+    (tmp_path / "centroids" / "notes.txt").write_text("mine")  # no set any more
+    remove_other_sets(tmp_path, ("omega", "phi"))
+    assert (tmp_path / "centroids" / "notes.txt").exists()
+
+
+def test_bounds_stand_beside_places_where_they_are_known(tmp_path):
+    rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), "satellite", np.arange(8.0).reshape(2, 4))
+    del rows[1]["bounds"]
+    save_descriptor_set(tmp_path / "set", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": "plane_m"})
+    loaded = load_descriptor_set(tmp_path / "set")
+    np.testing.assert_array_equal(loaded.bounds_N4(), [[0, 1, 2, 3], [np.nan] * 4])
+    for bounds in ([1, 2, 3], [1, 2, 3, None], [1, 2, 3, 10**400], "1234"):
+        rows[0]["bounds"] = bounds
+        with pytest.raises(DataError, match="if at all bounds"):
+            save_descriptor_set(tmp_path / "other", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": None})

@@ -1,0 +1,145 @@
+"""Ranks against a naive sort, and ties that nobody wins."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mindloc.descriptors.ranking import rank_gallery
+from mindloc.errors import DataError
+
+
+def make_case(queries=40, gallery=90, dimension=8, seed=0):
+    rng = np.random.default_rng(seed)
+    query_QD, gallery_ND = rng.standard_normal((queries, dimension)), rng.standard_normal((gallery, dimension))
+    right = [rng.choice(gallery, rng.integers(0, 6), replace=False) for _ in range(queries)]
+    return query_QD.astype(np.float32), gallery_ND.astype(np.float32), right
+
+
+def naive_order(score_N, right):
+    """All gallery indices, best first; among equal scores wrong ones first."""
+    return sorted(range(len(score_N)), key=lambda i: (-score_N[i], i in set(right), i))
+
+
+def naive_scores(query_QD, gallery_ND):
+    q, g = query_QD.astype(np.float64), gallery_ND.astype(np.float64)
+    return (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (g / np.linalg.norm(g, axis=1, keepdims=True)).T
+
+
+@pytest.mark.parametrize("strip_queries", [None, 1, 7])
+def test_ranks_and_top_follow_a_naive_sort(strip_queries):
+    query_QD, gallery_ND, right = make_case()
+    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5, strip_queries=strip_queries)["pos"]
+    for i, score_N in enumerate(naive_scores(query_QD, gallery_ND)):
+        order = naive_order(score_N, right[i])
+        expected = sorted(order.index(item) + 1 for item in right[i])
+        assert ranking.rank_E[ranking.start[i] : ranking.start[i + 1]].tolist() == expected
+        assert ranking.top_QK[i].tolist() == order[:5]
+        np.testing.assert_allclose(ranking.score_QK[i], score_N[order[:5]], atol=1e-12)
+    assert not ranking.tied_Q.any()
+
+
+def test_long_descriptors_are_scored_in_smaller_blocks_to_the_same_end(monkeypatch):
+    query_QD, gallery_ND, right = make_case()
+    gallery_ND[50:] = gallery_ND[:40]  # ties over the bounds of blocks
+    whole = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    monkeypatch.setattr("mindloc.descriptors.ranking._BLOCK_NUMBERS", 7 * 8 + 3)  # seven rows of eight numbers
+    blocks = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    np.testing.assert_array_equal(blocks.rank_E, whole.rank_E)
+    np.testing.assert_array_equal(blocks.tied_Q, whole.tied_Q)
+
+
+def test_integer_ties_follow_a_naive_sort():
+    rng = np.random.default_rng(3)
+    query_QD, gallery_ND = rng.integers(0, 3, (30, 4)), rng.integers(0, 3, (60, 4))  # many equal inner products
+    right = [rng.choice(60, 4, replace=False) for _ in range(30)]
+    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=9, normalize=False)["pos"]
+    for i, score_N in enumerate(query_QD @ gallery_ND.T):
+        order = naive_order(score_N, right[i])
+        assert ranking.rank_E[4 * i : 4 * i + 4].tolist() == sorted(order.index(item) + 1 for item in right[i])
+        assert ranking.top_QK[i].tolist() == order[:9]
+        best = max(score_N[right[i]])
+        assert ranking.tied_Q[i] == any(s == best for j, s in enumerate(score_N) if j not in right[i])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-3 / 3, 1e20])
+def test_a_constant_descriptor_finds_nothing(value):
+    """Every score is equal, so the right item of 101 stands last, whatever the rounding of the sums."""
+    gallery_ND = np.full((101, 768), value, np.float32)
+    right = [np.array([i]) for i in range(9)]
+    ranking = rank_gallery(gallery_ND[:9], gallery_ND, {"pos": right}, k=101)["pos"]
+    assert (ranking.first_rank_Q == 101).all() and ranking.tied_Q.all()
+    assert (ranking.top_QK[:, -1] == np.arange(9)).all()
+
+
+def test_a_copy_of_the_right_tile_ranks_before_it():
+    query_QD, gallery_ND, _ = make_case(dimension=768)
+    gallery_ND[50] = query_QD[0]  # the truth, best possible
+    gallery_ND[89] = 3.0 * query_QD[0]  # another tile, the same direction, in the last rows of a BLAS block
+    ranking = rank_gallery(query_QD[:1], gallery_ND, {"pos": [np.array([50])]}, k=2)["pos"]
+    assert ranking.first_rank_Q.tolist() == [2]
+    assert ranking.top_QK.tolist() == [[89, 50]]
+
+
+def test_permuting_the_gallery_changes_no_rank():
+    query_QD, gallery_ND, right = make_case(gallery=300)
+    gallery_ND[100:200] = gallery_ND[:100]  # ties everywhere
+    plain = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=3)["pos"]
+    order = np.random.default_rng(1).permutation(300)
+    moved = [np.flatnonzero(np.isin(order, items)) for items in right]
+    permuted = rank_gallery(query_QD, gallery_ND[order], {"pos": moved}, k=3)["pos"]
+    np.testing.assert_array_equal(permuted.rank_E, plain.rank_E)
+    np.testing.assert_array_equal(permuted.tied_Q, plain.tied_Q)
+
+
+def test_two_notions_of_right_in_one_pass_equal_two_passes():
+    query_QD, gallery_ND, wide = make_case()
+    narrow = [items[: len(items) // 2] for items in wide]
+    both = rank_gallery(query_QD, gallery_ND, {"narrow": narrow, "wide": wide}, k=4)
+    for name, right in (("narrow", narrow), ("wide", wide)):
+        alone = rank_gallery(query_QD, gallery_ND, {name: right}, k=4)[name]
+        np.testing.assert_array_equal(both[name].rank_E, alone.rank_E)
+        np.testing.assert_array_equal(both[name].top_QK, alone.top_QK)
+
+
+def test_length_of_descriptors_does_not_matter():
+    query_QD, gallery_ND, right = make_case()
+    plain = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=4)["pos"]
+    scaled = rank_gallery(query_QD * 64, gallery_ND / 256, {"pos": right}, k=4)["pos"]
+    np.testing.assert_array_equal(plain.rank_E, scaled.rank_E)
+
+
+def test_queries_without_a_right_item_are_left_out():
+    query_QD, gallery_ND, right = make_case()
+    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=4)["pos"]
+    kept, index = ranking.answerable()
+    assert index.tolist() == [i for i, items in enumerate(right) if len(items)]
+    assert kept.positives_Q.tolist() == [len(right[i]) for i in index]
+    with pytest.raises(ValueError, match="without a right item"):
+        _ = ranking.first_rank_Q
+
+
+def test_more_answers_than_gallery_items_gives_them_all():
+    ranking = rank_gallery(np.eye(2), np.eye(2), {"pos": [np.array([0]), np.array([1])]}, k=10)["pos"]
+    assert ranking.top_QK.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "right", "message"),
+    [
+        (np.ones((1, 3)), np.ones((2, 4)), [[0]], r"\(1, 3\) can't be compared with a gallery of shape \(2, 4\)"),
+        (np.ones((0, 3)), np.ones((2, 3)), [], "0 queries and 2 gallery items"),
+        (np.ones((1, 3)), np.ones((2, 3)), [[2]], "outside the gallery's 0..1"),
+        (np.ones((1, 3)), np.ones((2, 3)), [], "given for 0 queries, there are 1"),
+    ],
+)
+def test_bad_input_is_named(queries, gallery, right, message):
+    with pytest.raises(DataError, match=message):
+        rank_gallery(queries, gallery, {"pos": [np.array(r) for r in right]}, k=1)
+
+
+def test_searching_needs_no_mindspore():
+    modules = "mindloc.descriptors.ranking, mindloc.descriptors.sets"
+    code = f"import sys, {modules}; assert 'mindspore' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -1,0 +1,84 @@
+"""An extraction as tiles and as queries: every row once and in order, reduced on the way if asked, the fitting card."""
+
+import numpy as np
+import pytest
+
+from mindloc.descriptors.reduction import Reduction, save_reduction
+from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_folder
+from mindloc.errors import TileIndexError
+from mindloc.search import two_stage as module
+from mindloc.search.faiss_index import build_faiss_index
+from mindloc.search.index import IndexCard
+from mindloc.search.two_stage import load_extracted
+
+COUNT, WIDTH, RERANK_WIDTH = 7, 3, 4
+NAMES = [f"{row}.png" for row in range(COUNT)]
+PLACE_N2 = np.arange(2.0 * COUNT).reshape(COUNT, 2)
+OMEGA, PHI = np.random.default_rng(0).standard_normal((2, COUNT, 4)).astype(np.float32)
+OMEGA = OMEGA[:, :WIDTH]
+# keeps the first two of three numbers, after taking the mean (1, 0, 0) off
+REDUCTION = Reduction(np.array([1, 0, 0], np.float32), np.eye(3, 2, dtype=np.float32), 0.9, 7, 0, "abc")
+
+
+def write(folder, descriptors, **facts):
+    card = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": "abc", **facts}
+    rows = make_rows(NAMES, PLACE_N2, "satellite", np.hstack([PLACE_N2 - 1, PLACE_N2 + 1]))
+    for name, matrix in descriptors.items():
+        save_descriptor_set(set_folder(folder, name), matrix, rows, {**card, "descriptor": name})
+    return folder
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 3, 100])
+def test_every_row_becomes_a_tile_in_order(tmp_path, monkeypatch, rows_at_a_time):
+    monkeypatch.setattr(module, "_BATCH_NUMBERS", rows_at_a_time * (WIDTH + RERANK_WIDTH))
+    parts = list(load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)).tiles())
+    assert len(parts) == -(-COUNT // rows_at_a_time) and [name for part in parts for name in part.names] == NAMES
+    for fact, expected in (("recall_ND", OMEGA), ("rerank_NE", PHI), ("place_N2", PLACE_N2)):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, fact) for part in parts]), expected)
+    np.testing.assert_array_equal(parts[-1].bounds_N4[-1], [11, 12, 13, 14])  # place (12, 13) and one meter around
+
+
+def test_a_library_is_made_without_the_command_line(tmp_path):
+    tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2))
+    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    assert library.card == IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 2, "plane_m", "abc", None)
+    assert library.recall(OMEGA, 1).names == [[name] for name in NAMES]
+
+
+def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
+    tiles = load_extracted(write(tmp_path / "set", {"global": OMEGA}))
+    assert tiles.index_card("hnsw") == IndexCard("hnsw", "global", WIDTH, None, None, "plane_m", "abc", None)
+    assert [part.rerank_NE for part in tiles.tiles()] == [None]
+
+
+@pytest.mark.parametrize("facts", [{"nodes": "2"}, {"nodes": 0}, {"place_unit": "feet"}, {"checkpoint_sha256": 7}])
+def test_a_card_of_wrong_types_is_no_librarys(tmp_path, facts):
+    tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts))
+    with pytest.raises(TileIndexError, match="fact of a wrong type .*; extract it again"):
+        tiles.index_card("flat")
+
+
+def test_recall_descriptors_are_reduced_on_the_way(tmp_path):
+    saved = save_reduction(tmp_path / "two.safetensors", REDUCTION)
+    folder = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)
+    tiles = load_extracted(folder, tmp_path / "two.safetensors")
+    (batch,) = tiles.batches()
+    shorter = OMEGA[:, :2] - [1, 0]
+    np.testing.assert_allclose(batch.recall_BD, shorter / np.linalg.norm(shorter, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(batch.rerank_BE, PHI)
+    card = tiles.index_card("flat")
+    assert (card.dimension, card.reduction_sha256) == (2, saved.sha256)
+
+
+def test_what_can_not_be_reduced_or_recalled_is_one_line(tmp_path):
+    save_reduction(tmp_path / "two.safetensors", REDUCTION)
+    reduced = write(tmp_path / "reduced", {"omega": OMEGA, "phi": PHI}, reduction_sha256="f" * 64)
+    other = write(tmp_path / "other", {"global": OMEGA}, checkpoint_sha256="xyz")
+    phi = write(tmp_path / "both", {"omega": OMEGA, "phi": PHI}) / "phi"
+    for folder, pca, message in (
+        (reduced, tmp_path / "two.safetensors", "was reduced when it was extracted; leave --pca out"),
+        (other, tmp_path / "two.safetensors", "fitted to descriptors of checkpoint abc, these are of checkpoint xyz"),
+        (phi, None, "holds phi alone; name the folder that extract wrote"),
+    ):
+        with pytest.raises(TileIndexError, match=message):
+            load_extracted(folder, pca)

@@ -1,0 +1,651 @@
+"""Tile libraries on FAISS: exact kinds equal NumPy, every kind survives disk, removal and boxes, damage is named."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from mindloc.errors import TileIndexError
+from mindloc.runtime import files as atomic
+from mindloc.runtime.process import FAULT_VARIABLE, INDEX_FAULT_POINTS
+from mindloc.search import faiss_index, index_folder, tile_checks
+from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
+from mindloc.search.faiss_kinds import KINDS, FaissParameters, resolve
+from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
+from mindloc.search.tile_checks import require_fit
+
+COUNT, WIDTH, RERANK_WIDTH = 600, 16, 6
+CARD = IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 3, "plane_m", "c" * 64, "d" * 64)
+# so many lists and candidates that the approximate kinds leave nothing out
+THOROUGH = FaissParameters(nlist=6, nprobe=6, pq_bytes=8, ef_search=COUNT, ef_construction=200)
+EXACT_KINDS = ("flat", "ivf_flat", "hnsw")  # exact with THOROUGH
+
+
+def make_tiles(count=COUNT, seed=0, prefix="tile"):
+    """Random tiles on a plane of 100 by 100 m; every seventh without a place."""
+    random = np.random.default_rng(seed)
+    place_N2 = random.uniform(0, 100, (count, 2))
+    place_N2[::7] = np.nan
+    return Tiles(
+        names=[f"{prefix}/{index}.png" for index in range(count)],
+        recall_ND=random.standard_normal((count, WIDTH)) * random.uniform(0.5, 3, (count, 1)),
+        rerank_NE=random.standard_normal((count, RERANK_WIDTH)),
+        place_N2=place_N2,
+        bounds_N4=np.concatenate([place_N2 - 1, place_N2 + 1], axis=1),
+    )
+
+
+def build(kind, tiles=None, parameters=THOROUGH):
+    return build_faiss_index(dataclasses.replace(CARD, kind=kind), tiles or make_tiles(), parameters)
+
+
+def queries(count=9, width=WIDTH, seed=5):
+    return np.random.default_rng(seed).standard_normal((count, width))
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def naive_recall(tiles, query_QD, k, allowed_N=None):
+    """Names and cosines by the definition."""
+    score_QN = unit(query_QD) @ unit(tiles.recall_ND).T
+    allowed = np.arange(len(tiles.names)) if allowed_N is None else np.flatnonzero(allowed_N)
+    best = [allowed[np.argsort(-score_N[allowed])][:k] for score_N in score_QN]
+    return [[tiles.names[row] for row in rows] for rows in best], [s[r] for s, r in zip(score_QN, best, strict=True)]
+
+
+def cut(tiles, part):
+    rows = range(len(tiles.names))[part]
+    arrays = (tiles.recall_ND, tiles.rerank_NE, tiles.place_N2, tiles.bounds_N4)
+    return Tiles([tiles.names[row] for row in rows], *(array[part] for array in arrays))
+
+
+def assert_same_answers(one, other, k=10, box=None):
+    found, expected = one.recall(queries(), k, box), other.recall(queries(), k, box)
+    assert found.names == expected.names
+    for score_K, expected_K in zip(found.scores, expected.scores, strict=True):
+        np.testing.assert_allclose(score_K, expected_K, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def saved(request, tmp_path_factory):
+    """A library of each kind and the folder it was saved to; not to be changed."""
+    library = build(request.param)
+    folder = tmp_path_factory.mktemp(request.param) / "library"
+    library.save(folder)
+    return library, folder
+
+
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+def test_recall_is_the_order_of_cosines(kind):
+    tiles, library = make_tiles(), build(kind)
+    found = library.recall(queries(), 10)
+    names, scores = naive_recall(tiles, queries(), 10)
+    assert found.names == names
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+
+
+def test_whole_vectors_beside_the_codes_make_them_exact():
+    coded, refined = build("ivf_pq"), build("ivf_pq", parameters=dataclasses.replace(THOROUGH, refine=COUNT // 10))
+    names, scores = naive_recall(make_tiles(), queries(), 10)
+    assert coded.recall(queries(), 10).names != names
+    found = refined.recall(queries(), 10)
+    assert found.names == names
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+    assert refined.statistics()["bytes_per_vector"] == 8 + 8 + 4 * WIDTH and len(
+        refined.recall(queries(), 600).names[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"), [("ivf_pq", {"refine": 10**9, "nprobe": 10**9}), ("hnsw", {"ef_search": 2**31 - 1})]
+)
+def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
+    """A card may ask for any; k times this many candidates would be terabytes."""
+    library = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
+    box = Box((20, 20), (70, 70))
+    for found, expected in (
+        (library.recall(queries(), 10), build("flat").recall(queries(), 10)),
+        (library.recall(queries(), 10, box), build("flat").recall(queries(), 10, box)),
+    ):
+        assert found.names == expected.names
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_every_kind_answers_the_same_after_disk(saved, memory_map):
+    library, folder = saved
+    loaded = load_faiss_index(folder, memory_map)
+    assert loaded.card == library.card and loaded.count == COUNT and loaded.parameters == library.parameters
+    assert_same_answers(loaded, library)
+    assert_same_answers(loaded, library, box=Box((20, 20), (70, 70)))
+    names = [f"tile/{index}.png" for index in (7, 8, 599)]
+    np.testing.assert_array_equal(loaded.rerank_vectors(names), library.rerank_vectors(names))
+    assert loaded.facts(names) == library.facts(names)
+    assert loaded.statistics() == {**library.statistics(), "memory_mapped": memory_map}
+
+
+def test_what_is_memory_mapped_can_be_saved_again(saved, tmp_path):
+    library, folder = saved
+    load_faiss_index(folder).save(tmp_path / "copy")
+    for name in ("vectors.faiss", "phi.npy", "names.json", "alive.npy", "places.npy", "bounds.npy"):
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_memory_mapped_library_says_how_to_change_it(saved):
+    loaded = load_faiss_index(saved[1])
+    for change in (lambda: loaded.add(make_tiles(2)), lambda: loaded.remove(["tile/1.png"])):
+        with pytest.raises(
+            TileIndexError, match="memory-mapped and can only be searched; load it with memory_map=False"
+        ):
+            change()
+    assert loaded.count == COUNT
+
+
+def test_a_whole_library_changes_after_loading(saved):
+    loaded = load_faiss_index(saved[1], memory_map=False)
+    newer = make_tiles(30, seed=3, prefix="later")
+    loaded.add(newer)
+    names = [newer.names[0], "tile/1.png", newer.names[29]]
+    expected = unit(np.stack([newer.rerank_NE[0], make_tiles().rerank_NE[1], newer.rerank_NE[29]]))
+    np.testing.assert_allclose(loaded.rerank_vectors(names), expected, atol=1e-6)
+    assert loaded.count == COUNT + 30
+
+
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+@pytest.mark.parametrize("side_m", [8, 40, 99])
+def test_a_box_filters_as_by_hand(kind, side_m):
+    tiles, library = make_tiles(), build(kind)
+    low, high = 50 - side_m / 2, 50 + side_m / 2
+    inside_N = ((tiles.place_N2 >= low) & (tiles.place_N2 <= high)).all(axis=1)
+    found = library.recall(queries(), 20, Box((low, low), (high, high)))
+    names, scores = naive_recall(tiles, queries(), 20, inside_N)
+    assert len(names[0]) == min(20, inside_N.sum()) and found.names == names
+    for score_K, expected_K in zip(found.scores, scores, strict=True):
+        np.testing.assert_allclose(score_K, expected_K, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_is_filled_whatever_the_effort(kind):
+    tiles, lazy = make_tiles(), FaissParameters(nlist=12, nprobe=1, pq_bytes=8, ef_search=1)
+    library = build(kind, tiles, lazy)
+    x_N = tiles.place_N2[:, 0]
+    for low, high in ((0, 100), (30, 60), (50, 51)):
+        inside = {name for name, x in zip(tiles.names, x_N, strict=True) if low <= x <= high}
+        for names in library.recall(queries(), 100, Box((low, -1), (high, 101))).names:
+            assert len(names) == len(set(names)) == min(100, len(inside)) and set(names) <= inside
+
+
+def test_edges_belong_to_the_box_and_an_empty_box_answers_nothing():
+    tiles = make_tiles()
+    x, y = tiles.place_N2[1]
+    for kind in KINDS:
+        library = build(kind, tiles)
+        assert library.recall(queries(2), 5, Box((x, y), (x, y))).names == [["tile/1.png"]] * 2
+        nothing = library.recall(queries(2), 5, Box((200, 200), (300, 300)))
+        assert nothing.names == [[], []] and [len(score_K) for score_K in nothing.scores] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gone", [1, 300, 595])
+def test_what_is_taken_out_is_never_found(kind, gone):
+    tiles, library = make_tiles(), build(kind)
+    library.remove(tiles.names[:gone])
+    assert library.count == COUNT - gone and library.statistics()["dead_rows"] == gone
+    for query_QD in (tiles.recall_ND[:20], queries()):
+        for names in library.recall(query_QD, min(50, COUNT - gone)).names:
+            assert len(names) == min(50, COUNT - gone) and not set(names) & set(tiles.names[:gone])
+    with pytest.raises(TileIndexError, match="tile tile/0.png is not in the library"):
+        library.facts(["tile/0.png"])
+
+
+def test_removing_an_unknown_name_removes_nothing():
+    library = build("flat")
+    with pytest.raises(TileIndexError, match="tile nobody is not in the library"):
+        library.remove(["tile/1.png", "nobody"])
+    assert library.count == COUNT and library.facts(["tile/1.png"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_that_is_there_already_is_replaced(kind, tmp_path):
+    tiles, library = make_tiles(), build(kind)
+    newer = dataclasses.replace(make_tiles(50, seed=8), place_N2=np.full((50, 2), 7.0))
+    library.add(newer)
+    library.save(tmp_path / "library")
+    for found in (library, load_faiss_index(tmp_path / "library")):
+        (names,) = found.recall(queries(1), COUNT).names
+        assert found.count == COUNT and sorted(names) == sorted(tiles.names)
+        assert [names[0] for names in found.recall(newer.recall_ND, 1).names] == newer.names
+        np.testing.assert_allclose(found.rerank_vectors(newer.names), unit(newer.rerank_NE), atol=1e-6)
+        assert {facts.place for facts in found.facts(newer.names)} == {(7.0, 7.0)}
+
+
+def test_adding_bit_by_bit_is_building_at_once():
+    tiles = make_tiles()
+    grown = build("flat", cut(tiles, slice(0, 100)))
+    for start in range(100, COUNT, 125):
+        grown.add(cut(tiles, slice(start, start + 125)))
+    batches = build("flat", (cut(tiles, slice(start, start + 200)) for start in range(0, COUNT, 200)))
+    for library in (grown, batches):
+        assert_same_answers(library, build("flat"), k=COUNT)
+        np.testing.assert_array_equal(library.rerank_vectors(tiles.names), build("flat").rerank_vectors(tiles.names))
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_a_library_may_begin_empty(kind):
+    library = build(kind, cut(make_tiles(), slice(0, 0)))
+    with pytest.raises(TileIndexError, match="holds no tiles; add some"):
+        library.recall(queries(), 1)
+    library.add(make_tiles())
+    assert_same_answers(library, build(kind))
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_an_empty_library_survives_the_disk(tmp_path, memory_map):
+    build("flat", cut(make_tiles(), slice(0, 0))).save(tmp_path / "library")
+    assert load_faiss_index(tmp_path / "library", memory_map).count == 0
+
+
+def test_rerank_is_the_order_of_cosines_among_each_querys_own_tiles():
+    tiles, library = make_tiles(), build("flat")
+    query_QE, random = queries(width=RERANK_WIDTH), np.random.default_rng(1)
+    own = [[tiles.names[row] for row in random.permutation(COUNT)[:40]] for _ in query_QE]
+    found = library.rerank(query_QE, own, 12)
+    score_of = dict(zip(tiles.names, (unit(query_QE) @ unit(tiles.rerank_NE).T).T, strict=True))
+    for query, names in enumerate(own):
+        expected = sorted(names, key=lambda name: -score_of[name][query])[:12]
+        assert found.names[query] == expected
+        np.testing.assert_allclose(found.scores[query], [score_of[n][query] for n in expected], atol=1e-6)
+
+
+def test_equal_rerank_scores_keep_the_order_of_stage_one():
+    tiles = make_tiles()
+    library = build("flat", dataclasses.replace(tiles, rerank_NE=np.ones((COUNT, RERANK_WIDTH))))
+    own = tiles.names[30:10:-1]
+    assert library.rerank(queries(1, RERANK_WIDTH), [own], 20).names == [own]
+
+
+def test_a_phi_of_zeros_is_like_nothing():
+    """Of a picture that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
+    tiles = make_tiles(3)
+    tiles.rerank_NE[1] = 0
+    library, own = build("flat", tiles), list(tiles.names)
+    found = library.rerank(tiles.rerank_NE[[0, 1]], [own, own], 3)
+    assert found.scores[0][found.names[0].index(own[1])] == 0.0 and found.names[0][0] == own[0]
+    assert found.names[1] == own and not found.scores[1].any()
+
+
+def test_facts_are_what_was_given():
+    tiles, library = make_tiles(), build("flat")
+    x, y = tiles.place_N2[1].tolist()
+    assert library.facts(["tile/0.png", "tile/1.png"]) == [
+        TileFacts("tile/0.png", None, None),
+        TileFacts("tile/1.png", (x, y), (x - 1, y - 1, x + 1, y + 1)),
+    ]
+
+
+def swapped(**changes):
+    return dataclasses.replace(make_tiles(3, prefix="new"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\) where the library holds vectors of width 16"),
+        (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles holds NaN"),
+        (swapped(recall_ND=np.zeros((3, WIDTH))), "is all zeros"),
+        (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
+        (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles holds NaN"),
+        (swapped(rerank_NE=None), "without re-rank vectors for a library that keeps such"),
+        (swapped(names=["a", "b", "a"]), "tile a comes twice"),
+        (swapped(names=["a", "b", 3]), "tile name 3 is no text"),
+        (swapped(place_N2=np.ones((2, 2))), r"places of shape \(2, 2\) for 3 tiles"),
+        (swapped(place_N2=np.array([[1, 2], [np.nan, 3], [4, 5]])), "half a pair"),
+    ],
+)
+def test_tiles_that_do_not_fit_change_nothing(tiles, message):
+    library = build("flat")
+    with pytest.raises(TileIndexError, match=message):
+        library.add(tiles)
+    assert_same_answers(library, build("flat"), k=COUNT)
+    assert library.rerank_vectors(["tile/599.png"]).shape == (1, RERANK_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda library: library.recall(queries(), COUNT + 1), "601 answers are asked for, the library holds 600"),
+        (lambda library: library.recall(queries(), 0), "0 answers are asked for"),
+        (lambda library: library.recall(queries(0), 1), "no queries were given"),
+        (lambda library: library.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
+        (lambda library: library.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries holds NaN"),
+        (lambda library: library.recall(queries(), 1, Box((5, 5), (4, 6))), "upside down"),
+        (lambda library: library.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries of shape \(9, 16\)"),
+        (
+            lambda library: library.rerank(queries(2, RERANK_WIDTH), [["tile/1.png"]], 1),
+            "1 lists of tiles for 2 queries",
+        ),
+        (
+            lambda library: library.rerank(queries(1, RERANK_WIDTH), [["nobody"]], 1),
+            "tile nobody is not in the library",
+        ),
+    ],
+)
+def test_questions_that_can_not_be_answered_are_one_line(ask, message):
+    for kind in KINDS:
+        with pytest.raises(TileIndexError, match=message) as caught:
+            ask(build(kind))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_library_without_places_or_rerank_vectors_says_so():
+    card = dataclasses.replace(CARD, rerank_dimension=None, nodes=None, place_unit=None)
+    unknown = {"rerank_NE": None, "place_N2": np.full((COUNT, 2), np.nan), "bounds_N4": np.full((COUNT, 4), np.nan)}
+    library = build_faiss_index(card, dataclasses.replace(make_tiles(), **unknown))
+    with pytest.raises(TileIndexError, match="knows no places"):
+        library.recall(queries(), 1, Box((0, 0), (1, 1)))
+    with pytest.raises(TileIndexError, match="holds no re-rank vectors"):
+        library.rerank(queries(1, RERANK_WIDTH), [["tile/1.png"]], 1)
+    with pytest.raises(TileIndexError, match="names no unit"):
+        library.add(dataclasses.replace(make_tiles(), rerank_NE=None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "parameters", "message"),
+    [
+        ("tree", 9, {}, "'tree' is none of flat, ivf_flat, ivf_pq, hnsw"),
+        ("ivf_pq", 10, {}, "learns 256 codes and needs as many tiles, 10 were given"),
+        ("ivf_pq", 600, {"pq_bytes": 5}, "pq_bytes 5 is no divisor of the vectors' width 16"),
+        ("ivf_flat", 0, {}, "learns from tiles and was given none"),
+        ("ivf_flat", 10, {"nlist": 11}, "nlist 11 exceeds the 10 tiles"),
+        ("ivf_flat", 600, {"nlist": 51, "train_rows": 50}, "nlist 51 exceeds the 50 tiles to learn from"),
+        ("ivf_pq", 600, {"train_rows": 255}, "learns 256 codes and needs as many tiles, 255 were given"),
+        ("ivf_flat", 10, {"nprobe": -1}, "nprobe is -1"),
+        ("hnsw", 10, {"links": 1}, "links is 1; give a whole number from 2 to 1024"),
+        ("hnsw", 10, {"links": 1025}, "links is 1025"),
+        ("hnsw", 10, {"ef_construction": 2**31}, "ef_construction is 2147483648"),
+        ("ivf_flat", 600, {"seed": 2**31}, "seed is 2147483648; give a whole number from 0 to 2147483647"),
+    ],
+)
+def test_kinds_that_can_not_be_built_are_one_line(kind, count, parameters, message, capfd):
+    with pytest.raises(TileIndexError, match=message) as caught:
+        build(kind, cut(make_tiles(), slice(0, count)), FaissParameters(**parameters))
+    assert "\n" not in str(caught.value) and capfd.readouterr().err == ""
+
+
+def test_few_tiles_make_few_lists(capfd):
+    library = build("ivf_flat", cut(make_tiles(), slice(0, 10)), FaissParameters())
+    assert library.parameters.nlist == 1 and sorted(library.recall(queries(1), 10).names[0]) == sorted(
+        make_tiles(10).names
+    )
+    assert capfd.readouterr().err == ""  # FAISS warns of badly learned centers there
+
+
+def test_a_small_sample_to_learn_from_makes_few_lists(capfd):
+    # 600 tiles would have 15 lists of 39 tiles to learn from, but 80 tiles are enough for two
+    library = build("ivf_flat", parameters=FaissParameters(train_rows=80))
+    assert library.parameters.nlist == 2 and library.count == COUNT
+    assert len(build("ivf_pq", parameters=FaissParameters(train_rows=256)).recall(queries(1), 9).names[0]) == 9
+    assert capfd.readouterr().err == ""
+
+
+def test_parameters_follow_count_and_width():
+    chosen = resolve("ivf_pq", 768, 10_000, FaissParameters())
+    # 10 000 tiles would have 4 * 100 lists, but each wants 39 tiles to learn from: 10 000 // 39 = 256
+    assert chosen.nlist == 256 and chosen.pq_bytes == 192
+    assert resolve("ivf_flat", 768, 1_000_000, FaissParameters()).nlist == 4000
+    # 4 * sqrt(10 million) = 12 649, but 39 of 262 144 tiles for each are enough for 6721
+    assert resolve("ivf_flat", 768, 10_000_000, FaissParameters(), learned=262_144).nlist == 6721
+    assert resolve("ivf_pq", 50, 10_000, FaissParameters()).pq_bytes == 10  # 50 // 4 = 12, next divisor below: 10
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        (
+            ("e" * 64, "d" * 64, WIDTH),
+            "built with checkpoint cccccccccccc, the queries come with checkpoint eeeeeeeeeeee",
+        ),
+        (("c" * 64, None, WIDTH), "built with reduction dddddddddddd, the queries come with reduction none"),
+        (("c" * 64, "d" * 64, 99), "built with width 16, the queries come with width 99"),
+    ],
+)
+def test_queries_of_another_origin_are_refused(origin, message):
+    require_fit(CARD, "c" * 64, "d" * 64, WIDTH)
+    with pytest.raises(TileIndexError, match=message):
+        require_fit(CARD, *origin)
+
+
+def edit_card(folder, change):
+    card = json.loads((folder / "card.json").read_text())
+    change(card)
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def flip_last_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+FILES = ("vectors.faiss", "phi.npy", "names.json", "places.npy", "bounds.npy", "alive.npy")
+DAMAGES = [
+    *[(lambda folder, name=name: (folder / name).unlink(), f"{name} is missing") for name in FILES],
+    *[(lambda folder, name=name: flip_last_byte(folder / name), f"{name} was changed since") for name in FILES],
+    *[
+        (
+            lambda folder, name=name: os.truncate(folder / name, (folder / name).stat().st_size // 2),
+            f"{name} has .* bytes",
+        )
+        for name in FILES
+    ],
+    (lambda folder: (folder / "card.json").unlink(), "holds no tile library; make one with"),
+    (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
+    (lambda folder: (folder / "card.json").write_text("[" * 100_000), "card.json can't be read"),
+    (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile library"),
+    (lambda folder: edit_card(folder, lambda card: card.update(version=2)), "has version 2, this program reads 1"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].pop("kind")), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension="16")), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["parameters"].update(nprobe=1.5)), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["parameters"].update(ef_search=2**31)), "ef_search is 2147"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(nodes="3")), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=4)), "does not hold float32"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=None)), "lists other files"),
+    (lambda folder: edit_card(folder, lambda card: card["files"].update({"../x": {}})), "lists other files"),
+    (lambda folder: edit_card(folder, lambda card: card.update(count=5)), "other tiles than its card says"),
+    (lambda folder: edit_card(folder, lambda card: card.update(rows=5)), "is no list of 5 names"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_a_damaged_library_is_named(tmp_path, damage, message, memory_map):
+    build("flat").save(tmp_path / "library")
+    damage(tmp_path / "library")
+    with pytest.raises(TileIndexError, match=message) as caught:
+        load_faiss_index(tmp_path / "library", memory_map)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize("keep", [0, 5, 40, 2000, -100])
+def test_a_file_that_lies_about_its_size_is_named_though_its_sum_is_right(saved, tmp_path, memory_map, keep):
+    """What FAISS itself says is put into one line."""
+    import hashlib
+    import shutil
+
+    folder = shutil.copytree(saved[1], tmp_path / "library")
+    data = (folder / "vectors.faiss").read_bytes()[:keep]
+    (folder / "vectors.faiss").write_bytes(data)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edit_card(folder, lambda card: card["files"].update({"vectors.faiss": facts}))
+    with pytest.raises(TileIndexError, match=r"vectors.faiss can't be read by FAISS \([^()]+.*\); build") as caught:
+        load_faiss_index(folder, memory_map)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_one_line(tmp_path):
+    with pytest.raises(TileIndexError, match="is missing; check the path"):
+        load_faiss_index(tmp_path / "nowhere")
+
+
+def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(TileIndexError, match="holds mine.txt, so it is no tile library"):
+        build("flat").save(tmp_path)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_saving_again_replaces_the_older_library(tmp_path):
+    build("flat").save(tmp_path / "library")
+    build("hnsw", make_tiles(20)).save(tmp_path / "library")
+    assert load_faiss_index(tmp_path / "library").count == 20
+    assert os.listdir(tmp_path) == ["library"]
+
+
+def test_a_library_may_be_saved_over_its_own_file(tmp_path):
+    build("ivf_flat").save(tmp_path / "library")
+    loaded = load_faiss_index(tmp_path / "library", memory_map=False)
+    loaded.remove(["tile/3.png"])
+    loaded.save(tmp_path / "library")
+    assert load_faiss_index(tmp_path / "library").count == COUNT - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_that_is_really_full_leaves_the_older_library(tmp_path, kind):
+    """The system itself refuses to let the file grow, as it does on a full disk."""
+    build(kind).save(tmp_path / "library")
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from mindloc.errors import TileIndexError\n"
+        "from mindloc.search.faiss_index import load_faiss_index\n"
+        "library = load_faiss_index(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try:\n"
+        "    library.save(sys.argv[1])\n"
+        "except TileIndexError as error:\n"
+        "    print(error)\n"
+    )
+    for limit in (0, 9000):
+        answer = run_python(code, tmp_path / "library", limit)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count("\n") == 1 and "library: File too large; free some space" in answer.stdout
+        assert os.listdir(tmp_path) == ["library"]
+        assert_same_answers(load_faiss_index(tmp_path / "library"), build(kind))
+
+
+@pytest.mark.parametrize("point", INDEX_FAULT_POINTS)
+def test_a_kill_while_saving_leaves_the_older_library(tmp_path, point):
+    build("flat").save(tmp_path / "library")
+    code = (
+        "import sys\n"
+        "from mindloc.search.faiss_index import load_faiss_index\n"
+        "library = load_faiss_index(sys.argv[1], memory_map=False)\n"
+        "library.remove(['tile/3.png'])\n"
+        "library.save(sys.argv[1])\n"
+    )
+    assert run_python(code, tmp_path / "library", fault=point).returncode == -signal.SIGKILL
+    assert_same_answers(load_faiss_index(tmp_path / "library"), build("flat"), k=COUNT)
+    assert run_python(code, tmp_path / "library").returncode == 0
+    assert load_faiss_index(tmp_path / "library").count == COUNT - 1
+    assert os.listdir(tmp_path) == ["library"]
+
+
+def test_a_reader_leaves_the_older_library_to_the_writer_that_put_it_aside(tmp_path, monkeypatch):
+    folder, read = tmp_path / "library", []
+    build("flat").save(folder)
+    monkeypatch.setattr(atomic, "fault_point", lambda point: read.append(load_faiss_index(folder).count))
+    build("flat", make_tiles(20)).save(folder)
+    assert read == [COUNT]  # between the two renames
+    assert load_faiss_index(folder).count == 20 and os.listdir(tmp_path) == ["library"]
+
+
+@pytest.mark.parametrize("step", ["_read_facts", "_check_files", "_read_table"])
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_a_library_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, step, memory_map):
+    newer, folder = build("flat", make_tiles(seed=3)), tmp_path / "library"
+    build("flat").save(folder)
+    original = getattr(index_folder, step)
+
+    def replaced_meanwhile(*arguments):
+        done = original(*arguments)
+        monkeypatch.setattr(index_folder, step, original)
+        newer.save(folder)
+        return done
+
+    monkeypatch.setattr(index_folder, step, replaced_meanwhile)
+    loaded = load_faiss_index(folder, memory_map)
+    assert_same_answers(loaded, newer)
+    assert loaded.facts(["tile/5.png"]) == newer.facts(["tile/5.png"])
+    np.testing.assert_array_equal(loaded.rerank_vectors(["tile/5.png"]), newer.rerank_vectors(["tile/5.png"]))
+
+
+def test_a_disk_that_refuses_to_put_the_older_library_back_is_one_line(tmp_path, monkeypatch):
+    build("flat").save(tmp_path / "library")
+    (tmp_path / "library").rename(tmp_path / ".library.old")  # as a kill between the renames leaves it
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert load_faiss_index(tmp_path / "library").count == COUNT
+    with pytest.raises(TileIndexError, match="can't write .*library: Read-only file system"):
+        build("flat").save(tmp_path / "library")
+
+
+def run_python(code, *arguments, fault=""):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), FAULT_VARIABLE: fault}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_an_error_half_way_leaves_the_older_library(tmp_path, monkeypatch):
+    library = build("flat")
+    library.save(tmp_path / "library")
+    monkeypatch.setattr(faiss, "write_index", lambda index, writer: (_ for _ in ()).throw(RuntimeError("power cut")))
+    with pytest.raises(RuntimeError, match="power cut"):
+        library.save(tmp_path / "library")
+    assert os.listdir(tmp_path) == ["library"]
+    assert_same_answers(load_faiss_index(tmp_path / "library"), library)
+
+
+def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
+    read = []
+
+    def unit_rows(row_ND, *words):
+        read.append(len(row_ND))
+        return tile_checks.unit_rows(row_ND, *words)
+
+    monkeypatch.setattr(faiss_index, "unit_rows", unit_rows)
+    tiles = make_tiles()
+    build("ivf_flat", [cut(tiles, slice(0, 400)), cut(tiles, slice(400, COUNT))], FaissParameters(train_rows=50))
+    assert len(read) == 2 and sum(read) == 50
+
+
+def test_fewer_vectors_than_names_are_refused_before_they_are_learned_from():
+    with pytest.raises(TileIndexError, match="599 recall vectors for 600 tile names"):
+        build("ivf_flat", dataclasses.replace(make_tiles(), recall_ND=make_tiles().recall_ND[1:]))
+
+
+def test_the_same_seed_learns_the_same(tmp_path):
+    for kind in ("ivf_flat", "ivf_pq"):
+        few = dataclasses.replace(THOROUGH, train_rows=300)
+        for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+            build(kind, parameters=dataclasses.replace(few, seed=seed)).save(tmp_path / folder)
+        a, b, c = ((tmp_path / folder / "vectors.faiss").read_bytes() for folder in "abc")
+        assert a == b != c

@@ -1,0 +1,92 @@
+"""Search within a circle: a library worked out by hand, and what can't be looked around.
+
+The query's recall vector is (1, 0), its re-rank vector (1, 0), so that a cosine is a tile's own first number:
+
+==== ======== ========= ========
+tile recall   re-rank   place
+==== ======== ========= ========
+west .8, .6   .6, .8    100, 0
+here .6, .8   1, 0      200, 0
+east 0, 1     .28, .96  300, 0
+edge .96, .28 .8, .6    290, 90
+far  1, 0     1, 0      400, 0
+==== ======== ========= ========
+"""
+
+import numpy as np
+import pytest
+
+from mindloc.errors import DataError, TileIndexError
+from mindloc.search.faiss_index import build_faiss_index
+from mindloc.search.index import IndexCard, Tiles
+from mindloc.search.two_stage import Circle, near_search
+
+PLACE = [[100, 0], [200, 0], [300, 0], [290, 90], [400, 0]]
+QUERY = np.array([[1.0, 0.0]])
+
+
+def make(unit="plane_m", place=PLACE, rerank=True):
+    recall = np.array([[0.8, 0.6], [0.6, 0.8], [0, 1], [0.96, 0.28], [1, 0]])
+    vectors = np.array([[0.6, 0.8], [1, 0], [0.28, 0.96], [0.8, 0.6], [1, 0]]) if rerank else None
+    place_N2 = np.full((5, 2), np.nan) if unit is None else np.array(place, np.float64)
+    card = IndexCard("flat", "omega", 2, 2 if rerank else None, 1 if rerank else None, unit, None, None)
+    tiles = Tiles(["west", "here", "east", "edge", "far"], recall, vectors, place_N2, np.full((5, 4), np.nan))
+    return build_faiss_index(card, tiles)
+
+
+def ask(circle, n=5, k=5, m=0, index=None, rerank=True):
+    found = near_search(index or make(), QUERY, QUERY if rerank else None, n, k, circle, m)
+    scores = [round(float(score), 5) for score in found.scores[0]]
+    return list(zip(found.names[0], scores, found.recall_rank[0].tolist(), strict=True))
+
+
+def test_what_the_box_holds_and_the_circle_does_not_is_dropped():
+    # the box holds all but far, recalled edge west here east; edge is hypot(90, 90) = 127.3 m off, west on the rim
+    assert ask(Circle((200, 0), 100)) == [("here", 1.0, 3), ("west", 0.6, 2), ("east", 0.28, 4)]
+    assert ask(Circle((200, 0), 128))[1] == ("edge", 0.8, 1)
+    assert ask(Circle((200, 0), 127)) == ask(Circle((200, 0), 100))
+
+
+def test_k_are_counted_within_the_circle():
+    assert ask(Circle((200, 0), 100), k=2) == [("here", 1.0, 3), ("west", 0.6, 2)]
+    # two of the box are asked for: edge and west, of which edge is outside
+    assert ask(Circle((200, 0), 100), n=2, k=2) == [("west", 0.6, 2)]
+
+
+def test_one_stage_asks_for_n_as_well():
+    found = ask(Circle((200, 0), 100), k=2, index=make(rerank=False), rerank=False)
+    assert found == [("west", 0.8, 2), ("here", 0.6, 3)]
+
+
+def test_scores_that_are_consistencies_are_counted_behind_the_dropped_ones():
+    # here, edge and west are compared by nodes; edge is dropped, so two consistencies are left before east's cosine
+    found = near_search(make(), QUERY, QUERY, 5, 5, Circle((200, 0), 100), 3)
+    assert found.names == [["here", "west", "east"]] and found.compared == [2]
+    nowhere = near_search(make(), QUERY, QUERY, 5, 5, Circle((-200, 0), 100), 3)
+    assert nowhere.names == [[]] and nowhere.compared == [0]
+
+
+def test_a_circle_of_degrees_is_round_on_the_ground():
+    # at 60 degrees north .002 degrees of longitude are 111 m, half of a latitude's
+    place = [[60, 10], [60, 10.002], [60.002, 10], [60, 10.004], [61, 10]]
+    found = ask(Circle((60, 10), 150), index=make("lat_lon_deg", place))
+    assert sorted(name for name, _, _ in found) == ["here", "west"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "circle", "error", "message"),
+    [
+        (None, Circle((0, 0), 1), TileIndexError, "knows no places"),
+        ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is no place in degrees; give latitude before"),
+        ("lat_lon_deg", Circle((89.9999, 0), 1000), DataError, "reach a pole"),
+    ],
+)
+def test_what_can_not_be_looked_around(unit, circle, error, message):
+    with pytest.raises(error, match=message):
+        ask(circle, index=make(unit, np.full((5, 2), 60.0)))
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 3), (2, 0)])
+def test_more_answers_than_are_asked_for_are_refused(n, k):
+    with pytest.raises(TileIndexError, match=f"{k} answers from 2 tiles of the box"):
+        ask(Circle((200, 0), 100), n=n, k=k)
