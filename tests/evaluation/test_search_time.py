@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
-from mindloc.evaluation.evaluate import measure_search
 from mindloc.evaluation.score import Stages
+from mindloc.evaluation.search_time import measure_search
 from mindloc.search import two_stage as extracted
 from mindloc.search.faiss_index import FaissIndex
 

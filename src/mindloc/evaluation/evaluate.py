@@ -1,9 +1,4 @@
-"""Evaluate an encoder on a split: extract once, then everything else from disk.
-
-How long a two-stage search takes per query, measured on the descriptor sets that an evaluation wrote.
-
-Suffixes: Q queries.
-"""
+"""Evaluate an encoder on a split: extract once, then everything else from disk."""
 
 import dataclasses
 import json
@@ -28,7 +23,7 @@ from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, mak
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
-from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages, stages_of
+from mindloc.evaluation.score import ScoreSettings, stages_of
 from mindloc.evaluation.truth import MODES, write_truth
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
@@ -36,42 +31,6 @@ from mindloc.inference.extract import Extraction, extract, help_extract, rows_of
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
-from mindloc.search.faiss_index import FaissIndex, build_faiss_index
-from mindloc.search.two_stage import Answers, Extracted, two_stage_search
-
-_QUERIES = 100  # measured one by one, evenly spaced
-_WARMING = 3  # before them: the first ones also fetch pages from the disk
-_ANSWERS = 5
-
-
-def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> dict[str, Any]:
-    """Median milliseconds per query of each stage, in a library that compares every tile exactly.
-
-    Returns:
-        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
-    """
-    tiles = Extracted(gallery["omega"], gallery["phi"], reduction=None)
-    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
-    row_Q = np.linspace(0, queries["omega"].count - 1, min(_QUERIES, queries["omega"].count)).round().astype(int)
-    for row in row_Q[:_WARMING]:
-        _search(library, queries, stages, row)
-    answers = [_search(library, queries, stages, row) for row in row_Q]
-    recall, rerank, consistency = (
-        1e3 * float(np.median([getattr(answer, f"{stage}_s") for answer in answers]))
-        for stage in ("recall", "rerank", "consistency")
-    )
-    return {
-        "recall_ms": recall,
-        "rerank_ms": rerank,
-        "consistency_ms": consistency if stages.consistency_m else None,
-        "how": f"median of {len(row_Q)} single queries, exact search in {library.count} tiles in memory, FAISS",
-    }
-
-
-def _search(library: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
-    pair = (queries[name].descriptor_ND[row : row + 1] for name in ("omega", "phi"))
-    return two_stage_search(library, *pair, stages.recall_n, min(_ANSWERS, stages.recall_n), stages.consistency_m)
-
 
 _HISTOGRAM_BATCH = 256
 
@@ -258,7 +217,7 @@ def _origin(
 
 def _search_times(folder: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
     """Adds to ``notes`` where no library can be made of what was encoded, which the scores have no part in."""
-    from mindloc.evaluation.evaluate import measure_search  # here: FAISS is slow to import, and seldom needed
+    from mindloc.evaluation.search_time import measure_search  # here: FAISS is slow to import, and seldom needed
 
     queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
     try:
