@@ -52,9 +52,9 @@ class Case:
 class UpdatingStep(TrainStep):
     """The step without its question whether the gradient is finite: a simulation says no and plans no update."""
 
-    def construct(self, drone, satellite, weight, mask):
+    def construct(self, query, reference, mask, *targets):
         scale = self.loss_scale.scale * 1.0
-        loss, components, gradients = self.mean_gradients(drone, satellite, weight, mask, scale)
+        loss, components, gradients = self.mean_gradients(query, reference, mask, scale, *targets)
         gradients = self.reduce_gradients(gradients)
         unscale = 1.0 / scale
         norm = self.norm(gradients) * unscale
@@ -135,7 +135,7 @@ def _plan(case: Case) -> None:
     step = build.build_step(config, encoder, build_criterion(config), cluster).set_train()
     total = case.pairs * case.ranks
     pictures = Tensor(np.zeros((case.pairs, 3, case.side_px, case.side_px), np.float32))
-    step(pictures, pictures, Tensor(np.ones(total, np.float32)), Tensor(np.ones((total, total), bool)))
+    step(pictures, pictures, Tensor(np.ones((total, total), bool)), Tensor(np.ones(total, np.float32)))
 
 
 if __name__ == "__main__":

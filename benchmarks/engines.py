@@ -34,7 +34,7 @@ from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
 from mindloc.runtime.device import describe_machine, use_device
 from mindloc.runtime.process import usable_cores
 
-VIEW = "satellite"
+VIEW = "reference"
 PICTURE_PX = 512
 TIMM_NAMES = {"base": "vit_base_patch16_rope_reg1_gap_256"}
 
@@ -96,7 +96,7 @@ def _parse() -> argparse.Namespace:
 def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
     from mindloc.models.build import build_encoder
 
-    sizes = [f"data.{view}_size_px=[{args.size_px}, {args.size_px}]" for view in ("drone", "satellite")]
+    sizes = [f"data.{view}_size_px=[{args.size_px}, {args.size_px}]" for view in ("query", "reference")]
     names = [f"model.backbone={args.backbone}", f"head.name={args.head}", f"train.seed={args.seed}"]
     config = load_config(overrides=[*names, *sizes])
     random = np.random.default_rng(args.seed)

@@ -19,7 +19,7 @@ import numpy as np
 from encoder_cases import Case
 from process_figures import peak_mib
 
-VIEW = "drone"
+VIEW = "query"
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:

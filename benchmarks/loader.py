@@ -92,19 +92,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args(argv)
-    if bool(args.drone) != bool(args.satellite):
+    if bool(args.query) != bool(args.reference):
         parser.error("give --drone and --satellite together, or neither")
     return args
 
 
 def _pictures(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
-    if args.drone:
-        views = [sorted(glob.glob(pattern)) for pattern in (args.drone, args.satellite)]
+    if args.query:
+        views = [sorted(glob.glob(pattern)) for pattern in (args.query, args.reference)]
     else:
         views = [[str(path) for path in paths] for paths in make_pictures(folder, 64)]
     if not all(views):
         sys.exit(f"{len(views[0])} drone pictures and {len(views[1])} tiles match; expected some of each")
-    return dict(zip(("drone", "satellite"), views, strict=True))
+    return dict(zip(("query", "reference"), views, strict=True))
 
 
 def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -175,30 +175,30 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _arriving(asked: dict[str, Any], children: list[int]) -> Iterator[int]:
     """Pictures of each batch as it arrives; fills ``children`` with the processes that help."""
-    drone, satellite = ([Path(path) for path in asked[view]] for view in ("drone", "satellite"))
+    query, reference = ([Path(path) for path in asked[view]] for view in ("query", "reference"))
     batches = asked["before"] + asked["timed"] + asked["after"]
     case = asked["case"]
     if case == PROCESSES:
-        yield from _processes((drone, satellite), asked, children)
+        yield from _processes((query, reference), asked, children)
     elif case.startswith("training"):
         settings = AugmentSettings() if case == TRAINING else None
-        yield from _training(drone, satellite, asked, batches, settings)
+        yield from _training(query, reference, asked, batches, settings)
     else:
-        paths = drone if "drone" in case else satellite
+        paths = query if "query" in case else reference
         yield from _evaluation(paths, asked, batches)
 
 
 def _training(
-    drone: list[Path], satellite: list[Path], asked: dict[str, Any], batches: int, settings: AugmentSettings | None
+    query: list[Path], reference: list[Path], asked: dict[str, Any], batches: int, settings: AugmentSettings | None
 ) -> Iterator[int]:
     from mindloc.training.dataset import train_data
 
-    pairs, size_px = min(len(drone), len(satellite)), (asked["side_px"],) * 2
+    pairs, size_px = min(len(query), len(reference)), (asked["side_px"],) * 2
     stream = PairStream(
-        drone=ViewFiles(drone, size_px),
-        satellite=ViewFiles(satellite, size_px),
+        query=ViewFiles(query, size_px),
+        reference=ViewFiles(reference, size_px),
         pair_P2=np.stack([np.arange(pairs)] * 2, axis=1),
-        weight_P=np.ones(pairs, np.float32),
+        targets={"iou": np.ones(pairs, np.float32)},
         sampler=RandomPlan(batches, asked["batch_size"], pairs),
         normalization=Normalization(MEAN, STD),
         settings=settings,
@@ -217,7 +217,7 @@ def _processes(files: tuple[list[Path], ...], asked: dict[str, Any], children: l
     source = ProcessBatches(files, asked["side_px"], asked["batch_size"], asked["workers"])
     children += source.pids
     ds.config.set_prefetch_size(PREFETCH)
-    dataset = ds.GeneratorDataset(source, ["drone", "satellite", "weight", "mask"], shuffle=False)
+    dataset = ds.GeneratorDataset(source, ["query", "reference", "mask", "iou"], shuffle=False)
     dataset.dataset_size = 1_000_000
     try:
         for batch in dataset.create_tuple_iterator(num_epochs=1):

@@ -172,7 +172,7 @@ def reading_share(paths: list[Path], args: argparse.Namespace) -> list[dict]:
             marks.append(time.perf_counter())
             image = decode(data, path)
             marks.append(time.perf_counter())
-            augment(image, draw_augmentation(0, 0, index, settings).drone, (args.size, args.size))
+            augment(image, draw_augmentation(0, 0, index, settings).query, (args.size, args.size))
             spent.append(np.diff([*marks, time.perf_counter()]))
         median = (1000 * np.median(spent, axis=0)).round(3).tolist()
         row = {"cold": cold, **dict(zip(("read", "decode", "augment"), median, strict=True))}
@@ -234,7 +234,7 @@ def _pictures(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 def _made_up(count: int) -> list[bytes]:
     random = np.random.default_rng(0)
-    pictures = (made_up_picture(random, *SIZES["drone"]) for _ in range(count))
+    pictures = (made_up_picture(random, *SIZES["query"]) for _ in range(count))
     return [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
 
 

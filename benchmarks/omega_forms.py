@@ -32,13 +32,13 @@ def main() -> None:
     parser.add_argument("--recall_n", type=int, default=100)
     add_json_argument(parser)
     args = parser.parse_args()
-    queries, gallery = (load_descriptor_sets(args.report / side) for side in ("query", "gallery"))
+    queries, reference = (load_descriptor_sets(args.report / side) for side in ("query", "gallery"))
     train = load_descriptor_sets(args.train_tiles)["omega"]
-    truth = load_truth(args.report / "truth.jsonl", queries["omega"], gallery["omega"])
+    truth = load_truth(args.report / "truth.jsonl", queries["omega"], reference["omega"])
     settings = ScoreSettings(recall_n=args.recall_n, bootstrap=1000)
-    rows = [_measure("whole", queries, gallery, truth, settings)]
+    rows = [_measure("whole", queries, reference, truth, settings)]
     for form, shorter in _forms(queries["omega"], train):
-        rows.append(_measure(form, *(_with(sets, shorter) for sets in (queries, gallery)), truth, settings))
+        rows.append(_measure(form, *(_with(sets, shorter) for sets in (queries, reference)), truth, settings))
         print(f"{form} done", file=sys.stderr)
     result = {"recall_n": args.recall_n, "fitted_on": train.count, "rows": rows, **origin()}
     _print(result)
@@ -71,12 +71,12 @@ def _with(sets: DescriptorSets, shorter) -> DescriptorSets:
 
 
 def _measure(
-    form: str, queries: DescriptorSets, gallery: DescriptorSets, truth: Truth, settings: ScoreSettings
+    form: str, queries: DescriptorSets, reference: DescriptorSets, truth: Truth, settings: ScoreSettings
 ) -> dict:
-    scores = score_two_stage(queries, gallery, truth, settings)
+    scores = score_two_stage(queries, reference, truth, settings)
     first, final = (scores[name].numbers["pos"] for name in ("stage_one", "model"))
-    n = min(settings.recall_n, gallery["omega"].count)
-    dimension = gallery["omega"].descriptor_ND.shape[1]
+    n = min(settings.recall_n, reference["omega"].count)
+    dimension = reference["omega"].descriptor_ND.shape[1]
     return {
         "form": form,
         "dimension": dimension,

@@ -52,13 +52,13 @@ def _in_child(case: tuple, mode: str, companions: int) -> dict:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mode: str, companions: int = 0) -> dict:
+def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, mode: str, companions: int = 0) -> dict:
     """Building the graph and planning one epoch; making the points and the table of neighbors is not counted."""
-    edges = near_edges(drones, tiles, tiles_per_drone)
-    pair_P2 = np.stack([edges.drone(), edges.satellite], axis=1)
+    edges = near_edges(queries, tiles, tiles_per_query)
+    pair_P2 = np.stack([edges.query(), edges.reference], axis=1)
     neighbors = None
     if companions:
-        table_DK = beside_edges(edges, near_edges(drones, tiles, 4 * tiles_per_drone))
+        table_DK = beside_edges(edges, near_edges(queries, tiles, 4 * tiles_per_query))
         neighbors = NeighborTables(HardNegativeRule("map", 0, per_pair=companions, share=0.5), table_DK)
     before_mib = peak_mib()
     begin = time.perf_counter()
@@ -78,29 +78,29 @@ def measure(drones: int, tiles: int, tiles_per_drone: float, batch_size: int, mo
     }
 
 
-def near_edges(drones: int, tiles: int, tiles_per_drone: float, seed: int = 0) -> Edges:
+def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) -> Edges:
     """Points of the unit square; a drone picture overlaps the tiles within the radius that gives the wanted mean."""
     rng = np.random.default_rng(seed)
-    drone_D2, tile_S2 = rng.random((drones, 2)), rng.random((tiles, 2))
-    radius = np.sqrt(tiles_per_drone / tiles / np.pi)
+    query_D2, tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
+    radius = np.sqrt(tiles_per_query / tiles / np.pi)
     by_x = np.argsort(tile_S2[:, 0])
     sorted_S2 = tile_S2[by_x]
-    low_D = np.searchsorted(sorted_S2[:, 0], drone_D2[:, 0] - radius)
-    high_D = np.searchsorted(sorted_S2[:, 0], drone_D2[:, 0] + radius)
-    near, start = [], np.zeros(drones + 1, np.int64)
-    for drone, (low, high) in enumerate(zip(low_D.tolist(), high_D.tolist(), strict=True)):
-        offset_N2 = sorted_S2[low:high] - drone_D2[drone]
+    low_D = np.searchsorted(sorted_S2[:, 0], query_D2[:, 0] - radius)
+    high_D = np.searchsorted(sorted_S2[:, 0], query_D2[:, 0] + radius)
+    near, start = [], np.zeros(queries + 1, np.int64)
+    for query, (low, high) in enumerate(zip(low_D.tolist(), high_D.tolist(), strict=True)):
+        offset_N2 = sorted_S2[low:high] - query_D2[query]
         near.append(by_x[low:high][np.einsum("nc,nc->n", offset_N2, offset_N2) < radius**2])
-        start[drone + 1] = start[drone] + len(near[-1])
-    satellite_E = np.concatenate(near).astype(np.int32)
-    return Edges(start, satellite_E, np.full(len(satellite_E), 0.5, np.float32))
+        start[query + 1] = start[query] + len(near[-1])
+    reference_E = np.concatenate(near).astype(np.int32)
+    return Edges(start, reference_E, {"iou": np.full(len(reference_E), 0.5, np.float32)})
 
 
 def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
     """(drone pictures, 32) tiles of the wider circle that are not in the narrower one, in no order; -1 fills up."""
-    table_DK = np.full((edges.drone_count, NEIGHBORS), -1, np.int32)
-    for drone, row_K in enumerate(table_DK):
-        beside = np.setdiff1d(wider.satellites_of(drone), edges.satellites_of(drone))[:NEIGHBORS]
+    table_DK = np.full((edges.query_count, NEIGHBORS), -1, np.int32)
+    for query, row_K in enumerate(table_DK):
+        beside = np.setdiff1d(wider.references_of(query), edges.references_of(query))[:NEIGHBORS]
         row_K[: len(beside)] = beside
     return table_DK
 

@@ -50,13 +50,13 @@ def train_step(case: Case) -> Any:
 
 
 def batch_of(case: Case) -> list[Any]:
-    """drone, satellite, weight, mask."""
+    """query, reference, mask, iou."""
     import mindspore as ms
 
     random, size = np.random.default_rng(0), case.batch_size
     shape = (size, 3, case.side_px, case.side_px)
     pictures = [random.standard_normal(shape, np.float32) for _ in range(2)]
-    return [ms.Tensor(column) for column in (*pictures, np.ones(size, np.float32), np.ones((size, size), bool))]
+    return [ms.Tensor(column) for column in (*pictures, np.ones((size, size), bool), np.ones(size, np.float32))]
 
 
 if __name__ == "__main__":

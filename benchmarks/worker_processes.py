@@ -12,8 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mindloc.data.augment import VIEWS, AugmentSettings, augment, draw_augmentation
+from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
 from mindloc.data.images import Normalization, decode, read_bytes
+from mindloc.vocabulary import SIDES
 
 _AHEAD = 2  # batches in the making
 _BATCHES = _AHEAD + 4  # one each is yielded, queued by MindSpore, with the consumer, and just left
@@ -22,11 +23,11 @@ _worker: dict = {}
 
 
 class ProcessBatches:
-    """(drone_B3HW, satellite_B3HW, weight, mask) of random pairs, endlessly; a source for GeneratorDataset."""
+    """(query_B3HW, reference_B3HW, mask, iou) of random pairs, endlessly; a source for GeneratorDataset."""
 
     def __init__(self, files: Sequence[list[Path]], side_px: int, batch_size: int, workers: int):
         self._pairs, self._size = min(map(len, files)), batch_size
-        self.shape = (_BATCHES, len(VIEWS), batch_size, 3, side_px, side_px)
+        self.shape = (_BATCHES, len(SIDES), batch_size, 3, side_px, side_px)
         context = multiprocessing.get_context("spawn")
         shared = context.RawArray("f", int(np.prod(self.shape)))
         self._batches = _as_array(shared, self.shape)
@@ -41,7 +42,7 @@ class ProcessBatches:
                 for row in rows:
                     row.get()
                 ones = np.ones(self._size, np.float32)
-                yield self._batches[slot, 0], self._batches[slot, 1], ones, np.ones((self._size,) * 2, bool)
+                yield self._batches[slot, 0], self._batches[slot, 1], np.ones((self._size,) * 2, bool), ones
 
     def _begin(self, slot: int, random: np.random.Generator) -> list[AsyncResult]:
         pairs = random.integers(self._pairs, size=self._size).tolist()
@@ -68,7 +69,7 @@ def _start_worker(shared, shape: tuple[int, ...], files: Sequence[list[Path]]) -
 
 def _fill(slot: int, row: int, pair: int) -> None:
     changes = draw_augmentation(0, 0, pair, _worker["settings"])
-    for index, (view, paths) in enumerate(zip(VIEWS, _worker["files"], strict=True)):
+    for index, (view, paths) in enumerate(zip(SIDES, _worker["files"], strict=True)):
         image = decode(read_bytes(paths[pair]), paths[pair])
         image = augment(image, getattr(changes, view), _worker["size_px"])
         _worker["normalization"].write(image, _worker["batches"][slot, index, row])

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "mindloc"
 # room -> floor; a room may import rooms on lower floors and itself
 FLOOR = {
     "errors": 0,
+    "vocabulary": 0,
     "config": 1,
     "doctor": 1,
     "runtime": 2,

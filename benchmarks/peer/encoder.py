@@ -33,7 +33,7 @@ class TrainStep:
         side, batch = asked["side_px"], asked["batch_size"]
         self.model = model.train()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.drone, self.satellite = torch.randn(batch, 3, side, side), torch.randn(batch, 3, side, side)
+        self.query, self.reference = torch.randn(batch, 3, side, side), torch.randn(batch, 3, side, side)
         self.smoothing = torch.sigmoid(-5.0 * torch.ones(batch))
         self.parameters = [*model.parameters(), self.log_scale]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, fused=True)
@@ -48,13 +48,13 @@ class TrainStep:
         loss.item()
 
     def _two_forwards(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model(self.drone), self.model(self.satellite)
+        return self.model(self.query), self.model(self.reference)
 
     def _one_forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model(torch.cat([self.drone, self.satellite])).chunk(2)
+        return self.model(torch.cat([self.query, self.reference])).chunk(2)
 
-    def _loss(self, drone: torch.Tensor, satellite: torch.Tensor) -> torch.Tensor:
-        logits = self.log_scale.exp() * F.normalize(drone, dim=-1) @ F.normalize(satellite, dim=-1).T
+    def _loss(self, query: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        logits = self.log_scale.exp() * F.normalize(query, dim=-1) @ F.normalize(reference, dim=-1).T
         return (self._one_way(logits) + self._one_way(logits.T)) / 2
 
     def _one_way(self, logits: torch.Tensor) -> torch.Tensor:

@@ -45,26 +45,26 @@ def recipe(side_px: int) -> A.Compose:
 class Pairs(Dataset):
     """Drone picture and tile of a pair, flipped together and then changed apart."""
 
-    def __init__(self, drone: list[str], satellite: list[str], length: int, side_px: int):
-        self._drone, self._satellite, self._length = drone, satellite, length
+    def __init__(self, query: list[str], reference: list[str], length: int, side_px: int):
+        self._query, self._reference, self._length = query, reference, length
         self._changes = recipe(side_px)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        drone = _read(self._drone[index % len(self._drone)])
-        satellite = _read(self._satellite[index % len(self._satellite)])
+        query = _read(self._query[index % len(self._query)])
+        reference = _read(self._reference[index % len(self._reference)])
         if random.random() < 0.5:
-            drone, satellite = cv2.flip(drone, 1), cv2.flip(satellite, 1)
-        return self._changes(image=drone)["image"], self._changes(image=satellite)["image"]
+            query, reference = cv2.flip(query, 1), cv2.flip(reference, 1)
+        return self._changes(image=query)["image"], self._changes(image=reference)["image"]
 
 
 def measure(asked: dict) -> dict:
     """Pictures a second and processor time per picture while the pipe is full: before and after batches don't count."""
     size, timed = asked["batch_size"], asked["timed"]
     length = (asked["before"] + timed + asked["after"]) * size
-    pairs = Pairs(asked["drone"], asked["satellite"], length, asked["side_px"])
+    pairs = Pairs(asked["query"], asked["reference"], length, asked["side_px"])
     workers = asked["workers"]
     loader = DataLoader(
         pairs, size, shuffle=True, num_workers=workers, persistent_workers=True, worker_init_fn=_one_thread

@@ -66,11 +66,11 @@ def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
     step = build_step(config, build_encoder(config), build_criterion(config), cluster)
     total = PAIRS * cluster.size
     weight, mask = np.ones(total, np.float32), np.ones((total, total), bool)
-    return step.set_train(), [pictures(), pictures(), Tensor(weight), Tensor(mask)]
+    return step.set_train(), [pictures(), pictures(), Tensor(mask), Tensor(weight)]
 
 
 def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
-    view = build_encoder(config).view_encoder("drone")
+    view = build_encoder(config).view_encoder("query")
     return PlainOutputs(view, *view.outputs).set_train(False), [pictures()]
 
 

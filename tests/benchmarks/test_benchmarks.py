@@ -124,7 +124,7 @@ def test_a_case_is_read_from_three_words():
     case = Case.parse("base:384:2")
     assert (case.backbone, case.side_px, case.batch_size) == ("base", 384, 2)
     config = case.config()
-    assert config.view_input("drone")[0] == config.view_input("satellite")[0] == (384, 384)
+    assert config.view_input("query")[0] == config.view_input("reference")[0] == (384, 384)
     assert config.train.batch_size == 2 and config.model.backbone == "base"
     with pytest.raises(Exception, match="expected BACKBONE:PIXELS:BATCH"):
         Case.parse("base:384")
@@ -176,8 +176,8 @@ def test_processor_time_of_a_child_is_counted():
 
 
 def test_made_up_pictures_have_the_bytes_of_aerial_ones(tmp_path):
-    drone, satellite = make_pictures(tmp_path, 4)
-    for paths, pixels in ((drone, 384 * 512), (satellite, 256 * 256)):
+    query, reference = make_pictures(tmp_path, 4)
+    for paths, pixels in ((query, 384 * 512), (reference, 256 * 256)):
         share = np.mean([path.stat().st_size for path in paths]) / pixels
         assert 0.15 < share < 0.6
 

@@ -58,25 +58,25 @@ def test_seed_epoch_and_pair_each_change_the_draw(other):
 
 def test_the_views_of_a_pair_share_their_flip_and_nothing_else():
     drawn = [draw_augmentation(0, 0, pair, replace(ALWAYS, flip_p=0.5)) for pair in range(200)]
-    assert all(pair.drone.flip == pair.satellite.flip for pair in drawn)
-    assert all(pair.drone.color != pair.satellite.color for pair in drawn)
-    assert {pair.drone.quarter_turns == pair.satellite.quarter_turns for pair in drawn} == {True, False}
+    assert all(pair.query.flip == pair.reference.flip for pair in drawn)
+    assert all(pair.query.color != pair.reference.color for pair in drawn)
+    assert {pair.query.quarter_turns == pair.reference.quarter_turns for pair in drawn} == {True, False}
 
 
 def test_the_shared_flip_does_not_depend_on_the_other_settings():
-    flips = [draw_augmentation(0, 0, pair, AugmentSettings()).drone.flip for pair in range(50)]
+    flips = [draw_augmentation(0, 0, pair, AugmentSettings()).query.flip for pair in range(50)]
     bare = AugmentSettings(jpeg_p=0, color_p=0, filter_p=0, dropout_p=0)
-    assert flips == [draw_augmentation(0, 0, pair, bare).drone.flip for pair in range(50)]
+    assert flips == [draw_augmentation(0, 0, pair, bare).query.flip for pair in range(50)]
 
 
 def test_nothing_is_drawn_where_every_probability_is_zero():
     none = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_drone=False, rotate_satellite=False)
     drawn = draw_augmentation(1, 2, 3, none)
-    assert drawn.drone == drawn.satellite == ViewAugmentation()
+    assert drawn.query == drawn.reference == ViewAugmentation()
 
 
 def test_shares_follow_the_probabilities():
-    drawn = [draw_augmentation(5, 0, pair, AugmentSettings()).drone for pair in range(4000)]
+    drawn = [draw_augmentation(5, 0, pair, AugmentSettings()).query for pair in range(4000)]
     # standard error of a share of .5 over 4000: .008
     assert np.mean([d.flip for d in drawn]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([d.jpeg_quality is not None for d in drawn]) == pytest.approx(0.5, abs=0.04)
@@ -89,7 +89,7 @@ def test_shares_follow_the_probabilities():
 
 
 def test_ranges_are_those_of_the_settings():
-    drawn = [draw_augmentation(6, 0, pair, ALWAYS).satellite for pair in range(1000)]
+    drawn = [draw_augmentation(6, 0, pair, ALWAYS).reference for pair in range(1000)]
     assert {d.jpeg_quality for d in drawn} == set(range(90, 101))
     for part in ("brightness", "contrast", "saturation"):
         values = [getattr(d.color, part) for d in drawn]
@@ -106,8 +106,8 @@ def test_ranges_are_those_of_the_settings():
 
 def test_rotation_can_be_left_out_for_one_view():
     drawn = [draw_augmentation(0, 0, pair, AugmentSettings(rotate_satellite=False)) for pair in range(40)]
-    assert {pair.satellite.quarter_turns for pair in drawn} == {0}
-    assert {pair.drone.quarter_turns for pair in drawn} == {0, 1, 2, 3}
+    assert {pair.reference.quarter_turns for pair in drawn} == {0}
+    assert {pair.query.quarter_turns for pair in drawn} == {0, 1, 2, 3}
 
 
 # ---- applying
@@ -115,15 +115,15 @@ def test_rotation_can_be_left_out_for_one_view():
 
 def test_replayed_parameters_give_the_same_bytes(picture):
     for pair in range(20):
-        first = augment(picture, draw_augmentation(1, 2, pair, ALWAYS).drone, (32, 32))
-        again = augment(picture, draw_augmentation(1, 2, pair, ALWAYS).drone, (32, 32))
+        first = augment(picture, draw_augmentation(1, 2, pair, ALWAYS).query, (32, 32))
+        again = augment(picture, draw_augmentation(1, 2, pair, ALWAYS).query, (32, 32))
         np.testing.assert_array_equal(first, again)
 
 
 def test_the_given_picture_is_left_as_it_was(picture):
     before = picture.copy()
     for pair in range(20):
-        augment(picture, draw_augmentation(1, 2, pair, ALWAYS).drone, (48, 48))
+        augment(picture, draw_augmentation(1, 2, pair, ALWAYS).query, (48, 48))
     np.testing.assert_array_equal(picture, before)
 
 
@@ -308,7 +308,7 @@ def test_coarse_dropout_share_lies_in_its_range():
     white = constant((255, 255, 255), 200, 200)
     shares = []
     for pair in range(100):
-        change = draw_augmentation(0, 0, pair, ALWAYS).drone.dropout
+        change = draw_augmentation(0, 0, pair, ALWAYS).query.dropout
         if isinstance(change, CoarseDropout):
             shares.append((coarse_dropout(white, change.holes)[..., 0] == 0).mean())
     assert min(shares) >= 0.01 and max(shares) <= 1.0

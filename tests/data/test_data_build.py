@@ -22,15 +22,20 @@ def config(gta_root) -> Config:
 
 def test_training_split_takes_the_share_and_the_test_split_does_not(config):
     config.data.train_ratio = 0.67
-    assert len(build_split(config, "train").drone_files) == 2
-    assert len(build_split(config, "test").drone_files) == 3
+    assert len(build_split(config, "train").query.files) == 2
+    assert len(build_split(config, "test").query.files) == 3
 
 
 def test_test_split_has_its_own_folder_and_scale(config):
     config.data.test_root, config.data.root = config.data.root, "nowhere"
     config.data.test_m_per_px = 1.0
     # twice the scale of the training map: centers at 256 and 768 m
-    assert build_split(config, "test").satellite_place.tolist() == [[256, 256], [256, 768], [768, 256], [768, 768]]
+    assert build_split(config, "test").reference.places.coordinate_N2.tolist() == [
+        [256, 256],
+        [256, 768],
+        [768, 256],
+        [768, 768],
+    ]
     with pytest.raises(DataError, match="nowhere"):
         build_split(config, "train")
 
@@ -76,7 +81,7 @@ def test_no_positive_to_train_on(config, change_entries):
         build_sampler(config, build_split(config, "train"))
 
 
-@pytest.mark.parametrize(("view", "lightest"), [("drone", -1.0), ("satellite", 1.0)])
+@pytest.mark.parametrize(("view", "lightest"), [("query", -1.0), ("reference", 1.0)])
 def test_only_drone_pictures_lose_their_border(config, tmp_path, view, lightest):
     # a black picture with a white frame of an eighth; black is (0 - .5) / .5 = -1, white 1
     picture = np.full((32, 32, 3), 255, np.uint8)

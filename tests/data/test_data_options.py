@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mindloc.config import load_config
-from mindloc.data import readers as build
 from mindloc.data.readers import build_hard_negative_rule, build_sampler, build_split
 from mindloc.errors import ImageError
+from mindloc.training import dataset
 from mindloc.training.dataset import build_train_dataset
 
 SIZES = {"data.drone_size_px": [32, 32], "data.satellite_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
@@ -26,7 +26,7 @@ def batches(gta_root):
         split = build_split(config, "train")
         read_so_far = []
         for epoch in range(4):
-            data = build_train_dataset(config, split, build_sampler(config, split), first_epoch=epoch)
+            data = build_train_dataset(config, split, build_sampler(config, split), ("iou",), first_epoch=epoch)
             with data.clear_errors():
                 read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return tuple(np.concatenate([batch[column] for batch in read_so_far]) for column in (0, 1))
@@ -107,20 +107,25 @@ def test_a_bad_picture_stops_or_is_skipped(batches, gta_root):
 
 @pytest.mark.parametrize("target", ["CPU", "Ascend", "GPU"])
 def test_the_memory_of_batches_is_used_again_on_cpus_alone(gta_root, monkeypatch, target):
-    monkeypatch.setattr(build.ms, "get_context", {"device_target": target}.get)
+    monkeypatch.setattr(dataset.ms, "get_context", {"device_target": target}.get)
     words = {**SIZES, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
     config = load_config(None, [f"{key}={value}" for key, value in {**words, "train.batch_size": 2}.items()])
     split = build_split(config, "train")
-    stream = build_train_dataset(config, split, build_sampler(config, split))._stream
+    stream = build_train_dataset(config, split, build_sampler(config, split), ("iou",))._stream
     assert sum(1 for _ in stream) > 0
-    assert bool(len(stream._arrays["drone"])) == (target == "CPU")  # arrays that are kept for later steps
+    assert bool(len(stream._arrays["query"])) == (target == "CPU")  # arrays that are kept for later steps
 
 
 def test_the_test_map_has_its_own_side(gta_root):
     words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
     config = load_config(None, [f"{key}={value}" for key, value in words.items()])
     # 2048 px at .5 m/px cut twice: tiles of 512 m
-    assert build_split(config, "test").satellite_place.tolist() == [[256, 256], [256, 768], [768, 256], [768, 768]]
+    assert build_split(config, "test").reference.places.coordinate_N2.tolist() == [
+        [256, 256],
+        [256, 768],
+        [768, 256],
+        [768, 768],
+    ]
 
 
 @pytest.mark.parametrize("source", ["map", "descriptors", "both", "map_then_descriptors"])

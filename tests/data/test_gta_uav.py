@@ -16,18 +16,18 @@ def read(root, **options):
 
 def test_files_places_and_overlaps(gta_root):
     split = read(gta_root)
-    assert split.drone_files[0] == "drone/images/100_0001_0000000001.png"
+    assert split.query.files[0] == "drone/images/100_0001_0000000001.png"
     # every tile of the folder, sorted, also 1_0_1_1, which no pair names
-    assert split.satellite_files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0), (1, 1))]
     # tile_px = 1024 / 2 = 512, center = 512 * (t + 1/2) * 0.5: 128 or 384
-    assert split.satellite_place.tolist() == [[128, 128], [128, 384], [384, 128], [384, 384]]
-    assert split.drone_place.tolist() == [[130, 120], [380, 130], [256, 128]]
-    assert split.place_unit == "plane_m"
-    assert split.pair_list("pos")[0].tolist() == [[0, 0], [1, 2]]
-    assert split.pair_list("pos_semipos")[0].tolist() == [[0, 0], [0, 1], [1, 2], [2, 0], [2, 2]]
-    np.testing.assert_allclose(split.pair_list("pos_semipos")[1], [0.5, 0.2, 0.75, 0.25, 0.3], rtol=1e-7)
-    assert split.drone_metadata[0] == {"height": 100.0, "drone_yaw": None}
-    assert all(path.is_file() for path in split.drone_paths() + split.satellite_paths())
+    assert split.reference.places.coordinate_N2.tolist() == [[128, 128], [128, 384], [384, 128], [384, 384]]
+    assert split.query.places.coordinate_N2.tolist() == [[130, 120], [380, 130], [256, 128]]
+    assert split.reference.place_unit == "plane_m"
+    assert split.edges("pos").pairs().tolist() == [[0, 0], [1, 2]]
+    assert split.edges("pos_semipos").pairs().tolist() == [[0, 0], [0, 1], [1, 2], [2, 0], [2, 2]]
+    np.testing.assert_allclose(split.edges("pos_semipos").columns["iou"], [0.5, 0.2, 0.75, 0.25, 0.3], rtol=1e-7)
+    assert split.query_metadata[0] == {"height": 100.0, "drone_yaw": None}
+    assert all(path.is_file() for path in split.paths("query") + split.paths("reference"))
 
 
 def test_published_tile_center():
@@ -45,10 +45,12 @@ def test_tile_bounds():
 
 def test_tile_centers_equal_those_the_real_flight_states(adm_root):
     split = gta_uav.read_split(adm_root, "cross-area-drone2sate-train.json", 4800, 0.243)
-    number = {file.removeprefix("satellite/"): at for at, file in enumerate(split.satellite_files)}
+    number = {file.removeprefix("satellite/"): at for at, file in enumerate(split.reference.files)}
     for entry in json.loads((adm_root / "cross-area-drone2sate-train.json").read_text()):
         at = [number[tile] for tile in entry["pair_pos_semipos_sate_img_list"]]
-        np.testing.assert_allclose(split.satellite_place[at], entry["pair_pos_semipos_sate_loc_x_y_list"], atol=1e-9)
+        np.testing.assert_allclose(
+            split.reference.places.coordinate_N2[at], entry["pair_pos_semipos_sate_loc_x_y_list"], atol=1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_tile_centers_equal_those_the_real_flight_states(adm_root):
 def test_real_flight(adm_root, name, drones, positive, semipositive):
     # counts: ls and the lists of the JSON files
     split = gta_uav.read_split(adm_root, f"cross-area-drone2sate-{name}.json", 4800, 0.243)
-    assert (len(split.drone_files), len(split.satellite_files)) == (drones, 619)
+    assert (len(split.query.files), len(split.reference.files)) == (drones, 619)
     assert (len(split.positive), len(split.semipositive)) == (positive, semipositive)
 
 
@@ -68,12 +70,12 @@ def test_jpg_tiles(gta_root):
     for x, y in ((0, 0), (0, 1), (1, 0)):
         text = text.replace(f"1_0_{x}_{y}.png", f"1_0_{x}_{y}.jpg")
     (gta_root / "train.json").write_text(text)
-    assert read(gta_root).satellite_files[0] == "satellite/1_0_0_0.jpg"
+    assert read(gta_root).reference.files[0] == "satellite/1_0_0_0.jpg"
 
 
 def test_other_files_beside_the_tiles_are_left_alone(gta_root):
     (gta_root / "satellite" / "README.txt").write_text("notes")
-    assert len(read(gta_root).satellite_files) == 4
+    assert len(read(gta_root).reference.files) == 4
 
 
 def test_json_only_takes_the_tiles_that_pairs_name(gta_root, tmp_path):
@@ -81,8 +83,8 @@ def test_json_only_takes_the_tiles_that_pairs_name(gta_root, tmp_path):
     bare.mkdir()
     (bare / "train.json").write_text((gta_root / "train.json").read_text())
     split = read(bare, json_only=True)
-    assert split.satellite_files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0))]
-    assert split.pair_list("pos_semipos")[0].tolist() == read(gta_root).pair_list("pos_semipos")[0].tolist()
+    assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0))]
+    assert split.edges("pos_semipos").pairs().tolist() == read(gta_root).edges("pos_semipos").pairs().tolist()
 
 
 def test_metadata_may_be_missing_or_null(change_entries):
@@ -90,14 +92,14 @@ def test_metadata_may_be_missing_or_null(change_entries):
         del entries[0]["drone_metadata"]
         entries[1]["drone_metadata"] = None
 
-    assert read(change_entries(change)).drone_metadata[:2] == [{}, {}]
+    assert read(change_entries(change)).query_metadata[:2] == [{}, {}]
 
 
 def test_train_ratio_keeps_a_growing_share_of_drone_pictures(adm_root):
     def files(ratio):
         split = gta_uav.read_split(adm_root, "cross-area-drone2sate-train.json", 4800, 0.243, train_ratio=ratio)
-        assert len(split.satellite_files) == 619
-        return split.drone_files
+        assert len(split.reference.files) == 619
+        return split.query.files
 
     everything, half, tenth = files(1.0), files(0.5), files(0.1)
     assert (len(half), len(tenth)) == (118, 24)  # 117.5 and 23.5, rounded to even and up
@@ -138,7 +140,7 @@ def test_weights_at_the_ends_of_the_range_are_fine(change_entries, weight):
         entries[1]["pair_pos_semipos_sate_weight_list"][0] = weight
 
     edges = read(change_entries(change)).semipositive
-    assert edges.weight[edges.start[1] : edges.start[2]].tolist() == [weight]
+    assert edges.columns["iou"][edges.start[1] : edges.start[2]].tolist() == [weight]
 
 
 @pytest.mark.parametrize("tile", ["house.png", "1_0_0.png", "1_0_0_x.png", "../1_0_0_0.png", 7, None, ["1_0_0_0.png"]])

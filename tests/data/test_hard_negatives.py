@@ -19,14 +19,14 @@ NEIGHBORS = 12
 class Area:
     """Points of the unit square that overlap when they are near; the candidates are the nearest that do not."""
 
-    def __init__(self, seed: int = 0, radius: float = 0.1, drones: int = 400, tiles: int = 150):
+    def __init__(self, seed: int = 0, radius: float = 0.1, queries: int = 400, tiles: int = 150):
         rng = np.random.default_rng(seed)
-        self.drone_D2, self.tile_S2 = rng.random((drones, 2)), rng.random((tiles, 2))
-        self.distance_DS = np.linalg.norm(self.drone_D2[:, None] - self.tile_S2[None], axis=2)
+        self.query_D2, self.tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
+        self.distance_DS = np.linalg.norm(self.query_D2[:, None] - self.tile_S2[None], axis=2)
         self.edge_DS = self.distance_DS < radius
         start = np.concatenate([[0], np.cumsum(self.edge_DS.sum(1))])
         self.pair_P2 = np.stack(np.nonzero(self.edge_DS), axis=1).astype(np.int32)
-        edges = Edges(start, self.pair_P2[:, 1], np.full(len(self.pair_P2), 0.5, np.float32))
+        edges = Edges(start, self.pair_P2[:, 1], {"iou": np.full(len(self.pair_P2), 0.5, np.float32)})
         self.graph = OverlapGraph(edges, tiles)
         apart_DS = np.where(self.edge_DS, np.inf, self.distance_DS)
         self.near_DK = np.argsort(apart_DS, axis=1)[:, :NEIGHBORS].astype(np.int32)
@@ -37,16 +37,16 @@ class Area:
 
     def overlaps(self, pair_G) -> int:
         """Off-diagonal cells of a batch that are an edge: the naive definition."""
-        drone_G, tile_G = self.pair_P2[pair_G[pair_G != PADDING]].T
-        edge_GG = self.edge_DS[drone_G][:, tile_G]
+        query_G, tile_G = self.pair_P2[pair_G[pair_G != PADDING]].T
+        edge_GG = self.edge_DS[query_G][:, tile_G]
         return int(edge_GG.sum() - np.trace(edge_GG))
 
     def closeness(self, pair_SB) -> float:
         """Mean distance of a drone picture to the nearest tile of its batch that it does not overlap; full batches."""
         nearest = []
         for pair_G in pair_SB[(pair_SB != PADDING).all(axis=1)]:
-            drone_G, tile_G = self.pair_P2[pair_G].T
-            apart_GG = np.where(self.edge_DS, np.inf, self.distance_DS)[drone_G][:, tile_G]
+            query_G, tile_G = self.pair_P2[pair_G].T
+            apart_GG = np.where(self.edge_DS, np.inf, self.distance_DS)[query_G][:, tile_G]
             nearest.append(apart_GG.min(axis=1))
         return float(np.concatenate(nearest).mean())
 
@@ -125,7 +125,7 @@ def test_without_candidates_the_plan_is_the_plain_one(area, mode):
 def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
     # four drone pictures, each over its own tile; picture 0 is nearest to tiles 2, 1, 3 in this order
     pair_P2 = np.array([[0, 0], [1, 1], [2, 2], [3, 3]], np.int32)
-    edges = Edges(np.arange(5), pair_P2[:, 1], np.ones(4, np.float32))
+    edges = Edges(np.arange(5), pair_P2[:, 1], {"iou": np.ones(4, np.float32)})
     near_DK = np.array([[2, 1, 3], [NO_TILE] * 3, [NO_TILE] * 3, [NO_TILE] * 3], np.int32)
     tables = NeighborTables(HardNegativeRule("map", 0, 1, per_pair=1, share=0.5), near_DK)
     for seed in range(8):

@@ -5,50 +5,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindloc.data.split import Edges, Split
+from mindloc.data.split import Edges, Places, Side, Split
 
 # drone 0: tiles 2, 0; drone 1: none; drone 2: tiles 2, 1
 EDGES = Edges(
-    np.array([0, 2, 2, 4], np.int64), np.array([2, 0, 2, 1], np.int32), np.array([0.5, 0.2, 0.9, 0.3], np.float32)
+    np.array([0, 2, 2, 4], np.int64),
+    np.array([2, 0, 2, 1], np.int32),
+    {"iou": np.array([0.5, 0.2, 0.9, 0.3], np.float32)},
 )
-POSITIVE = Edges(np.array([0, 1, 1, 2], np.int64), np.array([2, 2], np.int32), np.array([0.5, 0.9], np.float32))
+POSITIVE = Edges(
+    np.array([0, 1, 1, 2], np.int64), np.array([2, 2], np.int32), {"iou": np.array([0.5, 0.9], np.float32)}
+)
 
 
 def split() -> Split:
     return Split(
         root=Path("root"),
-        drone_files=["a", "b", "c"],
-        satellite_files=["s0", "s1", "s2", "s3"],
-        drone_place=np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]),
-        satellite_place=np.zeros((4, 2)),
-        place_unit="plane_m",
+        query=Side("drone", ["a", "b", "c"], Places(np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]), "plane_m")),
+        reference=Side("satellite", ["s0", "s1", "s2", "s3"], Places(np.zeros((4, 2)), "plane_m")),
         positive=POSITIVE,
         semipositive=EDGES,
-        drone_metadata=[{"height": 1}, {}, {"height": 3}],
+        query_metadata=[{"height": 1}, {}, {"height": 3}],
     )
 
 
-def test_drone_of_every_edge():
-    assert EDGES.drone().tolist() == [0, 0, 2, 2]
-    assert EDGES.drone_count == 3
-    assert EDGES.satellites_of(1).tolist() == []
-    assert EDGES.satellites_of(2).tolist() == [2, 1]
+def test_query_of_every_edge():
+    assert EDGES.query().tolist() == [0, 0, 2, 2]
+    assert EDGES.query_count == 3
+    assert EDGES.references_of(1).tolist() == []
+    assert EDGES.references_of(2).tolist() == [2, 1]
 
 
-def test_by_satellite_turns_the_edges_round():
-    turned = EDGES.by_satellite(4)
+def test_swapped_edges_are_stored_by_reference():
+    turned = EDGES.swapped(4)
     # tile 0: drone 0; tile 1: drone 2; tile 2: drones 0 and 2; tile 3: none
     assert turned.start.tolist() == [0, 1, 2, 4, 4]
-    assert [turned.drones_of(tile).tolist() for tile in range(4)] == [[0], [2], [0, 2], []]
-    np.testing.assert_array_equal(turned.weight, np.array([0.2, 0.3, 0.5, 0.9], np.float32))
+    assert [turned.references_of(tile).tolist() for tile in range(4)] == [[0], [2], [0, 2], []]
+    np.testing.assert_array_equal(turned.columns["iou"], np.array([0.2, 0.3, 0.5, 0.9], np.float32))
 
 
-def test_pair_list_is_in_file_order_with_its_weights():
-    pair_P2, weight_P = split().pair_list("pos_semipos")
+def test_pairs_are_in_file_order():
+    pair_P2 = split().edges("pos_semipos").pairs()
     assert pair_P2.tolist() == [[0, 2], [0, 0], [2, 2], [2, 1]]
     assert pair_P2.dtype == np.int32
-    np.testing.assert_array_equal(weight_P, EDGES.weight)
-    assert split().pair_list("pos")[0].tolist() == [[0, 2], [2, 2]]
+    assert split().edges("pos").pairs().tolist() == [[0, 2], [2, 2]]
 
 
 def test_unknown_mode_is_named():
@@ -56,17 +56,17 @@ def test_unknown_mode_is_named():
         split().edges("semipos")
 
 
-def test_take_drones_keeps_each_picture_with_its_own_pairs():
-    part = split().take_drones(np.array([2, 1]))
-    assert part.drone_files == ["c", "b"]
-    assert part.drone_place.tolist() == [[4.0, 5.0], [2.0, 3.0]]
-    assert part.drone_metadata == [{"height": 3}, {}]
-    assert part.pair_list("pos_semipos")[0].tolist() == [[0, 2], [0, 1]]
-    np.testing.assert_array_equal(part.semipositive.weight, np.array([0.9, 0.3], np.float32))
-    assert part.pair_list("pos")[0].tolist() == [[0, 2]]
-    assert part.satellite_files == split().satellite_files
+def test_take_queries_keeps_each_picture_with_its_own_pairs():
+    part = split().take_queries(np.array([2, 1]))
+    assert part.query.files == ["c", "b"]
+    assert part.query.places.coordinate_N2.tolist() == [[4.0, 5.0], [2.0, 3.0]]
+    assert part.query_metadata == [{"height": 3}, {}]
+    assert part.edges("pos_semipos").pairs().tolist() == [[0, 2], [0, 1]]
+    np.testing.assert_array_equal(part.semipositive.columns["iou"], np.array([0.9, 0.3], np.float32))
+    assert part.edges("pos").pairs().tolist() == [[0, 2]]
+    assert part.reference.files == split().reference.files
 
 
 def test_paths_lie_under_the_root():
-    assert split().drone_paths() == [Path("root/a"), Path("root/b"), Path("root/c")]
-    assert split().satellite_paths()[3] == Path("root/s3")
+    assert split().paths("query") == [Path("root/a"), Path("root/b"), Path("root/c")]
+    assert split().paths("reference")[3] == Path("root/s3")

@@ -65,18 +65,18 @@ def folder(tmp_path):
 def stream(folder, plans=PLANS, **options):
     pairs = np.array([[p, p % 4] for p in range(PAIRS)], np.int32)
     given = {
-        "drone": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
-        "satellite": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
+        "query": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
+        "reference": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
         "normalization": NORMALIZATION,
         "settings": AugmentSettings(),
         "seed": 7,
     }
     weight = np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)
-    return PairStream(pair_P2=pairs, weight_P=weight, sampler=FixedPlans(*plans), **{**given, **options})
+    return PairStream(pair_P2=pairs, targets={"iou": weight}, sampler=FixedPlans(*plans), **{**given, **options})
 
 
 def batches(data, epochs):
-    """Per epoch a list of (drone, satellite, weight, mask)."""
+    """Per epoch a list of (query, reference, mask, iou)."""
     iterator = data.dataset.create_tuple_iterator(num_epochs=epochs, output_numpy=True)
     return [[tuple(column.copy() for column in row) for row in iterator] for _ in range(epochs)]
 
@@ -118,33 +118,33 @@ def test_epochs_of_different_length_come_through_whole(folder):
 
 def test_columns_are_what_the_training_step_expects(folder):
     data = train_data(stream(folder))
-    assert data.dataset.get_col_names() == ["drone", "satellite", "weight", "mask"]
+    assert data.dataset.get_col_names() == ["query", "reference", "mask", "iou"]
     for batch in batches(data, 1)[0]:
-        assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4,), (4, 4)]
-        assert [column.dtype for column in batch] == [np.float32, np.float32, np.float32, bool]
+        assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4, 4), (4,)]
+        assert [column.dtype for column in batch] == [np.float32, np.float32, bool, np.float32]
 
 
 def test_every_row_is_the_pair_that_the_plan_names(folder):
     """Each row made again by itself, from the file and the drawn parameters."""
     for epoch, rows in enumerate(read(folder)):
-        for pairs, (drone, satellite, weight, mask) in zip(PLANS[epoch], rows, strict=True):
+        for pairs, (query, reference, mask, weight) in zip(PLANS[epoch], rows, strict=True):
             for row, pair in enumerate(pairs):
                 if pair < 0:
                     assert weight[row] == 0 and not mask[row].any() and not mask[:, row].any()
-                    np.testing.assert_allclose(drone[row], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
+                    np.testing.assert_allclose(query[row], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
                     continue
                 assert weight[row] == pytest.approx(0.2 + 0.1 * pair)
                 change = draw_augmentation(7, epoch, pair, AugmentSettings())
-                image = augment(load(folder / f"drone{pair}.jpg"), change.drone, SIZE)
-                np.testing.assert_allclose(drone[row], normalized(image), atol=1e-5)
-                image = augment(load(folder / f"tile{pair % 4}.png"), change.satellite, SIZE)
-                np.testing.assert_allclose(satellite[row], normalized(image), atol=1e-5)
+                image = augment(load(folder / f"drone{pair}.jpg"), change.query, SIZE)
+                np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
+                image = augment(load(folder / f"tile{pair % 4}.png"), change.reference, SIZE)
+                np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
 def test_the_samplers_mask_arrives_as_it_is(folder):
-    mask = read(folder, epochs=1)[0][2][3]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
+    mask = read(folder, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
-    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][3]  # 0 and 4: tile 0
+    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
@@ -155,7 +155,7 @@ def test_workers_change_no_byte(folder):
 def test_another_seed_changes_pixels_and_not_the_order(folder):
     some, other = read(folder, epochs=1)[0], read(folder, epochs=1, seed=8)[0]
     assert not np.array_equal(some[0][0], other[0][0])
-    np.testing.assert_array_equal(some[0][2], other[0][2])
+    np.testing.assert_array_equal(some[0][3], other[0][3])
 
 
 @pytest.mark.parametrize("start", [(0, 1), (2, 0), (2, 3), (3, 1)])
@@ -178,14 +178,14 @@ def test_two_devices_share_one_global_batch(folder, skip_bad):
     whole = read(folder, skip_bad=skip_bad)
     parts = [read(folder, shard=(rank, 2, 1), skip_bad=skip_bad) for rank in range(2)]
     for epoch in range(4):
-        for step, (drone, satellite, weight, mask) in enumerate(whole[epoch]):
+        for step, (query, reference, mask, weight) in enumerate(whole[epoch]):
             halves = [part[epoch][step] for part in parts]
-            np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), drone)
-            np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), satellite)
+            np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), query)
+            np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), reference)
             for half in halves:
-                np.testing.assert_array_equal(half[2], weight)
-                np.testing.assert_array_equal(half[3], mask)
-    assert whole[1][0][2].shape == (4,)
+                np.testing.assert_array_equal(half[3], weight)
+                np.testing.assert_array_equal(half[2], mask)
+    assert whole[1][0][3].shape == (4,)
 
 
 def test_a_batch_that_can_not_be_cut_is_an_error(folder):
@@ -194,17 +194,17 @@ def test_a_batch_that_can_not_be_cut_is_an_error(folder):
 
 
 def test_without_augmentation_pictures_are_only_resized(folder):
-    (drone, satellite, _, _) = read(folder, epochs=1, settings=None)[0][1]  # pairs 7 6 5 4
+    (query, reference, _, _) = read(folder, epochs=1, settings=None)[0][1]  # pairs 7 6 5 4
     for row, pair in enumerate((7, 6, 5, 4)):
         image = resize(load(folder / f"drone{pair}.jpg"), SIZE)
-        np.testing.assert_allclose(drone[row], normalized(image), atol=1e-5)
+        np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
         image = resize(load(folder / f"tile{pair % 4}.png"), SIZE)
-        np.testing.assert_allclose(satellite[row], normalized(image), atol=1e-5)
+        np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
 def test_padded_rows_without_augmentation_are_black(folder):
-    drone = read(folder, settings=None)[2][0][0]  # pairs 4 5 6 and padding
-    np.testing.assert_allclose(drone[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
+    query = read(folder, settings=None)[2][0][0]  # pairs 4 5 6 and padding
+    np.testing.assert_allclose(query[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
 
 
 UNCHANGED = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_drone=False, rotate_satellite=False)
@@ -213,15 +213,15 @@ UNCHANGED = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_dro
 @pytest.mark.parametrize("settings", [None, UNCHANGED])
 def test_a_border_is_cut_before_everything_else(folder, settings):
     files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE, cut_border=0.25)
-    drone = read(folder, epochs=1, drone=files, settings=settings)[0][0][0]
+    query = read(folder, epochs=1, query=files, settings=settings)[0][0][0]
     image = load(folder / "drone2.jpg")[10:30, 12:36]
-    np.testing.assert_allclose(drone[2], normalized(resize(image, SIZE)), atol=1e-5)
+    np.testing.assert_allclose(query[2], normalized(resize(image, SIZE)), atol=1e-5)
 
 
 def test_views_may_have_different_rectangular_sizes(folder):
     files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], (16, 48))
-    drone, satellite, _, _ = read(folder, epochs=1, drone=files)[0][0]
-    assert drone.shape == (4, 3, 16, 48) and satellite.shape == (4, 3, 32, 32)
+    query, reference, _, _ = read(folder, epochs=1, query=files)[0][0]
+    assert query.shape == (4, 3, 16, 48) and reference.shape == (4, 3, 32, 32)
 
 
 def test_model_train_walks_through_the_epochs(folder):
@@ -231,16 +231,16 @@ def test_model_train_walks_through_the_epochs(folder):
     class Watch(ms.train.Callback):
         def on_train_step_end(self, run_context):
             params = run_context.original_args()
-            seen.append((params.cur_epoch_num, params.train_dataset_element[2].asnumpy().copy()))
+            seen.append((params.cur_epoch_num, params.train_dataset_element[3].asnumpy().copy()))
 
     class Step(nn.Cell):
-        def construct(self, drone, satellite, weight, mask):
-            return weight.sum()
+        def construct(self, query, reference, mask, iou):
+            return iou.sum()
 
     data = train_data(stream(folder))
     ms.train.Model(Step()).train(4, data.dataset, callbacks=[Watch()], dataset_sink_mode=False)
     assert [epoch for epoch, _ in seen] == [1] * 3 + [2] + [3] * 5 + [4] * 2
-    expected = [rows[2] for epoch in read(folder) for rows in epoch]
+    expected = [rows[3] for epoch in read(folder) for rows in epoch]
     np.testing.assert_array_equal([weight for _, weight in seen], expected)
 
 
@@ -249,7 +249,7 @@ def test_batches_share_a_few_arrays_of_memory(folder):
     for batch in train_data(source).dataset.create_tuple_iterator(num_epochs=1):
         assert batch[0].shape == (4, 3, 32, 32)
     begun = 2 + 4 * source.workers // 4  # steps in the making; one each is yielded, queued, here, and just left
-    assert len(source._arrays["drone"]) <= begun + 4
+    assert len(source._arrays["query"]) <= begun + 4
 
 
 def test_a_loop_may_be_left_early(folder):
@@ -303,16 +303,16 @@ def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, c
             bad = np.array([pair == 5 for pair in pairs])
             for column in range(2):
                 np.testing.assert_array_equal(found[epoch][step][column][~bad], good[epoch][step][column][~bad])
-            np.testing.assert_array_equal(found[epoch][step][2], np.where(bad, 0, good[epoch][step][2]))
-            expected = good[epoch][step][3] & ~bad[:, None] & ~bad[None, :]
-            np.testing.assert_array_equal(found[epoch][step][3], expected)
+            np.testing.assert_array_equal(found[epoch][step][3], np.where(bad, 0, good[epoch][step][3]))
+            expected = good[epoch][step][2] & ~bad[:, None] & ~bad[None, :]
+            np.testing.assert_array_equal(found[epoch][step][2], expected)
 
 
 def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
     spoil(folder / "tile1.png", "truncated")
     data = train_data(stream(folder, skip_bad=True))
     first, second, third = batches(data, 1)[0]
-    assert [np.flatnonzero(batch[2] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
+    assert [np.flatnonzero(batch[3] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
     assert len(data.bad_pictures) == 1
 
 
@@ -404,10 +404,10 @@ def test_a_real_flight_with_the_real_sampler(adm_root):
     config = adm_config(adm_root)
     split = read_split(adm_root, config.data.train_pairs, 4800, 0.243)
     sampler = build_sampler(config, split)
-    data = build_train_dataset(config, split, sampler, first_epoch=1, first_step=sampler.plan(1).steps - 3)
-    drone, satellite, weight, mask = (np.stack(column) for column in zip(*batches(data, 1)[0], strict=True))
-    assert drone.shape == satellite.shape == (3, 8, 3, 64, 64)
+    data = build_train_dataset(config, split, sampler, ("iou",), first_epoch=1, first_step=sampler.plan(1).steps - 3)
+    query, reference, mask, weight = (np.stack(column) for column in zip(*batches(data, 1)[0], strict=True))
+    assert query.shape == reference.shape == (3, 8, 3, 64, 64)
     plan = sampler.plan(1).pair_SB[-3:]
-    _, weights = split.pair_list("pos_semipos")
+    weights = split.edges("pos_semipos").columns["iou"]
     np.testing.assert_array_equal(weight, np.where(plan >= 0, weights[plan], 0))
     np.testing.assert_array_equal(mask, [sampler.mask(pairs) for pairs in plan])

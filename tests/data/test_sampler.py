@@ -16,11 +16,11 @@ from mindloc.errors import DataError
 class Case:
     """A graph, the pairs to sample from, and the same edges as a Python set of (drone, satellite)."""
 
-    def __init__(self, edges: Edges, satellite_count: int, pair_P2: np.ndarray):
-        self.graph = OverlapGraph(edges, satellite_count)
+    def __init__(self, edges: Edges, reference_count: int, pair_P2: np.ndarray):
+        self.graph = OverlapGraph(edges, reference_count)
         self.pair_P2 = pair_P2
         self.edge_set = {
-            (drone, int(tile)) for drone in range(edges.drone_count) for tile in edges.satellites_of(drone)
+            (query, int(tile)) for query in range(edges.query_count) for tile in edges.references_of(query)
         }
 
     def sampler(self, mode: str, batch_size: int, seed: int = 1):
@@ -29,18 +29,18 @@ class Case:
 
 def case_of(edge_DS: np.ndarray, positive_DS: np.ndarray | None = None) -> Case:
     """From a (D,S) table of overlaps; pairs are all of them, or those of a second, smaller table."""
-    drone_E, satellite_E = np.nonzero(edge_DS)
+    query_E, reference_E = np.nonzero(edge_DS)
     start = np.concatenate([[0], np.cumsum(edge_DS.sum(1))])
-    edges = Edges(start, satellite_E.astype(np.int32), np.full(len(drone_E), 0.5, np.float32))
+    edges = Edges(start, reference_E.astype(np.int32), {"iou": np.full(len(query_E), 0.5, np.float32)})
     pairs = np.stack(np.nonzero(edge_DS if positive_DS is None else positive_DS), axis=1).astype(np.int32)
     return Case(edges, edge_DS.shape[1], pairs)
 
 
-def geometric(drones: int, satellites: int, radius: float, seed: int = 0, inner: float | None = None) -> Case:
+def geometric(queries: int, references: int, radius: float, seed: int = 0, inner: float | None = None) -> Case:
     """Points in the unit square that overlap when they are near, as pictures and tiles of one map do."""
     rng = np.random.default_rng(seed)
-    drone_D2, satellite_S2 = rng.random((drones, 2)), rng.random((satellites, 2))
-    distance_DS = np.linalg.norm(drone_D2[:, None] - satellite_S2[None], axis=2)
+    query_D2, reference_S2 = rng.random((queries, 2)), rng.random((references, 2))
+    distance_DS = np.linalg.norm(query_D2[:, None] - reference_S2[None], axis=2)
     return case_of(distance_DS < radius, None if inner is None else distance_DS < inner)
 
 
@@ -59,7 +59,7 @@ def positives_only() -> Case:
 def flight(request) -> Case:
     root = request.getfixturevalue("adm_root")
     split = gta_uav.read_split(root, "cross-area-drone2sate-train.json", 4800, 0.243)
-    return Case(split.semipositive, len(split.satellite_files), split.pair_list("pos_semipos")[0])
+    return Case(split.semipositive, len(split.reference.files), split.edges("pos_semipos").pairs())
 
 
 def overlaps_in(case: Case, pair_G: np.ndarray) -> list[tuple[int, int]]:
@@ -67,9 +67,9 @@ def overlaps_in(case: Case, pair_G: np.ndarray) -> list[tuple[int, int]]:
     rows = [tuple(case.pair_P2[pair].tolist()) for pair in pair_G if pair != PADDING]
     return [
         (i, j)
-        for i, (drone, _) in enumerate(rows)
-        for j, (_, satellite) in enumerate(rows)
-        if i != j and (drone, satellite) in case.edge_set
+        for i, (query, _) in enumerate(rows)
+        for j, (_, reference) in enumerate(rows)
+        if i != j and (query, reference) in case.edge_set
     ]
 
 
@@ -159,10 +159,10 @@ def naive_mask(case: Case, pair_G: np.ndarray) -> list[list[bool]]:
     def counts(i: int, j: int) -> bool:
         if pair_G[i] == PADDING or pair_G[j] == PADDING:
             return False
-        (drone, own), (other, satellite) = case.pair_P2[pair_G[i]], case.pair_P2[pair_G[j]]
+        (query, own), (other, reference) = case.pair_P2[pair_G[i]], case.pair_P2[pair_G[j]]
         if i == j:
             return True
-        return drone != other and own != satellite and (int(drone), int(satellite)) not in case.edge_set
+        return query != other and own != reference and (int(query), int(reference)) not in case.edge_set
 
     return [[counts(i, j) for j in range(len(pair_G))] for i in range(len(pair_G))]
 
@@ -179,7 +179,7 @@ def test_masked_masks_exactly_the_overlaps(request, which):
     assert masked  # the case does hold overlaps
 
 
-def test_masked_treats_a_repeated_drone_picture_and_tile_as_overlaps():
+def test_masked_treats_a_repeated_query_picture_and_tile_as_overlaps():
     # drone 0 sees tiles 0 and 1, drone 1 sees tile 1: pairs 0-0, 0-1, 1-1
     case = case_of(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], bool))
     mask_GG = case.sampler("masked", 4).mask(np.array([0, 1, 2, PADDING]))
@@ -256,28 +256,28 @@ def public_rule_kept(case: Case, batch_size: int, seed: int) -> int:
     in a row the epoch ends, and the batch that is open then is dropped.
     """
     tiles: dict[int, list[int]] = {}
-    drones: dict[int, list[int]] = {}
-    for drone, satellite in case.edge_set:
-        tiles.setdefault(drone, []).append(satellite)
-        drones.setdefault(satellite, []).append(drone)
+    queries: dict[int, list[int]] = {}
+    for query, reference in case.edge_set:
+        tiles.setdefault(query, []).append(reference)
+        queries.setdefault(reference, []).append(query)
     pairs = [tuple(pair) for pair in case.pair_P2.tolist()]
     random.Random(seed).shuffle(pairs)
     line, failures, full, batch = deque(pairs), 0, 0, 0
-    blocked_drone: set[int] = set()
-    blocked_satellite: set[int] = set()
+    blocked_query: set[int] = set()
+    blocked_reference: set[int] = set()
     while line and failures < 16_384:
-        drone, satellite = line.popleft()
-        if drone in blocked_drone or satellite in blocked_satellite:
-            line.append((drone, satellite))
+        query, reference = line.popleft()
+        if query in blocked_query or reference in blocked_reference:
+            line.append((query, reference))
             failures += 1
             continue
         failures, batch = 0, batch + 1
-        blocked_drone.update(drones[satellite])
-        blocked_satellite.update(tiles[drone])
+        blocked_query.update(queries[reference])
+        blocked_reference.update(tiles[query])
         if batch == batch_size:
             full, batch = full + 1, 0
-            blocked_drone.clear()
-            blocked_satellite.clear()
+            blocked_query.clear()
+            blocked_reference.clear()
     return full * batch_size
 
 

@@ -48,9 +48,9 @@ def write_entries(root: Path, stated: list, place: tuple = (31.7, 119.4), tiles:
 
 def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
     split = visloc.read_split(visloc_root, "train.json")
-    assert split.place_unit == "lat_lon_deg"
-    assert split.drone_files == ["drone/images/03_0001.JPG"]
-    assert split.drone_place.tolist() == [[31.7, 119.4]]
+    assert split.reference.place_unit == "lat_lon_deg"
+    assert split.query.files == ["drone/images/03_0001.JPG"]
+    assert split.query.places.coordinate_N2.tolist() == [[31.7, 119.4]]
     expected = [
         # zoom 1 halves the picture to 256 x 512: one column of two tiles, each 0.5 deg high and 1 deg wide
         [31.75, 119.5],
@@ -60,7 +60,7 @@ def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
         # map 11 is one tile
         [37.75, 101.5],
     ]
-    np.testing.assert_allclose(split.satellite_place, expected, rtol=1e-12)
+    np.testing.assert_allclose(split.reference.places.coordinate_N2, expected, rtol=1e-12)
 
 
 def test_bounds_are_lowest_before_highest_and_latitude_before_longitude(visloc_root):
@@ -80,12 +80,12 @@ def test_size_from_the_csv_needs_no_map_picture(visloc_root):
     lines = [f"{HEADER},width_px,height_px", f"{LINE_03},512,1024", f"{LINE_11},256,256"]
     (visloc_root / "satellite_coordinates_range.csv").write_text("\n".join(lines))
     split = visloc.read_split(visloc_root, "train.json")
-    np.testing.assert_allclose(split.satellite_place[3], [37.75, 101.5], rtol=1e-12)
+    np.testing.assert_allclose(split.reference.places.coordinate_N2[3], [37.75, 101.5], rtol=1e-12)
 
 
 def test_the_releases_own_file_name_is_found(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").rename(visloc_root / "satellite_ coordinates_range.csv")
-    assert len(visloc.read_split(visloc_root, "train.json").satellite_files) == 4
+    assert len(visloc.read_split(visloc_root, "train.json").reference.files) == 4
 
 
 def test_without_bounds_the_stated_centers_serve(visloc_root):
@@ -93,7 +93,7 @@ def test_without_bounds_the_stated_centers_serve(visloc_root):
     for tile in TILES[2:]:
         (visloc_root / "satellite" / tile).unlink()
     split = visloc.read_split(visloc_root, "train.json")
-    assert split.satellite_place.tolist() == [[31.75, 119.5], [31.25, 119.5]]
+    assert split.reference.places.coordinate_N2.tolist() == [[31.75, 119.5], [31.25, 119.5]]
 
 
 def failure(root: Path) -> str:

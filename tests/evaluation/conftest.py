@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mindloc.data.split import Edges, Split
+from mindloc.data.split import Edges, Places, Side, Split
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def color_split(tmp_path):
     for folder in ("drone/images", "satellite"):
         (root / folder).mkdir(parents=True)
     drone_files = [f"drone/images/{index}.png" for index in range(6)]
-    satellite_files = [f"satellite/4_0_0_{index}.png" for index in range(9)]
-    for name in drone_files + satellite_files:
+    tiles = [f"satellite/4_0_0_{index}.png" for index in range(9)]
+    for name in drone_files + tiles:
         index = int(name.split("_")[-1].split("/")[-1].removesuffix(".png"))
         color = cv2.cvtColor(np.uint8([[[20 * index, 255, 200]]]), cv2.COLOR_HSV2BGR)
         cv2.imwrite(str(root / name), np.broadcast_to(color, (24, 32, 3)))
@@ -26,12 +26,11 @@ def color_split(tmp_path):
     wide = np.array([0, 2, 4, 6, 8, 10, 10])
     return Split(
         root=root,
-        drone_files=drone_files,
-        satellite_files=satellite_files,
-        drone_place=np.array([[100.0 * index, 10.0] for index in range(6)]),
-        satellite_place=np.array([[100.0 * index, 0.0] for index in range(9)]),
-        place_unit="plane_m",
-        positive=Edges(start, np.arange(5, dtype=np.int32), np.full(5, 0.8, np.float32)),
-        semipositive=Edges(wide, np.array([0, 1, 1, 2, 2, 3, 3, 4, 4, 5], np.int32), np.full(10, 0.3, np.float32)),
-        drone_metadata=[{}] * 6,
+        query=Side("drone", drone_files, Places(np.array([[100.0 * index, 10.0] for index in range(6)]), "plane_m")),
+        reference=Side("satellite", tiles, Places(np.array([[100.0 * index, 0.0] for index in range(9)]), "plane_m")),
+        positive=Edges(start, np.arange(5, dtype=np.int32), {"iou": np.full(5, 0.8, np.float32)}),
+        semipositive=Edges(
+            wide, np.array([0, 1, 1, 2, 2, 3, 3, 4, 4, 5], np.int32), {"iou": np.full(10, 0.3, np.float32)}
+        ),
+        query_metadata=[{}] * 6,
     )

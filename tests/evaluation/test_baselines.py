@@ -92,13 +92,15 @@ def test_the_real_flights_constants_are_the_known_ones(adm_root):
         name: read_split(adm_root, f"cross-area-drone2sate-{name}.json", 4800, 0.243) for name in ("train", "test")
     }
     train = splits["train"]
-    named = [train.satellite_files[index] for index in train.semipositive.satellite]
+    named = [train.reference.files[index] for index in train.semipositive.reference]
     order = {"pos_semipos": [name for name, _ in baselines.commonest(named)]}
     for name, recall, median_m in (("train", 0.78, 129), ("test", 0.37, 301)):
         split = splits[name]
-        truth = Truth(make_task(split, "D2S").right, len(split.drone_files))
-        places = Places(split.drone_place, split.satellite_place, split.place_unit)
+        truth = Truth(make_task(split).right, len(split.query.files))
+        places = Places(
+            split.query.places.coordinate_N2, split.reference.places.coordinate_N2, split.reference.place_unit
+        )
         settings = ScoreSettings(mode="pos_semipos", bootstrap=10)
-        numbers = baselines.score_constant(order, split.satellite_files, truth, places, settings).numbers["pos_semipos"]
+        numbers = baselines.score_constant(order, split.reference.files, truth, places, settings).numbers["pos_semipos"]
         assert abs(numbers["recall@5"] - recall) < 0.005
         assert abs(numbers["dis@1_median_m"] - median_m) < 0.5

@@ -122,7 +122,7 @@ def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
 
 
 def test_both_directions_state_the_same_pairs(color_split):
-    down, up = make_task(color_split, "D2S"), make_task(color_split, "S2D")
+    down, up = make_task(color_split), make_task(color_split, swap_sides=True)
     for mode in ("pos", "pos_semipos"):
         pairs = {(d, int(s)) for d, items in enumerate(down.right[mode]) for s in items}
         assert pairs == {(int(d), s) for s, items in enumerate(up.right[mode]) for d in items}

@@ -31,17 +31,17 @@ def write_folder(color_split, tmp_path):
     def write(two_stage=True, settings=None, **setup):
         folder = tmp_path / "report"
         split = color_split
-        task = make_task(split, "D2S")
-        drones, tiles = split.drone_files[:5], split.satellite_files
+        task = make_task(split)
+        drones, tiles = split.query.files[:5], split.reference.files
         names = {mode: [[tiles[i] for i in items] for items in right] for mode, right in task.right.items()}
         folder.mkdir()
-        write_truth(folder / "truth.jsonl", split.drone_files, names)
+        write_truth(folder / "truth.jsonl", split.query.files, names)
         matrices = {"omega": (DRONE_OMEGA, OMEGA), "phi": (DRONE_PHI, np.eye(9))}
         for name, (drone, satellite) in matrices.items() if two_stage else [("", matrices["omega"])]:
             card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 3, "descriptor": name or "global"}
-            rows = make_rows(drones, split.drone_place[:5], "drone")
+            rows = make_rows(drones, split.query.places.coordinate_N2[:5], "drone")
             save_descriptor_set(folder / "query" / name, drone, rows, {**card, "view": "drone"})
-            rows = make_rows(tiles, split.satellite_place, "satellite")
+            rows = make_rows(tiles, split.reference.places.coordinate_N2, "satellite")
             save_descriptor_set(folder / "gallery" / name, satellite, rows, {**card, "view": "satellite"})
         plain = dataclasses.asdict(ScoreSettings(bootstrap=20, recall_n=4))
         facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "picture_root": str(split.root)}

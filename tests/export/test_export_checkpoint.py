@@ -28,7 +28,7 @@ def planned(monkeypatch):
 
 def test_one_file_serves_both_views_of_one_size(twin_checkpoint, tmp_path, planned):
     export_checkpoint(twin_checkpoint, tmp_path, ExportWish())
-    assert {name: spec.views for name, spec in planned.items()} == {"encoder.mindir": ("drone", "satellite")}
+    assert {name: spec.views for name, spec in planned.items()} == {"encoder.mindir": ("query", "reference")}
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_one_file_serves_both_views_of_one_size(twin_checkpoint, tmp_path, plann
 def test_views_that_differ_have_a_file_each(make_checkpoint, tmp_path, planned, settings):
     export_checkpoint(make_checkpoint(*settings), tmp_path, ExportWish("ONNX", file_name="mine.onnx"))
     assert {name: spec.views for name, spec in planned.items()} == {
-        "mine_drone.onnx": ("drone",),
-        "mine_satellite.onnx": ("satellite",),
+        "mine_drone.onnx": ("query",),
+        "mine_satellite.onnx": ("reference",),
     }
 
 
@@ -52,8 +52,8 @@ def test_the_side_that_asks(make_checkpoint, checkpoint, tmp_path, planned):
     tiles_ask = make_checkpoint("data.query_mode=S2D", "data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
     export_checkpoint(tiles_ask, tmp_path, ExportWish(view="query", file_name="q"))
     assert {name: spec.views for name, spec in planned.items()} == {
-        "drone.mindir": ("drone",),
-        "q.mindir": ("satellite",),
+        "drone.mindir": ("query",),
+        "q.mindir": ("reference",),
     }
 
 
@@ -69,11 +69,11 @@ def test_defaults_of_batch_and_precision(make_checkpoint, tmp_path, planned):
 
 
 def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
-    wish = ExportWish("ONNX", "satellite", 2, with_normalization=True)
+    wish = ExportWish("ONNX", "reference", 2, with_normalization=True)
     (exported,) = export_checkpoint(checkpoint, tmp_path / "out", wish)
     card = read_card(exported.path)
     card.require_intact()
-    assert (card.views, card.batch_size, card.size_px, card.takes_pixels) == (("satellite",), 2, (32, 32), True)
+    assert (card.views, card.batch_size, card.size_px, card.takes_pixels) == (("reference",), 2, (32, 32), True)
     assert card.input_shape == (2, 32, 32, 3) and card.dimensions == {"global": 192} and not card.encrypted
     assert card.config["model"]["backbone"] == "tiny" and card.precision == "fp32"
     assert "reloaded, differs from the live encoder by" in str(exported)
@@ -83,7 +83,7 @@ def test_every_gelu_is_written_with_erf(checkpoint, tmp_path):
     """Which the comparison with the live encoder holds to; here, that ONNX Runtime will know it as GELU."""
     import onnx
 
-    (exported,) = export_checkpoint(checkpoint, tmp_path, ExportWish("ONNX", "satellite"))
+    (exported,) = export_checkpoint(checkpoint, tmp_path, ExportWish("ONNX", "reference"))
     kinds = [node.op_type for node in onnx.load(str(exported.path)).graph.node]
     assert kinds.count("Erf") == 6 and "Tanh" not in kinds  # one in each of tiny's blocks
     assert exported.check["largest_difference"] < 1e-5

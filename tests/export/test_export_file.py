@@ -26,7 +26,7 @@ class Colors(nn.Cell):
     """Descriptor = (mean of the picture's first channel, of the second, of the third, its top left pixel's first)."""
 
     def construct(self, images):
-        return {"drone.global": ops.concat((ops.mean(images, (2, 3)), images[:, :1, 0, 0]), axis=1)}
+        return {"query.global": ops.concat((ops.mean(images, (2, 3)), images[:, :1, 0, 0]), axis=1)}
 
 
 class TwoStage(nn.Cell):
@@ -34,14 +34,14 @@ class TwoStage(nn.Cell):
 
     def construct(self, images):
         rows = ops.reshape(images, (-1, 72)) / 9
-        return {"drone.phi": ops.mean(images, (2, 3)), "drone.omega": rows, "drone.centroids": 2 * rows[:, :4]}
+        return {"query.phi": ops.mean(images, (2, 3)), "query.omega": rows, "query.centroids": 2 * rows[:, :4]}
 
 
 THREE = ("omega", "phi", "centroids")
 
 
 def spec(batch_size=2, **more):
-    return ExportSpec(("drone",), (4, 6), batch_size, MEAN, STD, **more)
+    return ExportSpec(("query",), (4, 6), batch_size, MEAN, STD, **more)
 
 
 def export(path, what, file_format, key=None, encoder=Colors):
@@ -169,7 +169,7 @@ def test_the_card_names_its_file(tmp_path):
     check = export(tmp_path / "drone.mindir", spec(), "MINDIR")
     card = json.loads((tmp_path / "drone.mindir.json").read_text())
     assert card["sha256"] == hashlib.sha256((tmp_path / "drone.mindir").read_bytes()).hexdigest()
-    assert card["outputs"][0]["dimension"] == 4 and card["views"] == ["drone"] and card["format"] == "MINDIR"
+    assert card["outputs"][0]["dimension"] == 4 and card["views"] == ["query"] and card["format"] == "MINDIR"
     assert card["check"] == check and check["compared"] and check["largest_difference"] <= check["tolerance"] == 1e-5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["drone.mindir", "drone.mindir.json"]
 

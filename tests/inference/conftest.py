@@ -21,7 +21,7 @@ def exported(tmp_path_factory):
 
     export_checkpoint(checkpoint, run / "export", ExportWish("MINDIR", batch_size=3))
     export_checkpoint(checkpoint, run / "export", ExportWish("ONNX", batch_size=3))
-    pixels = ExportWish("ONNX", "drone", batch_size=4, with_normalization=True, unit_length=True)
+    pixels = ExportWish("ONNX", "query", batch_size=4, with_normalization=True, unit_length=True)
     export_checkpoint(checkpoint, run / "pixels", pixels)
     return checkpoint, run / "export", run / "pixels"
 

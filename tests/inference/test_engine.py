@@ -42,8 +42,8 @@ def save(path, arrays, settings=SETTINGS):
 
 
 def test_a_batch_of_one_equals_a_batch_of_many(engine, pictures):
-    together = engine.encode({"drone": pictures[:4]})["drone.global"]
-    alone = np.concatenate([engine.encode({"drone": pictures[i : i + 1]})["drone.global"] for i in range(4)])
+    together = engine.encode({"query": pictures[:4]})["query.global"]
+    alone = np.concatenate([engine.encode({"query": pictures[i : i + 1]})["query.global"] for i in range(4)])
     assert together.shape == (4, 192) and together.dtype == np.float32
     np.testing.assert_array_equal(alone, together)
 
@@ -52,14 +52,14 @@ def test_the_batch_size_of_the_engine_does_not_matter(encoder, engine, pictures)
     from mindloc.inference.engine import MindSporeEngine
 
     single = MindSporeEngine(encoder, batch_size=1)
-    alone = np.concatenate([single.encode({"drone": pictures[i : i + 1]})["drone.global"] for i in range(4)])
-    together = engine.encode({"drone": pictures[:4]})["drone.global"]
+    alone = np.concatenate([single.encode({"query": pictures[i : i + 1]})["query.global"] for i in range(4)])
+    together = engine.encode({"query": pictures[:4]})["query.global"]
     np.testing.assert_allclose(alone, together, atol=1e-5 * np.abs(together).max())
 
 
 def test_an_encoder_in_training_goes_on_training(encoder, engine, pictures):
     encoder.set_train(True)
-    engine.encode({"drone": pictures[:1]})
+    engine.encode({"query": pictures[:1]})
     assert encoder.training
     encoder.set_train(False)
 
@@ -67,7 +67,7 @@ def test_an_encoder_in_training_goes_on_training(encoder, engine, pictures):
 @pytest.mark.parametrize("count", [0, 5])
 def test_a_batch_that_does_not_fit_is_refused(engine, pictures, count):
     with pytest.raises(DataError, match=f"a batch of {count} drone pictures for an engine that takes 1 to 4"):
-        engine.encode({"drone": pictures[:count]})
+        engine.encode({"query": pictures[:count]})
 
 
 def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, pictures, tmp_path):
@@ -76,8 +76,8 @@ def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, pictures, tmp_
     sha256 = save(tmp_path / "weights.safetensors", arrays)
     loaded, config = load_engine(tmp_path / "weights.safetensors", batch_size=4)
     assert loaded.checkpoint_sha256 == sha256 and config.data.drone_size_px == (32, 48)
-    live = engine.encode({"drone": pictures[:4]})["drone.global"]
-    np.testing.assert_array_equal(loaded.encode({"drone": pictures[:4]})["drone.global"], live)
+    live = engine.encode({"query": pictures[:4]})["query.global"]
+    np.testing.assert_array_equal(loaded.encode({"query": pictures[:4]})["query.global"], live)
 
 
 def test_weights_of_another_model_are_named(arrays, tmp_path):

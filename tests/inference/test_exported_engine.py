@@ -41,7 +41,7 @@ def live_in_stages(exported_in_stages):
     return load_engine(exported_in_stages[0], batch_size=2)[0]
 
 
-def start(exported, name, views=("drone", "satellite"), int8=False, folder=1):
+def start(exported, name, views=("query", "reference"), int8=False, folder=1):
     from mindloc.inference.build import load_mindir_engine, load_onnx_engine
     from mindloc.inference.onnx import CPU, Provider
 
@@ -69,16 +69,16 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
     assert engine.checkpoint_sha256 == live.checkpoint_sha256
     both = []
     for one in (live, engine):
-        query, gallery = (
-            encode(one, "drone", pictures(10, 32, 48, 1)[1]),
-            encode(one, "satellite", pictures(40, 32, 32, 2)[1]),
+        query, reference = (
+            encode(one, "query", pictures(10, 32, 48, 1)[1]),
+            encode(one, "reference", pictures(40, 32, 32, 2)[1]),
         )
         assert query.shape == (10, SIZES["tiny"].width) and query.dtype == np.float32
-        both.append((query, gallery))
+        both.append((query, reference))
     tolerance = {"mindir": mindir, "onnx": onnx}[name].TOLERANCE["fp32"]  # what export lets a file differ by
     for expected_ND, got_ND in zip(*both, strict=True):
         assert np.abs(got_ND - expected_ND).max() <= tolerance * np.abs(expected_ND).max()
-    expected_QG, got_QG = (unit(query) @ unit(gallery).T for query, gallery in both)
+    expected_QG, got_QG = (unit(query) @ unit(reference).T for query, reference in both)
     apart_QGG = np.abs(expected_QG[:, :, None] - expected_QG[:, None, :]) > tolerance
     order = [score_QG[:, :, None] > score_QG[:, None, :] for score_QG in (expected_QG, got_QG)]
     assert apart_QGG.any(2).all()  # every score has another to be ranked against
@@ -86,9 +86,9 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
 
 
 def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
-    engine = start(exported, "onnx", ("drone",), folder=2)
+    engine = start(exported, "onnx", ("query",), folder=2)
     _, images = pictures(6, 32, 48, 5)
-    got, expected = encode(engine, "drone", images), encode(live, "drone", images)
+    got, expected = encode(engine, "query", images), encode(live, "query", images)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(got, unit(expected), atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_every_pixel_comes_back_from_its_normalized_value():
 def test_int8_is_near_and_says_what_it_is(exported, live):
     exact, rounded = start(exported, "onnx"), start(exported, "onnx", int8=True)
     images = pictures(12, 32, 48, 1)[1]
-    exact_ND, rounded_ND = (unit(encode(engine, "drone", images)) for engine in (exact, rounded))
+    exact_ND, rounded_ND = (unit(encode(engine, "query", images)) for engine in (exact, rounded))
     assert np.abs(exact_ND - rounded_ND).max() > onnx.TOLERANCE["fp32"]  # else nothing was rounded
     assert ((rounded_ND @ exact_ND.T).argmax(1) == np.arange(12)).all()  # each is nearest to its own picture's
     assert rounded.precision == "int8" and rounded.facts["quantization"].startswith("dynamic")
@@ -112,11 +112,11 @@ def test_int8_is_near_and_says_what_it_is(exported, live):
 def test_what_a_descriptor_set_keeps_of_an_engine(exported):
     engine = start(exported, "onnx")
     facts = engine.facts
-    card = find_exported(exported[1], "ONNX", None, ("drone",))["drone"]
-    assert facts["exported"]["drone"] == {"file": "drone.onnx", "sha256": card.sha256}
+    card = find_exported(exported[1], "ONNX", None, ("query",))["query"]
+    assert facts["exported"]["query"] == {"file": "drone.onnx", "sha256": card.sha256}
     assert facts["provider"] == "CPUExecutionProvider" and facts["engine"] == "onnx" and "agreement" not in facts
     assert facts["checkpoint_sha256"] == card.checkpoint_sha256
-    engine.compare_with(engine, [("drone", pictures(2, 32, 48, 1)[1])])
+    engine.compare_with(engine, [("query", pictures(2, 32, 48, 1)[1])])
     assert set(engine.facts["agreement"]) == {"with", "global"} and engine.facts["agreement"]["with"] == "fp32"
     near = engine.facts["agreement"]["global"]
     assert near["pictures"] == 2 and near["cosine_min"] == pytest.approx(1.0) == near["cosine_mean"]
@@ -125,17 +125,17 @@ def test_what_a_descriptor_set_keeps_of_an_engine(exported):
 @pytest.mark.parametrize("count", [0, 4])
 def test_a_batch_that_does_not_fit_is_refused(exported, count):
     with pytest.raises(DataError, match=f"a batch of {count} drone pictures for an engine that takes 1 to 3"):
-        start(exported, "onnx").encode({"drone": np.zeros((count, 3, 32, 48), np.float32)})
+        start(exported, "onnx").encode({"query": np.zeros((count, 3, 32, 48), np.float32)})
 
 
 def test_a_file_that_answers_with_another_shape_is_named(exported):
-    files = find_exported(exported[1], "ONNX", None, ("drone",))
-    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: [np.zeros((3, 7))]}, 1)
+    files = find_exported(exported[1], "ONNX", None, ("query",))
+    engine = ExportedEngine("onnx", "fp32", files, {"query": lambda images: [np.zeros((3, 7))]}, 1)
     with pytest.raises(
         ExportError,
         match=rf"drone.onnx returns shape \(3, 7\) for 3 pictures; its card says shape \(3, {SIZES['tiny'].width}\)",
     ):
-        engine.encode({"drone": np.zeros((1, 3, 32, 48), np.float32)})
+        engine.encode({"query": np.zeros((1, 3, 32, 48), np.float32)})
 
 
 def test_int8_is_for_cpus(exported):
@@ -143,7 +143,7 @@ def test_int8_is_for_cpus(exported):
     from mindloc.inference.onnx import CUDA, Provider
 
     with pytest.raises(DeviceError, match="int8 is quantized for CPUs"):
-        load_onnx_engine(find_exported(exported[1], "ONNX", None, ("drone",)), Provider(CUDA), int8=True)
+        load_onnx_engine(find_exported(exported[1], "ONNX", None, ("query",)), Provider(CUDA), int8=True)
 
 
 def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
@@ -151,15 +151,15 @@ def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
     from mindloc.inference.build import load_mindir_engine
 
     key = bytes(range(16))
-    export_checkpoint(exported[0], tmp_path, ExportWish(view="satellite", batch_size=2, key=key))
-    files = find_exported(tmp_path, "MINDIR", None, ("satellite",))
+    export_checkpoint(exported[0], tmp_path, ExportWish(view="reference", batch_size=2, key=key))
+    files = find_exported(tmp_path, "MINDIR", None, ("reference",))
     with pytest.raises(ExportError, match="is encrypted; name the file with its key: --dec_key_file"):
         load_mindir_engine(files, 2)
     with pytest.raises(ExportError, match="can't be decrypted with this key"):
         load_mindir_engine(files, 2, bytes(16))
     images = pictures(2, 32, 32, 3)[1]
-    plain = start(exported, "mindir").encode({"satellite": images})["satellite.global"]
-    secret = load_mindir_engine(files, 2, key).encode({"satellite": images})["satellite.global"]
+    plain = start(exported, "mindir").encode({"reference": images})["reference.global"]
+    secret = load_mindir_engine(files, 2, key).encode({"reference": images})["reference.global"]
     np.testing.assert_allclose(secret, plain, atol=1e-5 * np.abs(plain).max())
 
 
@@ -182,7 +182,7 @@ def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_i
     engine = start(exported_in_stages, name)
     assert engine.descriptors == live_in_stages.descriptors == ("omega", "phi", "centroids")
     tolerance = {"mindir": mindir, "onnx": onnx}[name].TOLERANCE["fp32"]
-    for view in ("drone", "satellite"):
+    for view in ("query", "reference"):
         images = pictures(2, 32, 32, 6)[1]  # fewer than the file takes
         got, expected = engine.encode({view: images}), live_in_stages.encode({view: images})
         sides = {f"{view}.omega": 4 * 8, f"{view}.phi": 3 * 8, f"{view}.centroids": 2 * 3}  # grid, channels, nodes
@@ -196,9 +196,9 @@ def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_i
 def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
     engine = start(exported_in_stages, "mindir")
     images = pictures(4, 32, 32, 7)[1]
-    together = engine.encode({"drone": images})
+    together = engine.encode({"query": images})
     for count in (1, 3):
-        for key, rows in engine.encode({"drone": images[:count]}).items():
+        for key, rows in engine.encode({"query": images[:count]}).items():
             assert rows.shape == (count, together[key].shape[1])
             np.testing.assert_allclose(rows, together[key][:count], atol=1e-5 * np.abs(together[key]).max())
 
@@ -208,7 +208,7 @@ def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
 
     rounded = start(exported_in_stages, "onnx", int8=True)
     images = pictures(3, 32, 32, 1)[1]
-    said = str(compare_with_fp32(rounded, [("drone", images), ("satellite", images)]))
+    said = str(compare_with_fp32(rounded, [("query", images), ("reference", images)]))
     near = rounded.facts["agreement"]
     assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["pictures"] == 6
     assert near["omega"]["largest_difference"] > onnx.TOLERANCE["fp32"]  # else nothing was rounded
@@ -217,8 +217,8 @@ def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
 
 
 def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):
-    files = find_exported(exported_in_stages[1], "ONNX", None, ("drone",))
-    engine = ExportedEngine("onnx", "fp32", files, {"drone": lambda images: [np.zeros((3, 32)), np.zeros((3, 24))]}, 1)
+    files = find_exported(exported_in_stages[1], "ONNX", None, ("query",))
+    engine = ExportedEngine("onnx", "fp32", files, {"query": lambda images: [np.zeros((3, 32)), np.zeros((3, 24))]}, 1)
     match = r"returns shapes \(3, 32\), \(3, 24\) for 3 pictures; its card says shapes .*, \(3, 6\): export again"
     with pytest.raises(ExportError, match=match):
-        engine.encode({"drone": np.zeros((1, 3, 32, 32), np.float32)})
+        engine.encode({"query": np.zeros((1, 3, 32, 32), np.float32)})

@@ -106,16 +106,16 @@ def test_a_card_that_is_none(folder, text):
 
 
 def test_which_file_is_taken(folder):
-    assert find_exported(folder, "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
-    assert find_exported(folder / "drone.onnx", "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
+    assert find_exported(folder, "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
+    assert find_exported(folder / "drone.onnx", "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
     for name in ("drone.onnx", "drone.onnx.json"):
-        shutil.copy(folder / name, folder / name.replace("drone", "half"))
+        shutil.copy(folder / name, folder / name.replace("query", "half"))
     change_card(folder / "half.onnx.json", file="half.onnx", precision="fp16")
-    assert find_exported(folder, "ONNX", None, ("drone",))["drone"].path == folder / "drone.onnx"
-    assert find_exported(folder, "ONNX", "fp16", ("drone",))["drone"].path == folder / "half.onnx"
+    assert find_exported(folder, "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
+    assert find_exported(folder, "ONNX", "fp16", ("query",))["query"].path == folder / "half.onnx"
     change_card(folder / "half.onnx.json", precision="fp32")
     with pytest.raises(ExportError, match="several ONNX files of the drone encoder, name one: drone.onnx, half.onnx"):
-        find_exported(folder, "ONNX", None, ("drone",))
+        find_exported(folder, "ONNX", None, ("query",))
 
 
 def test_what_is_not_there_is_said(folder):
@@ -125,26 +125,26 @@ def test_what_is_not_there_is_said(folder):
         (folder / "drone.onnx", None, "holds no ONNX file of the satellite encoder"),
     ):
         with pytest.raises(AbsentError, match=message):
-            find_exported(place, "ONNX", precision, ("satellite",))
+            find_exported(place, "ONNX", precision, ("reference",))
     with pytest.raises(ExportError, match="drone.mindir is no ONNX file"):
-        find_exported(folder / "drone.mindir", "ONNX", None, ("drone",))
+        find_exported(folder / "drone.mindir", "ONNX", None, ("query",))
 
 
 def test_views_of_different_checkpoints_do_not_go_together(folder):
     change_card(folder / "drone.onnx.json", checkpoint_sha256="0" * 64)
     with pytest.raises(ExportError, match="come from different checkpoints"):
-        require_one_origin(find_exported(folder, "ONNX", None, ("drone", "satellite")))
+        require_one_origin(find_exported(folder, "ONNX", None, ("query", "reference")))
 
 
 def test_views_of_different_descriptors_do_not_go_together(folder):
     change_card(folder / "drone.onnx.json", outputs=outputs("omega", "phi"))
     with pytest.raises(ExportError, match="return different descriptors by their cards; export both again"):
-        require_one_origin(find_exported(folder, "ONNX", None, ("drone", "satellite")))
+        require_one_origin(find_exported(folder, "ONNX", None, ("query", "reference")))
 
 
 def test_another_checkpoint_is_said(folder):
-    files = find_exported(folder, "ONNX", None, ("drone", "satellite"))
-    require_one_origin(files, files["drone"].checkpoint_sha256)
+    files = find_exported(folder, "ONNX", None, ("query", "reference"))
+    require_one_origin(files, files["query"].checkpoint_sha256)
     with pytest.raises(ExportError, match="exported from another checkpoint"):
         require_one_origin(files, "0" * 64)
 
@@ -154,7 +154,7 @@ def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
 
     change_card(folder / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
     wish = EngineWish("onnx", exported=folder)
-    source = read_source(wish, ("drone",))
+    source = read_source(wish, ("query",))
     with pytest.raises(ExportError, match="takes drone pictures of .* mean .*; .* export the checkpoint again"):
         start_engine(wish, source, source.config)
 
@@ -162,7 +162,7 @@ def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
 # Graphs that somebody else wrote.
 
 GRAY, ONE = (0.5,) * 3, {"global": 3}
-CARD = ExportedFile(None, "ONNX", ("drone",), "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
+CARD = ExportedFile(None, "ONNX", ("query",), "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
 
 
 def graph(*nodes, shape=(1, 3, 4, 4), weights=(), more_inputs=(), results=("descriptor",), opsets=(("", 11),)):

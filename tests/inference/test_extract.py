@@ -18,7 +18,7 @@ class MeanEngine:
         return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
 
 
-FACTS = {"place_unit": "plane_m", "config": {"model": {"backbone": "none"}}}
+FACTS = {"view": "drone", "place_unit": "plane_m", "config": {"model": {"backbone": "none"}}}
 
 
 def batches():
@@ -31,12 +31,12 @@ def batches():
 def test_rows_follow_the_names_and_padding_is_dropped(tmp_path):
     image_5, stream = batches()
     names, place_52 = [f"drone/{i}.png" for i in range(5)], np.arange(10.0).reshape(5, 2)
-    done = extract(MeanEngine(), "drone", stream, names, place_52, tmp_path / "set", FACTS)
+    done = extract(MeanEngine(), "query", stream, names, place_52, tmp_path / "set", FACTS)
     loaded = load_descriptor_set(tmp_path / "set")
     np.testing.assert_allclose(loaded.descriptor_ND, image_5.mean((2, 3)), rtol=1e-6)
     assert loaded.names == names and loaded.rows[1]["what"] == "drone"
     np.testing.assert_array_equal(loaded.place_N2(), place_52)
-    expected = {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc", "view": "drone", **FACTS}
+    expected = {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc", **FACTS}
     assert {key: loaded.card[key] for key in expected} == expected
     assert done.count == 5 and done.images_per_s > 0
 
@@ -44,14 +44,14 @@ def test_rows_follow_the_names_and_padding_is_dropped(tmp_path):
 @pytest.mark.parametrize("count", [4, 6])
 def test_another_number_of_pictures_than_names_is_an_error(tmp_path, count):
     with pytest.raises(DataError):
-        extract(MeanEngine(), "drone", batches()[1], list("abcdef")[:count], None, tmp_path / "set", FACTS)
+        extract(MeanEngine(), "query", batches()[1], list("abcdef")[:count], None, tmp_path / "set", FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encoder_that_returns_nan_names_the_picture(tmp_path):
     stream = [(np.full((1, 3, 4, 4), np.nan, np.float32), 1)]
     with pytest.raises(DataError, match=r"the descriptor of drone/a.png holds NaN"):
-        extract(MeanEngine(), "drone", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
+        extract(MeanEngine(), "query", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
 
 
 class TwoStageEngine(MeanEngine):
@@ -70,13 +70,13 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
     image_5, stream = batches()
     names, engine = [f"drone/{i}.png" for i in range(5)], TwoStageEngine()
     engine.descriptors = ("omega", "phi", "centroids")
-    extract(engine, "drone", stream, names, None, tmp_path / "set", FACTS, bounds_N4=np.zeros((5, 4)))
+    extract(engine, "query", stream, names, None, tmp_path / "set", FACTS, bounds_N4=np.zeros((5, 4)))
     sets = load_descriptor_sets(tmp_path / "set")
     assert list(sets) == ["omega", "phi", "centroids"] and sets["phi"].names == names
     np.testing.assert_allclose(sets["phi"].descriptor_ND, image_5.mean((2, 3)) ** 2, rtol=1e-5)
     assert sets["omega"].bounds_N4().shape == (5, 4)
 
-    extract(TwoStageEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+    extract(TwoStageEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
     again = load_descriptor_sets(tmp_path / "set")  # what the older one made beside is gone
     assert list(again) == ["omega", "phi"]
     assert again["phi"].card["extraction"] == again["omega"].card["extraction"] != sets["phi"].card["extraction"]
@@ -84,7 +84,7 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
 
 def test_a_set_is_no_folder_of_sets(tmp_path):
     names = [f"drone/{i}.png" for i in range(5)]
-    extract(MeanEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+    extract(MeanEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
     with pytest.raises(DataError, match="is a descriptor set itself"):
-        extract(TwoStageEngine(), "drone", batches()[1], names, None, tmp_path / "set", FACTS)
+        extract(TwoStageEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
     assert load_descriptor_set(tmp_path / "set").count == 5

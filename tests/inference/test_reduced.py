@@ -37,19 +37,19 @@ REDUCED = [[0.6, 0.8], [0.0, 1.0]]
 
 @pytest.mark.parametrize(("engine", "name"), [(ColorEngine(), "omega"), (GlobalEngine(), "global")])
 def test_the_recall_descriptor_is_projected_in_every_view(engine, name):
-    encoded = ReducedEngine(engine, REDUCTION).encode({"drone": PICTURES, "satellite": PICTURES[::-1]})
+    encoded = ReducedEngine(engine, REDUCTION).encode({"query": PICTURES, "reference": PICTURES[::-1]})
     np.testing.assert_allclose(encoded[f"drone.{name}"], REDUCED, atol=1e-6)
     np.testing.assert_allclose(encoded[f"satellite.{name}"], REDUCED[::-1], atol=1e-6)
 
 
 def test_the_other_descriptors_stay():
-    encoded = ReducedEngine(ColorEngine(), REDUCTION).encode({"drone": PICTURES})
-    assert encoded["drone.phi"].tolist() == [[4, 4], [1, 2]]
+    encoded = ReducedEngine(ColorEngine(), REDUCTION).encode({"query": PICTURES})
+    assert encoded["query.phi"].tolist() == [[4, 4], [1, 2]]
 
 
 def test_cards_name_the_reduction(tmp_path):
     engine = ReducedEngine(ColorEngine(), REDUCTION)
-    extract(engine, "drone", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"place_unit": None})
+    extract(engine, "query", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"view": "drone", "place_unit": None})
     sets = load_descriptor_sets(tmp_path / "set")
     assert sets["omega"].card["reduction_sha256"] == "f00d" and sets["omega"].card["checkpoint_sha256"] == "abc"
     assert sets["omega"].card["dimension"] == 2
@@ -57,7 +57,7 @@ def test_cards_name_the_reduction(tmp_path):
 
 def test_cards_of_what_is_not_reduced_name_no_reduction(tmp_path):
     engine = ReducedEngine(ColorEngine(), REDUCTION)
-    extract(engine, "drone", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"place_unit": None})
+    extract(engine, "query", [(PICTURES, 2)], ["a", "b"], None, tmp_path / "set", {"view": "drone", "place_unit": None})
     card = load_descriptor_sets(tmp_path / "set")["phi"].card
     assert "reduction_sha256" not in card and card["checkpoint_sha256"] == "abc"
 
@@ -72,4 +72,4 @@ def test_a_reduction_of_another_checkpoint_is_refused():
 
 def test_descriptors_of_another_dimension_are_refused():
     with pytest.raises(TileIndexError, match="takes descriptors of dimension 3, these have 4"):
-        ReducedEngine(ColorEngine(), REDUCTION).encode({"drone": np.ones((1, 4, 5, 5), np.float32)})
+        ReducedEngine(ColorEngine(), REDUCTION).encode({"query": np.ones((1, 4, 5, 5), np.float32)})

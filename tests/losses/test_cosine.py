@@ -17,16 +17,16 @@ def batch(size=6, width=5, seed=0):
     return np.random.RandomState(seed).standard_normal((2, size, width)).astype(np.float32)
 
 
-def naive(drone, satellite, margin, negatives, mask, triplet):
+def naive(query, reference, margin, negatives, mask, triplet):
     """The definition tile by tile in float64."""
-    drone, satellite = (x / np.linalg.norm(x, axis=1)[:, None] for x in (drone.astype(float), satellite.astype(float)))
+    query, reference = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), reference.astype(float)))
     losses = []
-    for j, tile in enumerate(satellite):
+    for j, tile in enumerate(reference):
         if not mask[j, j]:
             continue
-        own = drone[j] @ tile
+        own = query[j] @ tile
         shift = margin - own if triplet else -margin
-        pushed = [max(0.0, drone[i] @ tile + shift) for i in range(len(drone)) if i != j and mask[i, j]]
+        pushed = [max(0.0, query[i] @ tile + shift) for i in range(len(query)) if i != j and mask[i, j]]
         reduced = (max(pushed) if negatives == "hardest" else np.mean(pushed)) if pushed else 0.0
         losses.append(reduced if triplet else 1 - own + reduced)
     return np.mean(losses)
@@ -38,23 +38,23 @@ def value(function, *arrays, mask=None, **options):
 
 
 # unit vectors of the plane by their angles: cosines by hand
-SATELLITE = np.array([[1, 0], [0, 1]], np.float32)
-DRONE = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32) * 3  # the length does not matter
+REFERENCE = np.array([[1, 0], [0, 1]], np.float32)
+QUERY = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32) * 3  # the length does not matter
 
 
 def test_embedding_by_hand():
     # tile 0: own .6, other .8 -> .4 + .8; tile 1: own .6, other .8 -> the same
-    assert value(cosine_embedding, DRONE, SATELLITE) == pytest.approx(1.2, rel=1e-6)
+    assert value(cosine_embedding, QUERY, REFERENCE) == pytest.approx(1.2, rel=1e-6)
     # margin .7: .4 + .1; margin -1: .4 + 1.8
-    assert value(cosine_embedding, DRONE, SATELLITE, margin=0.7) == pytest.approx(0.5, rel=1e-6)
-    assert value(cosine_embedding, DRONE, SATELLITE, margin=-1.0) == pytest.approx(2.2, rel=1e-6)
+    assert value(cosine_embedding, QUERY, REFERENCE, margin=0.7) == pytest.approx(0.5, rel=1e-6)
+    assert value(cosine_embedding, QUERY, REFERENCE, margin=-1.0) == pytest.approx(2.2, rel=1e-6)
 
 
 def test_triplet_by_hand():
     # .8 - .6 + .2
-    assert value(cosine_triplet, DRONE, SATELLITE) == pytest.approx(0.4, rel=1e-6)
+    assert value(cosine_triplet, QUERY, REFERENCE) == pytest.approx(0.4, rel=1e-6)
     # the pairs exchanged: .6 - .8 + .2 = 0
-    assert value(cosine_triplet, DRONE[::-1].copy(), SATELLITE) == pytest.approx(0.0, abs=1e-6)
+    assert value(cosine_triplet, QUERY[::-1].copy(), REFERENCE) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -62,58 +62,58 @@ def test_triplet_by_hand():
 @pytest.mark.parametrize("margin", [-0.3, 0.2])
 @pytest.mark.parametrize("function", [cosine_embedding, cosine_triplet])
 def test_naive_definition(function, margin, negatives, masked):
-    drone, satellite = batch()
+    query, reference = batch()
     mask = np.ones((6, 6), bool)
     if masked:  # an overlap that is no negative, in one direction only, and a padded row
         mask[1, 3], mask[5], mask[:, 5] = False, False, False
-    got = value(function, drone, satellite, margin=margin, negatives=negatives, mask=mask)
+    got = value(function, query, reference, margin=margin, negatives=negatives, mask=mask)
     triplet = function is cosine_triplet
-    assert got == pytest.approx(naive(drone, satellite, margin, negatives, mask, triplet), rel=1e-5)
+    assert got == pytest.approx(naive(query, reference, margin, negatives, mask, triplet), rel=1e-5)
 
 
 def test_the_anchor_is_the_tile():
     """Drone pictures that are all alike: every tile sees the same negatives, whatever the other tiles look like."""
     same = np.repeat(batch()[0][:1], 6, axis=0)
-    satellite = batch()[1]
+    reference = batch()[1]
     mask = np.ones((6, 6), bool)
     mask[0, 1:] = False  # drone picture 0 is no negative of any other tile: of no account, as its copies still are
-    full, fewer = (value(cosine_triplet, same, satellite, mask=m) for m in (np.ones((6, 6), bool), mask))
+    full, fewer = (value(cosine_triplet, same, reference, mask=m) for m in (np.ones((6, 6), bool), mask))
     assert full == pytest.approx(fewer, rel=1e-6) and full == pytest.approx(0.2, rel=1e-5)
     mask[:, 0] = [True, False, False, False, False, False]  # tile 0 has no negatives: its triplet loss is 0
-    assert value(cosine_triplet, same, satellite, mask=mask) == pytest.approx(0.2 * 5 / 6, rel=1e-5)
+    assert value(cosine_triplet, same, reference, mask=mask) == pytest.approx(0.2 * 5 / 6, rel=1e-5)
 
 
 def test_a_batch_of_one_has_no_negatives():
-    drone, satellite = DRONE[:1], SATELLITE[:1]
-    assert value(cosine_triplet, drone, satellite) == 0.0
-    assert value(cosine_embedding, drone, satellite) == pytest.approx(0.4, rel=1e-6)
+    query, reference = QUERY[:1], REFERENCE[:1]
+    assert value(cosine_triplet, query, reference) == 0.0
+    assert value(cosine_embedding, query, reference) == pytest.approx(0.4, rel=1e-6)
 
 
 @pytest.mark.parametrize("negatives", ["all", "hardest"])
 @pytest.mark.parametrize("function", [cosine_embedding, cosine_triplet])
 def test_gradients_by_differences_of_the_naive_definition(function, negatives):
-    drone, satellite = batch(seed=2)
+    query, reference = batch(seed=2)
     mask = np.ones((6, 6), bool)
     mask[2, 4] = False
 
     def loss(d, s):
         return function(d, s, 0.1, negatives, Tensor(mask))
 
-    gradients = ops.grad(loss, (0, 1))(Tensor(drone), Tensor(satellite))
+    gradients = ops.grad(loss, (0, 1))(Tensor(query), Tensor(reference))
     random, step = np.random.RandomState(3), 1e-6
     for side, gradient in enumerate(gradients):
-        toward = random.standard_normal(drone.shape)
+        toward = random.standard_normal(query.shape)
         ends = []
         for sign in (1, -1):
-            pair = [drone.astype(np.float64), satellite.astype(np.float64)]
+            pair = [query.astype(np.float64), reference.astype(np.float64)]
             pair[side] = pair[side] + sign * step * toward
             ends.append(naive(*pair, 0.1, negatives, mask, function is cosine_triplet))
         assert (gradient.asnumpy() * toward).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4)
 
 
 def test_a_zero_descriptor_is_no_nan():
-    drone, satellite = batch()
-    drone[0] = 0
+    query, reference = batch()
+    query[0] = 0
     for function in (cosine_embedding, cosine_triplet):
-        gradient = ops.grad(function)(Tensor(drone), Tensor(satellite)).asnumpy()
-        assert np.isfinite(value(function, drone, satellite)) and np.isfinite(gradient).all()
+        gradient = ops.grad(function)(Tensor(query), Tensor(reference)).asnumpy()
+        assert np.isfinite(value(function, query, reference)) and np.isfinite(gradient).all()

@@ -33,31 +33,31 @@ def naive_rows(cosine, scale, smoothing, mask):
     return rows
 
 
-def naive_weighted_infonce(query, gallery, scale, weight, k, mask):
-    query, gallery = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), gallery.astype(float)))
+def naive_weighted_infonce(query, reference, scale, weight, k, mask):
+    query, reference = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), reference.astype(float)))
     smoothing = 1 - 1 / (1 + np.exp(-k * weight.astype(np.float64)))
-    forth = naive_rows(query @ gallery.T, scale, smoothing, mask)
-    back = naive_rows(gallery @ query.T, scale, smoothing, mask.T)
+    forth = naive_rows(query @ reference.T, scale, smoothing, mask)
+    back = naive_rows(reference @ query.T, scale, smoothing, mask.T)
     return [np.mean([row for row in rows if row is not None]) for rows in (forth, back)]
 
 
 def batch(size, width=16, seed=0):
     random = np.random.RandomState(seed)
-    query, gallery = random.standard_normal((2, size, width)).astype(np.float32)
-    return query, gallery, random.rand(size).astype(np.float32)
+    query, reference = random.standard_normal((2, size, width)).astype(np.float32)
+    return query, reference, random.rand(size).astype(np.float32)
 
 
-def outputs_of(query, gallery, scale=SCALE):
+def outputs_of(query, reference, scale=SCALE):
     return {
-        "drone.global": Tensor(query),
-        "satellite.global": Tensor(gallery),
+        "query.global": Tensor(query),
+        "reference.global": Tensor(reference),
         "logit_scale": Tensor([scale], ms.float32),
     }
 
 
-def cost(criterion, query, gallery, weight, mask):
-    total, components = criterion(outputs_of(query, gallery), Tensor(weight), Tensor(mask))
-    return float(total), float(components["drone_to_satellite"]), float(components["satellite_to_drone"])
+def cost(criterion, query, reference, weight, mask):
+    total, components = criterion(outputs_of(query, reference), {"iou": Tensor(weight)}, Tensor(mask))
+    return float(total), float(components["query_to_reference"]), float(components["reference_to_query"])
 
 
 def test_one_row_by_hand():
@@ -79,64 +79,64 @@ def test_smoothing_falls_with_overlap(weight, expected):  # 1 / (1 + e^(5 w)), t
 
 
 @pytest.fixture(scope="module")
-def reference(reference_dir):
+def stored(reference_dir):
     return np.load(reference_dir / "weighted_infonce.npz", allow_pickle=False)
 
 
 @pytest.mark.parametrize("size", ["b8", "b64"])
 @pytest.mark.parametrize("mode", ["weighted", "smooth", "plain"])
-def test_value_and_gradients_equal_pytorch(reference, size, mode):
+def test_value_and_gradients_equal_pytorch(stored, size, mode):
     criterion = {"weighted": WEIGHTED, "smooth": InfonceCriterion(0.1), "plain": PLAIN}[mode]
-    query, gallery, weight = (Tensor(reference[f"{size}_{key}"]) for key in ("f1", "f2", "w"))
+    query, reference, weight = (Tensor(stored[f"{size}_{key}"]) for key in ("f1", "f2", "w"))
     mask = Tensor(np.ones((len(query), len(query)), bool))
 
-    def forward(query, gallery, log_scale):
-        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": precise_exp(log_scale)}
-        return criterion(outputs, weight, mask)
+    def forward(query, reference, log_scale):
+        outputs = {"query.global": query, "reference.global": reference, "logit_scale": precise_exp(log_scale)}
+        return criterion(outputs, {"iou": weight}, mask)
 
     step = ms.jit(ms.value_and_grad(forward, (0, 1, 2), has_aux=True))
-    (total, _), gradients = step(query, gallery, Tensor([np.log(SCALE)], ms.float32))
-    np.testing.assert_allclose(float(total), reference[f"{size}_{mode}_loss"], rtol=0, atol=1e-5)
+    (total, _), gradients = step(query, reference, Tensor([np.log(SCALE)], ms.float32))
+    np.testing.assert_allclose(float(total), stored[f"{size}_{mode}_loss"], rtol=0, atol=1e-5)
     for gradient, key in zip(gradients[:2], ("g1", "g2"), strict=True):
-        expected = reference[f"{size}_{mode}_{key}"]
+        expected = stored[f"{size}_{mode}_{key}"]
         assert np.linalg.norm(gradient.asnumpy() - expected) <= 1e-5 * np.linalg.norm(expected), key
     # The scale's gradient is a sum over all cells that nearly cancels, a loss of the order of 1 left at .01: PyTorch's
     # own float32 value is 4e-5 of itself away from float64's. So it is compared on the scale of its terms.
-    np.testing.assert_allclose(gradients[2].asnumpy(), [reference[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradients[2].asnumpy(), [stored[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
 
 
 def test_masked_cells_follow_the_definition():
-    query, gallery, weight = batch(9)
+    query, reference, weight = batch(9)
     mask = np.random.RandomState(3).rand(9, 9) < 0.6
     np.fill_diagonal(mask, True)
     mask[[2, 7]] = mask[:, [2, 7]] = False  # two padded rows among the real ones
-    expected = naive_weighted_infonce(query, gallery, SCALE, weight, 5.0, mask)
-    total, *directions = cost(WEIGHTED, query, gallery, weight, mask)
+    expected = naive_weighted_infonce(query, reference, SCALE, weight, 5.0, mask)
+    total, *directions = cost(WEIGHTED, query, reference, weight, mask)
     np.testing.assert_allclose(directions, expected, rtol=1e-5)
     np.testing.assert_allclose(total, np.mean(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("criterion", [WEIGHTED, PLAIN])
 def test_padding_changes_nothing(criterion):
-    query, gallery, weight = batch(5)
-    alone = cost(criterion, query, gallery, weight, np.ones((5, 5), bool))
-    padded = [np.concatenate([x, np.repeat(x[:1], 3, axis=0)]) for x in (query, gallery, weight)]
+    query, reference, weight = batch(5)
+    alone = cost(criterion, query, reference, weight, np.ones((5, 5), bool))
+    padded = [np.concatenate([x, np.repeat(x[:1], 3, axis=0)]) for x in (query, reference, weight)]
     mask = np.zeros((8, 8), bool)
     mask[:5, :5] = True
     np.testing.assert_allclose(cost(criterion, *padded, mask), alone, rtol=1e-6)
 
 
 def test_padding_has_no_gradient_and_no_nan():
-    query, gallery, weight = batch(6)
-    query[4:] = gallery[4:] = 0
+    query, reference, weight = batch(6)
+    query[4:] = reference[4:] = 0
     mask = np.zeros((6, 6), bool)
     mask[:4, :4] = True
 
-    def total(query, gallery, scale):
-        outputs = {"drone.global": query, "satellite.global": gallery, "logit_scale": scale}
-        return WEIGHTED(outputs, Tensor(weight), Tensor(mask))[0]
+    def total(query, reference, scale):
+        outputs = {"query.global": query, "reference.global": reference, "logit_scale": scale}
+        return WEIGHTED(outputs, {"iou": Tensor(weight)}, Tensor(mask))[0]
 
-    gradients = ms.grad(total, (0, 1, 2))(Tensor(query), Tensor(gallery), Tensor([SCALE], ms.float32))
+    gradients = ms.grad(total, (0, 1, 2))(Tensor(query), Tensor(reference), Tensor([SCALE], ms.float32))
     assert all(np.isfinite(gradient.asnumpy()).all() for gradient in gradients)
     for gradient in gradients[:2]:
         assert (gradient.asnumpy()[4:] == 0).all()
@@ -144,17 +144,17 @@ def test_padding_has_no_gradient_and_no_nan():
 
 
 def test_batch_of_padding_alone_costs_nothing():
-    query, gallery, weight = batch(4)
-    assert cost(WEIGHTED, query, gallery, weight, np.zeros((4, 4), bool)) == (0.0, 0.0, 0.0)
+    query, reference, weight = batch(4)
+    assert cost(WEIGHTED, query, reference, weight, np.zeros((4, 4), bool)) == (0.0, 0.0, 0.0)
 
 
 def test_full_mask_equals_no_mask():
-    query, gallery, weight = (Tensor(x) for x in batch(7))
+    query, reference, weight = (Tensor(x) for x in batch(7))
     scale = Tensor([SCALE], ms.float32)
     full = Tensor(np.ones((7, 7), bool))
     for loss in (
-        lambda mask: weighted_infonce(query, gallery, scale, weight, mask_BB=mask),
-        lambda mask: infonce(query, gallery, scale, 0.1, mask_BB=mask),
+        lambda mask: weighted_infonce(query, reference, scale, weight, mask_BB=mask),
+        lambda mask: infonce(query, reference, scale, 0.1, mask_BB=mask),
     ):
         assert float(loss(full)) == float(loss(None))
 
@@ -168,35 +168,35 @@ def test_collapsed_descriptors_cost_log_batch():
 
 
 def test_batch_of_one_costs_nothing():
-    query, gallery, weight = batch(1)
-    np.testing.assert_allclose(cost(WEIGHTED, query, gallery, weight, np.ones((1, 1), bool)), 0, atol=1e-5)
+    query, reference, weight = batch(1)
+    np.testing.assert_allclose(cost(WEIGHTED, query, reference, weight, np.ones((1, 1), bool)), 0, atol=1e-5)
 
 
 def test_lengths_of_descriptors_do_not_matter():
-    query, gallery, weight = batch(6)
+    query, reference, weight = batch(6)
     mask = np.ones((6, 6), bool)
-    stretched = cost(WEIGHTED, query * 37.0, gallery * 0.01, weight, mask)
-    np.testing.assert_allclose(stretched, cost(WEIGHTED, query, gallery, weight, mask), rtol=1e-5)
+    stretched = cost(WEIGHTED, query * 37.0, reference * 0.01, weight, mask)
+    np.testing.assert_allclose(stretched, cost(WEIGHTED, query, reference, weight, mask), rtol=1e-5)
 
 
 def test_order_of_pairs_does_not_matter():
-    query, gallery, weight = batch(6)
+    query, reference, weight = batch(6)
     order, mask = np.random.RandomState(1).permutation(6), np.ones((6, 6), bool)
-    shuffled = cost(WEIGHTED, query[order], gallery[order], weight[order], mask)
-    np.testing.assert_allclose(shuffled, cost(WEIGHTED, query, gallery, weight, mask), rtol=1e-5)
+    shuffled = cost(WEIGHTED, query[order], reference[order], weight[order], mask)
+    np.testing.assert_allclose(shuffled, cost(WEIGHTED, query, reference, weight, mask), rtol=1e-5)
 
 
 def test_views_swap_with_their_directions():
-    query, gallery, weight = batch(6)
+    query, reference, weight = batch(6)
     mask = np.ones((6, 6), bool)
-    total, forth, back = cost(WEIGHTED, query, gallery, weight, mask)
-    np.testing.assert_allclose(cost(WEIGHTED, gallery, query, weight, mask), (total, back, forth), rtol=1e-6)
+    total, forth, back = cost(WEIGHTED, query, reference, weight, mask)
+    np.testing.assert_allclose(cost(WEIGHTED, reference, query, weight, mask), (total, back, forth), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [ms.float16, ms.float32])
 def test_loss_is_float32_whatever_the_descriptors(dtype):
-    query, gallery, weight = batch(4)
-    halves = [Tensor(x.astype(np.float16)) for x in (query, gallery)]
+    query, reference, weight = batch(4)
+    halves = [Tensor(x.astype(np.float16)) for x in (query, reference)]
     loss = infonce(*(half.astype(dtype) for half in halves), Tensor([1000.0], ms.float32))
     wide = infonce(*(half.astype(ms.float32) for half in halves), Tensor([1000.0], ms.float32))
     assert loss.dtype == ms.float32

@@ -19,7 +19,7 @@ def graph_mode():
 def outputs():
     random = np.random.RandomState(0)
     rows = {
-        f"{view}.{name}": random.standard_normal((4, 7)) for view in ("drone", "satellite") for name in ("omega", "phi")
+        f"{view}.{name}": random.standard_normal((4, 7)) for view in ("query", "reference") for name in ("omega", "phi")
     }
     rows["logit_scale"] = np.array([10.0, 20.0])
     return {name: Tensor(array.astype(np.float32)) for name, array in rows.items()}
@@ -35,13 +35,13 @@ def criterion_of(*overrides):
 
 
 def expected(name, made, which, scale, loss):
-    drone, satellite, mask = made[f"drone.{which}"], made[f"satellite.{which}"], Tensor(MASK)
+    query, reference, mask = made[f"query.{which}"], made[f"reference.{which}"], Tensor(MASK)
     scale = Tensor(np.array([scale], np.float32))
     functions = {
-        "cosine_embedding": lambda: cosine_embedding(drone, satellite, loss.get("omega_margin", 0.0), "all", mask),
-        "cosine_triplet": lambda: cosine_triplet(drone, satellite, 0.2, "all", mask),
-        "weighted_infonce": lambda: weighted_infonce(drone, satellite, scale, WEIGHT, 5.0, mask),
-        "infonce": lambda: infonce(drone, satellite, scale, 0.1, mask),
+        "cosine_embedding": lambda: cosine_embedding(query, reference, loss.get("omega_margin", 0.0), "all", mask),
+        "cosine_triplet": lambda: cosine_triplet(query, reference, 0.2, "all", mask),
+        "weighted_infonce": lambda: weighted_infonce(query, reference, scale, WEIGHT, 5.0, mask),
+        "infonce": lambda: infonce(query, reference, scale, 0.1, mask),
     }
     return float(functions[name]())
 
@@ -52,7 +52,7 @@ def test_every_pair_of_losses_is_joined_by_beta(omega, phi):
     smoothing = ["loss.label_smoothing=0.1"] if "infonce" in (omega, phi) else []
     criterion = criterion_of(f"loss.omega={omega}", f"loss.phi={phi}", "loss.beta=0.3", *smoothing)
     made = outputs()
-    total, parts = criterion(made, WEIGHT, Tensor(MASK))
+    total, parts = criterion(made, {"iou": WEIGHT}, Tensor(MASK))
     of_omega, of_phi = expected(omega, made, "omega", 10.0, {}), expected(phi, made, "phi", 20.0, {})
     assert tuple(parts) == criterion.component_names == ("omega", "phi")
     assert float(parts["omega"]) == pytest.approx(of_omega, rel=1e-6)
@@ -63,8 +63,8 @@ def test_every_pair_of_losses_is_joined_by_beta(omega, phi):
 def test_margins_and_negatives_follow_the_settings():
     made = outputs()
     criterion = criterion_of("loss.omega_margin=-1", "loss.triplet_margin=0.5", "loss.negatives=hardest")
-    _, parts = criterion(made, WEIGHT, Tensor(MASK))
-    pairs = {name: (made[f"drone.{name}"], made[f"satellite.{name}"]) for name in ("omega", "phi")}
+    _, parts = criterion(made, {"iou": WEIGHT}, Tensor(MASK))
+    pairs = {name: (made[f"query.{name}"], made[f"reference.{name}"]) for name in ("omega", "phi")}
     assert float(parts["omega"]) == pytest.approx(
         float(cosine_embedding(*pairs["omega"], -1.0, "hardest", Tensor(MASK))), rel=1e-6
     )

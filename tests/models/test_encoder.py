@@ -31,19 +31,19 @@ def pictures(height, width, count=2, seed=0):
 
 def test_outputs_of_a_shared_encoder():
     outputs = encoder_of(1)(pictures(32, 32), pictures(32, 32, seed=1))
-    assert set(outputs) == {"drone.global", "satellite.global", "logit_scale"}
-    assert outputs["drone.global"].shape == outputs["satellite.global"].shape == (2, 64)
+    assert set(outputs) == {"query.global", "reference.global", "logit_scale"}
+    assert outputs["query.global"].shape == outputs["reference.global"].shape == (2, 64)
     np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07], rtol=1e-6)
 
 
-@pytest.mark.parametrize("satellite_px", [(32, 32), (48, 16)])
+@pytest.mark.parametrize("reference_px", [(32, 32), (48, 16)])
 @pytest.mark.parametrize("backbones", [1, 2])
-def test_view_encoders_give_what_the_pair_gives(backbones, satellite_px):
+def test_view_encoders_give_what_the_pair_gives(backbones, reference_px):
     encoder = encoder_of(backbones)
-    drone, satellite = pictures(32, 32), pictures(*satellite_px, seed=1)
+    query, reference = pictures(32, 32), pictures(*reference_px, seed=1)
     names = [parameter.name for parameter in encoder.get_parameters()]
-    outputs = encoder(drone, satellite)
-    for view, images in (("drone", drone), ("satellite", satellite)):
+    outputs = encoder(query, reference)
+    for view, images in (("query", query), ("reference", reference)):
         alone = encoder.view_encoder(view)(images)
         assert list(alone) == [f"{view}.global"]
         np.testing.assert_allclose(alone[f"{view}.global"].asnumpy(), outputs[f"{view}.global"].asnumpy(), atol=1e-5)
@@ -54,7 +54,7 @@ def test_parameter_names():
     shared = [parameter.name for parameter in encoder_of(1).get_parameters()]
     assert "backbone.blocks.0.attn.qkv.weight" in shared and "log_logit_scale" in shared
     apart = [parameter.name for parameter in encoder_of(2).get_parameters()]
-    assert {name.split(".")[0] for name in apart} == {"drone_backbone", "satellite_backbone", "log_logit_scale"}
+    assert {name.split(".")[0] for name in apart} == {"query_backbone", "reference_backbone", "log_logit_scale"}
     assert len(set(apart)) == len(apart) == 2 * len(shared) - 1
 
 
@@ -62,9 +62,9 @@ def test_a_trained_step_needs_every_parameter():
     encoder = encoder_of(2)
     parameters = encoder.trainable_params()
 
-    def total(drone, satellite):
-        outputs = encoder(drone, satellite)
-        return (outputs["drone.global"] * outputs["satellite.global"] * outputs["logit_scale"]).sum()
+    def total(query, reference):
+        outputs = encoder(query, reference)
+        return (outputs["query.global"] * outputs["reference.global"] * outputs["logit_scale"]).sum()
 
     gradients = ms.grad(total, None, parameters)(pictures(32, 32), pictures(32, 32, seed=1))
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -74,13 +74,13 @@ def test_a_trained_step_needs_every_parameter():
 def test_deep_graph_is_built_in_seconds():
     # a concatenation of parameters in a graph that returns a dict once made this take minutes at six blocks
     backbone = RopeVit(VitSize(64, 12, 2))
-    outputs = TwoViewEncoder(backbone).view_encoder("drone")(pictures(16, 16, count=1))
-    assert outputs["drone.global"].shape == (1, 64)
+    outputs = TwoViewEncoder(backbone).view_encoder("query")(pictures(16, 16, count=1))
+    assert outputs["query.global"].shape == (1, 64)
 
 
 def test_start_depends_on_seed_and_name_alone():
     one, again, other = encoder_of(1), encoder_of(2), encoder_of(1, seed=2)
-    weights = [dict(names_within(encoder.backbone_of("satellite"))) for encoder in (one, again, other)]
+    weights = [dict(names_within(encoder.backbone_of("reference"))) for encoder in (one, again, other)]
     for name, parameter in weights[0].items():
         assert np.array_equal(parameter.asnumpy(), weights[1][name].asnumpy()), name
     qkv = "blocks.0.attn.qkv.weight"
@@ -104,5 +104,5 @@ def test_builder_follows_the_config():
     config.model.backbone, config.model.share_weights, config.model.logit_scale_init = "tiny", False, 20.0
     config.data.drone_size_px = (32, 48)
     encoder = build_encoder(config)
-    assert encoder.drone_backbone.width == 192
+    assert encoder.query_backbone.width == 192
     np.testing.assert_allclose(encoder.log_logit_scale.asnumpy(), [np.log(20)], rtol=1e-6)

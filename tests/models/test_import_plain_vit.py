@@ -46,7 +46,7 @@ def saved(tmp_path, arrays):
 
 
 def assert_holds(encoder, weights):
-    for name, parameter in names_within(encoder.backbone_of("drone")):
+    for name, parameter in names_within(encoder.backbone_of("query")):
         np.testing.assert_array_equal(parameter.asnumpy(), weights[name], err_msg=name)
 
 

@@ -54,28 +54,28 @@ def assert_holds(encoder, view, weights):
 def test_one_encoder_under_any_prefix(tmp_path, timm, prefix):
     encoder = encoder_of()
     report = import_weights(encoder, saved(tmp_path, prefixed(prefix, timm)))
-    assert_holds(encoder, "drone", timm)
+    assert_holds(encoder, "query", timm)
     assert len(report.matched) == len(timm)
     assert report.missing == report.unexpected == report.mismatched == report.ignored == []
 
 
 @pytest.mark.parametrize(
-    "drone, satellite",
+    "query, reference",
     [
         ("model1.", "model2."),
         ("drone_encoder.", "satellite_encoder."),
         ("drone_encoder.model.", "satellite_encoder.model."),
-        ("drone_backbone.", "satellite_backbone."),
+        ("query_backbone.", "reference_backbone."),
     ],
 )
-def test_an_encoder_for_each_view(tmp_path, timm, drone, satellite):
+def test_an_encoder_for_each_view(tmp_path, timm, query, reference):
     other = {name: -array for name, array in timm.items()}
     scale = {"logit_scale": np.float32(3.5)}
-    path = saved(tmp_path, {**prefixed(drone, timm), **prefixed(satellite, other), **scale})
+    path = saved(tmp_path, {**prefixed(query, timm), **prefixed(reference, other), **scale})
     encoder = encoder_of(2)
     report = import_weights(encoder, path)
-    assert_holds(encoder, "drone", timm)
-    assert_holds(encoder, "satellite", other)
+    assert_holds(encoder, "query", timm)
+    assert_holds(encoder, "reference", other)
     assert report.missing == report.unexpected == []
     with pytest.raises(CheckpointError, match="share_weights: false"):
         import_weights(encoder_of(1), path)
@@ -84,8 +84,8 @@ def test_an_encoder_for_each_view(tmp_path, timm, drone, satellite):
 def test_one_set_of_weights_fills_both_encoders(tmp_path, timm):
     encoder = encoder_of(2)
     import_weights(encoder, saved(tmp_path, prefixed("model.", timm)))
-    assert_holds(encoder, "drone", timm)
-    assert_holds(encoder, "satellite", timm)
+    assert_holds(encoder, "query", timm)
+    assert_holds(encoder, "reference", timm)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -121,7 +121,7 @@ def unfused(timm):
 def test_layouts_of_the_attention_weights(tmp_path, timm, layout):
     encoder = encoder_of()
     report = import_weights(encoder, saved(tmp_path, layout(timm)))
-    assert_holds(encoder, "drone", timm)
+    assert_holds(encoder, "query", timm)
     assert report.missing == report.unexpected == []
 
 
@@ -229,7 +229,7 @@ def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, 
     arrays, path = torchvision_file(tmp_path, network, behind)
     encoder = TwoViewEncoder(network(), network())
     report = import_weights(encoder, path)
-    for view in ("drone", "satellite"):
+    for view in ("query", "reference"):
         assert_holds(encoder, view, arrays)
     assert len(report.matched) == 2 * len(arrays) and sorted(report.ignored) == sorted(behind)
     assert report.missing == report.unexpected == report.mismatched == report.new == []
@@ -287,11 +287,11 @@ def test_one_head_goes_to_both_views_and_what_does_not_fit_keeps_its_start(tmp_p
     arrays, path = own_checkpoint(tmp_path, with_heads(1))
     encoder = with_heads(2, nodes=6)
     report = import_weights(encoder, path)
-    for head in (encoder.drone_head, encoder.satellite_head):
+    for head in (encoder.query_head, encoder.reference_head):
         np.testing.assert_array_equal(head.adapter.asnumpy(), arrays["head.adapter"])
         assert not head.centers.asnumpy().any()
-    assert report.new == ["drone_head.centers", "satellite_head.centers"] and report.ignored == ["head.centers"]
-    assert "2 new (drone_head.centers, satellite_head.centers)" in report.summary()
+    assert report.new == ["query_head.centers", "reference_head.centers"] and report.ignored == ["head.centers"]
+    assert "2 new (query_head.centers, reference_head.centers)" in report.summary()
 
 
 def test_a_head_is_ignored_where_there_is_none(tmp_path):
@@ -305,7 +305,7 @@ def test_other_peoples_files_leave_the_head_alone_and_fill_every_logit_scale(tmp
     stranger = {"head.adapter": np.ones((8, 96), np.float32), "logit_scale": np.float32(3.5)}
     encoder = with_heads(1)
     report = import_weights(encoder, saved(tmp_path, {**timm, **stranger}))
-    assert_holds(encoder, "drone", timm)
+    assert_holds(encoder, "query", timm)
     assert not encoder.head.adapter.asnumpy().any()
     assert report.new == ["head.adapter", "head.centers"] and report.ignored == ["head.adapter"]
     assert encoder.log_logit_scale.asnumpy().tolist() == [3.5, 3.5]

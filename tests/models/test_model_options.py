@@ -66,7 +66,7 @@ def test_plain_sizes(name):
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_convolutional_widths(name):
     config = load_config(None, [f"model.backbone={name}"])
-    assert build_encoder(config, lambda text: None).backbone_of("drone").width == CONVOLUTIONAL[name]
+    assert build_encoder(config, lambda text: None).backbone_of("query").width == CONVOLUTIONAL[name]
 
 
 def test_patch_and_layer_scale_reach_the_weights():

@@ -90,16 +90,16 @@ def pictures(count=2, height=64, width=64, seed=0):
 def test_an_encoder_names_what_it_makes_and_its_views_make_the_same(share):
     encoder = encoder_of(f"model.share_weights={share}", "head.centroids=true")
     outputs = encoder(pictures(), pictures(seed=1))
-    made = {f"{view}.{name}" for view in ("drone", "satellite") for name in ("omega", "phi", "centroids")}
+    made = {f"{view}.{name}" for view in ("query", "reference") for name in ("omega", "phi", "centroids")}
     assert set(outputs) == made | {"logit_scale"}
     np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07] * 2, rtol=1e-6)  # centroids have none
-    for seed, view in enumerate(("drone", "satellite")):
+    for seed, view in enumerate(("query", "reference")):
         alone = encoder.view_encoder(view)(pictures(seed=seed))
         assert list(alone) == [f"{view}.{name}" for name in encoder.descriptors]
         for name, value in alone.items():
             np.testing.assert_allclose(value.asnumpy(), outputs[name].asnumpy(), atol=2e-6)
     heads = {parameter.name.split(".")[0] for parameter in encoder.get_parameters() if "head" in parameter.name}
-    assert heads == ({"head"} if share == "true" else {"drone_head", "satellite_head"})
+    assert heads == ({"head"} if share == "true" else {"query_head", "reference_head"})
 
 
 def test_omega_is_the_adapted_map_position_by_position():
@@ -108,7 +108,7 @@ def test_omega_is_the_adapted_map_position_by_position():
     images = pictures()
     rows = backbone.features(images).asnumpy() @ adapter.weight.asnumpy().T + adapter.bias.asnumpy()
     omega = rows.reshape(2, -1) / np.linalg.norm(rows.reshape(2, -1), axis=1, keepdims=True)
-    np.testing.assert_allclose(encoder.view_encoder("drone")(images)["drone.omega"].asnumpy(), omega, atol=1e-6)
+    np.testing.assert_allclose(encoder.view_encoder("query")(images)["query.omega"].asnumpy(), omega, atol=1e-6)
 
 
 def test_the_map_is_the_patch_tokens_through_the_last_norm():
@@ -121,5 +121,5 @@ def test_the_map_is_the_patch_tokens_through_the_last_norm():
 
 def test_a_fresh_encoder_begins_with_the_identity_in_its_non_local_block():
     one, other = (encoder_of(f"head.non_local={form}") for form in ("dot_product", "none"))
-    made = [encoder.view_encoder("drone")(pictures())["drone.omega"].asnumpy() for encoder in (one, other)]
+    made = [encoder.view_encoder("query")(pictures())["query.omega"].asnumpy() for encoder in (one, other)]
     np.testing.assert_array_equal(*made)

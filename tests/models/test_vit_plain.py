@@ -170,7 +170,7 @@ def test_the_builder_hands_on_name_and_pool():
     config.model.backbone, config.model.pool = "vit_tiny_patch16_224", "avg"
     config.model.share_weights = False
     encoder = build_encoder(config)
-    for view in ("drone", "satellite"):
+    for view in ("query", "reference"):
         backbone = encoder.backbone_of(view)
         assert backbone.size == PLAIN_SIZES["vit_tiny_patch16_224"] and backbone.pos_embed.shape == (1, 197, 192)
         assert "fc_norm.weight" in dict(names_within(backbone)) and len(backbone.blocks) == 12
@@ -183,9 +183,9 @@ class Sum(nn.Cell):
         super().__init__()
         self.encoder = encoder
 
-    def construct(self, drone, satellite):
-        outputs = self.encoder(drone, satellite)
-        return ops.sum(ops.sin(outputs["drone.global"])) + ops.sum(ops.cos(outputs["satellite.global"]))
+    def construct(self, query, reference):
+        outputs = self.encoder(query, reference)
+        return ops.sum(ops.sin(outputs["query.global"])) + ops.sum(ops.cos(outputs["reference.global"]))
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -17,7 +17,7 @@ from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.images import Normalization
 from mindloc.data.loader import PairStream, ViewFiles
 from mindloc.data.sampler import SAMPLERS
-from mindloc.data.split import Edges, Split
+from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.runtime.cluster import ALONE
 from mindloc.training.dataset import train_data
 from mindloc.training.loop import run_training
@@ -45,14 +45,15 @@ class LinearEngine:
 def make_split(folder: Path) -> Split:
     """Pictures drawn from a seed; every picture also overlaps the tile after its own."""
     random = np.random.default_rng(0)
-    files = {view: [f"{view}{index:02}.png" for index in range(PAIRS)] for view in ("drone", "tile")}
-    for name in [*files["drone"], *files["tile"]]:
+    files = {view: [f"{view}{index:02}.png" for index in range(PAIRS)] for view in ("query", "tile")}
+    for name in [*files["query"], *files["tile"]]:
         cv2.imwrite(str(folder / name), random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
     tiles = np.stack([np.arange(PAIRS), (np.arange(PAIRS) + 1) % PAIRS], axis=1).astype(np.int32)
-    own = Edges(np.arange(PAIRS + 1), tiles[:, 0], np.full(PAIRS, 0.6, np.float32))
-    all_edges = Edges(2 * np.arange(PAIRS + 1), tiles.reshape(-1), np.full(2 * PAIRS, 0.5, np.float32))
-    places = np.zeros((PAIRS, 2))
-    return Split(folder, files["drone"], files["tile"], places, places, "plane_m", own, all_edges, [{}] * PAIRS)
+    own = Edges(np.arange(PAIRS + 1), tiles[:, 0], {"iou": np.full(PAIRS, 0.6, np.float32)})
+    all_edges = Edges(2 * np.arange(PAIRS + 1), tiles.reshape(-1), {"iou": np.full(2 * PAIRS, 0.5, np.float32)})
+    places = Places(np.zeros((PAIRS, 2)), "plane_m")
+    sides = Side("drone", files["query"], places), Side("satellite", files["tile"], places)
+    return Split(folder, *sides, own, all_edges, [{}] * PAIRS)
 
 
 def images_of(split: Split):
@@ -69,24 +70,32 @@ def run(folder: Path, callbacks=()) -> Progress:
     """Begin, or go on when the folder holds a run."""
     run_folder, point, step = small_run.begin(folder)
     split = make_split(folder)
-    pictures = PairedPictures(split, split.pair_list("pos")[0], k=4)
+    pictures = PairedPictures(split, split.edges("pos").pairs(), k=4)
     tables = NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=2, share=0.7))
     if point:
         restore_table(tables, pictures, point.state, point.progress)
-    facts = {"place_unit": "plane_m"}
-    source = NeighborSource(tables, pictures, LinearEngine, images_of(split), lambda view: facts, ALONE)
+    views = {"query": "drone", "reference": "satellite"}
+    source = NeighborSource(
+        tables,
+        pictures,
+        LinearEngine,
+        images_of(split),
+        lambda side: {"view": views[side], "place_unit": "plane_m"},
+        ALONE,
+    )
     own = {"make_data": data_of(split, tables), "evaluate": None, "neighbors": source}
     settings = {"checkpoint_every_steps": 1}
     return run_training(small_run.make_training(run_folder, point, step, EPOCHS, settings, **own), callbacks)
 
 
 def data_of(split: Split, tables: NeighborTables):
-    pair_P2, weight_P = split.pair_list("pos")
+    edges = split.edges("pos")
+    pair_P2 = edges.pairs()
     sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(split.semipositive, PAIRS), BATCH, 1, tables)
-    views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.drone_paths(), split.satellite_paths())]
+    views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.paths("query"), split.paths("reference"))]
 
     def make_data(epoch: int, first_step: int):
-        stream = PairStream(*views, pair_P2, weight_P, sampler, MAP, None, seed=1, start=(epoch, first_step))
+        stream = PairStream(*views, pair_P2, edges.columns, sampler, MAP, None, seed=1, start=(epoch, first_step))
         return train_data(stream)
 
     return make_data

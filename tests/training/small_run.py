@@ -37,7 +37,7 @@ BATCH, SIDE, WIDTH = 3, 4, 5
 class LinearEncoder(nn.Cell):
     """Both views through one matrix."""
 
-    compared_outputs = ("drone.global", "satellite.global")
+    compared_outputs = ("query.global", "reference.global")
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -45,18 +45,19 @@ class LinearEncoder(nn.Cell):
         self.weight = Parameter(Tensor(draw), name="weight")
         self.log_logit_scale = Parameter(Tensor(np.array([2.0], np.float32)), name="log_logit_scale")
 
-    def construct(self, drone, satellite):
+    def construct(self, query, reference):
         return {
-            "drone.global": ops.matmul(drone.reshape(drone.shape[0], -1), self.weight),
-            "satellite.global": ops.matmul(satellite.reshape(satellite.shape[0], -1), self.weight),
+            "query.global": ops.matmul(query.reshape(query.shape[0], -1), self.weight),
+            "reference.global": ops.matmul(reference.reshape(reference.shape[0], -1), self.weight),
             "logit_scale": ops.exp(self.log_logit_scale),
         }
 
 
 def batch(epoch: int, step: int, rows: int = BATCH) -> tuple[np.ndarray, ...]:
     random = np.random.RandomState(1000 * epoch + step)
-    drone, satellite = random.standard_normal((2, rows, 3, SIDE, SIDE)).astype(np.float32)
-    return drone, satellite, random.uniform(0.2, 0.9, rows).astype(np.float32), np.ones((rows, rows), bool)
+    query, reference = random.standard_normal((2, rows, 3, SIDE, SIDE)).astype(np.float32)
+    iou = random.uniform(0.2, 0.9, rows).astype(np.float32)
+    return query, reference, np.ones((rows, rows), bool), iou
 
 
 class Batches:
@@ -75,7 +76,7 @@ class Batches:
 class SmallData:
     def __init__(self, first_epoch: int = 0, first_step: int = 0):
         self.bad_pictures = {}
-        columns = ["drone", "satellite", "weight", "mask"]
+        columns = ["query", "reference", "mask", "iou"]
         self.dataset = ds.GeneratorDataset(Batches(first_epoch, first_step), columns, shuffle=False)
         self.dataset.dataset_size = self.steps(first_epoch) - first_step
 

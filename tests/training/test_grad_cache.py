@@ -38,15 +38,15 @@ def make_encoder(backbones: int = 1, two_stage: bool = False, centroids: bool = 
     return encoder
 
 
-def batch(seed: int, satellite_px: tuple[int, int] = SQUARE) -> list[Tensor]:
+def batch(seed: int, reference_px: tuple[int, int] = SQUARE) -> list[Tensor]:
     """Some cells masked; the last two rows padded for even seeds."""
     random = np.random.RandomState(seed)
-    drone, satellite = (random.standard_normal((PAIRS, 3, *px)).astype(np.float32) for px in (SQUARE, satellite_px))
+    query, reference = (random.standard_normal((PAIRS, 3, *px)).astype(np.float32) for px in (SQUARE, reference_px))
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
     mask = (random.uniform(size=(PAIRS, PAIRS)) < 0.7) | np.eye(PAIRS, dtype=bool)
     if seed % 2 == 0:
         mask[-2:], mask[:, -2:], weight[-2:] = False, False, 0
-    return [Tensor(array) for array in (drone, satellite, weight, mask)]
+    return [Tensor(array) for array in (query, reference, mask, weight)]
 
 
 CASES = {
@@ -72,13 +72,14 @@ CASES = {
     "case", [pytest.param(case, marks=[pytest.mark.slow] if "two" in case else []) for case in CASES]
 )
 def test_gradients_are_those_of_the_whole_batch(case):
-    parts, criterion, options, satellite_px = CASES[case]
+    parts, criterion, options, reference_px = CASES[case]
     encoder = make_encoder(**options)
     weights = ParameterTuple(list(encoder.get_parameters()))
     whole = MeanGradients(encoder, criterion(), weights, 1, nn.Identity())
     cached = GradCache(encoder, criterion(), weights, parts, nn.Identity())
     for seed in SEEDS:
-        expected, found = (cell(*batch(seed, satellite_px), Tensor(8.0, ms.float32)) for cell in (whole, cached))
+        inputs = batch(seed, reference_px)
+        expected, found = (cell(*inputs[:3], Tensor(8.0, ms.float32), *inputs[3:]) for cell in (whole, cached))
         assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
         for value, wanted in zip(found[1], expected[1], strict=True):
             assert float(value) == pytest.approx(float(wanted), rel=1e-5)

@@ -158,8 +158,8 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_warned_of(tmp_path, mo
     draw = small_run.batch
 
     def batch(epoch, step, rows=small_run.BATCH):
-        drone, *rest = draw(epoch, step, rows)
-        return (drone * np.float32(np.nan) if step == 1 else drone), *rest
+        query, *rest = draw(epoch, step, rows)
+        return (query * np.float32(np.nan) if step == 1 else query), *rest
 
     monkeypatch.setattr(small_run, "batch", batch)
     monkeypatch.setattr(small_run, "LossScale", lambda *args, **options: None)  # no scale: an overflow is no routine

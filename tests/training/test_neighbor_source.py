@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
-from mindloc.data.split import Edges, Split
+from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from mindloc.runtime.cluster import ALONE
@@ -17,7 +17,7 @@ from mindloc.training.resume import Progress
 
 # Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
 # picture 4 and tile 4 have no pair.
-DRONES, TILES = 5, 5
+QUERIES, TILES = 5, 5
 POSITIVE = [[0], [1], [2], [3], []]
 OVERLAPS = [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
 
@@ -25,29 +25,26 @@ OVERLAPS = [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
 def edges_of(lists: list[list[int]]) -> Edges:
     start = np.cumsum([0, *map(len, lists)])
     tiles = np.array([tile for row in lists for tile in row], np.int32)
-    return Edges(start, tiles, np.full(len(tiles), 0.5, np.float32))
+    return Edges(start, tiles, {"iou": np.full(len(tiles), 0.5, np.float32)})
 
 
 @pytest.fixture
 def split(tmp_path) -> Split:
     place_N2 = np.stack([10.0 * np.arange(5), np.zeros(5)], axis=1)
-    drones, tiles = ([f"{view}{index}.jpg" for index in range(5)] for view in ("drone", "tile"))
+    queries, tiles = ([f"{view}{index}.jpg" for index in range(5)] for view in ("query", "tile"))
     return Split(
         root=tmp_path,
-        drone_files=drones,
-        satellite_files=tiles,
-        drone_place=place_N2 + [1, 0],
-        satellite_place=place_N2,
-        place_unit="plane_m",
+        query=Side("drone", queries, Places(place_N2 + [1, 0], "plane_m")),
+        reference=Side("satellite", tiles, Places(place_N2, "plane_m")),
         positive=edges_of(POSITIVE),
         semipositive=edges_of(OVERLAPS),
-        drone_metadata=[{}] * DRONES,
+        query_metadata=[{}] * QUERIES,
     )
 
 
 @pytest.fixture
 def pictures(split) -> PairedPictures:
-    return PairedPictures(split, split.pair_list("pos")[0], k=3)
+    return PairedPictures(split, split.edges("pos").pairs(), k=3)
 
 
 def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictures):
@@ -74,21 +71,21 @@ class FakeEngine:
         ((view, image_B3HW),) = batch.items()
         self.encoded.append((view, len(image_B3HW)))
         return {
-            f"{view}.{name}": image_B3HW[:, :, 0, 0] * (-1 if (name, view) == ("phi", "drone") else 1)
+            f"{view}.{name}": image_B3HW[:, :, 0, 0] * (-1 if (name, view) == ("phi", "query") else 1)
             for name in self.descriptors
         }
 
 
 def pixels(view: str, files: list) -> list:
     """Pictures lie on a circle: neighbors by number are the most similar."""
-    angle_N = np.array([0.3 * int(path.stem[-1]) for path in files]) + (0.1 if view == "drone" else 0)
+    angle_N = np.array([0.3 * int(path.stem[-1]) for path in files]) + (0.1 if view == "query" else 0)
     image_N3HW = np.stack([np.cos(angle_N), np.sin(angle_N), 0 * angle_N], axis=1)[:, :, None, None].astype(np.float32)
     return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
 
 
 def source_of(pictures, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
     tables = NeighborTables(HardNegativeRule("descriptors", 1, refresh_every))
-    facts = {"place_unit": "plane_m"}
+    facts = {"view": "drone", "place_unit": "plane_m"}
     engine = engine or FakeEngine()
     return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster)
 
@@ -118,7 +115,7 @@ def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp
     source = source_of(pictures, engine=FullDisk())
     with pytest.raises(DataError, match="no space left"):
         source.refresh(None, 1, tmp_path / "neighbors")
-    assert engine.encoded[-1][0] == ("drone" if failing_at == 1 else "satellite")
+    assert engine.encoded[-1][0] == ("query" if failing_at == 1 else "reference")
     assert not (tmp_path / "neighbors").exists() and source.tables.newest is None
 
 
@@ -196,8 +193,8 @@ def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refu
     source = source_of(pictures)
     source.refresh(None, 2, tmp_path / "neighbors")
     state = saved_state(tmp_path, source, epoch=2)
-    wider = PairedPictures(split, split.pair_list("pos")[0], k=4)
-    other = PairedPictures(replace(split, positive=split.semipositive), split.pair_list("pos_semipos")[0], k=3)
+    wider = PairedPictures(split, split.edges("pos").pairs(), k=4)
+    other = PairedPictures(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
     digests = f"sha256 {pictures.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.rule)

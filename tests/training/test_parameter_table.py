@@ -24,7 +24,7 @@ def test_norm_bias_layer_scale_and_logit_scale_can_be_left_undecayed():
 
 
 def test_positions_and_class_token_go_with_the_norms():
-    shapes = {"backbone.pos_embed": (1, 5, 8), "drone_backbone.cls_token": (1, 1, 8), "backbone.reg_token": (1, 1, 8)}
+    shapes = {"backbone.pos_embed": (1, 5, 8), "query_backbone.cls_token": (1, 1, 8), "backbone.reg_token": (1, 1, 8)}
     assert [row.decay for row in parameter_table(shapes, 0.01)] == [0.01] * 3
     assert [row.decay for row in parameter_table(shapes, 0.01, decay_norm_and_bias=False)] == [0.0, 0.0, 0.01]
 

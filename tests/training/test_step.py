@@ -26,15 +26,15 @@ class Product(nn.Cell):
         self.matrix = Parameter(Tensor(np.array([[0.5, -0.25]], np.float32)), name="matrix")
         self.gain = Parameter(Tensor(np.array([2.0], np.float32)), name="gain")
 
-    def construct(self, drone, satellite):
-        return {"product": (drone * self.matrix).sum(-1), "gain": self.gain}
+    def construct(self, query, reference):
+        return {"product": (query * self.matrix).sum(-1), "gain": self.gain}
 
 
 class MeanProduct(nn.Cell):
-    component_names = ("product", "gain")
+    component_names, targets = ("product", "gain"), ("iou",)
 
-    def construct(self, outputs, weight, mask):
-        product, gain = outputs["product"].mean(), (outputs["gain"] * weight).mean()
+    def construct(self, outputs, targets, mask):
+        product, gain = outputs["product"].mean(), (outputs["gain"] * targets["iou"]).mean()
         return product + gain, {"product": product, "gain": gain}
 
 
@@ -45,11 +45,11 @@ def product_step(table_options=None, **options) -> TrainStep:
     return TrainStep(encoder, MeanProduct(), AdamW(parameters, table, (0.9, 0.999), 1e-3), **options)
 
 
-def run_step(step: TrainStep, drone, weight, lr: float):
+def run_step(step: TrainStep, query, weight, lr: float):
     ops.assign(step.lr, Tensor(lr, ms.float32))
-    drone, weight = np.asarray(drone, np.float32), np.asarray(weight, np.float32)
+    query, weight = np.asarray(query, np.float32), np.asarray(weight, np.float32)
     mask = np.ones((len(weight), len(weight)), bool)
-    return step(Tensor(drone), Tensor(drone), Tensor(weight), Tensor(mask))
+    return step(Tensor(query), Tensor(query), Tensor(mask), Tensor(weight))
 
 
 def naive_adamw(start, gradients, lr, decay, eps=1e-3, beta1=0.9, beta2=0.999):
@@ -144,13 +144,13 @@ def test_loss_scale_never_falls_below_one():
 
 def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
     """Parts of 2 pairs of a batch of 4: the moments after one step are those of the mean of two separate gradients."""
-    drone, satellite, weight, mask = small_run.batch(0, 0, rows=4)
+    query, reference, mask, weight = small_run.batch(0, 0, rows=4)
     step = small_run.make_step(clip="none", loss_scale=None, accumulate=2)
-    results = [step(Tensor(drone), Tensor(satellite), Tensor(weight), Tensor(mask)) for _ in range(2)]
+    results = [step(Tensor(query), Tensor(reference), Tensor(mask), Tensor(weight)) for _ in range(2)]
     parts = []
     for rows in (slice(0, 2), slice(2, 4)):
         part = small_run.make_step(clip="none", loss_scale=None)
-        arrays = drone[rows], satellite[rows], weight[rows], mask[rows, rows]
+        arrays = query[rows], reference[rows], mask[rows, rows], weight[rows]
         loss, components, *_ = part(*map(Tensor, arrays))
         parts.append((collect_arrays(part)[1], float(loss), [float(c) for c in components]))
     moments = collect_arrays(step)[1]

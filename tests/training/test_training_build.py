@@ -42,5 +42,5 @@ def test_an_engine_is_kept_for_its_encoder_and_another_gets_its_own():
     engine = engine_of(one)
     assert engine_of(one) is engine
     picture_13HW = np.random.RandomState(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
-    descriptors = [engine_of(encoder).encode({"drone": picture_13HW})["drone.global"] for encoder in (one, other)]
+    descriptors = [engine_of(encoder).encode({"query": picture_13HW})["query.global"] for encoder in (one, other)]
     assert not np.allclose(*descriptors, atol=1e-3)

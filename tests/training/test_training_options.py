@@ -99,7 +99,7 @@ def test_the_loss_scale_begins_and_doubles_as_told(monkeypatch):
 
 def test_blocks_are_recomputed_when_asked_for():
     for words, recomputed in ((("train.recompute=true",), True), ((), False)):
-        blocks = step_of(*words).encoder.backbone_of("drone").blocks
+        blocks = step_of(*words).encoder.backbone_of("query").blocks
         assert [block._recompute_cell is not None for block in blocks] == [recomputed] * 6
 
 

@@ -46,8 +46,8 @@ def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[floa
     losses = []
     for i, lr in enumerate(lrs):
         ops.assign(step.lr, Tensor(np.float32(lr)))
-        drone, satellite = images[i % 4]
-        outputs = step(Tensor(drone), Tensor(satellite), Tensor(weights[i % 4]), Tensor(np.ones((6, 6), bool)))
+        query, reference = images[i % 4]
+        outputs = step(Tensor(query), Tensor(reference), Tensor(np.ones((6, 6), bool)), Tensor(weights[i % 4]))
         assert bool(outputs[3])
         losses.append(float(outputs[0]))
     return losses

@@ -30,17 +30,19 @@ def tables() -> NeighborTables:
 @pytest.fixture
 def stream(tmp_path, tables) -> PairStream:
     """Six drone pictures over a tile each, batches of two."""
-    for view in ("drone", "tile"):
+    for view in ("query", "tile"):
         for index in range(PAIRS):
             cv2.imwrite(str(tmp_path / f"{view}{index}.png"), np.full((16, 16, 3), 10 * index, np.uint8))
     pair_P2 = np.stack([np.arange(PAIRS)] * 2, axis=1).astype(np.int32)
-    graph = OverlapGraph(Edges(np.arange(PAIRS + 1), pair_P2[:, 1], np.ones(PAIRS, np.float32)), PAIRS)
+    graph = OverlapGraph(Edges(np.arange(PAIRS + 1), pair_P2[:, 1], {"iou": np.ones(PAIRS, np.float32)}), PAIRS)
     sampler = SAMPLERS["exclusive"](pair_P2, graph, 2, 1, tables)
     views = [
-        ViewFiles([tmp_path / f"{view}{index}.png" for index in range(PAIRS)], (16, 16)) for view in ("drone", "tile")
+        ViewFiles([tmp_path / f"{view}{index}.png" for index in range(PAIRS)], (16, 16)) for view in ("query", "tile")
     ]
     normalization = Normalization((0.5,) * 3, (0.5,) * 3)
-    return PairStream(*views, pair_P2, np.ones(PAIRS, np.float32), sampler, normalization, settings=None, seed=1)
+    return PairStream(
+        *views, pair_P2, {"iou": np.ones(PAIRS, np.float32)}, sampler, normalization, settings=None, seed=1
+    )
 
 
 def table(step: int) -> np.ndarray:
@@ -55,7 +57,7 @@ def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
     assert data.steps(0) == 3 and data.report(0).companions == 0  # meanwhile the plan at hand can be asked for
     for epoch in (1, 2):
         tables.put(epoch, table(step=epoch))
-        drawn = [drone[:, 0, 0, 0] for drone, *_ in iterator]
+        drawn = [query[:, 0, 0, 0] for query, *_ in iterator]
         assert len(drawn) == 3 and data.report(epoch).companions > 0
         index_S2 = np.round((np.array(drawn) + 1) / 2 * 255 / 10).astype(int)
         gap_S = (index_S2[:, 1] - index_S2[:, 0]) % PAIRS
@@ -64,8 +66,8 @@ def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
 
 def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoch_too_far(stream, tables):
     class Steps(nn.Cell):
-        def construct(self, drone, satellite, weight, mask):
-            return weight.sum()
+        def construct(self, query, reference, mask, iou):
+            return iou.sum()
 
     data, ended = train_data(stream), threading.Event()
 

@@ -45,13 +45,13 @@ def vit_encoder(two_stage: bool = False) -> nn.Cell:
 def batch(step: int) -> tuple[np.ndarray, ...]:
     """A global batch: some cells masked, and in every third one a padded row."""
     random = np.random.RandomState(step)
-    drone, satellite = random.standard_normal((2, PAIRS, 3, SIDE, SIDE)).astype(np.float32)
+    query, reference = random.standard_normal((2, PAIRS, 3, SIDE, SIDE)).astype(np.float32)
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
     mask = random.uniform(size=(PAIRS, PAIRS)) < 0.8
     mask = mask | mask.T | np.eye(PAIRS, dtype=bool)
     if step % 3 == 0:
         mask[-1], mask[:, -1], weight[-1] = False, False, 0
-    return drone, satellite, weight, mask
+    return query, reference, mask, weight
 
 
 def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
@@ -75,8 +75,8 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     own = np.arange(PAIRS).reshape(parts, cluster.size, -1)[:, cluster.rank].reshape(-1)
     losses, norms = [], []
     for number in range(STEPS):
-        drone, satellite, weight, mask = batch(number)
-        loss, _, norm, _, _ = step(Tensor(drone[own]), Tensor(satellite[own]), Tensor(weight), Tensor(mask))
+        query, reference, mask, weight = batch(number)
+        loss, _, norm, _, _ = step(Tensor(query[own]), Tensor(reference[own]), Tensor(mask), Tensor(weight))
         losses.append(float(loss.asnumpy()))
         norms.append(float(norm.asnumpy()))
     weights = {parameter.name: parameter.asnumpy() for parameter in parameters}

@@ -155,6 +155,8 @@ def refuse_overrides_outside(overrides: Sequence[str], sections: Sequence[str], 
             raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
 
 
+SIDE_OF = {"drone": "query", "satellite": "reference"}
+
 PRECISIONS = {
     "mindspore": ("fp32", "fp16", "bf16"),
     "mindir": ("fp32", "fp16", "bf16"),

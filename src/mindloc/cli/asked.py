@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mindloc.cli.arguments import engine_wish, say_agreement
+from mindloc.cli.arguments import SIDE_OF, engine_wish, say_agreement
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
 from mindloc.data.images import picture_names
@@ -62,25 +62,26 @@ def ask_pictures(args: argparse.Namespace) -> Asked:
     names = picture_names(args.folder)
     paths = [args.folder / name for name in names]
     wish = engine_wish(args)
-    source = read_source(wish, (args.view,))
+    source = read_source(wish, (SIDE_OF[args.view],))
     config = override_config(source.config, args.overrides)
 
     def batches(add_seconds: AddSeconds) -> Iterator[Batch]:
         engine = start_engine(wish, source, config)
         from mindloc.data.readers import build_images  # after the device is chosen: it imports MindSpore
 
-        say_agreement(wish, engine, config, {args.view: paths})
+        say_agreement(wish, engine, config, {SIDE_OF[args.view]: paths})
         done, started = 0, time.perf_counter()
-        for image_B3HW, count in build_images(config, args.view, paths, engine.batch_size):
+        for image_B3HW, count in build_images(config, SIDE_OF[args.view], paths, engine.batch_size):
             encoded = {
-                key.partition(".")[2]: rows for key, rows in engine.encode({args.view: image_B3HW[:count]}).items()
+                key.partition(".")[2]: rows
+                for key, rows in engine.encode({SIDE_OF[args.view]: image_B3HW[:count]}).items()
             }
             recall_BD = encoded[engine.descriptors[0]]
             add_seconds(encode=time.perf_counter() - started)
             yield Batch(names[done : done + count], recall_BD, encoded.get("phi"))
             done, started = done + count, time.perf_counter()
 
-    file = source.files.get(args.view)
+    file = source.files.get(SIDE_OF[args.view])
     return Asked(
         config=config,
         count=len(names),

@@ -20,6 +20,7 @@ from mindloc.config import override_config
 from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source, start_engine
 from mindloc.runtime.run_folder import run_of
+from mindloc.vocabulary import SIDES
 
 EVAL_FLAGS = (
     "--data_root",
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
     wish = engine_wish(args)
-    source = read_source(wish, ("drone", "satellite"))
+    source = read_source(wish, SIDES)
     config = override_config(source.config, args.overrides)
     if config.head.name != "two_stage" and any(override.startswith("search.") for override in args.overrides):
         raise ConfigError(
@@ -61,14 +62,14 @@ def main(argv: list[str] | None = None) -> None:
     from mindloc.evaluation.report import tables
 
     split = build_split(config, args.split)
-    asked = {"drone": split.drone_paths(), "satellite": split.satellite_paths()}
+    asked = {side: split.paths(side) for side in SIDES}
     say_agreement(wish, engine, config, asked)
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
     out = args.out or report_folder(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
-    for view in ("drone", "satellite"):
+    for view in (split.query.view, split.reference.view):
         print(f"{view}: {scores.report['origin'][f'{view}_extraction']}")
     for note in scores.report["notes"]:
         print(f"note: {note}")

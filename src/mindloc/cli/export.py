@@ -7,7 +7,7 @@ what comes out, and which checkpoint it was made from.
 import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import command
+from mindloc.cli.arguments import SIDE_OF, command
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import export_folder
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
 
     wish = ExportWish(
         file_format=args.file_format,
-        view=args.view,
+        view=SIDE_OF.get(args.view, args.view),
         batch_size=args.batch_size,
         precision=args.precision,
         with_normalization=args.with_normalization,

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from mindloc.cli.arguments import (
+    SIDE_OF,
     add_config_arguments,
     add_engine_arguments,
     command,
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     names = picture_names(args.folder)
     wish = engine_wish(args)
-    source = read_source(wish, (args.view,))
+    source = read_source(wish, (SIDE_OF[args.view],))
     config = override_config(source.config, args.overrides)
     ground = _ground(config, args.folder, names, args.view) if args.places else None
     if ground:
@@ -59,11 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     from mindloc.inference.extract import extract
 
     paths = [args.folder / name for name in names]
-    say_agreement(wish, engine, config, {args.view: paths})
-    batches = build_images(config, args.view, paths, engine.batch_size)
-    facts = card_facts(config, args.view, ground and ground.unit)
+    say_agreement(wish, engine, config, {SIDE_OF[args.view]: paths})
+    batches = build_images(config, SIDE_OF[args.view], paths, engine.batch_size)
+    facts = card_facts(config, SIDE_OF[args.view], ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
-    done = extract(engine, args.view, batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
+    done = extract(engine, SIDE_OF[args.view], batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
     print(f"{args.out}: {done}")
 
 

@@ -230,12 +230,16 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
-    def view_input(self, view: Literal["drone", "satellite"]) -> tuple[tuple[int, int], float]:
+    def view_name(self, side: Literal["query", "reference"]) -> str:
+        """What a side shows."""
+        return {"query": "drone", "reference": "satellite"}[side]
+
+    def view_input(self, view: Literal["query", "reference"]) -> tuple[tuple[int, int], float]:
         """((height, width) in pixels, share cropped from each side before) of the pictures given to the encoder.
 
         ``augment.cut_border`` concerns the drone pictures alone: a tile's border belongs to the ground that its
         overlaps were computed for.
         """
-        if view == "drone":
+        if view == "query":
             return self.data.drone_size_px, self.augment.cut_border
         return self.data.satellite_size_px, 0.0

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from mindloc.data.images import resize
+from mindloc.vocabulary import SIDES
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue; ITU-R BT.601
 _GRID_CELLS = 10  # along the shorter side
@@ -150,9 +151,8 @@ def turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
     return cv2.rotate(image, codes[quarter_turns]) if quarter_turns else image
 
 
-VIEWS = ("drone", "satellite")
 _COLOR_PARTS = ("brightness", "contrast", "saturation", "hue")
-_BOTH_VIEWS = len(VIEWS)  # the stream of choices that the two pictures share
+_BOTH_SIDES = len(SIDES)  # the stream of choices that the two pictures share
 
 
 @dataclass(frozen=True)
@@ -223,17 +223,17 @@ class ViewAugmentation:
 
 @dataclass(frozen=True)
 class PairAugmentation:
-    drone: ViewAugmentation
-    satellite: ViewAugmentation
+    query: ViewAugmentation
+    reference: ViewAugmentation
 
 
 def draw_augmentation(seed: int, epoch: int, pair: int, settings: AugmentSettings) -> PairAugmentation:
     """The changes of both pictures of a pair in an epoch: a pure function of its arguments."""
-    flip = bool(_generator(seed, epoch, pair, _BOTH_VIEWS).random() < settings.flip_p)
-    turns = {"drone": settings.rotate_drone, "satellite": settings.rotate_satellite}
+    flip = bool(_generator(seed, epoch, pair, _BOTH_SIDES).random() < settings.flip_p)
+    turns = {"query": settings.rotate_drone, "reference": settings.rotate_satellite}
     drawn = {
         view: _draw_view(_generator(seed, epoch, pair, stream), settings, flip, turns[view])
-        for stream, view in enumerate(VIEWS)
+        for stream, view in enumerate(SIDES)
     }
     return PairAugmentation(**drawn)
 

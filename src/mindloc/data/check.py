@@ -166,7 +166,7 @@ class _Check:
         for mode in MODES:
             count.pairs[mode] = len(edges[mode])
             count.drones_with[mode] = int(np.count_nonzero(np.diff(edges[mode].start)))
-        count.tiles = len(np.unique(edges["pos_semipos"].satellite))
+        count.tiles = len(np.unique(edges["pos_semipos"].reference))
         return _CheckedSplit(pairs.drone_files, edges, len(tiles))
 
     def _tiles(self, folder: str) -> list[str]:
@@ -251,6 +251,5 @@ def _kept(split: _CheckedSplit, batch_sizes: tuple[int, ...]) -> dict[PairMode, 
     for mode in MODES:
         edges = split.edges[mode]
         if len(edges):
-            pair_P2 = np.stack([edges.drone(), edges.satellite], axis=1)
-            kept[mode] = kept_shares(pair_P2, graph, batch_sizes)
+            kept[mode] = kept_shares(edges.pairs(), graph, batch_sizes)
     return kept

@@ -16,22 +16,22 @@ _FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, s
 class OverlapGraph:
     """Which drone pictures and tiles overlap at all: every edge of ``pos_semipos``, whatever is trained on."""
 
-    def __init__(self, edges: Edges, satellite_count: int):
-        by_satellite = edges.by_satellite(satellite_count)
-        self.drone_count, self.satellite_count = edges.drone_count, satellite_count
+    def __init__(self, edges: Edges, reference_count: int):
+        by_reference = edges.swapped(reference_count)
+        self.query_count, self.reference_count = edges.query_count, reference_count
         # indices in the platform's own size: fancy assignment would convert others at every call
-        self.satellites_of = _cut(edges.satellite.astype(np.intp), edges.start)
-        self.drones_of = _cut(by_satellite.drone.astype(np.intp), by_satellite.start)
-        self._key_E = np.sort(self._key(edges.drone(), edges.satellite))
+        self.references_of = _cut(edges.reference.astype(np.intp), edges.start)
+        self.queries_of = _cut(by_reference.reference.astype(np.intp), by_reference.start)
+        self._key_E = np.sort(self._key(edges.query(), edges.reference))
 
-    def overlap(self, drone: np.ndarray, satellite: np.ndarray) -> np.ndarray:
+    def overlap(self, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """Whether drone picture and tile are an edge, elementwise and with broadcasting: bool."""
-        key = self._key(drone, satellite)
+        key = self._key(query, reference)
         at = np.minimum(np.searchsorted(self._key_E, key), len(self._key_E) - 1)
         return self._key_E[at] == key
 
-    def _key(self, drone: np.ndarray, satellite: np.ndarray) -> np.ndarray:
-        return np.asarray(drone, np.int64) * self.satellite_count + satellite
+    def _key(self, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return np.asarray(query, np.int64) * self.reference_count + reference
 
 
 def _cut(values: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
@@ -50,7 +50,7 @@ def exclusive_batches(
     placed while there is still choice.
 
     Args:
-        pair_P2: [drone, satellite] of every pair; each must be an edge of ``graph``.
+        pair_P2: [query, reference] of every pair; each must be an edge of ``graph``.
         order_P: the pair indices in the order in which they are offered.
         company: pairs that one which entered is followed by, under the same rule.
     """
@@ -137,12 +137,12 @@ class _Blocks(_Unblocked):
     def __init__(self, graph: OverlapGraph, pair_P2: np.ndarray):
         super().__init__(len(pair_P2))
         self._graph = graph
-        self._drone_P, self._satellite_P = pair_P2[:, 0].astype(np.intp), pair_P2[:, 1].astype(np.intp)
-        self._drone_stamp = np.zeros(graph.drone_count, np.int32)
-        self._satellite_stamp = np.zeros(graph.satellite_count, np.int32)
+        self._query_P, self._reference_P = pair_P2[:, 0].astype(np.intp), pair_P2[:, 1].astype(np.intp)
+        self._query_stamp = np.zeros(graph.query_count, np.int32)
+        self._reference_stamp = np.zeros(graph.reference_count, np.int32)
         self._stamp = 0
         # single elements are read several times faster through a memoryview than from the array itself
-        arrays = (self._drone_P, self._satellite_P, self._drone_stamp, self._satellite_stamp)
+        arrays = (self._query_P, self._reference_P, self._query_stamp, self._reference_stamp)
         self._views = (*(memoryview(array) for array in arrays), self.used)
 
     def clear(self) -> None:
@@ -150,8 +150,8 @@ class _Blocks(_Unblocked):
 
     def is_open(self, pairs: np.ndarray) -> np.ndarray:
         free = super().is_open(pairs)
-        free &= self._drone_stamp[self._drone_P[pairs]] != self._stamp
-        free &= self._satellite_stamp[self._satellite_P[pairs]] != self._stamp
+        free &= self._query_stamp[self._query_P[pairs]] != self._stamp
+        free &= self._reference_stamp[self._reference_P[pairs]] != self._stamp
         return free
 
     def admits_tile(self, tile: int) -> bool:
@@ -159,12 +159,12 @@ class _Blocks(_Unblocked):
 
     def take(self, pair: int) -> bool:
         """Enter the pair and block its surroundings, unless it is blocked itself."""
-        drone_P, satellite_P, drone_stamp, satellite_stamp, used = self._views
-        drone, satellite = drone_P[pair], satellite_P[pair]
+        query_P, reference_P, query_stamp, reference_stamp, used = self._views
+        query, reference = query_P[pair], reference_P[pair]
         stamp = self._stamp
-        if used[pair] or drone_stamp[drone] == stamp or satellite_stamp[satellite] == stamp:
+        if used[pair] or query_stamp[query] == stamp or reference_stamp[reference] == stamp:
             return False
-        self._satellite_stamp[self._graph.satellites_of[drone]] = stamp
-        self._drone_stamp[self._graph.drones_of[satellite]] = stamp
+        self._reference_stamp[self._graph.references_of[query]] = stamp
+        self._query_stamp[self._graph.queries_of[reference]] = stamp
         used[pair] = True
         return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.data.pairs_file import Layout, join_split, read_pairs_and_tiles
-from mindloc.data.split import Split, share_of_drones
+from mindloc.data.split import Split, share_of_queries
 from mindloc.geo.tiles import TileGrid
 
 LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", TileGrid(map_px=1, m_per_px=1.0).parse)
@@ -38,7 +38,7 @@ def read_split(
     root = Path(root)
     pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
     split = join_split(root, pairs, tiles, tile_places(tiles, map_px, m_per_px))
-    return share_of_drones(split, train_ratio)
+    return share_of_queries(split, train_ratio)
 
 
 def tile_places(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 Near on the map, or near by the descriptors of the encoder as it stands. The tables are computed elsewhere
 (descriptors/neighbors.py); here they only decide which pairs meet in a batch.
 
-Letters: P pairs, D drone pictures, S tiles, K candidates of a drone picture, 2 [drone, satellite].
+Letters: P pairs, D drone pictures, S tiles, K candidates of a drone picture, 2 [query, reference].
 
 References:
     Sample4Geo, arXiv:2303.11851, section 3.3 (first by GPS distance, then every few epochs by similarity). There a pair
@@ -190,7 +190,7 @@ class Company:
         self._width = row_DK.shape[1]
         # single numbers are read several times faster through a memoryview than from the array itself
         views = (np.ascontiguousarray(row_DK).reshape(-1), pair_P2[:, 0].astype(np.intp), by_tile_P.astype(np.intp))
-        self._row, self._drone_P, self._by_tile_P = (memoryview(array) for array in views)
+        self._row, self._query_P, self._by_tile_P = (memoryview(array) for array in views)
         self._head_S, self._end_S = (memoryview(start.astype(np.intp)) for start in (start_S[:-1], start_S[1:]))
         self._came = memoryview(self.came_P)
 
@@ -202,7 +202,7 @@ class Company:
         room = min(room, self.per_pair, self._left)
         if room <= 0:
             return []
-        first, brought = self._drone_P[pair] * self._width, []
+        first, brought = self._query_P[pair] * self._width, []
         for tile in self._row[first : first + self._width]:
             if tile >= 0 and batch.admits_tile(tile):
                 other = self._take_one_of(tile, batch)

@@ -25,11 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mindloc.data.augment import VIEWS, AugmentSettings, ViewAugmentation, augment, draw_augmentation
+from mindloc.data.augment import AugmentSettings, ViewAugmentation, augment, draw_augmentation
 from mindloc.data.images import Normalization, check_decodes, cut_border, decode, read_bytes
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
 from mindloc.errors import ImageError
 from mindloc.runtime.process import usable_cores
+from mindloc.vocabulary import SIDES
 
 
 class BatchArrays:
@@ -137,15 +138,16 @@ def usable_workers(asked: int) -> int:
 
 
 class PairStream:
-    """Steps (drone_B3HW, satellite_B3HW, weight_G, mask_GG) of one epoch after the other, in the sampler's order.
+    """Steps (query_B3HW, reference_B3HW, mask_GG, targets...) of one epoch after the other, in the sampler's order.
 
-    Pictures are this rank's, weights and mask are those of the global batch.
+    Images are this rank's, mask and targets are those of the global batch.
 
     A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every rank
     looks at the files of the whole global batch, as all must mask the same rows; each file once.
 
     Args:
-        pair_P2: drone picture and tile of each pair; weight_P: their IoU.
+        pair_P2: query and reference of each pair.
+        targets: name -> (P, ...), what the loss reads of each pair; rows without a pair get zeros.
         normalization: of the pixels of both views.
         settings: random changes; None: none.
         shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
@@ -159,10 +161,10 @@ class PairStream:
 
     def __init__(
         self,
-        drone: ViewFiles,
-        satellite: ViewFiles,
+        query: ViewFiles,
+        reference: ViewFiles,
         pair_P2: np.ndarray,
-        weight_P: np.ndarray,
+        targets: dict[str, np.ndarray],
         sampler: Sampler,
         normalization: Normalization,
         settings: AugmentSettings | None,
@@ -177,8 +179,8 @@ class PairStream:
         self.shard, self.ranks = shard, shard[1]
         self.failure: Exception | None = None
         self.bad_pictures: dict[str, str] = {}
-        self.views = {"drone": drone, "satellite": satellite}
-        self._pair_P2, self._weight_P = pair_P2, weight_P
+        self.views = {"query": query, "reference": reference}
+        self._pair_P2, self.targets = pair_P2, targets
         self._sampler, self._settings, self._seed, self.skip_bad = sampler, settings, seed, skip_bad
         self._normalization = normalization
         self._looked_at: dict[Path, bool] = {}  # path -> it is good
@@ -221,46 +223,46 @@ class PairStream:
             step = first_step
             for (pair_G, _), (batch, rows) in begun:
                 wait_for(rows)
-                yield (*batch, *self._weight_and_mask(pair_G, epoch, step))
+                yield (*batch, *self._mask_and_targets(pair_G, epoch, step))
                 step += 1
                 del batch  # else its arrays would count as held
 
     def _begin(
         self, pool: ThreadPoolExecutor, epoch: int, pair_G: np.ndarray, pair_B: np.ndarray
     ) -> tuple[list[np.ndarray], list[Future]]:
-        """The pictures of one step, drone and satellite, and what fills them row by row."""
+        """The images of one step, query and reference, and what fills them row by row."""
         if self.skip_bad and self.ranks > 1:
             for pair in pair_G:
                 pool.submit(self._is_good, pair)  # other ranks' rows: the answer is kept
-        batch = [self._arrays[view].take() for view in VIEWS]
+        batch = [self._arrays[view].take() for view in SIDES]
         return batch, [
             pool.submit(self._fill, epoch, int(pair), [pictures[row] for pictures in batch])
             for row, pair in enumerate(pair_B)
         ]
 
-    def _weight_and_mask(self, pair_G: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _mask_and_targets(self, pair_G: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, ...]:
         good_G = pair_G != PADDING
         if self.skip_bad:
             good_G = good_G & [self._is_good(pair) for pair in pair_G]
             if not good_G.any():
                 path, problem = next(iter(self.bad_pictures.items()))
                 raise ImageError(f"epoch {epoch}, step {step}: no pair of the batch has two good pictures; {problem}")
-        weight_G = np.where(good_G, self._weight_P[pair_G], 0).astype(np.float32)
-        return weight_G, self._sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
+        mask_GG = self._sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
+        return mask_GG, *(_rows_of(target_P, pair_G, good_G) for target_P in self.targets.values())
 
     def _fill(self, epoch: int, pair: int, rows: Sequence[np.ndarray]) -> None:
         """Both pictures of a pair, (3, H, W) each; black ones for padding and bad files."""
         if pair == PADDING or (self.skip_bad and not self._is_good(pair)):
-            for view, row in zip(VIEWS, rows, strict=True):
+            for view, row in zip(SIDES, rows, strict=True):
                 self._normalization.write(black_picture(self.views[view].size_px), row)
             return
         changes = draw_augmentation(self._seed, epoch, pair, self._settings) if self._settings else None
-        for view, path, row in zip(VIEWS, self._paths(pair), rows, strict=True):
+        for view, path, row in zip(SIDES, self._paths(pair), rows, strict=True):
             change = getattr(changes, view) if changes else ViewAugmentation()
             self._normalization.write(changed_picture(path, self.views[view], change), row)
 
     def _paths(self, pair: int) -> list[Path]:
-        return [self.views[view].paths[file] for view, file in zip(VIEWS, self._pair_P2[pair], strict=True)]
+        return [self.views[view].paths[file] for view, file in zip(SIDES, self._pair_P2[pair], strict=True)]
 
     def _is_good(self, pair: int) -> bool:
         if pair == PADDING:
@@ -276,6 +278,13 @@ class PairStream:
                     self.bad_pictures[str(path)] = problem
                 self._looked_at[path] = problem is None
         return self._looked_at[path]
+
+
+def _rows_of(target_P: np.ndarray, pair_G: np.ndarray, good_G: np.ndarray) -> np.ndarray:
+    """The target of each pair of a batch, float32; zeros where a row is not good."""
+    target_G = target_P[pair_G].astype(np.float32)
+    target_G[~good_G] = 0
+    return target_G
 
 
 def _problem(path: Path) -> str | None:

@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mindloc.data.split import Edges, PairMode, PlaceUnit, Split
+from mindloc.data.split import Edges, Places, PlaceUnit, Side, Split
 from mindloc.errors import DataError
+from mindloc.vocabulary import MODES, PairMode
 
-MODES: tuple[PairMode, PairMode] = ("pos", "pos_semipos")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -109,17 +109,14 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place: np.nd
     Raises:
         DataError: a pair that can't be used.
     """
-    edges = connect(pairs, tiles)
+    edges, unit = connect(pairs, tiles), pairs.layout.place_unit
     return Split(
         root=root,
-        drone_files=pairs.drone_files,
-        satellite_files=[f"{pairs.satellite_folder}/{tile}" for tile in tiles],
-        drone_place=pairs.drone_place,
-        satellite_place=tile_place,
-        place_unit=pairs.layout.place_unit,
+        query=Side("drone", pairs.drone_files, Places(pairs.drone_place, unit)),
+        reference=Side("satellite", [f"{pairs.satellite_folder}/{tile}" for tile in tiles], Places(tile_place, unit)),
         positive=edges["pos"],
         semipositive=edges["pos_semipos"],
-        drone_metadata=pairs.drone_metadata,
+        query_metadata=pairs.drone_metadata,
     )
 
 
@@ -357,7 +354,7 @@ def _connect(pairs: PairsFile, mode: PairMode, index: dict[str, int], report: Re
     good_E = ~bad_weight_E & (satellite_E >= 0) & ~twice_E
     start = np.zeros(len(pairs.entry) + 1, np.int64)
     np.cumsum(np.bincount(drone_E[good_E], minlength=len(pairs.entry)), out=start[1:])
-    return Edges(start, satellite_E[good_E].astype(np.int32), weight_E[good_E].astype(np.float32))
+    return Edges(start, satellite_E[good_E].astype(np.int32), {"iou": weight_E[good_E].astype(np.float32)})
 
 
 def _weights(values: list) -> np.ndarray:
@@ -389,7 +386,7 @@ def _tile_problem(pairs: PairsFile, drone: int, mode: PairMode, tile: Any, index
 
 def _report_lone_positives(pairs: PairsFile, edges: dict[PairMode, Edges], tiles: list[str], report: Report) -> None:
     """A positive that is no (semi-)positive would slip past exclusive sampling, which knows the latter alone."""
-    key = {mode: edges[mode].drone() * np.int64(len(tiles)) + edges[mode].satellite for mode in MODES}
+    key = {mode: edges[mode].query() * np.int64(len(tiles)) + edges[mode].reference for mode in MODES}
     for lone in key["pos"][~np.isin(key["pos"], key["pos_semipos"])]:
         drone, tile = divmod(int(lone), len(tiles))
         where = pairs.where(drone, pairs.layout.list_key("pos_semipos", "img"))

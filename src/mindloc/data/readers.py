@@ -19,6 +19,7 @@ from mindloc.data.loader import ImageBatches, ViewFiles
 from mindloc.data.sampler import SAMPLERS, Sampler
 from mindloc.data.split import Split
 from mindloc.geo.points import PlaceUnit
+from mindloc.vocabulary import SideName
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,12 @@ def build_sampler(config: Config, split: Split, neighbors: NeighborTables | None
     Raises:
         DataError: no pair in the training mode.
     """
-    pair_P2, _ = split.pair_list(config.data.train_mode)
-    graph = OverlapGraph(split.semipositive, len(split.satellite_files))
+    pair_P2 = split.edges(config.data.train_mode).pairs()
+    graph = OverlapGraph(split.semipositive, len(split.reference))
     return SAMPLERS[config.sampling.mode](pair_P2, graph, config.train.batch_size, config.train.seed, neighbors)
 
 
-def build_images(config: Config, view: str, paths: Sequence[Path], batch_size: int) -> ImageBatches:
-    """Pictures of one view in the given order, brought to the encoder as in training but for the random changes."""
+def build_images(config: Config, side: SideName, paths: Sequence[Path], batch_size: int) -> ImageBatches:
+    """Images of one side in the given order, brought to the encoder as in training but for the random changes."""
     normalization = Normalization(config.model.mean, config.model.std)
-    return ImageBatches(ViewFiles(paths, *config.view_input(view)), normalization, batch_size, config.data.workers)
+    return ImageBatches(ViewFiles(paths, *config.view_input(side)), normalization, batch_size, config.data.workers)

@@ -3,7 +3,7 @@
 With hard negatives also of the epoch's table of neighbors, see hard_negatives.py.
 
 Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all ranks together),
-2 [drone, satellite].
+2 [query, reference].
 
 The loss takes every off-diagonal cell of a batch for a negative. ``exclusive`` and ``exclusive_padded`` choose batches
 in which that is true, ``masked`` masks the cells in which it is not, and ``random`` leaves them as false negatives.
@@ -269,9 +269,9 @@ class MaskedSampler(RandomSampler):
         Row i and column j of one drone picture are (d_i, s_j) = (d_j, s_j), an edge, and likewise for one tile.
         """
         pair_G = np.asarray(pair_G)
-        drone_G, satellite_G = self._pair_P2[pair_G].T
+        query_G, reference_G = self._pair_P2[pair_G].T
         mask_GG = super().mask(pair_G)
-        mask_GG &= ~self._graph.overlap(drone_G[:, None], satellite_G[None, :])
+        mask_GG &= ~self._graph.overlap(query_G[:, None], reference_G[None, :])
         np.fill_diagonal(mask_GG, pair_G != PADDING)
         return mask_GG
 

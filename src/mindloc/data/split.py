@@ -1,94 +1,118 @@
-"""What a reader returns: file names, places and overlaps of one split, and no pixels.
+"""What a reader returns: files, places and overlaps of one split, and no pixels.
 
-Letters: D drone pictures, S satellite tiles, E edges (overlaps), P pairs, 2 the two coordinates of a place.
-
-A share of a split's drone pictures.
+A pair has a query side and a reference side; which view each of them shows is data. Letters: Q images of the query
+side, S of the reference side, N of either, E edges (overlaps), P pairs, 2 the two coordinates of a place.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from mindloc.errors import DataError
 from mindloc.geo.points import PlaceUnit
+from mindloc.vocabulary import PairMode, SideName
 
-PairMode = Literal["pos", "pos_semipos"]
+_ORDER_SEED = 20240925  # fixed: the share belongs to the data, not to a run's seed
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the images of a side lie."""
+
+    coordinate_N2: np.ndarray  # float64
+    unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
+
+    def take(self, index_N: np.ndarray) -> "Places":
+        """Those of some images, in the order given."""
+        return Places(self.coordinate_N2[index_N], self.unit)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The images of one side of a split."""
+
+    view: str  # what they show: "drone", "satellite", ...; see vocabulary.py
+    files: list[str]  # relative to the split's root, with forward slashes
+    places: Places | None = None  # None: nobody knows them
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def place_unit(self) -> PlaceUnit | None:
+        return self.places and self.places.unit
+
+    def take(self, index_N: np.ndarray) -> "Side":
+        """Some of the images, in the order given."""
+        places = self.places.take(index_N) if self.places else None
+        return Side(self.view, [self.files[index] for index in index_N], places)
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Overlaps of drone pictures with tiles, stored by drone picture (compressed sparse rows).
+    """Overlaps of query images with reference images, stored by query (compressed sparse rows).
 
-    The tiles of drone picture d are ``satellite[start[d]:start[d + 1]]``, with their IoU in ``weight``, in file order.
+    The references of query q are ``reference[start[q]:start[q + 1]]``, in file order; each column of ``columns`` has a
+    value for every edge: "iou" is the intersection over union of the ground footprints, 0..1.
     """
 
-    start: np.ndarray  # (D+1,) int64
-    satellite: np.ndarray  # (E,) int32
-    weight: np.ndarray  # (E,) float32, IoU of the ground footprints, 0..1
+    start: np.ndarray  # (Q+1,) int64
+    reference: np.ndarray  # (E,) int32
+    columns: dict[str, np.ndarray]  # name -> (E, ...)
 
     def __len__(self) -> int:
-        return len(self.satellite)
+        return len(self.reference)
 
     @property
-    def drone_count(self) -> int:
+    def query_count(self) -> int:
         return len(self.start) - 1
 
-    def drone(self) -> np.ndarray:
-        """(E,) int32: the drone picture of every edge."""
-        return np.repeat(np.arange(self.drone_count, dtype=np.int32), np.diff(self.start))
+    def query(self) -> np.ndarray:
+        """(E,) int32: the query of every edge."""
+        return np.repeat(np.arange(self.query_count, dtype=np.int32), np.diff(self.start))
 
-    def satellites_of(self, drone: int) -> np.ndarray:
-        return self.satellite[self.start[drone] : self.start[drone + 1]]
+    def pairs(self) -> np.ndarray:
+        """(E,2) int32 [query, reference] of every edge."""
+        return np.stack([self.query(), self.reference], axis=1)
 
-    def take(self, drone_N: np.ndarray) -> "Edges":
-        """The edges of some drone pictures, renumbered in the order given."""
-        count_N = np.diff(self.start)[drone_N]
+    def references_of(self, query: int) -> np.ndarray:
+        return self.reference[self.start[query] : self.start[query + 1]]
+
+    def take(self, query_N: np.ndarray) -> "Edges":
+        """The edges of some queries, renumbered in the order given."""
+        count_N = np.diff(self.start)[query_N]
         start = np.concatenate([[0], np.cumsum(count_N)])
-        edge = np.repeat(self.start[drone_N] - start[:-1], count_N) + np.arange(start[-1])
-        return Edges(start, self.satellite[edge], self.weight[edge])
+        edge = np.repeat(self.start[query_N] - start[:-1], count_N) + np.arange(start[-1])
+        return Edges(start, self.reference[edge], {name: values[edge] for name, values in self.columns.items()})
 
-    def by_satellite(self, satellite_count: int) -> "EdgesBySatellite":
-        """The same edges stored by tile."""
-        order = np.argsort(self.satellite, kind="stable")
-        start = np.zeros(satellite_count + 1, np.int64)
-        np.cumsum(np.bincount(self.satellite, minlength=satellite_count), out=start[1:])
-        return EdgesBySatellite(start, self.drone()[order], self.weight[order])
-
-
-@dataclass(frozen=True)
-class EdgesBySatellite:
-    """Overlaps stored by tile: the drone pictures of tile s are ``drone[start[s]:start[s + 1]]``, ascending."""
-
-    start: np.ndarray  # (S+1,) int64
-    drone: np.ndarray  # (E,) int32
-    weight: np.ndarray  # (E,) float32
-
-    def __len__(self) -> int:
-        return len(self.drone)
-
-    def drones_of(self, satellite: int) -> np.ndarray:
-        return self.drone[self.start[satellite] : self.start[satellite + 1]]
+    def swapped(self, reference_count: int) -> "Edges":
+        """The same edges with the sides' roles exchanged: stored by reference, the queries of each ascending."""
+        order = np.argsort(self.reference, kind="stable")
+        start = np.zeros(reference_count + 1, np.int64)
+        np.cumsum(np.bincount(self.reference, minlength=reference_count), out=start[1:])
+        return Edges(start, self.query()[order], {name: values[order] for name, values in self.columns.items()})
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of a data set.
 
-    Files are relative to ``root``, with forward slashes. ``satellite_files`` holds EVERY tile of the satellite folder,
-    sorted, also those that no pair names: it is the gallery.
+    The reference side holds EVERY image that can be an answer, sorted, also those that no pair names.
     """
 
     root: Path
-    drone_files: list[str]
-    satellite_files: list[str]
-    drone_place: np.ndarray  # (D,2) float64
-    satellite_place: np.ndarray  # (S,2) float64, tile centers
-    place_unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
-    positive: Edges  # IoU > 0.39
-    semipositive: Edges  # IoU > 0.14, the positives included
-    drone_metadata: list[dict]  # height, drone_yaw, cam_pitch, ... as the file has them; any may be missing or None
+    query: Side
+    reference: Side
+    positive: Edges
+    semipositive: Edges  # the positives included
+    query_metadata: list[dict]  # as the file has it, any of it may be missing or None
+
+    def side(self, name: SideName) -> Side:
+        return self.query if name == "query" else self.reference
+
+    def paths(self, name: SideName) -> list[Path]:
+        return [self.root / file for file in self.side(name).files]
 
     def edges(self, mode: PairMode) -> Edges:
         """The overlaps that count as right in ``mode``: positives alone, or positives and semi-positives."""
@@ -98,34 +122,19 @@ class Split:
             return self.semipositive
         raise ValueError(f"pair mode is {mode!r}; expected pos or pos_semipos")
 
-    def pair_list(self, mode: PairMode) -> tuple[np.ndarray, np.ndarray]:
-        """Every pair of ``mode``: (P,2) int32 [drone, satellite] and (P,) float32 IoU, in file order."""
-        edges = self.edges(mode)
-        return np.stack([edges.drone(), edges.satellite], axis=1), edges.weight
-
-    def take_drones(self, drone_N: np.ndarray) -> "Split":
-        """The same split with some of its drone pictures, in the order given; the gallery stays whole."""
+    def take_queries(self, query_N: np.ndarray) -> "Split":
+        """The same split with some of its queries, in the order given; the reference side stays whole."""
         return replace(
             self,
-            drone_files=[self.drone_files[drone] for drone in drone_N],
-            drone_place=self.drone_place[drone_N],
-            positive=self.positive.take(drone_N),
-            semipositive=self.semipositive.take(drone_N),
-            drone_metadata=[self.drone_metadata[drone] for drone in drone_N],
+            query=self.query.take(query_N),
+            positive=self.positive.take(query_N),
+            semipositive=self.semipositive.take(query_N),
+            query_metadata=[self.query_metadata[query] for query in query_N],
         )
 
-    def drone_paths(self) -> list[Path]:
-        return [self.root / name for name in self.drone_files]
 
-    def satellite_paths(self) -> list[Path]:
-        return [self.root / name for name in self.satellite_files]
-
-
-_ORDER_SEED = 20240925  # fixed: the share belongs to the data, not to a run's seed
-
-
-def share_of_drones(split: Split, ratio: float) -> Split:
-    """The split with ``ratio`` of its drone pictures, in file order, the same ones at every call.
+def share_of_queries(split: Split, ratio: float) -> Split:
+    """The split with ``ratio`` of its queries, in file order, the same ones at every call.
 
     A smaller share is part of every larger one, so that runs with growing shares compare.
 
@@ -136,11 +145,12 @@ def share_of_drones(split: Split, ratio: float) -> Split:
         raise DataError(f"data.train_ratio is {ratio}; expected a share above 0, at most 1")
     if ratio == 1:
         return split
-    total = len(split.drone_files)
+    total = len(split.query)
     kept = np.random.default_rng(_ORDER_SEED).permutation(total)[: max(1, round(ratio * total))]
-    part = split.take_drones(np.sort(kept))
+    part = split.take_queries(np.sort(kept))
     if not len(part.semipositive):
         raise DataError(
-            f"data.train_ratio={ratio} leaves {len(kept)} of {total} drone pictures and no pair; set a larger share"
+            f"data.train_ratio={ratio} leaves {len(kept)} of {total} {split.query.view} images and no pair; "
+            "set a larger share"
         )
     return part

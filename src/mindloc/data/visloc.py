@@ -16,7 +16,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from mindloc.data.pairs_file import Layout, PairsFile, is_place, join_split, read_pairs_and_tiles
-from mindloc.data.split import Split, share_of_drones
+from mindloc.data.split import Split, share_of_queries
 from mindloc.errors import DataError
 from mindloc.geo.tiles import VislocMap, parse_visloc_tile
 
@@ -39,7 +39,7 @@ def read_split(root: Path | str, pairs_file: str, train_ratio: float = 1.0, json
     root = Path(root)
     pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
     split = join_split(root, pairs, tiles, tile_places(root, tiles, pairs))
-    return share_of_drones(split, train_ratio)
+    return share_of_queries(split, train_ratio)
 
 
 def tile_places(root: Path, tiles: list[str], pairs: PairsFile) -> np.ndarray:

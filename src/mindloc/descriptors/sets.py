@@ -29,6 +29,7 @@ import numpy as np
 
 from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import require_replaceable, swap_folder
+from mindloc.vocabulary import VIEWS
 
 _BLOCK_ROWS = 4096
 
@@ -80,7 +81,6 @@ class GrowingRows:
 
 
 VERSION = 1
-VIEWS = ("drone", "satellite")
 GLOBAL = "global"  # the descriptor of an encoder that has one
 RECALL_DESCRIPTORS = (GLOBAL, "omega")  # what a gallery is searched by: one or the other
 DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,46 +18,46 @@ from tqdm import tqdm
 import mindloc
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
-from mindloc.data.split import Split
+from mindloc.data.split import Side, Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
 from mindloc.evaluation.score import ScoreSettings, stages_of
-from mindloc.evaluation.truth import MODES, write_truth
+from mindloc.evaluation.truth import write_truth
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
+from mindloc.vocabulary import MODES, PairMode, SideName
 
 _HISTOGRAM_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Side:
-    """Pictures of one view, as query or as gallery."""
+class Asked:
+    """One side of a retrieval task: what asks, or what is searched."""
 
-    view: str
-    names: list[str]  # files relative to the root of the data set
-    place_N2: np.ndarray
+    name: SideName  # of the split
+    side: Side
 
 
 @dataclass(frozen=True)
 class Task:
     """Who is looked for among whom."""
 
-    queries: Side  # all of them
-    gallery: Side
+    queries: Asked  # all of them
+    gallery: Asked
     right: dict[str, list[np.ndarray]]  # mode -> gallery indices of each query
 
-    def answerable(self) -> tuple[Side, np.ndarray]:
+    def answerable(self) -> tuple[Asked, np.ndarray]:
         """The queries that something in the gallery answers, and their indices: only these are encoded."""
         index = np.array([i for i, items in enumerate(self.right["pos_semipos"]) if len(items)], np.int64)
         if not len(index):
-            raise DataError("no query overlaps anything in the gallery; check the pair file and the satellite folder")
-        return Side(self.queries.view, [self.queries.names[i] for i in index], self.queries.place_N2[index]), index
+            raise DataError("no query overlaps anything in the gallery; check the pair file and the image folders")
+        return replace(self.queries, side=self.queries.side.take(index)), index
 
 
 def evaluate(
@@ -88,16 +88,16 @@ def evaluate(
     Raises:
         DataError: nothing to evaluate, a picture that can't be read, or a folder that holds something else.
     """
-    folder, task = Path(out_dir), make_task(split, config.data.query_mode)
+    folder, task = Path(out_dir), make_task(split, config.data.query_mode == "S2D")
     queries, _ = task.answerable()
     _require_own(folder)
     (folder / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
     shutil.rmtree(folder / "baselines", ignore_errors=True)
-    names = {mode: [[task.gallery.names[i] for i in items] for items in task.right[mode]] for mode in MODES}
-    write_truth(folder / "truth.jsonl", task.queries.names, names)
+    names = {mode: [[task.gallery.side.files[i] for i in items] for items in task.right[mode]] for mode in MODES}
+    write_truth(folder / "truth.jsonl", task.queries.side.files, names)
     speed = {}
     for side, name in ((queries, "query"), (task.gallery, "gallery")):
-        speed[side.view] = _extract_side(engine, config, split, side, folder / name, progress, cluster)
+        speed[side.side.view] = _extract_side(engine, config, split, side, folder / name, progress, cluster)
     notes = []
     if baselines:
         notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
@@ -116,42 +116,41 @@ def _require_own(folder: Path) -> None:
         raise DataError(f"{folder} is neither empty nor an earlier evaluation; give a new folder for the report")
 
 
-def make_task(split: Split, query_mode: str) -> Task:
-    """The retrieval task of a split in one direction: D2S (drones ask) or S2D (tiles ask)."""
-    drones = Side("drone", split.drone_files, split.drone_place)
-    tiles = Side("satellite", split.satellite_files, split.satellite_place)
+def make_task(split: Split, swap_sides: bool = False) -> Task:
+    """The retrieval task of a split: queries look for references, or with ``swap_sides`` references for queries."""
+    asking: tuple[SideName, SideName] = ("reference", "query") if swap_sides else ("query", "reference")
     right = {}
     for mode in MODES:
         edges = split.edges(mode)
-        if query_mode == "D2S":
-            right[mode] = [edges.satellites_of(index) for index in range(len(drones.names))]
-        else:
-            by_tile = edges.by_satellite(len(tiles.names))
-            right[mode] = [by_tile.drones_of(index) for index in range(len(tiles.names))]
-    return Task(drones, tiles, right) if query_mode == "D2S" else Task(tiles, drones, right)
+        if swap_sides:
+            edges = edges.swapped(len(split.reference))
+        right[mode] = [edges.references_of(index) for index in range(edges.query_count)]
+    return Task(*(Asked(name, split.side(name)) for name in asking), right)
 
 
 def _extract_side(
-    engine: Engine, config: Config, split: Split, side: Side, folder: Path, progress: bool, cluster: Cluster
+    engine: Engine, config: Config, split: Split, side: Asked, folder: Path, progress: bool, cluster: Cluster
 ) -> Extraction:
     images = _images_of_rank(engine, config, split, side, cluster)
-    facts = card_facts(config, side.view, split.place_unit)
-    return extract(engine, side.view, images, side.names, side.place_N2, folder, facts, progress, cluster)
+    facts = card_facts(config, side.name, side.side.place_unit)
+    places = side.side.places
+    place_N2 = places and places.coordinate_N2
+    return extract(engine, side.name, images, side.side.files, place_N2, folder, facts, progress, cluster)
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
     """What the other ranks do while the first one evaluates: their share of the encoding, query side first."""
-    task = make_task(split, config.data.query_mode)
+    task = make_task(split, config.data.query_mode == "S2D")
     queries, _ = task.answerable()
     for side in (queries, task.gallery):
-        help_extract(engine, side.view, _images_of_rank(engine, config, split, side, cluster), cluster)
+        help_extract(engine, side.name, _images_of_rank(engine, config, split, side, cluster), cluster)
 
 
-def _images_of_rank(engine: Engine, config: Config, split: Split, side: Side, cluster: Cluster) -> Iterable:
+def _images_of_rank(engine: Engine, config: Config, split: Split, side: Asked, cluster: Cluster) -> Iterable:
     from mindloc.data.readers import build_images  # here: scoring from disk needs no MindSpore
 
-    rows = rows_of_rank(len(side.names), engine.batch_size, cluster)
-    return build_images(config, side.view, [split.root / side.names[row] for row in rows], engine.batch_size)
+    rows = rows_of_rank(len(side.side), engine.batch_size, cluster)
+    return build_images(config, side.name, [split.root / side.side.files[row] for row in rows], engine.batch_size)
 
 
 def _write_baselines(
@@ -159,7 +158,7 @@ def _write_baselines(
     split: Split,
     train_split: Split | None,
     task: Task,
-    queries: Side,
+    queries: Asked,
     folder: Path,
     progress: bool,
 ) -> list[str]:
@@ -168,27 +167,25 @@ def _write_baselines(
     folder.mkdir(parents=True)
     if config.eval.histogram_baseline:
         for side, name in ((queries, "query"), (task.gallery, "gallery")):
-            _write_histograms(split, side, folder / name, config.data.workers, progress)
+            _write_histograms(split, side.side, folder / name, config.data.workers, progress)
     else:
         notes.append("No color histogram: eval.histogram_baseline is off.")
     if train_split is None:
         notes.append("No constant answer: no training pairs were at hand.")
     else:
-        counted = {mode: commonest(_named_by_pairs(train_split, mode, task.gallery.view)) for mode in MODES}
+        counted = {mode: commonest(_named_by_pairs(train_split, mode, task.gallery.name)) for mode in MODES}
         atomic_write_text(folder / "constant.json", json.dumps(counted), DataError)
     return notes
 
 
-def _named_by_pairs(split: Split, mode: str, view: str) -> Iterator[str]:
-    edges = split.edges(mode)
-    if view == "satellite":
-        return (split.satellite_files[index] for index in edges.satellite)
-    return (split.drone_files[index] for index in edges.drone())
+def _named_by_pairs(split: Split, mode: PairMode, side: SideName) -> Iterator[str]:
+    edges, files = split.edges(mode), split.side(side).files
+    return (files[index] for index in (edges.reference if side == "reference" else edges.query()))
 
 
 def _write_histograms(split: Split, side: Side, folder: Path, workers: int, progress: bool) -> None:
-    rows = make_rows(side.names, side.place_N2, side.view)
-    card = {"view": side.view, "place_unit": split.place_unit, "engine": "color_histogram", "checkpoint_sha256": None}
+    rows = make_rows(side.files, side.places and side.places.coordinate_N2, side.view)
+    card = {"view": side.view, "place_unit": side.place_unit, "engine": "color_histogram", "checkpoint_sha256": None}
     shown = progress and sys.stderr.isatty()
     bar = tqdm(total=len(rows), desc=f"{side.view} color histograms", unit="img", disable=not shown)
     with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(folder, card) as writer:

@@ -15,8 +15,7 @@ import numpy as np
 from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import atomic_write
-
-MODES = ("pos", "pos_semipos")
+from mindloc.vocabulary import MODES
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from mindloc.export.formats import FORMATS, UNCOMPARED, ExportGraph, Format, req
 from mindloc.inference.build import load_encoder
 from mindloc.inference.exported import SUFFIXES, output_name
 from mindloc.inference.mindir import MODE
-from mindloc.models.encoder import VIEWS, PlainOutputs
+from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.device import require_precision
+from mindloc.vocabulary import SIDES
 
 MOST_PICTURES = 1024  # per call of an exported file, which is compared at that size
 
@@ -29,7 +30,7 @@ class ExportWish:
     """What a user asks for."""
 
     file_format: Literal["MINDIR", "ONNX", "AIR"] = "MINDIR"
-    view: Literal["both", "query", "drone", "satellite"] = "both"
+    view: Literal["both", "query", "query", "reference"] = "both"
     batch_size: int | Literal["any"] | None = None  # None: any for MINDIR, 1 for the others, which fix it
     precision: Literal["fp32", "fp16", "bf16"] | None = None  # None: the training's, fp32 for ONNX
     with_normalization: bool = False
@@ -105,11 +106,11 @@ def _check_wish(wish: ExportWish) -> None:
 def _files(config: Config, wish: ExportWish) -> list[tuple[str, ...]]:
     """The views that each file serves."""
     if wish.view == "query":
-        return [("drone",) if config.data.query_mode == "D2S" else ("satellite",)]
+        return [("query",) if config.data.query_mode == "D2S" else ("reference",)]
     if wish.view != "both":
         return [(wish.view,)]
-    same_input = config.view_input("drone") == config.view_input("satellite")
-    return [VIEWS] if config.model.share_weights and same_input else [(view,) for view in VIEWS]
+    same_input = config.view_input("query") == config.view_input("reference")
+    return [SIDES] if config.model.share_weights and same_input else [(view,) for view in SIDES]
 
 
 def _stem(views: tuple[str, ...], wish: ExportWish, count: int) -> str:

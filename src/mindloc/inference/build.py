@@ -28,6 +28,7 @@ from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.process import optional_module
 from mindloc.runtime.run_folder import export_folder
+from mindloc.vocabulary import SideName
 
 
 class ReducedEngine:
@@ -281,9 +282,10 @@ def require_inputs(files: dict[str, ExportedFile], config: Config) -> None:
             )
 
 
-def card_facts(config: Config, view: str, place_unit: str | None) -> dict[str, Any]:
-    """What the cards of a view's descriptor sets say beside what the engine says of itself."""
-    facts = {"place_unit": place_unit, "input_size_px": list(config.view_input(view)[0])}
+def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[str, Any]:
+    """What the cards of a side's descriptor sets say beside what the engine says of itself."""
+    view = config.view_name(side)
+    facts = {"view": view, "place_unit": place_unit, "input_size_px": list(config.view_input(side)[0])}
     nodes = {"nodes": config.head.nodes} if config.head.name == "two_stage" else {}
     return {**facts, **nodes, "config": config_to_dict(config)}
 

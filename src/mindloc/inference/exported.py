@@ -186,7 +186,7 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
     return ExportedFile(
         path=path,
         format=form,
-        views=tuple(_among("view", view, ("drone", "satellite")) for view in card["views"]),
+        views=tuple(_among("view", view, ("query", "reference")) for view in card["views"]),
         precision=_among("precision", card["precision"], PRECISIONS),
         batch_size=None if batch is None else _number("batch", batch),
         size_px=(_number("side_px", sides[0]), _number("side_px", sides[1])),

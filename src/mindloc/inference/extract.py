@@ -27,6 +27,7 @@ from mindloc.inference.engine import Engine
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.operator_fusion import compiled_s
 from mindloc.runtime.process import fault_point
+from mindloc.vocabulary import SideName
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Extraction:
 
 def extract(
     engine: Engine,
-    view: str,
+    side: SideName,
     batches: Iterable[tuple[np.ndarray, int]],
     names: list[str],
     place_N2: np.ndarray | None,
@@ -69,7 +70,7 @@ def extract(
         place_N2, bounds_N4: places, and what each picture covers, in ``facts["place_unit"]``; None where nobody
             knows them.
         folder: the set itself, or of several descriptors the folder of their sets.
-        facts: for the card, beside what the engine says of itself: place_unit, config, ...
+        facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
 
     Raises:
@@ -77,7 +78,8 @@ def extract(
     """
     if len(engine.descriptors) > 1 and (Path(folder) / "card.json").exists():
         raise DataError(f"{folder} is a descriptor set itself, of an encoder with one descriptor; give a new folder")
-    card = {"view": view, "extraction": uuid.uuid4().hex, **engine.facts, **facts}
+    view = facts["view"]
+    card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, view, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
@@ -87,10 +89,10 @@ def extract(
             for name in engine.descriptors
         }
         for image_B3HW, count in batches:
-            descriptors = engine.encode({view: image_B3HW[:count]})
+            descriptors = engine.encode({side: image_B3HW[:count]})
             begun = rows[done:]
             for name, writer in writers.items():
-                descriptor_GD = cluster.gather(descriptors[f"{view}.{name}"])
+                descriptor_GD = cluster.gather(descriptors[f"{side}.{name}"])
                 if cluster.size > 1:
                     descriptor_GD = descriptor_GD[: len(begun)]  # behind the end the last picture is repeated
                 writer.append(descriptor_GD, begun[: len(descriptor_GD)])
@@ -110,12 +112,12 @@ def _card_of(descriptor: str, facts: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in facts.items() if name not in foreign}, "descriptor": descriptor}
 
 
-def help_extract(engine: Engine, view: str, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
+def help_extract(engine: Engine, side: SideName, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
     """What the other ranks do while the first one extracts: encode their pictures and hand them over."""
     for image_B3HW, count in batches:
-        descriptors = engine.encode({view: image_B3HW[:count]})
+        descriptors = engine.encode({side: image_B3HW[:count]})
         for name in engine.descriptors:
-            cluster.gather(descriptors[f"{view}.{name}"])
+            cluster.gather(descriptors[f"{side}.{name}"])
 
 
 def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:

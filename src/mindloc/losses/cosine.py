@@ -14,13 +14,13 @@ from mindloc.losses.infonce import unit_rows
 Negatives = Literal["all", "hardest"]
 
 
-def cosine_embedding(drone_BD, satellite_BD, margin=0.0, negatives="all", mask_BB=None):
+def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_BB=None):
     r"""Pulls pairs together and pushes negatives below a cosine.
 
     .. math:: \ell_j = (1 - \cos_{jj}) + \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - m)
 
     Args:
-        drone_BD, satellite_BD: descriptors, any length; normalized inside, in float32.
+        query_BD, reference_BD: descriptors, any length; normalized inside, in float32.
         margin: m, a cosine; -1 pushes negatives apart without end.
         negatives: "all" takes the mean over a tile's negatives, "hardest" the largest term. A tile without negatives
             keeps its first term.
@@ -33,13 +33,13 @@ def cosine_embedding(drone_BD, satellite_BD, margin=0.0, negatives="all", mask_B
     References:
         SGM-Net; the loss is PyTorch's CosineEmbeddingLoss.
     """
-    cosine_BB, counts_BB, own_BB = _cosines(drone_BD, satellite_BD, mask_BB)
+    cosine_BB, counts_BB, own_BB = _cosines(query_BD, reference_BD, mask_BB)
     push_BB = ops.relu(cosine_BB - margin)
     pull_B = 1.0 - ops.sum(cosine_BB * own_BB, 0)
     return _mean_over_tiles(pull_B + _over_negatives(push_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
 
 
-def cosine_triplet(drone_BD, satellite_BD, margin=0.2, negatives="all", mask_BB=None):
+def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=None):
     r"""Asks that a tile be nearer to its own drone picture than to any other, by a margin.
 
     .. math:: \ell_j = \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - \cos_{jj} + m)
@@ -49,15 +49,15 @@ def cosine_triplet(drone_BD, satellite_BD, margin=0.2, negatives="all", mask_BB=
     References:
         SGM-Net; FaceNet, arXiv:1503.03832.
     """
-    cosine_BB, counts_BB, own_BB = _cosines(drone_BD, satellite_BD, mask_BB)
+    cosine_BB, counts_BB, own_BB = _cosines(query_BD, reference_BD, mask_BB)
     own_1B = ops.sum(cosine_BB * own_BB, 0, True)
     short_BB = ops.relu(cosine_BB - own_1B + margin)
     return _mean_over_tiles(_over_negatives(short_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
 
 
-def _cosines(drone_BD, satellite_BD, mask_BB):
+def _cosines(query_BD, reference_BD, mask_BB):
     """Cosines, 1.0 where a cell counts, and the unit matrix, each (B, B)."""
-    cosine_BB = ops.matmul(unit_rows(drone_BD), unit_rows(satellite_BD).T)
+    cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     counts_BB = ops.ones_like(cosine_BB) if mask_BB is None else ops.cast(mask_BB, ms.float32)
     return cosine_BB, counts_BB, ops.eye(cosine_BB.shape[0], cosine_BB.shape[1], ms.float32)
 

@@ -9,11 +9,11 @@ import mindspore as ms
 from mindspore import nn, ops
 
 LOG2_E = 1.0 / math.log(2.0)
-COMPONENTS = ("drone_to_satellite", "satellite_to_drone")  # of the total, which is their mean
+COMPONENTS = ("query_to_reference", "reference_to_query")  # of the total, which is their mean
 MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
 
 
-def weighted_infonce(query_BD, gallery_BD, logit_scale, weight_B, k=5.0, mask_BB=None):
+def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_BB=None):
     r"""Symmetric InfoNCE whose label smoothing falls with the overlap of each pair.
 
     .. math:: \ell_i = \mathrm{LSE}_j s_{ij} - (1 - \epsilon_i) s_{ii} - \epsilon_i \tfrac1B \sum_j s_{ij},
@@ -23,7 +23,7 @@ def weighted_infonce(query_BD, gallery_BD, logit_scale, weight_B, k=5.0, mask_BB
     where the mask does not say so (see data/sampler.py).
 
     Args:
-        query_BD, gallery_BD: descriptors, any length; normalized inside, in float32.
+        query_BD, reference_BD: descriptors, any length; normalized inside, in float32.
         logit_scale: shape (1,), the multiplier itself, not its logarithm.
         weight_B: IoU of each pair, 0..1.
         mask_BB: True where a cell counts; None means all. The diagonal of a real pair always counts; rows whose
@@ -35,15 +35,15 @@ def weighted_infonce(query_BD, gallery_BD, logit_scale, weight_B, k=5.0, mask_BB
     References:
         Game4Loc, arXiv:2409.16925, section 4.
     """
-    forth, back = infonce_directions(query_BD, gallery_BD, logit_scale, overlap_smoothing(weight_B, k), mask_BB)
+    forth, back = infonce_directions(query_BD, reference_BD, logit_scale, overlap_smoothing(weight_B, k), mask_BB)
     return 0.5 * (forth + back)
 
 
-def infonce(query_BD, gallery_BD, logit_scale, label_smoothing=0.0, mask_BB=None):
+def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=None):
     r"""Symmetric InfoNCE with the same label smoothing for all pairs.
 
     Args:
-        query_BD, gallery_BD, logit_scale, mask_BB: as in :func:`weighted_infonce`.
+        query_BD, reference_BD, logit_scale, mask_BB: as in :func:`weighted_infonce`.
         label_smoothing: share of the target that is spread evenly over the row's columns, the pair's own included.
 
     Returns:
@@ -53,7 +53,7 @@ def infonce(query_BD, gallery_BD, logit_scale, label_smoothing=0.0, mask_BB=None
         arXiv:1807.03748; label smoothing: arXiv:1512.00567.
     """
     smoothing_B = ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
-    forth, back = infonce_directions(query_BD, gallery_BD, logit_scale, smoothing_B, mask_BB)
+    forth, back = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
     return 0.5 * (forth + back)
 
 
@@ -62,9 +62,9 @@ def overlap_smoothing(weight_B, k):
     return ops.sigmoid(-k * ops.cast(weight_B, ms.float32))
 
 
-def infonce_directions(query_BD, gallery_BD, logit_scale, smoothing_B, mask_BB=None):
+def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB=None):
     """The loss from query to gallery and from gallery to query, two scalars."""
-    cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(gallery_BD).T)
+    cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
     if mask_BB is None:
         mask_BB = ops.ones_like(logit_BB)
@@ -104,32 +104,32 @@ def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):
 class WeightedInfonceCriterion(nn.Cell):
     """Weighted-InfoNCE of an encoder's named outputs: the total and its two directions."""
 
-    component_names = COMPONENTS
+    component_names, targets = COMPONENTS, ("iou",)
 
     def __init__(self, k: float = 5.0):
         super().__init__()
         self.k = k
 
-    def construct(self, outputs, weight_G, mask_GG):
-        return _criterion(outputs, overlap_smoothing(weight_G, self.k), mask_GG)
+    def construct(self, outputs, targets, mask_GG):
+        return _criterion(outputs, overlap_smoothing(targets["iou"], self.k), mask_GG)
 
 
 class InfonceCriterion(nn.Cell):
-    """InfoNCE of an encoder's named outputs; the pairs' weights are not used."""
+    """InfoNCE of an encoder's named outputs; reads nothing of a pair."""
 
-    component_names = COMPONENTS
+    component_names, targets = COMPONENTS, ()
 
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def construct(self, outputs, weight_G, mask_GG):
-        smoothing_G = ops.zeros_like(ops.cast(weight_G, ms.float32)) + self.label_smoothing
+    def construct(self, outputs, targets, mask_GG):
+        smoothing_G = ops.full((mask_GG.shape[0],), self.label_smoothing, dtype=ms.float32)
         return _criterion(outputs, smoothing_G, mask_GG)
 
 
 def _criterion(outputs, smoothing_G, mask_GG):
     forth, back = infonce_directions(
-        outputs["drone.global"], outputs["satellite.global"], outputs["logit_scale"], smoothing_G, mask_GG
+        outputs["query.global"], outputs["reference.global"], outputs["logit_scale"], smoothing_G, mask_GG
     )
-    return 0.5 * (forth + back), {"drone_to_satellite": forth, "satellite_to_drone": back}
+    return 0.5 * (forth + back), {"query_to_reference": forth, "reference_to_query": back}

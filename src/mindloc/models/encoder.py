@@ -17,6 +17,8 @@ import zlib
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindloc.vocabulary import GLOBAL, SIDES
+
 TOKENS = ("reg_token", "cls_token", "pos_embed")  # added to what the patches say; timm's deviation for them
 TOKEN_STD = 0.02
 CONVOLUTIONS = re.compile(
@@ -77,8 +79,6 @@ def names_within(backbone: nn.Cell) -> list[tuple[str, Parameter]]:
     return [(parameter.name.rpartition("backbone.")[2], parameter) for parameter in backbone.get_parameters()]
 
 
-VIEWS = ("drone", "satellite")
-GLOBAL = "global"  # the one descriptor of an encoder without a head
 LOG2_E = 1.0 / math.log(2.0)
 
 
@@ -100,8 +100,8 @@ class TwoViewEncoder(nn.Cell):
         if self.shared:
             self.backbone, self.head = backbones[0], first
         else:
-            self.drone_backbone, self.satellite_backbone = backbones
-            self.drone_head, self.satellite_head = first, *second
+            self.query_backbone, self.reference_backbone = backbones
+            self.query_head, self.reference_head = first, *second
         self.descriptors = (GLOBAL,) if first is None else first.descriptors
         scales = np.full(len(self.compared), math.log(logit_scale), np.float32)
         self.log_logit_scale = Parameter(Tensor(scales), name="log_logit_scale")
@@ -114,36 +114,36 @@ class TwoViewEncoder(nn.Cell):
     @property
     def compared_outputs(self) -> tuple[str, ...]:
         """``compared`` by the names under which ``construct`` gives them, view by view."""
-        return tuple(f"{view}.{name}" for name in self.compared for view in VIEWS)
+        return tuple(f"{view}.{name}" for name in self.compared for view in SIDES)
 
-    def construct(self, drone, satellite):
+    def construct(self, query, reference):
         """Named outputs: "{view}.{descriptor}" (B, D) for both views, and "logit_scale", all float32.
 
         Pictures are (B, 3, H, W), each view with its own H and W. A global descriptor has any length, Omega and Phi
         have length 1; the logit scales, one for each of ``compared``, are the multipliers themselves.
         """
-        of_drone, of_satellite = self._describe_both(drone, satellite)
+        of_query, of_reference = self._describe_both(query, reference)
         outputs = {"logit_scale": ops.pow(2.0, self.log_logit_scale * LOG2_E)}  # ops.Exp is 5e-6 off on a CPU
         for i, name in enumerate(self.descriptors):
-            outputs["drone." + name] = of_drone[i]
-            outputs["satellite." + name] = of_satellite[i]
+            outputs["query." + name] = of_query[i]
+            outputs["reference." + name] = of_reference[i]
         return outputs
 
-    def _describe_both(self, drone, satellite):
+    def _describe_both(self, query, reference):
         if not self.shared:
             return (
-                describe(self.drone_backbone, self.drone_head, drone),
-                describe(self.satellite_backbone, self.satellite_head, satellite),
+                describe(self.query_backbone, self.query_head, query),
+                describe(self.reference_backbone, self.reference_head, reference),
             )
-        if drone.shape != satellite.shape:
-            return describe(self.backbone, self.head, drone), describe(self.backbone, self.head, satellite)
-        count = drone.shape[0]  # one pass: half the graph to compile
-        both = describe(self.backbone, self.head, ops.concat((drone, satellite)))
+        if query.shape != reference.shape:
+            return describe(self.backbone, self.head, query), describe(self.backbone, self.head, reference)
+        count = query.shape[0]  # one pass: half the graph to compile
+        both = describe(self.backbone, self.head, ops.concat((query, reference)))
         return tuple([rows[:count] for rows in both]), tuple([rows[count:] for rows in both])
 
     def recompute_blocks(self) -> None:
         """Keep only the blocks' inputs for the way back and compute the rest again; before the first step."""
-        for backbone in dict.fromkeys(self.backbone_of(view) for view in VIEWS):
+        for backbone in dict.fromkeys(self.backbone_of(view) for view in SIDES):
             for block in backbone.blocks:
                 block.recompute()
 
@@ -160,8 +160,8 @@ class TwoViewEncoder(nn.Cell):
         return ViewEncoder(self.backbone_of(view), self.head_of(view), view)
 
     def _of(self, view: str, part: str) -> nn.Cell | None:
-        if view not in VIEWS:
-            raise ValueError(f"no view named {view!r}; there are {', '.join(VIEWS)}")
+        if view not in SIDES:
+            raise ValueError(f"no view named {view!r}; there are {', '.join(SIDES)}")
         return getattr(self, part if self.shared else f"{view}_{part}")
 
 

@@ -2,7 +2,7 @@
 
 Read are timm's and torchvision's own files and the releases of Game4Loc and its relatives, as .safetensors or .pth.
 Their names differ in what stands before timm's: nothing, `model.` (one encoder), `model1.` and `model2.`, or
-`drone_encoder.` and `satellite_encoder.`; this project's own `backbone.` and `drone_backbone.` are taken as well.
+`drone_encoder.` and `satellite_encoder.`; this project's own `backbone.` and `query_backbone.` are taken as well.
 
 Only a checkpoint of this project fills what follows the backbone, the head.
 """
@@ -17,15 +17,16 @@ import numpy as np
 from mindspore import Tensor
 
 from mindloc.errors import CheckpointError
-from mindloc.models.encoder import VIEWS, TwoViewEncoder, names_within
+from mindloc.models.encoder import TwoViewEncoder, names_within
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.models.vit_plain import resampled_table, square_side
 from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_tensor_file
+from mindloc.vocabulary import SIDES
 
 LEAST_SHARE = 0.9  # of an encoder's parameters that must fit
 PREFIXES = {
-    "drone": ("drone_encoder.", "drone_backbone.", "model1."),
-    "satellite": ("satellite_encoder.", "satellite_backbone.", "model2."),
+    "query": ("drone_encoder.", "query_backbone.", "model1."),
+    "reference": ("satellite_encoder.", "reference_backbone.", "model2."),
     "both": ("backbone.", "model.", "encoder.", ""),
 }
 LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all hold the logarithm
@@ -35,7 +36,7 @@ WITHOUT_USE = re.compile(
 )
 # of a deeper network, or LayerScale, norms, tokens, positions that this one has not and that would change its result
 FURTHER_LAYERS = re.compile(r"^layer[1-3]\.\d+\.|^blocks\.\d+\.|^norm_pre\.|^(cls|reg|dist)_token$|^pos_embed$")
-HEADS = ("head.", "drone_head.", "satellite_head.")
+HEADS = ("head.", "query_head.", "reference_head.")
 TIMM_VIT = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what torchvision's weights were trained with
 
@@ -82,13 +83,13 @@ def import_weights(encoder: TwoViewEncoder, path: str | Path) -> ImportReport:
     arrays, own = read_arrays(path), is_own_checkpoint(path)
     heads = {name: array for name, array in arrays.items() if own and name.startswith(HEADS)}
     source, report = sort_by_view({name: array for name, array in arrays.items() if name not in heads}, path)
-    if encoder.shared and set(source) >= set(VIEWS) and not _same(source["drone"], source["satellite"]):
+    if encoder.shared and set(source) >= set(SIDES) and not _same(source["query"], source["reference"]):
         raise CheckpointError(
             f"{path} holds an encoder for each view and this model has one for both; set model.share_weights: false"
         )
     updates = []
-    for view in VIEWS[:1] if encoder.shared else VIEWS:
-        weights = source.get(view) or source.get("both") or source.get("drone") or {}
+    for view in SIDES[:1] if encoder.shared else SIDES:
+        weights = source.get(view) or source.get("both") or source.get("query") or {}
         parameters = dict(names_within(encoder.backbone_of(view)))
         updates += _match(parameters, _as_laid_out_in(parameters, weights, report), report)
     _require_fit(report, "model.backbone and model.patch_px" if _is_rope_vit(encoder) else "model.backbone")
@@ -105,7 +106,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def sort_by_view(arrays: Arrays, path: Path) -> tuple[dict[str, Arrays], ImportReport]:
-    """{"drone" | "satellite" | "both": {timm's name: array}, "log_logit_scale": {"value": (S,)}} and a fresh report."""
+    """{"query" | "reference" | "both": {timm's name: array}, "log_logit_scale": {"value": (S,)}} and a fresh report."""
     source: dict[str, Arrays] = {}
     report = ImportReport(path)
     for name, array in arrays.items():
@@ -122,7 +123,7 @@ def sort_by_view(arrays: Arrays, path: Path) -> tuple[dict[str, Arrays], ImportR
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """("drone" | "satellite" | "both", timm's name) of a name in a file."""
+    """("query" | "reference" | "both", timm's name) of a name in a file."""
     for view, prefixes in PREFIXES.items():
         for prefix in prefixes:
             if name.startswith(prefix):
@@ -222,7 +223,7 @@ def _match_logit_scale(encoder: TwoViewEncoder, source: dict[str, Arrays], repor
 
 
 def _is_rope_vit(encoder: TwoViewEncoder) -> bool:
-    return hasattr(encoder.backbone_of(VIEWS[0]), "patch_px")
+    return hasattr(encoder.backbone_of(SIDES[0]), "patch_px")
 
 
 def _require_fit(report: ImportReport, keys: str) -> None:

@@ -101,14 +101,14 @@ def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine
     rule = build_hard_negative_rule(config)
     if rule is None:
         return None
-    pictures = PairedPictures(split, split.pair_list(config.data.train_mode)[0], config.sampling.neighbors)
+    pictures = PairedPictures(split, split.edges(config.data.train_mode).pairs(), config.sampling.neighbors)
     tables = NeighborTables(rule, pictures.near_on_map() if rule.source != "descriptors" else None)
     return NeighborSource(
         tables,
         pictures,
         engine_of,
-        images_of=lambda view, paths: build_images(config, view, paths, config.eval.batch_size),
-        facts_of=lambda view: card_facts(config, view, split.place_unit),
+        images_of=lambda side, paths: build_images(config, side, paths, config.eval.batch_size),
+        facts_of=lambda side: card_facts(config, side, split.side(side).place_unit),
         cluster=cluster,
     )
 

@@ -3,7 +3,7 @@
 Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -18,7 +18,6 @@ from mindloc.data.sampler import Sampler, SamplingReport
 from mindloc.data.split import Split
 from mindloc.errors import ImageError
 
-COLUMNS = ("drone", "satellite", "weight", "mask")
 PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
 
 
@@ -73,12 +72,13 @@ class TrainData:
 def train_data(stream: PairStream) -> TrainData:
     """Batches of a stream of pairs.
 
-    drone (B,3,H,W) and satellite (B,3,H,W) float32, normalized: this rank's rows of the global batch. weight (G,)
-    float32: IoU of every pair of the global batch. mask (G,G) bool: True = the cell counts. Padded rows, and with
-    ``skip_bad`` rows with a bad picture, are black pictures of weight 0 without a True in their row and column.
+    query (B,3,H,W) and reference (B,3,H,W) float32, normalized: this rank's rows of the global batch. mask (G,G) bool:
+    True = the cell counts. Then the stream's targets, (G,...) float32 each, of the global batch. Padded rows, and with
+    ``skip_bad`` rows with a bad image, are black images with zeros for targets, without a True in their row and column.
     """
     ds.config.set_prefetch_size(PREFETCH)
-    dataset = ds.GeneratorDataset(stream, list(COLUMNS), shuffle=False, num_parallel_workers=1)
+    columns = ["query", "reference", "mask", *stream.targets]
+    dataset = ds.GeneratorDataset(stream, columns, shuffle=False, num_parallel_workers=1)
     epoch, step = stream.start
     dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
     return TrainData(dataset, stream)
@@ -88,21 +88,26 @@ def build_train_dataset(
     config: Config,
     split: Split,
     sampler: Sampler,
+    targets: Sequence[str],
     rank: int = 0,
     ranks: int = 1,
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> TrainData:
-    """Training batches as the config asks; columns, shapes and errors: see ``train_data``."""
+    """Training batches as the config asks; columns, shapes and errors: see ``train_data``.
+
+    Args:
+        targets: what the criterion reads of each pair, names of columns of the split's edges.
+    """
     data, settings = config.data, None
     if config.augment.enabled:
         settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
-    pair_P2, weight_P = split.pair_list(data.train_mode)
+    edges = split.edges(data.train_mode)
     stream = PairStream(
-        drone=ViewFiles(split.drone_paths(), *config.view_input("drone")),
-        satellite=ViewFiles(split.satellite_paths(), *config.view_input("satellite")),
-        pair_P2=pair_P2,
-        weight_P=weight_P,
+        query=ViewFiles(split.paths("query"), *config.view_input("query")),
+        reference=ViewFiles(split.paths("reference"), *config.view_input("reference")),
+        pair_P2=edges.pairs(),
+        targets={name: edges.columns[name] for name in targets},
         sampler=sampler,
         normalization=Normalization(config.model.mean, config.model.std),
         settings=settings,

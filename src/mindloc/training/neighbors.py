@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from mindloc.data.hard_negatives import NO_TILE, NeighborTables
-from mindloc.data.split import Split
+from mindloc.data.split import Places, Split
 from mindloc.descriptors.neighbors import nearest_by_descriptor, nearest_on_map
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS, load_descriptor_set, set_folder
-from mindloc.errors import CheckpointError
+from mindloc.errors import CheckpointError, DataError
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import extract, help_extract, rows_of_rank
 from mindloc.runtime.checkpoint import State
 from mindloc.runtime.cluster import Cluster
 from mindloc.training.resume import Progress, older_checkpoint
+from mindloc.vocabulary import SIDES, SideName
 
 
 class PairedPictures:
@@ -36,41 +37,50 @@ class PairedPictures:
 
     def __init__(self, split: Split, pair_P2: np.ndarray, k: int):
         self.split, self.k = split, k
-        self.index = {"drone": np.unique(pair_P2[:, 0]), "satellite": np.unique(pair_P2[:, 1])}
+        self.index = {"query": np.unique(pair_P2[:, 0]), "reference": np.unique(pair_P2[:, 1])}
         self.pairs_sha256 = hashlib.sha256(np.ascontiguousarray(pair_P2).tobytes()).hexdigest()
         edges = split.semipositive
-        row_E = _position(self.index["drone"], len(split.drone_files))[edges.drone()]
-        column_E = _position(self.index["satellite"], len(split.satellite_files))[edges.satellite]
+        row_E = _position(self.index["query"], len(split.query.files))[edges.query()]
+        column_E = _position(self.index["reference"], len(split.reference.files))[edges.reference]
         among = (row_E >= 0) & (column_E >= 0)
         self._overlap = (row_E[among], column_E[among])
 
-    def names(self, view: str) -> list[str]:
-        """Files of one view, relative to the root of the data set."""
-        files = self.split.drone_files if view == "drone" else self.split.satellite_files
-        return [files[index] for index in self.index[view]]
+    def names(self, side: SideName) -> list[str]:
+        """Files of one side, relative to the root of the data set."""
+        files = self.split.side(side).files
+        return [files[index] for index in self.index[side]]
 
-    def places(self, view: str) -> np.ndarray:
-        """(N, 2) in the split's place unit."""
-        place_N2 = self.split.drone_place if view == "drone" else self.split.satellite_place
-        return place_N2[self.index[view]]
+    def places(self, side: SideName) -> Places | None:
+        """Where they lie; None: nobody knows."""
+        places = self.split.side(side).places
+        return places and places.take(self.index[side])
 
     def near_on_map(self) -> np.ndarray:
-        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_TILE`` fills up."""
-        places = (self.places("drone"), self.places("satellite"))
-        return self._of_split(nearest_on_map(*places, self.split.place_unit, self.k, self._overlap))
+        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_TILE`` fills up.
+
+        Raises:
+            DataError: a side without places.
+        """
+        queries, references = self.places("query"), self.places("reference")
+        if queries is None or references is None:
+            raise DataError(
+                "sampling.hard_negatives=map needs places and this data set has none; take descriptors instead"
+            )
+        places = (queries.coordinate_N2, references.coordinate_N2)
+        return self._of_split(nearest_on_map(*places, references.unit, self.k, self._overlap))
 
     def near_by_descriptor(self, folder: Path) -> np.ndarray:
-        """The same by falling cosine of the sets in ``folder/drone`` and ``folder/satellite``.
+        """The same by falling cosine of the sets in ``folder/query`` and ``folder/reference``.
 
         Raises:
             DataError: the sets are damaged.
         """
-        sides = [_recall_descriptors(folder / view) for view in ("drone", "satellite")]
+        sides = [_recall_descriptors(folder / side) for side in SIDES]
         return self._of_split(nearest_by_descriptor(*sides, self.k, self._overlap))
 
     def _of_split(self, near_NK: np.ndarray) -> np.ndarray:
-        table_DK = np.full((len(self.split.drone_files), self.k), NO_TILE, np.int32)
-        table_DK[self.index["drone"]] = np.where(near_NK < 0, NO_TILE, self.index["satellite"][near_NK])
+        table_DK = np.full((len(self.split.query.files), self.k), NO_TILE, np.int32)
+        table_DK[self.index["query"]] = np.where(near_NK < 0, NO_TILE, self.index["reference"][near_NK])
         return table_DK
 
 
@@ -96,8 +106,8 @@ class NeighborSource:
     tables: NeighborTables
     pictures: PairedPictures
     engine_of: Callable[[Any], Engine]  # of an encoder in training
-    images_of: Callable[[str, list[Path]], Iterable]  # view, files -> batches as the engine takes them
-    facts_of: Callable[[str], dict[str, Any]]  # of a view, for the cards
+    images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches as the engine takes them
+    facts_of: Callable[[SideName], dict[str, Any]]  # of a side, for the cards
     cluster: Cluster
 
     def agree_on_map(self) -> None:
@@ -118,11 +128,11 @@ class NeighborSource:
             MindlocError: a picture can't be read, the disk is full or refuses.
         """
         engine = _RecallOnly(self.engine_of(encoder))
-        shape_DK = (len(self.pictures.split.drone_files), self.pictures.k)
+        shape_DK = (len(self.pictures.split.query.files), self.pictures.k)
         table_DK = np.zeros(shape_DK, np.int32)
         try:
-            for view in ("drone", "satellite"):
-                self._extract(engine, view, folder)
+            for side in SIDES:
+                self._extract(engine, side, folder)
             if folder:
                 table_DK = self.pictures.near_by_descriptor(folder)
         finally:
@@ -136,14 +146,15 @@ class NeighborSource:
             return table_DK
         return self.cluster.gather(table_DK.astype(np.float32))[: len(table_DK)].astype(np.int32)
 
-    def _extract(self, engine: Engine, view: str, folder: Path | None) -> None:
-        names, places = self.pictures.names(view), self.pictures.places(view)
+    def _extract(self, engine: Engine, side: SideName, folder: Path | None) -> None:
+        names, places = self.pictures.names(side), self.pictures.places(side)
         rows = rows_of_rank(len(names), engine.batch_size, self.cluster)
-        images = self.images_of(view, [self.pictures.split.root / names[row] for row in rows])
+        images = self.images_of(side, [self.pictures.split.root / names[row] for row in rows])
         if folder is None:
-            help_extract(engine, view, images, self.cluster)
+            help_extract(engine, side, images, self.cluster)
         else:
-            extract(engine, view, images, names, places, folder / view, self.facts_of(view), cluster=self.cluster)
+            place_N2 = places and places.coordinate_N2
+            extract(engine, side, images, names, place_N2, folder / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
         """What every rank must have brought from its checkpoint: the table in force, empty before there is one."""

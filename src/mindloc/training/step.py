@@ -114,8 +114,9 @@ class MeanGradients(nn.Cell):
     The graph holds one part however many there are: they take turns in it, and only one needs its memory.
 
     Args:
-        encoder: (drone, satellite) -> dict of outputs.
-        criterion: (outputs, weight, mask) -> (total, dict of components); names them in ``component_names``.
+        encoder: (query, reference) -> dict of outputs.
+        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
+            it reads of each pair in ``targets``.
         weights: a ParameterTuple, differentiated by.
         parts: P, a divisor of B. Every rank holds an equal share of each part, in the order of the parts.
         gather: outputs of this rank -> outputs of all ranks.
@@ -130,44 +131,57 @@ class MeanGradients(nn.Cell):
         self.add = ops.Add()
         self.map = ops.HyperMap()
 
-    def forward(self, drone, satellite, weight, mask, scale):
+    def forward(self, query, reference, mask, scale, *targets):
         """Loss times ``scale`` (what is differentiated), loss, components in the order of ``component_names``."""
-        outputs = self.gather(self.encoder(drone, satellite))
-        loss, components = self.criterion(outputs, weight, mask)
+        outputs = self.gather(self.encoder(query, reference))
+        loss, components = self.criterion(outputs, named(self.criterion.targets, targets), mask)
         # no dict leaves the graph: Ascend would hand it to Python
         return loss * scale, loss, tuple([components[name] for name in self.component_names])
 
-    def construct(self, drone, satellite, weight, mask, scale):
+    def construct(self, query, reference, mask, scale, *targets):
         """One batch.
 
         Args:
-            drone, satellite: (B, 3, H, W) float32.
-            weight: (G,) float32; mask: (G, G) bool.
+            query, reference: (B, 3, H, W) float32.
+            mask: (G, G) bool.
             scale: scalar, factor on the loss that is differentiated.
+            targets: (G, ...) each, in the order of the criterion's ``targets``.
 
         Returns:
             loss, tuple of its components, tuple of gradients in the order of the weights, ``scale`` times too large.
         """
         if self.parts == 1:
-            (_, loss, components), gradients = self.value_and_grad(drone, satellite, weight, mask, scale)
+            (_, loss, components), gradients = self.value_and_grad(query, reference, mask, scale, *targets)
             return loss, components, gradients
-        return self._over_parts(drone, satellite, weight, mask, scale)
+        return self._over_parts(query, reference, mask, scale, targets)
 
-    def _over_parts(self, drone, satellite, weight, mask, scale):
-        drones, satellites = in_parts(drone, self.parts), in_parts(satellite, self.parts)
-        weights, masks = in_parts(weight, self.parts), in_parts(mask, self.parts)
+    def _over_parts(self, query, reference, mask, scale, targets):
+        queries, references = in_parts(query, self.parts), in_parts(reference, self.parts)
+        masks, target_parts = in_parts(mask, self.parts), tuple([in_parts(target, self.parts) for target in targets])
         losses = ops.zeros(self.counted, ms.float32)  # the loss, then its components
         gradients = self.map(ops.zeros_like, self.weights)
         i = Tensor(0, ms.int32)
         while i < self.parts:
             (_, part_loss, part_components), part_gradients = self.value_and_grad(
-                part_of(drones, i), part_of(satellites, i), part_of(weights, i), own_cells(masks, i), scale / self.parts
+                part_of(queries, i),
+                part_of(references, i),
+                own_cells(masks, i),
+                scale / self.parts,
+                *tuple([part_of(target, i) for target in target_parts]),
             )
             losses = losses + ops.stack((part_loss, *part_components))
             gradients = self.map(self.add, gradients, part_gradients)
             i = i + 1
         losses = losses / self.parts
         return losses[0], tuple([losses[k] for k in range(1, self.counted)]), gradients
+
+
+def named(names, values):
+    """{name: value}, inside a graph."""
+    table = {}
+    for i in range(len(names)):
+        table[names[i]] = values[i]
+    return table
 
 
 def in_parts(rows, parts):
@@ -212,52 +226,53 @@ class GradCache(nn.Cell):
         self.add = ops.Add()
         self.map = ops.HyperMap()
 
-    def construct(self, drone, satellite, weight, mask, scale):
+    def construct(self, query, reference, mask, scale, *targets):
         """One batch, see ``MeanGradients``."""
-        drones, satellites = in_parts(drone, self.parts), in_parts(satellite, self.parts)
+        queries, references = in_parts(query, self.parts), in_parts(reference, self.parts)
         # its shapes and the logit scale are used, so compiling leaves the rest of this pass out
-        outputs = self.encoder(drones[0], satellites[0])
+        outputs = self.encoder(queries[0], references[0])
         lengths = tuple([outputs[name].shape[1] for name in self.names])
-        rows_PBS = self._describe_all(drones, satellites, sum(lengths), scale)
+        rows_PBS = self._describe_all(queries, references, sum(lengths), scale)
         rows_BS = ops.reshape(rows_PBS, (-1, sum(lengths)))
         (_, loss, components), (by_row_BS, by_scale) = self.loss_gradient(
-            rows_BS, outputs["logit_scale"], lengths, weight, mask, scale
+            rows_BS, outputs["logit_scale"], lengths, mask, scale, *targets
         )
-        return loss, components, self._send_back(drones, satellites, in_parts(by_row_BS, self.parts), by_scale)
+        return loss, components, self._send_back(queries, references, in_parts(by_row_BS, self.parts), by_scale)
 
-    def described(self, drone, satellite):
+    def described(self, query, reference):
         """Descriptors of a part, one row (S numbers) for each pair, and the logit scales."""
-        outputs = self.encoder(drone, satellite)
+        outputs = self.encoder(query, reference)
         return ops.concat(tuple([outputs[name] for name in self.names]), 1), outputs["logit_scale"]
 
-    def loss(self, rows_BS, logit_scale, lengths, weight, mask, scale):
+    def loss(self, rows_BS, logit_scale, lengths, mask, scale, *targets):
         """Loss times ``scale``, loss, components, of this rank's rows and those of the others."""
         outputs = {"logit_scale": logit_scale}
         first = 0
         for i in range(len(self.names)):
             outputs[self.names[i]] = rows_BS[:, first : first + lengths[i]]
             first = first + lengths[i]
-        loss, components = self.criterion(self.gather(outputs), weight, mask)
+        targets = named(self.criterion.targets, targets)
+        loss, components = self.criterion(self.gather(outputs), targets, mask)
         return loss * scale, loss, tuple([components[name] for name in self.component_names])
 
-    def _describe_all(self, drones, satellites, length, scale):
+    def _describe_all(self, queries, references, length, scale):
         """(P, B / P, S): the descriptors of every part."""
         # made of an input: were they constant, the loss would be taken for a constant too while compiling
-        rows_PBS = ops.broadcast_to(scale * 0, (self.parts, drones.shape[1], length))
+        rows_PBS = ops.broadcast_to(scale * 0, (self.parts, queries.shape[1], length))
         i = Tensor(0, ms.int32)
         while i < self.parts:
-            rows_BS, _ = self.described(part_of(drones, i), part_of(satellites, i))
+            rows_BS, _ = self.described(part_of(queries, i), part_of(references, i))
             rows_PBS = ops.tensor_scatter_update(rows_PBS, ops.reshape(i, (1, 1)), ops.expand_dims(rows_BS, 0))
             i = i + 1
         return rows_PBS
 
-    def _send_back(self, drones, satellites, by_row_PBS, by_scale):
+    def _send_back(self, queries, references, by_row_PBS, by_scale):
         """Gradients by the weights; that of the logit scales goes back with the first part alone."""
         gradients = self.map(ops.zeros_like, self.weights)
         i = Tensor(0, ms.int32)
         while i < self.parts:
             back = (part_of(by_row_PBS, i), by_scale * ops.cast(i == 0, ms.float32))
-            of_part = self.back_through_encoder(part_of(drones, i), part_of(satellites, i), back)
+            of_part = self.back_through_encoder(part_of(queries, i), part_of(references, i), back)
             gradients = self.map(self.add, gradients, of_part)
             i = i + 1
         return gradients
@@ -269,8 +284,9 @@ class TrainStep(nn.Cell):
     A step whose gradient is not finite changes neither weights nor moments nor the optimizer's step count.
 
     Args:
-        encoder: (drone, satellite) -> dict of outputs.
-        criterion: (outputs, weight, mask) -> (total, dict of components); names them in ``component_names``.
+        encoder: (query, reference) -> dict of outputs.
+        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
+            it reads of each pair in ``targets``.
         optimizer: over the encoder's parameters.
         clip, clip_at: bound on the mean gradient of the whole batch, see ``ClipGradients``.
         accumulate: parts the batch is cut into; each is encoded, compared and differentiated by itself, and their mean
@@ -296,7 +312,7 @@ class TrainStep(nn.Cell):
     ):
         super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
         self.encoder, self.optimizer = encoder, optimizer
-        self.component_names = criterion.component_names
+        self.component_names, self.targets = criterion.component_names, criterion.targets
         self.trainable = ParameterTuple(optimizer.parameters)
         by_parts = GradCache if grad_cache else MeanGradients
         self.mean_gradients = by_parts(encoder, criterion, self.trainable, accumulate, gather or nn.Identity())
@@ -306,20 +322,20 @@ class TrainStep(nn.Cell):
         self.clip = ClipGradients(clip, clip_at, scaled=loss_scale is not None)
         self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
 
-    def construct(self, drone, satellite, weight, mask):
+    def construct(self, query, reference, mask, *targets):
         """One step.
 
         Args:
-            drone, satellite: (B, 3, H, W) float32.
-            weight: (G,) float32, IoU of each pair.
+            query, reference: (B, 3, H, W) float32.
             mask: (G, G) bool, True where a cell counts.
+            targets: what the criterion reads of each pair, (G, ...) each, in the order of its ``targets``.
 
         Returns:
             loss, its components in the order of ``component_names``, gradient norm before clipping, whether the update
             was made (bool), the loss scale that was used.
         """
         scale = self.loss_scale.scale * 1.0  # a copy: the parameter itself changes below
-        loss, components, gradients = self.mean_gradients(drone, satellite, weight, mask, scale)
+        loss, components, gradients = self.mean_gradients(query, reference, mask, scale, *targets)
         gradients = self.reduce_gradients(gradients)
         unscale = 1.0 / scale
         norm = self.norm(gradients) * unscale

@@ -117,12 +117,12 @@ def _common_ground(
     neighbors: NeighborSource | None,
 ) -> dict[str, bytes | str]:
     """What every rank must have in common before the first step; where its files lie is its own affair."""
-    pairs, weights = split.pair_list(config.data.train_mode)
+    edges = split.edges(config.data.train_mode)
     arrays = collect_arrays(step)
     return {
         "version of mindloc": mindloc.__version__,
         "config": json.dumps(settings_of_the_training(config_to_dict(config)), sort_keys=True),
-        "list of training pairs": pairs.tobytes() + weights.tobytes(),
+        "list of training pairs": b"".join(array.tobytes() for array in (edges.pairs(), *edges.columns.values())),
         "list of training pictures": _names(split),
         "list of test pictures": _names(test_split) if test_split else "",
         "checkpoint": json.dumps(point.progress.to_dict() if point else None, sort_keys=True),
@@ -132,7 +132,7 @@ def _common_ground(
 
 
 def _names(split: Split) -> str:
-    return "\n".join([*split.drone_files, *split.satellite_files])
+    return "\n".join([*split.query.files, *split.reference.files])
 
 
 def train(
@@ -163,13 +163,14 @@ def train(
         console.say(note)
     if evaluate_fn is None and prepared.test_split is not None:
         evaluate_fn = build_evaluation(config, run, prepared.test_split, cluster, prepared.engine_of)
+    targets = prepared.step.targets
     training = Training(
         run=run,
         step=prepared.step,
         schedule=build_schedule(config),
         settings=build_loop_settings(config),
         make_data=lambda epoch, step: build_train_dataset(
-            config, prepared.train_split, prepared.sampler, cluster.rank, cluster.size, epoch, step
+            config, prepared.train_split, prepared.sampler, targets, cluster.rank, cluster.size, epoch, step
         ),
         evaluate=evaluate_fn,
         config=config_to_dict(config),
