@@ -77,7 +77,8 @@ def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, An
 def measure(case: dict[str, Any], work: str, variant: str, folder: str) -> dict[str, float]:
     """Seconds of each stage of this process, imports from its start on; ``compiled_s`` went into compiling."""
     os.environ["XDG_CACHE_HOME"] = folder  # where graphs and loops are kept
-    from mindloc.runtime.operator_fusion import compiled_s, process_age_s
+    from mindloc.runtime.compilation import compiled_s
+    from mindloc.runtime.process import process_age_s
 
     chosen = Case(**{**case, "fusion": "always" if "fusion" in variant else "never"})
     chosen.use_device()
@@ -99,7 +100,7 @@ def _build_step(case: Case, cache: str) -> tuple[Callable[[], Any], Callable[[],
     import train_step
 
     from mindloc.runtime.cluster import ALONE
-    from mindloc.runtime.operator_fusion import compiling
+    from mindloc.runtime.compilation import compiling
     from mindloc.training.build import build_compiler_cache
 
     step, batch, config = train_step.train_step(case), train_step.batch_of(case), case.config()

@@ -265,10 +265,10 @@ def test_split_without_any_pair(change_entries):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b'[{"drone_img_dir": "drone/images",', "broken JSON at line 1"),
-        (b"", "broken JSON"),
-        (b"\xff\xfe\x00", "no JSON text"),
-        (b"[" * 200_000, "no JSON text"),
+        (b'[{"drone_img_dir": "drone/images",', "line 1 column 35"),
+        (b"", "can't be read as JSON (Expecting value: line 1 column 1"),
+        (b"\xff\xfe\x00", "can't be read as JSON"),
+        (b"[" * 200_000, "can't be read as JSON"),
         (b"[" + b"9" * 5000 + b"]", "JSON"),
         (b"[]", "empty list"),
         (b'{"a": 1}', "JSON dict"),

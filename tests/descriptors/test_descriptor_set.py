@@ -68,7 +68,7 @@ def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
     picture.parent.mkdir()
     picture.write_bytes(b"mine")
     rows = make_rows("a", None, "drone")
-    for folder, message in ((picture.parent, "holds a.png"), (picture, "is a file")):
+    for folder, message in ((picture.parent, "contains a.png"), (picture, "is a file")):
         with pytest.raises(DataError, match=message):
             save_descriptor_set(folder, np.ones((1, 3), np.float32), rows, CARD)
     assert picture.read_bytes() == b"mine"
@@ -121,7 +121,7 @@ def break_rows(text):
     [
         (lambda folder: (folder / "card.json").unlink(), "holds no descriptor set; write one with"),
         (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
-        (lambda folder: (folder / "card.json").write_text("[]"), "has version None"),
+        (lambda folder: (folder / "card.json").write_text("[]"), "contains a JSON list, expected an object"),
         (lambda folder: edit_json(folder / "card.json", version=9), "has version 9, this program reads 1"),
         (lambda folder: edit_json(folder / "card.json", view="street"), "lacks a view"),
         (lambda folder: edit_json(folder / "card.json", count=4), "contradicts itself"),
@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def refuse(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mindloc.descriptors.sets.os.fsync", refuse)
+    monkeypatch.setattr("mindloc.runtime.files.os.fsync", refuse)
     with pytest.raises(DataError, match="No space left on device; free some space"):
         save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None, "drone"), CARD)
     assert list(tmp_path.iterdir()) == []

@@ -10,21 +10,11 @@ import pytest
 import stand_in_driver
 
 from mindloc.cli import main
-from mindloc.doctor.cann import CANN_LIBRARIES, look_at_cann, look_at_npu
-from mindloc.doctor.cuda import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_at_cuda, look_at_driver
+from mindloc.doctor.ascend import CANN_LIBRARIES, look_at_cann, look_at_npu
 from mindloc.doctor.examination import diagnose
-from mindloc.doctor.findings import (
-    Told,
-    ask_mindspore,
-    cgroup_cores,
-    cgroup_memory,
-    convolutions_on_cpu,
-    look_at_packages,
-    look_at_resources,
-    obstacle,
-)
-from mindloc.doctor.machine import Machine
-from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
+from mindloc.doctor.gpu import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_at_cuda, look_at_driver
+from mindloc.doctor.machine import Machine, cgroup_cores, cgroup_memory, look_at_resources, obstacle
+from mindloc.doctor.packages import Told, ask_mindspore, convolutions_on_cpu, look_at_onnx_runtime, look_at_packages
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
 
@@ -420,7 +410,11 @@ def test_cann_that_is_installed_but_not_sourced_or_of_another_version(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "state", "says"),
-    [(None, "missing", "No such file"), ("{", "problem", "is no JSON"), ('{"version": "1.0"}', "ok", "1.0 RANK_ID=3")],
+    [
+        (None, "missing", "No such file"),
+        ("{", "problem", "can't be read as JSON"),
+        ('{"version": "1.0"}', "ok", "1.0 RANK_ID=3"),
+    ],
 )
 def test_the_rank_table_that_the_environment_names(tmp_path, content, state, says):
     path = tmp_path / "table.json"

@@ -166,7 +166,10 @@ def test_omegas_that_make_no_library_are_scored_without_a_time(config, color_spl
     [
         (lambda folder: (folder / "setup.json").unlink(), "is this an evaluation folder, and was it finished"),
         (lambda folder: (folder / "setup.json").write_text("{}"), "not of version 1"),
-        (lambda folder: (folder / "baselines" / "constant.json").write_text("[1]"), "constant.json can't be read"),
+        (
+            lambda folder: (folder / "baselines" / "constant.json").write_text("[1]"),
+            "constant.json contains a JSON",
+        ),
         (lambda folder: (folder / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
     ],
 )

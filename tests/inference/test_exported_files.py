@@ -14,12 +14,12 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 
-from mindloc.doctor.provider_start import ONE_RELU
 from mindloc.errors import DeviceError, ExportError
 from mindloc.inference import onnx as onnx_file
 from mindloc.inference.build import require_one_origin
 from mindloc.inference.exported import AbsentError, ExportedFile, find_exported, read_card
 from mindloc.inference.onnx import require_plain_graph
+from mindloc.runtime.packages import ONE_RELU
 
 
 @pytest.fixture

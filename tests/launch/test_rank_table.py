@@ -134,13 +134,13 @@ def test_a_wrong_table_is_told_in_one_line(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "is no JSON"),
-        (b'{"version": "1.0", "server_list"', "is no JSON"),
-        (b"\xff\xfe\x00", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b"[1, 2]", "holds a list"),
+        (b"", "can't be read as JSON"),
+        (b'{"version": "1.0", "server_list"', "can't be read as JSON"),
+        (b"\xff\xfe\x00", "can't be read as JSON"),
+        (b"[" * 100_000, "can't be read as JSON"),
+        (b"[1, 2]", "contains a JSON list"),
         (b"{}", "version is missing"),
-        (b" " * ((16 << 20) + 1), "bytes, expected a few thousand"),
+        (b" " * ((16 << 20) + 1), "has 16777217 bytes, expected 16777216 at most"),
     ],
 )
 def test_a_file_that_is_no_table(tmp_path, content, expected):

@@ -138,7 +138,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_supervise import plan
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.launch.supervise import run_plan
 main = command(lambda argv: run_plan(plan(Path(argv[0]), "time.sleep(60)")))
 sys.exit(main([sys.argv[1]]))

@@ -1,4 +1,4 @@
-"""Whole or absent: writes that fail on the way leave what was there."""
+"""Whole or absent: writes that fail on the way leave what was there; and JSON is read or refused in one line."""
 
 import os
 import subprocess
@@ -6,8 +6,16 @@ import sys
 
 import pytest
 
-from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.files import atomic_link, atomic_write, atomic_write_text, remove_temporaries
+from mindloc.errors import CheckpointError, DataError, MindlocError
+from mindloc.runtime.files import (
+    atomic_folder,
+    atomic_link,
+    atomic_write,
+    atomic_write_text,
+    read_json,
+    remove_temporaries,
+    synced,
+)
 
 
 def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path):
@@ -94,3 +102,56 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     (tmp_path / "kept.tmp").write_text("not ours")
     remove_temporaries(tmp_path)
     assert os.listdir(tmp_path) == ["kept.tmp"]
+
+
+def test_a_folder_takes_its_name_when_it_is_complete(tmp_path):
+    folder = tmp_path / "set"
+    for content in ("one", "two"):
+        with atomic_folder(folder) as partial:
+            atomic_write_text(partial / "file", content)
+            assert not folder.exists() or (folder / "file").read_text() == "one"
+        assert (folder / "file").read_text() == content
+    assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_folder_that_fails_on_the_way_leaves_the_older_one(tmp_path):
+    folder = tmp_path / "set"
+    with atomic_folder(folder) as partial, synced(partial / "file") as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as partial:
+        (partial / "file").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["set"] and (folder / "file").read_bytes() == b"old"
+
+
+def test_what_a_json_file_contains(tmp_path):
+    (tmp_path / "card.json").write_text('{"name": "tür"}', encoding="utf-8")
+    assert read_json(tmp_path / "card.json", DataError, "card", "write it again") == {"name": "tür"}
+    (tmp_path / "names.json").write_text("[1, 2]")
+    assert read_json(tmp_path / "names.json", DataError, "", "write it again", kind=list) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "can't be read: No such file or directory"),
+        (b"", "can't be read as JSON (Expecting value: line 1 column 1 (char 0))"),
+        (
+            b'["a",\n :]',
+            "can't be read as JSON (Expecting value: line 2 column 2 (char 7))",
+        ),
+        (b"\xff\xfe\x00", "can't be read as JSON ("),
+        (b"[" * 100_000, "can't be read as JSON ("),
+        (b'{"a": ' + b"9" * 5000 + b"}", "can't be read as JSON ("),
+        (b"[1]", "contains a JSON list, expected an object"),
+        (b" " * 200_001, "has 200001 bytes, expected 200000 at most"),
+    ],
+)
+def test_what_is_not_json_is_refused_in_one_line(tmp_path, content, says):
+    path = tmp_path / "card.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(path, DataError, "card", "write it again", most_bytes=200_000)
+    line = str(caught.value)
+    assert line.startswith(f"card {path} {says}") and line.endswith("; write it again") and "\n" not in line

@@ -1,26 +1,25 @@
-"""The door to the platform: a clear line instead of MindSpore's own words, and never a silent fallback."""
+"""The device that computes: MindSpore is asked, a refusal is one clear line, and nothing falls back silently."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import mindspore as ms
 import pytest
 
-from mindloc.doctor.examination import HARDWARE
-from mindloc.doctor.findings import Told, absent, good, obstacle
-from mindloc.doctor.machine import Machine
+from mindloc.doctor.machine import absent, good
 from mindloc.errors import DeviceError
 from mindloc.runtime import device
+from mindloc.runtime.packages import check_packages
 
-
-def machine(**versions: str) -> Machine:
-    return Machine({}, versions=versions)
+SOURCE = str(Path(device.__file__).parents[2])
 
 
 @pytest.mark.parametrize("version", ["2.7.2", "2.8.0", "2.10.1", "2.9.0rc1"])
 def test_supported_versions_pass(version):
-    device.check_mindspore(machine(mindspore=version, numpy="1.26.4"))
+    check_packages({"mindspore": version, "numpy": "1.26.4"})
 
 
 @pytest.mark.parametrize(
@@ -30,93 +29,113 @@ def test_supported_versions_pass(version):
         ({"mindspore": "2.0.0"}, "2.0.0 is installed; mindloc needs 2.7.2 or newer, below 2.11"),
         ({"mindspore": "2.11.0"}, "2.11.0 is installed"),
         ({"mindspore": "2.8.0", "numpy": "2.1.0"}, "numpy<2"),
+        ({"mindspore": "2.8.0"}, "NumPy is not installed"),
     ],
 )
 def test_unsupported_versions_are_one_clear_line(versions, says):
     with pytest.raises(DeviceError) as caught:
-        device.check_mindspore(machine(**versions))
+        check_packages(versions)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
+def cards(count: int):
+    """What MindSpore says of a target: None where its plugin is not loaded, -1 where the driver refuses to count."""
+
+    def device_count() -> int:
+        if count < 0:
+            raise RuntimeError("cudaGetLastError[100], no CUDA-capable device is detected\n\n- C++ Call Stack")
+        return count
+
+    return SimpleNamespace(is_available=lambda: count is not None, device_count=device_count)
+
+
+def there_are(monkeypatch, ascend: int | None = None, gpu: int | None = None, findings: tuple = ()) -> list:
+    """Let MindSpore have these cards and the doctor find this; gives the cards that are chosen."""
+    chosen = []
+    monkeypatch.setattr(ms, "device_context", SimpleNamespace(ascend=cards(ascend), gpu=cards(gpu)))
+    monkeypatch.setattr(ms, "set_device", lambda *card: chosen.append(card))
+    monkeypatch.setattr("mindloc.doctor.examination.diagnose", lambda machine, target, told: findings)
+    monkeypatch.setattr("mindloc.doctor.examination.look_at_driver", lambda machine: findings)
+    return chosen
+
+
 NO_CARD = absent("GPU", "card", "the driver is there, but no card", "unset CUDA_VISIBLE_DEVICES")
 NO_CANN = absent("Ascend", "CANN", "not installed", "install it")
+CARDS = (good("GPU", "driver", "575"), good("GPU", "card 0", "A, 24 GiB"), good("GPU", "card 1", "B, 24 GiB"))
 
 
-def found(monkeypatch, **findings: list):
-    """Let the examination of each target find this."""
-    monkeypatch.setattr(device, "examine_target", lambda target: findings.get(target, []))
-
-
-def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(monkeypatch):
-    found(monkeypatch, Ascend=[NO_CANN], GPU=[NO_CARD])
+@pytest.mark.parametrize("gpu", [None, 0, -1])  # no plugin; a plugin without a card
+def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(monkeypatch, gpu):
+    there_are(monkeypatch, gpu=gpu, findings=(NO_CARD,))
     with pytest.raises(DeviceError) as caught:
         device.use_device("GPU")
     assert str(caught.value) == (
         "device target GPU can't be used here: the driver is there, but no card; unset CUDA_VISIBLE_DEVICES "
         "(python -m mindloc doctor --device_target GPU says more)"
     )
+    there_are(monkeypatch, findings=(NO_CANN,))
     with pytest.raises(DeviceError, match="device target Ascend can't be used here: not installed; install it"):
         device.use_device("Ascend")
 
 
+def test_where_the_doctor_finds_nothing_wrong_mindspore_s_own_words_are_the_reason(monkeypatch):
+    there_are(monkeypatch, gpu=-1, findings=CARDS)
+    with pytest.raises(DeviceError) as caught:
+        device.use_device("GPU")
+    assert str(caught.value) == (
+        "device target GPU can't be used here: no card (cudaGetLastError[100], no CUDA-capable device is detected) "
+        "(python -m mindloc doctor --device_target GPU says more)"
+    )
+
+
 def test_auto_takes_what_works_and_says_why_not_something_better(monkeypatch):
-    found(monkeypatch, Ascend=[NO_CANN], GPU=[NO_CARD])
+    there_are(monkeypatch, ascend=None, gpu=0)
     chosen = device.use_device()
     assert chosen.target == "CPU"
-    assert chosen.description.endswith("; no Ascend: not installed; no GPU: the driver is there, but no card")
+    assert chosen.description.endswith("; no Ascend: its plugin is not loaded, no GPU: no card")
     assert "no GPU" not in device.use_device("CPU").description  # that was asked for, nothing to explain
 
 
-CARDS = [good("GPU", "driver", "575"), good("GPU", "card 0", "A, 24 GiB"), good("GPU", "card 1", "B, 24 GiB")]
-
-
-@pytest.mark.parametrize(("on_ascend", "best"), [([], ("Ascend", 1)), ([NO_CANN], ("GPU", 1))])
-def test_the_best_comes_first_and_gets_its_card(monkeypatch, on_ascend, best):
-    asked_for = []
-    found(monkeypatch, Ascend=on_ascend, GPU=CARDS)
-    monkeypatch.setattr("mindspore.set_device", lambda *card: asked_for.append(card))
+@pytest.mark.parametrize(("ascend", "best"), [(8, ("Ascend", 1)), (None, ("GPU", 1)), (0, ("GPU", 1))])
+def test_the_best_comes_first_and_gets_its_card(monkeypatch, ascend, best):
+    asked_for = there_are(monkeypatch, ascend, gpu=2)
     chosen = device.use_device("auto", 1)
     assert (chosen.target, chosen.id) == best and asked_for == [best]
 
 
-@pytest.mark.parametrize(("target", "examined"), [("CPU", []), ("GPU", ["GPU"]), ("auto", ["Ascend", "GPU"])])
-def test_nothing_but_what_was_asked_for_is_examined_and_that_once(monkeypatch, target, examined):
-    asked = []
-
-    def diagnose(machine, target, told):
-        asked.append(target)
-        return [NO_CANN] if target == "Ascend" else CARDS
-
-    monkeypatch.setattr(device, "diagnose", diagnose)
-    monkeypatch.setattr("mindspore.set_device", lambda *card: None)
-    device.use_device(target, 1)
-    assert asked == examined
-
-
 @pytest.mark.parametrize("device_id", [2, -1])
 def test_a_card_beyond_those_there_is_refused_before_mindspore_is_told(monkeypatch, device_id):
-    found(monkeypatch, GPU=CARDS)
+    asked_for = there_are(monkeypatch, gpu=2, findings=CARDS)
     with pytest.raises(DeviceError) as caught:
         device.use_device("GPU", device_id)
     assert str(caught.value) == (
         f"device_id {device_id} is not among this machine's 2 GPUs (0: A, 24 GiB; 1: B, 24 GiB); take 0 to 1"
     )
+    assert asked_for == []
+
+
+def test_a_simulated_ascend_has_no_card_to_count(monkeypatch):
+    there_are(monkeypatch, ascend=0)
+    assert device.why_unusable("Ascend") == "no card"
+    monkeypatch.setenv("MS_SIMULATION_LEVEL", "0")
+    assert device.why_unusable("Ascend") is None
 
 
 def test_auto_takes_the_first_that_nothing_keeps_from_use():
-    works = [name for name in device.TARGETS if obstacle(device.examine_target(name), name) is None]
+    works = [name for name in device.TARGETS if device.why_unusable(name) is None]
     assert device.use_device("auto").target == works[0]
 
 
-def test_a_driver_without_a_card_is_no_gpu_even_where_the_plugin_loads(monkeypatch):
-    loaded = Told({"Ascend": False, "GPU": True}, "")
-    monkeypatch.setattr(device, "told_by_mindspore", lambda: loaded)
-    monkeypatch.setattr(device, "this_machine", machine)
-    monkeypatch.setitem(HARDWARE, "GPU", lambda machine: [NO_CARD])
-    assert obstacle(device.examine_target("GPU"), "GPU") == NO_CARD
-    monkeypatch.setitem(HARDWARE, "GPU", lambda machine: CARDS)
-    assert obstacle(device.examine_target("GPU"), "GPU") is None
+def test_the_doctor_is_not_asked_while_all_is_well():
+    program = (
+        "import sys\nfrom mindloc.runtime.device import use_device\nuse_device()\n"
+        "print([name for name in sys.modules if name.startswith('mindloc.doctor')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": SOURCE}, capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 REFUSED_GRAPH = """
@@ -138,7 +157,7 @@ def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_
     program = tmp_path / "program.py"  # MindSpore compiles from files only
     program.write_text(REFUSED_GRAPH, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "MS_OM_PATH"}
-    environment |= {"TMPDIR": str(temporary), "PYTHONPATH": str(Path(device.__file__).parents[2])}
+    environment |= {"TMPDIR": str(temporary), "PYTHONPATH": SOURCE}
     done = subprocess.run(
         [sys.executable, str(program)], cwd=work, env=environment, capture_output=True, text=True, timeout=120
     )

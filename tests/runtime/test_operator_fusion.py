@@ -8,8 +8,8 @@ import mindspore as ms
 import pytest
 
 from mindloc.errors import DeviceError
-from mindloc.runtime import operator_fusion
-from mindloc.runtime.operator_fusion import (
+from mindloc.runtime import compilation
+from mindloc.runtime.compilation import (
     failing_clearly,
     fuse_operators,
     is_fused,
@@ -31,9 +31,9 @@ def own_context(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_decorator(monkeypatch):
-    find = operator_fusion.importlib.util.find_spec
+    find = compilation.importlib.util.find_spec
     monkeypatch.setattr(
-        operator_fusion.importlib.util, "find_spec", lambda name: None if name == "decorator" else find(name)
+        compilation.importlib.util, "find_spec", lambda name: None if name == "decorator" else find(name)
     )
 
 
@@ -98,7 +98,7 @@ def test_a_home_without_write_access_gets_a_temporary_place(tmp_path, monkeypatc
 def test_a_folder_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_path, monkeypatch, name, answer, reason):
     folder = tmp_path / "cache" / "mindloc" / folder_of(platform.machine()) / "akg_kernel_meta"
     folder.mkdir(mode=0o700, parents=True)
-    monkeypatch.setattr(operator_fusion.os, name, lambda *arguments: answer)
+    monkeypatch.setattr(compilation.os, name, lambda *arguments: answer)
     assert f"akg_kernel_meta: {reason}; set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
     assert tmp_path not in kernel_place().parents
 
@@ -113,7 +113,7 @@ def test_loops_that_others_could_have_written_are_not_run(tmp_path):
 
 def test_a_place_that_the_user_named_is_not_doubted(tmp_path, monkeypatch):
     monkeypatch.setenv("MS_COMPILER_CACHE_PATH", str(tmp_path / "own"))
-    monkeypatch.setattr(operator_fusion.os, "access", lambda *arguments: False)
+    monkeypatch.setattr(compilation.os, "access", lambda *arguments: False)
     assert fuse_operators("CPU", "auto") == ", fused operators"
     assert kernel_place() == tmp_path / "own" / "akg_kernel_meta"
 

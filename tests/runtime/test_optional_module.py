@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from mindloc.errors import DeviceError
-from mindloc.runtime import process as module
-from mindloc.runtime.process import optional_module
+from mindloc.runtime import packages as module
+from mindloc.runtime.packages import optional_module
 
 
 def test_a_missing_library_is_said():
@@ -28,7 +28,7 @@ def test_mindspore_works_behind_it(name):
     pytest.importorskip(name, exc_type=ModuleNotFoundError)
     program = (
         "import sys; sys.path.insert(0, 'src')\n"
-        "from mindloc.runtime.process import optional_module\n"
+        "from mindloc.runtime.packages import optional_module\n"
         f"optional_module({name!r})\n"
         "import mindspore\n"
         "print(int(mindspore.Tensor([2, 3]).sum()))\n"

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import faiss
+import fault_points
 import numpy as np
 import pytest
 
 from mindloc.errors import TileIndexError
 from mindloc.runtime import files as atomic
-from mindloc.runtime.process import FAULT_VARIABLE, INDEX_FAULT_POINTS
 from mindloc.search import faiss_index, index_folder, tile_checks
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS, FaissParameters, resolve
@@ -504,7 +504,7 @@ def test_a_missing_library_is_one_line(tmp_path):
 
 def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TileIndexError, match="holds mine.txt, so it is no tile library"):
+    with pytest.raises(TileIndexError, match="contains mine.txt, so it is no tile library"):
         build("flat").save(tmp_path)
     assert os.listdir(tmp_path) == ["mine.txt"]
 
@@ -549,7 +549,7 @@ def test_a_disk_that_is_really_full_leaves_the_older_library(tmp_path, kind):
         assert_same_answers(load_faiss_index(tmp_path / "library"), build(kind))
 
 
-@pytest.mark.parametrize("point", INDEX_FAULT_POINTS)
+@pytest.mark.parametrize("point", fault_points.INDEX)
 def test_a_kill_while_saving_leaves_the_older_library(tmp_path, point):
     build("flat").save(tmp_path / "library")
     code = (
@@ -609,7 +609,7 @@ def test_a_disk_that_refuses_to_put_the_older_library_back_is_one_line(tmp_path,
 
 
 def run_python(code, *arguments, fault=""):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), FAULT_VARIABLE: fault}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MINDLOC_FAULT": fault}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mindloc.errors import DeviceError, TileIndexError
-from mindloc.runtime.process import MILVUS_FAULT_POINT, optional_module
+from mindloc.runtime.packages import optional_module
 from mindloc.search import milvus_index
 from mindloc.search.faiss_index import build_faiss_index
 from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
@@ -230,7 +230,7 @@ def test_a_killed_add_is_repeated_and_each_tile_is_there_once(address):
         create_milvus_index(sys.argv[1], CARD).add(make_tiles(200, seed=8))
         """,
         address,
-        fault=f"{MILVUS_FAULT_POINT}:3",
+        fault="milvus.mid_add:3",  # between two messages to Milvus
     )
     assert run.returncode == -signal.SIGKILL, run.stderr
     index, tiles = open_milvus_index(address), make_tiles(200, seed=9)

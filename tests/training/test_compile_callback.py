@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import small_run
 
-from mindloc.runtime import operator_fusion as compile_time
+from mindloc.runtime import compilation as compile_time
 from mindloc.runtime.run_folder import read_metrics
 from mindloc.training.compile_callback import compile_share
 from mindloc.training.step import TrainStep
@@ -78,7 +78,7 @@ def test_the_share_of_compiling_is_a_part_of_the_whole():
 
 
 def test_a_process_is_as_old_as_its_parent_saw_it():
-    program = "import time; time.sleep(0.5); from mindloc.runtime import operator_fusion as t; print(t.process_age_s())"
+    program = "import time; time.sleep(0.5); from mindloc.runtime import process as t; print(t.process_age_s())"
     command, source = [sys.executable, "-c", program], str(Path(compile_time.__file__).parents[2])
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": source})

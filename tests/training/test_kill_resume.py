@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import fault_points
 import numpy as np
 import pytest
 
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.process import FAULT_POINTS
 from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -97,7 +97,8 @@ def test_two_runs_are_the_same(server, whole):
     assert_same_run(server.folder / "twin", whole[0])
 
 
-@pytest.mark.parametrize("point", [point for point in FAULT_POINTS if point != "extract.mid"])  # see cli/test_main_job
+# a kill in an extraction: see cli/test_main_job.py
+@pytest.mark.parametrize("point", [point for point in fault_points.TRAINING if point != "extract.mid"])
 def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, whole, point):
     name = point.replace(".", "_")
     assert server.run(name, environment={"MINDLOC_FAULT": f"{point}:{passages(point)}"}) == -9

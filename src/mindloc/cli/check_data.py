@@ -6,7 +6,8 @@ Where data.test_root names a second data set for testing, that one gets a page o
 import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import add_config_arguments, command
+from mindloc.cli.arguments import add_config_arguments
+from mindloc.cli.command import command
 from mindloc.config import load_config
 from mindloc.config.schema import DataConfig
 from mindloc.data.check import check_data

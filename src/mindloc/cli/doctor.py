@@ -8,10 +8,9 @@ import dataclasses
 import json
 from itertools import groupby
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.doctor.examination import examine
-from mindloc.doctor.findings import Finding, obstacle
-from mindloc.doctor.machine import this_machine
+from mindloc.doctor.machine import Finding, obstacle, this_machine
 from mindloc.runtime.device import TARGETS
 
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}

@@ -11,11 +11,11 @@ from pathlib import Path
 from mindloc.cli.arguments import (
     add_config_arguments,
     add_engine_arguments,
-    command,
     engine_wish,
     refuse_overrides_outside,
     say_agreement,
 )
+from mindloc.cli.command import command
 from mindloc.config import override_config
 from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source, start_engine

@@ -7,7 +7,8 @@ what comes out, and which checkpoint it was made from.
 import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import SIDE_OF, command
+from mindloc.cli.arguments import SIDE_OF
+from mindloc.cli.command import command
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import export_folder

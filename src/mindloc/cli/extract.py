@@ -10,11 +10,11 @@ from mindloc.cli.arguments import (
     SIDE_OF,
     add_config_arguments,
     add_engine_arguments,
-    command,
     engine_wish,
     refuse_overrides_outside,
     say_agreement,
 )
+from mindloc.cli.command import command
 from mindloc.config import override_config
 from mindloc.config.schema import Config
 from mindloc.data.images import picture_names

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
 from mindloc.search.faiss_index import build_faiss_index
 from mindloc.search.faiss_kinds import FaissParameters, resolve

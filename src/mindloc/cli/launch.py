@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mindloc.cli.arguments import OneLineParser, command
+from mindloc.cli.command import OneLineParser, command
 from mindloc.cli.train import PROJECT, Training, check_beforehand, config_path, set_words, trainer_words, yaml_text
 from mindloc.config import Config
 from mindloc.errors import LaunchError

@@ -8,7 +8,7 @@ import argparse
 import time
 from pathlib import Path
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.descriptors.reduction import fit_reduction, save_reduction
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.search.two_stage import load_extracted

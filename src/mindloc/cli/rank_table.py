@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.errors import LaunchError
 from mindloc.launch.host import device_addresses, host_names
 from mindloc.launch.rank_table import (

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.evaluation.report import tables
 from mindloc.evaluation.rescore import rescore
 

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from mindloc.cli.arguments import add_config_arguments, add_engine_arguments, command, refuse_overrides_outside
+from mindloc.cli.arguments import add_config_arguments, add_engine_arguments, refuse_overrides_outside
 from mindloc.cli.asked import Asked, ask_extraction, ask_pictures
+from mindloc.cli.command import command
 from mindloc.cli.index import WHILE_SEARCHING, given_parameters, require_parameters_of
 from mindloc.config.schema import SearchConfig
 from mindloc.errors import ConfigError, TileIndexError

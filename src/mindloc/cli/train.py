@@ -21,7 +21,8 @@ from pathlib import Path
 import yaml
 
 import mindloc
-from mindloc.cli.arguments import OneLineParser, add_config_arguments, command
+from mindloc.cli.arguments import add_config_arguments
+from mindloc.cli.command import OneLineParser, command
 from mindloc.config import Config, config_to_dict, dump_yaml, load_config
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.world.dataset import generate_world
 from mindloc.world.spec import WorldSpec
 

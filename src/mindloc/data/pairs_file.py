@@ -6,7 +6,6 @@ Reading and checking are one pass: what is wrong goes to a ``report`` function, 
 Letters: D drone pictures, E entries of the tile lists of all drone pictures one after the other, S tiles.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from mindloc.data.split import Edges, Places, PlaceUnit, Side, Split
 from mindloc.errors import DataError
+from mindloc.runtime.files import read_json
 from mindloc.vocabulary import MODES, PairMode
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -121,24 +121,9 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place: np.nd
 
 
 def _load_entries(path: Path) -> list:
-    try:
-        entries = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing; expected the JSON file of pairs: check data.root and data.*_pairs"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is broken JSON at line {error.lineno}, column {error.colno} ({error.msg}); fetch or write it again"
-        ) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, nested too deeply
-        raise DataError(f"{path} is no JSON text ({type(error).__name__}); fetch or write it again") from None
-    if not isinstance(entries, list):
-        raise DataError(
-            f"{path} holds a JSON {type(entries).__name__}; expected a list with one object per drone picture"
-        )
+    if not path.exists():
+        raise DataError(f"{path} is missing; expected the JSON file of pairs: check data.root and data.*_pairs")
+    entries = read_json(path, DataError, "file of pairs", "fetch or write it again", kind=list)
     if not entries:
         raise DataError(f"{path} is an empty list; expected one object per drone picture")
     return entries

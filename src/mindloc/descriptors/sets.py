@@ -18,7 +18,6 @@ Suffixes: N rows, B rows of one batch, D dimension.
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import DataError, one_line
-from mindloc.runtime.files import require_replaceable, swap_folder
+from mindloc.runtime.files import atomic_folder, read_json, require_replaceable, synced, writing
 from mindloc.vocabulary import VIEWS
 
 _BLOCK_ROWS = 4096
@@ -138,7 +137,6 @@ class DescriptorWriter:
 
     def __init__(self, folder: str | Path, card: dict[str, Any]):
         self.folder = Path(folder)
-        self._partial = self.folder.with_name(f".{self.folder.name}.partial")
         self._card = {"version": VERSION, **card}
         self._count = 0
         self._dimension: int | None = None
@@ -147,14 +145,13 @@ class DescriptorWriter:
 
     def __enter__(self) -> "DescriptorWriter":
         require_replaceable(self.folder, _FILES, "descriptor set", DataError)
-        try:
-            shutil.rmtree(self._partial, ignore_errors=True)  # left by a run that was killed
-            self._partial.mkdir(parents=True)
-            self._matrix = (self._partial / "descriptors.npy").open("wb")
-            self._rows = (self._partial / "rows.jsonl").open("w", encoding="utf-8")
+        with self._writing(), contextlib.ExitStack() as opened:
+            partial = opened.enter_context(atomic_folder(self.folder))
+            self._matrix, self._rows, self._card_file = (
+                opened.enter_context(synced(partial / name)) for name in _FILES
+            )
             self._matrix.write(_npy_header(0, 0))
-        except OSError as error:
-            raise self._refusal(error) from None
+            self._opened = opened.pop_all()
         return self
 
     def append(self, descriptor_BD: np.ndarray, rows: list[dict[str, Any]]) -> None:
@@ -163,24 +160,18 @@ class DescriptorWriter:
         self._check(batch, rows)
         norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
         self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
-        try:
+        with self._writing():
             self._matrix.write(batch.tobytes())
-            self._rows.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        except OSError as error:
-            raise self._refusal(error) from None
+            self._rows.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
         self._count += len(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            if kind is None:
-                self._publish()
-        except OSError as reason:
-            raise self._refusal(reason) from None
-        finally:
-            for file in (self._matrix, self._rows):
-                with contextlib.suppress(OSError):  # a full disk speaks up a second time here
-                    file.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
+        if kind is not None:
+            with contextlib.suppress(OSError):  # a full disk speaks up a second time here
+                self._opened.__exit__(kind, error, trace)
+            return
+        with self._writing(), self._opened:
+            self._complete()
 
     def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
         if batch.ndim != 2 or len(batch) != len(rows):
@@ -198,22 +189,16 @@ class DescriptorWriter:
                 raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
             self._names.add(name)
 
-    def _refusal(self, error: OSError) -> DataError:
-        reason = error.strerror or error
-        return DataError(f"can't write descriptor set {self.folder}: {reason}; free some space or take another folder")
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(f"descriptor set {self.folder}", DataError)
 
-    def _publish(self) -> None:
+    def _complete(self) -> None:
         if not self._count:
             raise DataError(f"descriptor set {self.folder} would be empty; give it at least one picture")
         self._matrix.seek(0)
         self._matrix.write(_npy_header(self._count, self._dimension))
         facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
-        with (self._partial / "card.json").open("w", encoding="utf-8") as card:
-            json.dump({**self._card, **facts}, card, indent=2, ensure_ascii=False)
-            for file in (self._matrix, self._rows, card):
-                file.flush()
-                os.fsync(file.fileno())
-        swap_folder(self._partial, self.folder)
+        self._card_file.write(json.dumps({**self._card, **facts}, indent=2, ensure_ascii=False).encode("utf-8"))
 
 
 def save_descriptor_set(
@@ -298,12 +283,9 @@ def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> Descript
 
 
 def _load_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
-    if not isinstance(card, dict) or card.get("version") != VERSION:
-        version = card.get("version") if isinstance(card, dict) else None
+    card = read_json(path, DataError, "", "extract the set again")
+    if card.get("version") != VERSION:
+        version = card.get("version")
         raise DataError(f"{path} has version {version}, this program reads {VERSION}; extract the set again")
     absent = [fact for fact in _REQUIRED_FACTS if fact not in card]
     if absent or card["view"] not in VIEWS:

@@ -1,28 +1,18 @@
-"""The whole examination: every section's findings in the order of a report."""
+"""The whole examination: every section's findings in the order of a report, and the reason of one refusal."""
 
 from dataclasses import replace
 
-from mindloc.doctor.cann import look_at_cann, look_at_npu
-from mindloc.doctor.cuda import look_at_cuda, look_at_driver
-from mindloc.doctor.findings import (
-    Finding,
-    Told,
-    absent,
-    ask_mindspore,
-    good,
-    look_at_packages,
-    look_at_resources,
-    obstacle,
-)
-from mindloc.doctor.machine import Machine
-from mindloc.doctor.onnx_runtime import look_at_onnx_runtime
+from mindloc.doctor.ascend import look_at_cann, look_at_npu
+from mindloc.doctor.gpu import list_cards, look_at_cuda, look_at_driver
+from mindloc.doctor.machine import Finding, Machine, absent, good, look_at_resources, obstacle, this_machine
+from mindloc.doctor.packages import Told, ask_mindspore, look_at_onnx_runtime, look_at_packages, told_by_mindspore
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
 SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}
 
 
 def examine(machine: Machine) -> list[Finding]:
-    """Everything, by section; what causes something else stands before it. Works without MindSpore."""
+    """Everything, by section; what causes something else comes before it. Works without MindSpore."""
     findings = [*look_at_resources(machine), *look_at_packages(machine)]
     told = ask_mindspore(machine) if machine.mindspore else None
     if isinstance(told, Finding):
@@ -52,3 +42,14 @@ def diagnose(machine: Machine, target: str, told: Told | None) -> list[Finding]:
     way_out = "follows from the above" if explained else "the loader's own words; the file named is missing or damaged"
     words = told.complaint(target) or "MindSpore did not try"
     return [*findings, absent(target, "plugin loads", f"no: {words}", way_out)]
+
+
+def why_refused(target: str) -> str | None:
+    """Why "Ascend" or "GPU" can't be used in this process, and the way out; None where nothing is found to be wrong."""
+    reason = obstacle(diagnose(this_machine(), target, told_by_mindspore()), target)
+    return reason and f"{reason.found}; {reason.way_out}"
+
+
+def gpus_here() -> list[str]:
+    """What is to be said of each GPU that the driver counts, by its number."""
+    return list_cards(look_at_driver(this_machine()))

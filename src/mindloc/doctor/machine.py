@@ -1,24 +1,62 @@
-"""The machine that the doctor looks at: this one, or a folder that stands for one.
+"""The machine that the doctor looks at, the programs it asks, and a finding: what one look says.
 
-Programs that the doctor asks: run one that may be absent, crash or hang, and read what it said.
-
-What the installed MindSpore says itself: whether it can be imported, and which plugins it loaded.
+The machine is this one, or a folder that stands for one. Its cores, memory and disk are looked at here; a container's
+limits count, not the machine's size.
 """
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
+from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import usable_cores
 
 DEFAULT_FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 PACKAGES = ("mindspore", "numpy", "onnxruntime", "onnxruntime-gpu")
+GIB = 2**30
+# the quick start takes 1.4 GB of memory, 3.2 unless operators are fused; its two worlds and run folder 1 GB of disk
+TRAINING_GIB = 4
+_SOURCE = str(Path(__file__).parents[2])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something looked for, what was found, and the way out where it is not as it should be."""
+
+    section: str  # "MindSpore", "Ascend", "GPU", "ONNX Runtime" or "machine"
+    what: str
+    state: Literal["ok", "missing", "problem"]
+    found: str
+    way_out: str = ""
+    blocks: bool = False  # the targets of this section can't be used as things are
+
+
+def good(section: str, what: str, found: str) -> Finding:
+    return Finding(section, what, "ok", found)
+
+
+def absent(section: str, what: str, found: str, way_out: str, blocks: bool = True) -> Finding:
+    return Finding(section, what, "missing", found, way_out, blocks)
+
+
+def wrong(section: str, what: str, found: str, way_out: str, blocks: bool = True) -> Finding:
+    return Finding(section, what, "problem", found, way_out, blocks)
+
+
+def obstacle(findings: Iterable[Finding], target: str) -> Finding | None:
+    """The first thing that keeps a target ("CPU", "GPU", "Ascend") from being used, or None.
+
+    What is wrong with MindSpore's own installation keeps all of them.
+    """
+    return next((each for each in findings if each.blocks and each.section in ("MindSpore", target)), None)
 
 
 @dataclass(frozen=True)
@@ -80,14 +118,9 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine and the environment that this process runs in; MindSpore is found but not imported."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     spec = find_spec("mindspore")
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+    versions = installed_versions(*PACKAGES)
     return Machine(dict(os.environ), versions=versions, mindspore=folder, cores=len(usable_cores()))
 
 
@@ -98,6 +131,10 @@ class Answer:
     code: int | None  # exit code, negative for a signal; None: it could not be started or did not end in time
     out: str
     err: str
+
+    def value(self) -> Any:
+        """What the program printed as JSON in its last line."""
+        return json.loads(self.out.splitlines()[-1])
 
 
 def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
@@ -111,7 +148,85 @@ def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> A
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
+def ask_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> Answer:
+    """Run a few lines of Python in a process of its own, where a library that crashes takes nothing with it.
+
+    Args:
+        program: finds mindloc where this process does; its last line prints JSON, see ``Answer.value``.
+    """
+    return ask([python, "-c", f"import json, sys\nsys.path.insert(0, {_SOURCE!r})\n{program}"], environ, seconds)
+
+
 def last_line(text: str) -> str:
     """The last line of a traceback or a log: what went wrong, without where."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without a word"
+
+
+def look_at_resources(machine: Machine) -> list[Finding]:
+    """Cores, memory and disk. Nothing here blocks a target; what is scarce is said."""
+    return [_cores(machine), _memory(machine), _disk(machine)]
+
+
+def _cores(machine: Machine) -> Finding:
+    quota = cgroup_cores(machine)
+    if quota is None or quota >= machine.cores:
+        return good("machine", "cores", f"{machine.cores} that this process may use")
+    found = f"{machine.cores}, of which the cgroup grants the time of {quota:g}"
+    way_out = (
+        f"raise the container's limit, or set OMP_NUM_THREADS={max(1, int(quota))} so that threads don't wait in turn"
+    )
+    return wrong("machine", "cores", found, way_out, blocks=False)
+
+
+def _memory(machine: Machine) -> Finding:
+    sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", machine.read("/proc/meminfo"), re.MULTILINE))
+    total, free = (int(sizes.get(key, 0)) * 1024 for key in ("MemTotal", "MemAvailable"))
+    limit = cgroup_memory(machine)
+    text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
+    if limit is not None and limit < total:
+        text += f", the cgroup grants {limit / GIB:.1f}"
+        free = min(free, limit)
+    if free < TRAINING_GIB * GIB:
+        return wrong("machine", "memory", text, f"even the quick start takes {TRAINING_GIB} GiB", blocks=False)
+    return good("machine", "memory", text)
+
+
+def _disk(machine: Machine) -> Finding:
+    free = shutil.disk_usage(machine.folder).free
+    text = f"{free / GIB:.1f} GiB free in {machine.folder.resolve()}"
+    if free < TRAINING_GIB * GIB:
+        return wrong("machine", "disk", text, "free some space, or work in another folder", blocks=False)
+    return good("machine", "disk", text)
+
+
+def cgroup_cores(machine: Machine) -> float | None:
+    """Cores' worth of time that the tightest cgroup above this process grants; None: no limit."""
+    quotas = [line.split() for line in _cgroup_files(machine, "", "cpu.max")]
+    quotas += zip(
+        _cgroup_files(machine, "cpu", "cpu.cfs_quota_us"),
+        _cgroup_files(machine, "cpu", "cpu.cfs_period_us"),
+        strict=False,
+    )
+    shares = [int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")]
+    return min(shares, default=None)
+
+
+def cgroup_memory(machine: Machine) -> int | None:
+    """Bytes that the tightest cgroup above this process grants; None: no limit."""
+    limits = [*_cgroup_files(machine, "", "memory.max"), *_cgroup_files(machine, "memory", "memory.limit_in_bytes")]
+    return min((int(text) for text in limits if text != "max"), default=None)
+
+
+def _cgroup_files(machine: Machine, controller: str, name: str) -> list[str]:
+    """What a file says in the cgroup of this process and in those above it, of version 2 ("") or of one controller."""
+    found = []
+    for line in machine.read("/proc/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, group = line.split(":", 2)
+        if controller not in controllers.split(","):
+            continue
+        below = PurePosixPath("/sys/fs/cgroup", controller)
+        place = PurePosixPath(group.lstrip("/"))
+        texts = [machine.read(str(below / part / name)).strip() for part in (place, *place.parents)]
+        found += [text for text in texts if text]
+    return found

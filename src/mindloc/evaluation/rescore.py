@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
-from mindloc.errors import DataError, one_line
+from mindloc.errors import DataError
 from mindloc.evaluation.baselines import score_chance, score_constant
 from mindloc.evaluation.figures import ANSWERS, Answer, SheetRow, choose_queries, draw_contact_sheet
 from mindloc.evaluation.report import VIEW_PLURALS, make_report, method_title, percent, write_report
@@ -34,7 +34,7 @@ from mindloc.evaluation.score import (
     stages_of,
 )
 from mindloc.evaluation.truth import Truth, load_truth
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_write_text, read_json
 
 SETUP_VERSION = 1
 
@@ -117,14 +117,8 @@ def rescore(out_dir: str | Path, pictures: bool = True) -> Scores:
 
 def load_setup(path: Path) -> dict[str, Any]:
     """Raises: DataError: missing, broken, or of another version."""
-    try:
-        setup = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = one_line(error)
-        raise DataError(
-            f"{path} can't be read ({reason}); is this an evaluation folder, and was it finished?"
-        ) from None
-    if not isinstance(setup, dict) or setup.get("version") != SETUP_VERSION:
+    setup = read_json(path, DataError, "", "is this an evaluation folder, and was it finished?")
+    if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
     absent = [key for key in ("settings", "origin", "notes", "picture_root", "sheet_queries") if key not in setup]
     if absent:
@@ -195,10 +189,10 @@ def _baselines(folder: Path, case: _Case, notes: list[str]) -> dict[str, MethodS
 
 
 def _load_constant(path: Path) -> dict[str, list[str]]:
+    counted = read_json(path, DataError, "", "evaluate again")
     try:
-        counted = json.loads(path.read_text(encoding="utf-8"))
         return {mode: [name for name, _ in pairs] for mode, pairs in counted.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         raise DataError(f"{path} can't be read as lists of [name, count]; evaluate again") from None
 
 

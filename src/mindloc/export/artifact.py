@@ -5,9 +5,7 @@ Suffixes: B pictures, D dimension.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,24 +110,6 @@ def _differences(
 
 def _exceeds(share_R: np.ndarray, tolerance: float) -> bool:
     return not share_R.max() <= tolerance  # NaN does
-
-
-@contextmanager
-def partial_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path`` for what is not yet checked; gone afterwards, whatever happens.
-
-    Raises:
-        ExportError: the disk is full or refuses.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-    except OSError as error:
-        raise ExportError(f"can't write {path}: {error.strerror or error}; take another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def publish(partial: Path, path: Path, spec: ExportSpec, dimensions: list[int], facts: dict[str, Any]) -> None:

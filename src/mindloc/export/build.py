@@ -12,7 +12,7 @@ import mindloc
 from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError, ExportError, first_line
-from mindloc.export.artifact import ExportSpec, compare, partial_folder, publish
+from mindloc.export.artifact import ExportSpec, compare, publish
 from mindloc.export.formats import FORMATS, UNCOMPARED, ExportGraph, Format, require_ascend
 from mindloc.inference.build import load_encoder
 from mindloc.inference.exported import SUFFIXES, output_name
@@ -20,6 +20,7 @@ from mindloc.inference.mindir import MODE
 from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.device import require_precision
+from mindloc.runtime.files import scratch_folder, writing
 from mindloc.vocabulary import SIDES
 
 MOST_PICTURES = 1024  # per call of an exported file, which is compared at that size
@@ -169,7 +170,7 @@ def export_file(
     cell.set_train(False)
     live = PlainOutputs(view_encoder, *outputs)
     live.set_train(False)
-    with partial_folder(path) as partial:
+    with writing(path, ExportError), scratch_folder(path) as partial:
         file = partial / path.name
         try:
             form.save(cell, _example(cell, spec), file, key, [output_name(name) for name in spec.descriptors])

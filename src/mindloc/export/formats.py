@@ -28,7 +28,7 @@ from mindloc.inference.mindir import MODE, open_mindir
 from mindloc.inference.onnx import CPU, Provider, open_session
 from mindloc.models.encoder import PlainOutputs
 from mindloc.models.layers import Gelu, unit_rows
-from mindloc.runtime.process import optional_module
+from mindloc.runtime.packages import optional_module
 
 
 class ExportGraph(nn.Cell):

@@ -26,7 +26,7 @@ from mindloc.inference.onnx import CPU, Provider, choose_provider, open_onnx
 from mindloc.models.layers import Form
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
-from mindloc.runtime.process import optional_module
+from mindloc.runtime.packages import optional_module
 from mindloc.runtime.run_folder import export_folder
 from mindloc.vocabulary import SideName
 

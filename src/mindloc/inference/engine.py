@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.runtime.operator_fusion import compiling
+from mindloc.runtime.compilation import compiling
 
 
 @contextmanager

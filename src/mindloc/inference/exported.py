@@ -8,7 +8,6 @@ Exported files as an engine: batches brought to what the file takes, descriptors
 Suffixes: B pictures of a batch, D dimension.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from mindloc.descriptors.sets import GLOBAL
-from mindloc.errors import ExportError, one_line
+from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
 from mindloc.runtime.checkpoint import file_sha256
+from mindloc.runtime.files import read_json
 
 CARD_VERSION = 3
 BEFORE_HEADS = 2  # the card's version when every encoder had one descriptor; still read
@@ -154,17 +154,9 @@ def _only_one(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_CARD_BYTES + 1)
-        card = json.loads(text) if len(text) <= _MOST_CARD_BYTES else None
-    except FileNotFoundError:
-        raise ExportError(f"card {path} is missing: an exported file counts only with the card beside it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ExportError(f"card {path} can't be read ({one_line(error)}); export again") from None
-    if not isinstance(card, dict):
-        raise ExportError(f"card {path} is no JSON object of at most {_MOST_CARD_BYTES} bytes; export again")
-    return card
+    if not path.exists():
+        raise ExportError(f"card {path} is missing: an exported file counts only with the card beside it")
+    return read_json(path, ExportError, "card", "export again", most_bytes=_MOST_CARD_BYTES)
 
 
 def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:

@@ -25,7 +25,7 @@ from mindloc.descriptors.sets import (
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
 from mindloc.runtime.cluster import ALONE, Cluster
-from mindloc.runtime.operator_fusion import compiled_s
+from mindloc.runtime.compilation import compiled_s
 from mindloc.runtime.process import fault_point
 from mindloc.vocabulary import SideName
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mindloc.errors import ExportError, first_line
 from mindloc.inference.exported import RunFile
-from mindloc.runtime.operator_fusion import compiling
+from mindloc.runtime.compilation import compiling
 
 
 class Messages:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mindloc.doctor.provider_start import ONE_RELU, preload_libraries, why_not_started
 from mindloc.errors import DeviceError, ExportError, one_line
 from mindloc.inference.exported import ExportedFile, RunFile, output_name
 from mindloc.inference.mindir import native_messages
-from mindloc.runtime.process import optional_module, usable_cores
+from mindloc.runtime.packages import ONE_RELU, optional_module, preload_onnx_libraries, why_provider_missing
+from mindloc.runtime.process import usable_cores
 
 _MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
 _SMALL_BYTES = 4096  # arrays up to this may be shapes, which the inference of shapes reads
@@ -265,13 +265,13 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
     """
     runtime = optional_module("onnxruntime")
     with native_messages() as messages:
-        preload_libraries(runtime)
+        preload_onnx_libraries(runtime)
         try:
             open_session(ONE_RELU, Path("a graph of one operator"), provider)
             return provider
         except (DeviceError, ExportError) as error:
             failure = error
-    because = why_not_started(f"{failure}\n{messages.text}")
+    because = why_provider_missing(f"{failure}\n{messages.text}")
     version = f"onnxruntime {runtime.__version__}"
     reason = f"{provider.name} did not start on device {provider.device_id}: {because} ({version})"
     if allow_cpu:

@@ -35,8 +35,8 @@ from mindloc.runtime.cluster import number_in
 from mindloc.runtime.process import usable_cores
 
 _QUESTION = (
-    "from mindloc.runtime.device import check_mindspore, choose_target; "
-    "check_mindspore(); print(choose_target('auto')[0])"
+    "from mindloc.runtime.device import choose_target; from mindloc.runtime.packages import check_packages; "
+    "check_packages(); print(choose_target('auto')[0])"
 )
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mindloc.errors import LaunchError, one_line
+from mindloc.errors import LaunchError
 from mindloc.runtime.cluster import is_number
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_write_text, read_json
 
 _WRITE_AGAIN = "write the table again, e.g. with python -m mindloc rank-table"
 
@@ -235,7 +235,8 @@ def read_rank_table(path: str | Path) -> RankTable:
         LaunchError: one line that names the file, the value, what was expected and the way out.
     """
     path = Path(path)
-    version, servers = parse_table(path, _read_object(path))
+    tree = read_json(path, LaunchError, "rank table", "check the path, or write it again", most_bytes=LARGEST_BYTES)
+    version, servers = parse_table(path, tree)
     return RankTable(path, version, tuple(sorted(servers, key=lambda server: server.cards[0].rank)))
 
 
@@ -308,18 +309,3 @@ def _named_server(table: RankTable, name: str) -> int:
 
 def _server_ids(table: RankTable) -> str:
     return ", ".join(server.id for server in table.servers)
-
-
-def _read_object(path: Path) -> dict:
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise LaunchError(f"rank table {path} has {path.stat().st_size} bytes, expected a few thousand; is it one?")
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise LaunchError(f"rank table {path} can't be read: {error.strerror}; check the path") from None
-    except (ValueError, RecursionError) as error:
-        reason = one_line(error)
-        raise LaunchError(f"rank table {path} is no JSON ({reason}); write it again or copy it whole") from None
-    if not isinstance(tree, dict):
-        raise LaunchError(f"rank table {path} holds a {type(tree).__name__}, expected an object with server_list")
-    return tree

@@ -13,19 +13,21 @@ Two ages of the platform:
 
 import argparse
 import difflib
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mindloc.cli.arguments import OneLineParser, add_config_arguments
+from mindloc.cli.arguments import add_config_arguments
+from mindloc.cli.command import OneLineParser
 from mindloc.errors import ConfigError, LaunchError
 from mindloc.launch.host import host_names
 from mindloc.launch.rank_table import find_server, read_rank_table
 from mindloc.modelarts.stores import is_remote
 from mindloc.runtime.cluster import is_number, number_in
+from mindloc.runtime.files import read_json
 
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
 TABLE_WAIT_S = 600
@@ -121,11 +123,9 @@ def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
 def _wait_until_finished(table: Path) -> None:
     """The platform starts a job's containers one by one, and completes their table when all are there."""
     for waited_s in range(TABLE_WAIT_S):
-        try:
-            if json.loads(table.read_text(encoding="utf-8")).get("status") == "completed":
+        with suppress(LaunchError):  # being written; what is wrong with it in the end is said when it is parsed
+            if read_json(table, LaunchError, "rank table", "wait").get("status") == "completed":
                 return
-        except (OSError, ValueError, AttributeError):  # being written; what is wrong with it in the end is said below
-            pass
         if waited_s == 0:
             print(f"rank table {table}: waiting until the platform has completed it", flush=True)
         time.sleep(1.0)

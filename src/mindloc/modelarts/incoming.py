@@ -21,7 +21,7 @@ from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import Store, build_store, is_remote, join, patiently
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_folder, atomic_write_text, read_json, writing
 
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
@@ -146,19 +146,16 @@ def _bring(url: str, scratch: Path, start: str, size: Callable[[], int], copy: C
 
 
 def _copy_whole(url: str, folder: Path, total: int, copy: Callable[[Path], None]) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    for old in (folder, partial):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     free = shutil.disk_usage(folder.parent).free
     if free < total:
         raise StoreError(
             f"{url} has {_gigabytes(total)} and {folder.parent} has {_gigabytes(free)} free; "
             "set --scratch to a larger disk"
         )
-    partial.mkdir(parents=True)
     began = time.monotonic()
-    patiently(lambda: copy(partial))
-    os.replace(partial, folder)
+    with writing(folder, StoreError), atomic_folder(folder) as partial:
+        patiently(lambda: copy(partial))
     print(f"{url}: {_gigabytes(total)} copied to {folder} in {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -178,8 +175,8 @@ def _one_process(lock_path: Path, url: str) -> Iterator[bool]:
 
 def _read_note(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no note, no copy
+        return read_json(path, StoreError, "note", "copy again")
+    except StoreError:  # no note, no copy
         return {}
 
 

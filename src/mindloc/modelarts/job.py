@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mindloc.cli.arguments import command
+from mindloc.cli.command import command
 from mindloc.cli.train import Training, check_beforehand, config_path, set_words, trainer_words, yaml_text
 from mindloc.config import Config
 from mindloc.errors import LaunchError, MindlocError, StoreError

@@ -12,17 +12,15 @@ The store that a url lies in: moxing in ModelArts' own images, a folder for a pa
 """
 
 import importlib
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from mindloc.errors import StoreError, one_line
-from mindloc.runtime.files import TEMPORARY_SUFFIX
+from mindloc.runtime.files import replacing
 
 PAUSES_S = (1.0, 4.0, 15.0)  # between the attempts of ``patiently``
 T = TypeVar("T")
@@ -71,18 +69,6 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@contextmanager
-def arriving(path: Path) -> Iterator[Path]:
-    """Another name to write a file under: it takes its own when it is whole, and is gone when that failed."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def patiently(action: Callable[[], T]) -> T:
     """The action's result, tried again after a pause while the store is unavailable.
 
@@ -127,11 +113,8 @@ class FolderStore:
             raise Unavailable(f"can't delete {url}: {error.strerror or error}") from None
 
     def _copy(self, source: Path, path: Path) -> None:
-        try:
-            with arriving(path) as temporary:
-                shutil.copyfile(source, temporary)
-        except OSError as error:
-            raise Unavailable(f"can't copy {source} to {path}: {error.strerror or error}") from None
+        with replacing(path, error=Unavailable) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def find_moxing() -> ModuleType | None:
@@ -165,7 +148,7 @@ class MoxingStore:
         return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
 
     def fetch(self, url: str, path: Path) -> None:
-        with arriving(path) as temporary:
+        with replacing(path, error=Unavailable) as temporary:
             self._call("copy", url, str(temporary))
 
     def fetch_folder(self, url: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ from mindloc.models.encoder import TwoViewEncoder, names_within
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.models.vit_plain import resampled_table, square_side
 from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_tensor_file
+from mindloc.runtime.files import read_json
 from mindloc.vocabulary import SIDES
 
 LEAST_SHARE = 0.9  # of an encoder's parameters that must fit
@@ -256,11 +257,8 @@ def stated_normalization(path: str | Path) -> Normalization | None:
     beside = path.with_name("config.json")
     if not beside.is_file():
         return None
-    try:
-        stated = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError:
-        raise CheckpointError(f"{beside} is no JSON; mend it, or move it away and set model.mean, model.std") from None
-    return _pair(stated.get("pretrained_cfg", stated)) if isinstance(stated, dict) else None
+    stated = read_json(beside, CheckpointError, "", "mend it, or move it away and set model.mean, model.std")
+    return _pair(stated.get("pretrained_cfg", stated))
 
 
 def unstated_normalization(path: str | Path, mean: Sequence[float], std: Sequence[float]) -> str | None:

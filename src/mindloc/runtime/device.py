@@ -1,6 +1,6 @@
-"""The one door to the platform: which MindSpore, which device, which mode.
+"""The device that computes: which one MindSpore can use here, and what it is good at.
 
-What a device computes in and how well: precisions, an Ascend chip's own kernels, a CPU's convolutions.
+MindSpore itself is asked. Only when it refuses what was named, the doctor is imported to say why and what to do.
 """
 
 import os
@@ -9,17 +9,103 @@ import tempfile
 from dataclasses import dataclass
 from typing import Literal
 
-from mindloc.doctor.cuda import list_cards
-from mindloc.doctor.examination import diagnose
-from mindloc.doctor.findings import INSTALL, Finding, convolutions_on_cpu, look_at_packages, obstacle, told_by_mindspore
-from mindloc.doctor.machine import Machine, this_machine
-from mindloc.errors import DeviceError
-from mindloc.runtime.operator_fusion import Wish, fuse_operators, prepare_import
+from mindloc.errors import DeviceError, first_line
+from mindloc.runtime.compilation import Fusion, fuse_operators, prepare_import
+from mindloc.runtime.packages import INSTALL, check_packages, slow_cpu_convolutions
 from mindloc.runtime.process import usable_cores
+
+TARGETS = ("Ascend", "GPU", "CPU")  # best first
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
 # That A3, two dies of the A2's generation, has them too is our assumption.
 ATLAS_A2_AND_A3 = ("Ascend910B", "Ascend910_93")
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device that computes."""
+
+    target: str  # "CPU", "GPU" or "Ascend"
+    id: int
+    description: str  # one line for logs and reports; after "auto" also which better ones don't work
+
+
+def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion = "never") -> Device:
+    """Point this process at a device, in graph mode, with reproducible kernels.
+
+    Args:
+        target: "Ascend", "GPU", "CPU", or "auto": the first of these that works here.
+        device_id: which card; ignored on CPU.
+        operator_fusion: whether graphs are compiled with fused operators; see runtime/compilation.py.
+
+    Raises:
+        DeviceError: MindSpore is missing or of another age, or what is named can't be used here. Never falls back.
+    """
+    check_packages()
+    os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings would drown the console
+    refused = os.path.join(tempfile.gettempdir(), f"mindspore-{os.getpid()}")
+    os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
+    prepare_import()
+    import mindspore as ms
+
+    chosen, passed_over = choose_target(target)
+    if chosen == "GPU":  # of Ascend cards MindSpore itself knows best
+        _require_gpu(device_id)
+    if chosen != "CPU":
+        ms.set_device(chosen, device_id)
+    elif ms.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has computed
+        ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
+        ms.set_deterministic(True)
+    fused = fuse_operators(chosen, operator_fusion)
+    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{passed_over}"
+    return Device(chosen, device_id if chosen != "CPU" else 0, description)
+
+
+def choose_target(target: str) -> tuple[str, str]:
+    """The target, and for the log why it is none of the better ones: "" or "; no Ascend: ..., no GPU: ...".
+
+    Raises:
+        DeviceError: the one that was named can't be used.
+    """
+    if target != "auto":
+        if reason := why_unusable(target):
+            raise _refusal(target, reason)
+        return target, ""
+    passed_over = []
+    for name in TARGETS:
+        reason = why_unusable(name)
+        if reason is None:
+            break
+        passed_over.append(f"no {name}: {reason}")
+    return name, f"; {', '.join(passed_over)}" if passed_over else ""
+
+
+def why_unusable(target: str) -> str | None:
+    """What MindSpore says against a target in this process, in a few words; None where it can be used.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend".
+    """
+    if target == "CPU":
+        return None
+    import mindspore as ms
+
+    cards = getattr(ms.device_context, target.lower())
+    if not cards.is_available():
+        return "its plugin is not loaded"
+    if target == "Ascend" and "MS_SIMULATION_LEVEL" in os.environ:  # graphs compile, and there is no card to count
+        return None
+    try:
+        return None if cards.device_count() else "no card"
+    except RuntimeError as error:  # the plugin loads without a card or a driver that fits
+        return f"no card ({first_line(error)})"
+
+
+def describe_machine() -> str:
+    """Processor, cores that this process may use, and system, in a few words."""
+    return f"{_processor()}, {len(usable_cores())} cores, {platform.system()}"
 
 
 def has_fused_attention(precision: str) -> bool:
@@ -81,10 +167,8 @@ def slow_convolutions(target: str) -> str | None:
     """
     import mindspore as ms
 
-    finding = convolutions_on_cpu(ms.__version__)
-    if target != "CPU" or finding.state == "ok":
-        return None
-    return f"on a CPU {finding.found}: {INSTALL}"
+    slow = slow_cpu_convolutions(ms.__version__)
+    return f"on a CPU {slow}: {INSTALL}" if slow and target == "CPU" else None
 
 
 def has_bf16() -> bool:
@@ -105,98 +189,28 @@ def ascend_chip() -> str:
     return ms.hal.get_device_name(0, "Ascend")  # all cards of a server are alike
 
 
-TARGETS = ("Ascend", "GPU", "CPU")  # best first
-
-
-@dataclass(frozen=True)
-class Device:
-    """The device that computes."""
-
-    target: str  # "CPU", "GPU" or "Ascend"
-    id: int
-    description: str  # for logs and reports; where the choice was ours, with why
-
-
-def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Wish = "never") -> Device:
-    """Point this process at a device, in graph mode, with reproducible kernels.
-
-    Args:
-        target: "Ascend", "GPU", "CPU", or "auto": the first of these that works here.
-        device_id: which card; ignored on CPU.
-        operator_fusion: whether graphs are compiled with fused operators; see runtime/operator_fusion.py.
-
-    Raises:
-        DeviceError: MindSpore is missing or of another age, or what is named can't be used here. Never falls back.
-    """
-    check_mindspore()
-    os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings would drown the console
-    refused = os.path.join(tempfile.gettempdir(), f"mindspore-{os.getpid()}")
-    os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
-    prepare_import()
+def _require_gpu(device_id: int) -> None:
+    """Refuse a card that is not there, which MindSpore would tell only at the first operator."""
     import mindspore as ms
 
-    chosen, findings, why = choose_target(target)
-    if chosen == "GPU":  # of Ascend cards MindSpore itself knows best
-        _require_card(device_id, list_cards(findings))
-    if chosen != "CPU":
-        ms.set_device(chosen, device_id)
-    elif ms.get_context("device_target") != "CPU":  # MindSpore refuses to be told once it has computed
-        ms.set_device("CPU")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    if ms.get_context("deterministic") != "ON":  # a second call is an error to MindSpore
-        ms.set_deterministic(True)
-    fused = fuse_operators(chosen, operator_fusion)
-    description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{why}"
-    return Device(chosen, device_id if chosen != "CPU" else 0, description)
+    count = ms.device_context.gpu.device_count()
+    if 0 <= device_id < count:
+        return
+    from mindloc.doctor.examination import gpus_here
+
+    listed = "; ".join(f"{number}: {card}" for number, card in enumerate(gpus_here()))
+    numbers = f"0 to {count - 1}" if count > 1 else "0"
+    raise DeviceError(f"device_id {device_id} is not among this machine's {count} GPUs ({listed}); take {numbers}")
 
 
-def examine_target(target: str) -> list[Finding]:
-    """What there is and what is lacking here for one target; of the CPU nothing needs to be asked."""
-    return [] if target == "CPU" else diagnose(this_machine(), target, told_by_mindspore())
+def _refusal(target: str, reason: str) -> DeviceError:
+    """The doctor's reason and way out, or MindSpore's own words where the doctor finds nothing wrong."""
+    from mindloc.doctor.examination import why_refused
 
-
-def check_mindspore(machine: Machine | None = None) -> None:
-    """Say in one line what is wrong with the installed MindSpore, before it fails in its own words.
-
-    Raises:
-        DeviceError: MindSpore is not installed, too old, too new, or NumPy is 2.
-    """
-    reason = obstacle(look_at_packages(machine or this_machine()), "CPU")
-    if reason:
-        raise DeviceError(f"{reason.found}: {reason.way_out}")
-
-
-def choose_target(target: str) -> tuple[str, list[Finding], str]:
-    """The target, what was found of it, and what keeps better ones from use: "; no Ascend: ...; no GPU: ...".
-
-    Raises:
-        DeviceError: the one that was named can't be used.
-    """
-    passed_over = ""
-    for name in TARGETS if target == "auto" else (target,):
-        findings = examine_target(name)
-        reason = obstacle(findings, name)
-        if reason is None:
-            return name, findings, passed_over
-        passed_over += f"; no {name}: {reason.found}"
-    raise DeviceError(
-        f"device target {target} can't be used here: {reason.found}; {reason.way_out} "
+    return DeviceError(
+        f"device target {target} can't be used here: {why_refused(target) or reason} "
         f"(python -m mindloc doctor --device_target {target} says more)"
     )
-
-
-def _require_card(device_id: int, cards: list[str]) -> None:
-    if not 0 <= device_id < len(cards):
-        listed = "; ".join(f"{number}: {card}" for number, card in enumerate(cards))
-        numbers = f"0 to {len(cards) - 1}" if len(cards) > 1 else "0"
-        raise DeviceError(
-            f"device_id {device_id} is not among this machine's {len(cards)} GPUs ({listed}); take {numbers}"
-        )
-
-
-def describe_machine() -> str:
-    """Processor, cores that this process may use, and system, in a few words."""
-    return f"{_processor()}, {len(usable_cores())} cores, {platform.system()}"
 
 
 def _processor() -> str:

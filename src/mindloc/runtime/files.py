@@ -1,25 +1,29 @@
-"""Files and folders that are whole or absent: written beside their place, flushed to the disk, then renamed.
+"""Files and folders that are whole or absent, files read as JSON or refused in one line, and the hash of a file.
 
-The hash that tells whether a file holds the bytes it held.
+What is written lies beside its place, is flushed to the disk, and takes its name by a rename. At any moment a reader
+finds the older content or the complete new one.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from mindloc.errors import MindlocError
+from mindloc.errors import MindlocError, one_line
 from mindloc.runtime.process import fault_point
 
 TEMPORARY_SUFFIX = ".tmp"
+_READ_BYTES = 1 << 22
+_JSON_KINDS = {dict: "an object", list: "a list"}
 
 
 @contextmanager
 def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[BinaryIO]:
-    """A binary file to write; ``path`` holds either its old content or the complete new one, at any moment.
+    """A binary file to write; ``path`` is either its old content or the complete new one, at any moment.
 
     Args:
         path: the folder is made when absent.
@@ -27,12 +31,10 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
         error: class raised when the disk refuses.
 
     Raises:
-        MindlocError: (the class ``error``) the disk is full or refuses; what stood at ``path`` is untouched.
+        MindlocError: (the class ``error``) the disk is full or refuses; what was at ``path`` is untouched.
     """
-    with _replacing(Path(path), what, error) as temporary, open(temporary, "wb") as file:
+    with replacing(path, what, error) as temporary, synced(temporary) as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = MindlocError) -> None:
@@ -49,7 +51,7 @@ def atomic_link(
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
     """
-    with _replacing(Path(path), what, error) as temporary:
+    with replacing(path, what, error) as temporary:
         temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
@@ -58,45 +60,162 @@ def atomic_link(
         fault_point(f"{what}.mid_write")
 
 
+@contextmanager
+def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[Path]:
+    """A name beside ``path`` for whoever writes files by himself; on leaving, that file takes the place of ``path``.
+
+    Raises:
+        MindlocError: (the class ``error``) as ``atomic_write``.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    with writing(path, error):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fault_point(f"{what}.before_write")
+            yield temporary
+            fault_point(f"{what}.before_rename")
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+            fault_point(f"{what}.after_rename")
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+
+
+@contextmanager
+def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
+    """Turn what the disk says inside into one line, an ``error`` that names what was to be written."""
+    try:
+        yield
+    except OSError as reason:
+        raise error(
+            f"can't write {what}: {reason.strerror or reason}; free some space or choose another folder "
+            "(what was there before is untouched)"
+        ) from None
+
+
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """A new binary file whose content is on the disk itself when the block is left."""
+    with open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Delete the files that killed writers left behind in ``folder``."""
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill beside ``folder``, whose name it takes on leaving; an older one there is replaced.
+
+    ``folder`` is the older or the finished one at any moment but between two renames. What a kill just there leaves
+    behind, ``existing_folder`` reads and the next writer restores. The files in it must be flushed, see ``synced``.
+
+    Raises:
+        OSError: the disk is full or refuses (see ``writing``); the older folder is in its place.
+    """
+    with scratch_folder(folder) as partial:
+        yield partial
+        _swap(partial, folder)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, gone afterwards, whatever happens; raises OSError as making it does."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def require_replaceable(folder: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
-    """Refuse a place that holds anything but an older folder of the same kind: putting a new one there would delete it.
+    """Refuse a place that contains anything but an older folder of the same kind: a new one there would delete it.
 
     Args:
-        files: names that such a folder may hold.
+        files: names that such a folder may contain.
         what: the kind in words, e.g. "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) a file stands there, or a folder with other things in it; the disk refuses.
+        MindlocError: (the class ``error``) it is a file, or a folder with other things in it; the disk refuses.
     """
-    try:
-        restore_folder(folder)
-    except OSError as reason:
-        raise error(_refusal(folder, reason)) from None
+    with writing(f"{what} {folder}", error):
+        _restore(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
         raise error(f"{folder} is a file; give a new folder for the {what}")
     others = sorted(path.name for path in folder.iterdir() if path.name not in files)
     if others:
-        raise error(f"{folder} holds {others[0]}, so it is no {what} to replace; give a new folder")
+        raise error(f"{folder} contains {others[0]}, so it is no {what} to replace; give a new folder")
 
 
-def swap_folder(partial: Path, folder: Path, what: str = "folder") -> None:
-    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once.
+def existing_folder(folder: Path) -> Path | None:
+    """Where to read: the folder, or the older one while it steps aside, which nobody but a writer may move back."""
+    return next((place for place in (folder, _aside(folder), folder) if place.is_dir()), None)
 
-    ``folder`` holds the older or the finished one at any moment but between two renames; ``restore_folder`` mends what
-    a kill just there leaves behind. Files in ``partial`` must have been flushed to the disk.
+
+def read_json(
+    path: Path,
+    error: type[MindlocError],
+    what: str,
+    way_out: str,
+    kind: type = dict,
+    most_bytes: int | None = None,
+) -> Any:
+    """What a JSON file contains.
+
+    Args:
+        error: class raised when it can't be read.
+        what: the file in words, e.g. "rank table"; may be empty.
+        way_out: what to do then, the end of the line.
+        kind: dict or list, what it must contain at the top.
+        most_bytes: a file of more is refused unread.
 
     Raises:
-        OSError: the disk refuses; the older folder is back in its place.
+        MindlocError: (the class ``error``) in one line: absent, not readable, too large, not JSON, of another kind.
     """
-    restore_folder(folder)
+    where = f"{what} {path}".lstrip()
+    try:
+        size = path.stat().st_size
+        if most_bytes is not None and size > most_bytes:
+            raise error(f"{where} has {size} bytes, expected {most_bytes} at most; {way_out}")
+        value = json.loads(path.read_bytes())
+    except OSError as reason:
+        raise error(f"{where} can't be read: {reason.strerror or reason}; {way_out}") from None
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} can't be read as JSON ({one_line(reason)[:120]}); {way_out}") from None
+    if not isinstance(value, kind):
+        raise error(f"{where} contains a JSON {type(value).__name__}, expected {_JSON_KINDS[kind]}; {way_out}")
+    return value
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file of any size, hexadecimal; raises OSError as reading does."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once."""
+    _restore(folder)
     old = _aside(folder)
     shutil.rmtree(old, ignore_errors=True)
     _sync_folder(partial)
     if folder.exists():
         folder.rename(old)
-    fault_point(f"{what}.mid_swap")
+    fault_point("folder.mid_swap")
     try:
         partial.rename(folder)
     except OSError:
@@ -107,51 +226,14 @@ def swap_folder(partial: Path, folder: Path, what: str = "folder") -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def restore_folder(folder: Path) -> None:
-    """Put the older folder back where a kill between the two renames of ``swap_folder`` left none; for writers."""
+def _restore(folder: Path) -> None:
+    """Put the older folder back where a kill between the two renames left none."""
     if not folder.exists() and _aside(folder).exists():
         _aside(folder).rename(folder)
 
 
-def standing_folder(folder: Path) -> Path | None:
-    """Where to read: the folder, or the older one while it steps aside, which nobody but a writer may move back."""
-    return next((place for place in (folder, _aside(folder), folder) if place.is_dir()), None)
-
-
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
-
-
-def remove_temporaries(folder: str | Path) -> None:
-    """Delete what killed writers left behind in ``folder``."""
-    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _replacing(path: Path, what: str, error: type[MindlocError]) -> Iterator[Path]:
-    """A name beside ``path`` to put a file under; on leaving, that file takes the place of ``path``."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fault_point(f"{what}.before_write")
-        yield temporary
-        fault_point(f"{what}.before_rename")
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        fault_point(f"{what}.after_rename")
-    except OSError as reason:
-        raise error(_refusal(path, reason)) from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def _refusal(path: Path, reason: OSError) -> str:
-    return (
-        f"can't write {path}: {reason.strerror or reason}; free some space or choose another folder "
-        "(what stood there before is untouched)"
-    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -161,15 +243,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_READ_BYTES = 1 << 22
-
-
-def content_hash(path: Path) -> str:
-    """sha256 of a file of any size, hexadecimal; raises OSError as reading does."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

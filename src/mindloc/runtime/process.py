@@ -1,72 +1,34 @@
-"""The cores that this process may use, which may be fewer than the machine has.
-
-Named places where a test can kill the process, to prove that a run survives a kill there.
-
-``MINDLOC_FAULT=weights.before_rename`` kills at the first passage, ``weights.before_rename:3`` at the third. Without
-the variable a fault point costs one dictionary lookup.
-
-How this process answers signals, for a while.
-
-Libraries that only some users need, and the requirements file that brings each.
-"""
+"""This process: its cores and age, how it answers signals, and where a test kills it."""
 
 import collections
-import importlib
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mindloc.errors import DeviceError
+_IMPORTED = time.monotonic()
 
 
 def usable_cores() -> list[int]:
-    """Their numbers, in order."""
+    """Numbers of the cores that this process may use, in order; they may be fewer than the machine has."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-FAULT_VARIABLE = "MINDLOC_FAULT"
+def process_age_s() -> float:
+    """Seconds since this process was started, to a hundredth; where the system does not tell, since this import.
 
-# every name that a training or extraction passes; the kill tests go through this list
-FAULT_POINTS = (
-    *[
-        f"{what}.{where}"
-        for what in ("weights", "best", "state", "end")
-        for where in ("before_write", "mid_write", "before_rename", "after_rename")
-    ],
-    "checkpoint.between_weights_and_state",
-    "checkpoint.before_prune",
-    "metrics.before_append",
-    "metrics.mid_append",
-    "epoch.mid",
-    "extract.mid",
-)
-
-# and those that saving a library of tiles passes
-INDEX_FAULT_POINTS = ("index.before_write", "index.mid_write", "index.before_swap", "index.mid_swap")
-
-MILVUS_FAULT_POINT = "milvus.mid_add"  # between two messages to Milvus
-
-_passages: collections.Counter[str] = collections.Counter()
-
-
-def fault_point(name: str) -> None:
-    """Kill this process, as ``kill -9`` would, when the environment names this place; else do nothing."""
-    wanted = os.environ.get(FAULT_VARIABLE)
-    if not wanted:
-        return
-    wanted_name, _, count = wanted.partition(":")
-    if name != wanted_name:
-        return
-    _passages[name] += 1
-    if _passages[name] == int(count or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-_last_words: list[str] = []
+    psutil reads the same clock, but adds the moment of the boot, which Linux tells in whole seconds.
+    """
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:
+            started = int(file.read().rpartition(")")[2].split()[19])  # clock ticks after boot, field 22 of proc(5)
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic() - _IMPORTED
 
 
 @contextmanager
@@ -81,6 +43,9 @@ def answered(handler: Any, *signals: int) -> Iterator[None]:
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+_last_words: list[str] = []
 
 
 @contextmanager
@@ -116,28 +81,17 @@ def last_words(line: str) -> Iterator[None]:
         _last_words.remove(line)
 
 
-_ONNX = ("ONNX files need", "requirements-onnx.txt")
-_MILVUS = ("libraries in Milvus need", "requirements-milvus.txt")
-_OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")
+_passages: collections.Counter[str] = collections.Counter()
 
 
-def optional_module(name: str) -> Any:
-    """A module of one of the optional requirements files.
+def fault_point(name: str) -> None:
+    """Kill this process as ``kill -9`` would, where MINDLOC_FAULT is this name; ``name:3`` kills at the third passage.
 
-    MindSpore's own messages are read by protobuf's Python implementation alone; the first import of protobuf decides
-    for the whole process, and onnx and pymilvus would decide otherwise: MindSpore, imported behind them, would end the
-    process. Whoever is sure to do without MindSpore can set ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb``, with which
-    Milvus takes tiles in ten times as fast (docs/scale.md).
-
-    Raises:
-        DeviceError: it is not installed.
+    Without the variable, which only tests set, it costs one dictionary lookup.
     """
-    os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        package = name.partition(".")[0]
-        if error.name != package:
-            raise
-        who, file = _MILVUS if package in _OF_MILVUS else _ONNX
-        raise DeviceError(f"{package} is not installed, which {who}: pip install -r {file}") from None
+    wanted, _, count = os.environ.get("MINDLOC_FAULT", "").partition(":")
+    if name != wanted:
+        return
+    _passages[name] += 1
+    if _passages[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)

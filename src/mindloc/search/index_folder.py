@@ -15,10 +15,7 @@ The folder appears under its name when everything is on disk; nothing in it is r
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -27,7 +24,15 @@ import numpy as np
 
 from mindloc.descriptors.sets import GrowingRows
 from mindloc.errors import TileIndexError, one_line
-from mindloc.runtime.files import content_hash, require_replaceable, standing_folder, swap_folder
+from mindloc.runtime.files import (
+    atomic_folder,
+    content_hash,
+    existing_folder,
+    read_json,
+    require_replaceable,
+    synced,
+    writing,
+)
 from mindloc.runtime.process import fault_point
 from mindloc.search.faiss_kinds import FaissParameters
 from mindloc.search.index import IndexCard, TileTable, is_count, read_index_card
@@ -89,26 +94,14 @@ def save_index_folder(
         TileIndexError: the folder holds something else, or the disk is full or refuses.
     """
     require_index_place(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
+    with writing(f"tile library {folder}", TileIndexError), atomic_folder(folder) as partial:
         fault_point("index.before_write")
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-        partial.mkdir(parents=True)
         files = _write_files(partial, table, rerank, write_vectors)
         facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
         facts |= {"rows": len(table.names), "count": table.count, "files": files}
-        with _synced(partial / _CARD) as file:
+        with synced(partial / _CARD) as file:
             file.write(json.dumps(facts, indent=2).encode())
         fault_point("index.before_swap")
-        swap_folder(partial, folder, "index")
-    except OSError as error:
-        reason = error.strerror or error
-        raise TileIndexError(
-            f"can't write tile library {folder}: {reason}; free some space or take another folder "
-            "(what stood there before is untouched)"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_index_place(folder: Path) -> None:
@@ -122,13 +115,13 @@ def require_index_place(folder: Path) -> None:
 
 def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, write_vectors) -> dict[str, dict]:
     files = {}
-    with _synced(partial / VECTORS) as file:
+    with synced(partial / VECTORS) as file:
         sink = _Sink(file)
         write_vectors(sink.write)
         files[VECTORS] = sink.facts()
     fault_point("index.mid_write")
     if rerank is not None:
-        with _synced(partial / _PHI) as file:
+        with synced(partial / _PHI) as file:
             sink = _Sink(file)
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(rerank), rerank.width)}
             np.lib.format.write_array_header_1_0(sink, header)
@@ -137,7 +130,7 @@ def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, wr
             files[_PHI] = sink.facts()
     arrays = (table.names, table.place_N2, table.bounds_N4, table.alive_N)
     for name, content in zip(_TABLE, arrays, strict=True):
-        with _synced(partial / name) as file:
+        with synced(partial / name) as file:
             sink = _Sink(file)
             if name.endswith(".json"):
                 sink.write(json.dumps(content).encode())
@@ -145,14 +138,6 @@ def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, wr
                 np.save(sink, content)
             files[name] = sink.facts()
     return files
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[BinaryIO]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
@@ -165,17 +150,17 @@ def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
         TileIndexError: there is none; as ``read``.
     """
     while True:
-        place = standing_folder(folder)
+        place = existing_folder(folder)
         if place is None:
             raise TileIndexError(f"tile library {folder} is missing; check the path, or build it first")
         before = _identity(place)
         try:
             library = read(place)
         except TileIndexError:
-            if _identity(standing_folder(folder)) == before:
+            if _identity(existing_folder(folder)) == before:
                 raise
         else:
-            if _identity(standing_folder(folder)) == before:
+            if _identity(existing_folder(folder)) == before:
                 return library
 
 
@@ -208,15 +193,10 @@ def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TileIndexError(
-            f"{path.parent} holds no tile library; make one with: python -m mindloc index build"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the library again") from None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    if not path.exists():
+        raise TileIndexError(f"{path.parent} holds no tile library; make one with: python -m mindloc index build")
+    facts = read_json(path, TileIndexError, "", "build the library again")
+    if facts.get("format") != FORMAT:
         raise TileIndexError(f"{path} is no card of a tile library; name the folder that one was saved to")
     if facts.get("version") != VERSION:
         version = facts.get("version")
@@ -259,11 +239,8 @@ def _sha256(path: Path) -> str:
 
 def _read_table(folder: Path, facts: dict[str, Any]) -> TileTable:
     rows = facts["rows"]
-    try:
-        names = json.loads((folder / "names.json").read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise TileIndexError(f"{folder / 'names.json'} is no JSON ({one_line(error)[:80]}); build it again") from None
-    if not isinstance(names, list) or len(names) != rows or not all(isinstance(name, str) for name in names):
+    names = read_json(folder / "names.json", TileIndexError, "", "build the library again", kind=list)
+    if len(names) != rows or not all(isinstance(name, str) for name in names):
         raise TileIndexError(f"{folder / 'names.json'} is no list of {rows} names; build the library again")
     place_N2 = _read_array(folder / "places.npy", np.float64, (rows, 2))
     bounds_N4 = _read_array(folder / "bounds.npy", np.float64, (rows, 4))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.runtime.process import optional_module
+from mindloc.runtime.packages import optional_module
 from mindloc.search.index import IndexCard, TileFacts, Tiles, read_index_card
 from mindloc.search.milvus_connection import UNKNOWN, MilvusAddress
 

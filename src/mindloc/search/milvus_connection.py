@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from mindloc.errors import TileIndexError, one_line
-from mindloc.runtime.process import optional_module
+from mindloc.runtime.packages import optional_module
 from mindloc.search.index import Box
 
 UNKNOWN = 1e300  # as a coordinate where nobody knows the place: no box holds it

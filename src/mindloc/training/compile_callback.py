@@ -4,7 +4,8 @@ import time
 
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.operator_fusion import compiled_s, compiling, process_age_s
+from mindloc.runtime.compilation import compiled_s, compiling
+from mindloc.runtime.process import process_age_s
 from mindloc.training.console import Console
 from mindloc.training.metrics_callback import MetricsCallback
 from mindloc.training.step import TrainStep

@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore.train import Callback, RunContext
 
-from mindloc.runtime.operator_fusion import compiled_s
+from mindloc.runtime.compilation import compiled_s
 from mindloc.runtime.run_folder import MetricsLog
 from mindloc.training.resume import Progress
 from mindloc.training.schedule_callback import ScheduleCallback

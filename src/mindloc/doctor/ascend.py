@@ -3,14 +3,14 @@
 Nothing here was tried on a card: it follows Huawei's documents and what MindSpore's own check reads (docs/ascend.md).
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
 
-from mindloc.doctor.cuda import CPU_WAY
-from mindloc.doctor.findings import Finding, absent, good, wrong
-from mindloc.doctor.machine import Machine
+from mindloc.doctor.gpu import CPU_WAY
+from mindloc.doctor.machine import Finding, Machine, absent, good, wrong
+from mindloc.errors import LaunchError
+from mindloc.runtime.files import read_json
 
 PLUGIN = "libmindspore_ascend.so.2"
 CANN_LIBRARIES = ("libascendcl.so", "libge_runner.so", "libgraph.so", "libhccl.so")  # the plugin names more of the same
@@ -134,11 +134,10 @@ def _rank_table(machine: Machine) -> Finding:
         )
     way_out = "write one with python -m mindloc rank-table, or unset RANK_TABLE_FILE"
     try:
-        table = json.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as reason:
-        return absent("Ascend", "rank table", f"RANK_TABLE_FILE={name}: {reason.strerror}", way_out, blocks=False)
-    except ValueError:
-        return wrong("Ascend", "rank table", f"RANK_TABLE_FILE={name} is no JSON", way_out, blocks=False)
-    version = table.get("version", "of unknown version") if isinstance(table, dict) else "of unknown version"
+        table = read_json(Path(name), LaunchError, "RANK_TABLE_FILE", way_out)
+    except LaunchError as reason:
+        say = wrong if Path(name).is_file() else absent
+        return say("Ascend", "rank table", str(reason).removesuffix(f"; {way_out}"), way_out, blocks=False)
+    version = table.get("version", "of unknown version")
     checked = "; what it says is checked by python -m mindloc rank-table --check"
     return good("Ascend", "rank table", f"{name}, layout {version} {rank}".strip() + checked)

@@ -1,19 +1,15 @@
-"""What MindSpore's GPU plugin needs besides a driver: the plugin itself, CUDA 11 and cuDNN 8.
+"""What MindSpore's GPU plugin needs: NVIDIA's driver and a card that fits, the plugin itself, CUDA 11 and cuDNN 8.
 
 How MindSpore goes about it was read in its source and seen with 2.8.0 (docs/gpu.md): without CUDA_HOME it does not
 try; with it, the release in what $CUDA_HOME/bin/nvcc prints picks one of the plugin files in the wheel; the rest is the
 system loader's search for the libraries that this file names.
-
-NVIDIA's driver and the cards that it answers for.
 """
 
-import json
+import ctypes
 import re
-import sys
 from pathlib import Path
 
-from mindloc.doctor.findings import Finding, absent, good, wrong
-from mindloc.doctor.machine import Machine, ask, last_line
+from mindloc.doctor.machine import Finding, Machine, absent, ask, ask_python, good, last_line, wrong
 
 DRIVER_LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table
@@ -21,6 +17,21 @@ OLDEST_CARD, LAST_COMPILED, LAST_SERVED = (6, 0), (8, 9), (9, 0)  # compute capa
 CARD = "card "  # and its number: what a finding on one card is called
 OTHER_WAY = "or evaluate by ONNX Runtime (docs/gpu.md)"
 CPU_WAY = "on this machine use --device_target CPU"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+CUDA_LIBRARIES = (
+    "libcudart.so.11.0",
+    "libcublas.so.11",
+    "libcublasLt.so.11",
+    "libcufft.so.10",
+    "libcurand.so.10",
+    "libcusolver.so.11",
+    "libcusparse.so.11",
+)
+NVRTC = {(11, 1): "libnvrtc.so.11.1", (11, 6): "libnvrtc.so.11.2"}  # by plugin; the rest of the names is common
+CUDNN = "libcudnn.so.8"
+CUDNN_PARTS = tuple(f"libcudnn_{part}.so.8" for part in ("ops_infer", "ops_train", "cnn_infer", "cnn_train"))
+Release = tuple[int, int]
 
 CUINIT = {  # result -> what it means, way out
     34: (
@@ -48,18 +59,46 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     library = machine.library(DRIVER_LIBRARY)
     if library is None:
         return [_no_driver(machine)]
-    question = str(Path(__file__).with_name("driver_question.py"))
-    answer = ask(
-        [sys.executable, "-I", question, str(library)], machine.environ, 30
-    )  # -I: imports nothing of this folder
+    program = f"from mindloc.doctor.gpu import ask_driver\nprint(json.dumps(ask_driver({str(library)!r})))"
+    answer = ask_python(program, machine.environ, 30)
     reinstall = "reinstall the driver; nvidia-smi must list the card"
     if answer.code != 0:
         how = f"signal {-answer.code}" if answer.code and answer.code < 0 else answer.err.strip() or "an error"
         return [wrong("GPU", "driver", f"{library} fails when asked for its cards ({how})", reinstall)]
-    told = json.loads(answer.out.splitlines()[-1])
+    told = answer.value()
     if "load_error" in told:
         return [wrong("GPU", "driver", f"{library} is no loadable library: {told['load_error']}", reinstall)]
     return [*_version(machine, library, told["version"]), *_cards(machine, told)]
+
+
+def ask_driver(library: str) -> dict:
+    """What a driver library says of its cards, in a process of its own: a driver that crashes takes it along.
+
+    Returns:
+        ``load_error``, or ``init`` (result of cuInit), ``version`` (e.g. 12040 for CUDA 12.4) and ``cards``.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError as reason:
+        return {"load_error": str(reason)}
+    version, count = ctypes.c_int(), ctypes.c_int()
+    result = driver.cuInit(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    if result == 0:
+        result = driver.cuDeviceGetCount(ctypes.byref(count))
+    return {"init": result, "version": version.value, "cards": [_card(driver, i) for i in range(count.value)]}
+
+
+def _card(driver: ctypes.CDLL, index: int) -> dict:
+    device, number, name, size = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100), ctypes.c_size_t()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    capability = []
+    for attribute in (_MAJOR, _MINOR):
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+        capability.append(number.value)
+    return {"name": name.value.decode(errors="replace"), "capability": capability, "memory_bytes": size.value}
 
 
 def list_cards(findings: list[Finding]) -> list[str]:
@@ -125,21 +164,6 @@ def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
     if capability > LAST_COMPILED:
         return good("GPU", what, f"{named} (the plugin's kernels are translated at the first run, some minutes once)")
     return good("GPU", what, named)
-
-
-CUDA_LIBRARIES = (
-    "libcudart.so.11.0",
-    "libcublas.so.11",
-    "libcublasLt.so.11",
-    "libcufft.so.10",
-    "libcurand.so.10",
-    "libcusolver.so.11",
-    "libcusparse.so.11",
-)
-NVRTC = {(11, 1): "libnvrtc.so.11.1", (11, 6): "libnvrtc.so.11.2"}  # by plugin; the rest of the names is common
-CUDNN = "libcudnn.so.8"
-CUDNN_PARTS = tuple(f"libcudnn_{part}.so.8" for part in ("ops_infer", "ops_train", "cnn_infer", "cnn_train"))
-Release = tuple[int, int]
 
 
 def look_at_cuda(machine: Machine) -> list[Finding]:
@@ -228,9 +252,7 @@ def _cudnn(machine: Machine, plugin: Release) -> list[Finding]:
         if not others:
             return [absent("GPU", "cuDNN", f"{CUDNN} is not on the loader's path", set_up(machine))]
         return [wrong("GPU", "cuDNN", f"wrong cuDNN: {others[-1]}; the plugin asks for {CUDNN}", set_up(machine))]
-    inside = re.search(
-        r"\.so\.(\d+)", path.resolve().name
-    )  # another version under the name of 8 is refused by the loader
+    inside = re.search(r"\.so\.(\d+)", path.resolve().name)  # the loader refuses another version named as 8
     if inside and inside[1] != "8":
         found = f"wrong cuDNN: {path} is a link to cuDNN {inside[1]}; the plugin needs 8"
         return [wrong("GPU", "cuDNN", found, f"remove that link; {set_up(machine)}")]

@@ -1,0 +1,18 @@
+"""Places where a test kills a process, by the names that ``fault_point`` is called with (runtime/process.py)."""
+
+# every one that a training or an extraction passes
+TRAINING = (
+    *[
+        f"{what}.{where}"
+        for what in ("weights", "best", "state", "end")
+        for where in ("before_write", "mid_write", "before_rename", "after_rename")
+    ],
+    "checkpoint.between_weights_and_state",
+    "checkpoint.before_prune",
+    "metrics.before_append",
+    "metrics.mid_append",
+    "epoch.mid",
+    "extract.mid",
+)
+# and those of saving an index of tiles
+INDEX = ("index.before_write", "index.mid_write", "index.before_swap", "folder.mid_swap")
