@@ -1,14 +1,46 @@
-"""Fixtures that several rooms share."""
+"""What all tests share: their order, limits against hanging, default signals, a cache of their own, few fixtures."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the first to be run; then the packages without MindSpore, then the others, slow tests last of all
+FIRST = ("test_architecture.py", "test_readme.py", "test_guides.py", "config", "geo", "world", "data", "descriptors")
+FIRST += ("evaluation", "search", "launch", "modelarts", "doctor", "runtime", "losses", "models", "inference", "export")
+FIRST += ("training", "cli")
+SLOW_LIMIT_S = 1200  # as [tool.pytest.ini_options] timeout is for the others: ends what hangs, measures nothing
 
 os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: its warnings drown a report
 _cache = tempfile.TemporaryDirectory(prefix="mindloc-tests-")  # removed with this process
-os.environ["XDG_CACHE_HOME"] = _cache.name  # no test depends on the graphs that another test run kept
+os.environ["XDG_CACHE_HOME"] = _cache.name  # no test finds the loops that another run, or another worker, has built
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50, database=None)
+settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Default signals, whatever was inherited: a script ignores SIGINT in its background jobs, nohup SIGHUP."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT_S))
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        part = item.path.relative_to(tests).parts[0]
+        return item.get_closest_marker("slow") is not None, FIRST.index(part) if part in FIRST else len(FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

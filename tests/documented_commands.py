@@ -1,6 +1,8 @@
 """Commands as the documents print them, each held against the parser that would read it."""
 
+import contextlib
 import importlib
+import io
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from mindloc.cli import train
 from mindloc.cli.launch import SCRIPTS
 from mindloc.config import load_config
+from mindloc.errors import MindlocError
 from mindloc.modelarts.arguments import parser as modelarts_parser
 
 PROJECT = Path(__file__).parents[1]
@@ -18,6 +21,19 @@ def commands(text: str) -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     found = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     return [words[_variables(words) :] for words in found if words]
+
+
+def wrong_commands(text: str) -> list[str]:
+    """The text's commands that would not be taken, each with the reason."""
+    wrong = []
+    for words in commands(text):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                check_command(words)
+        except (AssertionError, ImportError, MindlocError, SystemExit) as error:
+            wrong.append(f"{' '.join(words)}: {error} {said.getvalue()[-300:]}")
+    return wrong
 
 
 def check_command(words: list[str]) -> None:

@@ -1,18 +1,17 @@
 """The commands, files, links and keys of the guides are real, and both languages of a page say the same ones."""
 
 import calendar
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from documented_commands import check_command, commands
+from documented_commands import wrong_commands
 
 from mindloc.cli import eval as evaluation
 from mindloc.cli import train
 from mindloc.cli.arguments import KNOWN_FLAGS
-from mindloc.config import Config
+from mindloc.config import Config, config_to_dict
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -23,7 +22,7 @@ TEXT = {name: path.read_text(encoding="utf-8") for name, path in GUIDES.items()}
 GAME4LOC = [name for name in TEXT if name.startswith("coming_from_game4loc")]
 FOLDERS = ("tests", "src", "benchmarks", "configs", "docs", "scripts", "modelarts")
 PACKAGE = PROJECT / "src" / "mindloc"
-ROOMS = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+PACKAGES = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -59,46 +58,45 @@ def numbers(cell: str) -> list[str]:
     return sorted(f"0{number}" if number.startswith(".") else number for number in found)
 
 
-@pytest.mark.parametrize("words", [words for text in TEXT.values() for words in commands(text)], ids=" ".join)
-def test_every_command_of_the_guides_is_one(words):
-    check_command(words)
+def test_every_command_is_one():
+    assert {name: wrong for name, text in TEXT.items() if (wrong := wrong_commands(text))} == {}
 
 
 def named_files(name: str) -> set[str]:
     """Files and folders of ours that a page names; the first column of a table about Game4Loc holds that one's.
 
-    Modules go by the names of their rooms too: ``data/sampler.py``.
+    Modules go by the names of their packages too: ``data/sampler.py``.
     """
     text = re.sub(r"(?m)^ *\|[^|]*", "", TEXT[name]) if name in GAME4LOC else TEXT[name]
-    return set(re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*|(?:{'|'.join(ROOMS)})/\w+\.py)`", text))
+    return set(re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*|(?:{'|'.join(PACKAGES)})/\w+\.py)`", text))
 
 
-def test_names_of_files_are_found():
-    assert sum(len(named_files(name)) for name in TEXT) > 100
+def test_every_file_that_a_guide_names_exists():
+    named = [(name, file) for name in TEXT for file in sorted(named_files(name))]
+    assert len(named) > 100
+    assert [(name, file) for name, file in named if not any((at / file).exists() for at in (PROJECT, PACKAGE))] == []
 
 
-@pytest.mark.parametrize("name", TEXT)
-def test_every_file_that_a_guide_names_exists(name):
-    places = (PROJECT, PACKAGE)
-    missing = [file for file in sorted(named_files(name)) if not any((place / file).exists() for place in places)]
-    assert missing == []
+def test_every_note_is_used_and_every_used_one_is_there():
+    wrong = []
+    for name in TEXT:
+        text = re.sub(r"`[^`\n]*`", "", without_blocks(TEXT[name]))
+        sources = [int(number) for number in re.findall(r"^(\d+)\. .*https?://", text, re.MULTILINE)]
+        used = {int(number) for number in re.findall(r"\[(\d+)\](?!\()", text)}
+        if sources != list(range(1, len(sources) + 1)) or used != set(sources):
+            wrong.append((name, sources, sorted(used)))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", TEXT)
-def test_every_note_is_used_and_every_used_one_is_there(name):
-    text = re.sub(r"`[^`\n]*`", "", without_blocks(TEXT[name]))
-    sources = [int(number) for number in re.findall(r"^(\d+)\. .*https?://", text, re.MULTILINE)]
-    assert sources == list(range(1, len(sources) + 1))
-    assert {int(number) for number in re.findall(r"\[(\d+)\](?!\()", text)} == set(sources)
-
-
-@pytest.mark.parametrize("name", TEXT)
-def test_every_link_within_the_guides_leads_somewhere(name):
-    for target in re.findall(r"\]\(((?!http)[^)]+)\)", without_blocks(TEXT[name])):
-        file, _, heading = target.partition("#")
-        page = GUIDES[name].parent / file if file else GUIDES[name]
-        assert page.exists(), target
-        assert not heading or heading in anchors(page.read_text(encoding="utf-8")), target
+def test_every_link_leads_somewhere():
+    wrong = []
+    for name in TEXT:
+        for target in re.findall(r"\]\(((?!http)[^)]+)\)", without_blocks(TEXT[name])):
+            file, _, heading = target.partition("#")
+            page = GUIDES[name].parent / file if file else GUIDES[name]
+            if not page.exists() or (heading and heading not in anchors(page.read_text(encoding="utf-8"))):
+                wrong.append((name, target))
+    assert wrong == []
 
 
 def anchors(text: str) -> list[str]:
@@ -114,56 +112,88 @@ def test_anchors_are_headings_in_small_letters_and_dashes():
     ]
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_languages_give_the_same_blocks(name):
-    translation, original = map(blocks, both(name))
-    assert translation == original != []
+# ---- both languages of a page
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_languages_have_the_same_sections(name):
-    levels = [re.findall(r"(?m)^(#+) ", without_blocks(text)) for text in both(name)]
-    assert levels[0] == levels[1] != []
+def test_both_languages_give_the_same_blocks():
+    wrong = []
+    for name in PAIRS:
+        translation, original = map(blocks, both(name))
+        if not original or translation != original:
+            wrong.append((name, [block for block in original if block not in translation]))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_languages_have_the_same_tables(name):
-    for table, original in zip(*map(tables, both(name)), strict=True):
-        assert [len(row) for row in table] == [len(row) for row in original], original[0]
-        for row, original_row in zip(table, original, strict=True):
-            assert list(map(numbers, row)) == list(map(numbers, original_row)), original_row
+def test_both_languages_have_the_same_sections():
+    wrong = []
+    for name in PAIRS:
+        levels = [re.findall(r"(?m)^(#+) ", without_blocks(text)) for text in both(name)]
+        if not levels[0] or levels[0] != levels[1]:
+            wrong.append((name, *map(len, levels)))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_languages_link_to_the_same_places(name):
+def test_both_languages_have_the_same_tables():
+    wrong = []
+    for name in PAIRS:
+        translated, original = (list(tables(text)) for text in both(name))
+        if len(translated) != len(original):
+            wrong.append((name, f"{len(translated)} tables of {len(original)}"))
+        for table, other in zip(translated, original, strict=False):
+            if [len(row) for row in table] != [len(row) for row in other]:
+                wrong.append((name, "another shape", other[0]))
+                continue
+            wrong += [
+                (name, other_row)
+                for row, other_row in zip(table, other, strict=True)
+                if list(map(numbers, row)) != list(map(numbers, other_row))
+            ]
+    assert wrong == []
+
+
+def test_both_languages_link_to_the_same_places():
     """A page's own headings have other names in each language, so that only their number is compared."""
-    links = [re.findall(r"\]\(([^)\s]+)", without_blocks(text)) for text in both(name)]
-    own = {GUIDES[name].name, PAIRS[name].name}
-    pages = [
-        sorted(re.sub(r"^#.*", "#", same_page(link)) for link in found if Path(link).name not in own) for found in links
-    ]
-    assert pages[0] == pages[1]
+    wrong = []
+    for name in PAIRS:
+        links = [re.findall(r"\]\(([^)\s]+)", without_blocks(text)) for text in both(name)]
+        own = {GUIDES[name].name, PAIRS[name].name}
+        pages = [
+            sorted(re.sub(r"^#.*", "#", same_page(link)) for link in found if Path(link).name not in own)
+            for found in links
+        ]
+        if pages[0] != pages[1]:
+            wrong.append((name, sorted(set(pages[0]) ^ set(pages[1]))))
+    assert wrong == []
 
 
 def same_page(link: str) -> str:
     return link if link.startswith("http") else link.replace(".zh.md", ".md").replace("README_CN.md", "README.md")
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_languages_name_the_same_keys_files_and_options(name):
+def test_both_languages_name_the_same_keys_files_and_options():
     """A span with Chinese or with a blank in it is prose set in type; the rest is what a reader types or looks for."""
-    spans = [set(re.findall(r"`([^`\n]+)`", without_blocks(text))) for text in both(name)]
-    typed = [{same_page(span) for span in found if not CHINESE.search(span) and " " not in span} for found in spans]
-    assert typed[0] == typed[1]
+    wrong = []
+    for name in PAIRS:
+        spans = [set(re.findall(r"`([^`\n]+)`", without_blocks(text))) for text in both(name)]
+        typed = [{same_page(span) for span in found if not CHINESE.search(span) and " " not in span} for found in spans]
+        if typed[0] != typed[1]:
+            wrong.append((name, sorted(typed[0] ^ typed[1])))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_a_chinese_page_is_chinese(name):
-    assert not re.search(r"[\u4e00-\u9fff][,;:?!](?=[\u4e00-\u9fff\s])", without_blocks(TEXT[name])), "halfwidth marks"
-    prose = [
-        line for line in without_blocks(TEXT[name]).splitlines() if len(line) > 60 and not re.search(r"https?://", line)
-    ]
-    assert sum(bool(CHINESE.search(line)) for line in prose) > 0.8 * len(prose)
+def test_a_chinese_page_is_chinese():
+    wrong = []
+    for name in PAIRS:
+        text = without_blocks(TEXT[name])
+        if found := re.search(r"[\u4e00-\u9fff][,;:?!](?=[\u4e00-\u9fff\s])", text):
+            wrong.append((name, "halfwidth mark", found[0]))
+        prose = [line for line in text.splitlines() if len(line) > 60 and not re.search(r"https?://", line)]
+        if sum(bool(CHINESE.search(line)) for line in prose) <= 0.8 * len(prose):
+            wrong.append((name, "little Chinese"))
+    assert wrong == []
+
+
+# ---- the page for those who come from Game4Loc
 
 
 def flag_rows(name: str, program: str) -> dict[str, str]:
@@ -182,14 +212,11 @@ STATE |= {"相同": True, "改名": False, "配置键": False, "无": False}
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
-@pytest.mark.parametrize(
-    ("program", "parser"),
-    [("train_gta.py", train.parser()), ("eval_gta.py", evaluation.parser())],
-    ids=["train", "eval"],
-)
-def test_the_flags_called_the_same_are_accepted_and_no_other(name, program, parser):
-    rows = flag_rows(name, program)
-    assert {flag for flag, state in rows.items() if STATE[state]} == set(rows) & accepted(parser)
+def test_the_flags_called_the_same_are_accepted_and_no_other(name):
+    for program, parser in (("train_gta.py", train.parser()), ("eval_gta.py", evaluation.parser())):
+        rows = flag_rows(name, program)
+        same = {flag for flag, state in rows.items() if STATE[state]}
+        assert same == set(rows) & accepted(parser), program
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
@@ -204,10 +231,7 @@ def test_every_flag_of_train_py_stands_on_the_page(name):
 
 @pytest.mark.parametrize("name", GAME4LOC)
 def test_every_key_of_the_page_exists(name):
-    sections = {
-        field.name: {key.name for key in dataclasses.fields(field.default_factory)}
-        for field in dataclasses.fields(Config)
-    }
+    sections = config_to_dict(Config())
     named = re.findall(rf"`(?:--set )?({'|'.join(sections)})\.(?!(?:py|sh)`)(\w+)(?:=\w+|: \w+)?`", TEXT[name])
     assert len(named) > 20
     assert [f"{section}.{key}" for section, key in named if key not in sections[section]] == []

@@ -92,7 +92,7 @@ def test_overlaps_equal_counting_points(frames, gallery):
 
 
 def test_overlaps_do_not_depend_on_blocks(frames, gallery, monkeypatch):
-    monkeypatch.setattr("mindloc.world.dataset.BLOCK_FRAMES", 7)
+    monkeypatch.setattr("mindloc.world.frames.BLOCK_FRAMES", 7)
     again = find_overlaps(frames.footprint_F42, gallery)
     np.testing.assert_array_equal(again.start, frames.overlaps.start)
     np.testing.assert_array_equal(again.tile_E, frames.overlaps.tile_E)

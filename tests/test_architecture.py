@@ -1,0 +1,176 @@
+"""The package plan (docs/architecture.md), held against the code's own imports; each rule is one test."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "src" / "mindloc"
+
+# from the bottom up: a package imports itself and packages of lower layers, never a neighbor
+LAYERS = (
+    ("errors",),
+    ("vocabulary",),
+    ("registry",),
+    ("config", "geo"),
+    ("runtime", "world"),
+    ("data", "models", "losses", "descriptors", "doctor"),
+    ("search",),
+    ("inference",),
+    ("evaluation", "export"),
+    ("training", "launch"),
+    ("cli",),
+    ("modelarts",),
+)
+LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
+ONLY = {"world": {"geo", "errors"}}  # further than its layer asks
+# file -> a higher package that it imports inside a function, when a device is refused, to explain why
+UPWARD = {("runtime/device.py", "doctor")}
+
+WITHOUT_MINDSPORE = {"errors", "vocabulary", "registry", "config", "geo", "world", "data", "descriptors", "search"}
+WITHOUT_MINDSPORE |= {"evaluation", "launch", "modelarts", "doctor"}
+ASKS_MINDSPORE = {"doctor/packages.py"}  # whether it can be imported, and what it says of a device
+
+# these choose parts by a whole Config; whatever they call gets a section of it or plain values
+BUILDERS = {"build.py", "readers.py", "criterion.py", "trainer.py", "evaluate.py", "dataset.py", "job.py"}
+
+VIEW_WORDS = re.compile(r"drone|satellite", re.IGNORECASE)
+# readers, whose formats say so; the generated drone data; the users' spelling of flags
+NAMES_VIEWS = ("data/gta_uav.py", "data/visloc.py", "data/pairs_file.py", "world/", "cli/world.py", "cli/arguments.py")
+MOST_VIEW_LINES = 90
+
+MOST_LINES = 400
+SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "base", "factory", "manager"}
+
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of what the file imports, wherever in the file: ``a.b`` and ``a.b.c`` for ``from a.b import c``."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def packages_imported(path: Path) -> set[str]:
+    """Packages of ours that the file imports."""
+    parts = [name.split(".") for name in imported(path)]
+    return {part[1] for part in parts if part[0] == "mindloc" and len(part) > 1} & LAYER_OF.keys()
+
+
+def test_every_package_is_on_the_plan():
+    assert {package_of(path) for path in TREES} - {"__init__", "__main__"} <= set(LAYER_OF)
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in TREES:
+        package = package_of(path)
+        if package in ("__init__", "__main__"):
+            continue
+        for other in packages_imported(path) - {package}:
+            up = LAYER_OF[other] >= LAYER_OF[package] and (name_of(path), other) not in UPWARD
+            if up or other not in ONLY.get(package, {other}):
+                wrong.append(f"{name_of(path)} imports {other}")
+    assert wrong == []
+
+
+def test_an_upward_import_waits_for_a_failure():
+    """An exception to the rule must not be paid by every start-up, nor close a circle of imports."""
+    at_once = [
+        f"{file} imports {node.module}"
+        for file, other in UPWARD
+        for node in TREES[PACKAGE / file].body
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"mindloc.{other}.")
+    ]
+    assert at_once == []
+
+
+def test_imports_are_absolute():
+    assert [name_of(path) for path in TREES if any(name.startswith(".") for name in imported(path))] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {".".join(("mindloc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in TREES}
+    needs = {
+        module: {
+            other
+            for other in set(imported(path)) & modules.keys()
+            if (name_of(path), package_of(modules[other])) not in UPWARD
+        }
+        for module, path in modules.items()
+    }
+    while free := [module for module, others in needs.items() if not others & needs.keys()]:
+        for module in free:
+            del needs[module]
+    assert not needs, f"a circle among {', '.join(sorted(needs))}"
+
+
+def test_these_packages_never_import_mindspore():
+    wrong = [
+        name_of(path)
+        for path in TREES
+        if package_of(path) in WITHOUT_MINDSPORE and any(name.split(".")[0] == "mindspore" for name in imported(path))
+    ]
+    assert set(wrong) <= ASKS_MINDSPORE
+
+
+def test_a_config_stops_at_the_builders():
+    """Below them only section classes are known."""
+    wrong = []
+    for path in TREES:
+        if package_of(path) in ("config", "cli") or path.name in BUILDERS:
+            continue
+        names = [name.split(".") for name in imported(path)]
+        classes = [name[-1] for name in names if name[:2] == ["mindloc", "config"]]
+        wrong += [
+            f"{name_of(path)} imports {name}"
+            for name in classes
+            if name == "Config" or not (name.endswith("Config") or name in ("config", "sections", "schema"))
+        ]
+    assert wrong == []
+
+
+def test_every_module_says_what_it_is():
+    assert [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_modules_are_short():
+    lengths = {name_of(path): path.read_text(encoding="utf-8").count("\n") for path in TREES}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_modules_have_telling_names():
+    wrong = [name_of(path) for path in TREES if SAYS_NOTHING & {*path.stem.split("_"), path.parent.name}]
+    assert wrong == []
+
+
+def test_views_are_named_where_the_data_say_so():
+    lines = [
+        f"{name_of(path)}: {line.strip()}"
+        for path in TREES
+        if not name_of(path).startswith(NAMES_VIEWS)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if VIEW_WORDS.search(line)
+    ]
+    assert len(lines) < MOST_VIEW_LINES, "\n".join(lines)
+
+
+def test_every_module_on_the_plan_exists():
+    plan = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/\w+\.py)`", plan)
+    assert len(named) > 20
+    assert [name for name in named if not any((root / name).is_file() for root in (PACKAGE, PROJECT))] == []
