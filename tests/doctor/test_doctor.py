@@ -493,7 +493,7 @@ def test_a_target_that_does_not_work_is_exit_code_2_even_without_mindspore(tmp_p
         f"import sys; sys.path.insert(0, {str(source)!r})\nfrom mindloc.cli import main\n",
     ]
     command[-1] += "sys.exit(main(['doctor', '--device_target', 'GPU']))"  # -S: no installed package is seen
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 2, done.stderr
     assert "MISSING  version: MindSpore is not installed" in done.stdout and "Traceback" not in done.stderr
 

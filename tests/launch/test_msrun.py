@@ -52,11 +52,11 @@ def test_killing_a_rank_ends_the_launch_with_the_reason(tmp_path):
     )
     logs = {name: tmp_path / "logs" / f"{name}.log" for name in ("rank_0", "rank_1", "scheduler", "msrun")}
     try:
-        wait_for(lambda: logs["rank_1"].exists() and b"gathered" in logs["rank_1"].read_bytes(), patience_s=120)
+        wait_for(lambda: logs["rank_1"].exists() and b"gathered" in logs["rank_1"].read_bytes())
         numbers = {name: int(first_line(log).rpartition(" ")[2]) for name, log in logs.items()}
         assert all(map(alive, numbers.values()))
         os.kill(numbers["rank_1"], signal.SIGKILL)
-        shown, error = (output.decode() for output in supervisor.communicate(timeout=15))
+        shown, error = (output.decode() for output in supervisor.communicate())
     finally:
         supervisor.kill()
         supervisor.communicate()

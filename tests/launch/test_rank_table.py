@@ -2,7 +2,9 @@
 
 import json
 import socket
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 
@@ -90,14 +92,14 @@ def pods_naming(server_id):
 HOSTILE = {
     "unknown version": (changed(version="3.1"), "version is '3.1'"),
     "still being written": (changed(status="initializing"), "status is 'initializing'"),
-    "wrong server count": (changed(server_count="3"), 'server_count is "3", but server_list holds 2'),
+    "wrong server count": (changed(server_count="3"), 'server_count is "3", but server_list has 2'),
     "no servers": (changed(server_list=[], server_count="0"), "server_list is []"),
     "server that is no object": (changed(server_list=["10.0.0.1"], server_count="1"), "server_list[0] is '10.0.0.1'"),
     "server twice": (
         changed(server_list=[servers_1_0(cards=2)["server_list"][0]] * 2),
         "server_list[1].server_id is '10.0.0.1' once more",
     ),
-    "rank twice": (with_device(rank_id="2"), "rank 2 stands there twice"),
+    "rank twice": (with_device(rank_id="2"), "rank 2 is there twice"),
     "gap in the ranks": (with_device(rank_id="4"), "rank 3 is missing"),
     "rank of five thousand digits": (with_device(rank_id="1" * 5000), "server_list[1].device[1].rank_id is '111"),
     "one address for two cards": (
@@ -112,7 +114,7 @@ HOSTILE = {
     "no card": (without("device_id"), "device_id is missing"),
     "address that is none": (with_device(device_ip="192.168.1.256"), "device_ip is '192.168.1.256'"),
     "no devices of a group": (group(device_count="0"), "group_list has no group with devices"),
-    "wrong instance count": (group(instance_count="1"), 'instance_count is "1", but instance_list holds 2'),
+    "wrong instance count": (group(instance_count="1"), 'instance_count is "1", but instance_list has 2'),
     "pod without number": (
         group(instance_list=[{"pod_name": "job", "server_id": "a", "devices": []}] * 2),
         "pod_name is 'job'",
@@ -271,39 +273,28 @@ def test_a_server_with_several_addresses_must_say_which(tmp_path, monkeypatch, c
     assert "several addresses (10.0.0.1, 172.17.0.1)" in capsys.readouterr().err
 
 
-# /proc/net/fib_trie of a machine with the addresses 10.0.0.5 and 127.0.0.1, shortened: its networks' first and last
-# addresses stand there too, but not as the machine's own
-LOCAL_ADDRESSES = """Main:
-  +-- 0.0.0.0/0 3 0 5
-     +-- 10.0.0.0/24 2 0 2
-        |-- 10.0.0.0
-           /24 link UNICAST
-        |-- 10.0.0.5
-           /32 host LOCAL
-        |-- 10.0.0.255
-           /32 link BROADCAST
-     +-- 127.0.0.0/8 2 0 2
-        |-- 127.0.0.0
-           /8 host LOCAL
-        |-- 127.0.0.1
-           /32 host LOCAL
-"""
+def interfaces(**addresses):
+    """As psutil lists them, each interface with a link address besides."""
+    link = SimpleNamespace(family=socket.AF_PACKET, address="02:42:ac:11:00:02")
+    return {
+        name: [link, *(SimpleNamespace(family=socket.AF_INET, address=address) for address in of_interface)]
+        for name, of_interface in addresses.items()
+    }
 
 
-def test_addresses_of_this_host(tmp_path, monkeypatch):
-    listed = tmp_path / "fib_trie"
-    listed.write_text(LOCAL_ADDRESSES)
-    monkeypatch.setattr(host, "_LOCAL_ADDRESSES", listed)
+def test_addresses_of_this_host(monkeypatch):
+    """Also those that no name leads to; the loopback and what is no IPv4 address are none."""
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces(lo=["127.0.0.1"], eth0=["10.0.0.5"]))
     names = {"trainer": ["10.0.0.5", "192.168.7.7"], "localhost": ["127.0.0.1", "::1"]}
     monkeypatch.setattr(socket, "getaddrinfo", lambda name, port: [(0, 0, 0, "", (ip, 0)) for ip in names[name]])
     assert host.host_addresses("trainer") == ["10.0.0.5", "192.168.7.7"]
     assert host.host_addresses("localhost") == ["10.0.0.5"]
 
 
-def test_addresses_of_a_host_that_no_name_leads_to(tmp_path, monkeypatch):
+def test_addresses_of_a_host_that_no_name_leads_to(monkeypatch):
     def unknown(name, port):
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(host, "_LOCAL_ADDRESSES", tmp_path / "none")  # off Linux
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces(lo=["127.0.0.1"]))
     assert host.host_addresses("trainer") == []

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE_S, alive, wait_for
+from processes import alive, wait_for
 from rank_tables import servers_1_0, write
 
 import mindloc
 from mindloc.launch.plan import plan_ranks
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import LogFollower, run_plan
+from mindloc.runtime.process import answered
 
 SOURCE = Path(mindloc.__file__).parents[1]
 
@@ -55,7 +56,7 @@ def test_last_words_without_an_end_are_shown(tmp_path, capsys):
 
 
 def test_the_first_that_fails_stops_the_others(tmp_path, capsys):
-    code = "if rank == 1:\n  sys.exit('error: no such tile')\ntime.sleep(60)"
+    code = "if rank == 1:\n  sys.exit('error: no such tile')\ntime.sleep(600)"
     planned = plan(tmp_path, code, ranks=3)
     assert run_plan(planned) == 1
     assert capsys.readouterr().err == (
@@ -75,7 +76,7 @@ def test_the_first_that_fails_stops_the_others(tmp_path, capsys):
     ],
 )
 def test_the_exit_code_is_that_of_the_rank(tmp_path, capsys, way, code, how):
-    planned = plan(tmp_path, f"print('last words')\nif rank == 0: {way}\ntime.sleep(60)")
+    planned = plan(tmp_path, f"print('last words')\nif rank == 0: {way}\ntime.sleep(600)")
     assert run_plan(planned) == code
     error = capsys.readouterr().err
     assert f"rank 0 of 2 {how}" in error and "  last words\n" in error
@@ -89,7 +90,7 @@ def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, mon
         "  child = os.fork()\n"
         f"  if not child: os.setsid()\n"
         f"  open(r'{tmp_path}/' + ('parent' if child else 'child'), 'w').write(str(os.getpid()))\n"
-        "  time.sleep(60)\n"
+        "  time.sleep(600)\n"
         f"while not os.path.exists(r'{tmp_path}/child') or not os.path.exists(r'{tmp_path}/parent'): time.sleep(.01)\n"
         "time.sleep(.2)\n"
         "sys.exit(3)"
@@ -108,7 +109,7 @@ def test_a_rank_may_end_politely(tmp_path):
         "  while not os.path.exists(ready): time.sleep(.01)\n"
         "  sys.exit(5)\n"
         "try:\n"
-        "  open(ready, 'w').close(); time.sleep(60)\n"
+        "  open(ready, 'w').close(); time.sleep(600)\n"
         "except KeyboardInterrupt: print('go on with --resume')"
     )
     planned = plan(tmp_path, code)
@@ -135,26 +136,40 @@ def test_a_program_that_is_not_there(tmp_path, capsys):
 
 SUPERVISOR = """
 import sys
-sys.path[:0] = sys.argv[2:]
+sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from test_supervise import plan
 from mindloc.cli.command import command
 from mindloc.launch.supervise import run_plan
-main = command(lambda argv: run_plan(plan(Path(argv[0]), "time.sleep(60)")))
-sys.exit(main([sys.argv[1]]))
+main = command(lambda argv: run_plan(plan(Path(argv[0]), argv[1])))
+sys.exit(main(sys.argv[1:3]))
 """
+
+
+def supervisor_of(folder, code, ignored=None):
+    """A supervisor in a process of its own, of two ranks that run ``code``.
+
+    Args:
+        ignored: a signal that the process inherits as one to ignore.
+    """
+    paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", SUPERVISOR, str(folder), code, *paths]
+    with answered(signal.SIG_IGN, *([] if ignored is None else [ignored])):
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def logs_of_two_ranks(folder):
+    """Their logs, once both have begun."""
+    logs = [folder / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
+    wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    return logs
 
 
 @pytest.fixture
 def supervised(tmp_path):
     """A supervisor in a process of its own, and the numbers of the two ranks that it watches."""
-    paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    supervisor = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(tmp_path), *paths], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    logs = [tmp_path / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
-    wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
-    yield supervisor, [first_line(log).rpartition(" ")[2] for log in logs]
+    supervisor = supervisor_of(tmp_path, "time.sleep(600)")
+    yield supervisor, [first_line(log).rpartition(" ")[2] for log in logs_of_two_ranks(tmp_path)]
     supervisor.kill()
     supervisor.communicate()
 
@@ -164,14 +179,26 @@ def test_who_stops_the_script_stops_everything(supervised, number):
     supervisor, ranks = supervised
     assert all(map(alive, ranks))
     supervisor.send_signal(number)
-    assert supervisor.wait(PATIENCE_S) == 130
+    assert supervisor.wait() == 130
     assert not any(map(alive, ranks))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_launch_outlives_the_signals_that_it_was_told_to_ignore(tmp_path, number):
+    """In the background of a script SIGINT is ignored, under nohup SIGHUP."""
+    go, words = tmp_path / "go", f"while not os.path.exists(r'{tmp_path}/go'): time.sleep(.02)"
+    supervisor = supervisor_of(tmp_path, words, ignored=number)
+    logs_of_two_ranks(tmp_path)
+    supervisor.send_signal(number)
+    go.touch()
+    supervisor.communicate()
+    assert supervisor.returncode == 0
 
 
 def test_who_kills_the_script_kills_everything(supervised):
     supervisor, ranks = supervised
     supervisor.kill()
-    supervisor.wait(PATIENCE_S)
+    supervisor.wait()
     wait_for(lambda: not any(map(alive, ranks)))
 
 

@@ -149,7 +149,7 @@ def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
     for waiter in waiters:
         wait_for_waiting(waiter)
     gate.touch()
-    folders = {process.communicate(timeout=60)[0].splitlines()[-1] for process in (copier, *waiters)}
+    folders = {process.communicate()[0].splitlines()[-1] for process in (copier, *waiters)}
     assert len(folders) == 1
     assert_whole(Path(folders.pop()))
     assert calls(bucket, "copy_parallel") == 1
@@ -163,9 +163,9 @@ def test_who_waits_for_a_copier_that_ends_early_hears_of_it(data, bucket, scratc
     waiter = start_process(scratch)
     wait_for_waiting(waiter)
     copier.kill() if how == "is killed" else gate.touch()
-    copier.communicate(timeout=60)
+    copier.communicate()
     assert copier.returncode != 0
-    _, error = waiter.communicate(timeout=60)
+    _, error = waiter.communicate()
     assert waiter.returncode == 1
     assert "ended before it was done" in error
     assert_whole(bring(scratch, "next start"))

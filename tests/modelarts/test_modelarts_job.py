@@ -59,7 +59,7 @@ def job(store: Path, *parameters: str, fails: dict | None = None, fault: str = "
 
 def run(store: Path, *parameters: str, **trouble) -> tuple[int, str, str]:
     process = job(store, *parameters, **trouble)
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate()
     return process.returncode, out, error
 
 

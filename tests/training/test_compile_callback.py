@@ -1,10 +1,7 @@
 """Compiling has a time of its own: in the log, in no step's time, and done once."""
 
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import small_run
@@ -75,15 +72,6 @@ def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, mon
 
 def test_the_share_of_compiling_is_a_part_of_the_whole():
     assert compile_share(9.7, 61.3) == "compiling took 9.7 s of 61.3 s, 16 %"  # 9.7 / 61.3 = .158
-
-
-def test_a_process_is_as_old_as_its_parent_saw_it():
-    program = "import time; time.sleep(0.5); from mindloc.runtime import process as t; print(t.process_age_s())"
-    command, source = [sys.executable, "-c", program], str(Path(compile_time.__file__).parents[2])
-    started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": source})
-    age = float(done.stdout)
-    assert 0.5 <= age <= time.monotonic() - started + 0.02  # the system counts in hundredths
 
 
 def test_what_fails_while_compiling_is_counted_and_raised():

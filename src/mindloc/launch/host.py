@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from mindloc.errors import LaunchError
 
 HCCN_CONF = Path("/etc/hccn.conf")
-_LOCAL_ADDRESSES = Path("/proc/net/fib_trie")
 # how ModelArts tells a container the address of its host and the name of its pod
 _NAMES_IN_ENVIRONMENT = ("MA_CURRENT_HOST_IP", "MA_CURRENT_INSTANCE_NAME", "POD_NAME")
 
@@ -26,9 +27,8 @@ def host_names(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def host_addresses(name: str) -> list[str]:
     """This machine's own IPv4 addresses and what its name resolves to, without the loopback, sorted."""
-    addresses = set()
-    if _LOCAL_ADDRESSES.exists():  # Linux's own list, also of addresses that no name leads to
-        addresses.update(re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _LOCAL_ADDRESSES.read_text(encoding="ascii")))
+    own = [address for addresses in psutil.net_if_addrs().values() for address in addresses]
+    addresses = {address.address for address in own if address.family == socket.AF_INET}
     with suppress(socket.gaierror):  # a container whose name is in no list: the addresses above are all there is
         addresses.update(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
     return sorted(address for address in addresses if not address.startswith("127.") and address != "::1")
@@ -53,22 +53,6 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
     return [str(address) for address in found]
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on just now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
-    """The ``index``-th of ``count`` equal, adjoining shares; all cores when there are fewer than shares.
-
-    Neighboring cores sit on one socket, so that a rank's memory stays near it.
-    """
-    share = len(cores) // count
-    return list(cores[index * share : (index + 1) * share]) if share else list(cores)
-
-
 def _ask_tool(tool: str, device_id: int) -> str | None:
     """The address in an answer like ``ipaddr:192.168.100.101``; None when the tool refuses."""
     try:
@@ -86,3 +70,19 @@ def _configured_addresses() -> dict[int, str]:
     except OSError:
         return {}
     return {int(card): address for card, address in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.MULTILINE)}
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on just now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
+    """The ``index``-th of ``count`` equal, adjoining shares; all cores when there are fewer than shares.
+
+    Neighboring cores sit on one socket, so that a rank's memory stays near it.
+    """
+    share = len(cores) // count
+    return list(cores[index * share : (index + 1) * share]) if share else list(cores)

@@ -4,9 +4,8 @@
 - "1.2": the same with ``super_device_id`` and ``super_pod_list`` (Atlas A3);
 - "group_list": ModelArts' own (HCCL's template two): instances in the order of their pods, ranks counted through.
 
-All values are strings, numbers too: HCCL reads them no other way.
-
-The layouts of a rank table, read strictly: each field that counts is there, a string, and agrees with the rest.
+All values are strings, numbers too: HCCL reads them no other way. They are read as strictly: each field that counts is
+there, a string, and agrees with the rest.
 """
 
 import ipaddress
@@ -20,7 +19,9 @@ from mindloc.errors import LaunchError
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.files import atomic_write_text, read_json
 
+LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
 _WRITE_AGAIN = "write the table again, e.g. with python -m mindloc rank-table"
+_LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
 
 
 @dataclass(frozen=True)
@@ -39,179 +40,6 @@ class Server:
     id: str
     cards: tuple[Card, ...]
     other_names: tuple[str, ...] = ()  # host address, pod: what this machine may be known by besides
-
-
-@dataclass(frozen=True)
-class _Node:
-    """An object of the file and where it stands; its readers raise one line that says both."""
-
-    path: Path
-    where: str  # "" at the top, else like "server_list[0].device[1]"
-    tree: dict[str, Any]
-
-    def refuse(self, what: str, way_out: str = _WRITE_AGAIN) -> LaunchError:
-        place = f"{self.where}." if self.where else ""
-        return LaunchError(f"rank table {self.path}: {place}{what}; {way_out}")
-
-    def text(self, key: str) -> str:
-        value = self._field(key)
-        if not isinstance(value, str) or not value:
-            raise self.refuse(f"{key} is {value!r}, expected a string in quotes")
-        return value
-
-    def number(self, key: str) -> int:
-        value = self._field(key)
-        if not isinstance(value, str) or not is_number(value):
-            raise self.refuse(f'{key} is {value!r}, expected a number from 0 as a string, like "0"')
-        return int(value)
-
-    def count(self, key: str) -> int:
-        """A number that ModelArts writes with or without quotes."""
-        return replace(self, tree={**self.tree, key: str(self._field(key))}).number(key)
-
-    def address(self, key: str) -> str:
-        """An IP address; "" when the field is absent, as in a table that was written for a trial."""
-        if self.tree.get(key, "") == "":
-            return ""
-        try:
-            return str(ipaddress.ip_address(self.text(key)))
-        except ValueError:
-            raise self.refuse(f"{key} is {self.tree[key]!r}, expected an address such as 192.168.100.101") from None
-
-    def nodes(self, key: str) -> list["_Node"]:
-        """The objects of a list that is not empty."""
-        value = self._field(key)
-        if not isinstance(value, list) or not value:
-            raise self.refuse(f"{key} is {value!r}, expected a list with at least one entry")
-        for index, entry in enumerate(value):
-            if not isinstance(entry, dict):
-                raise self.refuse(f"{key}[{index}] is {entry!r}, expected an object")
-        place = f"{self.where}.{key}" if self.where else key
-        return [_Node(self.path, f"{place}[{index}]", entry) for index, entry in enumerate(value)]
-
-    def _field(self, key: str) -> Any:
-        if key not in self.tree:
-            raise self.refuse(f"{key} is missing")
-        return self.tree[key]
-
-
-def parse_table(path: Path, tree: dict[str, Any]) -> tuple[str, list[Server]]:
-    """(layout, servers) of a table's object, checked as a whole.
-
-    Raises:
-        LaunchError: as ``read_rank_table``.
-    """
-    top = _Node(path, "", tree)
-    layout = "group_list" if "group_list" in tree else top.text("version")
-    if layout not in ("1.0", "1.2", "group_list"):
-        raise top.refuse(f"version is {layout!r}; mindloc reads 1.0, 1.2 and ModelArts' group_list")
-    if (status := top.text("status")) != "completed":
-        raise top.refuse(
-            f"status is {status!r}, expected 'completed'", "the platform is still writing it: wait, then start again"
-        )
-    servers = _from_groups(top) if layout == "group_list" else _from_servers(top)
-    if layout == "1.2":
-        _check_super_pods(top, {server.id for server in servers})
-    _check_ranks(top, servers)
-    _check_addresses(top, servers)
-    return layout, servers
-
-
-def _from_servers(top: _Node) -> list[Server]:
-    nodes = top.nodes("server_list")
-    if (count := top.number("server_count")) != len(nodes):
-        raise top.refuse(f'server_count is "{count}", but server_list holds {len(nodes)}')
-    servers = []
-    for node in nodes:
-        server_id = node.text("server_id")
-        if server_id in [server.id for server in servers]:
-            raise node.refuse(f"server_id is {server_id!r} once more; every server stands in the table once")
-        cards = [_card(device, device.number("rank_id")) for device in _distinct_devices(node, "device")]
-        names = tuple(name for key in ("host_ip", "server_ip") if (name := node.address(key)))
-        servers.append(Server(server_id, _in_rank_order(cards), names))
-    return servers
-
-
-def _from_groups(top: _Node) -> list[Server]:
-    """Servers of ModelArts' layout: ranks follow the pods' numbers, then the devices as they stand."""
-    groups = [group for group in top.nodes("group_list") if group.count("device_count")]
-    if (count := top.count("group_count")) != len(top.tree["group_list"]):
-        raise top.refuse(f'group_count is "{count}", but group_list holds {len(top.tree["group_list"])}')
-    servers: list[Server] = []
-    for group in groups:
-        instances, held = group.nodes("instance_list"), 0
-        if (count := group.count("instance_count")) != len(instances):
-            raise group.refuse(f'instance_count is "{count}", but instance_list holds {len(instances)}')
-        for instance in sorted(instances, key=_pod_number):
-            devices = _distinct_devices(instance, "devices")
-            first = sum(len(server.cards) for server in servers)
-            cards = tuple(_card(device, first + index) for index, device in enumerate(devices))
-            held += len(cards)
-            servers.append(Server(instance.text("server_id"), cards, (instance.text("pod_name"),)))
-        if (count := group.count("device_count")) != held:
-            raise group.refuse(f'device_count is "{count}", but its instances hold {held} devices')
-    if not servers:
-        raise top.refuse("group_list has no group with devices")
-    return servers
-
-
-def _pod_number(instance: _Node) -> int:
-    """15 of ``job94dc-job-net-15``."""
-    number = instance.text("pod_name").rpartition("-")[2]
-    if not is_number(number):
-        raise instance.refuse(f"pod_name is {instance.tree['pod_name']!r}, expected it to end in -NUMBER")
-    return int(number)
-
-
-def _distinct_devices(server: _Node, key: str) -> list[_Node]:
-    devices = server.nodes(key)
-    seen = set()
-    for device in devices:
-        if (device_id := device.number("device_id")) in seen:
-            raise device.refuse(f'device_id is "{device_id}" once more; every card of a server stands there once')
-        seen.add(device_id)
-    return devices
-
-
-def _card(device: _Node, rank: int) -> Card:
-    return Card(rank, device.number("device_id"), device.address("device_ip"))
-
-
-def _in_rank_order(cards: list[Card]) -> tuple[Card, ...]:
-    return tuple(sorted(cards, key=lambda card: card.rank))
-
-
-def _check_super_pods(top: _Node, known: set[str]) -> None:
-    for server in top.nodes("server_list"):
-        for device in server.nodes("device"):
-            device.number("super_device_id")
-    listed = [node for pod in top.nodes("super_pod_list") for node in pod.nodes("server_list")]
-    for node in listed:
-        if node.text("server_id") not in known:
-            raise node.refuse(f"server_id is {node.tree['server_id']!r}, which the table's server_list does not have")
-    if len(listed) != len(known):
-        raise top.refuse(f"super_pod_list holds {len(listed)} servers, expected each of the {len(known)} once")
-
-
-def _check_addresses(top: _Node, servers: list[Server]) -> None:
-    owners: dict[str, int] = {}
-    for card in (card for server in servers for card in server.cards if card.device_ip):
-        if card.device_ip in owners:
-            what = f"ranks {owners[card.device_ip]} and {card.rank} have the same device_ip {card.device_ip}"
-            raise top.refuse(f"{what}; every card has its own")
-        owners[card.device_ip] = card.rank
-
-
-def _check_ranks(top: _Node, servers: list[Server]) -> None:
-    ranks = sorted(card.rank for server in servers for card in server.cards)
-    for expected, rank in enumerate(ranks):
-        if rank != expected:
-            what = f"rank {rank} stands there twice" if rank < expected else f"rank {expected} is missing"
-            raise top.refuse(f"{what}; {len(ranks)} cards have the ranks 0 to {len(ranks) - 1}, once each")
-
-
-_LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
-LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
 
 
 @dataclass(frozen=True)
@@ -236,7 +64,7 @@ def read_rank_table(path: str | Path) -> RankTable:
     """
     path = Path(path)
     tree = read_json(path, LaunchError, "rank table", "check the path, or write it again", most_bytes=LARGEST_BYTES)
-    version, servers = parse_table(path, tree)
+    version, servers = _parse(path, tree)
     return RankTable(path, version, tuple(sorted(servers, key=lambda server: server.cards[0].rank)))
 
 
@@ -261,6 +89,22 @@ def find_server(table: RankTable, names: Iterable[str], server: str | None = Non
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
         "write a table here with python -m mindloc rank-table, or say which server it is: SERVER_ID=0"
     )
+
+
+def _named_server(table: RankTable, name: str) -> int:
+    ids = [server.id for server in table.servers]
+    if name in ids:
+        return ids.index(name)
+    if is_number(name) and int(name) < len(ids):
+        return int(name)
+    raise LaunchError(
+        f"SERVER_ID is {name!r}, but rank table {table.path} has servers 0 to {len(ids) - 1} ({_server_ids(table)}); "
+        "give the index of this server, or leave SERVER_ID out where its address is in the table"
+    )
+
+
+def _server_ids(table: RankTable) -> str:
+    return ", ".join(server.id for server in table.servers)
 
 
 def write_rank_table(path: str | Path, server_id: str, cards: Sequence[Card]) -> None:
@@ -295,17 +139,170 @@ def _device(card: Card) -> dict[str, str]:
     return {"device_id": str(card.device_id), **address, "rank_id": str(card.rank)}
 
 
-def _named_server(table: RankTable, name: str) -> int:
-    ids = [server.id for server in table.servers]
-    if name in ids:
-        return ids.index(name)
-    if is_number(name) and int(name) < len(ids):
-        return int(name)
-    raise LaunchError(
-        f"SERVER_ID is {name!r}, but rank table {table.path} has servers 0 to {len(ids) - 1} ({_server_ids(table)}); "
-        "give the index of this server, or leave SERVER_ID out where its address is in the table"
-    )
+@dataclass(frozen=True)
+class _Node:
+    """An object of the file and where it is; its readers raise one line that says both."""
+
+    path: Path
+    where: str  # "" at the top, else like "server_list[0].device[1]"
+    tree: dict[str, Any]
+
+    def refuse(self, what: str, way_out: str = _WRITE_AGAIN) -> LaunchError:
+        place = f"{self.where}." if self.where else ""
+        return LaunchError(f"rank table {self.path}: {place}{what}; {way_out}")
+
+    def text(self, key: str) -> str:
+        value = self._field(key)
+        if not isinstance(value, str) or not value:
+            raise self.refuse(f"{key} is {value!r}, expected a string in quotes")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._field(key)
+        if not isinstance(value, str) or not is_number(value):
+            raise self.refuse(f'{key} is {value!r}, expected a number from 0 as a string, like "0"')
+        return int(value)
+
+    def count(self, key: str) -> int:
+        """A number that ModelArts writes with or without quotes."""
+        return replace(self, tree={**self.tree, key: str(self._field(key))}).number(key)
+
+    def address(self, key: str) -> str:
+        """An IP address; "" when the field is absent, as in a table that was written for a trial."""
+        if self.tree.get(key, "") == "":
+            return ""
+        try:
+            return str(ipaddress.ip_address(self.text(key)))
+        except ValueError:
+            raise self.refuse(f"{key} is {self.tree[key]!r}, expected an address such as 192.168.100.101") from None
+
+    def nodes(self, key: str) -> "list[_Node]":
+        """The objects of a list that is not empty."""
+        value = self._field(key)
+        if not isinstance(value, list) or not value:
+            raise self.refuse(f"{key} is {value!r}, expected a list with at least one entry")
+        for index, entry in enumerate(value):
+            if not isinstance(entry, dict):
+                raise self.refuse(f"{key}[{index}] is {entry!r}, expected an object")
+        place = f"{self.where}.{key}" if self.where else key
+        return [_Node(self.path, f"{place}[{index}]", entry) for index, entry in enumerate(value)]
+
+    def _field(self, key: str) -> Any:
+        if key not in self.tree:
+            raise self.refuse(f"{key} is missing")
+        return self.tree[key]
 
 
-def _server_ids(table: RankTable) -> str:
-    return ", ".join(server.id for server in table.servers)
+def _parse(path: Path, tree: dict[str, Any]) -> tuple[str, list[Server]]:
+    """(layout, servers) of a table's object, checked as a whole.
+
+    Raises:
+        LaunchError: as ``read_rank_table``.
+    """
+    top = _Node(path, "", tree)
+    layout = "group_list" if "group_list" in tree else top.text("version")
+    if layout not in ("1.0", "1.2", "group_list"):
+        raise top.refuse(f"version is {layout!r}; mindloc reads 1.0, 1.2 and ModelArts' group_list")
+    if (status := top.text("status")) != "completed":
+        raise top.refuse(
+            f"status is {status!r}, expected 'completed'", "the platform is still writing it: wait, then start again"
+        )
+    servers = _from_groups(top) if layout == "group_list" else _from_servers(top)
+    if layout == "1.2":
+        _check_super_pods(top, {server.id for server in servers})
+    _check_ranks(top, servers)
+    _check_addresses(top, servers)
+    return layout, servers
+
+
+def _from_servers(top: _Node) -> list[Server]:
+    nodes = top.nodes("server_list")
+    if (count := top.number("server_count")) != len(nodes):
+        raise top.refuse(f'server_count is "{count}", but server_list has {len(nodes)}')
+    servers = []
+    for node in nodes:
+        server_id = node.text("server_id")
+        if server_id in [server.id for server in servers]:
+            raise node.refuse(f"server_id is {server_id!r} once more; every server is in the table once")
+        cards = [_card(device, device.number("rank_id")) for device in _distinct_devices(node, "device")]
+        names = tuple(name for key in ("host_ip", "server_ip") if (name := node.address(key)))
+        servers.append(Server(server_id, _in_rank_order(cards), names))
+    return servers
+
+
+def _from_groups(top: _Node) -> list[Server]:
+    """Servers of ModelArts' layout: ranks follow the pods' numbers, then the devices in their order."""
+    groups = [group for group in top.nodes("group_list") if group.count("device_count")]
+    if (count := top.count("group_count")) != len(top.tree["group_list"]):
+        raise top.refuse(f'group_count is "{count}", but group_list has {len(top.tree["group_list"])}')
+    servers: list[Server] = []
+    for group in groups:
+        instances, held = group.nodes("instance_list"), 0
+        if (count := group.count("instance_count")) != len(instances):
+            raise group.refuse(f'instance_count is "{count}", but instance_list has {len(instances)}')
+        for instance in sorted(instances, key=_pod_number):
+            devices = _distinct_devices(instance, "devices")
+            first = sum(len(server.cards) for server in servers)
+            cards = tuple(_card(device, first + index) for index, device in enumerate(devices))
+            held += len(cards)
+            servers.append(Server(instance.text("server_id"), cards, (instance.text("pod_name"),)))
+        if (count := group.count("device_count")) != held:
+            raise group.refuse(f'device_count is "{count}", but its instances have {held} devices')
+    if not servers:
+        raise top.refuse("group_list has no group with devices")
+    return servers
+
+
+def _pod_number(instance: _Node) -> int:
+    """15 of ``job94dc-job-net-15``."""
+    number = instance.text("pod_name").rpartition("-")[2]
+    if not is_number(number):
+        raise instance.refuse(f"pod_name is {instance.tree['pod_name']!r}, expected it to end in -NUMBER")
+    return int(number)
+
+
+def _distinct_devices(server: _Node, key: str) -> list[_Node]:
+    devices = server.nodes(key)
+    seen = set()
+    for device in devices:
+        if (device_id := device.number("device_id")) in seen:
+            raise device.refuse(f'device_id is "{device_id}" once more; every card of a server is there once')
+        seen.add(device_id)
+    return devices
+
+
+def _card(device: _Node, rank: int) -> Card:
+    return Card(rank, device.number("device_id"), device.address("device_ip"))
+
+
+def _in_rank_order(cards: list[Card]) -> tuple[Card, ...]:
+    return tuple(sorted(cards, key=lambda card: card.rank))
+
+
+def _check_super_pods(top: _Node, known: set[str]) -> None:
+    for server in top.nodes("server_list"):
+        for device in server.nodes("device"):
+            device.number("super_device_id")
+    listed = [node for pod in top.nodes("super_pod_list") for node in pod.nodes("server_list")]
+    for node in listed:
+        if node.text("server_id") not in known:
+            raise node.refuse(f"server_id is {node.tree['server_id']!r}, which the table's server_list does not have")
+    if len(listed) != len(known):
+        raise top.refuse(f"super_pod_list has {len(listed)} servers, expected each of the {len(known)} once")
+
+
+def _check_ranks(top: _Node, servers: list[Server]) -> None:
+    ranks = sorted(card.rank for server in servers for card in server.cards)
+    for expected, rank in enumerate(ranks):
+        if rank != expected:
+            what = f"rank {rank} is there twice" if rank < expected else f"rank {expected} is missing"
+            raise top.refuse(f"{what}; {len(ranks)} cards have the ranks 0 to {len(ranks) - 1}, once each")
+
+
+def _check_addresses(top: _Node, servers: list[Server]) -> None:
+    owners: dict[str, int] = {}
+    for card in (card for server in servers for card in server.cards if card.device_ip):
+        if card.device_ip in owners:
+            what = f"ranks {owners[card.device_ip]} and {card.rank} have the same device_ip {card.device_ip}"
+            raise top.refuse(f"{what}; every card has its own")
+        owners[card.device_ip] = card.rank
