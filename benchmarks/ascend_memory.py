@@ -134,8 +134,8 @@ def _plan(case: Case) -> None:
     build.TrainStep = UpdatingStep
     step = build.build_step(config, encoder, build_criterion(config), cluster).set_train()
     total = case.pairs * case.ranks
-    pictures = Tensor(np.zeros((case.pairs, 3, case.side_px, case.side_px), np.float32))
-    step(pictures, pictures, Tensor(np.ones((total, total), bool)), Tensor(np.ones(total, np.float32)))
+    images = Tensor(np.zeros((case.pairs, 3, case.side_px, case.side_px), np.float32))
+    step(images, images, Tensor(np.ones((total, total), bool)), Tensor(np.ones(total, np.float32)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Every engine on the same encoder, pictures, batch and machine: file size, export time, agreement, images per second.
+"""Every engine on the same encoder, images, batch and machine: file size, export time, agreement, images per second.
 
     python benchmarks/engines.py                                         # a seeded base encoder at 384 px, on the CPU
     python benchmarks/engines.py --checkpoint RUN/checkpoints/weights_best.safetensors
-    python benchmarks/engines.py --device_target GPU --precision fp16 --batch_size 64 --pictures 512 [--tensorrt]
+    python benchmarks/engines.py --device_target GPU --precision fp16 --batch_size 64 --images 512 [--tensorrt]
 
-Pictures are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
+Images are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
 encoding, as `mindloc extract` does, after one batch that is not counted. Engines take turns (A B A B), so that what
-else the machine does meets all of them. Agreement is with the first engine, over all pictures; of an encoder of two
+else the machine does meets all of them. Agreement is with the first engine, over all images; of an encoder of two
 stages (--head two_stage) each descriptor has its own. PyTorch joins where torch and timm can be imported: timm's model
 of the same weights, shapes and precision.
 """
@@ -57,7 +57,7 @@ def main() -> None:
     device = use_device("CPU" if args.onnx_only else args.device_target, args.device_id, operator_fusion="auto")
     with tempfile.TemporaryDirectory(prefix="mindloc-engines-") as folder:
         checkpoint = args.checkpoint or _seeded_checkpoint(Path(folder), args)
-        paths = _pictures(Path(folder) / "pictures", args.pictures)
+        paths = _images(Path(folder) / "images", args.images)
         entries, config = _entries(checkpoint, Path(folder), args, device.target)
         for entry in entries:  # compiling and first touches are not counted
             _extract(entry.engine, config, paths[: args.batch_size])
@@ -70,7 +70,7 @@ def main() -> None:
         size = "x".join(map(str, config.view_input(VIEW)[0]))
         print(
             f"\n{config.model.backbone}, head {config.head.name}, {size} px, batches of {args.batch_size}, "
-            f"{len(paths)} pictures, {args.rounds} rounds in turn, seed {args.seed}; {describe_machine()}, "
+            f"{len(paths)} images, {args.rounds} rounds in turn, seed {args.seed}; {describe_machine()}, "
             f"{time.strftime('%Y-%m-%d')}"
         )
 
@@ -81,7 +81,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default="base")
     parser.add_argument("--head", choices=("global", "two_stage"), default="global")
     parser.add_argument("--size_px", type=int, default=384)
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -108,7 +108,7 @@ def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
     return folder / "weights.safetensors"
 
 
-def _pictures(folder: Path, count: int) -> list[Path]:
+def _images(folder: Path, count: int) -> list[Path]:
     random = np.random.default_rng(0)
     folder.mkdir()
     paths = [folder / f"{index}.jpg" for index in range(count)]

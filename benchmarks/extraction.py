@@ -1,7 +1,7 @@
 """Seconds and memory of encoding a batch: python benchmarks/extraction.py [--peer PYTHON] [--json result.json].
 
 What `mindloc extract` runs for a batch, without reading it (loader.py measures that): the engine's encode, from
-normalized pixels to descriptors. Pictures are noise. Each measurement is a process of its own; its first batch, which
+normalized pixels to descriptors. Images are noise. Each measurement is a process of its own; its first batch, which
 compiles, is told apart. With --peer PyTorch and timm do the same work in turn, in eval and inference mode.
 """
 
@@ -14,10 +14,9 @@ from typing import Any
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
-import encoder_comparison
 import numpy as np
-from encoder_cases import Case
-from process_figures import peak_mib
+from encoder_cases import Case, compare_encoders
+from turns import peak_mib
 
 VIEW = "query"
 
@@ -50,4 +49,4 @@ def batch_of(case: Case) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    encoder_comparison.main(__file__, __doc__, "extraction", measure)
+    compare_encoders(__file__, __doc__, "extraction", measure)

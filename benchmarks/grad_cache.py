@@ -21,10 +21,9 @@ os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
 from encoder_cases import Case, add_fusion_argument
-from process_figures import peak_mib
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from train_step import LEARNING_RATE, batch_of
-from turns import take_turns
+from turns import peak_mib, take_turns
 
 WAYS = {"whole": "whole batch", "parts": "parts", "cached": "parts that share negatives"}
 

@@ -1,12 +1,11 @@
-"""Pictures per second, processor time and memory of the loader: training with and without random changes, evaluation.
+"""Images per second, processor time and memory of the loader: training with and without random changes, evaluation.
 
-    python benchmarks/loader.py                              made-up pictures, 512x384 and 256x256 JPEG, to 384 px
-    python benchmarks/loader.py --drone "data/X/drone/images/*" --satellite "data/X/satellite/*" --workers 1 2
+    python benchmarks/loader.py                              made-up images, 512x384 and 256x256 JPEG, to 384 px
+    python benchmarks/loader.py --query "data/X/drone/images/*" --reference "data/X/satellite/*" --workers 1 2
     python benchmarks/loader.py --peer PEER/bin/python       and DataLoader with albumentations, in turn
 
-Each line is a process of its own. Processor time per picture is the steadier figure on a machine that others use too:
-cores * 1000 / (its milliseconds) is what the loader makes when nothing else runs. "training, processes" is the same
-work in processes instead of threads, which the loader does not offer.
+Each line is a process of its own. Processor time per image is the steadier figure on a machine that others use too:
+cores * 1000 / (its milliseconds) is what the loader makes when nothing else runs.
 """
 
 import argparse
@@ -23,12 +22,20 @@ from typing import Any
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
+import cv2
 import numpy as np
-from made_up_pictures import make_pictures
-from process_figures import cpu_s, memory_mib
 from report import add_json_argument, origin, print_origin, print_table, write_json
-from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, run_case, take_turns
-from worker_processes import ProcessBatches
+from turns import (
+    PEER,
+    add_peer_arguments,
+    compare,
+    cpu_s,
+    memory_mib,
+    ratio_cells,
+    require_peer,
+    run_case,
+    take_turns,
+)
 
 from mindloc.data.augment import AugmentSettings
 from mindloc.data.images import Normalization
@@ -37,8 +44,8 @@ from mindloc.data.sampler import EpochPlan
 
 MEAN = STD = (0.5, 0.5, 0.5)
 TRAINING = "training, whole list"
-PROCESSES = "training, processes"
-CASES = (TRAINING, PROCESSES, "training, no random changes", "evaluation, drone pictures", "evaluation, tiles")
+CASES = (TRAINING, "training, no random changes", "evaluation, queries", "evaluation, references")
+IMAGE_SIZES = {"query": (384, 512), "reference": (256, 256)}  # height, width of made-up images
 PEER_WORKERS = (1, 2, 4)
 BEFORE, AFTER = 4, 8  # batches that fill the pipe, and that keep it full behind the last one that counts
 FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mib": 0}  # name -> decimals in a table
@@ -67,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     require_peer(args.peer, ("torch", "albumentations", "cv2"))
     with tempfile.TemporaryDirectory() as folder:
-        files = _pictures(args, Path(folder))
+        files = _images(args, Path(folder))
         result = {**origin(), "side_px": args.size, "batch_size": args.batch_size, "batches": args.batches}
         result["cases"] = _alone(files, args)
         if args.peer:
@@ -78,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drone", help="glob of drone pictures; default: pictures made up for the purpose")
-    parser.add_argument("--satellite", help="glob of tiles")
+    parser.add_argument("--query", help="glob of images of the query side; default: images made up for the purpose")
+    parser.add_argument("--reference", help="glob of images of the reference side")
     parser.add_argument("--size", type=int, default=384, help="input side in pixels (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=20, help="batches that are timed per case")
@@ -93,18 +100,32 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args(argv)
     if bool(args.query) != bool(args.reference):
-        parser.error("give --drone and --satellite together, or neither")
+        parser.error("give --query and --reference together, or neither")
     return args
 
 
-def _pictures(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+def _images(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     if args.query:
-        views = [sorted(glob.glob(pattern)) for pattern in (args.query, args.reference)]
+        sides = {side: sorted(glob.glob(getattr(args, side))) for side in IMAGE_SIZES}
     else:
-        views = [[str(path) for path in paths] for paths in make_pictures(folder, 64)]
-    if not all(views):
-        sys.exit(f"{len(views[0])} drone pictures and {len(views[1])} tiles match; expected some of each")
-    return dict(zip(("query", "reference"), views, strict=True))
+        sides = {side: [str(path) for path in paths] for side, paths in make_images(folder, 64).items()}
+    if not all(sides.values()):
+        sys.exit(f"{len(sides['query'])} query and {len(sides['reference'])} reference images match; expected some")
+    return sides
+
+
+def make_images(folder: Path, count: int) -> dict[str, list[Path]]:
+    """JPEG files with about as many bytes as real aerial images, 0.3 a pixel: noise on three scales."""
+    random, sides = np.random.default_rng(0), {}
+    for side, (height, width) in IMAGE_SIZES.items():
+        sides[side] = [folder / f"{side}{index}.jpg" for index in range(count)]
+        for path in sides[side]:
+            image = np.zeros((height, width, 3))
+            for scale in (64, 16, 4):
+                noise = random.normal(0, 28, (height // scale, width // scale, 3))
+                image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(path), np.clip(image + 120, 0, 255).astype(np.uint8))
+    return sides
 
 
 def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -114,7 +135,7 @@ def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[s
             rows.append({"case": case, **run_case(_ours(files, args, case, workers))})
             print(f"{case}, {workers}: done", file=sys.stderr)
     cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in FIGURES.items())] for row in rows]
-    print_table(["case", "workers", "pictures/s", "processor ms a picture", "memory, MiB"], cells)
+    print_table(["case", "workers", "images/s", "processor ms an image", "memory, MiB"], cells)
     return rows
 
 
@@ -126,7 +147,7 @@ def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[st
     results, loads = take_turns([ours, _peer(files, args, best)], args.rounds)
     found = {figure: compare(*results, figure, loads) for figure in FIGURES}
     print(f"\n{TRAINING}: {max(args.workers)} threads against DataLoader's {best} workers, {args.rounds} rounds\n")
-    titles = {"images_per_s": "pictures/s", "cpu_ms_per_image": "processor ms a picture", "memory_mib": "memory, MiB"}
+    titles = {"images_per_s": "images/s", "cpu_ms_per_image": "processor ms an image", "memory_mib": "memory, MiB"}
     print_table(
         ["", "ours", "peer", "ours / peer, median (least to most)"],
         [[titles[figure], *ratio_cells(found[figure], FIGURES[figure])] for figure in FIGURES],
@@ -155,37 +176,30 @@ def _asked(files: dict[str, list[str]], args: argparse.Namespace, workers: int) 
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    """Pictures a second and processor time per picture while the pipe is full, and memory, of one case."""
-    children: list[int] = []
-    arriving = _arriving(asked, children)
+    """Images a second and processor time per image while the pipe is full, and memory, of one case."""
+    arriving = _arriving(asked)
     for _ in range(asked["before"]):
         next(arriving)
-    started, cpu_started = time.perf_counter(), cpu_s(children)
+    started, cpu_started = time.perf_counter(), cpu_s()
     images = sum(next(arriving) for _ in range(asked["timed"]))
-    seconds, spent_s = time.perf_counter() - started, cpu_s(children) - cpu_started
+    seconds, spent_s = time.perf_counter() - started, cpu_s() - cpu_started
     found = {
         "workers": asked["workers"],
         "images_per_s": images / seconds,
         "cpu_ms_per_image": 1000 * spent_s / images,
-        "memory_mib": memory_mib(children),
+        "memory_mib": memory_mib(),
     }
     arriving.close()
     return found
 
 
-def _arriving(asked: dict[str, Any], children: list[int]) -> Iterator[int]:
-    """Pictures of each batch as it arrives; fills ``children`` with the processes that help."""
-    query, reference = ([Path(path) for path in asked[view]] for view in ("query", "reference"))
-    batches = asked["before"] + asked["timed"] + asked["after"]
-    case = asked["case"]
-    if case == PROCESSES:
-        yield from _processes((query, reference), asked, children)
-    elif case.startswith("training"):
-        settings = AugmentSettings() if case == TRAINING else None
-        yield from _training(query, reference, asked, batches, settings)
-    else:
-        paths = query if "query" in case else reference
-        yield from _evaluation(paths, asked, batches)
+def _arriving(asked: dict[str, Any]) -> Iterator[int]:
+    """How many images each batch has, as it arrives."""
+    query, reference = ([Path(path) for path in asked[side]] for side in IMAGE_SIZES)
+    batches, case = asked["before"] + asked["timed"] + asked["after"], asked["case"]
+    if case.startswith("training"):
+        return _training(query, reference, asked, batches, AugmentSettings() if case == TRAINING else None)
+    return _evaluation(query if case.endswith("queries") else reference, asked, batches)
 
 
 def _training(
@@ -207,23 +221,6 @@ def _training(
     )
     for batch in train_data(stream).dataset.create_tuple_iterator(num_epochs=1):
         yield 2 * len(batch[0])
-
-
-def _processes(files: tuple[list[Path], ...], asked: dict[str, Any], children: list[int]) -> Iterator[int]:
-    import mindspore.dataset as ds
-
-    from mindloc.training.dataset import PREFETCH
-
-    source = ProcessBatches(files, asked["side_px"], asked["batch_size"], asked["workers"])
-    children += source.pids
-    ds.config.set_prefetch_size(PREFETCH)
-    dataset = ds.GeneratorDataset(source, ["query", "reference", "mask", "iou"], shuffle=False)
-    dataset.dataset_size = 1_000_000
-    try:
-        for batch in dataset.create_tuple_iterator(num_epochs=1):
-            yield 2 * len(batch[0])
-    finally:
-        source.close()
 
 
 def _evaluation(paths: list[Path], asked: dict[str, Any], batches: int) -> Iterator[int]:

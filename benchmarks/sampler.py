@@ -1,6 +1,6 @@
 """Seconds, memory and kept pairs of planning an epoch: python benchmarks/sampler.py [--json result.json].
 
-Drone pictures and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
+Drone images and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
 a process of its own, so that its peak memory is its own. Limit for 10^6 pairs at batch 64: 10 s and 1 GB.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
-from process_figures import peak_mib
+from turns import peak_mib
 
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
@@ -24,8 +24,8 @@ from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges
 
 LIMIT_S, LIMIT_MIB = 10.0, 1024
-NEIGHBORS = 32  # candidates of a drone picture, with --companions
-# drone pictures, tiles, tiles per drone picture, batch size: GTA-UAV's true scale, the limit's, a dense flight
+NEIGHBORS = 32  # candidates of a drone image, with --companions
+# drone images, tiles, tiles per drone image, batch size: GTA-UAV's true scale, the limit's, a dense flight
 CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
 
 
@@ -79,7 +79,7 @@ def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, m
 
 
 def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) -> Edges:
-    """Points of the unit square; a drone picture overlaps the tiles within the radius that gives the wanted mean."""
+    """Points of the unit square; a drone image overlaps the tiles within the radius that gives the wanted mean."""
     rng = np.random.default_rng(seed)
     query_D2, tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
     radius = np.sqrt(tiles_per_query / tiles / np.pi)
@@ -97,7 +97,7 @@ def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) 
 
 
 def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
-    """(drone pictures, 32) tiles of the wider circle that are not in the narrower one, in no order; -1 fills up."""
+    """(drone images, 32) tiles of the wider circle that are not in the narrower one, in no order; -1 fills up."""
     table_DK = np.full((edges.query_count, NEIGHBORS), -1, np.int32)
     for query, row_K in enumerate(table_DK):
         beside = np.setdiff1d(wider.references_of(query), edges.references_of(query))[:NEIGHBORS]

@@ -1,9 +1,9 @@
-"""Seconds from the command to the first step: python benchmarks/start_up.py [--json result.json].
+"""Seconds from the command to the first step, and memory: python benchmarks/start_up.py [--json result.json].
 
-Imports, building, compiling, first and second run of the training step and of extraction, each line in a fresh process.
-"graph cache" is run.compiler_cache, "fusion" run.operator_fusion, which builds loops once and finds them again: each
-once with an empty cache folder and once with what that left. The folders are their own, so nothing that lies on the
-machine already helps. Extraction compiles within its first batch: compiling and that batch are one figure.
+Imports, building, compiling, first and second run of the training step and of extraction, each line in a fresh process,
+with the most memory that it held by then. "fusion" is run.operator_fusion, which builds loops once and finds them
+again: once with an empty cache directory and once with what that left. The directories are their own, so nothing on the
+machine helps. Extraction compiles within its first batch: compiling and that batch are one figure.
 """
 
 import argparse
@@ -23,11 +23,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs fro
 
 from encoder_cases import Case
 from report import add_json_argument, origin, print_origin, print_table, write_json
-from turns import run_case
+from turns import peak_mib, run_case
 
 WORKS = ("train_step", "extraction")
-VARIANTS = ("plain", "graph cache", "fusion", "fusion and graph cache")
-STAGES = ("import_s", "build_s", "compile_s", "first_s", "second_s")
+VARIANTS = ("plain", "fusion")
+STAGES = {
+    "import": "imports",
+    "build": "building",
+    "compile": "compiling",
+    "first": "first run",
+    "second": "second run",
+}
+FIGURES = [f"{stage}_{unit}" for unit in ("s", "mib") for stage in STAGES]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,9 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     for case in args.cases:
         for work in WORKS:
             for variant in args.variants:
-                if work == "train_step" or "graph cache" not in variant:  # kept graphs are the training's
-                    result["rows"] += _rows(case, work, variant, args.rounds)
-                    print(f"{case}, {work}, {variant}: done", file=sys.stderr)
+                result["rows"] += _rows(case, work, variant, args.rounds)
+                print(f"{case}, {work}, {variant}: done", file=sys.stderr)
     _print(result["rows"])
     print_origin(result)
     write_json(args.json, result)
@@ -69,77 +75,66 @@ def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, An
                 found.append(run_case([sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(asked)]))
     facts = {"case": str(case), "work": work}
     return [
-        {**facts, "variant": name, "runs": found, **{s: statistics.median(run[s] for run in found) for s in STAGES}}
-        for name, found in zip(names, runs, strict=True)
+        {**facts, "variant": name, "runs": found, **_medians(found)} for name, found in zip(names, runs, strict=True)
     ]
 
 
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {figure: statistics.median(run[figure] for run in runs) for figure in FIGURES}
+
+
 def measure(case: dict[str, Any], work: str, variant: str, folder: str) -> dict[str, float]:
-    """Seconds of each stage of this process, imports from its start on; ``compiled_s`` went into compiling."""
-    os.environ["XDG_CACHE_HOME"] = folder  # where graphs and loops are kept
+    """Seconds of each stage of this process, imports from its start on, and the peak of its memory after each;
+    ``compiled_s`` went into compiling.
+    """
+    os.environ["XDG_CACHE_HOME"] = folder  # where loops are kept
     from mindloc.runtime.compilation import compiled_s
     from mindloc.runtime.process import process_age_s
 
-    chosen = Case(**{**case, "fusion": "always" if "fusion" in variant else "never"})
+    chosen = Case(**{**case, "fusion": "always" if variant == "fusion" else "never"})
     chosen.use_device()
-    seconds, started = {"import_s": process_age_s()}, time.perf_counter()
-    if work == "train_step":
-        compile_it, run = _build_step(chosen, "auto" if "graph cache" in variant else "none")
-    else:
-        compile_it = run = _build_extraction(chosen)
-    seconds["build_s"] = time.perf_counter() - started
-    for stage, do in zip(STAGES[2:], (compile_it, run, run), strict=True):
+    figures, started = {"import_s": process_age_s(), "import_mib": peak_mib()}, time.perf_counter()
+    compile_it, run = {"train_step": _build_step, "extraction": _build_extraction}[work](chosen)
+    figures |= {"build_s": time.perf_counter() - started, "build_mib": peak_mib()}
+    for stage, do in zip(("compile", "first", "second"), (compile_it, run, run), strict=True):
         started = time.perf_counter()
         do()
-        seconds[stage] = time.perf_counter() - started
-    return {**seconds, "compiled_s": compiled_s()}
+        figures |= {f"{stage}_s": time.perf_counter() - started, f"{stage}_mib": peak_mib()}
+    return {**figures, "compiled_s": compiled_s()}
 
 
-def _build_step(case: Case, cache: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def _build_step(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """What compiles the training step, and what runs it."""
     import train_step
 
-    from mindloc.runtime.cluster import ALONE
     from mindloc.runtime.compilation import compiling
-    from mindloc.training.build import build_compiler_cache
 
-    step, batch, config = train_step.train_step(case), train_step.batch_of(case), case.config()
-    config.run.compiler_cache = cache
-    serve_graph = build_compiler_cache(config, ALONE, print)
+    step, batch = train_step.train_step(case), train_step.batch_of(case)
 
     def compile_step() -> None:
-        with compiling(), serve_graph(*batch):
+        with compiling():
             step.compile(*batch)
 
     return compile_step, lambda: step(*batch)[0].asnumpy()
 
 
-def _build_extraction(case: Case) -> Callable[[], Any]:
-    """What encodes a batch; the first time it compiles."""
+def _build_extraction(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What encodes a batch, twice; the first time it compiles."""
     import extraction
 
     encode, batch = extraction.encoding(case), extraction.batch_of(case)
-    return lambda: encode(batch)
+    return (lambda: encode(batch),) * 2
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    titles = [
-        "case",
-        "work",
-        "variant",
-        "imports",
-        "building",
-        "compiling",
-        "first run",
-        "second run",
-        "first result after",
-    ]
-    cells = []
-    for row in rows:
-        seconds = [row[stage] for stage in STAGES]
-        whole = sum(seconds[:4])
-        cells.append([row["case"], row["work"], row["variant"], *(f"{value:.2f}" for value in seconds), f"{whole:.1f}"])
-    print_table(titles, cells)
+    kinds = [[row["case"], row["work"], row["variant"]] for row in rows]
+    seconds = [[row[f"{stage}_s"] for stage in STAGES] for row in rows]
+    titles = ["case", "work", "variant", *STAGES.values()]
+    cells = [[*map("{:.2f}".format, values), f"{sum(values[:4]):.1f}"] for values in seconds]
+    print_table([*titles, "first result after, s"], [k + c for k, c in zip(kinds, cells, strict=True)])
+    print("\nmost memory held after each, MiB:\n")
+    memory = [[f"{row[f'{stage}_mib']:.0f}" for stage in STAGES] for row in rows]
+    print_table(titles, [k + m for k, m in zip(kinds, memory, strict=True)])
 
 
 if __name__ == "__main__":

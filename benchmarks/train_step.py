@@ -1,7 +1,7 @@
 """Seconds and memory of a training step: python benchmarks/train_step.py [--peer PYTHON] [--json result.json].
 
 What train.py runs for a batch, without reading it: forward of both views, Weighted-InfoNCE, backward, clipping, AdamW.
-Pictures are noise. Each measurement is a process of its own; its first step, which compiles, is told apart. With --peer
+Images are noise. Each measurement is a process of its own; its first step, which compiles, is told apart. With --peer
 PyTorch and timm do the same work in turn.
 """
 
@@ -14,10 +14,9 @@ from typing import Any
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # runs from a plain clone
 
-import encoder_comparison
 import numpy as np
-from encoder_cases import Case
-from process_figures import peak_mib
+from encoder_cases import Case, compare_encoders
+from turns import peak_mib
 
 LEARNING_RATE = 1e-4
 
@@ -55,9 +54,9 @@ def batch_of(case: Case) -> list[Any]:
 
     random, size = np.random.default_rng(0), case.batch_size
     shape = (size, 3, case.side_px, case.side_px)
-    pictures = [random.standard_normal(shape, np.float32) for _ in range(2)]
-    return [ms.Tensor(column) for column in (*pictures, np.ones((size, size), bool), np.ones(size, np.float32))]
+    images = [random.standard_normal(shape, np.float32) for _ in range(2)]
+    return [ms.Tensor(column) for column in (*images, np.ones((size, size), bool), np.ones(size, np.float32))]
 
 
 if __name__ == "__main__":
-    encoder_comparison.main(__file__, __doc__, "train_step", measure)
+    compare_encoders(__file__, __doc__, "train_step", measure)

@@ -20,8 +20,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_figures import peak_mib
-from turns import fastest, run_case
+from turns import fastest, peak_mib, run_case
 
 FORMS = {"train_step": ("two forwards", "one forward"), "extraction": ("one forward",)}
 

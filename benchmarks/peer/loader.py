@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_figures import cpu_s, memory_mib
+from turns import cpu_s, memory_mib
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def recipe(side_px: int) -> A.Compose:
-    """Game4Loc's changes of a training picture, in albumentations 2's words; the flip comes before, see ``Pairs``."""
+    """Game4Loc's changes of a training image, in albumentations 2's words; the flip comes before, see ``Pairs``."""
     holes = {"num_holes_range": (10, 25), "hole_height_range": (0.1, 0.2), "hole_width_range": (0.1, 0.2)}
     return A.Compose(
         [
@@ -43,7 +43,7 @@ def recipe(side_px: int) -> A.Compose:
 
 
 class Pairs(Dataset):
-    """Drone picture and tile of a pair, flipped together and then changed apart."""
+    """Drone image and tile of a pair, flipped together and then changed apart."""
 
     def __init__(self, query: list[str], reference: list[str], length: int, side_px: int):
         self._query, self._reference, self._length = query, reference, length
@@ -61,7 +61,7 @@ class Pairs(Dataset):
 
 
 def measure(asked: dict) -> dict:
-    """Pictures a second and processor time per picture while the pipe is full: before and after batches don't count."""
+    """Images a second and processor time per image while the pipe is full: before and after batches don't count."""
     size, timed = asked["batch_size"], asked["timed"]
     length = (asked["before"] + timed + asked["after"]) * size
     pairs = Pairs(asked["query"], asked["reference"], length, asked["side_px"])

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import ablation
 import pytest
-import sampling_ablation
-import variant_training
-from variant_training import train_variant, variant_folder
+from ablation import STUDIES, train_variant, variant_folder, variant_table
+
+from mindloc.config import load_config
 
 SETTINGS = {"sampling.mode": "random", "train.epochs": 3}
 
@@ -14,7 +15,7 @@ SETTINGS = {"sampling.mode": "random", "train.epochs": 3}
 def commands(monkeypatch):
     """What would have been run."""
     run = []
-    monkeypatch.setattr(variant_training, "run_command", lambda words, log, jobs: run.append(words))
+    monkeypatch.setattr(ablation, "run_command", lambda words, log, jobs: run.append(words))
     return run
 
 
@@ -55,25 +56,31 @@ def test_a_run_begins_once_goes_on_and_is_then_left_alone(tmp_path, commands):
     assert not commands
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_variant_is_a_config(name):
+    study = STUDIES[name]
+    for settings in study.variants.values():
+        written = [f"{key}={value}" for key, value in {**study.settings, **settings}.items()]
+        load_config(ablation.PROJECT / "configs" / study.config, written)
+
+
 def row(variant, seed, recall):
     others = {"recall@5": 0.2, "recall@10": 0.3, "ap": 0.1, "dis@1_median_m": 300.0}
-    return {
-        "variant": variant,
-        "seed": seed,
-        "recall@1": recall,
-        **others,
-        "kept_share": 1.0,
-        "companion_share": 0.0,
-        "semipos_recall@1": 0.2,
-    }
+    return {"variant": variant, "seed": seed, "recall@1": recall, **others, "kept_share": 1.0, ablation.SEMIPOS: 0.2}
 
 
 def test_gains_are_those_of_the_same_seed():
     rows = [row("plain InfoNCE", 1, 0.04), row("plain InfoNCE", 2, 0.06)]
     rows += [row("+ exclusive batches", 2, 0.05), row("+ exclusive batches", 1, 0.07)]
-    titles, (plain, exclusive) = sampling_ablation.ladder_table({"rows": rows})
+    titles, (plain, exclusive) = variant_table(STUDIES["sampling"], rows)
     assert dict(zip(titles, plain, strict=True))["mean gain"] == ""
     found = dict(zip(titles, exclusive, strict=True))
     assert found["R@1, mean (least to most)"] == "6.00 (5.00 to 7.00)"
-    assert found["more than the rung before, each seed"] == "-1.00, +3.00"  # 5 - 6 of seed 2, 7 - 4 of seed 1
+    assert found["more than what it is compared with"] == "-1.00, +3.00"  # 5 - 6 of seed 2, 7 - 4 of seed 1
     assert found["mean gain"] == "+1.00"
+
+
+def test_what_stands_beside_the_ladder_is_compared_with_one_rung():
+    study = STUDIES["sampling"]
+    assert [study.compared_with(name) for name in study.ladder] == [None, *list(study.ladder)[:-1]]
+    assert {study.compared_with(name) for name in study.beside} == {"+ weights"}

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import process_figures
-import project_command
 import pytest
 import report
 import turns
 from encoder_cases import Case
-from made_up_pictures import make_pictures
+from loader import make_images
 
 PROJECT = Path(__file__).parents[2]
 SCRIPTS = PROJECT / "benchmarks"
@@ -134,23 +132,23 @@ def test_a_case_is_read_from_three_words():
 
 
 def test_settings_come_before_what_a_user_changes():
-    words = project_command.set_words({"train.seed": 3}, ["train.seed=4"])
+    words = report.set_words({"train.seed": 3}, ["train.seed=4"])
     assert words == ["--set", "train.seed=3", "--set", "train.seed=4"]
 
 
 def test_a_command_that_fails_is_told_and_kept(tmp_path):
     with pytest.raises(SystemExit, match="no such tile"):
-        project_command.run_command(["-c", "print('begun'); raise SystemExit('no such tile')"], tmp_path / "a" / "log")
+        report.run_command(["-c", "print('begun'); raise SystemExit('no such tile')"], tmp_path / "a" / "log")
     assert (tmp_path / "a" / "log").read_text().split("\n") == ["begun", "no such tile", ""]
 
 
 def test_a_world_is_made_once(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(project_command, "run_command", asked.append)
-    project_command.make_world(tmp_path, ["--seed", "1"])
+    monkeypatch.setattr(report, "run_command", asked.append)
+    report.make_world(tmp_path, ["--seed", "1"])
     assert asked[0][:5] == ["-m", "mindloc", "world", str(tmp_path), "--seed"]
     (tmp_path / "world.json").touch()
-    project_command.make_world(tmp_path, ["--seed", "1"])
+    report.make_world(tmp_path, ["--seed", "1"])
     assert len(asked) == 1
 
 
@@ -158,9 +156,9 @@ def test_a_world_is_made_once(tmp_path, monkeypatch):
 
 
 def test_memory_counts_what_a_process_holds():
-    before, held = process_figures.memory_mib(), np.ones(2**23)  # 64 MiB
-    assert 60 < process_figures.memory_mib() - before < 80
-    assert process_figures.peak_mib() >= process_figures.memory_mib() - 20
+    before, held = turns.memory_mib(), np.ones(2**23)  # 64 MiB
+    assert 60 < turns.memory_mib() - before < 80
+    assert turns.peak_mib() >= turns.memory_mib() - 20
     del held
 
 
@@ -170,14 +168,14 @@ def test_processor_time_of_a_child_is_counted():
     with subprocess.Popen([sys.executable, "-c", burn], text=True, **pipes) as child:
         try:
             assert child.stdout.readline() == "burnt\n"
-            assert process_figures.cpu_s([child.pid]) - process_figures.cpu_s() > 0.25  # counted in hundredths
+            assert turns.cpu_s([child.pid]) - turns.cpu_s() > 0.25  # counted in hundredths
         finally:
             child.kill()
 
 
-def test_made_up_pictures_have_the_bytes_of_aerial_ones(tmp_path):
-    query, reference = make_pictures(tmp_path, 4)
-    for paths, pixels in ((query, 384 * 512), (reference, 256 * 256)):
+def test_made_up_images_have_the_bytes_of_aerial_ones(tmp_path):
+    made = make_images(tmp_path, 4)
+    for paths, pixels in ((made["query"], 384 * 512), (made["reference"], 256 * 256)):
         share = np.mean([path.stat().st_size for path in paths]) / pixels
         assert 0.15 < share < 0.6
 
@@ -210,7 +208,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
     result, text = run("loader.py", *words)
     assert_origin(result)
     names = [case["case"] for case in result["cases"]]
-    assert len(names) == 5 and "training, processes" in names
+    assert len(names) == 4 and names[0] == "training, whole list"
     for case in result["cases"]:
         assert case["images_per_s"] > 0 and case["memory_mib"] > 10
     assert result["peer"]["workers"] == 4  # the stand-in's fastest
@@ -219,15 +217,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
 
 
 @pytest.mark.slow
-def test_memory_grows_with_the_work(run):
-    result, _ = run("memory.py", "--cases", TINY, "--fusion", "never")
-    assert_origin(result)
-    (case,) = result["cases"]
-    assert 50 < case["imports"] < case["extraction"] and case["encoder built"] < case["training step"]
-
-
-@pytest.mark.slow
-def test_starting_up_is_told_by_stages(run):
+def test_starting_up_and_its_memory_are_told_by_stages(run):
     result, text = run("start_up.py", "--cases", TINY, "--rounds", 1, "--variants", "plain")
     assert_origin(result)
     assert [row["work"] for row in result["rows"]] == ["train_step", "extraction"]
@@ -235,6 +225,8 @@ def test_starting_up_is_told_by_stages(run):
         assert all(row[stage] > 0 for stage in ("import_s", "build_s", "compile_s", "first_s", "second_s"))
         (process,) = row["runs"]
         assert 0 < process["compiled_s"] <= process["compile_s"]  # compiling lies within its stage, and in no other
+        memory = [row[f"{stage}_mib"] for stage in ("import", "build", "compile", "first", "second")]
+        assert 50 < memory[0] < memory[2] and memory == sorted(memory)
     assert "first result after" in text
 
 
@@ -250,17 +242,12 @@ def test_parts_that_share_negatives_have_the_loss_of_the_whole_batch(run):
     assert "| parts that share negatives |" in text
 
 
+@pytest.mark.slow
 def test_parts_of_eight_pairs_can_be_fused(run):
     # a mask of 8 by 8 that was transposed ended AKG's server
     words = ["--case", "tiny:32:32", "--parts", 4, "--ways", "parts", "--runs", 1, "--rounds", 1, "--fusion", "always"]
     result, _ = run("grad_cache.py", *words)
     assert np.isfinite(result["ways"]["parts"]["runs"][0]["loss"])
-
-
-def test_mindrecord_on_a_few_pictures(run):
-    words = ["--count", 12, "--batch-pictures", 8, "--batch-size", 4, "--repeats", 1, "--size", 32]
-    result, _ = run("mindrecord.py", *words)
-    assert result["files"] == 12 and len(result["reading"]) == 4
 
 
 def test_scoring_on_a_few_descriptors(run):
@@ -279,5 +266,5 @@ def test_the_peer_itself(run):
         assert found["peak_mib"] > 100 and len(found["seconds"]) == 1 and found["first_s"] > 0
         assert found["form"] in ("two forwards", "one forward")
     words = ["--size", 32, "--batch-size", 2, "--batches", 2, "--workers", 1, "--rounds", 1]
-    result, _ = run("loader.py", *words, "--cases", "evaluation, tiles", "--peer", peer)
+    result, _ = run("loader.py", *words, "--cases", "evaluation, references", "--peer", peer)
     assert result["peer"]["cpu_ms_per_image"]["peer_median"] > 0
