@@ -46,7 +46,7 @@ class DeviceError(MindlocError):
 
 
 class TileIndexError(MindlocError):
-    """A library of tiles that is missing, damaged, of another encoder, or asked for what it does not hold."""
+    """An index of tiles that is missing, damaged, of another encoder, or searched for what it does not contain."""
 
 
 class LaunchError(MindlocError):

@@ -1,11 +1,11 @@
 """Node consistency: by hand, by the definition, and unmoved by what must not matter."""
 
-import math
-import tracemalloc
 from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mindloc.descriptors.ranking import node_consistency
 from mindloc.errors import TileIndexError
@@ -37,25 +37,22 @@ def test_it_is_the_definition(nodes):
     np.testing.assert_allclose(node_consistency(query_E, tile_ME, nodes), [naive(query_E, t, nodes) for t in tile_ME])
 
 
-def test_many_tiles_are_compared_some_at_a_time():
+def test_each_tile_has_its_own_assignment():
     random = np.random.default_rng(2)
     query_E, tile_ME = random.standard_normal(8 * 3), random.standard_normal((100, 8 * 3))
-    tracemalloc.start()
     together = node_consistency(query_E, tile_ME, 8)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < len(tile_ME) * math.factorial(8) * 8  # one cosine in float64 for every assignment of every tile
-    one_by_one = [node_consistency(query_E, tile_ME[row : row + 1], 8)[0] for row in (0, 25, 26, 99)]
-    np.testing.assert_allclose(together[[0, 25, 26, 99]], one_by_one)
+    np.testing.assert_array_equal(together, [node_consistency(query_E, tile[None], 8)[0] for tile in tile_ME])
 
 
-def test_the_order_of_the_nodes_does_not_matter():
-    random = np.random.default_rng(0)
-    query_E, tile = random.standard_normal(20), random.standard_normal((5, 4))
-    order = random.permutation(5)
-    one = node_consistency(query_E, tile.reshape(1, -1), 5)
-    other = node_consistency(query_E, tile[order].reshape(1, -1), 5)
+@given(nodes=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_the_nodes_does_not_matter(nodes, seed):
+    random = np.random.default_rng(seed)
+    query_KC, tile_KC = random.standard_normal((2, nodes, 4))
+    one = node_consistency(query_KC.ravel(), tile_KC.reshape(1, -1), nodes)
+    other = node_consistency(query_KC.ravel(), tile_KC[random.permutation(nodes)].reshape(1, -1), nodes)
     np.testing.assert_allclose(one, other)
+    shuffled = query_KC[random.permutation(nodes)].reshape(1, -1)
+    np.testing.assert_allclose(node_consistency(query_KC.ravel(), shuffled, nodes), [1.0])
 
 
 def test_a_tile_agrees_wholly_with_itself():
@@ -70,7 +67,7 @@ def test_a_node_of_zeros_agrees_with_nothing():
     np.testing.assert_allclose(node_consistency(query, query[None], 2), [0.5])
 
 
-@pytest.mark.parametrize(("width", "tile_width", "nodes"), [(6, 6, 4), (6, 9, 3), (9, 9, 9), (6, 6, 0)])
+@pytest.mark.parametrize(("width", "tile_width", "nodes"), [(6, 6, 4), (6, 9, 3), (6, 6, 0)])
 def test_vectors_that_do_not_consist_of_nodes_are_refused(width, tile_width, nodes):
     with pytest.raises(TileIndexError, match=f"width {width} and {tile_width} can't be compared as {nodes} nodes"):
         node_consistency(np.ones(width), np.ones((2, tile_width)), nodes)

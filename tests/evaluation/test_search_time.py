@@ -1,4 +1,4 @@
-"""What is measured of a search: every stage that there is, in a library that is filled some tiles at a time."""
+"""What is measured of a search: every stage that there is, in an index that is filled some tiles at a time."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.evaluation.score import Stages
 from mindloc.evaluation.search_time import measure_search
-from mindloc.search import two_stage as extracted
+from mindloc.search import extraction as extracted
 from mindloc.search.faiss_index import FaissIndex
 
 

@@ -213,7 +213,7 @@ def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
 
 
 @pytest.mark.parametrize("m", [0, 6])
-def test_what_is_scored_is_what_a_library_answers(m):
+def test_what_is_scored_is_what_an_index_answers(m):
     pytest.importorskip("faiss")
     from mindloc.search.faiss_index import build_faiss_index
 

@@ -6,10 +6,10 @@ import pytest
 from mindloc.descriptors.reduction import Reduction, save_reduction
 from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_folder
 from mindloc.errors import TileIndexError
-from mindloc.search import two_stage as module
+from mindloc.search import extraction as module
+from mindloc.search.extraction import load_extracted
 from mindloc.search.faiss_index import build_faiss_index
 from mindloc.search.index import IndexCard
-from mindloc.search.two_stage import load_extracted
 
 COUNT, WIDTH, RERANK_WIDTH = 7, 3, 4
 NAMES = [f"{row}.png" for row in range(COUNT)]
@@ -38,11 +38,11 @@ def test_every_row_becomes_a_tile_in_order(tmp_path, monkeypatch, rows_at_a_time
     np.testing.assert_array_equal(parts[-1].bounds_N4[-1], [11, 12, 13, 14])  # place (12, 13) and one meter around
 
 
-def test_a_library_is_made_without_the_command_line(tmp_path):
+def test_an_index_is_made_without_the_command_line(tmp_path):
     tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2))
-    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
-    assert library.card == IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 2, "plane_m", "abc", None)
-    assert library.recall(OMEGA, 1).names == [[name] for name in NAMES]
+    index = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    assert index.card == IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 2, "plane_m", "abc", None)
+    assert index.recall(OMEGA, 1).names == [[name] for name in NAMES]
 
 
 def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
@@ -52,7 +52,7 @@ def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
 
 
 @pytest.mark.parametrize("facts", [{"nodes": "2"}, {"nodes": 0}, {"place_unit": "feet"}, {"checkpoint_sha256": 7}])
-def test_a_card_of_wrong_types_is_no_librarys(tmp_path, facts):
+def test_a_card_of_wrong_types_is_not_that_of_an_index(tmp_path, facts):
     tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts))
     with pytest.raises(TileIndexError, match="fact of a wrong type .*; extract it again"):
         tiles.index_card("flat")

@@ -1,4 +1,4 @@
-"""Tile libraries on FAISS: exact kinds equal NumPy, every kind survives disk, removal and boxes, damage is named."""
+"""Tile indexes on FAISS: exact kinds equal NumPy, every kind survives disk, removal and boxes, damage is named."""
 
 import dataclasses
 import errno
@@ -16,11 +16,10 @@ import pytest
 
 from mindloc.errors import TileIndexError
 from mindloc.runtime import files as atomic
-from mindloc.search import faiss_index, index_folder, tile_checks
+from mindloc.search import faiss_index, index_folder
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS, FaissParameters, resolve
 from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
-from mindloc.search.tile_checks import require_fit
 
 COUNT, WIDTH, RERANK_WIDTH = 600, 16, 6
 CARD = IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 3, "plane_m", "c" * 64, "d" * 64)
@@ -78,17 +77,17 @@ def assert_same_answers(one, other, k=10, box=None):
 
 @pytest.fixture(scope="module", params=KINDS)
 def saved(request, tmp_path_factory):
-    """A library of each kind and the folder it was saved to; not to be changed."""
-    library = build(request.param)
-    folder = tmp_path_factory.mktemp(request.param) / "library"
-    library.save(folder)
-    return library, folder
+    """An index of each kind and the folder it was saved to; not to be changed."""
+    index = build(request.param)
+    folder = tmp_path_factory.mktemp(request.param) / "tiles_index"
+    index.save(folder)
+    return index, folder
 
 
 @pytest.mark.parametrize("kind", EXACT_KINDS)
 def test_recall_is_the_order_of_cosines(kind):
-    tiles, library = make_tiles(), build(kind)
-    found = library.recall(queries(), 10)
+    tiles, index = make_tiles(), build(kind)
+    found = index.recall(queries(), 10)
     names, scores = naive_recall(tiles, queries(), 10)
     assert found.names == names
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
@@ -111,36 +110,36 @@ def test_whole_vectors_beside_the_codes_make_them_exact():
 )
 def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
     """A card may ask for any; k times this many candidates would be terabytes."""
-    library = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
+    index = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
     box = Box((20, 20), (70, 70))
     for found, expected in (
-        (library.recall(queries(), 10), build("flat").recall(queries(), 10)),
-        (library.recall(queries(), 10, box), build("flat").recall(queries(), 10, box)),
+        (index.recall(queries(), 10), build("flat").recall(queries(), 10)),
+        (index.recall(queries(), 10, box), build("flat").recall(queries(), 10, box)),
     ):
         assert found.names == expected.names
 
 
 @pytest.mark.parametrize("memory_map", [True, False])
 def test_every_kind_answers_the_same_after_disk(saved, memory_map):
-    library, folder = saved
+    index, folder = saved
     loaded = load_faiss_index(folder, memory_map)
-    assert loaded.card == library.card and loaded.count == COUNT and loaded.parameters == library.parameters
-    assert_same_answers(loaded, library)
-    assert_same_answers(loaded, library, box=Box((20, 20), (70, 70)))
+    assert loaded.card == index.card and loaded.count == COUNT and loaded.parameters == index.parameters
+    assert_same_answers(loaded, index)
+    assert_same_answers(loaded, index, box=Box((20, 20), (70, 70)))
     names = [f"tile/{index}.png" for index in (7, 8, 599)]
-    np.testing.assert_array_equal(loaded.rerank_vectors(names), library.rerank_vectors(names))
-    assert loaded.facts(names) == library.facts(names)
-    assert loaded.statistics() == {**library.statistics(), "memory_mapped": memory_map}
+    np.testing.assert_array_equal(loaded.rerank_vectors(names), index.rerank_vectors(names))
+    assert loaded.facts(names) == index.facts(names)
+    assert loaded.statistics() == {**index.statistics(), "memory_mapped": memory_map}
 
 
 def test_what_is_memory_mapped_can_be_saved_again(saved, tmp_path):
-    library, folder = saved
+    index, folder = saved
     load_faiss_index(folder).save(tmp_path / "copy")
     for name in ("vectors.faiss", "phi.npy", "names.json", "alive.npy", "places.npy", "bounds.npy"):
         assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_memory_mapped_library_says_how_to_change_it(saved):
+def test_a_memory_mapped_index_says_how_to_change_it(saved):
     loaded = load_faiss_index(saved[1])
     for change in (lambda: loaded.add(make_tiles(2)), lambda: loaded.remove(["tile/1.png"])):
         with pytest.raises(
@@ -150,7 +149,7 @@ def test_a_memory_mapped_library_says_how_to_change_it(saved):
     assert loaded.count == COUNT
 
 
-def test_a_whole_library_changes_after_loading(saved):
+def test_a_whole_index_changes_after_loading(saved):
     loaded = load_faiss_index(saved[1], memory_map=False)
     newer = make_tiles(30, seed=3, prefix="later")
     loaded.add(newer)
@@ -163,10 +162,10 @@ def test_a_whole_library_changes_after_loading(saved):
 @pytest.mark.parametrize("kind", EXACT_KINDS)
 @pytest.mark.parametrize("side_m", [8, 40, 99])
 def test_a_box_filters_as_by_hand(kind, side_m):
-    tiles, library = make_tiles(), build(kind)
+    tiles, index = make_tiles(), build(kind)
     low, high = 50 - side_m / 2, 50 + side_m / 2
     inside_N = ((tiles.place_N2 >= low) & (tiles.place_N2 <= high)).all(axis=1)
-    found = library.recall(queries(), 20, Box((low, low), (high, high)))
+    found = index.recall(queries(), 20, Box((low, low), (high, high)))
     names, scores = naive_recall(tiles, queries(), 20, inside_N)
     assert len(names[0]) == min(20, inside_N.sum()) and found.names == names
     for score_K, expected_K in zip(found.scores, scores, strict=True):
@@ -176,11 +175,11 @@ def test_a_box_filters_as_by_hand(kind, side_m):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_box_is_filled_whatever_the_effort(kind):
     tiles, lazy = make_tiles(), FaissParameters(nlist=12, nprobe=1, pq_bytes=8, ef_search=1)
-    library = build(kind, tiles, lazy)
+    index = build(kind, tiles, lazy)
     x_N = tiles.place_N2[:, 0]
     for low, high in ((0, 100), (30, 60), (50, 51)):
         inside = {name for name, x in zip(tiles.names, x_N, strict=True) if low <= x <= high}
-        for names in library.recall(queries(), 100, Box((low, -1), (high, 101))).names:
+        for names in index.recall(queries(), 100, Box((low, -1), (high, 101))).names:
             assert len(names) == len(set(names)) == min(100, len(inside)) and set(names) <= inside
 
 
@@ -188,39 +187,39 @@ def test_edges_belong_to_the_box_and_an_empty_box_answers_nothing():
     tiles = make_tiles()
     x, y = tiles.place_N2[1]
     for kind in KINDS:
-        library = build(kind, tiles)
-        assert library.recall(queries(2), 5, Box((x, y), (x, y))).names == [["tile/1.png"]] * 2
-        nothing = library.recall(queries(2), 5, Box((200, 200), (300, 300)))
+        index = build(kind, tiles)
+        assert index.recall(queries(2), 5, Box((x, y), (x, y))).names == [["tile/1.png"]] * 2
+        nothing = index.recall(queries(2), 5, Box((200, 200), (300, 300)))
         assert nothing.names == [[], []] and [len(score_K) for score_K in nothing.scores] == [0, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gone", [1, 300, 595])
 def test_what_is_taken_out_is_never_found(kind, gone):
-    tiles, library = make_tiles(), build(kind)
-    library.remove(tiles.names[:gone])
-    assert library.count == COUNT - gone and library.statistics()["dead_rows"] == gone
+    tiles, index = make_tiles(), build(kind)
+    index.remove(tiles.names[:gone])
+    assert index.count == COUNT - gone and index.statistics()["dead_rows"] == gone
     for query_QD in (tiles.recall_ND[:20], queries()):
-        for names in library.recall(query_QD, min(50, COUNT - gone)).names:
+        for names in index.recall(query_QD, min(50, COUNT - gone)).names:
             assert len(names) == min(50, COUNT - gone) and not set(names) & set(tiles.names[:gone])
-    with pytest.raises(TileIndexError, match="tile tile/0.png is not in the library"):
-        library.facts(["tile/0.png"])
+    with pytest.raises(TileIndexError, match="tile tile/0.png is not in the index"):
+        index.facts(["tile/0.png"])
 
 
 def test_removing_an_unknown_name_removes_nothing():
-    library = build("flat")
-    with pytest.raises(TileIndexError, match="tile nobody is not in the library"):
-        library.remove(["tile/1.png", "nobody"])
-    assert library.count == COUNT and library.facts(["tile/1.png"])
+    index = build("flat")
+    with pytest.raises(TileIndexError, match="tile nobody is not in the index"):
+        index.remove(["tile/1.png", "nobody"])
+    assert index.count == COUNT and index.facts(["tile/1.png"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_that_is_there_already_is_replaced(kind, tmp_path):
-    tiles, library = make_tiles(), build(kind)
+    tiles, index = make_tiles(), build(kind)
     newer = dataclasses.replace(make_tiles(50, seed=8), place_N2=np.full((50, 2), 7.0))
-    library.add(newer)
-    library.save(tmp_path / "library")
-    for found in (library, load_faiss_index(tmp_path / "library")):
+    index.add(newer)
+    index.save(tmp_path / "tiles_index")
+    for found in (index, load_faiss_index(tmp_path / "tiles_index")):
         (names,) = found.recall(queries(1), COUNT).names
         assert found.count == COUNT and sorted(names) == sorted(tiles.names)
         assert [names[0] for names in found.recall(newer.recall_ND, 1).names] == newer.names
@@ -234,31 +233,31 @@ def test_adding_bit_by_bit_is_building_at_once():
     for start in range(100, COUNT, 125):
         grown.add(cut(tiles, slice(start, start + 125)))
     batches = build("flat", (cut(tiles, slice(start, start + 200)) for start in range(0, COUNT, 200)))
-    for library in (grown, batches):
-        assert_same_answers(library, build("flat"), k=COUNT)
-        np.testing.assert_array_equal(library.rerank_vectors(tiles.names), build("flat").rerank_vectors(tiles.names))
+    for index in (grown, batches):
+        assert_same_answers(index, build("flat"), k=COUNT)
+        np.testing.assert_array_equal(index.rerank_vectors(tiles.names), build("flat").rerank_vectors(tiles.names))
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_a_library_may_begin_empty(kind):
-    library = build(kind, cut(make_tiles(), slice(0, 0)))
-    with pytest.raises(TileIndexError, match="holds no tiles; add some"):
-        library.recall(queries(), 1)
-    library.add(make_tiles())
-    assert_same_answers(library, build(kind))
+def test_an_index_may_begin_empty(kind):
+    index = build(kind, cut(make_tiles(), slice(0, 0)))
+    with pytest.raises(TileIndexError, match="contains no tiles; add some"):
+        index.recall(queries(), 1)
+    index.add(make_tiles())
+    assert_same_answers(index, build(kind))
 
 
 @pytest.mark.parametrize("memory_map", [True, False])
-def test_an_empty_library_survives_the_disk(tmp_path, memory_map):
-    build("flat", cut(make_tiles(), slice(0, 0))).save(tmp_path / "library")
-    assert load_faiss_index(tmp_path / "library", memory_map).count == 0
+def test_an_empty_index_survives_the_disk(tmp_path, memory_map):
+    build("flat", cut(make_tiles(), slice(0, 0))).save(tmp_path / "tiles_index")
+    assert load_faiss_index(tmp_path / "tiles_index", memory_map).count == 0
 
 
 def test_rerank_is_the_order_of_cosines_among_each_querys_own_tiles():
-    tiles, library = make_tiles(), build("flat")
+    tiles, index = make_tiles(), build("flat")
     query_QE, random = queries(width=RERANK_WIDTH), np.random.default_rng(1)
     own = [[tiles.names[row] for row in random.permutation(COUNT)[:40]] for _ in query_QE]
-    found = library.rerank(query_QE, own, 12)
+    found = index.rerank(query_QE, own, 12)
     score_of = dict(zip(tiles.names, (unit(query_QE) @ unit(tiles.rerank_NE).T).T, strict=True))
     for query, names in enumerate(own):
         expected = sorted(names, key=lambda name: -score_of[name][query])[:12]
@@ -268,25 +267,25 @@ def test_rerank_is_the_order_of_cosines_among_each_querys_own_tiles():
 
 def test_equal_rerank_scores_keep_the_order_of_stage_one():
     tiles = make_tiles()
-    library = build("flat", dataclasses.replace(tiles, rerank_NE=np.ones((COUNT, RERANK_WIDTH))))
+    index = build("flat", dataclasses.replace(tiles, rerank_NE=np.ones((COUNT, RERANK_WIDTH))))
     own = tiles.names[30:10:-1]
-    assert library.rerank(queries(1, RERANK_WIDTH), [own], 20).names == [own]
+    assert index.rerank(queries(1, RERANK_WIDTH), [own], 20).names == [own]
 
 
 def test_a_phi_of_zeros_is_like_nothing():
     """Of a picture that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
     tiles = make_tiles(3)
     tiles.rerank_NE[1] = 0
-    library, own = build("flat", tiles), list(tiles.names)
-    found = library.rerank(tiles.rerank_NE[[0, 1]], [own, own], 3)
+    index, own = build("flat", tiles), list(tiles.names)
+    found = index.rerank(tiles.rerank_NE[[0, 1]], [own, own], 3)
     assert found.scores[0][found.names[0].index(own[1])] == 0.0 and found.names[0][0] == own[0]
     assert found.names[1] == own and not found.scores[1].any()
 
 
 def test_facts_are_what_was_given():
-    tiles, library = make_tiles(), build("flat")
+    tiles, index = make_tiles(), build("flat")
     x, y = tiles.place_N2[1].tolist()
-    assert library.facts(["tile/0.png", "tile/1.png"]) == [
+    assert index.facts(["tile/0.png", "tile/1.png"]) == [
         TileFacts("tile/0.png", None, None),
         TileFacts("tile/1.png", (x, y), (x - 1, y - 1, x + 1, y + 1)),
     ]
@@ -299,12 +298,12 @@ def swapped(**changes):
 @pytest.mark.parametrize(
     ("tiles", "message"),
     [
-        (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\) where the library holds vectors of width 16"),
+        (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\) where the index contains vectors of width 16"),
         (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles holds NaN"),
         (swapped(recall_ND=np.zeros((3, WIDTH))), "is all zeros"),
         (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
         (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles holds NaN"),
-        (swapped(rerank_NE=None), "without re-rank vectors for a library that keeps such"),
+        (swapped(rerank_NE=None), "without re-rank vectors for an index that keeps such"),
         (swapped(names=["a", "b", "a"]), "tile a comes twice"),
         (swapped(names=["a", "b", 3]), "tile name 3 is no text"),
         (swapped(place_N2=np.ones((2, 2))), r"places of shape \(2, 2\) for 3 tiles"),
@@ -312,30 +311,30 @@ def swapped(**changes):
     ],
 )
 def test_tiles_that_do_not_fit_change_nothing(tiles, message):
-    library = build("flat")
+    index = build("flat")
     with pytest.raises(TileIndexError, match=message):
-        library.add(tiles)
-    assert_same_answers(library, build("flat"), k=COUNT)
-    assert library.rerank_vectors(["tile/599.png"]).shape == (1, RERANK_WIDTH)
+        index.add(tiles)
+    assert_same_answers(index, build("flat"), k=COUNT)
+    assert index.rerank_vectors(["tile/599.png"]).shape == (1, RERANK_WIDTH)
 
 
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda library: library.recall(queries(), COUNT + 1), "601 answers are asked for, the library holds 600"),
-        (lambda library: library.recall(queries(), 0), "0 answers are asked for"),
-        (lambda library: library.recall(queries(0), 1), "no queries were given"),
-        (lambda library: library.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
-        (lambda library: library.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries holds NaN"),
-        (lambda library: library.recall(queries(), 1, Box((5, 5), (4, 6))), "upside down"),
-        (lambda library: library.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries of shape \(9, 16\)"),
+        (lambda index: index.recall(queries(), COUNT + 1), "601 answers are requested, the index contains 600"),
+        (lambda index: index.recall(queries(), 0), "0 answers are requested"),
+        (lambda index: index.recall(queries(0), 1), "no queries were given"),
+        (lambda index: index.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
+        (lambda index: index.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries holds NaN"),
+        (lambda index: index.recall(queries(), 1, Box((5, 5), (4, 6))), "upside down"),
+        (lambda index: index.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries of shape \(9, 16\)"),
         (
-            lambda library: library.rerank(queries(2, RERANK_WIDTH), [["tile/1.png"]], 1),
+            lambda index: index.rerank(queries(2, RERANK_WIDTH), [["tile/1.png"]], 1),
             "1 lists of tiles for 2 queries",
         ),
         (
-            lambda library: library.rerank(queries(1, RERANK_WIDTH), [["nobody"]], 1),
-            "tile nobody is not in the library",
+            lambda index: index.rerank(queries(1, RERANK_WIDTH), [["nobody"]], 1),
+            "tile nobody is not in the index",
         ),
     ],
 )
@@ -346,16 +345,16 @@ def test_questions_that_can_not_be_answered_are_one_line(ask, message):
         assert "\n" not in str(caught.value)
 
 
-def test_a_library_without_places_or_rerank_vectors_says_so():
+def test_an_index_without_places_or_rerank_vectors_says_so():
     card = dataclasses.replace(CARD, rerank_dimension=None, nodes=None, place_unit=None)
     unknown = {"rerank_NE": None, "place_N2": np.full((COUNT, 2), np.nan), "bounds_N4": np.full((COUNT, 4), np.nan)}
-    library = build_faiss_index(card, dataclasses.replace(make_tiles(), **unknown))
+    index = build_faiss_index(card, dataclasses.replace(make_tiles(), **unknown))
     with pytest.raises(TileIndexError, match="knows no places"):
-        library.recall(queries(), 1, Box((0, 0), (1, 1)))
-    with pytest.raises(TileIndexError, match="holds no re-rank vectors"):
-        library.rerank(queries(1, RERANK_WIDTH), [["tile/1.png"]], 1)
+        index.recall(queries(), 1, Box((0, 0), (1, 1)))
+    with pytest.raises(TileIndexError, match="contains no re-rank vectors"):
+        index.rerank(queries(1, RERANK_WIDTH), [["tile/1.png"]], 1)
     with pytest.raises(TileIndexError, match="names no unit"):
-        library.add(dataclasses.replace(make_tiles(), rerank_NE=None))
+        index.add(dataclasses.replace(make_tiles(), rerank_NE=None))
 
 
 @pytest.mark.parametrize(
@@ -382,17 +381,15 @@ def test_kinds_that_can_not_be_built_are_one_line(kind, count, parameters, messa
 
 
 def test_few_tiles_make_few_lists(capfd):
-    library = build("ivf_flat", cut(make_tiles(), slice(0, 10)), FaissParameters())
-    assert library.parameters.nlist == 1 and sorted(library.recall(queries(1), 10).names[0]) == sorted(
-        make_tiles(10).names
-    )
+    index = build("ivf_flat", cut(make_tiles(), slice(0, 10)), FaissParameters())
+    assert index.parameters.nlist == 1 and sorted(index.recall(queries(1), 10).names[0]) == sorted(make_tiles(10).names)
     assert capfd.readouterr().err == ""  # FAISS warns of badly learned centers there
 
 
 def test_a_small_sample_to_learn_from_makes_few_lists(capfd):
     # 600 tiles would have 15 lists of 39 tiles to learn from, but 80 tiles are enough for two
-    library = build("ivf_flat", parameters=FaissParameters(train_rows=80))
-    assert library.parameters.nlist == 2 and library.count == COUNT
+    index = build("ivf_flat", parameters=FaissParameters(train_rows=80))
+    assert index.parameters.nlist == 2 and index.count == COUNT
     assert len(build("ivf_pq", parameters=FaissParameters(train_rows=256)).recall(queries(1), 9).names[0]) == 9
     assert capfd.readouterr().err == ""
 
@@ -419,9 +416,9 @@ def test_parameters_follow_count_and_width():
     ],
 )
 def test_queries_of_another_origin_are_refused(origin, message):
-    require_fit(CARD, "c" * 64, "d" * 64, WIDTH)
+    CARD.require_fit("c" * 64, "d" * 64, WIDTH)
     with pytest.raises(TileIndexError, match=message):
-        require_fit(CARD, *origin)
+        CARD.require_fit(*origin)
 
 
 def edit_card(folder, change):
@@ -447,10 +444,10 @@ DAMAGES = [
         )
         for name in FILES
     ],
-    (lambda folder: (folder / "card.json").unlink(), "holds no tile library; make one with"),
+    (lambda folder: (folder / "card.json").unlink(), "holds no tile index; make one with"),
     (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
     (lambda folder: (folder / "card.json").write_text("[" * 100_000), "card.json can't be read"),
-    (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile library"),
+    (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile index"),
     (lambda folder: edit_card(folder, lambda card: card.update(version=2)), "has version 2, this program reads 1"),
     (lambda folder: edit_card(folder, lambda card: card["index"].pop("kind")), "lacks facts"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension="16")), "lacks facts"),
@@ -472,11 +469,11 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 @pytest.mark.parametrize("memory_map", [True, False])
-def test_a_damaged_library_is_named(tmp_path, damage, message, memory_map):
-    build("flat").save(tmp_path / "library")
-    damage(tmp_path / "library")
+def test_a_damaged_index_is_named(tmp_path, damage, message, memory_map):
+    build("flat").save(tmp_path / "tiles_index")
+    damage(tmp_path / "tiles_index")
     with pytest.raises(TileIndexError, match=message) as caught:
-        load_faiss_index(tmp_path / "library", memory_map)
+        load_faiss_index(tmp_path / "tiles_index", memory_map)
     assert "\n" not in str(caught.value)
 
 
@@ -487,7 +484,7 @@ def test_a_file_that_lies_about_its_size_is_named_though_its_sum_is_right(saved,
     import hashlib
     import shutil
 
-    folder = shutil.copytree(saved[1], tmp_path / "library")
+    folder = shutil.copytree(saved[1], tmp_path / "tiles_index")
     data = (folder / "vectors.faiss").read_bytes()[:keep]
     (folder / "vectors.faiss").write_bytes(data)
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -497,88 +494,88 @@ def test_a_file_that_lies_about_its_size_is_named_though_its_sum_is_right(saved,
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_library_is_one_line(tmp_path):
+def test_a_missing_index_is_one_line(tmp_path):
     with pytest.raises(TileIndexError, match="is missing; check the path"):
         load_faiss_index(tmp_path / "nowhere")
 
 
 def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TileIndexError, match="contains mine.txt, so it is no tile library"):
+    with pytest.raises(TileIndexError, match="contains mine.txt, so it is no tile index"):
         build("flat").save(tmp_path)
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
-def test_saving_again_replaces_the_older_library(tmp_path):
-    build("flat").save(tmp_path / "library")
-    build("hnsw", make_tiles(20)).save(tmp_path / "library")
-    assert load_faiss_index(tmp_path / "library").count == 20
-    assert os.listdir(tmp_path) == ["library"]
+def test_saving_again_replaces_the_older_index(tmp_path):
+    build("flat").save(tmp_path / "tiles_index")
+    build("hnsw", make_tiles(20)).save(tmp_path / "tiles_index")
+    assert load_faiss_index(tmp_path / "tiles_index").count == 20
+    assert os.listdir(tmp_path) == ["tiles_index"]
 
 
-def test_a_library_may_be_saved_over_its_own_file(tmp_path):
-    build("ivf_flat").save(tmp_path / "library")
-    loaded = load_faiss_index(tmp_path / "library", memory_map=False)
+def test_an_index_may_be_saved_over_its_own_file(tmp_path):
+    build("ivf_flat").save(tmp_path / "tiles_index")
+    loaded = load_faiss_index(tmp_path / "tiles_index", memory_map=False)
     loaded.remove(["tile/3.png"])
-    loaded.save(tmp_path / "library")
-    assert load_faiss_index(tmp_path / "library").count == COUNT - 1
+    loaded.save(tmp_path / "tiles_index")
+    assert load_faiss_index(tmp_path / "tiles_index").count == COUNT - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_disk_that_is_really_full_leaves_the_older_library(tmp_path, kind):
+def test_a_disk_that_is_really_full_leaves_the_older_index(tmp_path, kind):
     """The system itself refuses to let the file grow, as it does on a full disk."""
-    build(kind).save(tmp_path / "library")
+    build(kind).save(tmp_path / "tiles_index")
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from mindloc.errors import TileIndexError\n"
         "from mindloc.search.faiss_index import load_faiss_index\n"
-        "library = load_faiss_index(sys.argv[1])\n"
+        "index = load_faiss_index(sys.argv[1])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "try:\n"
-        "    library.save(sys.argv[1])\n"
+        "    index.save(sys.argv[1])\n"
         "except TileIndexError as error:\n"
         "    print(error)\n"
     )
     for limit in (0, 9000):
-        answer = run_python(code, tmp_path / "library", limit)
+        answer = run_python(code, tmp_path / "tiles_index", limit)
         assert answer.returncode == 0, answer.stderr
-        assert answer.stdout.count("\n") == 1 and "library: File too large; free some space" in answer.stdout
-        assert os.listdir(tmp_path) == ["library"]
-        assert_same_answers(load_faiss_index(tmp_path / "library"), build(kind))
+        assert answer.stdout.count("\n") == 1 and "index: File too large; free some space" in answer.stdout
+        assert os.listdir(tmp_path) == ["tiles_index"]
+        assert_same_answers(load_faiss_index(tmp_path / "tiles_index"), build(kind))
 
 
 @pytest.mark.parametrize("point", fault_points.INDEX)
-def test_a_kill_while_saving_leaves_the_older_library(tmp_path, point):
-    build("flat").save(tmp_path / "library")
+def test_a_kill_while_saving_leaves_the_older_index(tmp_path, point):
+    build("flat").save(tmp_path / "tiles_index")
     code = (
         "import sys\n"
         "from mindloc.search.faiss_index import load_faiss_index\n"
-        "library = load_faiss_index(sys.argv[1], memory_map=False)\n"
-        "library.remove(['tile/3.png'])\n"
-        "library.save(sys.argv[1])\n"
+        "index = load_faiss_index(sys.argv[1], memory_map=False)\n"
+        "index.remove(['tile/3.png'])\n"
+        "index.save(sys.argv[1])\n"
     )
-    assert run_python(code, tmp_path / "library", fault=point).returncode == -signal.SIGKILL
-    assert_same_answers(load_faiss_index(tmp_path / "library"), build("flat"), k=COUNT)
-    assert run_python(code, tmp_path / "library").returncode == 0
-    assert load_faiss_index(tmp_path / "library").count == COUNT - 1
-    assert os.listdir(tmp_path) == ["library"]
+    assert run_python(code, tmp_path / "tiles_index", fault=point).returncode == -signal.SIGKILL
+    assert_same_answers(load_faiss_index(tmp_path / "tiles_index"), build("flat"), k=COUNT)
+    assert run_python(code, tmp_path / "tiles_index").returncode == 0
+    assert load_faiss_index(tmp_path / "tiles_index").count == COUNT - 1
+    assert os.listdir(tmp_path) == ["tiles_index"]
 
 
-def test_a_reader_leaves_the_older_library_to_the_writer_that_put_it_aside(tmp_path, monkeypatch):
-    folder, read = tmp_path / "library", []
+def test_a_reader_leaves_the_older_index_to_the_writer_that_put_it_aside(tmp_path, monkeypatch):
+    folder, read = tmp_path / "tiles_index", []
     build("flat").save(folder)
     monkeypatch.setattr(atomic, "fault_point", lambda point: read.append(load_faiss_index(folder).count))
     build("flat", make_tiles(20)).save(folder)
     assert read == [COUNT]  # between the two renames
-    assert load_faiss_index(folder).count == 20 and os.listdir(tmp_path) == ["library"]
+    assert load_faiss_index(folder).count == 20 and os.listdir(tmp_path) == ["tiles_index"]
 
 
 @pytest.mark.parametrize("step", ["_read_facts", "_check_files", "_read_table"])
 @pytest.mark.parametrize("memory_map", [True, False])
-def test_a_library_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, step, memory_map):
-    newer, folder = build("flat", make_tiles(seed=3)), tmp_path / "library"
+def test_an_index_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, step, memory_map):
+    newer, folder = build("flat", make_tiles(seed=3)), tmp_path / "tiles_index"
     build("flat").save(folder)
     original = getattr(index_folder, step)
 
@@ -595,17 +592,17 @@ def test_a_library_that_is_replaced_while_it_is_read_is_read_again(tmp_path, mon
     np.testing.assert_array_equal(loaded.rerank_vectors(["tile/5.png"]), newer.rerank_vectors(["tile/5.png"]))
 
 
-def test_a_disk_that_refuses_to_put_the_older_library_back_is_one_line(tmp_path, monkeypatch):
-    build("flat").save(tmp_path / "library")
-    (tmp_path / "library").rename(tmp_path / ".library.old")  # as a kill between the renames leaves it
+def test_a_disk_that_refuses_to_put_the_older_index_back_is_one_line(tmp_path, monkeypatch):
+    build("flat").save(tmp_path / "tiles_index")
+    (tmp_path / "tiles_index").rename(tmp_path / ".tiles_index.old")  # as a kill between the renames leaves it
 
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert load_faiss_index(tmp_path / "library").count == COUNT
-    with pytest.raises(TileIndexError, match="can't write .*library: Read-only file system"):
-        build("flat").save(tmp_path / "library")
+    assert load_faiss_index(tmp_path / "tiles_index").count == COUNT
+    with pytest.raises(TileIndexError, match="can't write .*index: Read-only file system"):
+        build("flat").save(tmp_path / "tiles_index")
 
 
 def run_python(code, *arguments, fault=""):
@@ -614,22 +611,22 @@ def run_python(code, *arguments, fault=""):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_an_error_half_way_leaves_the_older_library(tmp_path, monkeypatch):
-    library = build("flat")
-    library.save(tmp_path / "library")
+def test_an_error_half_way_leaves_the_older_index(tmp_path, monkeypatch):
+    index = build("flat")
+    index.save(tmp_path / "tiles_index")
     monkeypatch.setattr(faiss, "write_index", lambda index, writer: (_ for _ in ()).throw(RuntimeError("power cut")))
     with pytest.raises(RuntimeError, match="power cut"):
-        library.save(tmp_path / "library")
-    assert os.listdir(tmp_path) == ["library"]
-    assert_same_answers(load_faiss_index(tmp_path / "library"), library)
+        index.save(tmp_path / "tiles_index")
+    assert os.listdir(tmp_path) == ["tiles_index"]
+    assert_same_answers(load_faiss_index(tmp_path / "tiles_index"), index)
 
 
 def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
-    read = []
+    read, original = [], faiss_index.unit_rows
 
     def unit_rows(row_ND, *words):
         read.append(len(row_ND))
-        return tile_checks.unit_rows(row_ND, *words)
+        return original(row_ND, *words)
 
     monkeypatch.setattr(faiss_index, "unit_rows", unit_rows)
     tiles = make_tiles()

@@ -1,4 +1,4 @@
-"""Tile libraries in Milvus, on milvus-lite: the answers of NumPy and FAISS, kills, names, cards, every error line."""
+"""Tile indexes in Milvus, on milvus-lite: the answers of NumPy and FAISS, kills, names, cards, every error line."""
 
 import fcntl
 import importlib.util
@@ -18,11 +18,11 @@ import pytest
 from mindloc.errors import DeviceError, TileIndexError
 from mindloc.runtime.packages import optional_module
 from mindloc.search import milvus_index
+from mindloc.search.build import open_index
 from mindloc.search.faiss_index import build_faiss_index
 from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
-from mindloc.search.milvus_connection import TOKEN_VARIABLE, parse_address
+from mindloc.search.milvus_collection import TOKEN_VARIABLE, parse_address
 from mindloc.search.milvus_index import create_milvus_index, open_milvus_index
-from mindloc.search.open_index import open_index
 from mindloc.search.two_stage import two_stage_search
 
 if importlib.util.find_spec("pymilvus") is None:
@@ -89,7 +89,7 @@ def tiles():
 
 
 @pytest.fixture(scope="module")
-def library(tiles, tmp_path_factory):
+def index(tiles, tmp_path_factory):
     index = create_milvus_index(f"milvus:{tmp_path_factory.mktemp('milvus')}/tiles.db", CARD)
     index.add(tiles)
     yield index
@@ -97,7 +97,7 @@ def library(tiles, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def faiss_library(tiles):
+def faiss_index(tiles):
     return build_faiss_index(replace(CARD, kind="flat"), tiles)
 
 
@@ -116,67 +116,67 @@ def small(address):
 # ----- answers -----
 
 
-def test_milvus_numpy_and_faiss_answer_alike(library, faiss_library, tiles):
+def test_milvus_numpy_and_faiss_answer_alike(index, faiss_index, tiles):
     query_QD = np.random.default_rng(1).standard_normal((20, D)).astype(np.float32)
     score_QN = unit(query_QD) @ unit(tiles.recall_ND).T
     best_QK = np.argsort(-score_QN, axis=1)[:, :10]
-    hits = library.recall(query_QD, 10)
+    hits = index.recall(query_QD, 10)
     assert hits.names == [[tiles.names[row] for row in best_K] for best_K in best_QK]
-    assert hits.names == faiss_library.recall(query_QD, 10).names
+    assert hits.names == faiss_index.recall(query_QD, 10).names
     np.testing.assert_allclose(hits.scores, np.take_along_axis(score_QN, best_QK, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("box", [Box((-40.5, 0.0), (60.25, 99.0)), Box((-np.inf, 0.0), (np.inf, np.inf))])
-def test_a_box_holds_what_is_in_it(library, tiles, box):
+def test_a_box_holds_what_is_in_it(index, tiles, box):
     inside = np.all((tiles.place_N2 >= box.low) & (tiles.place_N2 <= box.high), axis=1)  # never where a place is NaN
     query_QD = np.random.default_rng(2).standard_normal((2, D))
     score_QN = np.where(inside, unit(query_QD) @ unit(tiles.recall_ND).T, -np.inf)
-    assert library.recall(query_QD, 50, box).names == [
+    assert index.recall(query_QD, 50, box).names == [
         [tiles.names[row] for row in np.argsort(-score_N)[:50]] for score_N in score_QN
     ]
 
 
-def test_the_edges_of_a_box_are_inside_and_a_small_box_gives_fewer(library, tiles):
+def test_the_edges_of_a_box_are_inside_and_a_small_box_gives_fewer(index, tiles):
     place = tuple(tiles.place_N2[1].tolist())
-    assert library.recall(tiles.recall_ND[:2], 10, Box(place, place)).names == [[tiles.names[1]]] * 2
-    assert library.recall(tiles.recall_ND[:1], 10, Box((200.0, 200.0), (201.0, 201.0))).names == [[]]
+    assert index.recall(tiles.recall_ND[:2], 10, Box(place, place)).names == [[tiles.names[1]]] * 2
+    assert index.recall(tiles.recall_ND[:1], 10, Box((200.0, 200.0), (201.0, 201.0))).names == [[]]
 
 
-def test_reranking_sorts_each_querys_own_tiles(library, faiss_library, tiles):
+def test_reranking_sorts_each_querys_own_tiles(index, faiss_index, tiles):
     random = np.random.default_rng(3)
     query_QE = random.standard_normal((3, E))
     own_QN = [random.choice(5000, count, replace=False) for count in (100, 40, 5)]
     own_names = [[tiles.names[row] for row in own_N] for own_N in own_QN]
-    hits = library.rerank(query_QE, own_names, 10)
+    hits = index.rerank(query_QE, own_names, 10)
     for query, own_N in enumerate(own_QN):
         score_N = unit(tiles.rerank_NE[own_N]) @ unit(query_QE)[query]
         best = np.argsort(-score_N)[:10]
         assert hits.names[query] == [own_names[query][place] for place in best]
         np.testing.assert_allclose(hits.scores[query], score_N[best], atol=1e-6)
-    assert hits.names == faiss_library.rerank(query_QE, own_names, 10).names
+    assert hits.names == faiss_index.rerank(query_QE, own_names, 10).names
 
 
 @pytest.mark.parametrize("box", [None, Box((-50.0, -50.0), (0.0, 0.0))])
-def test_a_search_in_stages_is_that_of_faiss(library, faiss_library, box):
+def test_a_search_in_stages_is_that_of_faiss(index, faiss_index, box):
     random = np.random.default_rng(4)
     queries = random.standard_normal((5, D)), random.standard_normal((5, E))
-    ours, theirs = (two_stage_search(index, *queries, n=100, k=20, m=10, box=box) for index in (library, faiss_library))
+    ours, theirs = (two_stage_search(one, *queries, n=100, k=20, m=10, box=box) for one in (index, faiss_index))
     assert ours.names == theirs.names
     np.testing.assert_array_equal(ours.recall_rank, theirs.recall_rank)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
 
 
-def test_rerank_vectors_and_facts_come_in_the_order_asked_for(library, tiles):
+def test_rerank_vectors_and_facts_come_in_the_order_asked_for(index, tiles):
     rows = [4321, 0, 7, 4321]
     names = [tiles.names[row] for row in rows]
-    np.testing.assert_allclose(library.rerank_vectors(names), unit(tiles.rerank_NE[rows]), atol=1e-6)
+    np.testing.assert_allclose(index.rerank_vectors(names), unit(tiles.rerank_NE[rows]), atol=1e-6)
     known = TileFacts(names[0], tuple(tiles.place_N2[4321].tolist()), tuple(tiles.bounds_N4[4321].tolist()))
     unknown = [TileFacts(name, None, None) for name in names[1:3]]  # rows 0 and 7: every seventh place is NaN
-    assert library.facts(names) == [known, *unknown, known]
+    assert index.facts(names) == [known, *unknown, known]
 
 
-def test_statistics_count_tiles_and_bytes(library):
-    numbers = library.statistics()
+def test_statistics_count_tiles_and_bytes(index):
+    numbers = index.statistics()
     assert numbers["count"] == 5000
     assert (numbers["bytes_per_vector"], numbers["bytes_per_rerank_vector"]) == (4 * D, 4 * E)
     assert numbers["bytes_on_disk"] > 5000 * 4 * (D + E)  # random numbers can't be packed
@@ -247,7 +247,8 @@ def test_a_killed_creation_is_repeated(address):
     """Killed between collection and index: the second attempt makes what is missing."""
     run = run_child(
         """
-        milvus_index.milvus_collection.create_missing_indexes = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)
+        from mindloc.search import milvus_collection
+        milvus_collection._create_missing_indexes = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)
         create_milvus_index(sys.argv[1], CARD)
         """,
         address,
@@ -273,14 +274,14 @@ def test_removed_tiles_are_not_found_again(small):
     small.remove(tiles.names[:4])
     assert small.count == 6
     assert sorted(small.recall(tiles.recall_ND[:1], 6).names[0]) == sorted(tiles.names[4:])
-    with pytest.raises(TileIndexError, match="^7 answers are asked for, the library holds 6 tiles"):
+    with pytest.raises(TileIndexError, match="^7 answers are requested, the index contains 6 tiles"):
         small.recall(tiles.recall_ND[:1], 7)
 
 
 def test_an_unknown_name_takes_nothing_out(small):
     tiles = make_tiles(5)
     small.add(tiles)
-    with pytest.raises(TileIndexError, match="^tile nowhere is not in the library"):
+    with pytest.raises(TileIndexError, match="^tile nowhere is not in the index"):
         small.remove([tiles.names[0], "nowhere"])
     assert small.count == 5
 
@@ -308,7 +309,7 @@ def test_batches_are_every_row_once_and_fit_into_a_message():
         assert all(len(part) == 1 or len(part) * bytes_each <= 4 << 20 for part in parts)
 
 
-# ----- libraries and the way to them -----
+# ----- indexes and the way to them -----
 
 
 def test_two_openings_of_a_folder_live_apart_and_the_last_frees_it(address, tmp_path):
@@ -348,9 +349,9 @@ def test_a_proxy_is_not_asked_for_a_server_in_this_process(address, monkeypatch)
     create_milvus_index(address, CARD).close()
 
 
-def test_an_address_says_what_opens_it(address, faiss_library, tmp_path):
+def test_an_address_says_what_opens_it(address, faiss_index, tmp_path):
     create_milvus_index(address, CARD).close()
-    faiss_library.save(tmp_path / "faiss")
+    faiss_index.save(tmp_path / "faiss")
     for place, card in ((address, CARD), (str(tmp_path / "faiss"), replace(CARD, kind="flat"))):
         index = open_index(place)
         assert index.card == card
@@ -389,7 +390,7 @@ def test_addresses_that_are_none(text, message):
     assert "secret" not in str(caught.value)
 
 
-def test_the_same_card_goes_on_with_a_library_and_another_is_refused(address):
+def test_the_same_card_goes_on_with_an_index_and_another_is_refused(address):
     index = create_milvus_index(address, CARD)
     index.add(make_tiles(3))
     index.close()
@@ -452,7 +453,7 @@ def test_what_milvus_lite_does_not_have(address):
         create_milvus_index(address, CARD, "ivf_pq")
 
 
-def test_what_stands_where_a_library_should_be(tmp_path):
+def test_what_stands_where_an_index_should_be(tmp_path):
     (tmp_path / "file.db").write_text("SQLite format 3")
     (tmp_path / "folder.db").mkdir()
     (tmp_path / "folder.db" / "thesis.tex").write_text("years of work")
@@ -473,7 +474,7 @@ def test_another_collections_name_is_told(small, address):
         open_milvus_index(f"{address}#rivers")
 
 
-def test_a_damaged_library_is_one_line(address, tmp_path, capfd):
+def test_a_damaged_index_is_one_line(address, tmp_path, capfd):
     create_milvus_index(address, CARD).close()
     (tmp_path / "tiles.db" / "collections" / "tiles" / "schema.json").write_text("{")
     with pytest.raises(TileIndexError) as caught:
@@ -519,21 +520,21 @@ def test_a_missing_pymilvus_is_said(address, monkeypatch):
         create_milvus_index(address, CARD)
 
 
-def test_a_library_without_re_rank_vectors_says_so(address):
+def test_an_index_without_re_rank_vectors_says_so(address):
     index = create_milvus_index(address, RECALL_ONLY)
-    with pytest.raises(TileIndexError, match="holds no re-rank vectors"):
+    with pytest.raises(TileIndexError, match="contains no re-rank vectors"):
         index.rerank(np.ones((1, E)), [["x"]], 1)
-    with pytest.raises(TileIndexError, match="the library holds no tiles"):
+    with pytest.raises(TileIndexError, match="the index contains no tiles"):
         index.recall(np.ones((1, D)), 1)
     index.close()
 
 
 def test_what_is_asked_wrongly(small):
     small.add(make_tiles(5))
-    with pytest.raises(TileIndexError, match="tile nowhere is not in the library"):
+    with pytest.raises(TileIndexError, match="tile nowhere is not in the index"):
         small.rerank(np.ones((1, E)), [["satellite/0.png", "nowhere"]], 2)
     with pytest.raises(TileIndexError, match="tile name .* is no Unicode"):
         small.add(named(["\udcff.png"]))
-    with pytest.raises(TileIndexError, match="has 1025 bytes; a Milvus library takes 1024"):
+    with pytest.raises(TileIndexError, match="has 1025 bytes; Milvus takes here 1024"):
         small.add(named(["x" * 1025]))
     assert small.count == 5

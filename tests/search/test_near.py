@@ -1,4 +1,4 @@
-"""Search within a circle: a library worked out by hand, and what can't be looked around.
+"""Search within a circle: an index worked out by hand, and what can't be looked around.
 
 The query's recall vector is (1, 0), its re-rank vector (1, 0), so that a cosine is a tile's own first number:
 

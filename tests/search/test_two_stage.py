@@ -111,7 +111,7 @@ def test_every_stage_has_its_seconds():
     [
         (10, 11, 0, "11 answers from 10 recalled tiles"),
         (10, 5, 11, "with 11 compared by nodes"),
-        (COUNT + 1, 5, 0, "201 answers are asked for, the library holds 200 tiles"),
+        (COUNT + 1, 5, 0, "201 answers are requested, the index contains 200 tiles"),
         (10, 0, 0, "0 answers"),
         (10, 5, -1, "with -1 compared"),
     ],
@@ -135,10 +135,10 @@ def test_the_tiles_are_not_counted_for_every_batch():
     assert found.names == two_stage_search(index, *queries(), 50, 10, 10).names
 
 
-def test_a_library_that_lacks_what_a_stage_needs_says_so():
+def test_an_index_that_lacks_what_a_stage_needs_says_so():
     query_QD, query_QE = queries()
     _, single = make(dataclasses.replace(CARD, rerank_dimension=None, nodes=None))
-    with pytest.raises(TileIndexError, match="holds no re-rank vectors; search it by stage one alone"):
+    with pytest.raises(TileIndexError, match="contains no re-rank vectors; search by stage one alone"):
         two_stage_search(single, query_QD, query_QE, 10, 5)
     _, without_nodes = make(dataclasses.replace(CARD, nodes=None))
     with pytest.raises(TileIndexError, match="does not say how many nodes"):

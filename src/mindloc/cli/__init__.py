@@ -14,8 +14,8 @@ COMMANDS = {
     "score": "recompute an evaluation from its descriptor sets, without a device",
     "extract": "write the descriptors of a folder of pictures",
     "pca": "fit the reduction of descriptors to those of many tiles",
-    "index": "make, change and look at a library of tiles that can be searched",
-    "search": "look drone pictures up in a library of tiles",
+    "index": "make, change and look at an index of tiles that can be searched",
+    "search": "look drone images up in an index of tiles",
     "export": "write a trained encoder for a device (as export.py)",
     "launch": "start the ranks of a training, as the scripts do",
     "rank-table": "write or check the table of an Ascend cluster's ranks",
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Hand over to one command's own ``main``, imported only now so that light commands start at once."""
     parser = argparse.ArgumentParser(
         prog="mindloc",
-        description="Find a drone picture in a library of satellite tiles.",
+        description="Find a drone image in an index of satellite tiles.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n" + "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items()),
     )

@@ -1,7 +1,7 @@
 """Fit the reduction of recall descriptors: the directions in which those of many tiles vary most.
 
-Take tiles of training: a Recall measured with a reduction that was fitted to the gallery itself flatters. The file goes
-with --pca to extract, index, search and eval.py.
+Take tiles of training: a Recall measured with a reduction that was fitted to the very tiles searched in flatters. The
+file goes with --pca to extract, index, search and eval.py.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from mindloc.cli.command import command
 from mindloc.descriptors.reduction import fit_reduction, save_reduction
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.search.two_stage import load_extracted
+from mindloc.search.extraction import load_extracted
 
 FLOAT_BYTES = 4
 
@@ -34,17 +34,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     _check(args)
-    gallery = load_extracted(args.folder)
-    if gallery.reduction_sha256:
+    tiles = load_extracted(args.folder)
+    if tiles.reduction_sha256:
         raise TileIndexError(f"{args.folder} was reduced when it was extracted; extract it once more without --pca")
     started = time.perf_counter()
-    fitted = fit_reduction(gallery.recall.descriptor_ND, args.dimension, args.seed, gallery.checkpoint_sha256)
+    fitted = fit_reduction(tiles.recall.descriptor_ND, args.dimension, args.seed, tiles.checkpoint_sha256)
     save_reduction(args.out, fitted)
     print(
-        f"{gallery.recall.descriptor} of {gallery.count} tiles: {gallery.dimension} numbers to {fitted.dimension}, "
+        f"{tiles.recall.descriptor} of {tiles.count} tiles: {tiles.dimension} numbers to {fitted.dimension}, "
         f"which explain {fitted.explained_share:.1%} of the variance"
     )
-    print(f"bytes per tile: {FLOAT_BYTES * gallery.dimension} before, {FLOAT_BYTES * fitted.dimension} after")
+    print(f"bytes per tile: {FLOAT_BYTES * tiles.dimension} before, {FLOAT_BYTES * fitted.dimension} after")
     print(f"{args.out}: fitted in {time.perf_counter() - started:.1f} s")
 
 

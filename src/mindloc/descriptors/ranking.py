@@ -1,27 +1,18 @@
-"""Exact search: where the right items of each query stand among the whole gallery.
+"""Exact search: where the right items of each query stand among all reference items, after one stage or two.
 
 Scores are cosines in float64, computed strip by strip, never the whole matrix. **A tie is never won**: a wrong item
-whose score equals a right one's, up to the rounding of the sum, ranks before it. A constant descriptor finds nothing.
+whose score equals a right one's, up to the rounding of the sum, ranks before it, wherever an earlier stage had them. A
+constant descriptor finds nothing.
 
-Suffixes: Q queries, N gallery items, B rows of a strip, D dimension, K answers kept, E right items of all queries.
-
-How well the nodes of a query and of a tile match one to one.
-
-Suffixes: M tiles, K nodes, C width of a node, E = K * C, P permutations.
-
-A second look at each query's first answers: they get new scores and change places, everything behind them stays.
-
-As in ``ranking.py``, **a tie is never won**: among the first n, a wrong item whose new score equals a right one's, up
-to rounding, ranks before it, wherever the earlier stage had them. A constant second descriptor wins nothing.
-
-Suffixes: Q queries, N gallery items, n answers looked at again, K answers kept, E length of a second descriptor.
+Shapes: Q queries, N reference items, B rows of a strip, D dimension, K answers kept, n answers that a second stage
+ranks anew, E right items of all queries; of nodes: M tiles, K nodes, C width of a node.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from mindloc.errors import DataError, TileIndexError
 
@@ -194,43 +185,6 @@ def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
     )
 
 
-MAX_NODES = 8  # 40 320 assignments
-
-_BLOCK_NUMBERS_CONSISTENCY = 2**20  # float64 of one block's (M, P) sums: 8 MB
-
-
-def node_consistency(query_E: np.ndarray, tile_ME: np.ndarray, nodes: int) -> np.ndarray:
-    """(M,) float64: mean cosine of the nodes under the best one-to-one assignment of the query's to the tile's.
-
-    Args:
-        query_E, tile_ME: the nodes of each one after the other; a node of zeros has cosine 0 with any.
-        nodes: K, at most ``MAX_NODES``.
-
-    Raises:
-        TileIndexError: nodes out of range, or vectors that do not consist of so many.
-    """
-    query_E, tile_ME = np.asarray(query_E, np.float64), np.asarray(tile_ME, np.float64)
-    if not 1 <= nodes <= MAX_NODES or len(query_E) % nodes or tile_ME.shape[1:] != query_E.shape:
-        raise TileIndexError(
-            f"vectors of width {len(query_E)} and {tile_ME.shape[-1]} can't be compared as {nodes} nodes; "
-            f"both must consist of equally many, 1 to {MAX_NODES}"
-        )
-    query_KC, tile_MKC = _unit(query_E.reshape(nodes, -1)), _unit(tile_ME.reshape(len(tile_ME), nodes, -1))
-    cosine_MKK = np.einsum("kc,mlc->mkl", query_KC, tile_MKC)
-    assignment_PK = np.array(list(permutations(range(nodes))))
-    step = max(1, _BLOCK_NUMBERS_CONSISTENCY // len(assignment_PK))
-    best_M = np.empty(len(tile_ME))
-    for start in range(0, len(tile_ME), step):
-        block_MKK = cosine_MKK[start : start + step]
-        total_MP = sum(block_MKK[:, node, assignment_PK[:, node]] for node in range(nodes))
-        best_M[start : start + step] = total_MP.max(axis=1)
-    return best_M / nodes
-
-
-def _unit(row_KC: np.ndarray) -> np.ndarray:
-    return row_KC / np.maximum(np.linalg.norm(row_KC, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
-
-
 ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, gallery indices (n,) -> their scores (n,) float64
 
 
@@ -302,3 +256,30 @@ def _rerank_query(
         score_K=np.concatenate([placed.score_K, first.score_QK[query, n:]])[:k],
         tied=placed.tied if len(right) else bool(first.tied_Q[query]),
     )
+
+
+def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np.ndarray:
+    """(M,) float64: mean cosine of the nodes under the best one-to-one assignment of the query's to the tile's.
+
+    Args:
+        query_W, tile_MW: the nodes of each one after the other, W = K * C; a node of zeros has cosine 0 with any.
+
+    Raises:
+        TileIndexError: no node, or vectors that do not consist of so many.
+    """
+    query_W, tile_MW = np.asarray(query_W, np.float64), np.asarray(tile_MW, np.float64)
+    if nodes < 1 or len(query_W) % nodes or tile_MW.shape[1:] != query_W.shape:
+        raise TileIndexError(
+            f"vectors of width {len(query_W)} and {tile_MW.shape[-1]} can't be compared as {nodes} nodes; "
+            "both must consist of equally many, at least one"
+        )
+    query_KC = _unit(query_W.reshape(nodes, -1))
+    tile_MKC = _unit(tile_MW.reshape(len(tile_MW), nodes, -1))
+    cosine_MKK = np.einsum("kc,mlc->mkl", query_KC, tile_MKC)
+    matched = (linear_sum_assignment(cosine_KK, maximize=True) for cosine_KK in cosine_MKK)
+    sums = (cosine_KK[pairs].sum() for cosine_KK, pairs in zip(cosine_MKK, matched, strict=True))
+    return np.fromiter(sums, np.float64, len(tile_MW)) / nodes
+
+
+def _unit(row_KC: np.ndarray) -> np.ndarray:
+    return row_KC / np.maximum(np.linalg.norm(row_KC, axis=-1, keepdims=True), np.finfo(np.float64).tiny)

@@ -1,8 +1,4 @@
-"""A matrix that grows by rows: those from a file stay there (memory-mapped), later ones lie in memory.
-
-Suffixes: N rows, M rows asked for, E width.
-
-Descriptors on disk, with the name and the place of each row and the card that says where they come from.
+"""Descriptors on disk, with the name and the place of each row and the card that says where they come from.
 
 A set is a folder::
 
@@ -13,13 +9,13 @@ A set is a folder::
 
 An encoder with several descriptors writes a folder of such folders, each called after its descriptor: omega, phi.
 
-Suffixes: N rows, B rows of one batch, D dimension.
+Shapes: N rows, B rows of one batch, D dimension.
 """
 
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,62 +26,13 @@ from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import atomic_folder, read_json, require_replaceable, synced, writing
 from mindloc.vocabulary import VIEWS
 
-_BLOCK_ROWS = 4096
-
-
-class GrowingRows:
-    """Rows of float32.
-
-    Args:
-        first_NE: the rows to begin with; kept as they are, a memmap stays one.
-    """
-
-    def __init__(self, first_NE: np.ndarray):
-        self._first_NE = first_NE
-        self._later_NE = np.empty((0, first_NE.shape[1]), np.float32)  # may be longer than what is in use
-        self._later = 0
-
-    def __len__(self) -> int:
-        return len(self._first_NE) + self._later
-
-    @property
-    def width(self) -> int:
-        return self._first_NE.shape[1]
-
-    def append(self, row_ME: np.ndarray) -> None:
-        """Put rows after the last."""
-        needed = self._later + len(row_ME)
-        if needed > len(self._later_NE):
-            longer_NE = np.empty((max(needed, 2 * len(self._later_NE)), self.width), np.float32)
-            longer_NE[: self._later] = self._later_NE[: self._later]
-            self._later_NE = longer_NE
-        self._later_NE[self._later : needed] = row_ME
-        self._later = needed
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """(M, E): these rows, in this order."""
-        if not self._later:
-            return np.asarray(self._first_NE[rows])
-        taken_ME = np.empty((len(rows), self.width), np.float32)
-        later_M = rows >= len(self._first_NE)
-        taken_ME[~later_M] = self._first_NE[rows[~later_M]]
-        taken_ME[later_M] = self._later_NE[rows[later_M] - len(self._first_NE)]
-        return taken_ME
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows, in order, some at a time."""
-        for part_NE in (self._first_NE, self._later_NE[: self._later]):
-            for start in range(0, len(part_NE), _BLOCK_ROWS):
-                yield np.asarray(part_NE[start : start + _BLOCK_ROWS])
-
-
 VERSION = 1
 GLOBAL = "global"  # the descriptor of an encoder that has one
 RECALL_DESCRIPTORS = (GLOBAL, "omega")  # what a gallery is searched by: one or the other
 DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
-_BLOCK_ROWS_DESCRIPTOR_SET = 4096
+_BLOCK_ROWS = 4096
 _LARGEST = 1e300  # of a place's numbers; JSON knows whole numbers that no float can hold
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
 
@@ -343,8 +290,8 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
 
 
 def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], folder: Path) -> None:
-    for start in range(0, len(descriptor_ND), _BLOCK_ROWS_DESCRIPTOR_SET):
-        finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS_DESCRIPTOR_SET]).all(axis=1)
+    for start in range(0, len(descriptor_ND), _BLOCK_ROWS):
+        finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS]).all(axis=1)
         if not finite_B.all():
             name = rows[start + int(np.argmin(finite_B))]["name"]
             raise DataError(f"{folder}: the descriptor of {name} holds NaN or infinity; extract the set again")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mindloc.evaluation.score import DescriptorSets, Stages
+from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import FaissIndex, build_faiss_index
-from mindloc.search.two_stage import Answers, Extracted, two_stage_search
+from mindloc.search.two_stage import Answers, two_stage_search
 
 _QUERIES = 100  # measured one by one, evenly spaced
 _WARMING = 3  # before them: the first ones also fetch pages from the disk
@@ -17,17 +18,17 @@ _ANSWERS = 5
 
 
 def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> dict[str, Any]:
-    """Median milliseconds per query of each stage, in a library that compares every tile exactly.
+    """Median milliseconds per query of each stage, in an index that compares every tile exactly.
 
     Returns:
         recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
     """
     tiles = Extracted(gallery["omega"], gallery["phi"], reduction=None)
-    library = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    index = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
     row_Q = np.linspace(0, queries["omega"].count - 1, min(_QUERIES, queries["omega"].count)).round().astype(int)
     for row in row_Q[:_WARMING]:
-        _search(library, queries, stages, row)
-    answers = [_search(library, queries, stages, row) for row in row_Q]
+        _search(index, queries, stages, row)
+    answers = [_search(index, queries, stages, row) for row in row_Q]
     recall, rerank, consistency = (
         1e3 * float(np.median([getattr(answer, f"{stage}_s") for answer in answers]))
         for stage in ("recall", "rerank", "consistency")
@@ -36,10 +37,10 @@ def measure_search(queries: DescriptorSets, gallery: DescriptorSets, stages: Sta
         "recall_ms": recall,
         "rerank_ms": rerank,
         "consistency_ms": consistency if stages.consistency_m else None,
-        "how": f"median of {len(row_Q)} single queries, exact search in {library.count} tiles in memory, FAISS",
+        "how": f"median of {len(row_Q)} single queries, exact search in {index.count} tiles in memory, FAISS",
     }
 
 
-def _search(library: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
+def _search(index: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
     pair = (queries[name].descriptor_ND[row : row + 1] for name in ("omega", "phi"))
-    return two_stage_search(library, *pair, stages.recall_n, min(_ANSWERS, stages.recall_n), stages.consistency_m)
+    return two_stage_search(index, *pair, stages.recall_n, min(_ANSWERS, stages.recall_n), stages.consistency_m)

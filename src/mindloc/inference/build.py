@@ -10,7 +10,7 @@ Exported files opened as one engine, once they are seen to belong together.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,12 +23,14 @@ from mindloc.inference.engine import Engine, EngineAgreement, MindSporeEngine
 from mindloc.inference.exported import AbsentError, ExportedEngine, ExportedFile, RunFile, find_exported
 from mindloc.inference.mindir import open_mindir
 from mindloc.inference.onnx import CPU, Provider, choose_provider, open_onnx
-from mindloc.models.layers import Form
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.packages import optional_module
 from mindloc.runtime.run_folder import export_folder
 from mindloc.vocabulary import SideName
+
+if TYPE_CHECKING:  # it imports MindSpore
+    from mindloc.models.layers import Form
 
 
 class ReducedEngine:
@@ -245,7 +247,7 @@ def load_engine(
 
 
 def load_encoder(
-    checkpoint: str | Path | Weights, precision: str | None = None, form: Form | None = None
+    checkpoint: str | Path | Weights, precision: str | None = None, form: "Form | None" = None
 ) -> tuple[Any, Config, str]:
     """(encoder in evaluation mode, its config, sha256 of the file); arguments and errors as ``load_engine``.
 

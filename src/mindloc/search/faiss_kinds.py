@@ -1,53 +1,82 @@
-"""The kinds of FAISS index: how each is sized, learned, searched among part of its rows, written and read.
+"""The kinds of FAISS index: how each is made, sized, learned, searched among some of its rows, and read from its file.
 
 ======== =====================================================================================================
 flat     every vector compared, exact
 ivf_flat vectors in lists around learned centers; the lists nearest to a query are compared
-ivf_pq   the same with each vector in a few bytes; with ``refine`` the whole vectors stand beside it
+ivf_pq   the same with each vector in a few bytes; with ``refine`` the whole vectors are kept beside it
 hnsw     a graph of neighbors that a query walks through
 ======== =====================================================================================================
 
-Scores are inner products. Suffixes: Q queries, N rows, K answers, D width.
+Scores are inner products. Shapes: Q queries, N rows, K answers, D width.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
-from mindloc.errors import TileIndexError, one_line
+from mindloc.errors import ConfigError, TileIndexError, one_line
 
-KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw")
-LEARNED = ("ivf_flat", "ivf_pq")
+
+class FaissKind(NamedTuple):
+    factory: str  # for faiss.index_factory, with names of FaissParameters in braces
+    reads: tuple[str, ...]  # the parameters that matter to it
+    learns: bool = False  # from vectors, before any is added
+    type: type = faiss.IndexFlat  # what the factory makes, where the whole vectors are not kept beside it
+
+
+_LISTS = ("nlist", "nprobe", "train_rows", "seed")
+KINDS = {
+    "flat": FaissKind("Flat", ()),
+    "ivf_flat": FaissKind("IVF{nlist},Flat", _LISTS, True, faiss.IndexIVFFlat),
+    # np: codes in no particular order; the factory's own default orders them for Hamming distances, which nobody asks
+    "ivf_pq": FaissKind("IVF{nlist},PQ{pq_bytes}x8np", (*_LISTS, "pq_bytes", "refine"), True, faiss.IndexIVFPQ),
+    "hnsw": FaissKind("HNSW{links},Flat", ("links", "ef_construction", "ef_search"), type=faiss.IndexHNSWFlat),
+}
+_WHOLE_VECTORS = ",RFlat"  # behind the factory string of a kind with refine
 
 _PQ_CODES = 256  # one byte a part
 _ROWS_PER_LIST = 39  # below this many training rows FAISS calls a center badly learned
-_MOST = 2**31 - 1  # FAISS's int
-_RANGES = {"links": (2, 1024), "ef_construction": (1, _MOST), "train_rows": (1, _MOST)}
 _WALK_SHARE = 0.1  # where fewer of the rows are wanted, a graph's walk meets too few of them
+_MOST = 2**31 - 1  # FAISS's int
+
+
+def _number(default: int, meaning: str, auto: str = "", least: int = 0, most: int = _MOST) -> int:
+    return field(default=default, metadata={"meaning": meaning, "auto": auto, "range": (least, most)})
 
 
 @dataclass(frozen=True)
 class FaissParameters:
-    """How an index is built and searched. 0 leaves a number to the count and width of the vectors.
+    """How an index is built and searched, all whole numbers. 0 leaves those with ``auto`` to the number of tiles."""
 
-    nprobe, refine (where it was built with any) and ef_search may be changed on a finished index.
+    nlist: int = _number(0, "ivf: lists", "about 4 sqrt(tiles), where enough are learned from")
+    nprobe: int = _number(0, "ivf: lists compared per query", "by nlist")
+    pq_bytes: int = _number(0, "ivf_pq: bytes per tile, a divisor of the dimension", "about a quarter of it")
+    refine: int = _number(0, "ivf_pq: this many times the answers are scored by whole vectors, which are kept for it")
+    links: int = _number(32, "hnsw: neighbors per tile, twice as many on the lowest level", least=2, most=1024)
+    ef_construction: int = _number(80, "hnsw: candidates while building", least=1)
+    ef_search: int = _number(64, "hnsw: candidates while searching", least=1)
+    train_rows: int = _number(262_144, "ivf: tiles to learn from at most", least=1)
+    seed: int = _number(0, "ivf: of the sample to learn from")
+
+
+WHILE_SEARCHING = ("nprobe", "refine", "ef_search")  # refine: where it was built with any
+
+
+def require_parameters_of(kind: str, given: Iterable[str]) -> None:
+    """Refuse parameters that an index of this kind would not read.
+
+    Raises:
+        ConfigError: naming them.
     """
-
-    nlist: int = 0  # ivf: lists; about 4 sqrt(N), where enough rows are learned from
-    nprobe: int = 0  # ivf: lists compared per query
-    pq_bytes: int = 0  # ivf_pq: bytes per vector, a divisor of the width; about a quarter of it
-    refine: int = 0  # ivf_pq: this many times k candidates are scored by their whole vectors; 0: none are
-    links: int = 32  # hnsw: neighbors per row, twice as many on the lowest level
-    ef_construction: int = 80  # hnsw: candidates while building
-    ef_search: int = 0  # hnsw: candidates while searching
-    train_rows: int = 262_144  # ivf: rows to learn from, at most
-    seed: int = 0
+    unfit = [f"--{name}" for name in given if kind not in KINDS or name not in KINDS[kind].reads]
+    if unfit:
+        raise ConfigError(f"{', '.join(unfit)} means nothing to an index of kind {kind}; leave it out or take another")
 
 
 def resolve(
@@ -63,16 +92,17 @@ def resolve(
     """
     if kind not in KINDS:
         raise TileIndexError(f"index kind {kind!r} is none of {', '.join(KINDS)}; take one of them")
-    for name, value in vars(parameters).items():
-        least, most = _RANGES.get(name, (0, _MOST))
+    for parameter in fields(FaissParameters):
+        (least, most), value = parameter.metadata["range"], getattr(parameters, parameter.name)
         if not least <= value <= most:
-            raise TileIndexError(f"index parameter {name} is {value}; give a whole number from {least} to {most}")
-    if kind in LEARNED:
-        learned = count if learned is None else learned
-        parameters = _resolve_lists(kind, count, learned, parameters)
-    if kind == "ivf_pq":
-        parameters = _resolve_codes(dimension, learned, parameters)
-    return replace(parameters, ef_search=parameters.ef_search or 64)
+            raise TileIndexError(
+                f"index parameter {parameter.name} is {value}; give a whole number from {least} to {most}"
+            )
+    if not KINDS[kind].learns:
+        return parameters
+    learned = count if learned is None else learned
+    parameters = _resolve_lists(kind, count, learned, parameters)
+    return _resolve_codes(dimension, learned, parameters) if kind == "ivf_pq" else parameters
 
 
 def _resolve_lists(kind: str, count: int, learned: int, parameters: FaissParameters) -> FaissParameters:
@@ -101,25 +131,21 @@ def _resolve_codes(dimension: int, learned: int, parameters: FaissParameters) ->
 
 def new_index(kind: str, dimension: int, parameters: FaissParameters) -> faiss.Index:
     """An empty index; those that learn still have to."""
-    if kind == "flat":
-        return faiss.IndexFlatIP(dimension)
+    text = KINDS[kind].factory.format(**vars(parameters))
+    if parameters.refine and "refine" in KINDS[kind].reads:
+        text += _WHOLE_VECTORS
+    index = faiss.index_factory(dimension, text, faiss.METRIC_INNER_PRODUCT)
+    inner = _without_whole_vectors(index)
     if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dimension, parameters.links, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = parameters.ef_construction
-        return graph
-    centers, nlist = faiss.IndexFlatIP(dimension), parameters.nlist
-    if kind == "ivf_flat":
-        lists = faiss.IndexIVFFlat(centers, dimension, nlist, faiss.METRIC_INNER_PRODUCT)
-    else:
-        lists = faiss.IndexIVFPQ(centers, dimension, nlist, parameters.pq_bytes, 8, faiss.METRIC_INNER_PRODUCT)
-        _learn_quietly(lists.pq.cp, parameters.seed)
-    _learn_quietly(lists.cp, parameters.seed)
-    return faiss.IndexRefineFlat(lists) if kind == "ivf_pq" and parameters.refine else lists
+        inner.hnsw.efConstruction = parameters.ef_construction
+    for clustering in (inner.cp, *([inner.pq.cp] if kind == "ivf_pq" else [])) if KINDS[kind].learns else ():
+        clustering.seed = parameters.seed
+        clustering.min_points_per_centroid = 1  # FAISS would warn on stderr; resolve has chosen the numbers to suit
+    return index
 
 
-def _learn_quietly(clustering: faiss.ClusteringParameters, seed: int) -> None:
-    clustering.seed = seed
-    clustering.min_points_per_centroid = 1  # FAISS would warn on stderr; resolve has chosen the numbers to suit
+def _without_whole_vectors(index: faiss.Index) -> faiss.Index:
+    return faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
 
 
 def search(
@@ -136,31 +162,25 @@ def search(
     selector = None if kept_N is None else faiss.IDSelectorBitmap(np.packbits(kept_N, bitorder="little"))
     share = wanted / index.ntotal
     if isinstance(index, faiss.IndexHNSW) and share < _WALK_SHARE:
-        return _all_of_graph(index, query_QD, k, selector)
+        return _exhaustive(index, query_QD, k, parameters, selector)
     score_QK, row_QK = index.search(query_QD, k, params=_search_parameters(index, parameters, k, share, selector))
     short_Q = (row_QK >= 0).sum(axis=1) < min(k, wanted)
     if short_Q.any():
-        again = query_QD[short_Q]
-        score_QK[short_Q], row_QK[short_Q] = _exhaustive(index, again, k, parameters, selector)
+        score_QK[short_Q], row_QK[short_Q] = _exhaustive(index, query_QD[short_Q], k, parameters, selector)
     return score_QK, row_QK
 
 
 def _exhaustive(index: faiss.Index, query_QD: np.ndarray, k: int, parameters: FaissParameters, selector: Any):
     if isinstance(index, faiss.IndexHNSW):
-        return _all_of_graph(index, query_QD, k, selector)
+        vectors = faiss.downcast_index(index.storage)
+        return vectors.search(query_QD, k, params=faiss.SearchParameters(sel=selector))
     every = replace(parameters, nprobe=parameters.nlist)
     return index.search(query_QD, k, params=_search_parameters(index, every, k, 1.0, selector))
 
 
-def _all_of_graph(index: faiss.IndexHNSW, query_QD: np.ndarray, k: int, selector: Any):
-    vectors = faiss.downcast_index(index.storage)
-    return vectors.search(query_QD, k, params=faiss.SearchParameters(sel=selector))
-
-
 def _search_parameters(index: faiss.Index, parameters: FaissParameters, k: int, share: float, selector: Any):
     if isinstance(index, faiss.IndexRefine):
-        lists = faiss.downcast_index(index.base_index)
-        inner = _search_parameters(lists, parameters, k, share, selector)
+        inner = _search_parameters(_without_whole_vectors(index), parameters, k, share, selector)
         factor = min(max(1, parameters.refine), math.ceil(index.ntotal / k))  # there are no more candidates than rows
         return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
@@ -175,7 +195,7 @@ def _search_parameters(index: faiss.Index, parameters: FaissParameters, k: int, 
 def bytes_per_vector(index: faiss.Index) -> int:
     """What a row takes: codes, identity, links; not what all rows share."""
     if isinstance(index, faiss.IndexRefine):
-        return bytes_per_vector(faiss.downcast_index(index.base_index)) + 4 * index.d
+        return bytes_per_vector(_without_whole_vectors(index)) + 4 * index.d
     if isinstance(index, faiss.IndexIVF):
         return index.code_size + 8
     if isinstance(index, faiss.IndexHNSW):
@@ -187,7 +207,7 @@ def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: b
     """An index from its file, which must be of this kind, width and number of rows.
 
     Raises:
-        TileIndexError: FAISS can't read the file, or it holds another index.
+        TileIndexError: FAISS can't read the file, or it contains another index.
     """
     # IO_FLAG_MMAP_IFC maps vectors, lists and graphs alike; IO_FLAG_MMAP maps lists and copies the rest.
     # The table that FAISS would compute for ivf_pq serves Euclidean distances alone.
@@ -196,22 +216,18 @@ def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: b
         with _limited(path.stat().st_size):
             index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
-        raise TileIndexError(f"{path} can't be read by FAISS ({_reason(error)}); build the index again") from None
-    inner = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
-    found = (_kind_of(inner), index.d, index.ntotal, index.metric_type)
+        reason = one_line(error).rpartition("Error: ")[2][:120]
+        raise TileIndexError(f"{path} can't be read by FAISS ({reason}); build the index again") from None
+    inner = _without_whole_vectors(index)
+    names = (name for name, known in KINDS.items() if isinstance(inner, known.type))
+    found = (next(names, type(inner).__name__), index.d, index.ntotal, index.metric_type)
     expected = (kind, dimension, rows, faiss.METRIC_INNER_PRODUCT)
     if found != expected or inner.d != dimension or inner.ntotal != rows:
         raise TileIndexError(
-            f"{path} holds kind {found[0]} of width {found[1]} with {found[2]} rows, its card says kind {kind} of "
+            f"{path} contains kind {found[0]} of width {found[1]} with {found[2]} rows, its card says kind {kind} of "
             f"width {dimension} with {rows}; build the index again"
         )
     return index
-
-
-def _kind_of(index: faiss.Index) -> str:
-    types = {"flat": faiss.IndexFlat, "ivf_flat": faiss.IndexIVFFlat, "ivf_pq": faiss.IndexIVFPQ}
-    types["hnsw"] = faiss.IndexHNSWFlat
-    return next((kind for kind, type_ in types.items() if isinstance(index, type_)), type(index).__name__)
 
 
 @contextmanager
@@ -225,7 +241,3 @@ def _limited(size: int) -> Iterator[None]:
     finally:
         faiss.set_deserialization_vector_byte_limit(before[0])
         faiss.set_deserialization_loop_limit(before[1])
-
-
-def _reason(error: Exception) -> str:
-    return one_line(error).rpartition("Error: ")[2][:120]

@@ -1,21 +1,13 @@
-"""The rows of a tile library besides their vectors: name, place, bounds, and whether the row still counts.
-
-A row is never moved: a tile that goes or is replaced leaves a dead row behind. Suffixes: N rows, M names.
-
-Search around a last known position: stage one looks into the box around a circle, whose corners are dropped.
-
-Suffixes: Q queries, D width of the recall vector, E width of the re-rank vector.
-
-A library of tiles that can be searched: the one interface behind which every kind of index stands.
+"""An index of tiles: the one interface of every kind of index, what goes in and comes out, and how both are checked.
 
 A tile has a recall vector (Omega, or the one descriptor of a one-stage encoder), on request a re-rank vector (Phi), a
-name that is unique in the library, and where they are known its place and bounds. Vectors are unit length, so that an
+name that is unique in the index, and where they are known its place and bounds. Vectors have unit length, so that an
 inner product is a cosine; they are normalized on the way in.
 
-Suffixes: Q queries, N tiles, K answers, D width of the recall vector, E width of the re-rank vector.
+Shapes: Q queries, N tiles or rows, K answers, D width of the recall vector, E width of the re-rank vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, get_args
 
@@ -27,7 +19,7 @@ from mindloc.geo.points import PlaceUnit
 
 @dataclass(frozen=True)
 class IndexCard:
-    """What a library of tiles says of itself; queries have to fit it."""
+    """What an index says of itself; queries have to fit it."""
 
     kind: str  # "flat", "ivf_flat", "ivf_pq", "hnsw", "milvus"
     descriptor: str  # of the recall vectors: "global" or "omega"
@@ -37,6 +29,41 @@ class IndexCard:
     place_unit: PlaceUnit | None  # None: places are unknown
     checkpoint_sha256: str | None  # of the encoder
     reduction_sha256: str | None  # of the file that the recall vectors were reduced with; None: they are as encoded
+
+    def require_fit(self, checkpoint_sha256: str | None, reduction_sha256: str | None, dimension: int) -> None:
+        """Refuse queries whose vectors are not comparable with those of the index.
+
+        Raises:
+            TileIndexError: they come with another checkpoint, reduction or width; it names both.
+        """
+        origins = (
+            ("checkpoint", self.checkpoint_sha256, checkpoint_sha256),
+            ("reduction", self.reduction_sha256, reduction_sha256),
+            ("width", self.dimension, dimension),
+        )
+        for what, own, given in origins:
+            if own != given:
+                raise TileIndexError(
+                    f"the index was built with {what} {_short(own)}, the queries come with {what} {_short(given)}; "
+                    "encode the queries with the index's own, or build the index anew"
+                )
+
+    def require_same(self, tiles: "IndexCard", where: str) -> None:
+        """Refuse tiles whose vectors or places are not comparable with those of the index, which is at ``where``.
+
+        Raises:
+            TileIndexError: naming what differs.
+        """
+        for name, own in vars(self).items():
+            if own != (given := getattr(tiles, name)):
+                raise TileIndexError(
+                    f"{where} has {name} {_short(own)}, these tiles have {_short(given)}; extract them with the "
+                    "index's own checkpoint, settings and --pca, or build an index of their own"
+                )
+
+
+def _short(origin: str | int | None) -> str:
+    return "none" if origin is None else str(origin)[:12]
 
 
 def read_index_card(facts: Any) -> IndexCard | None:
@@ -57,17 +84,17 @@ def is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles to put into a library, one row each."""
+    """Tiles to add, one row each."""
 
     names: Sequence[str]
     recall_ND: np.ndarray  # any float type, any length above zero
     rerank_NE: np.ndarray | None
-    place_N2: np.ndarray  # float64, NaN where nobody knows; in the card's unit
-    bounds_N4: np.ndarray  # float64, NaN where nobody knows: lowest of both coordinates, then highest of both
+    place_N2: np.ndarray  # float64, NaN where unknown; in the card's unit
+    bounds_N4: np.ndarray  # float64, NaN where unknown: lowest of both coordinates, then highest of both
 
 
 class TileFacts(NamedTuple):
-    """What the library knows of a tile besides its vectors."""
+    """What the index knows of a tile besides its vectors."""
 
     name: str
     place: tuple[float, float] | None
@@ -75,7 +102,7 @@ class TileFacts(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where to look: tiles whose place lies within, edges included, in the unit of the library's places."""
+    """Where to look: tiles whose place lies within, edges included, in the unit of the index's places."""
 
     low: tuple[float, float]
     high: tuple[float, float]
@@ -83,7 +110,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Hits:
-    """Answers to Q queries, best first; fewer than asked for only where a box holds fewer.
+    """Answers to Q queries, best first; fewer than asked for only where a box contains fewer.
 
     Or where a graph of Milvus (hnsw, diskann) finds fewer in a box with all its effort.
     """
@@ -93,7 +120,7 @@ class Hits:
 
 
 class TileIndex(Protocol):
-    """A library of tiles."""
+    """An index of tiles, whatever searches it."""
 
     @property
     def card(self) -> IndexCard: ...
@@ -104,7 +131,7 @@ class TileIndex(Protocol):
         ...
 
     def add(self, tiles: Tiles) -> None:
-        """Put tiles in; one whose name is there already takes the place of the older.
+        """Add tiles; one whose name is there already takes the place of the older.
 
         Raises:
             TileIndexError: vectors of another width, NaN, a name that comes twice in ``tiles``.
@@ -112,10 +139,10 @@ class TileIndex(Protocol):
         ...
 
     def remove(self, names: Sequence[str]) -> None:
-        """Take tiles out.
+        """Remove tiles.
 
         Raises:
-            TileIndexError: a name that is not there; nothing is taken out then.
+            TileIndexError: a name that is not there; nothing is removed then.
         """
         ...
 
@@ -123,7 +150,7 @@ class TileIndex(Protocol):
         """Stage one: the k tiles whose recall vectors are nearest, of all or of those in a box.
 
         Raises:
-            TileIndexError: an empty library, k beyond its count, queries of another width, a box without places.
+            TileIndexError: an empty index, k beyond its count, queries of another width, a box without places.
         """
         ...
 
@@ -131,7 +158,7 @@ class TileIndex(Protocol):
         """Stage two: of each query's own tiles the k whose re-rank vectors are nearest.
 
         Raises:
-            TileIndexError: a library without re-rank vectors, queries of another width.
+            TileIndexError: an index without re-rank vectors, queries of another width.
         """
         ...
 
@@ -143,86 +170,141 @@ class TileIndex(Protocol):
         """Places and bounds of tiles."""
         ...
 
+    def search_with(self, given: Mapping[str, int]) -> None:
+        """Search with other parameters than the index was built with, name -> value.
+
+        Raises:
+            ConfigError: some that this kind of index does not read while searching, or that are out of range.
+        """
+        ...
+
     def statistics(self) -> dict[str, Any]:
         """For people: count, bytes, parameters of the kind."""
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""
         ...
 
 
-class TileTable:
-    """What is known of each row, and which row a name has.
+def unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False) -> np.ndarray:
+    """The rows with unit length, float32, contiguous.
 
     Args:
-        names: of all rows, dead ones too.
-        place_N2, bounds_N4: float64, NaN where nobody knows.
-        alive_N: bool.
+        what: the rows, e.g. "queries", for messages.
+        zeros: a row of zeros stays one: Phi of an image that no center is like, whose cosine to everything is 0.
+
+    Raises:
+        TileIndexError: another width, NaN or infinity, a row of zeros that is not allowed.
     """
-
-    def __init__(self, names: list[str], place_N2: np.ndarray, bounds_N4: np.ndarray, alive_N: np.ndarray):
-        self.names = names
-        self.place_N2 = place_N2
-        self.bounds_N4 = bounds_N4
-        self.alive_N = alive_N
-        self._row_of = {names[row]: row for row in np.flatnonzero(alive_N).tolist()}
-
-    @property
-    def count(self) -> int:
-        """Rows that count."""
-        return len(self._row_of)
-
-    def append(self, tiles: Tiles) -> None:
-        """Add a row per tile; the older row of a name dies."""
-        older = [self._row_of[name] for name in tiles.names if name in self._row_of]
-        first = len(self.names)
-        self.names.extend(tiles.names)
-        self.place_N2 = np.concatenate([self.place_N2, tiles.place_N2])
-        self.bounds_N4 = np.concatenate([self.bounds_N4, tiles.bounds_N4])
-        self.alive_N = np.concatenate([self.alive_N, np.ones(len(tiles.names), bool)])
-        self.alive_N[older] = False
-        self._row_of.update((name, first + offset) for offset, name in enumerate(tiles.names))
-
-    def remove(self, names: Sequence[str]) -> None:
-        """Let the rows of these names die.
-
-        Raises:
-            TileIndexError: a name that is not there; then nothing is taken out.
-        """
-        self.alive_N[self.rows(names)] = False
-        for name in names:
-            self._row_of.pop(name, None)  # a name may come twice
-
-    def rows(self, names: Sequence[str]) -> np.ndarray:
-        """(M,) int64, the row of each name.
-
-        Raises:
-            TileIndexError: a name that is not there.
-        """
-        try:
-            return np.array([self._row_of[name] for name in names], np.int64)
-        except KeyError as absent:
-            raise TileIndexError(f"tile {absent.args[0]} is not in the library; check the name") from None
-
-    def kept(self, box: Box | None) -> np.ndarray | None:
-        """(N,) bool, rows that count and lie in the box; None: every row."""
-        if box is None:
-            return None if self.count == len(self.names) else self.alive_N
-        within_N2 = (self.place_N2 >= box.low) & (self.place_N2 <= box.high)  # never of NaN
-        return within_N2[:, 0] & within_N2[:, 1] & self.alive_N
-
-    def facts(self, names: Sequence[str]) -> list[TileFacts]:
-        """What is known of each name."""
-        rows = self.rows(names)
-        pairs = zip(names, self.place_N2[rows].tolist(), self.bounds_N4[rows].tolist(), strict=True)
-        return [TileFacts(name, _known(place), _known(bounds)) for name, place, bounds in pairs]
+    row_ND = np.asarray(row_ND)
+    if row_ND.ndim != 2 or row_ND.shape[1] != dimension:
+        raise TileIndexError(
+            f"{what} of shape {row_ND.shape} where the index contains vectors of width {dimension}; "
+            f"give (count, {dimension}), encoded and reduced like the index's"
+        )
+    unit_ND = np.array(row_ND, np.float32, order="C")
+    length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND, dtype=np.float64))
+    broken_N = ~np.isfinite(length_N) | ((length_N == 0) & (not zeros))
+    if broken_N.any():
+        row = int(np.flatnonzero(broken_N)[0])
+        kind = "is all zeros" if length_N[row] == 0 else "holds NaN or infinity"
+        raise TileIndexError(f"row {row} of the {what} {kind}; the encoder's weights or the input are broken")
+    unit_ND /= np.where(length_N == 0, 1.0, length_N)[:, None].astype(np.float32)
+    return unit_ND
 
 
-def empty_table() -> TileTable:
-    """A table without rows."""
-    return TileTable([], np.empty((0, 2)), np.empty((0, 4)), np.empty(0, bool))
+def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray | None]:
+    """Recall and re-rank vectors of tiles that fit an index, each of unit length (None: there are none).
+
+    Raises:
+        TileIndexError: vectors of another width or count, NaN, missing or superfluous re-rank vectors, a name that is
+            no text or comes twice, places where the index knows no unit of them.
+    """
+    count = len(tiles.names)
+    _check_names(tiles.names)
+    recall_ND = unit_rows(tiles.recall_ND, card.dimension, "recall vectors of tiles")
+    if (tiles.rerank_NE is None) != (card.rerank_dimension is None):
+        given, kept = ("without", "keeps") if tiles.rerank_NE is None else ("with", "keeps no")
+        raise TileIndexError(f"tiles {given} re-rank vectors for an index that {kept} such; build an index of its own")
+    rerank_NE = None
+    if tiles.rerank_NE is not None:
+        rerank_NE = unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
+    check_length("recall vectors", len(recall_ND), count)
+    check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)
+    _check_places(card, tiles, count)
+    return recall_ND, rerank_NE
 
 
-def _known(numbers: list[float]) -> tuple | None:
-    return None if numbers[0] != numbers[0] else tuple(numbers)
+def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, box: Box | None) -> np.ndarray:
+    """Queries of unit length for stage one.
+
+    Raises:
+        TileIndexError: an empty index, no queries, k below 1 or beyond the index's ``count``, queries of another width
+            or with NaN, a box without places or upside down.
+    """
+    if not count:
+        raise TileIndexError("the index contains no tiles; add some before searching it")
+    if not 1 <= k <= count:
+        raise TileIndexError(f"{k} answers are requested, the index contains {count} tiles; request 1 to {count}")
+    query_QD = check_queries(query_QD, card.dimension)
+    if box is not None:
+        check_box(card, box)
+    return query_QD
+
+
+def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> np.ndarray:
+    """Queries of unit length, at least one; ``zeros`` as ``unit_rows``.
+
+    Raises:
+        TileIndexError: none, of another width, with NaN.
+    """
+    unit_QD = unit_rows(query_QD, dimension, "queries", zeros)
+    if not len(unit_QD):
+        raise TileIndexError("no queries were given; give at least one")
+    return unit_QD
+
+
+def check_box(card: IndexCard, box: Box) -> None:
+    """Refuse a box that can't be looked into: upside down, not of numbers, or of an index that knows no places.
+
+    Raises:
+        TileIndexError: naming which.
+    """
+    if card.place_unit is None:
+        raise TileIndexError("a box was given, but this index knows no places; build it from tiles that have some")
+    if not (box.low[0] <= box.high[0] and box.low[1] <= box.high[1]):  # NaN too
+        raise TileIndexError(f"box from {box.low} to {box.high} is upside down; give its lowest corner first")
+
+
+def check_length(what: str, found: int, expected: int) -> None:
+    """Refuse another number of rows than there are tile names.
+
+    Raises:
+        TileIndexError: naming both.
+    """
+    if found != expected:
+        raise TileIndexError(f"{found} {what} for {expected} tile names; give one for each")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    seen = set()
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TileIndexError(f"tile name {name!r} is no text; give every tile a name")
+        if name in seen:
+            raise TileIndexError(f"tile {name} comes twice among the tiles to add; names must be unique")
+        seen.add(name)
+
+
+def _check_places(card: IndexCard, tiles: Tiles, count: int) -> None:
+    for what, array, width in (("places", tiles.place_N2, 2), ("bounds", tiles.bounds_N4, 4)):
+        if np.shape(array) != (count, width):
+            raise TileIndexError(f"{what} of shape {np.shape(array)} for {count} tiles; give ({count}, {width})")
+        known = ~np.isnan(array)
+        if np.isinf(array).any() or (known.any(axis=1) != known.all(axis=1)).any():
+            raise TileIndexError(
+                f"{what} contain infinity or half a pair; give numbers, or NaN throughout a tile's row"
+            )
+        if card.place_unit is None and known.any():
+            raise TileIndexError(f"{what} for an index whose card names no unit of places; name it when building")

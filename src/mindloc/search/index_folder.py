@@ -1,4 +1,4 @@
-"""A tile library on disk: a folder whose card knows the size and sha256 of every other file in it.
+"""An index on disk: a folder whose card knows the size and sha256 of every other file in it.
 
 ::
 
@@ -22,7 +22,6 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from mindloc.descriptors.sets import GrowingRows
 from mindloc.errors import TileIndexError, one_line
 from mindloc.runtime.files import (
     atomic_folder,
@@ -35,9 +34,10 @@ from mindloc.runtime.files import (
 )
 from mindloc.runtime.process import fault_point
 from mindloc.search.faiss_kinds import FaissParameters
-from mindloc.search.index import IndexCard, TileTable, is_count, read_index_card
+from mindloc.search.index import IndexCard, is_count, read_index_card
+from mindloc.search.tile_table import GrowingRows, TileTable
 
-FORMAT = "mindloc tile library"
+FORMAT = "mindloc tile index"
 VERSION = 1
 VECTORS = "vectors.faiss"
 _PHI = "phi.npy"
@@ -45,7 +45,7 @@ _TABLE = ("names.json", "places.npy", "bounds.npy", "alive.npy")
 _CARD = "card.json"
 _ALL = (_CARD, VECTORS, _PHI, *_TABLE)
 
-Library = TypeVar("Library")
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def save_index_folder(
     rerank: GrowingRows | None,
     write_vectors: Callable[[Callable[[bytes], int]], None],
 ) -> None:
-    """Write a library; an older one at ``folder`` is replaced, and stays whole until then.
+    """Write an index; an older one at ``folder`` is replaced, and stays whole until then.
 
     Args:
         write_vectors: writes the recall vectors through the function it is given.
@@ -94,7 +94,7 @@ def save_index_folder(
         TileIndexError: the folder holds something else, or the disk is full or refuses.
     """
     require_index_place(folder)
-    with writing(f"tile library {folder}", TileIndexError), atomic_folder(folder) as partial:
+    with writing(f"tile index {folder}", TileIndexError), atomic_folder(folder) as partial:
         fault_point("index.before_write")
         files = _write_files(partial, table, rerank, write_vectors)
         facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
@@ -105,12 +105,12 @@ def save_index_folder(
 
 
 def require_index_place(folder: Path) -> None:
-    """Refuse a place that holds anything but an older library, which saving one there would delete.
+    """Refuse a place that holds anything but an older index, which saving one there would delete.
 
     Raises:
         TileIndexError: naming what is there.
     """
-    require_replaceable(folder, _ALL, "tile library", TileIndexError)
+    require_replaceable(folder, _ALL, "tile index", TileIndexError)
 
 
 def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, write_vectors) -> dict[str, dict]:
@@ -140,8 +140,8 @@ def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, wr
     return files
 
 
-def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
-    """What ``read`` makes of the folder; made again if another library was put there meanwhile, so that none is mixed.
+def read_unswapped(folder: Path, read: Callable[[Path], Read]) -> Read:
+    """What ``read`` makes of the folder; made again if another index was put there meanwhile, so that none is mixed.
 
     Args:
         read: takes the place to read from, which is beside ``folder`` where a writer was killed or is at work.
@@ -152,16 +152,16 @@ def read_unswapped(folder: Path, read: Callable[[Path], Library]) -> Library:
     while True:
         place = existing_folder(folder)
         if place is None:
-            raise TileIndexError(f"tile library {folder} is missing; check the path, or build it first")
+            raise TileIndexError(f"tile index {folder} is missing; check the path, or build it first")
         before = _identity(place)
         try:
-            library = read(place)
+            found = read(place)
         except TileIndexError:
             if _identity(existing_folder(folder)) == before:
                 raise
         else:
             if _identity(existing_folder(folder)) == before:
-                return library
+                return found
 
 
 def _identity(place: Path | None) -> tuple[int, int] | None:
@@ -173,13 +173,13 @@ def _identity(place: Path | None) -> tuple[int, int] | None:
 
 
 def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
-    """A library from its folder: card, sizes and sums checked first, then the table read.
+    """An index from its folder: card, sizes and sums checked first, then the table read.
 
     Args:
         memory_map: leave the re-rank vectors in their file.
 
     Raises:
-        TileIndexError: a file is missing, cut off, changed or contradicts the card; the folder is no tile library.
+        TileIndexError: a file is missing, cut off, changed or contradicts the card; the folder is no tile index.
     """
     facts = _read_facts(folder / _CARD)
     card, parameters = _parse(folder / _CARD, facts)
@@ -194,13 +194,13 @@ def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise TileIndexError(f"{path.parent} holds no tile library; make one with: python -m mindloc index build")
-    facts = read_json(path, TileIndexError, "", "build the library again")
+        raise TileIndexError(f"{path.parent} holds no tile index; make one with: python -m mindloc index build")
+    facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
-        raise TileIndexError(f"{path} is no card of a tile library; name the folder that one was saved to")
+        raise TileIndexError(f"{path} is no card of a tile index; name the folder that one was saved to")
     if facts.get("version") != VERSION:
         version = facts.get("version")
-        raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the library again")
+        raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the index again")
     return facts
 
 
@@ -210,7 +210,7 @@ def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameter
     known = isinstance(given, dict) and set(given) == {field.name for field in fields(FaissParameters)}
     known = known and all(is_count(value) for value in [*given.values(), facts.get("rows"), facts.get("count")])
     if card is None or not known:
-        raise TileIndexError(f"{path} lacks facts or has them of a wrong type; build the library again")
+        raise TileIndexError(f"{path} lacks facts or has them of a wrong type; build the index again")
     return card, FaissParameters(**given)
 
 
@@ -222,9 +222,9 @@ def _check_files(folder: Path, card: IndexCard, files: Any) -> None:
         path = folder / name
         size = facts.get("bytes") if isinstance(facts, dict) else None
         if not path.is_file():
-            raise TileIndexError(f"{path} is missing; copy the library or build it again")
+            raise TileIndexError(f"{path} is missing; copy the index or build it again")
         if (found := path.stat().st_size) != size:
-            raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the library or build it again")
+            raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the index or build it again")
     for name, facts in files.items():
         if _sha256(folder / name) != facts.get("sha256"):
             raise TileIndexError(f"{folder / name} was changed since it was saved (another sha256); build it again")
@@ -239,15 +239,15 @@ def _sha256(path: Path) -> str:
 
 def _read_table(folder: Path, facts: dict[str, Any]) -> TileTable:
     rows = facts["rows"]
-    names = read_json(folder / "names.json", TileIndexError, "", "build the library again", kind=list)
+    names = read_json(folder / "names.json", TileIndexError, "", "build the index again", kind=list)
     if len(names) != rows or not all(isinstance(name, str) for name in names):
-        raise TileIndexError(f"{folder / 'names.json'} is no list of {rows} names; build the library again")
+        raise TileIndexError(f"{folder / 'names.json'} is no list of {rows} names; build the index again")
     place_N2 = _read_array(folder / "places.npy", np.float64, (rows, 2))
     bounds_N4 = _read_array(folder / "bounds.npy", np.float64, (rows, 4))
     alive_N = _read_array(folder / "alive.npy", np.bool_, (rows,))
     table = TileTable(names, place_N2, bounds_N4, alive_N)
     if not table.count == np.count_nonzero(alive_N) == facts["count"]:
-        raise TileIndexError(f"tile library {folder} has names twice or other tiles than its card says; build it again")
+        raise TileIndexError(f"tile index {folder} has names twice or other tiles than its card says; build it again")
     return table
 
 
@@ -255,7 +255,7 @@ def _read_array(path: Path, kind: type, shape: tuple[int, ...], memory_map: bool
     try:
         array = np.load(path, mmap_mode="r" if memory_map and shape[0] else None, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the library again") from None
+        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the index again") from None
     if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
-        raise TileIndexError(f"{path} does not hold {np.dtype(kind)} of shape {shape}; build the library again")
+        raise TileIndexError(f"{path} does not hold {np.dtype(kind)} of shape {shape}; build the index again")
     return array

@@ -1,30 +1,41 @@
-"""What a collection of Milvus looks like that is a tile library: fields, card, indexes, rows.
+"""A collection of Milvus that is an index of tiles: its address, the connection to it, its fields and its card.
+
+    milvus:tiles.db               milvus-lite, in this process: a folder whose name ends in .db
+    milvus:http://host:19530      a server; https:// with TLS; http://host:19530/name for a database of another name
+    milvus:tiles.db#rivers        the collection "rivers"; without a name it is "tiles"
+
+A server's token comes from the environment variable MINDLOC_MILVUS_TOKEN, as ``user:password`` or an API key: addresses
+end up in logs and lists of processes.
 
 Fields::
 
-    name               VARCHAR, primary key: putting a tile in again replaces it
+    name               VARCHAR, primary key: adding a tile again replaces it
     recall, rerank     FLOAT_VECTOR of unit length, inner product; rerank only where the card has such
-    place_a, place_b   DOUBLE, 1e300 where nobody knows, which no box holds
-    bounds             ARRAY of four DOUBLE, empty where nobody knows
+    place_a, place_b   DOUBLE, 1e300 where unknown, which no box contains
+    bounds             ARRAY of four DOUBLE, empty where unknown
 
 The card is JSON in the collection's properties and, for people who look at a server, in its description.
-
-Suffixes: N tiles, D width of the recall vector, E width of the re-rank vector.
 """
 
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import numpy as np
-
-from mindloc.errors import TileIndexError
+from mindloc.errors import TileIndexError, one_line
 from mindloc.runtime.packages import optional_module
-from mindloc.search.index import IndexCard, TileFacts, Tiles, read_index_card
-from mindloc.search.milvus_connection import UNKNOWN, MilvusAddress
+from mindloc.search.index import IndexCard, read_index_card
 
+PREFIX = "milvus:"
+TOKEN_VARIABLE = "MINDLOC_MILVUS_TOKEN"
+DEFAULT_COLLECTION = "tiles"
 VERSION = 1
 KINDS = ("flat", "hnsw", "ivf_flat", "ivf_pq", "diskann")
 EMBEDDED_KINDS = ("flat", "hnsw", "ivf_flat")  # those that milvus-lite has
@@ -32,14 +43,140 @@ MOST_DIMENSIONS = 32_768  # milvus.io/docs/limitations.md
 NAME_BYTES = 1024  # ours; Milvus would take 65 535
 CALL_S = 120
 LOAD_S = 1800  # a server reads a collection's index into memory
+LISTS = 1024  # of ivf_flat and ivf_pq
 
-_LISTS = 1024
-_MOST_CANDIDATES = 32_768
+_CONNECT_S = 10
+_COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")  # as Milvus allows
 _CARD_PROPERTY = "mindloc_card"
+_MILVUS_LITE_MARK = "LOCK"  # milvus-lite leaves it in each of its folders
+_NOISY = ("pymilvus", "milvus_lite")
+_WITHIN_PROCESS = {
+    "grpc.enable_http_proxy": 0,  # no proxy knows a server in this process
+    "grpc.keepalive_time_ms": 2**31 - 1,  # never: it is alive, though perhaps busy for longer than pymilvus waits
+}
+_open_folders: Counter[str] = Counter()  # milvus-lite serves a folder once, for all who opened it in this process
 
 
-def create_collection(client: Any, place: MilvusAddress, card: IndexCard) -> None:
-    """Make the collection, still without indexes."""
+@dataclass(frozen=True)
+class MilvusAddress:
+    """A collection, and the server or folder that it is on."""
+
+    uri: str  # http(s)://..., or the path of a folder
+    collection: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether milvus-lite serves it from a folder."""
+        return not self.uri.startswith(("http://", "https://"))
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.uri}#{self.collection}"
+
+
+def parse_address(text: str) -> MilvusAddress:
+    """The address in its parts.
+
+    Raises:
+        TileIndexError: it is none, or contains a password.
+    """
+    uri, _, collection = text.removeprefix(PREFIX).partition("#")
+    address = MilvusAddress(uri, collection or DEFAULT_COLLECTION)
+    if not _COLLECTION.fullmatch(address.collection):
+        raise TileIndexError(f"{address.collection!r} is no collection's name: letters, digits and _, no digit first")
+    if address.embedded:
+        if not uri.endswith(".db") or "://" in uri:
+            raise TileIndexError(f"{text} is no Milvus address; give milvus:FOLDER.db or milvus:http://host:19530")
+        return address
+    parts = urlsplit(uri)
+    if parts.username is not None:
+        raise TileIndexError(f"a password does not belong into an address; put user:password into {TOKEN_VARIABLE}")
+    if not parts.hostname or not _has_port(parts):
+        raise TileIndexError(f"{text} names no host and port; give for example milvus:http://localhost:19530")
+    return address
+
+
+def _has_port(parts: Any) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+@dataclass
+class MilvusCollection:
+    """An open collection; ``create_collection`` and ``open_collection`` make one, ``close`` ends it."""
+
+    client: Any  # a pymilvus.MilvusClient
+    address: MilvusAddress
+    card: IndexCard
+    kind: str  # of the index of recall vectors
+
+    def close(self) -> None:
+        """Release the connection."""
+        _disconnect(self.client, self.address)
+
+
+def create_collection(text: str, card: IndexCard, kind: str) -> MilvusCollection:
+    """A collection for tiles of this card; one that is there already and has the very same card is continued.
+
+    Raises:
+        TileIndexError: vectors too wide for Milvus, a kind that it does not have, a collection of another card;
+            whatever keeps one from connecting.
+        DeviceError: pymilvus is not installed.
+    """
+    address = parse_address(text)
+    for field, width in _vector_fields(card):
+        if width > MOST_DIMENSIONS:
+            raise TileIndexError(
+                f"{field} vectors of width {width}; Milvus takes up to {MOST_DIMENSIONS}: "
+                "reduce them (python -m mindloc pca, then --pca FILE)"
+            )
+    offered = EMBEDDED_KINDS if address.embedded else KINDS
+    if kind not in offered:
+        where = "milvus-lite" if address.embedded else "Milvus"
+        raise TileIndexError(f"{where} has no index of kind {kind}; it has {', '.join(offered)}")
+    with _opened(address, may_be_new=True) as client:
+        if client.has_collection(address.collection, timeout=CALL_S):
+            _require_same(address, vars(_read_card(client, address)), vars(card))
+        else:
+            _create_fields(client, address, card)
+        _create_missing_indexes(client, address, card, kind)
+        _require_same(address, {"kind": _read_kind(client, address)}, {"kind": kind})
+        client.load_collection(address.collection, timeout=LOAD_S)
+        return MilvusCollection(client, address, card, kind)
+
+
+def open_collection(text: str) -> MilvusCollection:
+    """A collection that was created before.
+
+    Raises:
+        TileIndexError: there is none, or not one of mindloc; whatever keeps one from connecting.
+        DeviceError: pymilvus is not installed.
+    """
+    address = parse_address(text)
+    with _opened(address, may_be_new=False) as client:
+        if not client.has_collection(address.collection, timeout=CALL_S):
+            there = ", ".join(client.list_collections(timeout=CALL_S)) or "none"
+            raise TileIndexError(f"{address.uri} has no collection {address.collection}; it has {there}")
+        card = _read_card(client, address)
+        client.load_collection(address.collection, timeout=LOAD_S)
+        return MilvusCollection(client, address, card, _read_kind(client, address))
+
+
+def _require_same(address: MilvusAddress, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, value in there.items():
+        if value != wanted[name]:
+            raise TileIndexError(
+                f"{address} is there already with {name} {value}, not {wanted[name]}; name another collection"
+            )
+
+
+def _vector_fields(card: IndexCard) -> list[tuple[str, int]]:
+    fields = [("recall", card.dimension), ("rerank", card.rerank_dimension)]
+    return [(field, width) for field, width in fields if width is not None]
+
+
+def _create_fields(client: Any, address: MilvusAddress, card: IndexCard) -> None:
     types = optional_module("pymilvus").DataType
     text = json.dumps({"version": VERSION, **asdict(card)})
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
@@ -49,144 +186,165 @@ def create_collection(client: Any, place: MilvusAddress, card: IndexCard) -> Non
     schema.add_field("place_a", types.DOUBLE)
     schema.add_field("place_b", types.DOUBLE)
     schema.add_field("bounds", types.ARRAY, element_type=types.DOUBLE, max_capacity=4)
-    client.create_collection(
-        place.collection,
-        schema=schema,
-        properties={_CARD_PROPERTY: text},  # milvus-lite forgets the description
-        timeout=CALL_S,
-    )
+    properties = {_CARD_PROPERTY: text}  # milvus-lite forgets the description
+    client.create_collection(address.collection, schema=schema, properties=properties, timeout=CALL_S)
 
 
-def create_missing_indexes(client: Any, place: MilvusAddress, card: IndexCard, kind: str) -> None:
-    """Make the indexes that a killed process has not; re-rank vectors are compared one by one, among named tiles."""
-    there = client.list_indexes(place.collection)
+def _create_missing_indexes(client: Any, address: MilvusAddress, card: IndexCard, kind: str) -> None:
+    """Those that a killed process has not made; re-rank vectors are compared one by one, among named tiles."""
+    there = client.list_indexes(address.collection)
     missing = client.prepare_index_params()
     for field, width in _vector_fields(card):
         if field not in there:
             index, parameters = _index_parameters(kind if field == "recall" else "flat", width)
             missing.add_index(field, index_type=index, index_name=field, metric_type="IP", params=parameters)
     if len(missing):
-        client.create_index(place.collection, missing, timeout=LOAD_S)
+        client.create_index(address.collection, missing, timeout=LOAD_S)
 
 
 def _index_parameters(kind: str, width: int) -> tuple[str, dict[str, int]]:
     if kind == "hnsw":
         return "HNSW", {"M": 32, "efConstruction": 200}
     if kind == "ivf_flat":
-        return "IVF_FLAT", {"nlist": _LISTS}
+        return "IVF_FLAT", {"nlist": LISTS}
     if kind == "ivf_pq":
         parts = max(parts for parts in range(1, max(1, width // 4) + 1) if width % parts == 0)
-        return "IVF_PQ", {"nlist": _LISTS, "m": parts, "nbits": 8}  # four floats or more in a byte
+        return "IVF_PQ", {"nlist": LISTS, "m": parts, "nbits": 8}  # four floats or more in a byte
     return kind.upper(), {}
 
 
-def search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, int]:
-    """How far an index of this kind looks for k answers; thorough: as far as Milvus lets it."""
-    if kind == "hnsw":
-        return {"ef": _MOST_CANDIDATES if thorough else max(128, 2 * k)}
-    if kind in ("ivf_flat", "ivf_pq"):
-        return {"nprobe": _LISTS if thorough else 64}
-    if kind == "diskann":
-        return {"search_list": _MOST_CANDIDATES if thorough else max(100, 2 * k)}
-    return {}
-
-
-def _vector_fields(card: IndexCard) -> list[tuple[str, int]]:
-    fields = [("recall", card.dimension), ("rerank", card.rerank_dimension)]
-    return [(field, width) for field, width in fields if width is not None]
-
-
-def read_kind(client: Any, place: MilvusAddress) -> str:
-    """Kind of the index of recall vectors.
-
-    Raises:
-        TileIndexError: a process that was killed has made none.
-    """
-    index = client.describe_index(place.collection, "recall")
-    if index is None:
-        raise TileIndexError(f"{place} has no index of its recall vectors; build it once more: python -m mindloc index")
+def _read_kind(client: Any, address: MilvusAddress) -> str:
+    index = client.describe_index(address.collection, "recall")
+    if index is None:  # a process that was killed has made none
+        raise TileIndexError(
+            f"{address} has no index of its recall vectors; build it once more: python -m mindloc index"
+        )
     return index["index_type"].lower()
 
 
-def read_card(client: Any, place: MilvusAddress) -> IndexCard:
-    """The card of a collection.
-
-    Raises:
-        TileIndexError: it has none, or one that contradicts the collection.
-    """
-    seen = client.describe_collection(place.collection, timeout=CALL_S)
+def _read_card(client: Any, address: MilvusAddress) -> IndexCard:
+    seen = client.describe_collection(address.collection, timeout=CALL_S)
     text = seen.get("properties", {}).get(_CARD_PROPERTY)
     if text is None:
-        raise TileIndexError(f"collection {place.collection} of {place.uri} was not made by mindloc; name another")
+        raise TileIndexError(f"collection {address.collection} of {address.uri} was not made by mindloc; name another")
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict) or facts.pop("version", None) != VERSION:
-        raise TileIndexError(f"{place} has a card that this program (version {VERSION}) can't read; build it again")
+        raise TileIndexError(f"{address} has a card that this program (version {VERSION}) can't read; build it again")
     widths = {field["name"]: field["params"]["dim"] for field in seen["fields"] if "dim" in field["params"]}
     card = read_index_card(facts)
     if card is None or dict(_vector_fields(card)) != widths:
-        raise TileIndexError(f"{place} contradicts its card; build it again")
+        raise TileIndexError(f"{address} contradicts its card; build it again")
     return card
 
 
-def require_same(place: MilvusAddress, there: IndexCard, wanted: IndexCard) -> None:
-    """Refuse to go on with a collection of another card.
+@contextmanager
+def _opened(address: MilvusAddress, may_be_new: bool) -> Iterator[Any]:
+    """A client, which is disconnected again only by an error within."""
+    client = _connect(address, may_be_new)
+    try:
+        with in_one_line(address):
+            yield client
+    except BaseException:
+        _disconnect(client, address)
+        raise
+
+
+def _connect(address: MilvusAddress, may_be_new: bool) -> Any:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, at the import
+    pymilvus = optional_module("pymilvus")
+    options: dict[str, Any] = {"timeout": _CONNECT_S}
+    if address.embedded:
+        optional_module("milvus_lite")
+        _check_folder(Path(address.uri), may_be_new)
+        options["grpc_options"] = _WITHIN_PROCESS
+    elif token := os.environ.get(TOKEN_VARIABLE):
+        options["token"] = token
+    for name in _NOISY:  # what they say arrives as exceptions
+        logging.getLogger(name).handlers = [logging.NullHandler()]
+        logging.getLogger(name).propagate = False
+    with in_one_line(address), _reason_of_milvus_lite(address):
+        client = pymilvus.MilvusClient(address.uri, **options)
+    _open_folders[os.path.abspath(address.uri)] += 1
+    return client
+
+
+def _disconnect(client: Any, address: MilvusAddress) -> None:
+    """The last one on a folder lets other processes have it."""
+    folder = os.path.abspath(address.uri)
+    _open_folders[folder] -= 1
+    try:
+        with in_one_line(address):
+            client.close()
+    finally:
+        if address.embedded and not _open_folders[folder]:
+            optional_module("milvus_lite.server_manager").server_manager_instance.release_server(folder)
+
+
+def _check_folder(folder: Path, may_be_new: bool) -> None:
+    if folder.is_file():
+        raise TileIndexError(f"{folder} is a file; milvus-lite 3 keeps an index in a folder: give another name")
+    if not folder.exists():
+        if not may_be_new:
+            raise TileIndexError(f"tile index {folder} is missing; check the path, or build it first")
+        if not folder.absolute().parent.is_dir():
+            raise TileIndexError(f"folder {folder.parent} for {folder.name} is missing; make it first")
+    elif not (folder / _MILVUS_LITE_MARK).is_file() and any(folder.iterdir()):
+        raise TileIndexError(f"folder {folder} was not made by milvus-lite; give another name")
+
+
+@contextmanager
+def in_one_line(address: MilvusAddress) -> Iterator[None]:
+    """Turn whatever Milvus or the network says within into one line.
 
     Raises:
-        TileIndexError: naming what differs.
+        TileIndexError: with what was said.
     """
-    for name, value in asdict(there).items():
-        if value != getattr(wanted, name):
-            raise TileIndexError(
-                f"{place} is there already with {name} {value}, not {getattr(wanted, name)}; name another collection"
-            )
+    milvus_error = optional_module("pymilvus.exceptions").MilvusException
+    rpc_error = optional_module("grpc").RpcError
+    try:
+        yield
+    except (milvus_error, rpc_error) as error:
+        raise TileIndexError(_explain(error, address, rpc_error)) from None
 
 
-def check_dimensions(card: IndexCard) -> None:
-    """Refuse vectors that Milvus would.
-
-    Raises:
-        TileIndexError: they are too wide.
-    """
-    for field, width in _vector_fields(card):
-        if width > MOST_DIMENSIONS:
-            raise TileIndexError(
-                f"{field} vectors of width {width}; Milvus takes up to {MOST_DIMENSIONS}: "
-                "reduce them (python -m mindloc pca, then --pca FILE)"
-            )
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse names that the primary key can't hold.
-
-    Raises:
-        TileIndexError: too long, or no Unicode.
-    """
-    for name in names:
-        try:
-            length = len(name.encode())
-        except UnicodeEncodeError:
-            raise TileIndexError(f"tile name {name!r} is no Unicode, which Milvus needs; rename the file") from None
-        if length > NAME_BYTES:
-            raise TileIndexError(f"tile name {name[:60]}... has {length} bytes; a Milvus library takes {NAME_BYTES}")
+def _explain(error: Exception, address: MilvusAddress, rpc_error: type) -> str:
+    call = next((link for link in (error, error.__cause__) if isinstance(link, rpc_error)), None)
+    status = call.code().name if call is not None else ""
+    said = one_line(Exception(getattr(error, "message", "") or (call.details() if call is not None else "") or error))
+    if status == "UNAUTHENTICATED" or "auth check failure" in said:
+        given = "refuses the token in" if os.environ.get(TOKEN_VARIABLE) else "wants a token, user:password, in"
+        return f"Milvus at {address.uri} {given} {TOKEN_VARIABLE}; set it to one that may use this database"
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or said.startswith("Fail connecting"):
+        if address.embedded:
+            return f"milvus-lite gave no answer about {address.uri} in time; try again when the machine is less busy"
+        return f"no Milvus server answers at {address.uri}; start it, or check host, port and http or https"
+    return f"Milvus at {address} refuses: {said[:300]}"
 
 
-def entity_of(tiles: Tiles, recall_ND: np.ndarray, rerank_NE: np.ndarray | None, row: int) -> dict[str, Any]:
-    """One tile as the collection takes it; its vectors of unit length."""
-    place, bounds = tiles.place_N2[row].tolist(), tiles.bounds_N4[row].tolist()
-    entity = {
-        "name": tiles.names[row],
-        "recall": recall_ND[row],
-        "place_a": UNKNOWN if math.isnan(place[0]) else place[0],
-        "place_b": UNKNOWN if math.isnan(place[1]) else place[1],
-        "bounds": [] if math.isnan(bounds[0]) else bounds,
-    }
-    return entity if rerank_NE is None else {**entity, "rerank": rerank_NE[row]}
+@contextmanager
+def _reason_of_milvus_lite(address: MilvusAddress) -> Iterator[None]:
+    """milvus-lite tells its log alone why it can't open a folder."""
+    heard: list[BaseException] = []
 
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1]:
+                heard.append(record.exc_info[1])
 
-def facts_of(row: dict[str, Any]) -> TileFacts:
-    """What the collection's fields say of a tile."""
-    place = (row["place_a"], row["place_b"])
-    return TileFacts(row["name"], None if place[0] == UNKNOWN else place, tuple(row["bounds"]) or None)
+    log, listener = logging.getLogger("milvus_lite.server_manager"), Listener()
+    log.addHandler(listener)
+    try:
+        yield
+    except optional_module("pymilvus.exceptions").MilvusException:
+        if not heard:
+            raise
+        if type(heard[-1]).__name__ == "DataDirLockedError":
+            reason = "another process has it open; wait for its end, or run a Milvus server for several"
+        else:
+            reason = f"can't be opened ({one_line(heard[-1])[:200]}); build it again under another name"
+        raise TileIndexError(f"tile index {address.uri}: {reason}") from None
+    finally:
+        log.removeHandler(listener)

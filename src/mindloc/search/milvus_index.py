@@ -1,9 +1,10 @@
-"""A tile library in Milvus: one collection on a server, or in a folder that milvus-lite serves within this process.
+"""An index in Milvus: one collection on a server, or in a folder that milvus-lite serves within this process.
 
-Suffixes: Q queries, N tiles, K answers, W width of either vector, D of the recall vector, E of the re-rank vector.
+Shapes: Q queries, N tiles, K answers, W width of either vector, D of the recall vector, E of the re-rank vector.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,31 @@ import numpy as np
 
 from mindloc.errors import TileIndexError
 from mindloc.runtime.process import fault_point
-from mindloc.search import milvus_collection
-from mindloc.search.index import Box, Hits, IndexCard, TileFacts, Tiles
-from mindloc.search.milvus_collection import CALL_S, LOAD_S, NAME_BYTES
-from mindloc.search.milvus_connection import (
-    MilvusAddress,
-    connect,
-    disconnect,
-    in_one_line,
-    named,
-    parse_address,
-    within,
+from mindloc.search.faiss_kinds import require_parameters_of
+from mindloc.search.index import (
+    Box,
+    Hits,
+    IndexCard,
+    TileFacts,
+    Tiles,
+    check_queries,
+    check_question,
+    check_tiles,
 )
-from mindloc.search.tile_checks import check_queries, check_question, check_tiles
+from mindloc.search.milvus_collection import (
+    CALL_S,
+    LISTS,
+    LOAD_S,
+    NAME_BYTES,
+    MilvusCollection,
+    create_collection,
+    in_one_line,
+    open_collection,
+)
 
 MOST_ANSWERS = 16_384  # milvus.io/docs/limitations.md
+UNKNOWN = 1e300  # as a coordinate where the place is unknown: no box contains it
+_MOST_CANDIDATES = 32_768
 _MESSAGE_BYTES = 4 << 20  # Milvus takes 64 MB; protobuf in Python needs seconds for these already
 _MOST_ROWS = 2000  # of one message, however short
 _NONE = np.empty(0, np.float32)
@@ -34,21 +45,16 @@ _NONE = np.empty(0, np.float32)
 class MilvusIndex:
     """A ``TileIndex``; ``create_milvus_index`` and ``open_milvus_index`` make one.
 
-    Searches see at once what this object has put in, and what others have put in after a moment; ``count`` waits for
-    everybody's.
+    Searches see at once what this object has added, and what others have added after a moment; ``count`` waits for all.
     """
 
-    def __init__(self, client: Any, address: MilvusAddress, card: IndexCard, kind: str):
-        self._client = client
-        self._address = address
-        self._card = card
-        self._kind = kind
+    def __init__(self, collection: MilvusCollection):
+        self.card = collection.card
+        self._collection = collection
+        self._client, self._address, self._kind = collection.client, collection.address, collection.kind
+        self._name = collection.address.collection
         self._count_seen = 0
         self._unsaved = False
-
-    @property
-    def card(self) -> IndexCard:
-        return self._card
 
     @property
     def count(self) -> int:
@@ -56,24 +62,24 @@ class MilvusIndex:
         return int(rows[0]["count(*)"])
 
     def add(self, tiles: Tiles) -> None:
-        """Put tiles in, in batches; broken off and repeated it leaves each tile once. Errors as ``TileIndex``."""
-        recall_ND, rerank_NE = check_tiles(self._card, tiles)
-        milvus_collection.check_names(tiles.names)
-        width = self._card.dimension + (self._card.rerank_dimension or 0)
+        """Add tiles, in batches; interrupted and repeated it leaves each tile once. Errors as ``TileIndex``."""
+        recall_ND, rerank_NE = check_tiles(self.card, tiles)
+        _check_names(tiles.names)
+        width = self.card.dimension + (self.card.rerank_dimension or 0)
         for rows in _batches(len(tiles.names), 4 * width + NAME_BYTES):
             fault_point("milvus.mid_add")
-            entities = [milvus_collection.entity_of(tiles, recall_ND, rerank_NE, row) for row in rows]
+            entities = [_entity_of(tiles, recall_ND, rerank_NE, row) for row in rows]
             with in_one_line(self._address):
-                self._client.upsert(self._address.collection, entities, timeout=CALL_S)
+                self._client.upsert(self._name, entities, timeout=CALL_S)
             self._unsaved = True
 
     def remove(self, names: Sequence[str]) -> None:
-        """Take tiles out. Errors as ``TileIndex``."""
+        """Remove tiles. Errors as ``TileIndex``."""
         self._fetch(names, [])
         for rows in _batches(len(names), NAME_BYTES):
             with in_one_line(self._address):
-                chosen = named([names[row] for row in rows])
-                self._client.delete(self._address.collection, filter=chosen, timeout=CALL_S)
+                chosen = _named([names[row] for row in rows])
+                self._client.delete(self._name, filter=chosen, timeout=CALL_S)
             self._unsaved = True
         self._count_seen = 0
 
@@ -81,13 +87,13 @@ class MilvusIndex:
         """Stage one. Errors as ``TileIndex``; moreover more than 16 384 answers."""
         if self._count_seen < k:
             self._count_seen = self.count
-        query_QD = check_question(self._card, self._count_seen, query_QD, k, box)
+        query_QD = check_question(self.card, self._count_seen, query_QD, k, box)
         if k > MOST_ANSWERS:
-            raise TileIndexError(f"{k} answers are asked for; Milvus gives at most {MOST_ANSWERS}")
-        hits = self._recall(query_QD, k, "" if box is None else within(box))
+            raise TileIndexError(f"{k} answers are requested; Milvus gives at most {MOST_ANSWERS}")
+        hits = self._recall(query_QD, k, "" if box is None else _within(box))
         if box is None and min(map(len, hits.names)) < k:
-            check_question(self._card, self.count, query_QD, k, None)  # others may have taken tiles out
-            raise TileIndexError(f"an index of kind {self._kind} finds fewer than {k} tiles; ask for fewer answers")
+            check_question(self.card, self.count, query_QD, k, None)  # others may have removed tiles
+            raise TileIndexError(f"an index of kind {self._kind} finds fewer than {k} tiles; request fewer answers")
         return hits
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
@@ -100,7 +106,7 @@ class MilvusIndex:
         found, scores = [], []
         for query_E, own in zip(query_QE, names, strict=True):
             wanted = min(k, len(set(own)))
-            hits = self._search("rerank", query_E[None], wanted, named(own), {}) if wanted else Hits([[]], [_NONE])
+            hits = self._search("rerank", query_E[None], wanted, _named(own), {}) if wanted else Hits([[]], [_NONE])
             if len(hits.names[0]) < wanted:
                 self._fetch(own, [])  # says which one is not there
             found += hits.names
@@ -116,17 +122,21 @@ class MilvusIndex:
     def facts(self, names: Sequence[str]) -> list[TileFacts]:
         """Places and bounds of tiles."""
         rows = self._fetch(names, ["place_a", "place_b", "bounds"])
-        return [milvus_collection.facts_of(row) for row in rows]
+        return [_facts_of(row) for row in rows]
+
+    def search_with(self, given: Mapping[str, int]) -> None:
+        """Errors as ``TileIndex``: an index in Milvus reads no parameters, it sizes its own."""
+        require_parameters_of(self.card.kind, given)
 
     def statistics(self) -> dict[str, Any]:
         """For people: count, kind of index, address, bytes of a tile's vectors and, of a folder, on disk."""
         numbers = {
-            "kind": self._card.kind,
+            "kind": self.card.kind,
             "index": self._kind,
             "address": str(self._address),
             "count": self.count,
-            "bytes_per_vector": 4 * self._card.dimension,
-            "bytes_per_rerank_vector": 4 * (self._card.rerank_dimension or 0),
+            "bytes_per_vector": 4 * self.card.dimension,
+            "bytes_per_rerank_vector": 4 * (self.card.rerank_dimension or 0),
         }
         if self._address.embedded:
             files = (path.stat() for path in Path(self._address.uri).rglob("*") if path.is_file())
@@ -134,17 +144,17 @@ class MilvusIndex:
         return numbers
 
     def close(self) -> None:
-        """Have what was put in written to disk, and let go of the connection."""
+        """Have what was added written to disk, and release the connection."""
         try:
             self._flush()
         finally:
-            disconnect(self._client, self._address)
+            self._collection.close()
 
     def _recall(self, query_QD: np.ndarray, k: int, chosen: str) -> Hits:
         """Queries that get fewer than k answers are searched once more, with all effort that the kind knows."""
-        hits = self._search("recall", query_QD, k, chosen, milvus_collection.search_parameters(self._kind, k))
+        hits = self._search("recall", query_QD, k, chosen, _search_parameters(self._kind, k))
         short = [query for query, names in enumerate(hits.names) if len(names) < k]
-        thorough = milvus_collection.search_parameters(self._kind, k, thorough=True)
+        thorough = _search_parameters(self._kind, k, thorough=True)
         if short and thorough:
             again = self._search("recall", query_QD[short], k, chosen, thorough)
             for query, names, score_K in zip(short, again.names, again.scores, strict=True):
@@ -154,7 +164,7 @@ class MilvusIndex:
     def _flush(self) -> None:
         if self._unsaved:
             with in_one_line(self._address):
-                self._client.flush(self._address.collection, timeout=LOAD_S)
+                self._client.flush(self._name, timeout=LOAD_S)
             self._unsaved = False
 
     def _search(self, field: str, query_QW: np.ndarray, k: int, chosen: str, parameters: dict[str, Any]) -> Hits:
@@ -164,7 +174,7 @@ class MilvusIndex:
         for rows in _batches(len(query_QW), 4 * query_QW.shape[1] + k * NAME_BYTES):
             with in_one_line(self._address):
                 answers = self._client.search(
-                    self._address.collection,
+                    self._name,
                     data=list(query_QW[rows.start : rows.stop]),
                     anns_field=field,
                     limit=k,
@@ -180,82 +190,110 @@ class MilvusIndex:
 
     def _fetch(self, names: Sequence[str], wanted: list[str], bytes_each: int = 64) -> list[dict[str, Any]]:
         """The wanted fields of tiles, in the order of ``names``; says which one is missing."""
-        milvus_collection.check_names(names)
+        _check_names(names)
         found = {}
         for rows in _batches(len(names), bytes_each + NAME_BYTES):
-            part = named([names[row] for row in rows])
+            part = _named([names[row] for row in rows])
             found |= {row["name"]: row for row in self._query(part, ["name", *wanted])}
         absent = [name for name in names if name not in found]
         if absent:
-            raise TileIndexError(f"tile {absent[0]} is not in the library; check the name")
+            raise TileIndexError(f"tile {absent[0]} is not in the index; check the name")
         return [found[name] for name in names]
 
     def _query(self, chosen: str, wanted: list[str], consistency_level: str = "Session") -> list[dict[str, Any]]:
         level = {"consistency_level": consistency_level}
         with in_one_line(self._address):
-            return self._client.query(self._address.collection, chosen, wanted, timeout=CALL_S, **level)
+            return self._client.query(self._name, chosen, wanted, timeout=CALL_S, **level)
 
     def _require_rerank(self) -> int:
-        if self._card.rerank_dimension is None:
-            raise TileIndexError("the library holds no re-rank vectors; build it from tiles that have some")
-        return self._card.rerank_dimension
+        if self.card.rerank_dimension is None:
+            raise TileIndexError("the index contains no re-rank vectors; build it from tiles that have some")
+        return self.card.rerank_dimension
 
 
 def create_milvus_index(address: str, card: IndexCard, kind: str = "flat") -> MilvusIndex:
-    """A library for tiles of this card; one that is there already and has the very same card is gone on with.
+    """An index for tiles of this card; one that is there already and has the very same card is continued.
 
     Args:
-        address: see milvus_connection.py.
+        address: see milvus_collection.py.
         kind: how recall vectors are searched: flat (exact), hnsw, ivf_flat; on a server ivf_pq and diskann too.
 
     Raises:
-        TileIndexError: vectors too wide for Milvus, a kind that it does not have, a collection of another card;
-            whatever keeps one from connecting.
-        DeviceError: pymilvus is not installed.
+        TileIndexError, DeviceError: as ``create_collection``.
     """
-    place = parse_address(address)
-    milvus_collection.check_dimensions(card)
-    offered = milvus_collection.EMBEDDED_KINDS if place.embedded else milvus_collection.KINDS
-    if kind not in offered:
-        where = "milvus-lite" if place.embedded else "Milvus"
-        raise TileIndexError(f"{where} has no index of kind {kind}; it has {', '.join(offered)}")
-    client = connect(place, may_be_new=True)
-    try:
-        with in_one_line(place):
-            if client.has_collection(place.collection, timeout=CALL_S):
-                milvus_collection.require_same(place, milvus_collection.read_card(client, place), card)
-            else:
-                milvus_collection.create_collection(client, place, card)
-            milvus_collection.create_missing_indexes(client, place, card, kind)
-            if (there := milvus_collection.read_kind(client, place)) != kind:
-                raise TileIndexError(f"{place} is there already with kind {there}, not {kind}; name another collection")
-            client.load_collection(place.collection, timeout=LOAD_S)
-            return MilvusIndex(client, place, card, kind)
-    except BaseException:
-        disconnect(client, place)
-        raise
+    return MilvusIndex(create_collection(address, card, kind))
 
 
 def open_milvus_index(address: str) -> MilvusIndex:
-    """A library that was created before.
+    """An index that was created before; errors as ``open_collection``."""
+    return MilvusIndex(open_collection(address))
+
+
+def _named(names: Sequence[str]) -> str:
+    """Expression: the tiles of these names. Lists that pymilvus makes itself end at the first ' in a name."""
+    return f"name in [{', '.join(_quoted(name) for name in names)}]"
+
+
+def _quoted(text: str) -> str:
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'
+
+
+def _within(box: Box) -> str:
+    """Expression: the tiles in a box, edges included."""
+    low_a, low_b, high_a, high_b = (_number(edge) for edge in (*box.low, *box.high))
+    return f"place_a >= {low_a} and place_a <= {high_a} and place_b >= {low_b} and place_b <= {high_b}"
+
+
+def _number(value: float) -> str:
+    """Infinite edges stay below the mark of an unknown place."""
+    return repr(float(np.clip(float(value), -UNKNOWN / 10, UNKNOWN / 10)))
+
+
+def _search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, int]:
+    """How far an index of this kind looks for k answers; thorough: as far as Milvus lets it."""
+    if kind == "hnsw":
+        return {"ef": _MOST_CANDIDATES if thorough else max(128, 2 * k)}
+    if kind in ("ivf_flat", "ivf_pq"):
+        return {"nprobe": LISTS if thorough else 64}
+    if kind == "diskann":
+        return {"search_list": _MOST_CANDIDATES if thorough else max(100, 2 * k)}
+    return {}
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse names that the primary key can't hold.
 
     Raises:
-        TileIndexError: there is none, or not one of mindloc; whatever keeps one from connecting.
-        DeviceError: pymilvus is not installed.
+        TileIndexError: too long, or no Unicode.
     """
-    place = parse_address(address)
-    client = connect(place, may_be_new=False)
-    try:
-        with in_one_line(place):
-            if not client.has_collection(place.collection, timeout=CALL_S):
-                there = ", ".join(client.list_collections(timeout=CALL_S)) or "none"
-                raise TileIndexError(f"{place.uri} has no collection {place.collection}; it has {there}")
-            card = milvus_collection.read_card(client, place)
-            client.load_collection(place.collection, timeout=LOAD_S)
-            return MilvusIndex(client, place, card, milvus_collection.read_kind(client, place))
-    except BaseException:
-        disconnect(client, place)
-        raise
+    for name in names:
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            raise TileIndexError(f"tile name {name!r} is no Unicode, which Milvus needs; rename the file") from None
+        if length > NAME_BYTES:
+            raise TileIndexError(f"tile name {name[:60]}... has {length} bytes; Milvus takes here {NAME_BYTES}")
+
+
+def _entity_of(tiles: Tiles, recall_ND: np.ndarray, rerank_NE: np.ndarray | None, row: int) -> dict[str, Any]:
+    """One tile as the collection takes it."""
+    place, bounds = tiles.place_N2[row].tolist(), tiles.bounds_N4[row].tolist()
+    entity = {
+        "name": tiles.names[row],
+        "recall": recall_ND[row],
+        "place_a": UNKNOWN if math.isnan(place[0]) else place[0],
+        "place_b": UNKNOWN if math.isnan(place[1]) else place[1],
+        "bounds": [] if math.isnan(bounds[0]) else bounds,
+    }
+    return entity if rerank_NE is None else {**entity, "rerank": rerank_NE[row]}
+
+
+def _facts_of(row: dict[str, Any]) -> TileFacts:
+    """What the collection's fields say of a tile."""
+    place = (row["place_a"], row["place_b"])
+    return TileFacts(row["name"], None if place[0] == UNKNOWN else place, tuple(row["bounds"]) or None)
 
 
 def _batches(count: int, bytes_each: int) -> Iterator[range]:

@@ -1,0 +1,194 @@
+"""All queries of one search: planned once, searched batch by batch, each answered by a line of JSON, then summed up.
+
+A line is name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank), best first.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from mindloc.errors import ConfigError, TileIndexError
+from mindloc.search.extraction import Batch, Queries
+from mindloc.search.index import Box, IndexCard, TileFacts, TileIndex, check_box
+from mindloc.search.two_stage import Circle, near_search, two_stage_search
+
+FEW = 20  # queries whose answers are told one by one
+_PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How every query is searched."""
+
+    top: int  # answers that are given
+    n: int  # recalled for the second stage
+    m: int  # compared by nodes
+    two_stage: bool
+    where: Box | Circle | None  # None: everywhere
+
+
+def require_fit(card: IndexCard, queries: Queries, way_out: str) -> None:
+    """Refuse queries that this index can't answer in all its stages: nobody would see that half of it is left out.
+
+    Args:
+        way_out: how to come by queries with both vectors.
+
+    Raises:
+        TileIndexError: another checkpoint, reduction or width; no re-rank vectors for an index of two stages.
+    """
+    card.require_fit(queries.checkpoint_sha256, queries.reduction_sha256, queries.dimension or card.dimension)
+    if card.rerank_dimension is not None and not queries.has_rerank:
+        raise TileIndexError(f"the index is searched in two stages and the queries come without phi; {way_out}")
+
+
+def plan_search(
+    index: TileIndex, top: int, recall_n: int, consistency_m: int, where: Box | Circle | None = None
+) -> SearchPlan:
+    """How these numbers are meant for this index.
+
+    Args:
+        top: answers per query.
+        recall_n, consistency_m: as ``SearchConfig``; of an index of one stage only the first has a meaning.
+
+    Raises:
+        ConfigError: more answers than the first stage hands on; consistency without re-rank vectors.
+        TileIndexError: more answers than tiles; a position or box in an index without places.
+        DataError: as ``Circle.box``.
+    """
+    count, two_stage = index.count, index.card.rerank_dimension is not None
+    if not count:
+        raise TileIndexError("the index contains no tiles; add some: python -m mindloc index add")
+    if not 1 <= top <= count:
+        raise TileIndexError(f"--top {top} for an index of {count} tiles; request 1 to {count}")
+    if two_stage and top > recall_n:
+        raise ConfigError(f"--top {top} exceeds search.recall_n; add --set search.recall_n={top}")
+    if consistency_m and not two_stage:
+        raise ConfigError("search.consistency_m needs re-rank vectors, which the index has none of; leave it at 0")
+    if where is not None:
+        _check_place(index.card, where)
+    n = min(max(top, recall_n), count)
+    return SearchPlan(top, n, min(consistency_m, n), two_stage, where)
+
+
+def _check_place(card: IndexCard, where: Box | Circle) -> None:
+    if card.place_unit is None:
+        raise TileIndexError("the index knows no places of its tiles; build it from: extract --places")
+    if isinstance(where, Box):
+        check_box(card, where)
+    else:
+        where.box(card)  # which a pole may forbid: known before the work
+
+
+@dataclass
+class Summary:
+    """What is told of all queries together."""
+
+    plan: SearchPlan
+    first: list[tuple[str, dict[str, Any] | None]] = field(default_factory=list)  # query, its first answer
+    short: int = 0  # queries with fewer answers than requested
+    seconds: dict[str, float] = field(default_factory=dict)  # of each stage
+
+    def add_seconds(self, **stages: float) -> None:
+        for stage, seconds in stages.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def lines(self) -> Iterator[str]:
+        """For the console: the first answers or their scores, what stage two changed, the time of each stage."""
+        answered = [answer for _, answer in self.first if answer]
+        yield from _table(self.first) if len(self.first) <= FEW else _scores(answered, len(self.first))
+        if self.plan.two_stage and answered:
+            moved = sum(answer["recall_rank"] != 1 for answer in answered)
+            yield f"stage two put another tile first than stage one for {moved} of {len(answered)} queries"
+        if self.short:
+            total, top = len(self.first), self.plan.top
+            yield f"note: {self.short} of {total} queries got fewer than {top} answers from where to look"
+        times = (f"{stage} {1000 * s / len(self.first):.3g} ms" for stage, s in self.seconds.items())
+        compiling = " (the first batch includes compiling)" if "encode" in self.seconds else ""
+        yield f"per query: {', '.join(times)}{compiling}"
+
+
+def search_all(
+    index: TileIndex, batches: Iterable[Batch], plan: SearchPlan, file: BinaryIO, count: int, encoding: bool = False
+) -> Summary:
+    """Search batch by batch and write a line per query.
+
+    Args:
+        count: queries of all batches, for the progress bar.
+        encoding: the batches are encoded as they are taken, which is timed as a stage of its own.
+
+    Raises:
+        TileIndexError: no tile is where all queries were to be searched; as ``two_stage_search``.
+    """
+    summary, batches, started = Summary(plan), iter(batches), time.perf_counter()
+    with tqdm(total=count, desc="queries", unit="query", disable=not sys.stderr.isatty()) as bar:
+        while batch := next(batches, None):
+            if encoding:
+                summary.add_seconds(encode=time.perf_counter() - started)
+            _search_batch(index, batch, summary, file)
+            bar.update(len(batch.names))
+            started = time.perf_counter()
+    if plan.where and not any(answer for _, answer in summary.first):
+        raise TileIndexError(
+            f"no tile lies there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
+            "ground the tiles cover"
+        )
+    return summary
+
+
+def _search_batch(index: TileIndex, batch: Batch, summary: Summary, file: BinaryIO) -> None:
+    plan, where = summary.plan, summary.plan.where
+    queries = (batch.recall_BD, batch.rerank_BE if plan.two_stage else None)
+    if isinstance(where, Circle):
+        found = near_search(index, *queries, plan.n, plan.top, where, plan.m)
+    else:
+        found = two_stage_search(index, *queries, plan.n, plan.top, plan.m, where)
+    summary.add_seconds(recall=found.recall_s)
+    if plan.two_stage:
+        summary.add_seconds(rerank=found.rerank_s)
+    if plan.m:
+        summary.add_seconds(consistency=found.consistency_s)
+    facts = iter(index.facts([name for names in found.names for name in names]))
+    for name, scores, ranks, compared in zip(batch.names, found.scores, found.recall_rank, found.compared, strict=True):
+        answers = list(_answers(facts, scores, ranks, compared))
+        file.write((json.dumps({"name": name, "answers": answers}, ensure_ascii=False) + "\n").encode())
+        summary.first.append((name, answers[0] if answers else None))
+        summary.short += len(answers) < plan.top
+
+
+def _answers(
+    facts: Iterator[TileFacts], scores: np.ndarray, ranks: np.ndarray, compared: int
+) -> Iterator[dict[str, Any]]:
+    """One query's answers, best first, the ``compared`` first ones by consistency; takes a tile of ``facts`` each."""
+    for place, (score, rank) in enumerate(zip(scores.tolist(), ranks.tolist(), strict=True)):
+        tile = next(facts)
+        answer = {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": round(score, 6)}
+        yield {**answer, "score_of": "consistency" if place < compared else "cosine", "recall_rank": rank}
+
+
+def _scores(answered: list[dict[str, Any]], queries: int) -> Iterator[str]:
+    yield f"{queries} queries, {len(answered)} of them answered"
+    for kind in ("consistency", "cosine"):
+        score = [answer["score"] for answer in answered if answer["score_of"] == kind]
+        if score:
+            low, median, high = np.quantile(score, (0, 0.5, 1))
+            yield f"{kind} of {len(score)} first answers {low:.3f} to {high:.3f}, median {median:.3f}"
+
+
+def _table(first: list[tuple[str, dict[str, Any] | None]]) -> Iterator[str]:
+    rows = [("query", "first tile", "place", "score", "in stage one")]
+    for query, answer in first:
+        if answer is None:
+            rows.append((query, "-", "-", "-", "-"))
+            continue
+        place = ", ".join(f"{x:.8g}" for x in answer["place"]) if answer["place"] else "-"
+        score = f"{answer['score']:.4f} {answer['score_of']}"
+        rows.append((query, answer["tile"], place, score, str(answer["recall_rank"])))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

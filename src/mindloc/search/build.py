@@ -1,0 +1,130 @@
+"""An index by its address, a folder or ``milvus:...`` (see milvus_collection.py): built, opened, changed, described."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mindloc.errors import ConfigError, TileIndexError
+from mindloc.search.extraction import Extracted
+from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
+from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
+from mindloc.search.faiss_kinds import FaissParameters, require_parameters_of
+from mindloc.search.index import TileIndex
+from mindloc.search.index_folder import require_index_place
+from mindloc.search.milvus_collection import KINDS as MILVUS_KINDS
+from mindloc.search.milvus_collection import PREFIX as MILVUS_PREFIX
+from mindloc.search.milvus_index import create_milvus_index, open_milvus_index
+
+KINDS = tuple(dict.fromkeys((*FAISS_KINDS, *MILVUS_KINDS)))  # each once
+
+
+class Added(NamedTuple):
+    """What adding tiles did."""
+
+    replaced: int  # of the tiles that were added
+    total: int  # tiles afterwards
+
+
+def open_index(address: str, memory_map: bool = True) -> TileIndex:
+    """The index at ``milvus:...`` or in a folder.
+
+    Args:
+        memory_map: leave the vectors of a folder in their files; the index can't be changed then.
+
+    Raises:
+        TileIndexError: missing, damaged, not to be reached, or no tile index.
+        DeviceError: the library that reads it is not installed.
+    """
+    return open_milvus_index(address) if _in_milvus(address) else load_faiss_index(address, memory_map)
+
+
+def require_buildable(address: str, kind: str, parameters: Mapping[str, int]) -> None:
+    """Refuse parameters that building there would not read.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if _in_milvus(address) and parameters:
+        raise ConfigError(f"--{next(iter(parameters))} is for an index in a folder; Milvus sizes its own: leave it out")
+    require_parameters_of(kind, parameters)
+
+
+def build_index(address: str, extracted: Extracted, kind: str, parameters: Mapping[str, int]) -> None:
+    """Make an index of an extraction. An older one in a folder stays whole until the new one is.
+
+    Args:
+        kind: one of ``KINDS``.
+        parameters: those of ``FaissParameters`` that are not left to the number of tiles.
+
+    Raises:
+        ConfigError: parameters that the kind does not read.
+        TileIndexError: something else is at the address, the tiles are too few to learn from, the disk is full.
+    """
+    require_buildable(address, kind, parameters)
+    if _in_milvus(address):
+        _fill_collection(address, extracted, kind)
+        return
+    require_index_place(Path(address))  # known before the work, not only after it
+    card = extracted.index_card(kind)
+    with closing(build_faiss_index(card, extracted.tiles(), FaissParameters(**parameters))) as index:
+        index.save(address)
+
+
+def _fill_collection(address: str, extracted: Extracted, kind: str) -> None:
+    """Fill a collection that is empty: one with tiles can't be replaced at once."""
+    with closing(create_milvus_index(address, extracted.index_card("milvus"), kind)) as index:
+        if index.count:
+            raise TileIndexError(
+                f"{address} contains {index.count} tiles already; continue with: index add, or name another "
+                "collection: #NAME"
+            )
+        for tiles in extracted.tiles():
+            index.add(tiles)
+
+
+def add_tiles(address: str, extracted: Extracted) -> Added:
+    """Add an extraction's tiles to an index; one whose name is there takes the older one's place.
+
+    Raises:
+        TileIndexError: the tiles do not fit the index; as ``open_index``.
+    """
+    with _changed(address) as index:
+        index.card.require_same(extracted.index_card(index.card.kind), address)
+        before = index.count
+        for tiles in extracted.tiles():
+            index.add(tiles)
+        total = index.count
+    return Added(before + extracted.count - total, total)
+
+
+def remove_tiles(address: str, names: Sequence[str]) -> int:
+    """Remove tiles from an index and return how many are left.
+
+    Raises:
+        TileIndexError: a name that is not there, then nothing is removed; as ``open_index``.
+    """
+    with _changed(address) as index:
+        index.remove(names)
+        left = index.count
+    return left
+
+
+def describe_index(address: str) -> dict[str, Any]:
+    """Card and statistics of an index; errors as ``open_index``."""
+    with closing(open_index(address)) as index:
+        return {**asdict(index.card), **index.statistics()}
+
+
+@contextmanager
+def _changed(address: str) -> Iterator[TileIndex]:
+    """An index to change; the changes are on disk afterwards, of a folder all of them or none."""
+    with closing(open_index(address, memory_map=False)) as index:
+        yield index
+        if not _in_milvus(address):
+            index.save(address)
+
+
+def _in_milvus(address: str) -> bool:
+    return address.startswith(MILVUS_PREFIX)
