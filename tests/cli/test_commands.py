@@ -18,7 +18,7 @@ def test_every_command_has_help(command, capsys):
     [
         (["train", "--set", "train.epoch=3"], "did you mean train.epochs?"),
         (["train", "--data_root", "nowhere"], "nowhere"),
-        (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["eval", "--checkpoint", "x", "--set", "model.backbone=tiny"], "fixed by the checkpoint"),
         (["eval", "--checkpoint", "."], "is a folder"),

@@ -142,7 +142,7 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path):
     with pytest.raises(TileIndexError, match="is missing"):
         load_reduction(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(TileIndexError, match="no complete safetensors file"):
+    with pytest.raises(TileIndexError, match="not a complete safetensors file"):
         load_reduction(path)
     metadata = {"checkpoint_sha256": "", "rows": "9", "seed": "0", "explained_share": ".5"}
     good = {"mean": np.ones(4, np.float32), "components": np.ones((4, 2), np.float32)}

@@ -82,7 +82,7 @@ def test_weights_without_state_are_no_complete_checkpoint(tmp_path):
 def test_a_truncated_file_is_named(path, size):
     save_weights(path, ARRAYS, CONFIG)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"^checkpoint .* no complete safetensors file [^\n]* truncated[^\n]*$"):
+    with pytest.raises(CheckpointError, match=r"^checkpoint .* not a complete safetensors file [^\n]* truncated[^\n]*$"):
         load_weights(path)
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_checkpoint_is_named(path, tmp_path):
     with pytest.raises(CheckpointError, match="is missing; check the path"):
         load_weights(path)
     path.write_text("this is a text and no checkpoint " * 9)
-    with pytest.raises(CheckpointError, match="no complete safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         load_weights(path)
     with pytest.raises(CheckpointError, match="is a folder; name a .safetensors file in it"):
         load_weights(tmp_path)

@@ -60,7 +60,7 @@ def test_what_is_no_log_is_named(path, tmp_path):
     with pytest.raises(MindlocError, match="can't be read: No such file"):
         read_metrics(tmp_path / "absent")
     path.write_text("{}\n")
-    with pytest.raises(MindlocError, match="line 1 is no metrics record"):
+    with pytest.raises(MindlocError, match="line 1 is not a metrics record"):
         read_metrics(path)
     path.write_text('{"version": 2}\n')
     with pytest.raises(MindlocError, match="line 1 has version 2"):

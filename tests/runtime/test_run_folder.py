@@ -43,7 +43,7 @@ def test_what_a_kill_left_goes_before_a_training_writes(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(MindlocError, match="is no run folder .* give work_dir/NAME/MMDDhhmmss"):
+    with pytest.raises(MindlocError, match="is not a run folder .* give work_dir/NAME/MMDDhhmmss"):
         RunFolder.open(tmp_path)
 
 

@@ -1,11 +1,10 @@
-"""One process that is to be started: its command line, its whole environment, its log.
+"""The processes of a launch: command line, whole environment and log of each.
 
-Ranks under msrun, the launcher of MindSpore's dynamic cluster: its command line for one server.
-
-msrun gives its i-th rank DEVICE_ID=i. Other cards than 0..n-1 are therefore made the only visible ones
-(CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
-
-Ranks of an Ascend server under a rank table: one process per card, in the environment that HCCL and MindSpore read.
+- Under **msrun**, the launcher of MindSpore's dynamic cluster, one process starts all ranks of a server. It gives its
+  i-th rank DEVICE_ID=i; other cards than 0..n-1 are therefore made the only visible ones (CUDA_VISIBLE_DEVICES,
+  ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
+- Under a **rank table**, on Ascend servers, there is one process per card, in the environment that HCCL and MindSpore
+  read.
 
 Each rank stays on its share of the cores, by ``os.sched_setaffinity`` (in rank_entry.py) rather than by ``taskset``,
 which some images lack.
@@ -25,6 +24,15 @@ from mindloc.launch.rank_table import RankTable, Server, write_servers
 
 ENTRY = Path(__file__).with_name("rank_entry.py")
 SOURCE = Path(__file__).resolve().parents[2]
+MASTER_PORT = 8118  # msrun's own default
+VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+# seconds in which all ranks must have met under msrun, unless MS_TOPO_TIMEOUT says otherwise: one server starts its
+# ranks at once, several are started by hand
+ONE_SERVER_MEETS_S = 180
+SEVERAL_SERVERS_MEET_S = 600
+# and under a rank table: HCCL's own 120 are short for servers started by hand and for ranks that compile at different
+# speeds; its documents allow 120 to 7200
+CONNECT_TIMEOUT_S = 600
 
 # what another launcher or a user's shell may have left: who inherits it looks for ranks that are not there
 _LAUNCHERS_OWN = (
@@ -45,11 +53,6 @@ class Process:
     log: Path
 
 
-def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy without the variables of any launcher."""
-    return {name: value for name, value in environment.items() if name not in _LAUNCHERS_OWN}
-
-
 def inherited_environment(environment: Mapping[str, str], first_line: str) -> dict[str, str]:
     """A copy without the variables of other launchers, with ours.
 
@@ -58,6 +61,11 @@ def inherited_environment(environment: Mapping[str, str], first_line: str) -> di
     """
     # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
     return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), "MINDLOC_LAUNCH_LINE": first_line}
+
+
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without the variables of any launcher."""
+    return {name: value for name, value in environment.items() if name not in _LAUNCHERS_OWN}
 
 
 def with_source(environment: Mapping[str, str]) -> dict[str, str]:
@@ -69,14 +77,6 @@ def with_source(environment: Mapping[str, str]) -> dict[str, str]:
 def entry_command(command: Sequence[str]) -> list[str]:
     """The command behind the first step of every process, rank_entry.py."""
     return [sys.executable, str(ENTRY), *command]
-
-
-MASTER_PORT = 8118  # msrun's own default
-# seconds in which all ranks must have met, unless MS_TOPO_TIMEOUT says otherwise: one server starts its ranks at once,
-# several are started by hand
-ONE_SERVER_MEETS_S = 180
-SEVERAL_SERVERS_MEET_S = 600
-VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
 
 
 def msrun_process(
@@ -123,27 +123,6 @@ def msrun_process(
     return Process("msrun", None, environment, entry_command(line), log_dir / "msrun.log")
 
 
-def _threads_of_a_rank(target: str, share: int) -> dict[str, str]:
-    """On CPU each rank would compute with a thread per core of the machine, and they would get in each other's way."""
-    return {"OMP_NUM_THREADS": str(max(1, share))} if target == "CPU" else {}
-
-
-def _shares(target: str, cores: Sequence[int], count: int) -> list[list[int]]:
-    """Cores on which each rank stays; on CPU none are named, so that a rank uses those that another leaves idle."""
-    return [[] if target == "CPU" else share_of_cores(cores, index, count) for index in range(count)]
-
-
-def _find_msrun(environment: Mapping[str, str]) -> str:
-    beside = Path(sys.executable).parent
-    found = shutil.which("msrun", path=str(beside)) or shutil.which("msrun", path=environment.get("PATH", ""))
-    if found is None:
-        raise LaunchError(
-            f"msrun is neither in {beside} nor in PATH, and it is what starts several ranks without a rank table; "
-            "install MindSpore in this Python (2.7.2 or newer), or name the one that has it: MINDLOC_PYTHON"
-        )
-    return found
-
-
 def _require_even_ranks(servers: Sequence[Server]) -> None:
     """msrun counts: server i has the ranks i * n to i * n + n - 1, in the order of its cards."""
     local = len(servers[0].cards)
@@ -170,6 +149,17 @@ def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
     )
 
 
+def _find_msrun(environment: Mapping[str, str]) -> str:
+    beside = Path(sys.executable).parent
+    found = shutil.which("msrun", path=str(beside)) or shutil.which("msrun", path=environment.get("PATH", ""))
+    if found is None:
+        raise LaunchError(
+            f"msrun is neither in {beside} nor in PATH, and it is what starts several ranks without a rank table; "
+            "install MindSpore in this Python (2.7.2 or newer), or name the one that has it: MINDLOC_PYTHON"
+        )
+    return found
+
+
 def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) -> dict[str, str]:
     """The variable that leaves this server's ranks their cards; nothing for 0..n-1 and on CPU."""
     name = VISIBLE_DEVICES.get(target)
@@ -186,9 +176,14 @@ def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) 
     return {name: ",".join(names[card] for card in cards)}
 
 
-# seconds in which all cards must have met. HCCL's own 120 are short for servers started by hand and for ranks that
-# compile at different speeds; its documents allow 120 to 7200
-CONNECT_TIMEOUT_S = 600
+def _threads_of_a_rank(target: str, share: int) -> dict[str, str]:
+    """On CPU each rank would compute with a thread per core of the machine, and they would get in each other's way."""
+    return {"OMP_NUM_THREADS": str(max(1, share))} if target == "CPU" else {}
+
+
+def _shares(target: str, cores: Sequence[int], count: int) -> list[list[int]]:
+    """Cores on which each rank stays; on CPU none are named, so that a rank uses those that another leaves idle."""
+    return [[] if target == "CPU" else share_of_cores(cores, index, count) for index in range(count)]
 
 
 def table_processes(

@@ -1,13 +1,11 @@
 """Checkpoints: weights that carry their config, and the training state that belongs to them.
 
-Two files per checkpoint. ``X.safetensors`` holds the encoder's weights and, as metadata, everything needed to rebuild
-and judge it. ``X.state.safetensors`` holds what going on needs besides, and the sha256 of the weights it belongs to.
+Two files per checkpoint. ``X.safetensors`` has the encoder's weights and, as metadata, everything needed to rebuild
+and judge it. ``X.state.safetensors`` has what resuming needs besides, and the sha256 of the weights it belongs to.
 The state is written last: it is the mark that the checkpoint is complete.
 
-safetensors files, written as a stream and read with every fault turned into one line.
-
-The safetensors library reads them; writing is done here because the library holds a second copy of all tensors in
-memory or hides the disk's own error.
+The safetensors library reads the files; writing is done here, as a stream, because the library needs a second copy of
+all tensors in memory or hides the disk's own error.
 """
 
 import hashlib
@@ -25,6 +23,13 @@ from mindloc.errors import CheckpointError, one_line
 from mindloc.runtime.files import atomic_write, content_hash
 from mindloc.runtime.process import fault_point
 
+WEIGHTS_VERSION = 1
+STATE_VERSION = 1
+WEIGHTS_SUFFIX = ".safetensors"
+STATE_SUFFIX = ".state.safetensors"
+BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # of a run, without the suffix
+_WEIGHTS_FORMAT = "mindloc.weights"
+_STATE_FORMAT = "mindloc.state"
 _TYPE_CODES = {
     "float32": "F32",
     "float64": "F64",
@@ -36,120 +41,6 @@ _TYPE_CODES = {
 }
 _NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
 _ALIGNMENT = 8
-
-
-def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], what: str) -> str:
-    """Write arrays and metadata atomically, names sorted so that equal content gives equal bytes.
-
-    Args:
-        what: prefix of the fault points passed.
-
-    Returns:
-        sha256 of the file, hexadecimal.
-
-    Raises:
-        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
-    """
-    names = sorted(arrays)
-    digest = hashlib.sha256()
-    with atomic_write(path, what, CheckpointError) as file:
-        header = _header(arrays, names, metadata)
-        file.write(header)
-        digest.update(header)
-        for i, name in enumerate(names):
-            if i == len(names) // 2:
-                file.flush()
-                fault_point(f"{what}.mid_write")
-            data = _little_endian(arrays[name])
-            file.write(data)
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: missing, truncated, no safetensors file, or of a number type that NumPy lacks.
-    """
-    with _open(path) as file:
-        names = file.keys()  # no dict: it can't be iterated itself
-        for name in names:
-            _require_numpy_type(path, name, file.get_slice(name).get_dtype())
-        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata alone, without reading the arrays.
-
-    Raises:
-        CheckpointError: as ``read_tensor_file``.
-    """
-    with _open(path) as file:
-        return dict(file.metadata() or {})
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[safe_open]:
-    if path.is_dir():
-        raise CheckpointError(f"checkpoint {path} is a folder; name a .safetensors file in it")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {path} is missing; check the path") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is no complete safetensors file ({one_line(error)}); it may be truncated: "
-            "copy it again or take an older one"
-        ) from None
-
-
-def _require_numpy_type(path: Path, name: str, code: str) -> None:
-    if code not in _NUMPY_CODES:
-        raise CheckpointError(
-            f"checkpoint {path}: {name} is stored as {code}, which NumPy lacks (it reads {', '.join(_NUMPY_CODES)}); "
-            "convert the file to float32"
-        )
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal.
-
-    Raises:
-        CheckpointError: the file is missing or can't be read.
-    """
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}; check the path") from None
-
-
-def _header(arrays: Mapping[str, np.ndarray], names: list[str], metadata: Mapping[str, str]) -> bytes:
-    tree: dict[str, dict] = {"__metadata__": dict(metadata)}
-    offset = 0
-    for name in names:
-        array = arrays[name]
-        end = offset + array.nbytes
-        tree[name] = {"dtype": _TYPE_CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(tree, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _little_endian(array: np.ndarray) -> bytes | memoryview:
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return array.reshape(-1).view(np.uint8).data
-
-
-WEIGHTS_VERSION = 1
-STATE_VERSION = 1
-WEIGHTS_SUFFIX = ".safetensors"
-STATE_SUFFIX = ".state.safetensors"
-BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # of a run, without the suffix
-_WEIGHTS_FORMAT = "mindloc.weights"
-_STATE_FORMAT = "mindloc.state"
 
 
 @dataclass(frozen=True)
@@ -189,7 +80,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class State:
-    """What going on needs besides the weights: arrays by name, and plain facts."""
+    """What resuming needs besides the weights: arrays by name, and plain facts."""
 
     path: Path
     arrays: dict[str, np.ndarray]
@@ -224,7 +115,7 @@ def load_weights(path: str | Path) -> Weights:
     """Read weights and the config they carry.
 
     Raises:
-        CheckpointError: missing, truncated, no safetensors file, not written by mindloc, or of a newer version.
+        CheckpointError: missing, truncated, not a safetensors file, not written by mindloc, or of a newer version.
     """
     path = Path(path)
     arrays, metadata = read_tensor_file(path)
@@ -270,7 +161,7 @@ def load_state(weights: Weights) -> State:
     if not path.exists():
         raise CheckpointError(
             f"training state {path} is missing, so {weights.path.name} can't be resumed; "
-            "begin from its weights alone with --checkpoint_start"
+            "start from its weights alone with --checkpoint_start"
         )
     arrays, metadata = read_tensor_file(path)
     _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
@@ -314,7 +205,7 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
     if metadata.get("format") != wanted:
         raise CheckpointError(
             f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "
-            "begin from other people's weights with --checkpoint_start or model.pretrained"
+            "start from other people's weights with --checkpoint_start or model.pretrained"
         )
     version = metadata.get("version", "")
     if not version.isdigit() or not 1 <= int(version) <= newest:
@@ -338,3 +229,108 @@ def _first(label: str, names: list[str], limit: int = 3) -> list[str]:
     if not names:
         return []
     return [f"{len(names)} {label} ({', '.join(names[:limit])}{', ...' if len(names) > limit else ''})"]
+
+
+def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], what: str) -> str:
+    """Write arrays and metadata atomically, names sorted so that equal content gives equal bytes.
+
+    Args:
+        what: prefix of the fault points passed.
+
+    Returns:
+        sha256 of the file, hexadecimal.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
+    """
+    names = sorted(arrays)
+    digest = hashlib.sha256()
+    with atomic_write(path, what, CheckpointError) as file:
+        header = _header(arrays, names, metadata)
+        file.write(header)
+        digest.update(header)
+        for i, name in enumerate(names):
+            if i == len(names) // 2:
+                file.flush()
+                fault_point(f"{what}.mid_write")
+            data = _little_endian(arrays[name])
+            file.write(data)
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: missing, truncated, not a safetensors file, or of a number type that NumPy lacks.
+    """
+    with _open(path) as file:
+        names = file.keys()  # no dict: it can't be iterated itself
+        for name in names:
+            _require_numpy_type(path, name, file.get_slice(name).get_dtype())
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata alone, without reading the arrays.
+
+    Raises:
+        CheckpointError: as ``read_tensor_file``.
+    """
+    with _open(path) as file:
+        return dict(file.metadata() or {})
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: the file is missing or can't be read.
+    """
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}; check the path") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[safe_open]:
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path} is a folder; name a .safetensors file in it")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} is missing; check the path") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is not a complete safetensors file ({one_line(error)}); it may be truncated: "
+            "copy it again or take an older one"
+        ) from None
+
+
+def _require_numpy_type(path: Path, name: str, code: str) -> None:
+    if code not in _NUMPY_CODES:
+        raise CheckpointError(
+            f"checkpoint {path}: {name} is stored as {code}, which NumPy lacks (it reads {', '.join(_NUMPY_CODES)}); "
+            "convert the file to float32"
+        )
+
+
+def _header(arrays: Mapping[str, np.ndarray], names: list[str], metadata: Mapping[str, str]) -> bytes:
+    tree: dict[str, dict] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name in names:
+        array = arrays[name]
+        end = offset + array.nbytes
+        tree[name] = {"dtype": _TYPE_CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(tree, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _little_endian(array: np.ndarray) -> bytes | memoryview:
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8).data

@@ -1,9 +1,8 @@
 """The processes that share one training: which of them this one is, and what they tell each other.
 
-Each rank holds a device and a slice of every batch. It learns its place from the environment that the launcher made:
+Each rank has a device and a slice of every batch. It learns its place from the environment that the launcher made:
 MindSpore's dynamic cluster (``msrun``: MS_ROLE, MS_WORKER_NUM), or a rank table (RANK_TABLE_FILE, RANK_ID, RANK_SIZE).
-
-Whole numbers that somebody wrote: in the environment, on a command line, in a table.
+At the end: whole numbers, as launchers and their users write them.
 """
 
 import hashlib
@@ -16,42 +15,8 @@ import numpy as np
 from mindloc.errors import LaunchError
 from mindloc.runtime.device import Device
 
-_MOST_DIGITS = 18  # of the longest numbers in tables; Python itself refuses to read thousands of digits
-
-
-def is_number(text: str) -> bool:
-    """Whether these are digits, 0 to 9, and nothing else, and not endlessly many."""
-    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-
-
-def number_in(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable's number; the default where it is absent or empty.
-
-    Raises:
-        LaunchError: it is something else.
-    """
-    text = environment.get(name) or str(default)
-    if not is_number(text):
-        raise LaunchError(f"{name} is {text!r} in the environment, expected a number from 0; set it so, or unset it")
-    return int(text)
-
-
-def card_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Cards of a list such as "0,1,2,3", in its order.
-
-    Args:
-        name: what the user knows the list by.
-
-    Raises:
-        LaunchError: one is no number, or stands there twice.
-    """
-    words = text.split(",")
-    if not all(map(is_number, words)) or len(set(map(int, words))) < len(words):
-        raise LaunchError(f"{name} is {text!r}, expected different cards' numbers; write them with commas, like 0,1")
-    return tuple(map(int, words))
-
-
 _DIGEST_BYTES = 8
+_MOST_DIGITS = 18  # of the longest numbers in tables; Python itself refuses to read thousands of digits
 
 
 @dataclass(frozen=True)
@@ -155,3 +120,35 @@ def _digest(content: bytes | str) -> np.ndarray:
     """Bytes as float32, which carries each of their 256 values exactly."""
     content = content.encode() if isinstance(content, str) else content
     return np.frombuffer(hashlib.sha256(content).digest()[:_DIGEST_BYTES], np.uint8).astype(np.float32)
+
+
+def is_number(text: str) -> bool:
+    """Whether these are digits, 0 to 9, and nothing else, and not endlessly many."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def number_in(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A variable's number; the default where it is absent or empty.
+
+    Raises:
+        LaunchError: it is something else.
+    """
+    text = environment.get(name) or str(default)
+    if not is_number(text):
+        raise LaunchError(f"{name} is {text!r} in the environment, expected a number from 0; set it so, or unset it")
+    return int(text)
+
+
+def card_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Cards of a list such as "0,1,2,3", in its order.
+
+    Args:
+        name: what the user knows the list by.
+
+    Raises:
+        LaunchError: one is not a number, or is named twice.
+    """
+    words = text.split(",")
+    if not all(map(is_number, words)) or len(set(map(int, words))) < len(words):
+        raise LaunchError(f"{name} is {text!r}, expected different cards' numbers; write them with commas, like 0,1")
+    return tuple(map(int, words))

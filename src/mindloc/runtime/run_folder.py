@@ -1,20 +1,18 @@
-"""The folder of one training run: everything needed to judge it, repeat it and go on with it.
+"""The folder of one training run: everything needed to judge it, repeat it and resume it.
 
 ```
 work_dir/{name}/{MMDDhhmmss}/
   config.yaml     the resolved settings
   code.json       which code, which packages, which command
   log.txt         what the console said, with the time
-  metrics.jsonl   numbers per step, see metrics_log.py
+  metrics.jsonl   numbers per step, one JSON object per line
   checkpoints/    see checkpoint.py
   reports/        evaluations
   export/         the encoder as files for devices
   neighbors/      descriptors while neighbors are searched by them, see training/neighbors.py
 ```
 
-metrics.jsonl: what happened in a run, one JSON object per line.
-
-Every line has ``version`` and ``kind``:
+Every line of metrics.jsonl has ``version`` and ``kind``:
 
 - ``step``: one optimizer step - epoch (from 1), step (from 1, over the whole run), loss, one entry per loss component
   under ``components``, lr, gradient_norm (before clipping), loss_scale, finite (False: the update was skipped),
@@ -25,8 +23,8 @@ Every line has ``version`` and ``kind``:
 - ``neighbors``: found after so many epochs, for hard negatives, neighbors_s (in no epoch_s);
 - ``warning``: text.
 
-``time`` is seconds since 1970. Keys that hold clock readings are listed in ``CLOCK_KEYS``; all others are the same bits
-in a run that was killed and resumed and in one that was not. Numbers that are not finite are stored as null.
+``time`` is seconds since 1970. Keys of clock readings are listed in ``CLOCK_KEYS``; all others are the same bits in a
+run that was killed and resumed and in one that was not. Numbers that are not finite are stored as null.
 """
 
 import json
@@ -37,15 +35,17 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mindloc
 from mindloc.errors import CheckpointError, MindlocError
 from mindloc.runtime.files import atomic_write_text, remove_temporaries
+from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import fault_point
 
+METRICS_VERSION = 1
+CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "neighbors_s", "images_per_s", "compile_s")
 _PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
 
 
@@ -77,7 +77,7 @@ class RunFolder:
             path: the folder itself, absent or empty; None makes ``work_dir/name/MMDDhhmmss``.
 
         Raises:
-            MindlocError: the folder can't be made or written, or ``path`` holds something.
+            MindlocError: the folder can't be made or written, or ``path`` contains something.
         """
         run = cls(_make_new_folder(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
@@ -86,14 +86,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of an earlier run, as it lies there.
+        """The folder of an earlier run, as it is.
 
         Raises:
-            MindlocError: it is no run folder.
+            MindlocError: it is not a run folder.
         """
         run = cls(path)
         if not run.config_path.is_file():
-            raise MindlocError(f"{path} is no run folder (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
+            raise MindlocError(f"{path} is not a run folder (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
         return run
 
     def remove_leftovers(self) -> None:
@@ -103,7 +103,7 @@ class RunFolder:
         shutil.rmtree(self.neighbors, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
-        """Store the resolved config, e.g. again when a run goes on with other settings.
+        """Store the resolved config, e.g. again when a run continues with other settings.
 
         Raises:
             MindlocError: the disk is full or refuses.
@@ -133,7 +133,7 @@ class RunFolder:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint lies in, or the folder of a lone file."""
+    """The run that a checkpoint is in, or the folder of a lone file."""
     folder = checkpoint.parent
     return folder.parent if folder.name == "checkpoints" else folder
 
@@ -143,46 +143,9 @@ def export_folder(checkpoint: Path) -> Path:
     return run_of(checkpoint) / "export"
 
 
-def code_record(command: list[str] | None = None) -> dict[str, Any]:
-    """Which code and packages are running: versions, git revision (None outside a clone), command line."""
-    return {
-        "version": 1,
-        "mindloc": mindloc.__version__,
-        "revision": git_revision(),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: _package_version(name) for name in _PACKAGES},
-        "command": sys.argv if command is None else command,
-    }
-
-
-def git_revision() -> str | None:
-    """Commit that the package's own source is checked out at; None when it is not in a clone or git is missing."""
-    return _git("rev-parse", "HEAD")
-
-
-def _git(*arguments: str) -> str | None:
-    source = Path(mindloc.__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):  # no git, no clone: a fact to record, not a fault
-        return None
-    return answer.stdout.strip()
-
-
-def _package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _require_empty(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise MindlocError(f"{path} is not empty; give a new run folder, or go on with this one by --resume {path}")
+        raise MindlocError(f"{path} is not empty; give a new run folder, or continue this one by --resume {path}")
     return path
 
 
@@ -203,8 +166,34 @@ def _make_new_folder(parent: Path) -> Path:
     raise MindlocError(f"{parent} has 999 runs of second {stamp}; set run.work_dir to another place")
 
 
-METRICS_VERSION = 1
-CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "neighbors_s", "images_per_s", "compile_s")
+def code_record(command: list[str] | None = None) -> dict[str, Any]:
+    """Which code and packages are running: versions, git revision (None outside a clone), command line."""
+    return {
+        "version": 1,
+        "mindloc": mindloc.__version__,
+        "revision": git_revision(),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {**dict.fromkeys(_PACKAGES), **installed_versions(*_PACKAGES)},
+        "command": sys.argv if command is None else command,
+    }
+
+
+def git_revision() -> str | None:
+    """Commit that the package's own source is checked out at; None when it is not in a clone or git is missing."""
+    return _git("rev-parse", "HEAD")
+
+
+def _git(*arguments: str) -> str | None:
+    source = Path(mindloc.__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no clone: a fact to record, not a fault
+        return None
+    return answer.stdout.strip()
 
 
 class MetricsLog:
@@ -214,7 +203,7 @@ class MetricsLog:
         """Open the log and drop everything after its first ``keep_lines`` lines.
 
         Raises:
-            CheckpointError: the file holds fewer lines than the checkpoint says.
+            CheckpointError: the file has fewer lines than the checkpoint says.
         """
         self.path = Path(path)
         _truncate(self.path, keep_lines)
@@ -265,7 +254,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """All records of a log; a torn last line, as a kill leaves it, is left out.
 
     Raises:
-        MindlocError: the file is missing, or a complete line is no JSON or of a newer version.
+        MindlocError: the file is missing, or a complete line is not JSON or of a newer version.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")[:-1]
@@ -279,7 +268,7 @@ def _parse(line: bytes, path: str | Path, number: int) -> dict[str, Any]:
         record = json.loads(line)
         version = record["version"]
     except (ValueError, KeyError, TypeError):
-        raise MindlocError(f"{path} line {number} is no metrics record; delete the line to read the rest") from None
+        raise MindlocError(f"{path} line {number} is not a metrics record; delete the line to read the rest") from None
     if version > METRICS_VERSION:
         raise MindlocError(
             f"{path} line {number} has version {version}, this mindloc reads {METRICS_VERSION}; update it"
@@ -296,7 +285,7 @@ def _truncate(path: Path, keep_lines: int) -> None:
         if len(complete) < keep_lines:
             raise CheckpointError(
                 f"{path} has {len(complete)} lines, the checkpoint was written after {keep_lines}; "
-                "restore the file or begin a new run with --checkpoint_start"
+                "restore the file or start a new run with --checkpoint_start"
             )
         with open(path, "r+b") as file:
             file.truncate(sum(map(len, complete[:keep_lines])))
