@@ -13,17 +13,15 @@ PACKAGES = Path(__file__).parent / "packages"
 
 @pytest.fixture
 def image(monkeypatch):
-    """Put the packages of one kind of image before all others; gives the modules anew."""
+    """Put the packages of one kind of image before all others; gives the module anew."""
 
     def choose(kind: str) -> None:
         monkeypatch.syspath_prepend(str(PACKAGES / kind))
-        for name in ("moxing", "obs"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.delitem(sys.modules, "moxing", raising=False)
         importlib.invalidate_caches()
 
     yield choose
-    for name in ("moxing", "obs"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("moxing", None)
 
 
 @pytest.fixture

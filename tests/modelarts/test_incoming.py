@@ -101,7 +101,7 @@ class _Usage:
 
 
 def test_an_empty_url_is_refused(bucket, scratch):
-    with pytest.raises(StoreError, match="holds nothing"):
+    with pytest.raises(StoreError, match="is empty; name the folder"):
         bring_folder(build_store(URL), "obs://bucket/typo", scratch, "first")
 
 

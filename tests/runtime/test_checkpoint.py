@@ -82,7 +82,9 @@ def test_weights_without_state_are_no_complete_checkpoint(tmp_path):
 def test_a_truncated_file_is_named(path, size):
     save_weights(path, ARRAYS, CONFIG)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"^checkpoint .* not a complete safetensors file [^\n]* truncated[^\n]*$"):
+    with pytest.raises(
+        CheckpointError, match=r"^checkpoint .* not a complete safetensors file [^\n]* truncated[^\n]*$"
+    ):
         load_weights(path)
 
 

@@ -1,19 +1,13 @@
 """Train an encoder, or go on with a training that was stopped.
 
 A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
-
-What every rank of a training would refuse, refused once and before any of them is started; without MindSpore.
-
-The arguments of train.py and eval.py that a script or a job makes of what its user gave, and the config they make.
-
-Whatever the script or the job adds by itself stands in front, so that a flag or --set of the user's own wins.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,27 +29,7 @@ from mindloc.runtime.process import last_words
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.resume import check_begin_epoch, check_settings, find_resume_point
 
-
-def check_beforehand(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:
-    """Check how batch, precision and checkpoint fit the ranks.
-
-    Args:
-        target: "CPU", "GPU" or "Ascend", where the training will run.
-        resumed: run folder to go on with.
-        begin_epoch: epochs that the user takes for done.
-
-    Raises:
-        LaunchError: the batch can't be shared among the ranks.
-        DeviceError: the target does not train in that precision.
-        CheckpointError: the run stands elsewhere, is damaged, or belongs to another model.
-    """
-    require_shareable_batch(config.train.batch_size, ranks)
-    if target != "Ascend":  # there it depends on the chip, which the ranks alone can ask
-        require_precision(config.train.precision, target, training=True)
-    point = find_resume_point(RunFolder.open(resumed)) if resumed else None
-    check_begin_epoch(point, begin_epoch)
-    if point:
-        check_settings(point, config_to_dict(config))
+PROJECT = Path(mindloc.__file__).resolve().parents[2]
 
 
 def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -125,7 +99,7 @@ def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -
             f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
             f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
         )
-    check_beforehand(config, target, len(cards), args.resume, args.begin_epoch)
+    check_before_start(config, target, len(cards), args.resume, args.begin_epoch)
     log_dir = new_log_folder(Path(config.run.work_dir))
     command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
@@ -137,7 +111,26 @@ def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:
     return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, folder)
 
 
-PROJECT = Path(mindloc.__file__).resolve().parents[2]
+def check_before_start(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:
+    """Refuse once, before any rank is started and without MindSpore, what every rank would refuse.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend", where the training will run.
+        resumed: run folder to go on with.
+        begin_epoch: epochs that the user takes for done.
+
+    Raises:
+        LaunchError: the batch can't be shared among the ranks.
+        DeviceError: the target does not train in that precision.
+        CheckpointError: the run has reached another epoch, is damaged, or belongs to another model.
+    """
+    require_shareable_batch(config.train.batch_size, ranks)
+    if target != "Ascend":  # there it depends on the chip, which the ranks alone can ask
+        require_precision(config.train.precision, target, training=True)
+    point = find_resume_point(RunFolder.open(resumed)) if resumed else None
+    check_begin_epoch(point, begin_epoch)
+    if point:
+        check_settings(point, config_to_dict(config))
 
 
 @dataclass(frozen=True)
@@ -153,10 +146,32 @@ class Training:
     begin_epoch: int | None = None
 
 
-def trainer_words(
-    training: Training, new_run: Sequence[str], own: Sequence[str], way_out: str
-) -> tuple[list[str], Config]:
-    """(arguments of train.py, the config that they make).
+@dataclass(frozen=True)
+class TrainingCommand:
+    """A training as a script or a job starts it: the arguments of train.py, and the config that they make."""
+
+    training: Training
+    words: tuple[str, ...]
+    config: Config
+
+    def checked(self, ranks: int, card: int | None, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+        """(device target, arguments of train.py), after all that can be checked before a rank is started.
+
+        Args:
+            card: of a lone rank; None: the config's.
+
+        Raises:
+            LaunchError: MindSpore can't be loaded to find a device.
+            LaunchError, DeviceError, CheckpointError: as ``check_before_start``.
+        """
+        target, settled = settled_target(self.config.run.device_target, environment)
+        check_before_start(self.config, target, ranks, self.training.resumed, self.training.begin_epoch)
+        alone = ["--device_id", str(card)] if ranks == 1 and card is not None else []
+        return target, [*self.words, *settled, *alone]
+
+
+def training_command(training: Training, new_run: Sequence[str], own: Sequence[str], way_out: str) -> TrainingCommand:
+    """The command of a training; what the script or the job adds comes first, so that the user's own flags win.
 
     Args:
         new_run: arguments that say where a new run's folder is; a resumed one has its own.
@@ -181,7 +196,19 @@ def trainer_words(
     config = load_config(training.config, command_line.parse_args(words).overrides, of_run=training.resumed is not None)
     if training.begin_epoch is not None:
         words += ["--begin_epoch", str(training.begin_epoch)]
-    return words, config
+    return TrainingCommand(training, tuple(words), config)
+
+
+def _evaluation_words(training: Training) -> list[str]:
+    if training.evaluates is False:
+        return set_words(["train.eval_every_epochs=0", "train.zero_shot_eval=false"])
+    if training.evaluates and _evaluates_never(training):
+        return set_words(["train.eval_every_epochs=1"])
+    return []
+
+
+def _evaluates_never(training: Training) -> bool:
+    return load_config(training.config, of_run=training.resumed is not None).train.eval_every_epochs == 0
 
 
 def config_path(named: Path | None) -> Path | None:
@@ -203,15 +230,3 @@ def yaml_text(path: Path) -> str:
         return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
     except yaml.YAMLError:
         return json.dumps(text, ensure_ascii=False)
-
-
-def _evaluation_words(training: Training) -> list[str]:
-    if training.evaluates is False:
-        return set_words(["train.eval_every_epochs=0", "train.zero_shot_eval=false"])
-    if training.evaluates and _evaluates_never(training):
-        return set_words(["train.eval_every_epochs=1"])
-    return []
-
-
-def _evaluates_never(training: Training) -> bool:
-    return load_config(training.config, of_run=training.resumed is not None).train.eval_every_epochs == 0

@@ -1,8 +1,7 @@
-"""The parameters of a job, as ModelArts' console hands them over: strings, and some that are the platform's own.
+"""What a job is told: its parameters, as ModelArts' console hands them over, and its place, by the environment.
 
-What ModelArts tells a job by its environment: how many servers and cards, which of them this process is.
-
-Two ages of the platform:
+Parameters are strings, and some are the platform's own. The environment says how many servers and cards there are and
+which of them this process is, in two ways by the platform's age:
 
 - the boot file of a preset Ascend image runs **once per card**, with RANK_ID, RANK_SIZE (older: DEVICE_NUM), DEVICE_ID
   or ASCEND_DEVICE_ID, and RANK_TABLE_FILE;
@@ -29,109 +28,9 @@ from mindloc.modelarts.stores import is_remote
 from mindloc.runtime.cluster import is_number, number_in
 from mindloc.runtime.files import read_json
 
+WAY_OUT = "python modelarts/start.py --help lists the parameters"
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
 TABLE_WAIT_S = 600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """This process's place in a job."""
-
-    per_card: bool = False  # this process is one rank of several, started by the platform
-    rank: int = 0
-    ranks: int = 1
-    device_id: int | None = None  # None: the config says it
-    cards: int = 1  # of this server
-    server: int = 0
-    servers: int = 1
-    master: str | None = None  # name of the first server
-    table: Path | None = None
-
-    @property
-    def is_first(self) -> bool:
-        """Whether rank 0 runs here: this process starts it or is it."""
-        return self.rank == 0 and self.server == 0
-
-    def rank_variables(self) -> dict[str, str]:
-        """What a rank that the platform started needs in its environment, under the names of today."""
-        if self.table is None:
-            raise LaunchError(
-                f"RANK_ID is {self.rank} of {self.ranks} and there is no rank table: RANK_TABLE_FILE is not set and "
-                f"{JOB_TABLE} is not there; choose an Ascend image, or --run_distribute False"
-            )
-        return {
-            "RANK_TABLE_FILE": str(self.table),
-            "RANK_ID": str(self.rank),
-            "RANK_SIZE": str(self.ranks),
-            "DEVICE_ID": str(self.device_id or 0),
-        }
-
-
-def read_place(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Place:
-    """The place that the environment states; one server with one card where it states nothing.
-
-    Raises:
-        LaunchError: a number that is none, or a server that is not one of those there are.
-    """
-    table = _table_of(environment, job_table)
-    ranks = number_in(environment, "RANK_SIZE", number_in(environment, "DEVICE_NUM", 1))
-    if environment.get("RANK_ID"):
-        return _one_card(environment, ranks, table)
-    return _one_server(environment, ranks, table if table and table.is_file() else None)
-
-
-def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
-    rank = number_in(environment, "RANK_ID", 0)
-    if rank >= ranks:
-        raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
-    device_id = number_in(environment, "DEVICE_ID", number_in(environment, "ASCEND_DEVICE_ID", 0))
-    return Place(per_card=ranks > 1, rank=rank, ranks=ranks, device_id=device_id, table=table)
-
-
-def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
-    servers = number_in(environment, "MA_NUM_HOSTS", number_in(environment, "VC_WORKER_NUM", 1))
-    server = number_in(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
-    if server >= servers:
-        raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
-    cards = max(number_in(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
-    master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
-    return Place(ranks=cards * servers, cards=cards, server=server, servers=servers, master=master, table=table)
-
-
-def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
-    """The same place with the servers counted as the rank table counts them, where this process starts the ranks.
-
-    Raises:
-        LaunchError: the table is broken, is never finished, or does not know this server.
-    """
-    if place.per_card or place.ranks == 1 or place.table is None:
-        return place
-    _wait_until_finished(place.table)
-    table = read_rank_table(place.table)
-    server = find_server(table, host_names(environment)) if place.servers > 1 else 0
-    return replace(place, server=server, ranks=table.size)
-
-
-def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
-    """RANK_TABLE_FILE names the folder of the platform's table until the platform has made HCCL's own file of it."""
-    named = environment.get("RANK_TABLE_FILE")
-    if not named:
-        return job_table if job_table.is_file() else None
-    return Path(named) / job_table.name if Path(named).is_dir() else Path(named)
-
-
-def _wait_until_finished(table: Path) -> None:
-    """The platform starts a job's containers one by one, and completes their table when all are there."""
-    for waited_s in range(TABLE_WAIT_S):
-        with suppress(LaunchError):  # being written; what is wrong with it in the end is said when it is parsed
-            if read_json(table, LaunchError, "rank table", "wait").get("status") == "completed":
-                return
-        if waited_s == 0:
-            print(f"rank table {table}: waiting until the platform has completed it", flush=True)
-        time.sleep(1.0)
-
-
-WAY_OUT = "python modelarts/start.py --help lists the parameters"
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -230,3 +129,101 @@ def _near_miss(word: str) -> str:
     flag = word.partition("=")[0]
     near = difflib.get_close_matches(flag, re.findall(r"--\w+", parser().format_usage()), n=1, cutoff=0.8)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This process's place in a job."""
+
+    per_card: bool = False  # this process is one rank of several, started by the platform
+    rank: int = 0
+    ranks: int = 1
+    device_id: int | None = None  # None: the config says it
+    cards: int = 1  # of this server
+    server: int = 0
+    servers: int = 1
+    master: str | None = None  # name of the first server
+    table: Path | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether rank 0 runs here: this process starts it or is it."""
+        return self.rank == 0 and self.server == 0
+
+    def rank_variables(self) -> dict[str, str]:
+        """What a rank that the platform started needs in its environment, under the names of today."""
+        if self.table is None:
+            raise LaunchError(
+                f"RANK_ID is {self.rank} of {self.ranks} and there is no rank table: RANK_TABLE_FILE is not set and "
+                f"{JOB_TABLE} is not there; choose an Ascend image, or --run_distribute False"
+            )
+        return {
+            "RANK_TABLE_FILE": str(self.table),
+            "RANK_ID": str(self.rank),
+            "RANK_SIZE": str(self.ranks),
+            "DEVICE_ID": str(self.device_id or 0),
+        }
+
+
+def read_place(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Place:
+    """The place that the environment states; one server with one card where it states nothing.
+
+    Raises:
+        LaunchError: a number that is none, or a server that is not one of those there are.
+    """
+    table = _table_of(environment, job_table)
+    ranks = number_in(environment, "RANK_SIZE", number_in(environment, "DEVICE_NUM", 1))
+    if environment.get("RANK_ID"):
+        return _one_card(environment, ranks, table)
+    return _one_server(environment, ranks, table if table and table.is_file() else None)
+
+
+def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
+    rank = number_in(environment, "RANK_ID", 0)
+    if rank >= ranks:
+        raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
+    device_id = number_in(environment, "DEVICE_ID", number_in(environment, "ASCEND_DEVICE_ID", 0))
+    return Place(per_card=ranks > 1, rank=rank, ranks=ranks, device_id=device_id, table=table)
+
+
+def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
+    servers = number_in(environment, "MA_NUM_HOSTS", number_in(environment, "VC_WORKER_NUM", 1))
+    server = number_in(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
+    if server >= servers:
+        raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
+    cards = max(number_in(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
+    master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
+    return Place(ranks=cards * servers, cards=cards, server=server, servers=servers, master=master, table=table)
+
+
+def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
+    """The same place with the servers counted as the rank table counts them, where this process starts the ranks.
+
+    Raises:
+        LaunchError: the table is broken, is never finished, or does not know this server.
+    """
+    if place.per_card or place.ranks == 1 or place.table is None:
+        return place
+    _wait_until_finished(place.table)
+    table = read_rank_table(place.table)
+    server = find_server(table, host_names(environment)) if place.servers > 1 else 0
+    return replace(place, server=server, ranks=table.size)
+
+
+def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
+    """RANK_TABLE_FILE names the folder of the platform's table until the platform has made HCCL's own file of it."""
+    named = environment.get("RANK_TABLE_FILE")
+    if not named:
+        return job_table if job_table.is_file() else None
+    return Path(named) / job_table.name if Path(named).is_dir() else Path(named)
+
+
+def _wait_until_finished(table: Path) -> None:
+    """The platform starts a job's containers one by one, and completes their table when all are there."""
+    for waited_s in range(TABLE_WAIT_S):
+        with suppress(LaunchError):  # being written; what is wrong with it in the end is said when it is parsed
+            if read_json(table, LaunchError, "rank table", "wait").get("status") == "completed":
+                return
+        if waited_s == 0:
+            print(f"rank table {table}: waiting until the platform has completed it", flush=True)
+        time.sleep(1.0)

@@ -1,9 +1,7 @@
-"""Copies of what a job reads, on the server's own disk, made once for all its processes.
+"""What a job reads: copies on the server's own disk, made once for all its processes.
 
 The first process that gets a lock copies; the kernel frees the lock when that process ends, however it ends. A copy
-grows under another name and takes its own when it is whole; beside it lies a note of what it is.
-
-The three meanings of checkpoint_url, and when train_url may be written.
+grows under another name and takes its own when it is whole; beside it is a note of what it is.
 """
 
 import fcntl
@@ -17,18 +15,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import Store, build_store, is_remote, join, patiently
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
 from mindloc.runtime.files import atomic_folder, atomic_write_text, read_json, writing
 
+SCRATCH_DISK = Path("/cache")
+
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
-    """(weights to begin from, run to go on with), each None when there is none.
+    """What ``checkpoint_url`` means: (weights to begin from, run to go on with), each None when there is none.
 
     Raises:
-        StoreError: ``checkpoint_url`` is neither.
+        StoreError: it is neither.
     """
     if url is None:
         return None, None
@@ -62,14 +64,13 @@ def require_own_place(url: str, checkpoint_url: str | None) -> None:
     store = build_store(url)
     if _same(url, checkpoint_url) or patiently(lambda: store.size(join(url, "config.yaml"))) is None:
         return
-    raise StoreError(f"train_url {url} holds a run; give a new folder, or go on with that run: --checkpoint_url {url}")
+    raise StoreError(
+        f"train_url {url} contains a run; give a new folder, or go on with that run: --checkpoint_url {url}"
+    )
 
 
 def _same(url: str, other: str | None) -> bool:
     return other is not None and url.rstrip("/") == other.rstrip("/")
-
-
-SCRATCH_DISK = Path("/cache")
 
 
 def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
@@ -94,12 +95,10 @@ def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
 def start_id() -> str:
     """A name for this start of the job, the same for all processes that the platform started with this one.
 
-    It is their parent: its number, and on Linux the moment it began, since a restarted container counts anew.
+    It is their parent: its number, and the moment it began, since a restarted container counts anew.
     """
-    parent = os.getppid()
-    stat = Path(f"/proc/{parent}/stat")
-    began = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19] if stat.exists() else ""
-    return f"{parent}-{began}"
+    parent = psutil.Process(os.getppid())
+    return f"{parent.pid}-{parent.create_time():.2f}"
 
 
 def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:

@@ -1,9 +1,7 @@
 """A job from its parameters to its results: copies in, train.py or eval.py, copies out.
 
-The training is a process of its own under the launch room's watch, also where it is alone: one that is killed outright,
+The training is a process of its own under the launcher's watch, also where it is alone: one that is killed outright,
 say for want of memory, must not take with it the thread that sends the results.
-
-From a job's parameters and its place on the platform to the processes that this server runs.
 """
 
 import argparse
@@ -18,10 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mindloc.cli.command import command
-from mindloc.cli.train import Training, check_beforehand, config_path, set_words, trainer_words, yaml_text
-from mindloc.config import Config
+from mindloc.cli.train import Training, config_path, set_words, training_command, yaml_text
 from mindloc.errors import LaunchError, MindlocError, StoreError
-from mindloc.launch.plan import Plan, plan_one_process, plan_ranks, settled_target
+from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
 from mindloc.launch.processes import MASTER_PORT, with_source
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import requests_to_stop_ignored, run_plan
@@ -39,6 +36,8 @@ from mindloc.modelarts.outgoing import Outgoing
 from mindloc.modelarts.stores import build_store, join
 
 STOPPED = 130
+EVALUATION_SECTIONS = ("data", "eval", "run")  # the rest is fixed by the checkpoint
+_NAME_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
 
 
 @command
@@ -137,10 +136,6 @@ def _removed_when_refused(own: Path) -> Iterator[None]:
         raise
 
 
-EVALUATION_SECTIONS = ("data", "eval", "run")  # the rest is fixed by the checkpoint
-_NAME_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
-
-
 def build_training(
     args: argparse.Namespace, place: Place, data: Path, weights: Path | None, run: Path, resumes: bool, logs: Path
 ) -> Plan:
@@ -154,13 +149,17 @@ def build_training(
         ConfigError: the config or an override is refused.
         LaunchError: the ranks can't be started that way.
     """
-    words, config = _trainer_words(args, data, weights, run, resumes)
+    training = Training(
+        config=run / "config.yaml" if resumes else config_path(args.config),
+        data=data,
+        resumed=run if resumes else None,
+        weights=weights,
+        evaluates=args.eval,
+        begin_epoch=args.begin_epoch,
+    )
     environment = with_source(os.environ)
-    target, settled = settled_target(config.run.device_target, environment)
-    words += settled
-    check_beforehand(config, target, place.ranks, run if resumes else None, args.begin_epoch)
-    if place.ranks == 1 and place.device_id is not None:
-        words += ["--device_id", str(place.device_id)]
+    prepared = training_command(training, ["--run_dir", str(run)], set_words(args.overrides), WAY_OUT)
+    target, words = prepared.checked(place.ranks, place.device_id, environment)
     command = [sys.executable, "-m", "mindloc", "train", *words]
     if place.per_card:
         return plan_one_process(
@@ -198,21 +197,6 @@ def build_evaluation(args: argparse.Namespace, place: Place, data: Path, weights
         words += ["--device_id", str(place.device_id)]
     command = [sys.executable, "-m", "mindloc", "eval", *words]
     return plan_one_process(command, log_dir=logs, environment=with_source(os.environ))
-
-
-def _trainer_words(
-    args: argparse.Namespace, data: Path, weights: Path | None, run: Path, resumes: bool
-) -> tuple[list[str], Config]:
-    """(arguments of train.py, the config that they make)"""
-    training = Training(
-        config=run / "config.yaml" if resumes else config_path(args.config),
-        data=data,
-        resumed=run if resumes else None,
-        weights=weights,
-        evaluates=args.eval,
-        begin_epoch=args.begin_epoch,
-    )
-    return trainer_words(training, ["--run_dir", str(run)], set_words(args.overrides), WAY_OUT)
 
 
 def _address(name: str | None) -> str:

@@ -1,14 +1,6 @@
-"""Where a job's data comes from and its results go: an object store behind one small interface.
+"""Where a job's data comes from and its results go: a folder for a path, moxing for a url in ModelArts' own images.
 
 A url names an object, or everything under ``url/``; names in a folder are relative and use "/".
-
-An object store that is a folder, where a url is a path.
-
-The object store through moxing, which ModelArts' own images have.
-
-The package ``moxing`` on PyPI is somebody else's and has no ``file``; it is never used.
-
-The store that a url lies in: moxing in ModelArts' own images, a folder for a path.
 """
 
 import importlib
@@ -22,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from mindloc.errors import StoreError, one_line
 from mindloc.runtime.files import replacing
 
+REMOTE_SCHEMES = ("obs", "s3")
 PAUSES_S = (1.0, 4.0, 15.0)  # between the attempts of ``patiently``
 T = TypeVar("T")
 
@@ -55,6 +48,25 @@ class Store(Protocol):
         """Delete one object; none there is no error."""
 
 
+def build_store(url: str) -> Store:
+    """The store that a url is in.
+
+    Raises:
+        StoreError: a scheme that is not known, or no moxing here to read it with.
+    """
+    if not is_remote(url):
+        return FolderStore()
+    if url.partition("://")[0] not in REMOTE_SCHEMES:
+        raise StoreError(f"{url} is neither a path nor a url of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}")
+    moxing = find_moxing()
+    if moxing is None:
+        raise StoreError(
+            f"{url} can't be reached: moxing is not installed, which ModelArts' images have; copy what is there to "
+            "this machine and give the folder"
+        )
+    return MoxingStore(moxing)
+
+
 def is_remote(url: str) -> bool:
     return "://" in url
 
@@ -62,11 +74,6 @@ def is_remote(url: str) -> bool:
 def join(url: str, name: str) -> str:
     """``url/name``"""
     return f"{url.rstrip('/')}/{name}" if name else url
-
-
-def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder and below."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def patiently(action: Callable[[], T]) -> T:
@@ -118,7 +125,7 @@ class FolderStore:
 
 
 def find_moxing() -> ModuleType | None:
-    """Huawei's moxing; None where it is missing or another package has its name."""
+    """Huawei's moxing; None where it is missing, or is PyPI's package of that name, which is somebody else's."""
     try:
         moxing = importlib.import_module("moxing")
     except ImportError:
@@ -154,7 +161,7 @@ class MoxingStore:
     def fetch_folder(self, url: str, folder: Path) -> None:
         wanted = self.total_bytes(url)
         if not wanted:
-            raise StoreError(f"{url} holds nothing; name the folder that the data lies in")
+            raise StoreError(f"{url} is empty; name the folder that the data is in")
         self._call("copy_parallel", url, str(folder))
         found = folder_bytes(folder)
         if found != wanted:
@@ -175,25 +182,6 @@ class MoxingStore:
             raise Unavailable(f"mox.file.{function} {url}: {reason}") from error
 
 
-REMOTE_SCHEMES = ("obs", "s3")
-
-
-def build_store(url: str) -> Store:
-    """The store that a url lies in.
-
-    Raises:
-        StoreError: a scheme that is not known, or no library here that reads it.
-    """
-    if not is_remote(url):
-        return FolderStore()
-    scheme = url.partition("://")[0]
-    if scheme not in REMOTE_SCHEMES:
-        raise StoreError(f"{url} is neither a path nor a url of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}")
-
-    moxing = find_moxing()
-    if moxing is None:
-        raise StoreError(
-            f"{url} can't be reached: no moxing is installed here, which ModelArts' images have; copy it to this "
-            "machine and give the folder"
-        )
-    return MoxingStore(moxing)
+def folder_bytes(folder: Path) -> int:
+    """Of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
