@@ -50,10 +50,13 @@ def cards(count: int):
     return SimpleNamespace(is_available=lambda: count is not None, device_count=device_count)
 
 
-def there_are(monkeypatch, ascend: int | None = None, gpu: int | None = None, findings: tuple = ()) -> list:
+def there_are(
+    monkeypatch, ascend: int | None = None, gpu: int | None = None, findings: tuple = (), capability=(8, 0)
+) -> list:
     """Let MindSpore have these cards and the doctor find this; gives the cards that are chosen."""
     chosen = []
     monkeypatch.setattr(ms, "device_context", SimpleNamespace(ascend=cards(ascend), gpu=cards(gpu)))
+    monkeypatch.setattr(ms.hal, "get_device_capability", lambda card, target: capability)
     monkeypatch.setattr(ms, "set_device", lambda *card: chosen.append(card))
     monkeypatch.setattr("mindloc.doctor.examination.diagnose", lambda machine, target, told: findings)
     monkeypatch.setattr("mindloc.doctor.examination.look_at_driver", lambda machine: findings)
@@ -113,6 +116,12 @@ def test_a_card_beyond_those_there_is_refused_before_mindspore_is_told(monkeypat
         f"device_id {device_id} is not among this machine's 2 GPUs (0: A, 24 GiB; 1: B, 24 GiB); take 0 to 1"
     )
     assert asked_for == []
+
+
+@pytest.mark.parametrize(("capability", "target"), [((5, 2), "CPU"), ((6, 0), "GPU"), ((9, 0), "GPU")])
+def test_cards_without_a_kernel_are_passed_over(monkeypatch, capability, target):
+    there_are(monkeypatch, gpu=2, capability=capability)
+    assert device.use_device().target == target
 
 
 def test_a_simulated_ascend_has_no_card_to_count(monkeypatch):

@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 
 from mindloc.doctor.machine import Finding, Machine, absent, ask, ask_python, good, last_line, wrong
+from mindloc.runtime.device import OLDEST_GPU
 
 DRIVER_LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table
-OLDEST_CARD, LAST_COMPILED, LAST_SERVED = (6, 0), (8, 9), (9, 0)  # compute capabilities, see docs/gpu.md
+LAST_COMPILED, LAST_SERVED = (8, 9), (9, 0)  # compute capabilities, see docs/gpu.md
 CARD = "card "  # and its number: what a finding on one card is called
 OTHER_WAY = "or evaluate by ONNX Runtime (docs/gpu.md)"
 CPU_WAY = "on this machine use --device_target CPU"
@@ -146,7 +147,7 @@ def _cards(machine: Machine, told: dict) -> list[Finding]:
             return [absent("GPU", "card", f"{found}; CUDA_VISIBLE_DEVICES={hidden!r}", "unset CUDA_VISIBLE_DEVICES")]
         way_out = f"see whether nvidia-smi lists one; in a container: start it with --gpus all; {CPU_WAY}"
         return [absent("GPU", "card", found, way_out)]
-    none_fits = all(tuple(card["capability"]) < OLDEST_CARD for card in told["cards"])
+    none_fits = all(tuple(card["capability"]) < OLDEST_GPU for card in told["cards"])
     return [_fitness(number, card, none_fits) for number, card in enumerate(told["cards"])]
 
 
@@ -155,7 +156,7 @@ def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
     capability = tuple(card["capability"])
     what = f"{CARD}{number}"
     named = f"{card['name']}, compute {capability[0]}.{capability[1]}, {card['memory_bytes'] / 2**30:.0f} GiB"
-    if capability < OLDEST_CARD:
+    if capability < OLDEST_GPU:
         found = f"{named}: too old, the plugin's kernels begin at compute 6.0"
         return wrong("GPU", what, found, f"a card of compute 6.0 or more; {CPU_WAY}", blocks=none_fits)
     if capability > LAST_SERVED:

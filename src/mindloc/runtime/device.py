@@ -15,6 +15,7 @@ from mindloc.runtime.packages import INSTALL, check_packages, slow_cpu_convoluti
 from mindloc.runtime.process import usable_cores
 
 TARGETS = ("Ascend", "GPU", "CPU")  # best first
+OLDEST_GPU = (6, 0)  # compute capability at which the kernels of MindSpore's plugin begin, see docs/gpu.md
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
 # That A3, two dies of the A2's generation, has them too is our assumption.
@@ -98,9 +99,14 @@ def why_unusable(target: str) -> str | None:
     if target == "Ascend" and "MS_SIMULATION_LEVEL" in os.environ:  # graphs compile, and there is no card to count
         return None
     try:
-        return None if cards.device_count() else "no card"
+        count = cards.device_count()
+        if not count:
+            return "no card"
+        if target == "GPU" and all(ms.hal.get_device_capability(card, "GPU") < OLDEST_GPU for card in range(count)):
+            return "no card of compute 6.0 or more"
     except RuntimeError as error:  # the plugin loads without a card or a driver that fits
         return f"no card ({first_line(error)})"
+    return None
 
 
 def describe_machine() -> str:
