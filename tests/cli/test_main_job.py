@@ -88,7 +88,7 @@ def test_a_killed_and_resumed_training_ends_as_the_whole_one(world, run, tmp_pat
 
 def batches_of_one_evaluation(report: Path) -> tuple[int, int]:
     """(of the queries, of the gallery)"""
-    counts = [len((report / side / "rows.jsonl").read_text().splitlines()) for side in ("query", "gallery")]
+    counts = [len((report / side / "rows.jsonl").read_text().splitlines()) for side in ("query", "reference")]
     return tuple(math.ceil(count / SETTINGS["eval.batch_size"]) for count in counts)
 
 
@@ -98,7 +98,7 @@ def test_a_training_killed_within_an_evaluation_ends_as_the_whole_one(world, run
     passage = (query + gallery) + query + 1  # the evaluation after the second epoch, its queries done
     assert train(world, *new_run(world, killed), fault=f"extract.mid:{passage}").returncode == -signal.SIGKILL
     report = killed / "reports" / "e2"
-    assert (report / "query").exists() and not (report / "gallery").exists()
+    assert (report / "query").exists() and not (report / "reference").exists()
     assert not (report / "report.json").exists()
     resumed = train(world, "--resume", str(killed))
     assert resumed.returncode == 0, resumed.stderr

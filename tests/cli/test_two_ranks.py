@@ -117,7 +117,7 @@ def test_two_ranks_end_as_one(of_two, of_one):
 def test_two_ranks_evaluate_as_one(of_two, of_one):
     """Not a whole number of batches for either rank, so the last ones are filled up and cut off again."""
     reports = [run / "reports" / "zero_shot" for run in (run_of(of_two[0]), of_one)]
-    for side in ("query", "gallery"):
+    for side in ("query", "reference"):
         names = [(report / side / "rows.jsonl").read_text() for report in reports]
         assert names[0] == names[1] and len(names[0].splitlines()) % (2 * SETTINGS["eval.batch_size"])
         arrays = [np.load(report / side / "descriptors.npy") for report in reports]

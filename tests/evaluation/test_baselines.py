@@ -1,4 +1,4 @@
-"""Baselines against brute force: all orders of a small gallery, and answers counted by hand."""
+"""Baselines against brute force: all orders of a few references, and answers counted by hand."""
 
 import itertools
 
@@ -8,14 +8,13 @@ import pytest
 from mindloc.data.gta_uav import read_split
 from mindloc.errors import ImageError
 from mindloc.evaluation import baselines
-from mindloc.evaluation.evaluate import make_task
-from mindloc.evaluation.score import Places, ScoreSettings
-from mindloc.evaluation.truth import Truth
+from mindloc.evaluation.score import Distances, ScoreSettings
+from mindloc.evaluation.truth import Truth, make_task
 
 
-def every_order(gallery_count, positives):
-    """Ranks of the right items in each of the equally likely arrangements."""
-    return list(itertools.combinations(range(1, gallery_count + 1), positives))
+def every_order(reference_count, positives):
+    """Ranks of the right references in each of the equally likely arrangements."""
+    return list(itertools.combinations(range(1, reference_count + 1), positives))
 
 
 @pytest.mark.parametrize("positives", [1, 2, 5])
@@ -43,14 +42,14 @@ def test_commonest_counts_and_breaks_ties_by_name():
 
 def make_case():
     truth = Truth({"pos": [np.array([0]), np.array([2])], "pos_semipos": [np.array([0, 1]), np.array([2])]}, 2)
-    gallery_N2 = np.array([[0.0, 0.0], [30.0, 40.0], [0.0, 100.0]])
-    return truth, Places(np.zeros((2, 2)), gallery_N2, "plane_m")
+    reference_N2 = np.array([[0.0, 0.0], [30.0, 40.0], [0.0, 100.0]])
+    return truth, Distances(np.zeros((2, 2)), reference_N2, "plane_m")
 
 
 def test_the_constant_answer_follows_the_training_pairs():
-    truth, places = make_case()
+    truth, distances = make_case()
     order = {"pos": ["b", "elsewhere", "a"], "pos_semipos": ["b", "a"]}
-    scores = baselines.score_constant(order, ["a", "b", "c"], truth, places, ScoreSettings(recall_at=(1, 2, 3)))
+    scores = baselines.score_constant(order, ["a", "b", "c"], truth, distances, ScoreSettings(recall_at=(1, 2, 3)))
     pos, wide = scores.numbers["pos"], scores.numbers["pos_semipos"]
     # answers b, a, c for both: query 0 finds a at 2 (pos) and b at 1 (semi), query 1 finds c at 3
     assert [pos[f"recall@{k}"] for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
@@ -58,14 +57,14 @@ def test_the_constant_answer_follows_the_training_pairs():
     assert pos["dis@1_m"] == 50.0 and pos["distinct_top1"] == 1  # b is 50 m away from both
 
 
-def test_a_constant_that_is_not_in_the_gallery_is_no_answer():
-    truth, places = make_case()
-    assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, places, ScoreSettings()) is None
+def test_a_constant_that_names_no_reference_is_no_answer():
+    truth, distances = make_case()
+    assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, distances, ScoreSettings()) is None
 
 
 def test_chance_distances_are_those_of_all_pairs():
-    truth, places = make_case()
-    numbers = baselines.score_chance(truth, places, ScoreSettings()).numbers["pos"]
+    truth, distances = make_case()
+    numbers = baselines.score_chance(truth, 3, distances, ScoreSettings()).numbers["pos"]
     assert numbers["dis@1_m"] == 50.0 and numbers["dis@1_median_m"] == 50.0  # 0, 50, 100 from both queries
     np.testing.assert_allclose(numbers["sdm@3"], np.mean(np.exp([0, -0.05, -0.1])))
 
@@ -78,8 +77,8 @@ def test_histograms_of_equal_colors_agree_whatever_the_size(color_split):
     np.testing.assert_allclose([drone @ same, drone @ other, drone @ drone], [1.0, 0.0, 1.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
-def test_a_broken_picture_is_named(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_a_broken_image_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ImageError, match=r"x.png is"):
@@ -97,10 +96,12 @@ def test_the_real_flights_constants_are_the_known_ones(adm_root):
     for name, recall, median_m in (("train", 0.78, 129), ("test", 0.37, 301)):
         split = splits[name]
         truth = Truth(make_task(split).right, len(split.query.files))
-        places = Places(
+        distances = Distances(
             split.query.places.coordinate_N2, split.reference.places.coordinate_N2, split.reference.place_unit
         )
         settings = ScoreSettings(mode="pos_semipos", bootstrap=10)
-        numbers = baselines.score_constant(order, split.reference.files, truth, places, settings).numbers["pos_semipos"]
+        numbers = baselines.score_constant(order, split.reference.files, truth, distances, settings).numbers[
+            "pos_semipos"
+        ]
         assert abs(numbers["recall@5"] - recall) < 0.005
         assert abs(numbers["dis@1_median_m"] - median_m) < 0.5

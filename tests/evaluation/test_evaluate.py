@@ -1,5 +1,6 @@
 """A whole evaluation with an engine that knows colors, and the same numbers again from disk alone."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from PIL import Image
 
 from mindloc.config import load_config
 from mindloc.errors import DataError
-from mindloc.evaluation.evaluate import evaluate, make_task
+from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.rescore import rescore
+from mindloc.evaluation.truth import make_task
 
 
 class ColorEngine:
@@ -25,7 +27,7 @@ class ColorEngine:
 
 
 class TwoStageColorEngine(ColorEngine):
-    """Omega can't tell two pictures apart, Phi is the mean color."""
+    """Omega can't tell two images apart, Phi is the mean color."""
 
     descriptors = ("omega", "phi")
 
@@ -42,7 +44,6 @@ def config():
 
 @pytest.fixture
 def finished(config, color_split, tmp_path):
-    pytest.importorskip("mindspore")
     folder = tmp_path / "report"
     return folder, evaluate(ColorEngine(), config, color_split, folder, color_split, command="python eval.py")
 
@@ -59,24 +60,24 @@ def test_the_numbers_are_those_of_the_colors(finished):
 
 
 def test_a_folder_that_holds_anything_else_is_left_alone(config, color_split, tmp_path):
-    kept = tmp_path / "mine" / "gallery" / "a.png"
+    kept = tmp_path / "mine" / "reference" / "a.png"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"mine")
     for folder, message in ((tmp_path / "mine", "neither empty nor an earlier"), (kept, "is a file")):
         with pytest.raises(DataError, match=message):
             evaluate(ColorEngine(), config, color_split, folder)
-    assert kept.read_bytes() == b"mine" and [path.name for path in (tmp_path / "mine").iterdir()] == ["gallery"]
+    assert kept.read_bytes() == b"mine" and [path.name for path in (tmp_path / "mine").iterdir()] == ["reference"]
 
 
 def test_the_folder_holds_everything(finished):
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("query", "gallery", "baselines", "truth.jsonl", "setup.json", "queries.jsonl"),
+        *("query", "reference", "baselines", "truth.jsonl", "setup.json", "queries.jsonl"),
         *("report.json", "report.md", "contact_sheet.png", "distance_curve.png"),
     }
-    for picture in ("contact_sheet.png", "distance_curve.png"):
-        with Image.open(folder / picture) as image:
+    for figure in ("contact_sheet.png", "distance_curve.png"):
+        with Image.open(folder / figure) as image:
             assert image.size[0] > 1000 and len(image.getcolors(1 << 20)) > 20
     report = json.loads((folder / "report.json").read_text())
     assert report["origin"]["command"] == "python eval.py" and report["origin"]["checkpoint_sha256"] == "abc"
@@ -102,7 +103,7 @@ def test_rescoring_gives_the_same_files(finished):
     assert {name: (folder / name).read_bytes() for name in outputs} == before
 
 
-def test_rescoring_needs_neither_mindspore_nor_pictures(finished, color_split):
+def test_rescoring_needs_neither_mindspore_nor_images(finished, color_split):
     folder, _ = finished
     color_split.root.rename(color_split.root.with_name("gone"))
     code = "import sys; from mindloc.evaluation.rescore import rescore; rescore(sys.argv[1]); "
@@ -111,14 +112,30 @@ def test_rescoring_needs_neither_mindspore_nor_pictures(finished, color_split):
 
 
 def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
-    pytest.importorskip("mindspore")
     config.data.query_mode = "S2D"
-    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "report", None, pictures=False)
+    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "report", None, figures=False)
     assert scores["recall@1"] == 1.0 and scores["queries"] == 5  # tile 5 has a semi-positive alone
     assert scores.methods["model"]["pos_semipos"]["queries"] == 6
     assert scores["queries_left_out"] == 4
     assert "constant" not in scores.methods
     assert not (tmp_path / "report" / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_without_places_the_report_tells_of_ranks_alone_and_says_so_once(config, color_split, tmp_path, swapped):
+    config.data.query_mode = "S2D" if swapped else "D2S"
+    nowhere = [dataclasses.replace(side, places=None) for side in (color_split.query, color_split.reference)]
+    split = dataclasses.replace(color_split, query=nowhere[0], reference=nowhere[1])
+    folder = tmp_path / "r"
+    scores = evaluate(ColorEngine(), config, split, folder, split)
+    assert scores["recall@1"] == 1.0 and list(scores.methods) == ["model", "color_histogram", "constant", "chance"]
+    told = {key for by_mode in scores.methods.values() for numbers in by_mode.values() for key in numbers}
+    assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in told)
+    text = (folder / "report.md").read_text()
+    assert text.count("SDM") == text.count("Dis") == 1 and text.count("have no places") == 1
+    assert scores.summary() == "pos: recall@1 100.00, recall@5 100.00, recall@10 100.00, ap 100.00 %"
+    assert "off_m" not in (folder / "queries.jsonl").read_text()
+    assert (folder / "contact_sheet.png").exists() and not (folder / "distance_curve.png").exists()
 
 
 def test_both_directions_state_the_same_pairs(color_split):
@@ -128,35 +145,32 @@ def test_both_directions_state_the_same_pairs(color_split):
         assert pairs == {(int(d), s) for s, items in enumerate(up.right[mode]) for d in items}
 
 
-def test_between_epochs_baselines_and_pictures_can_stay_away(config, color_split, tmp_path):
-    pytest.importorskip("mindspore")
-    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", color_split, baselines=False, pictures=False)
+def test_between_epochs_baselines_and_figures_are_left_out(config, color_split, tmp_path):
+    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", color_split, baselines=False, figures=False)
     assert list(scores.methods) == ["model", "chance"]
 
 
 def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_split, tmp_path):
-    pytest.importorskip("mindspore")
     config.search.recall_n, config.search.consistency_m, config.head.nodes = 9, 0, 1
-    scores = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "r", color_split, pictures=False)
+    scores = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "r", color_split, figures=False)
     assert scores.methods["stage_one"]["pos"]["recall@1"] == 0.0  # a tie is never won
     assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 1.0
     assert sorted(path.name for path in (tmp_path / "r" / "query").iterdir()) == ["omega", "phi"]
     times = scores.report["search"]["times"]
     assert times["recall_ms"] > 0 and times["rerank_ms"] > 0 and times["consistency_ms"] is None
     assert "5 single queries, exact search in 9 tiles" in times["how"]
-    without = {"baselines": False, "pictures": False, "search_times": False}
+    without = {"baselines": False, "figures": False, "search_times": False}
     between = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "e", **without)
     assert between.report["search"]["times"] is None and between["recall@1"] == 1.0
 
 
-def test_omegas_that_make_no_library_are_scored_without_a_time(config, color_split, tmp_path):
+def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split, tmp_path):
     class NoOmega(TwoStageColorEngine):
         def encode(self, batch):
             return {name: rows * name.endswith("phi") for name, rows in super().encode(batch).items()}
 
-    pytest.importorskip("mindspore")
     config.search.recall_n = 9
-    scores = evaluate(NoOmega(), config, color_split, tmp_path / "r", color_split, baselines=False, pictures=False)
+    scores = evaluate(NoOmega(), config, color_split, tmp_path / "r", color_split, baselines=False, figures=False)
     assert scores["recall@1"] == 1.0 and scores.report["search"]["times"] is None
     assert any("No time per query" in note and "all zeros" in note for note in scores.report["notes"])
 
@@ -182,5 +196,5 @@ def test_a_broken_folder_is_named(finished, damage, message):
 def test_a_split_without_overlaps_is_named(config, color_split, tmp_path):
     alone = color_split.semipositive.__class__(np.zeros(7, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
     lonely = color_split.__class__(**{**vars(color_split), "positive": alone, "semipositive": alone})
-    with pytest.raises(DataError, match="no query overlaps anything"):
+    with pytest.raises(DataError, match="no query overlaps any reference"):
         evaluate(ColorEngine(), config, lonely, tmp_path / "report")

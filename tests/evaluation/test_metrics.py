@@ -59,7 +59,7 @@ def test_step_average_precision_is_scikit_learns(gta):
 
 
 def naive_trapezoid(ranks):
-    """Walks down the list; each right item adds one trapezoid of width 1/P between old and new precision."""
+    """Walks down the list; each right reference adds one trapezoid of width 1/P between old and new precision."""
     area = 0.0
     for found, rank in enumerate(ranks):
         old = found / (rank - 1) if rank > 1 else 1.0
@@ -89,7 +89,7 @@ def test_recall_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("gallery_count", "cmc_within", "vigor_within"),
+    ("reference_count", "cmc_within", "vigor_within"),
     [
         (49, 1, 1),  # round(.49) = 0, int(.49) = 0
         (50, 1, 1),  # round(.5) = 0: half to even
@@ -98,10 +98,10 @@ def test_recall_by_hand():
         (400, 5, 5),  # index 4 is the fifth
     ],
 )
-def test_one_percent_follows_its_convention(gallery_count, cmc_within, vigor_within):
+def test_one_percent_follows_its_convention(reference_count, cmc_within, vigor_within):
     rank = np.arange(1, 11)
-    assert metrics.recall_at_one_percent(rank, gallery_count) == cmc_within / 10
-    assert metrics.recall_at_one_percent_vigor(rank, gallery_count) == vigor_within / 10
+    assert metrics.recall_at_one_percent(rank, reference_count) == cmc_within / 10
+    assert metrics.recall_at_one_percent_vigor(rank, reference_count) == vigor_within / 10
 
 
 def naive_sdm(distances, k, per_unit):

@@ -24,9 +24,9 @@ def make_truth(pos, semi):
 
 def test_numbers_by_hand():
     """Two queries, three tiles 0, 300 and 400 m away; query 0 prefers 0, 1, 2 and query 1 prefers 2, 1, 0."""
-    gallery = make_set(np.eye(3), [[0, 0], [300, 0], [0, 400]], "satellite")
+    references = make_set(np.eye(3), [[0, 0], [300, 0], [0, 400]], "satellite")
     queries = make_set([[3, 2, 1], [1, 2, 3]], [[0, 0], [0, 0]])
-    scores = score_sets(queries, gallery, make_truth([[0], [1]], [[0], [1, 2]]), SETTINGS)
+    scores = score_sets(queries, references, make_truth([[0], [1]], [[0], [1, 2]]), SETTINGS)
     pos, wide = scores.numbers["pos"], scores.numbers["pos_semipos"]
     assert pos["recall@1"] == 0.5 and pos["recall@5"] == 1.0 and wide["recall@1"] == 1.0
     assert pos["ap"] == (1 + 1 / 2) / 2 and wide["ap"] == 1.0
@@ -38,56 +38,65 @@ def test_numbers_by_hand():
 
 
 def test_a_constant_descriptor_scores_nothing_and_says_why():
-    gallery = make_set(np.ones((50, 8)), np.zeros((50, 2)), "satellite")
+    references = make_set(np.ones((50, 8)), np.zeros((50, 2)), "satellite")
     truth = make_truth([[i] for i in range(10)], [[i] for i in range(10)])
-    numbers = score_sets(make_set(np.ones((10, 8)), np.zeros((10, 2))), gallery, truth, SETTINGS).numbers["pos"]
+    numbers = score_sets(make_set(np.ones((10, 8)), np.zeros((10, 2))), references, truth, SETTINGS).numbers["pos"]
     assert numbers["recall@1"] == numbers["recall@10"] == 0.0
     assert numbers["tied_queries"] == 10
 
 
-def test_permuting_the_gallery_changes_no_number():
+def test_permuting_the_references_changes_no_number():
     random = np.random.default_rng(0)
-    gallery_ND, place_N2, query_QD = random.random((40, 6)), random.random((40, 2)) * 900, random.random((15, 6))
+    reference_ND, place_N2, query_QD = random.random((40, 6)), random.random((40, 2)) * 900, random.random((15, 6))
     right = [random.choice(40, 3, replace=False) for _ in range(15)]
     queries, order = make_set(query_QD, random.random((15, 2)) * 900), random.permutation(40)
-    plain = score_sets(queries, make_set(gallery_ND, place_N2, "satellite"), make_truth(right, right), SETTINGS)
+    plain = score_sets(queries, make_set(reference_ND, place_N2, "satellite"), make_truth(right, right), SETTINGS)
     moved = [np.flatnonzero(np.isin(order, items)) for items in right]
-    permuted = make_set(gallery_ND[order], place_N2[order], "satellite")
+    permuted = make_set(reference_ND[order], place_N2[order], "satellite")
     assert score_sets(queries, permuted, make_truth(moved, moved), SETTINGS).numbers == plain.numbers
 
 
-def test_queries_without_a_right_item_are_left_out_and_counted():
-    gallery = make_set(np.eye(3), np.zeros((3, 2)), "satellite")
+def test_queries_without_a_right_reference_are_left_out_and_counted():
+    references = make_set(np.eye(3), np.zeros((3, 2)), "satellite")
     queries = make_set(np.eye(3), np.zeros((3, 2)))
-    scores = score_sets(queries, gallery, make_truth([[0], [], []], [[0], [0], []]), SETTINGS)
+    scores = score_sets(queries, references, make_truth([[0], [], []], [[0], [0], []]), SETTINGS)
     assert [scores.numbers[mode]["queries"] for mode in ("pos", "pos_semipos")] == [1, 2]
     assert [scores.numbers[mode]["queries_left_out"] for mode in ("pos", "pos_semipos")] == [2, 1]
     assert scores.numbers["pos_semipos"]["recall@1"] == 0.5
 
 
-def test_a_mode_without_any_right_item_is_an_error_only_where_it_leads():
-    gallery, queries = make_set(np.eye(2), np.zeros((2, 2)), "satellite"), make_set(np.eye(2), np.zeros((2, 2)))
+def test_a_mode_without_any_right_reference_is_an_error_only_where_it_leads():
+    references, queries = make_set(np.eye(2), np.zeros((2, 2)), "satellite"), make_set(np.eye(2), np.zeros((2, 2)))
     truth = make_truth([[], []], [[0], [1]])
-    assert list(score_sets(queries, gallery, truth, ScoreSettings("pos_semipos", bootstrap=5)).numbers) == [
+    assert list(score_sets(queries, references, truth, ScoreSettings("pos_semipos", bootstrap=5)).numbers) == [
         "pos_semipos"
     ]
-    with pytest.raises(DataError, match="no query has a right item in mode pos"):
-        score_sets(queries, gallery, truth, SETTINGS)
+    with pytest.raises(DataError, match="no query has a right reference in mode pos"):
+        score_sets(queries, references, truth, SETTINGS)
 
 
-def test_without_places_distances_are_unknown_and_ranks_are_not():
-    gallery, queries = make_set(np.eye(2), None, "satellite"), make_set(np.eye(2), None)
-    numbers = score_sets(queries, gallery, make_truth([[0], [1]], [[0], [1]]), SETTINGS).numbers["pos"]
+def test_without_places_no_number_tells_of_distances_and_ranks_are_known():
+    references, queries = make_set(np.eye(2), None, "satellite", None), make_set(np.eye(2), None, unit=None)
+    numbers = score_sets(queries, references, make_truth([[0], [1]], [[0], [1]]), SETTINGS).numbers["pos"]
     assert numbers["recall@1"] == 1.0
+    assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in numbers)
+
+
+def test_a_place_that_is_missing_leaves_unknown_what_it_would_tell():
+    references, queries = (
+        make_set(np.eye(2), [[0, 0], [np.nan, np.nan]], "satellite"),
+        make_set(np.eye(2), [[0, 0]] * 2),
+    )
+    numbers = score_sets(queries, references, make_truth([[0], [1]], [[0], [1]]), SETTINGS).numbers["pos"]
     assert numbers["dis@1_m"] is None and numbers["sdm@3"] is None and numbers["within_10m"] is None
 
 
 def test_latitude_and_longitude_give_meters_and_denseuavs_degrees():
     """One degree of latitude is 6371.0088 km * pi / 180 = 111.195 km; at 60 degrees one of longitude is half of it."""
-    gallery = make_set(np.eye(2), [[61.0, 5.0], [60.0, 6.0]], "satellite", "lat_lon_deg")
+    references = make_set(np.eye(2), [[61.0, 5.0], [60.0, 6.0]], "satellite", "lat_lon_deg")
     queries = make_set(np.eye(2), [[60.0, 5.0], [60.0, 5.0]], "drone", "lat_lon_deg")
     truth = make_truth([[0], [1]], [[0], [1]])
-    scores = score_sets(queries, gallery, truth, SETTINGS)
+    scores = score_sets(queries, references, truth, SETTINGS)
     np.testing.assert_allclose(scores.distance["pos"][:, 0], [111_195, 55_597], rtol=1e-4)
     assert scores.numbers["pos"]["sdm@1_denseuav"] == pytest.approx(np.exp(-5e3))
 
@@ -95,11 +104,11 @@ def test_latitude_and_longitude_give_meters_and_denseuavs_degrees():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"checkpoint": "def"}, "queries were made by checkpoint abc, the gallery by def"),
-        ({"unit": "lat_lon_deg"}, "queries have places in plane_m, the gallery in lat_lon_deg"),
+        ({"checkpoint": "def"}, "queries were made by checkpoint abc, the references by def"),
+        ({"unit": "lat_lon_deg"}, "queries have places in plane_m, the references in lat_lon_deg"),
     ],
 )
 def test_sets_that_do_not_belong_together_are_named(other, message):
-    gallery = make_set(np.eye(2), np.zeros((2, 2)), "satellite", **other)
+    references = make_set(np.eye(2), np.zeros((2, 2)), "satellite", **other)
     with pytest.raises(DataError, match=message):
-        score_sets(make_set(np.eye(2), np.zeros((2, 2))), gallery, make_truth([[0], [1]], [[0], [1]]), SETTINGS)
+        score_sets(make_set(np.eye(2), np.zeros((2, 2))), references, make_truth([[0], [1]], [[0], [1]]), SETTINGS)

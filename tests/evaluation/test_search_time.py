@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
+from mindloc.evaluation.evaluate import measure_search
 from mindloc.evaluation.score import Stages
-from mindloc.evaluation.search_time import measure_search
 from mindloc.search import extraction as extracted
 from mindloc.search.faiss_index import FaissIndex
 
@@ -29,7 +29,7 @@ def test_the_stages_that_there_are_have_milliseconds(consistency_m):
     assert times["how"] == "median of 5 single queries, exact search in 40 tiles in memory, FAISS"
 
 
-def test_the_gallery_is_never_copied_whole(monkeypatch):
+def test_the_references_are_never_copied_whole(monkeypatch):
     added, add = [], FaissIndex.add
     monkeypatch.setattr(extracted, "_BATCH_NUMBERS", 8 * (6 + 4))  # eight tiles
     monkeypatch.setattr(FaissIndex, "add", lambda index, tiles: (added.append(len(tiles.names)), add(index, tiles)))

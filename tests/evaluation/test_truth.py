@@ -14,7 +14,7 @@ def make_set(names, view):
     return DescriptorSet(np.ones((len(names), 2), np.float32), make_rows(names, None, view), {"view": view})
 
 
-QUERIES, GALLERY = make_set(["q1", "q0"], "drone"), make_set(["a", "b", "c"], "satellite")
+QUERIES, REFERENCES = make_set(["q1", "q0"], "drone"), make_set(["a", "b", "c"], "satellite")
 
 
 def line(query="q0", pos=(), semi=()):
@@ -24,7 +24,7 @@ def line(query="q0", pos=(), semi=()):
 def test_indices_follow_the_descriptor_sets(tmp_path):
     right = {"pos": [["b"], [], []], "pos_semipos": [["c", "b"], ["a"], []]}
     write_truth(tmp_path / "truth.jsonl", ["q0", "q1", "alone"], right)
-    truth = load_truth(tmp_path / "truth.jsonl", QUERIES, GALLERY)
+    truth = load_truth(tmp_path / "truth.jsonl", QUERIES, REFERENCES)
     assert [items.tolist() for items in truth.right["pos"]] == [[], [1]]
     assert [items.tolist() for items in truth.right["pos_semipos"]] == [[0], [2, 1]]
     assert truth.query_total == 3
@@ -38,12 +38,12 @@ def test_indices_follow_the_descriptor_sets(tmp_path):
         ('{"query": "q0", "pos": "a", "pos_semipos": []}', "line 1"),
         (line("q0") + "\n" + line("q0"), "line 2: query q0 comes a second time"),
         (line("q0"), "says nothing about query q1"),
-        (line("q0", ["x"], ["x"]) + "\n" + line("q1"), "query q0: the gallery has no descriptor of x"),
-        (line("q2", ["a"], ["a"]), "names query q2, which has right items and no descriptor"),
+        (line("q0", ["x"], ["x"]) + "\n" + line("q1"), "query q0: there is no descriptor of reference x"),
+        (line("q2", ["a"], ["a"]), "names query q2, which has right references and no descriptor"),
     ],
 )
 def test_a_truth_that_does_not_fit_is_named(tmp_path, text, message):
     if text is not None:
         (tmp_path / "truth.jsonl").write_text(text)
     with pytest.raises(DataError, match=message):
-        load_truth(tmp_path / "truth.jsonl", QUERIES, GALLERY)
+        load_truth(tmp_path / "truth.jsonl", QUERIES, REFERENCES)

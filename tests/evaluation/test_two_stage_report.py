@@ -9,14 +9,13 @@ from PIL import Image
 
 from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
-from mindloc.evaluation.evaluate import make_task
 from mindloc.evaluation.figures import choose_queries
 from mindloc.evaluation.rescore import rescore
 from mindloc.evaluation.score import ScoreSettings
-from mindloc.evaluation.truth import write_truth
+from mindloc.evaluation.truth import make_task, write_truth
 
-# Tile and drone picture i have Omega e_i, but drone picture 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
-# Phi of a drone picture is its tile's, but that of 3 looks like tile 0.
+# Tile and drone image i have Omega e_i, but drone image 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
+# Phi of a drone image is its tile's, but that of 3 looks like tile 0.
 OMEGA = np.eye(9)
 DRONE_OMEGA = np.eye(9)[:5]
 DRONE_OMEGA[0] = [2, 3, 0, 0, 0, 0, 0, 0, 0]
@@ -26,7 +25,7 @@ DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01
 
 @pytest.fixture
 def write_folder(color_split, tmp_path):
-    """Writes the evaluation of five drone pictures among nine tiles; arguments change the setup."""
+    """Writes the evaluation of five drone images among nine tiles; arguments change the setup."""
 
     def write(two_stage=True, settings=None, **setup):
         folder = tmp_path / "report"
@@ -42,9 +41,9 @@ def write_folder(color_split, tmp_path):
             rows = make_rows(drones, split.query.places.coordinate_N2[:5], "drone")
             save_descriptor_set(folder / "query" / name, drone, rows, {**card, "view": "drone"})
             rows = make_rows(tiles, split.reference.places.coordinate_N2, "satellite")
-            save_descriptor_set(folder / "gallery" / name, satellite, rows, {**card, "view": "satellite"})
+            save_descriptor_set(folder / "reference" / name, satellite, rows, {**card, "view": "satellite"})
         plain = dataclasses.asdict(ScoreSettings(bootstrap=20, recall_n=4))
-        facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "picture_root": str(split.root)}
+        facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "image_root": str(split.root)}
         facts |= {"settings": plain | (settings or {}), "sheet_queries": 5, **setup}
         (folder / "setup.json").write_text(json.dumps(facts))
         return folder
@@ -62,7 +61,7 @@ def test_the_table_has_the_stages_before_the_baselines(write_folder):
         "answers by",
         "this model, re-ranked",
         "stage one: Omega alone",
-        "Phi over the whole gallery",
+        "Phi over all references",
     ] + ["chance"]
 
 
@@ -72,7 +71,7 @@ def test_the_page_says_what_the_stages_did(write_folder):
     scores = rescore(folder)
     text = (folder / "report.md").read_text()
     assert "the first N = 4 answers of Omega are re-ranked by Phi." in text and "Time per query" not in text
-    assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone pictures" in text
+    assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone images" in text
     assert "Re-ranking won 1 right first answers and lost 1 against stage one." in text
     assert "recall@1 60.00 -> 60.00 (stage one -> re-ranked), recall@5" in scores.summary()
     report = json.loads((folder / "report.json").read_text())
@@ -85,7 +84,7 @@ def test_the_page_says_what_the_stages_did(write_folder):
 def test_times_are_printed_where_they_were_measured(write_folder):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": None, "how": "median of 50 single queries"}
     folder = write_folder(search_times=times)
-    rescore(folder, pictures=False)
+    rescore(folder, figures=False)
     text = (folder / "report.md").read_text()
     assert "Time per query: recall 3.25 ms, re-ranking 0.50 ms (median of 50 single queries)." in text
 
@@ -100,18 +99,18 @@ def test_a_third_stage_is_named_with_its_m(write_folder):
     assert json.loads((folder / "report.json").read_text())["search"]["consistency_m"] == 2
 
 
-def test_a_gallery_smaller_than_n_is_re_ranked_whole_and_the_page_says_so(write_folder):
+def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_folder):
     folder = write_folder(settings={"recall_n": 100})
-    scores = rescore(folder, pictures=False)
+    scores = rescore(folder, figures=False)
     text = (folder / "report.md").read_text()
-    assert "N = 100 answers were asked of stage one and the gallery has 9: all of it is re-ranked" in text
+    assert "N = 100 answers were requested of stage one and there are 9 references: all are re-ranked" in text
     assert "the first N = 9 answers" in text
     assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 0.8
 
 
 def test_answers_tell_where_they_come_from(write_folder):
     folder = write_folder()
-    rescore(folder, pictures=False)
+    rescore(folder, figures=False)
     first, *_, last = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
     tile = "satellite/4_0_0_{}.png".format
     assert first["answers"][:2] == [tile(0), tile(1)] and first["recall_rank"][:2] == [2, 1]
@@ -120,11 +119,7 @@ def test_answers_tell_where_they_come_from(write_folder):
 
 
 def test_one_stage_says_nothing_of_stages(write_folder):
-    """And a setup from before there were stages is read."""
     folder = write_folder(two_stage=False)
-    setup = json.loads((folder / "setup.json").read_text())
-    del setup["settings"]["recall_n"], setup["settings"]["consistency_m"]
-    (folder / "setup.json").write_text(json.dumps(setup))
     scores = rescore(folder)
     assert list(scores.methods) == ["model", "chance"] and "->" not in scores.summary()
     text = (folder / "report.md").read_text()

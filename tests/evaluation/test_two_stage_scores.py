@@ -13,7 +13,7 @@ from mindloc.evaluation.truth import Truth
 from mindloc.search.index import IndexCard, Tiles
 from mindloc.search.two_stage import two_stage_search
 
-QUERIES, GALLERY, NODES = 25, 40, 2
+QUERIES, REFERENCES, NODES = 25, 40, 2
 MODES = ("pos", "pos_semipos")
 
 
@@ -30,13 +30,13 @@ def make_case(seed=0, levels=3, centroids=False):
     """Random Omega; Phi of few whole numbers, so that ties are many, or of random ones where ``levels`` is None."""
     rng = np.random.default_rng(seed)
     sides = []
-    for view, count in (("drone", QUERIES), ("satellite", GALLERY)):
+    for view, count in (("drone", QUERIES), ("satellite", REFERENCES)):
         phi = rng.standard_normal((count, 6)) if levels is None else rng.integers(0, levels, (count, 6)) + [1] * 6
         descriptors = {"omega": rng.standard_normal((count, 9)), "phi": phi}
         if centroids:
             descriptors["centroids"] = rng.random((count, 2 * NODES))
         sides.append(make_view(view, rng.random((count, 2)) * 900, **descriptors))
-    wide = [rng.choice(GALLERY, rng.integers(1, 6), replace=False) for _ in range(QUERIES)]
+    wide = [rng.choice(REFERENCES, rng.integers(1, 6), replace=False) for _ in range(QUERIES)]
     return *sides, Truth({"pos": [items[: len(items) // 2] for items in wide], "pos_semipos": wide}, QUERIES + 3)
 
 
@@ -44,9 +44,9 @@ def settings_with(n, m=0, **others):
     return ScoreSettings(bootstrap=20, recall_n=n, consistency_m=m, **others)
 
 
-def cosines(queries, gallery, name):
+def cosines(queries, references, name):
     """Rounded far above rounding's own differences, so that what ought to tie does."""
-    q, g = (side[name].descriptor_ND.astype(np.float64) for side in (queries, gallery))
+    q, g = (side[name].descriptor_ND.astype(np.float64) for side in (queries, references))
     return np.round((q @ g.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(g, axis=1), 12)
 
 
@@ -57,18 +57,18 @@ def by_score(items, score_of, right):
 
 def naive_orders(case, mode, n):
     """[(query, order of stage one, order after stage two, right items)] of the queries with a right item."""
-    queries, gallery, truth = case
-    omega, phi = (cosines(queries, gallery, name) for name in ("omega", "phi"))
+    queries, references, truth = case
+    omega, phi = (cosines(queries, references, name) for name in ("omega", "phi"))
     orders = []
     for query, items in enumerate(truth.right[mode]):
         right = set(items.tolist())
         if right:
-            first = by_score(range(GALLERY), omega[query], right)
+            first = by_score(range(REFERENCES), omega[query], right)
             orders.append((query, first, by_score(first[:n], phi[query], right) + first[n:], right))
     return orders
 
 
-@pytest.mark.parametrize("n", [1, 3, 12, GALLERY])
+@pytest.mark.parametrize("n", [1, 3, 12, REFERENCES])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_number_follows_a_naive_sort(n, mode):
     case = make_case()
@@ -107,10 +107,10 @@ def test_by_hand():
     Query 0 looks for c: 3rd, then 1st, won. Query 1 looks for a: 1st, then 3rd, lost. Query 2 looks for d: 4th, stays.
     """
     place = [[0, 0], [100, 0], [200, 0], [300, 0]]
-    gallery = make_view("satellite", place, omega=np.diag([4, 3, 2, 1]) + 9.0 * np.eye(4), phi=np.eye(4))
+    references = make_view("satellite", place, omega=np.diag([4, 3, 2, 1]) + 9.0 * np.eye(4), phi=np.eye(4))
     queries = make_view("drone", [[0, 0]] * 3, omega=[[4, 3, 2, 1]] * 3, phi=[[1, 2, 3, 9]] * 3)
     right = [np.array([2]), np.array([0]), np.array([3])]
-    scores = score_two_stage(queries, gallery, Truth({"pos": right, "pos_semipos": right}, 3), settings_with(3))
+    scores = score_two_stage(queries, references, Truth({"pos": right, "pos_semipos": right}, 3), settings_with(3))
     model, first, phi = (scores[name].numbers["pos"] for name in ("model", "stage_one", "phi"))
     assert (model["recall@1"], first["recall@1"]) == (1 / 3, 1 / 3)
     assert (model["won_queries"], model["lost_queries"]) == (1, 1)
@@ -127,12 +127,12 @@ def only_its_own(numbers):
     return {key: value for key, value in numbers.items() if key not in ("won_queries", "lost_queries")}
 
 
-@pytest.mark.parametrize("n", [GALLERY, 1000])
-def test_re_ranking_the_whole_gallery_is_phi_alone(n):
+@pytest.mark.parametrize("n", [REFERENCES, 1000])
+def test_re_ranking_all_references_is_phi_alone(n):
     scores = score_two_stage(*make_case(2, levels=None), settings_with(n))
     for mode in MODES:
         assert only_its_own(scores["model"].numbers[mode]) == scores["phi"].numbers[mode]
-        assert scores["stage_one"].numbers[mode][f"recall@{GALLERY}"] == 1.0
+        assert scores["stage_one"].numbers[mode][f"recall@{REFERENCES}"] == 1.0
 
 
 def test_re_ranking_one_answer_changes_no_number():
@@ -143,12 +143,12 @@ def test_re_ranking_one_answer_changes_no_number():
         assert model["won_queries"] == model["lost_queries"] == 0
 
 
-@pytest.mark.parametrize("n", [2, 10, GALLERY])
+@pytest.mark.parametrize("n", [2, 10, REFERENCES])
 def test_a_constant_phi_wins_nothing(n):
-    queries, gallery, truth = make_case(4)
-    for side in (queries, gallery):
+    queries, references, truth = make_case(4)
+    for side in (queries, references):
         side["phi"] = dataclasses.replace(side["phi"], descriptor_ND=np.full((side["phi"].count, 768), 0.1, np.float32))
-    scores = score_two_stage(queries, gallery, truth, settings_with(n))
+    scores = score_two_stage(queries, references, truth, settings_with(n))
     for mode in MODES:
         assert scores["model"].numbers[mode]["won_queries"] == 0
         ranks = [scores[method].ranking[mode].first_rank_Q for method in ("model", "stage_one")]
@@ -168,15 +168,15 @@ def test_stage_one_is_the_ceiling(seed):
 
 
 @pytest.mark.parametrize("m", [0, 4])
-def test_permuting_the_gallery_changes_no_number(m):
-    queries, gallery, truth = make_case(5, levels=None, centroids=True)
-    order = np.random.default_rng(0).permutation(GALLERY)
+def test_permuting_the_references_changes_no_number(m):
+    queries, references, truth = make_case(5, levels=None, centroids=True)
+    order = np.random.default_rng(0).permutation(REFERENCES)
     permuted = {
         name: DescriptorSet(one.descriptor_ND[order], [one.rows[i] for i in order], one.card)
-        for name, one in gallery.items()
+        for name, one in references.items()
     }
     moved = {mode: [np.flatnonzero(np.isin(order, items)) for items in truth.right[mode]] for mode in MODES}
-    plain = score_two_stage(queries, gallery, truth, settings_with(9, m))
+    plain = score_two_stage(queries, references, truth, settings_with(9, m))
     other = score_two_stage(queries, permuted, Truth(moved, truth.query_total), settings_with(9, m))
     assert {name: one.numbers for name, one in plain.items()} == {name: one.numbers for name, one in other.items()}
 
@@ -190,16 +190,16 @@ def naive_consistency(query_E, tile_E):
 
 
 @pytest.mark.parametrize("centroids", [False, True])  # written or not: they are not compared
-@pytest.mark.parametrize(("n", "m"), [(12, 5), (12, 12), (4, 30), (GALLERY, 15)])
+@pytest.mark.parametrize(("n", "m"), [(12, 5), (12, 12), (4, 30), (REFERENCES, 15)])
 def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
     case = make_case(6, levels=None, centroids=centroids)
-    queries, gallery, _ = case
+    queries, references, _ = case
     scores = score_two_stage(*case, settings_with(n, m))
     m, moved = min(n, m), 0
     for mode in MODES:
         for row, (query, first, second, _) in enumerate(naive_orders(case, mode, n)):
             agreement = {
-                tile: naive_consistency(queries["phi"].descriptor_ND[query], gallery["phi"].descriptor_ND[tile])
+                tile: naive_consistency(queries["phi"].descriptor_ND[query], references["phi"].descriptor_ND[tile])
                 for tile in second[:m]
             }
             third = sorted(second[:m], key=lambda tile: -agreement[tile]) + second[m:]
@@ -218,10 +218,10 @@ def test_what_is_scored_is_what_an_index_answers(m):
     from mindloc.search.faiss_index import build_faiss_index
 
     case = make_case(8, levels=None)
-    queries, gallery, _ = case
-    omega, phi = gallery["omega"], gallery["phi"]
+    queries, references, _ = case
+    omega, phi = references["omega"], references["phi"]
     card = IndexCard("flat", "omega", 9, 6, NODES, "plane_m", "abc", None)
-    unknown = np.full((GALLERY, 4), np.nan)
+    unknown = np.full((REFERENCES, 4), np.nan)
     index = build_faiss_index(
         card, Tiles(omega.names, omega.descriptor_ND, phi.descriptor_ND, omega.place_N2(), unknown)
     )
@@ -240,10 +240,10 @@ def test_consistency_of_one_answer_changes_no_number():
     assert without == one
 
 
-def refuse(message, queries, gallery, m=0):
+def refuse(message, queries, references, m=0):
     truth = make_case()[2]
     with pytest.raises(DataError, match=message):
-        score_two_stage(queries, gallery, truth, settings_with(5, m))
+        score_two_stage(queries, references, truth, settings_with(5, m))
 
 
 def with_card(side, name, **facts):
@@ -251,11 +251,15 @@ def with_card(side, name, **facts):
 
 
 def test_sets_that_do_not_belong_together_are_named():
-    queries, gallery, _ = make_case(centroids=True)
-    refuse("queries have the descriptors omega, phi, the gallery omega, phi, centroids", *make_case()[:1], gallery)
-    refuse("made by checkpoint abc, the gallery by def", queries, with_card(gallery, "phi", checkpoint_sha256="def"))
-    refuse("by reduction None, the gallery by xyz", queries, with_card(gallery, "omega", reduction_sha256="xyz"))
+    queries, references, _ = make_case(centroids=True)
+    refuse(
+        "queries have the descriptors omega, phi, the references omega, phi, centroids", *make_case()[:1], references
+    )
+    refuse(
+        "made by checkpoint abc, the references by def", queries, with_card(references, "phi", checkpoint_sha256="def")
+    )
+    refuse("by reduction None, the references by xyz", queries, with_card(references, "omega", reduction_sha256="xyz"))
     for nodes in (3, None, 0):
-        refuse(f"has 2 nodes by the queries' card and {nodes}", queries, with_card(gallery, "phi", nodes=nodes), m=2)
-    both = [with_card(side, "phi", nodes=4) for side in (queries, gallery)]
+        refuse(f"has 2 nodes by the queries' card and {nodes}", queries, with_card(references, "phi", nodes=nodes), m=2)
+    both = [with_card(side, "phi", nodes=4) for side in (queries, references)]
     refuse("Phi of length 6 has 4 nodes", *both, m=2)

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and pictures.
+"""Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and figures.
 
 The architecture comes from the checkpoint, or from the cards of the exported files, and so do the data and evaluation
 settings that no flag or --set changes.
@@ -69,11 +69,11 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or report_folder(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
-    for view in (split.query.view, split.reference.view):
-        print(f"{view}: {scores.report['origin'][f'{view}_extraction']}")
+    for role in ("query", "reference"):
+        print(f"{scores.report['data'][f'{role}_view']}: {scores.report['origin'][f'{role}_extraction']}")
     for note in scores.report["notes"]:
         print(f"note: {note}")
-    print(f"report and pictures: {out}")
+    print(f"report and figures: {out}")
 
 
 def report_folder(args: argparse.Namespace) -> Path:

@@ -10,12 +10,14 @@ from mindloc.evaluation.rescore import rescore
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindloc score", description=__doc__, allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="folder of an evaluation (it holds query/, gallery/, truth.jsonl)")
-    parser.add_argument("--no_pictures", action="store_true", help="numbers only; the pictures stay as they are")
+    parser.add_argument(
+        "folder", type=Path, help="folder of an evaluation, with query/, reference/, truth.jsonl"
+    )
+    parser.add_argument("--no_figures", action="store_true", help="numbers only; the figures stay as they are")
     return parser
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    print(tables(rescore(args.folder, pictures=not args.no_pictures).report))
+    print(tables(rescore(args.folder, figures=not args.no_figures).report))

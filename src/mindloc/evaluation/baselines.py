@@ -1,6 +1,8 @@
-"""Three answers that know nothing of places, to stand beside every report: chance, a constant, a color histogram.
+"""Three answers that look at no place, to stand beside every report: chance, a constant, a color histogram.
 
 On few or dense queries they can look good; a model that does not beat them has learned nothing that counts.
+
+Shapes: Q queries, N references, K answers per query, M references measured per query.
 """
 
 from collections import Counter
@@ -14,63 +16,69 @@ from mindloc.data.images import decode, read_bytes, resize
 from mindloc.descriptors.ranking import rank_gallery
 from mindloc.evaluation.metrics import sdm_at
 from mindloc.evaluation.score import (
+    Distances,
     MethodScores,
     Numbers,
-    Places,
     ScoreSettings,
     distance_numbers,
     known,
     score_rankings,
 )
 from mindloc.evaluation.truth import Truth
-from mindloc.geo.points import distance_m
 
-_PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
 _BINS = (16, 8, 8)  # hue, saturation, value
 _HISTOGRAM_SIDE_PX = 96
 
 
-def chance_recall_at(positives_Q: np.ndarray, gallery_count: int, k: int) -> float:
+def chance_recall_at(positives_Q: np.ndarray, reference_count: int, k: int) -> float:
     """Expected Recall@k of a random order: 1 - prod_{i<k} (N - P - i) / (N - i), mean over queries."""
-    place_K = np.arange(min(k, gallery_count), dtype=np.float64)
-    miss_QK = np.maximum(gallery_count - positives_Q[:, None] - place_K, 0.0) / (gallery_count - place_K)
+    place_K = np.arange(min(k, reference_count), dtype=np.float64)
+    miss_QK = np.maximum(reference_count - positives_Q[:, None] - place_K, 0.0) / (reference_count - place_K)
     return float(np.mean(1.0 - miss_QK.prod(axis=1)))
 
 
-def chance_average_precision(positives_Q: np.ndarray, gallery_count: int) -> float:
+def chance_average_precision(positives_Q: np.ndarray, reference_count: int) -> float:
     """Expected step AP of a random order, mean over queries.
 
-    A right item at rank r has (r - 1)(P - 1)/(N - 1) others before it on average, and each rank is as likely, so
+    A right reference at rank r has (r - 1)(P - 1)/(N - 1) others before it on average, and each rank is as likely, so
     E[AP] = mean over r of (1 + (r - 1)(P - 1)/(N - 1)) / r = (H + (P - 1)/(N - 1) (N - H)) / N with H = sum 1/r.
     """
-    harmonic = float(np.sum(1.0 / np.arange(1, gallery_count + 1)))
-    share_Q = (positives_Q - 1) / max(gallery_count - 1, 1)
-    return float(np.mean((harmonic + share_Q * (gallery_count - harmonic)) / gallery_count))
+    harmonic = float(np.sum(1.0 / np.arange(1, reference_count + 1)))
+    share_Q = (positives_Q - 1) / max(reference_count - 1, 1)
+    return float(np.mean((harmonic + share_Q * (reference_count - harmonic)) / reference_count))
 
 
-def score_chance(truth: Truth, places: Places, settings: ScoreSettings) -> MethodScores:
-    """Expected numbers of answering at random; distances over all pairs, or over a seeded sample of a large gallery."""
-    count = len(places.gallery_N2)
+def score_chance(
+    truth: Truth, reference_count: int, distances: Distances | None, settings: ScoreSettings
+) -> MethodScores:
+    """Expected numbers of answering at random; distances over all pairs, or a seeded sample of many references."""
     scores = MethodScores({})
     for mode, right in truth.right.items():
-        positives_Q = np.array([len(np.unique(items)) for items in right])
+        positives_Q = np.array([len(np.unique(references)) for references in right])
         query = np.flatnonzero(positives_Q)
         if len(query):
-            distance_QM = _random_distances(places, query, settings.seed)
-            numbers = _chance_numbers(positives_Q[query], distance_QM, count, settings)
+            numbers = _chance_rank_numbers(positives_Q[query], reference_count, settings)
+            if distances:
+                distance_QM = distances.to_any(query, settings.seed)
+                numbers |= _chance_distance_numbers(distance_QM, settings)
+                scores.distance[mode] = distance_QM.reshape(-1, 1)
             scores.numbers[mode] = known({**numbers, "queries_left_out": truth.query_total - len(query)})
-            scores.distance[mode] = distance_QM.reshape(-1, 1)
     return scores
 
 
-def _chance_numbers(positives_Q: np.ndarray, distance_QM: np.ndarray, count: int, settings: ScoreSettings) -> Numbers:
-    sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
+def _chance_rank_numbers(positives_Q: np.ndarray, reference_count: int, settings: ScoreSettings) -> Numbers:
     return {
         "queries": len(positives_Q),
-        **{f"recall@{k}": chance_recall_at(positives_Q, count, k) for k in settings.recalls},
-        "recall@1%": chance_recall_at(positives_Q, count, round(0.01 * count) + 1),
-        "recall@1%_vigor": chance_recall_at(positives_Q, count, int(0.01 * count) + 1),
-        "ap": chance_average_precision(positives_Q, count),
+        **{f"recall@{k}": chance_recall_at(positives_Q, reference_count, k) for k in settings.recalls},
+        "recall@1%": chance_recall_at(positives_Q, reference_count, round(0.01 * reference_count) + 1),
+        "recall@1%_vigor": chance_recall_at(positives_Q, reference_count, int(0.01 * reference_count) + 1),
+        "ap": chance_average_precision(positives_Q, reference_count),
+    }
+
+
+def _chance_distance_numbers(distance_QM: np.ndarray, settings: ScoreSettings) -> Numbers:
+    sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
+    return {
         **{f"sdm@{k}": sdm for k in settings.sdm_at},
         **{f"dis@{k}_m": dis for k in settings.sdm_at},
         **distance_numbers(distance_QM.ravel()),
@@ -83,26 +91,30 @@ def commonest(names: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def score_constant(
-    order: dict[str, list[str]], gallery_names: list[str], truth: Truth, places: Places, settings: ScoreSettings
+    order: dict[str, list[str]],
+    reference_names: list[str],
+    truth: Truth,
+    distances: Distances | None,
+    settings: ScoreSettings,
 ) -> MethodScores | None:
-    """Every query answered by the same list: the items that most training pairs name, in each mode by its own pairs.
+    """Every query answered by the same list: the references that most training pairs name, each mode by its own pairs.
 
     Args:
-        order: mode -> names, commonest first; names that this gallery lacks are passed over.
+        order: mode -> names, commonest first; those of no reference are passed over.
 
     Returns:
-        None where the gallery holds none of the names, as when it shows another area.
+        None where no reference has one of the names, as when they show another area.
     """
     rankings = {}
     for mode, names in order.items():
         preference = {name: len(names) - place for place, name in enumerate(names)}
-        gallery_N1 = np.array([[float(preference.get(name, 0))] for name in gallery_names])
-        if not gallery_N1.any():
+        preference_N1 = np.array([[float(preference.get(name, 0))] for name in reference_names])
+        if not preference_N1.any():
             return None
-        query_Q1 = np.ones((len(places.query_Q2), 1))
+        query_Q1 = np.ones((len(truth.right[mode]), 1))
         right = {mode: truth.right[mode]}
-        rankings |= rank_gallery(query_Q1, gallery_N1, right, settings.answers, normalize=False)
-    return score_rankings(rankings, places, truth, settings)
+        rankings |= rank_gallery(query_Q1, preference_N1, right, settings.answers, normalize=False)
+    return score_rankings(rankings, len(reference_names), distances, truth, settings)
 
 
 def color_histogram(path: Path) -> np.ndarray:
@@ -111,18 +123,9 @@ def color_histogram(path: Path) -> np.ndarray:
     The cosine of two such vectors is the Bhattacharyya coefficient of their histograms.
 
     Raises:
-        ImageError: the file is missing, truncated or no picture.
+        ImageError: the file is missing, truncated or no image.
     """
     small = resize(decode(read_bytes(path), path), (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     count = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]).ravel()
     return np.sqrt(count / count.sum()).astype(np.float32)
-
-
-def _random_distances(places: Places, query: np.ndarray, seed: int) -> np.ndarray:
-    """(Q, M) meters from each query to the gallery, or to M items of it drawn once."""
-    gallery_N2 = places.gallery_N2
-    most = max(1, _PAIRS_MEASURED // len(query))
-    if most < len(gallery_N2):
-        gallery_N2 = gallery_N2[np.random.default_rng(seed).choice(len(gallery_N2), most, replace=False)]
-    return distance_m(places.query_Q2[query], gallery_N2, places.unit)

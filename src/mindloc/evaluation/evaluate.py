@@ -7,10 +7,9 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,13 +17,13 @@ from tqdm import tqdm
 import mindloc
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
-from mindloc.data.split import Side, Split
+from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
 from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
-from mindloc.evaluation.score import ScoreSettings, stages_of
-from mindloc.evaluation.truth import write_truth
+from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages
+from mindloc.evaluation.truth import Role, Task, make_task, write_truth
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
@@ -33,31 +32,14 @@ from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
 from mindloc.vocabulary import MODES, PairMode, SideName
 
+if TYPE_CHECKING:  # FAISS is slow to import, and seldom needed
+    from mindloc.search.faiss_index import FaissIndex
+    from mindloc.search.two_stage import Answers
+
 _HISTOGRAM_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One side of a retrieval task: what asks, or what is searched."""
-
-    name: SideName  # of the split
-    side: Side
-
-
-@dataclass(frozen=True)
-class Task:
-    """Who is looked for among whom."""
-
-    queries: Asked  # all of them
-    gallery: Asked
-    right: dict[str, list[np.ndarray]]  # mode -> gallery indices of each query
-
-    def answerable(self) -> tuple[Asked, np.ndarray]:
-        """The queries that something in the gallery answers, and their indices: only these are encoded."""
-        index = np.array([i for i, items in enumerate(self.right["pos_semipos"]) if len(items)], np.int64)
-        if not len(index):
-            raise DataError("no query overlaps anything in the gallery; check the pair file and the image folders")
-        return replace(self.queries, side=self.queries.side.take(index)), index
+_TIMED_QUERIES = 100  # measured one by one, evenly spaced
+_WARMING = 3  # before them: the first ones also fetch pages from the disk
+_TIMED_ANSWERS = 5
 
 
 def evaluate(
@@ -67,7 +49,7 @@ def evaluate(
     out_dir: str | Path,
     train_split: Split | None = None,
     baselines: bool = True,
-    pictures: bool = True,
+    figures: bool = True,
     search_times: bool = True,
     command: str | None = None,
     progress: bool = True,
@@ -76,89 +58,78 @@ def evaluate(
     """Encode a split, write the descriptor sets and the truth, score them, report.
 
     Args:
-        split: queries and gallery; ``config.data.query_mode`` says which view asks.
+        split: queries and references; ``config.data.query_mode`` says which side asks.
         out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
-        pictures: False leaves out the PNG files.
+        figures: False leaves out the PNG files.
         search_times: False leaves out how long each stage of a two-stage search takes.
         command: for the report; None takes this process's command line.
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
 
     Raises:
-        DataError: nothing to evaluate, a picture that can't be read, or a folder that holds something else.
+        DataError: nothing to evaluate, an image that can't be read, or a folder that contains something else.
     """
-    folder, task = Path(out_dir), make_task(split, config.data.query_mode == "S2D")
-    queries, _ = task.answerable()
+    folder, task = Path(out_dir), _task(config, split)
+    roles = (task.answerable(), task.references)
     _require_own(folder)
     (folder / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
     shutil.rmtree(folder / "baselines", ignore_errors=True)
-    names = {mode: [[task.gallery.side.files[i] for i in items] for items in task.right[mode]] for mode in MODES}
-    write_truth(folder / "truth.jsonl", task.queries.side.files, names)
+    write_truth(folder / "truth.jsonl", task.queries.images.files, task.right_names())
     speed = {}
-    for side, name in ((queries, "query"), (task.gallery, "gallery")):
-        speed[side.side.view] = _extract_side(engine, config, split, side, folder / name, progress, cluster)
+    for role in roles:
+        speed[role.name] = _extract_role(engine, config, split, role, folder / role.name, progress, cluster)
     notes = []
     if baselines:
-        notes = _write_baselines(config, split, train_split, task, queries, folder / "baselines", progress)
+        notes = _write_baselines(config, split, train_split, roles, folder / "baselines", progress)
     origin = _origin(engine, config, split, speed, command)
     times = _search_times(folder, config, notes) if search_times and len(engine.descriptors) > 1 else None
     _write_setup(folder / "setup.json", config, split, origin, notes, times)
-    return rescore(folder, pictures)
+    return rescore(folder, figures)
+
+
+def _task(config: Config, split: Split) -> Task:
+    return make_task(split, config.data.query_mode == "S2D")
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a place that holds anything but an earlier evaluation, whose parts are deleted."""
+    """Refuse a place that contains anything but an earlier evaluation, whose parts are deleted."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; give a new folder for the report")
-    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else {}
-    if held and "truth.jsonl" not in held:
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else {}
+    if found and "truth.jsonl" not in found:
         raise DataError(f"{folder} is neither empty nor an earlier evaluation; give a new folder for the report")
 
 
-def make_task(split: Split, swap_sides: bool = False) -> Task:
-    """The retrieval task of a split: queries look for references, or with ``swap_sides`` references for queries."""
-    asking: tuple[SideName, SideName] = ("reference", "query") if swap_sides else ("query", "reference")
-    right = {}
-    for mode in MODES:
-        edges = split.edges(mode)
-        if swap_sides:
-            edges = edges.swapped(len(split.reference))
-        right[mode] = [edges.references_of(index) for index in range(edges.query_count)]
-    return Task(*(Asked(name, split.side(name)) for name in asking), right)
-
-
-def _extract_side(
-    engine: Engine, config: Config, split: Split, side: Asked, folder: Path, progress: bool, cluster: Cluster
+def _extract_role(
+    engine: Engine, config: Config, split: Split, role: Role, folder: Path, progress: bool, cluster: Cluster
 ) -> Extraction:
-    images = _images_of_rank(engine, config, split, side, cluster)
-    facts = card_facts(config, side.name, side.side.place_unit)
-    places = side.side.places
+    images = _images_of_rank(engine, config, split, role, cluster)
+    facts = card_facts(config, role.side, role.images.place_unit)
+    places = role.images.places
     place_N2 = places and places.coordinate_N2
-    return extract(engine, side.name, images, side.side.files, place_N2, folder, facts, progress, cluster)
+    return extract(engine, role.side, images, role.images.files, place_N2, folder, facts, progress, cluster)
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
-    """What the other ranks do while the first one evaluates: their share of the encoding, query side first."""
-    task = make_task(split, config.data.query_mode == "S2D")
-    queries, _ = task.answerable()
-    for side in (queries, task.gallery):
-        help_extract(engine, side.name, _images_of_rank(engine, config, split, side, cluster), cluster)
+    """What the other ranks do while the first one evaluates: encode their part, the queries first."""
+    task = _task(config, split)
+    for role in (task.answerable(), task.references):
+        help_extract(engine, role.side, _images_of_rank(engine, config, split, role, cluster), cluster)
 
 
-def _images_of_rank(engine: Engine, config: Config, split: Split, side: Asked, cluster: Cluster) -> Iterable:
-    from mindloc.data.readers import build_images  # here: scoring from disk needs no MindSpore
+def _images_of_rank(engine: Engine, config: Config, split: Split, role: Role, cluster: Cluster) -> Iterable:
+    from mindloc.data.readers import build_images  # here: scoring from disk needs no reader
 
-    rows = rows_of_rank(len(side.side), engine.batch_size, cluster)
-    return build_images(config, side.name, [split.root / side.side.files[row] for row in rows], engine.batch_size)
+    rows = rows_of_rank(len(role.images), engine.batch_size, cluster)
+    return build_images(config, role.side, [split.root / role.images.files[row] for row in rows], engine.batch_size)
 
 
 def _write_baselines(
     config: Config,
     split: Split,
     train_split: Split | None,
-    task: Task,
-    queries: Asked,
+    roles: tuple[Role, Role],
     folder: Path,
     progress: bool,
 ) -> list[str]:
@@ -166,14 +137,15 @@ def _write_baselines(
     notes = []
     folder.mkdir(parents=True)
     if config.eval.histogram_baseline:
-        for side, name in ((queries, "query"), (task.gallery, "gallery")):
-            _write_histograms(split, side.side, folder / name, config.data.workers, progress)
+        for role in roles:
+            _write_histograms(split, role, folder / role.name, config.data.workers, progress)
     else:
         notes.append("No color histogram: eval.histogram_baseline is off.")
     if train_split is None:
         notes.append("No constant answer: no training pairs were at hand.")
     else:
-        counted = {mode: commonest(_named_by_pairs(train_split, mode, task.gallery.name)) for mode in MODES}
+        searched = roles[1].side
+        counted = {mode: commonest(_named_by_pairs(train_split, mode, searched)) for mode in MODES}
         atomic_write_text(folder / "constant.json", json.dumps(counted), DataError)
     return notes
 
@@ -183,11 +155,13 @@ def _named_by_pairs(split: Split, mode: PairMode, side: SideName) -> Iterator[st
     return (files[index] for index in (edges.reference if side == "reference" else edges.query()))
 
 
-def _write_histograms(split: Split, side: Side, folder: Path, workers: int, progress: bool) -> None:
-    rows = make_rows(side.files, side.places and side.places.coordinate_N2, side.view)
-    card = {"view": side.view, "place_unit": side.place_unit, "engine": "color_histogram", "checkpoint_sha256": None}
+def _write_histograms(split: Split, role: Role, folder: Path, workers: int, progress: bool) -> None:
+    images = role.images
+    rows = make_rows(images.files, images.places and images.places.coordinate_N2, images.view)
+    facts = {"view": images.view, "place_unit": images.place_unit}
+    card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
     shown = progress and sys.stderr.isatty()
-    bar = tqdm(total=len(rows), desc=f"{side.view} color histograms", unit="img", disable=not shown)
+    bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not shown)
     with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(folder, card) as writer:
         for start in range(0, len(rows), _HISTOGRAM_BATCH):
             part = rows[start : start + _HISTOGRAM_BATCH]
@@ -204,8 +178,8 @@ def _origin(
         **engine.facts,
         "mindloc": mindloc.__version__,
         "data": str(split.root),
-        "query_mode": config.data.query_mode,
-        **{f"{view}_extraction": str(extraction) for view, extraction in speed.items()},
+        "swap_sides": config.data.query_mode == "S2D",
+        **{f"{role}_extraction": str(extraction) for role, extraction in speed.items()},
         "hardware": describe_machine(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "config": config_to_dict(config),
@@ -213,15 +187,52 @@ def _origin(
 
 
 def _search_times(folder: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
-    """Adds to ``notes`` where no library can be made of what was encoded, which the scores have no part in."""
-    from mindloc.evaluation.search_time import measure_search  # here: FAISS is slow to import, and seldom needed
-
-    queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
+    """Adds to ``notes`` where no index can be made of what was encoded, which the scores have no part in."""
+    queries, references = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "reference")
     try:
-        return measure_search(queries, gallery, stages_of(_score_settings(config), gallery["omega"].count))
+        return measure_search(queries, references, _score_settings(config).stages(references["omega"].count))
     except TileIndexError as error:
         notes.append(f"No time per query: {error}.")
         return None
+
+
+def measure_search(queries: DescriptorSets, references: DescriptorSets, stages: Stages) -> dict[str, Any]:
+    """Median milliseconds per query of each stage, in an index that compares every reference exactly.
+
+    Returns:
+        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
+
+    Raises:
+        TileIndexError: the descriptors make no index.
+    """
+    from mindloc.search.extraction import Extracted
+    from mindloc.search.faiss_index import build_faiss_index
+
+    tiles = Extracted(references["omega"], references["phi"], reduction=None)
+    index = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    count = queries["omega"].count
+    row_Q = np.linspace(0, count - 1, min(_TIMED_QUERIES, count)).round().astype(int)
+    for row in row_Q[:_WARMING]:
+        _search_one(index, queries, stages, row)
+    answers = [_search_one(index, queries, stages, row) for row in row_Q]
+    recall, rerank, consistency = (
+        1e3 * float(np.median([getattr(answer, f"{stage}_s") for answer in answers]))
+        for stage in ("recall", "rerank", "consistency")
+    )
+    return {
+        "recall_ms": recall,
+        "rerank_ms": rerank,
+        "consistency_ms": consistency if stages.consistency_m else None,
+        "how": f"median of {len(row_Q)} single queries, exact search in {index.count} tiles in memory, FAISS",
+    }
+
+
+def _search_one(index: "FaissIndex", queries: DescriptorSets, stages: Stages, row: int) -> "Answers":
+    from mindloc.search.two_stage import two_stage_search
+
+    pair = (queries[name].descriptor_ND[row : row + 1] for name in ("omega", "phi"))
+    answers = min(_TIMED_ANSWERS, stages.recall_n)
+    return two_stage_search(index, *pair, stages.recall_n, answers, stages.consistency_m)
 
 
 def _score_settings(config: Config) -> ScoreSettings:
@@ -247,7 +258,7 @@ def _write_setup(
     setup = {
         "version": SETUP_VERSION,
         "settings": dataclasses.asdict(_score_settings(config)),
-        "picture_root": str(Path(split.root).resolve()),
+        "image_root": str(Path(split.root).resolve()),
         "sheet_queries": config.eval.contact_sheet_queries,
         "notes": notes,
         "origin": origin,

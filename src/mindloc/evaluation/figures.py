@@ -1,9 +1,11 @@
-"""One PNG that shows what the numbers mean: some queries and their first answers, right ones green, wrong ones red.
+"""Two PNG files that show what the numbers mean.
 
-One PNG: which share of the queries lands within x meters, beside the baselines.
+The contact sheet: some queries and their first answers, right ones green, wrong ones red. The distance curve: which
+part of the queries is answered within x meters, beside the baselines.
 """
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,14 @@ _RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#1b1f24"
 
 @dataclass(frozen=True)
 class Answer:
-    """One gallery picture."""
+    """One reference image."""
 
     path: Path
     right: bool
-    distance_m: float | None  # from the query's place to this picture's center
+    distance_m: float | None  # from the query's place to this image's center; NaN: one is unknown, None: all are
     score: float
     overlaps: bool = False  # a semi-positive in a mode where that counts as wrong
-    recall_rank: int | None = None  # place in stage one; None where there is one stage
+    recall_rank: int | None = None  # in stage one; None where there is one stage
     score_name: str = "cosine"
 
 
@@ -44,7 +46,7 @@ class SheetRow:
     """One query."""
 
     path: Path
-    first_rank: int  # of the first right answer in the whole gallery
+    first_rank: int  # of the first right answer among all references
     answers: list[Answer]  # best first
     recall_first_rank: int | None = None  # first_rank in stage one; None where there is one stage
 
@@ -53,7 +55,7 @@ def choose_queries(first_rank_Q: np.ndarray, recall_first_rank_Q: np.ndarray | N
     """(count,) queries evenly spaced from the best answered to the worst.
 
     Of a search in stages one that re-ranking won (right first only now) and one that it lost are among them where there
-    is such a query and room for it: it takes the place of the nearest one.
+    is such a query and room for it: it replaces the nearest one.
 
     Args:
         first_rank_Q: rank of the first right answer.
@@ -89,14 +91,14 @@ def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: s
         subtitle: one line or several.
 
     Raises:
-        ImageError: a picture is missing or broken.
+        ImageError: an image is missing or broken.
     """
     columns = max(len(row.answers) for row in rows)
     cell = _TILE_PX + 2 * _FRAME_PX
     width = 2 * _MARGIN_PX + (columns + 1) * cell + columns * _GAP_PX + _GAP_PX
     lines = subtitle.splitlines()
     widest = max(_font(22).getlength(title), *(_font(15).getlength(line) for line in lines))
-    width = max(width, 2 * _MARGIN_PX + round(widest))  # a gallery of two tiles makes a narrow sheet
+    width = max(width, 2 * _MARGIN_PX + round(widest))  # two references make a narrow sheet
     header = _HEADER_PX + (len(lines) - 1) * _SUBTITLE_PX
     height = header + len(rows) * (cell + _CAPTION_PX) + _MARGIN_PX
     sheet = Image.new("RGB", (width, height), _PAPER)
@@ -123,34 +125,32 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
     for place, answer in enumerate(row.answers):
         left = _MARGIN_PX + (place + 1) * (_TILE_PX + 2 * _FRAME_PX + _GAP_PX) + _GAP_PX
         _paste(sheet, draw, answer.path, (left, top), _RIGHT if answer.right else _WRONG, _FRAME_PX)
-        off = "place unknown" if answer.distance_m is None else f"{_meters(answer.distance_m)} off"
         verdict = "right" if answer.right else "wrong, overlaps" if answer.overlaps else "wrong"
         before = "" if answer.recall_rank is None else f", was #{answer.recall_rank}"
-        first = f"#{place + 1}{before}   {off}"
+        first = f"#{place + 1}{before}{_off(answer.distance_m)}"
         _caption(draw, (left, top), first, f"{verdict}, {answer.score_name} {answer.score:.3f}")
 
 
 def _paste(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, int], color: str, frame_px: int
 ) -> None:
-    """The picture, whole, centered in its square, with a frame that hugs the square."""
+    """The whole image, centered in its square, with a frame around the square."""
     left, top = corner
     side = _TILE_PX + 2 * _FRAME_PX
     draw.rectangle((left, top, left + side - 1, top + side - 1), outline=color, width=frame_px, fill=_BLANK)
     inner = Image.new("RGB", (_TILE_PX, _TILE_PX), _BLANK)
-    picture = ImageOps.contain(_open(path), (_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
-    inner.paste(picture, ((_TILE_PX - picture.width) // 2, (_TILE_PX - picture.height) // 2))
+    image = ImageOps.contain(_open(path), (_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
+    inner.paste(image, ((_TILE_PX - image.width) // 2, (_TILE_PX - image.height) // 2))
     sheet.paste(inner, (left + _FRAME_PX, top + _FRAME_PX))
 
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except OSError as error:
-        reason = one_line(error)
         raise ImageError(
-            f"picture {path} can't be read ({reason}); replace it, or take it out of the data set"
+            f"image {path} can't be read ({one_line(error)}); replace it, or take it out of the data set"
         ) from None
 
 
@@ -169,12 +169,16 @@ def _shorten(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont)
     return "..." + text
 
 
-def _meters(distance_m: float) -> str:
+def _off(distance_m: float | None) -> str:
+    if distance_m is None:
+        return ""
+    if math.isnan(distance_m):
+        return "   place unknown"
     if distance_m >= 10_000:
-        return f"{distance_m / 1000:.0f} km"
+        return f"   {distance_m / 1000:.0f} km off"
     if distance_m >= 1000:
-        return f"{distance_m / 1000:.1f} km"
-    return f"{distance_m:.0f} m"
+        return f"   {distance_m / 1000:.1f} km off"
+    return f"   {distance_m:.0f} m off"
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
@@ -201,13 +205,13 @@ class Curve:
     distance_Q: np.ndarray  # meters; for chance, of every answer as likely as any other
 
 
-def share_within(distance_Q: np.ndarray, limit_X: np.ndarray) -> np.ndarray:
-    """(X,) share of the distances that are at most each limit."""
+def fraction_within(distance_Q: np.ndarray, limit_X: np.ndarray) -> np.ndarray:
+    """(X,) fraction of the distances that are at most each limit."""
     return np.searchsorted(np.sort(distance_Q), limit_X, side="right") / len(distance_Q)
 
 
 def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: str) -> None:
-    """Write the picture; the axis of distances is logarithmic, since near misses matter most."""
+    """Write the figure; the axis of distances is logarithmic, since near misses matter most."""
     limit_X = np.geomspace(*_range(curves), 2000)
     from matplotlib.figure import Figure  # here: matplotlib takes a second to import
 
@@ -216,10 +220,10 @@ def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: s
     for curve in curves:
         median = float(np.median(curve.distance_Q))
         label = f"{curve.title} ({median:.0f} m)"
-        axes.plot(limit_X, share_within(curve.distance_Q, limit_X), label=label, **_STYLES[curve.method])
+        axes.plot(limit_X, fraction_within(curve.distance_Q, limit_X), label=label, **_STYLES[curve.method])
     _dress(axes, limit_X)
     rows = -(-len(curves) // _LEGEND_COLUMNS)
-    figure.legend(  # rows above the picture, where no curve can run into them
+    figure.legend(  # rows above the axes, where no curve can run into them
         loc="upper left",
         bbox_to_anchor=(0.067, 0.872),
         ncols=-(-len(curves) // rows),

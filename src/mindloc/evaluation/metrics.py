@@ -1,62 +1,65 @@
 """Retrieval metrics from ranks and distances, in NumPy float64.
 
-Ranks are 1-based and pessimistic on ties (``descriptors/ranking.py``). Fractions run from 0 to 1, distances are meters.
-Papers disagree on some of these; ``CONVENTIONS`` says which one each number follows, and goes into each report.
+Ranks are 1-based and pessimistic on ties (``descriptors/ranking.py``). Fractions are 0 to 1, distances are meters.
+Papers disagree on some of these; the ``*CONVENTIONS`` say which one each number follows, and go into each report:
+those of distances where places are known, those of two stages where there are two.
 
-Suffixes: Q queries, K answers per query, E right items of all queries (rows by ``start``, as in ``Ranking``).
+Shapes: Q queries, K answers per query, E right references of all queries (rows by ``start``, as in ``Ranking``).
 """
 
 import numpy as np
 
 CONVENTIONS = {
-    "recall@K": "share of queries whose first right item ranks within K",
-    "recall@1%": "CMC at the 0-based index round(.01 N), N gallery items (Game4Loc, University-1652, DenseUAV)",
-    "recall@1%_vigor": "0-based rank < int(.01 N) + 1 (VIGOR)",
-    "ap": "mean over queries of scikit-learn's step AP: sum of precision at each right item / right items (Game4Loc)",
+    "recall@K": "share of queries whose first right reference ranks within K",
+    "recall@1%": "CMC at the 0-based index round(0.01 N), N references (Game4Loc, University-1652, DenseUAV)",
+    "recall@1%_vigor": "0-based rank < int(0.01 N) + 1 (VIGOR)",
+    "ap": "mean over queries of scikit-learn's step AP: the mean precision at a query's right references (Game4Loc)",
     "ap_trapezoid": "the same by the trapezoid rule (University-1652, Sample4Geo, DenseUAV)",
+    "ties": "pessimistic: a wrong reference with an equal score ranks before the right one",
+    "queries": "those without a right reference in the mode are left out and counted",
+    "interval": "95 % percentile bootstrap over queries; frames of one flight are not independent, so it is optimistic",
+}
+DISTANCE_CONVENTIONS = {
     "sdm@K": "sum_i (K - i) exp(-0.001 d_i) / sum_i (K - i), i from 0, d_i meters to the i-th answer (Game4Loc)",
     "sdm@K_denseuav": "the same with exp(-5000 d_i), d_i degrees (DenseUAV); only where places are latitude, longitude",
     "dis@K_m": "mean distance in meters to the first K answers' centers, mean over queries",
     "dis@1_median_m": "median over queries of the distance to the first answer's center",
-    "ties": "pessimistic: a wrong item with an equal score ranks before the right one",
-    "queries": "those without a right item in the mode are left out and counted",
-    "interval": "95 % percentile bootstrap over queries; frames of one flight are not independent, so it is optimistic",
 }
 TWO_STAGE_CONVENTIONS = {
     "model": "stage one's first N answers in the order of Phi's cosine (float64), of these the first M in the order of "
-    "node consistency where M is not 0; behind them stage one's order stays",
-    "stage_one recall@N": "share of queries with a right item among the N that stage two sees: the ceiling of Recall@K "
-    "for every K up to N, and equal to it for K = N",
+    "node consistency where M is not 0; after them stage one's order stays",
+    "stage_one recall@N": "share of queries with a right reference among the N that stage two sees: the ceiling of "
+    "Recall@K for every K up to N, and equal to it for K = N",
     "won_queries, lost_queries": "queries whose first answer is right re-ranked and wrong in stage one, and vice versa",
-    "ties in stage two": "pessimistic again, among the N: where Phi can't tell two tiles apart, the wrong one leads",
+    "ties in stage two": "pessimistic again, among the N: where Phi can't tell two apart, the wrong one comes first",
 }
 SDM_PER_M = 0.001
 SDM_PER_DEGREE = 5e3
 
 
 def recall_at(first_rank_Q: np.ndarray, k: int) -> float:
-    """Share of queries whose first right item ranks within ``k``."""
+    """Share of queries whose first right reference ranks within ``k``."""
     return float(np.mean(first_rank_Q <= k))
 
 
-def recall_at_one_percent(first_rank_Q: np.ndarray, gallery_count: int) -> float:
-    """CMC at the 0-based index round(.01 N); Python's rounding, half to even, as the public evaluators do."""
-    return recall_at(first_rank_Q, round(0.01 * gallery_count) + 1)
+def recall_at_one_percent(first_rank_Q: np.ndarray, reference_count: int) -> float:
+    """CMC at the 0-based index round(0.01 N); Python's rounding, half to even, as the public evaluators do."""
+    return recall_at(first_rank_Q, round(0.01 * reference_count) + 1)
 
 
-def recall_at_one_percent_vigor(first_rank_Q: np.ndarray, gallery_count: int) -> float:
-    """Share of queries with 0-based rank < int(.01 N) + 1."""
-    return recall_at(first_rank_Q, int(0.01 * gallery_count) + 1)
+def recall_at_one_percent_vigor(first_rank_Q: np.ndarray, reference_count: int) -> float:
+    """Share of queries with 0-based rank < int(0.01 N) + 1."""
+    return recall_at(first_rank_Q, int(0.01 * reference_count) + 1)
 
 
 def average_precision_step(start: np.ndarray, rank_E: np.ndarray) -> np.ndarray:
-    """(Q,) scikit-learn's AP of each query: the mean over its right items of the precision at their ranks."""
+    """(Q,) scikit-learn's AP of each query: the mean over its right references of the precision at their ranks."""
     number_E, query_E, count_Q = _numbering(start)
     return np.bincount(query_E, number_E / rank_E, minlength=len(count_Q)) / count_Q
 
 
 def average_precision_trapezoid(start: np.ndarray, rank_E: np.ndarray) -> np.ndarray:
-    """(Q,) AP of each query as the area of trapezoids between the precisions before and at each right item."""
+    """(Q,) AP of each query as the area of trapezoids between the precisions before and at each right reference."""
     number_E, query_E, count_Q = _numbering(start)
     before_E = np.where(rank_E > 1, (number_E - 1) / np.maximum(rank_E - 1, 1), 1.0)
     return np.bincount(query_E, (before_E + number_E / rank_E) / 2, minlength=len(count_Q)) / count_Q
@@ -88,7 +91,7 @@ def bootstrap_interval(value_Q: np.ndarray, resamples: int, seed: int, level: fl
 
 
 def _numbering(start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each right item its number within its query (from 1) and its query; for each query their count."""
+    """For each right reference its number within its query (from 1) and its query; for each query their count."""
     count_Q = np.diff(start)
     query_E = np.repeat(np.arange(len(count_Q)), count_Q)
     return np.arange(len(query_E)) - start[query_E] + 1.0, query_E, count_Q

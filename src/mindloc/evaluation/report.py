@@ -1,11 +1,11 @@
-"""Scores as report.json, which holds every number and its origin, and as report.md, which a person reads."""
+"""Scores as report.json, which contains every number and its origin, and as report.md, which a person reads."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from mindloc.errors import DataError
-from mindloc.evaluation.metrics import CONVENTIONS, TWO_STAGE_CONVENTIONS
+from mindloc.evaluation.metrics import CONVENTIONS, DISTANCE_CONVENTIONS, TWO_STAGE_CONVENTIONS
 from mindloc.evaluation.score import Numbers, ScoreSettings
 from mindloc.runtime.files import atomic_write_text
 
@@ -13,7 +13,7 @@ VERSION = 1
 _METHOD_TITLES = {
     "model": "this model",
     "stage_one": "stage one: Omega alone",
-    "phi": "Phi over the whole gallery",
+    "phi": "Phi over all references",
     "color_histogram": "color histogram",
     "constant": "constant answer",
     "chance": "chance",
@@ -22,7 +22,7 @@ MODE_TITLES = {
     "pos": "pos: semi-positive answers count as wrong",
     "pos_semipos": "pos_semipos: semi-positive answers count as right",
 }
-VIEW_PLURALS = {"drone": "drone pictures", "satellite": "satellite tiles"}
+VIEW_PLURALS = {"satellite": "satellite tiles"}  # others are images: drone images, infrared images
 
 
 def make_report(
@@ -37,12 +37,17 @@ def make_report(
 
     Args:
         methods: method -> mode -> metric -> value; fractions 0..1, meters; None where it can't be known.
-        data: query_view, gallery_view, query_total, gallery_total.
+        data: query_view, reference_view, query_total, reference_total.
         origin: checkpoint_sha256, engine, precision, config, command, hardware, ...
         notes: what a reader must know beside the numbers.
         search: of a search in stages recall_n, consistency_m and times
             (recall_ms, rerank_ms, consistency_ms, how, or None); None for a search in one.
     """
+    conventions = dict(CONVENTIONS)
+    if "dis@1_median_m" in methods["model"][settings.mode]:
+        conventions |= DISTANCE_CONVENTIONS
+    if search:
+        conventions |= TWO_STAGE_CONVENTIONS
     return {
         "version": VERSION,
         "mode": settings.mode,
@@ -52,7 +57,7 @@ def make_report(
         **({"search": search} if search else {}),
         "methods": methods,
         "notes": notes,
-        "conventions": CONVENTIONS | (TWO_STAGE_CONVENTIONS if search else {}),
+        "conventions": conventions,
         "origin": origin,
     }
 
@@ -64,16 +69,16 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """What was asked, and one table per mode, the leading mode first."""
+    """What was looked for, and one table per mode, the leading mode first."""
     data = report["data"]
-    queries, gallery = VIEW_PLURALS[data["query_view"]], VIEW_PLURALS[data["gallery_view"]]
-    blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['gallery_total']} {gallery}"]
+    queries, references = plural(data["query_view"]), plural(data["reference_view"])
+    blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['reference_total']} {references}"]
     if "search" in report:
         blocks.append(_search_sentence(report["search"]))
     for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
         blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
         if "search" in report:
-            blocks.append(_stage_sentence(report, mode, queries, gallery))
+            blocks.append(_stage_sentence(report, mode, queries, references))
     return "\n\n".join(blocks)
 
 
@@ -81,7 +86,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as one page."""
     origin = report["origin"]
     blocks = [tables(report)]
-    blocks.append("`report.json` has more: SDM, Dis and AP by other conventions, shares within fixed distances.")
+    blocks.append(f"`report.json` has more: {_more(report)}.")
     blocks.append("## Read this beside the numbers")
     blocks.append("\n".join(f"- {note}" for note in [*report["notes"], *_standing_notes(report)]))
     blocks += ["## Conventions", "\n".join(f"- `{name}`: {text}." for name, text in report["conventions"].items())]
@@ -89,8 +94,19 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _more(report: dict[str, Any]) -> str:
+    if "dis@1_median_m" in report["methods"]["model"][report["mode"]]:
+        return "SDM, Dis and AP by other conventions, shares within fixed distances"
+    return "Recall@1% and AP by other conventions"
+
+
+def plural(view: str) -> str:
+    """What several images of a view are called."""
+    return VIEW_PLURALS.get(view, f"{view} images")
+
+
 def method_title(method: str, two_stage: bool) -> str:
-    """What tables and pictures call a method."""
+    """What tables and figures call a method."""
     return _METHOD_TITLES[method] + (", re-ranked" if two_stage and method == "model" else "")
 
 
@@ -102,7 +118,10 @@ def _mode_sentence(report: dict[str, Any], mode: str, queries: str) -> str:
     numbers = report["methods"]["model"][mode]
     left_out = numbers["queries_left_out"]
     rest = f"; {left_out} without a right answer here are left out" if left_out else ""
-    return f"{numbers['queries']} {queries} scored{rest}. Recall, AP and SDM in percent, Dis in meters."
+    units = (
+        "Recall, AP and SDM in percent, Dis in meters." if "dis@1_median_m" in numbers else "Recall and AP in percent."
+    )
+    return f"{numbers['queries']} {queries} scored{rest}. {units}"
 
 
 def _search_sentence(search: dict[str, Any]) -> str:
@@ -116,11 +135,11 @@ def _search_sentence(search: dict[str, Any]) -> str:
     return f"{sentence} Time per query: {shown} ({times['how']})."
 
 
-def _stage_sentence(report: dict[str, Any], mode: str, queries: str, gallery: str) -> str:
-    n, total = report["search"]["recall_n"], report["data"]["gallery_total"]
+def _stage_sentence(report: dict[str, Any], mode: str, queries: str, references: str) -> str:
+    n, total = report["search"]["recall_n"], report["data"]["reference_total"]
     model, ceiling = report["methods"]["model"][mode], report["methods"]["stage_one"][mode][f"recall@{n}"]
     return (
-        f"Stage one puts a right answer among its first {n} of {total} {gallery} for {percent(ceiling)} % of the "
+        f"Stage one puts a right answer among its first {n} of {total} {references} for {percent(ceiling)} % of the "
         f"{queries}: no order of these can have a higher Recall@1. Re-ranking won {model['won_queries']} right first "
         f"answers and lost {model['lost_queries']} against stage one."
     )
@@ -144,6 +163,7 @@ def _columns(numbers: Numbers) -> list[tuple[str, str, str]]:
     """(title, metric, form) of the table's columns, from the metrics that are there."""
     recalls = [key for key in numbers if key.startswith("recall@") and key.split("@")[1].isdigit()]
     sdm = [key for key in numbers if key.startswith("sdm@") and key.split("@")[1].isdigit()]
+    dis = [("Dis@1 median", "dis@1_median_m", "meters"), ("Dis@1 mean", "dis@1_m", "meters")]
     return [
         *[(f"R@{key.split('@')[1]}", key, "percent") for key in recalls[:1]],
         ("95 % interval", "recall@1", "interval"),
@@ -151,8 +171,7 @@ def _columns(numbers: Numbers) -> list[tuple[str, str, str]]:
         ("R@1%", "recall@1%", "percent"),
         ("AP", "ap", "percent"),
         *[(f"SDM@{key.split('@')[1]}", key, "percent") for key in sdm],
-        ("Dis@1 median", "dis@1_median_m", "meters"),
-        ("Dis@1 mean", "dis@1_m", "meters"),
+        *(column for column in dis if column[1] in numbers),
         ("distinct first answers", "distinct_top1", "count"),
     ]
 
@@ -176,7 +195,7 @@ def _standing_notes(report: dict[str, Any]) -> list[str]:
     if tied:
         notes.append(
             f"{tied} queries have a wrong answer with exactly the score of their best right one: "
-            "copies among the pictures, or an encoder that has collapsed."
+            "copies among the images, or an encoder that has collapsed."
         )
     return notes
 

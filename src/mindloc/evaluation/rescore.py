@@ -1,10 +1,10 @@
-"""An evaluation folder to all its numbers and pictures, from disk, without a device.
+"""An evaluation folder to all its numbers and figures, from disk, without a device.
 
-The folder holds, after ``evaluate``::
+The folder contains, after ``evaluate``::
 
-    query/  gallery/             descriptor sets, or folders of them: omega/, phi/, perhaps centroids/
-    truth.jsonl                  what is right
-    baselines/                   descriptor sets query/, gallery/ of the color histogram; constant.json
+    query/  reference/           descriptor sets, or folders of them: omega/, phi/, perhaps centroids/
+    truth.jsonl                  which references are right for each query
+    baselines/                   descriptor sets query/, reference/ of the color histogram; constant.json
     setup.json                   settings, origin, notes, perhaps search_times: what the report needs besides
 
 and, after ``rescore``: report.json, report.md, queries.jsonl (every query's answers), contact_sheet.png,
@@ -13,6 +13,7 @@ distance_curve.png.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,30 @@ import numpy as np
 from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError
 from mindloc.evaluation.baselines import score_chance, score_constant
-from mindloc.evaluation.figures import ANSWERS, Answer, SheetRow, choose_queries, draw_contact_sheet
-from mindloc.evaluation.report import VIEW_PLURALS, make_report, method_title, percent, write_report
+from mindloc.evaluation.figures import (
+    ANSWERS,
+    Answer,
+    Curve,
+    SheetRow,
+    choose_queries,
+    draw_contact_sheet,
+    draw_distance_curve,
+)
+from mindloc.evaluation.report import make_report, method_title, percent, plural, write_report
 from mindloc.evaluation.score import (
     DescriptorSets,
     MethodScores,
     Numbers,
     ScoreSettings,
-    places_of,
+    distances_of,
     score_sets,
     score_two_stage,
-    stages_of,
 )
 from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.runtime.files import atomic_write_text, read_json
 
 SETUP_VERSION = 1
+_NO_PLACES = "No distances: the images of this data set have no places, so there is no SDM and no Dis."
 
 
 @dataclass(frozen=True)
@@ -47,43 +56,58 @@ class Scores:
     methods: dict[str, dict[str, Numbers]]  # method -> mode -> metric -> value
     report: dict[str, Any]  # as report.json has it
 
+    @property
+    def numbers(self) -> Numbers:
+        """Those of the model in the leading mode."""
+        return self.methods["model"][self.mode]
+
     def __getitem__(self, metric: str) -> float | int | None:
-        """A number of the model in the leading mode: ``scores["recall@1"]``."""
-        return self.methods["model"][self.mode][metric]
+        """One of ``numbers``: ``scores["recall@1"]``."""
+        return self.numbers[metric]
 
     def summary(self) -> str:
         """One line for a log."""
-        recalls = [key for key in self.methods["model"][self.mode] if key.split("@")[-1].isdigit() and "recall" in key]
-        shares = ", ".join(f"{key} {self._share(key)}" for key in [*recalls, "ap", "sdm@3"] if self._has(key))
-        off = self["dis@1_median_m"]
-        return f"{self.mode}: {shares} %" + ("" if off is None else f", median Dis@1 {off:.1f} m")
+        recalls = [key for key in self.numbers if key.split("@")[-1].isdigit() and "recall" in key]
+        shown = [f"{key} {self._percent(key)}" for key in [*recalls, "ap", "sdm@3"] if key in self.numbers]
+        off = self.numbers.get("dis@1_median_m")
+        return f"{self.mode}: {', '.join(shown)} %" + ("" if off is None else f", median Dis@1 {off:.1f} m")
 
-    def _share(self, key: str) -> str:
+    def _percent(self, key: str) -> str:
         if key == "recall@1" and "stage_one" in self.methods:
             before = self.methods["stage_one"][self.mode][key]
             return f"{percent(before)} -> {percent(self[key])} (stage one -> re-ranked)"
         return percent(self[key])
 
-    def _has(self, key: str) -> bool:
-        return key in self.methods["model"][self.mode]
-
 
 @dataclass(frozen=True)
 class _Case:
-    """What was asked: who is looked for among whom, and what is right."""
+    """Who is looked for among whom, and what is right."""
 
-    queries: DescriptorSet  # one of the sets of the view: all have these rows
-    gallery: DescriptorSet
+    queries: DescriptorSets
+    references: DescriptorSets
     truth: Truth
     settings: ScoreSettings
 
+    @property
+    def first(self) -> tuple[DescriptorSet, DescriptorSet]:
+        """One set of each: all sets of the queries have the same rows, and so have those of the references."""
+        return next(iter(self.queries.values())), next(iter(self.references.values()))
 
-def rescore(out_dir: str | Path, pictures: bool = True) -> Scores:
-    """Recompute every number of an evaluation folder and write its report and pictures anew.
+    @cached_property
+    def query_names(self) -> list[str]:
+        return self.first[0].names
+
+    @cached_property
+    def reference_names(self) -> list[str]:
+        return self.first[1].names
+
+
+def rescore(out_dir: str | Path, figures: bool = True) -> Scores:
+    """Recompute every number of an evaluation folder and write its report and figures again.
 
     Args:
-        pictures: False leaves the PNG files alone; the contact sheet also needs the data set's pictures, and is left
-            out with a note where they are gone.
+        figures: False leaves the PNG files alone; the contact sheet also needs the data set's images, and an older one
+            stays where they are gone.
 
     Raises:
         DataError: the folder is no evaluation, or one of its files is broken.
@@ -91,25 +115,25 @@ def rescore(out_dir: str | Path, pictures: bool = True) -> Scores:
     folder = Path(out_dir)
     setup = load_setup(folder / "setup.json")
     settings = _settings(setup, folder / "setup.json")
-    queries, gallery = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "gallery")
-    first = next(iter(queries.values())), next(iter(gallery.values()))
-    case = _Case(*first, load_truth(folder / "truth.jsonl", *first), settings)
+    queries, references = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "reference")
+    first = next(iter(queries.values())), next(iter(references.values()))
+    case = _Case(queries, references, load_truth(folder / "truth.jsonl", *first), settings)
     notes = list(setup["notes"])
-    methods = {**_answers(queries, gallery, case), **_baselines(folder / "baselines", case, notes)}
+    if distances_of(*first) is None:
+        notes.append(_NO_PLACES)
+    methods = {**_answers(case), **_baselines(folder / "baselines", case, notes)}
     numbers = {name: scores.numbers for name, scores in methods.items()}
-    search = None
-    if "stage_one" in methods:
-        search = _search(case, setup, folder / "setup.json", notes)
+    search = _search(case, setup, folder / "setup.json", notes) if "stage_one" in methods else None
     data = {
-        "query_view": case.queries.card["view"],
-        "gallery_view": case.gallery.card["view"],
+        "query_view": first[0].card["view"],
+        "reference_view": first[1].card["view"],
         "query_total": case.truth.query_total,
-        "gallery_total": case.gallery.count,
+        "reference_total": first[1].count,
     }
     report = make_report(numbers, settings, data, setup["origin"], notes, search)
     write_report(folder, report)
     _write_queries(folder / "queries.jsonl", methods["model"], case)
-    if pictures:
+    if figures:
         _draw_curve(folder / "distance_curve.png", methods, settings, data)
         _draw_sheet(folder / "contact_sheet.png", setup, methods, case)
     return Scores(settings.mode, numbers, report)
@@ -120,7 +144,7 @@ def load_setup(path: Path) -> dict[str, Any]:
     setup = read_json(path, DataError, "", "is this an evaluation folder, and was it finished?")
     if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
-    absent = [key for key in ("settings", "origin", "notes", "picture_root", "sheet_queries") if key not in setup]
+    absent = [key for key in ("settings", "origin", "notes", "image_root", "sheet_queries") if key not in setup]
     if absent:
         raise DataError(f"{path} lacks {', '.join(absent)}; evaluate again")
     return setup
@@ -141,20 +165,21 @@ def _settings(setup: dict[str, Any], path: Path) -> ScoreSettings:
     return settings
 
 
-def _answers(queries: DescriptorSets, gallery: DescriptorSets, case: _Case) -> dict[str, MethodScores]:
+def _answers(case: _Case) -> dict[str, MethodScores]:
     """What the encoder's descriptors answer: in stages where there are two of them."""
-    if "phi" in queries or "phi" in gallery:
-        return score_two_stage(queries, gallery, case.truth, case.settings)
-    return {"model": score_sets(case.queries, case.gallery, case.truth, case.settings)}
+    if "phi" in case.queries or "phi" in case.references:
+        return score_two_stage(case.queries, case.references, case.truth, case.settings)
+    return {"model": score_sets(*case.first, case.truth, case.settings)}
 
 
 def _search(case: _Case, setup: dict[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
-    """What the report says of the stages; adds to ``notes`` where the gallery is smaller than stage one's N."""
-    stages = stages_of(case.settings, case.gallery.count)
+    """What the report says of the stages; adds to ``notes`` where there are fewer references than stage one's N."""
+    count = len(case.reference_names)
+    stages = case.settings.stages(count)
     if stages.recall_n < case.settings.recall_n:
         notes.append(
-            f"N = {case.settings.recall_n} answers were asked of stage one and the gallery has {case.gallery.count}: "
-            "all of it is re-ranked, and stage one decides nothing."
+            f"N = {case.settings.recall_n} answers were requested of stage one and there are {count} references: "
+            "all are re-ranked, and stage one decides nothing."
         )
     times = setup.get("search_times")
     if times is not None and not _are_times(times):
@@ -172,20 +197,20 @@ def _are_times(times: Any) -> bool:
 def _baselines(folder: Path, case: _Case, notes: list[str]) -> dict[str, MethodScores]:
     """Whatever baselines the folder has; adds to ``notes`` why one is missing."""
     methods = {}
-    places, truth, settings = places_of(case.queries, case.gallery), case.truth, case.settings
+    distances, truth, settings = distances_of(*case.first), case.truth, case.settings
     if (folder / "query").is_dir():
-        pair = load_descriptor_set(folder / "query"), load_descriptor_set(folder / "gallery")
-        if pair[0].names != case.queries.names or pair[1].names != case.gallery.names:
-            raise DataError(f"the color histograms in {folder} are of other pictures; evaluate again")
+        pair = load_descriptor_set(folder / "query"), load_descriptor_set(folder / "reference")
+        if pair[0].names != case.query_names or pair[1].names != case.reference_names:
+            raise DataError(f"the color histograms in {folder} are of other images; evaluate again")
         methods["color_histogram"] = score_sets(*pair, truth, settings)
     if (folder / "constant.json").is_file():
         order = _load_constant(folder / "constant.json")
-        constant = score_constant(order, case.gallery.names, truth, places, settings)
+        constant = score_constant(order, case.reference_names, truth, distances, settings)
         if constant is None:
-            notes.append("No constant answer: the training pairs name nothing that is in this gallery.")
+            notes.append("No constant answer: the training pairs name none of these references.")
         else:
             methods["constant"] = constant
-    return {**methods, "chance": score_chance(truth, places, settings)}
+    return {**methods, "chance": score_chance(truth, len(case.reference_names), distances, settings)}
 
 
 def _load_constant(path: Path) -> dict[str, list[str]]:
@@ -198,15 +223,18 @@ def _load_constant(path: Path) -> dict[str, list[str]]:
 
 def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
     """One line per scored query: first right rank in each mode, and the answers in the widest mode."""
-    names, lines = case.gallery.names, {}
+    query_names, names = case.query_names, case.reference_names
+    lines: dict[int, dict[str, Any]] = {}
     for mode, ranking in model.ranking.items():
         for row, query in enumerate(model.query[mode]):
-            line = lines.setdefault(int(query), {"query": case.queries.rows[query]["name"], "first_rank": {}})
+            line = lines.setdefault(int(query), {"query": query_names[query], "first_rank": {}})
             line["first_rank"][mode] = int(ranking.first_rank_Q[row])
             line["answers"] = [names[item] for item in ranking.top_QK[row]]
             scores = [round(float(score), 6) for score in ranking.score_QK[row]]
             line |= {"score": scores} if model.recall_rank else {"cosine": scores}
-            line["off_m"] = [round(float(off), 2) if np.isfinite(off) else None for off in model.distance[mode][row]]
+            if model.distance:
+                off_K = model.distance[mode][row]
+                line["off_m"] = [round(float(off), 2) if np.isfinite(off) else None for off in off_K]
             if model.recall_rank:
                 line["recall_rank"] = model.recall_rank[mode][row].tolist()
     text = "".join(json.dumps(lines[query], ensure_ascii=False) + "\n" for query in sorted(lines))
@@ -214,18 +242,15 @@ def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
 
 
 def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSettings, data: dict[str, Any]) -> None:
-    from mindloc.evaluation.figures import Curve, draw_distance_curve  # here: matplotlib takes a second
-
     curves = [
         Curve(name, method_title(name, "stage_one" in methods), scores.distance[settings.mode][:, 0])
         for name, scores in methods.items()
         if settings.mode in scores.distance and np.isfinite(scores.distance[settings.mode]).all()
     ]
     if curves and curves[0].method == "model":
-        count = len(curves[0].distance_Q)
         subtitle = (
-            f"{count} {VIEW_PLURALS[data['query_view']]} among {data['gallery_total']} "
-            f"{VIEW_PLURALS[data['gallery_view']]}, mode {settings.mode}"
+            f"{len(curves[0].distance_Q)} {plural(data['query_view'])} among {data['reference_total']} "
+            f"{plural(data['reference_view'])}, mode {settings.mode}"
         )
         draw_distance_curve(path, curves, "How far off is the first answer?", subtitle)
     else:
@@ -233,10 +258,10 @@ def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSet
 
 
 def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScores], case: _Case) -> None:
-    root, mode, model = Path(setup["picture_root"]), case.settings.mode, methods["model"]
+    root, mode, model = Path(setup["image_root"]), case.settings.mode, methods["model"]
     shown = min(setup["sheet_queries"], len(model.query[mode]))
-    if not shown or not (root / case.queries.rows[0]["name"]).is_file():
-        return  # the numbers need no pictures; an older sheet stays
+    if not shown or not (root / case.query_names[0]).is_file():
+        return  # the numbers need no images; an older sheet stays
     sample = choose_queries(model.ranking[mode].first_rank_Q, model.recall_first_rank.get(mode), shown)
     rows = [_sheet_row(root, row, model, case) for row in sample]
     draw_contact_sheet(path, rows, *_sheet_titles(shown, methods, mode))
@@ -245,7 +270,9 @@ def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScor
 def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tuple[str, str]:
     numbers = methods["model"].numbers[mode]
     title = f"{shown} of {numbers['queries']} queries, evenly spaced from the best answered to the worst"
-    legend = "Green: right. Red: wrong. Meters: from the true place to the center."
+    legend = "Green: right. Red: wrong."
+    if methods["model"].distance:
+        legend += " Meters: from the true place to the center."
     if "stage_one" not in methods:
         return title, f"mode {mode}, Recall@1 {percent(numbers['recall@1'])} %. {legend}"
     won, lost = numbers["won_queries"], numbers["lost_queries"]
@@ -254,29 +281,26 @@ def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tu
         f"mode {mode}, Recall@1 {before} % by stage one, {percent(numbers['recall@1'])} % re-ranked: "
         f"{won} queries won, {lost} lost" + ("." if shown < 2 else "; where there are such, one of each is shown.")
     )
-    return title, f"{first}\n{legend} Was: the place in stage one."
+    return title, f"{first}\n{legend} Was: the rank in stage one."
 
 
 def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetRow:
     mode, right = case.settings.mode, case.truth.right
     ranking, query = model.ranking[mode], int(model.query[mode][row])
-    first_rank, path = int(ranking.first_rank_Q[row]), root / case.queries.rows[query]["name"]
     exact, near = set(right[mode][query].tolist()), set(right["pos_semipos"][query].tolist())
     recalled = model.recall_rank[mode][row].tolist() if model.recall_rank else [None] * ranking.top_QK.shape[1]
     score_name = "score" if model.recall_rank and case.settings.consistency_m else "cosine"
-    answers = []
-    for place, item in enumerate(ranking.top_QK[row, :ANSWERS].tolist()):
-        off, score = float(model.distance[mode][row, place]), float(ranking.score_QK[row, place])
-        answers.append(
-            Answer(
-                root / case.gallery.rows[item]["name"],
-                item in exact,
-                off if np.isfinite(off) else None,
-                score,
-                item in near,
-                recalled[place],
-                score_name,
-            )
+    answers = [
+        Answer(
+            root / case.reference_names[item],
+            item in exact,
+            float(model.distance[mode][row, place]) if model.distance else None,
+            float(ranking.score_QK[row, place]),
+            item in near,
+            recalled[place],
+            score_name,
         )
+        for place, item in enumerate(ranking.top_QK[row, :ANSWERS].tolist())
+    ]
     first_recalled = int(model.recall_first_rank[mode][row]) if model.recall_rank else None
-    return SheetRow(path, first_rank, answers, first_recalled)
+    return SheetRow(root / case.query_names[query], int(ranking.first_rank_Q[row]), answers, first_recalled)

@@ -1,13 +1,10 @@
-"""From two descriptor sets and the truth to numbers: nothing here needs a picture, a model or a device.
+"""From descriptor sets and the truth to numbers: nothing here needs an image, a model or a device.
 
-Suffixes: Q queries, N gallery items, K answers per query.
-
-A search in stages, scored from disk: Omega recalls N answers, Phi re-ranks them, node consistency the first M.
-
+A search in stages is scored from disk too: Omega recalls N answers, Phi re-ranks them, node consistency the first M.
 Three methods come of it: ``model`` is what the search answers in the end, ``stage_one`` Omega alone, and ``phi`` what
-re-ranking the whole gallery would answer. Stage one is the ceiling: what it does not bring, no later stage can find.
+re-ranking everything would answer. Stage one is the ceiling: what it does not recall, no later stage can find.
 
-Suffixes: Q queries, K answers per query.
+Shapes: Q queries, N references, K answers per query.
 """
 
 from dataclasses import dataclass, field
@@ -26,13 +23,14 @@ from mindloc.descriptors.ranking import (
 from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError
 from mindloc.evaluation import metrics
-from mindloc.evaluation.metrics import recall_at
 from mindloc.evaluation.truth import Truth
-from mindloc.geo.points import PlaceUnit, paired_distance_m
+from mindloc.geo.points import PlaceUnit, distance_m, paired_distance_m
 
 WITHIN_M = (10, 25, 50, 100, 250, 500)
+_PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
 
 Numbers = dict[str, float | int | None]
+DescriptorSets = dict[str, DescriptorSet]  # as load_descriptor_sets reads them
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class ScoreSettings:
 
     @property
     def recalls(self) -> tuple[int, ...]:
-        """The ranks K whose Recall@K is computed: those asked for, and 1, which steers training and is always shown."""
+        """The ranks K whose Recall@K is computed: those of the config, and 1, which steers training."""
         return tuple(dict.fromkeys((1, *self.recall_at)))
 
     @property
@@ -57,125 +55,10 @@ class ScoreSettings:
         """Answers to keep per query: enough for the metrics and the contact sheet."""
         return max(5, *self.recall_at, *self.sdm_at)
 
-
-@dataclass(frozen=True)
-class MethodScores:
-    """One way of answering, measured in each mode over the queries that have a right item there."""
-
-    numbers: dict[str, Numbers]  # mode -> metric -> value
-    ranking: dict[str, Ranking] = field(default_factory=dict)  # of the queries scored
-    query: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> indices of these queries
-    distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters, best answer first
-    recall_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q, K) place of each in stage one
-    recall_first_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q,) of stage one
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where queries and gallery items are."""
-
-    query_Q2: np.ndarray
-    gallery_N2: np.ndarray
-    unit: PlaceUnit
-
-    def to_answers(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
-        """(Q, K) meters from each query to its answers."""
-        return paired_distance_m(self.query_Q2[query][:, None], self.gallery_N2[top_QK], self.unit)
-
-    def to_answers_deg(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
-        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them."""
-        return np.linalg.norm(self.query_Q2[query][:, None] - self.gallery_N2[top_QK], axis=2)
-
-
-def places_of(queries: DescriptorSet, gallery: DescriptorSet) -> Places:
-    """Raises: DataError: the two sets state places in different units."""
-    units = (queries.card["place_unit"], gallery.card["place_unit"])
-    if units[0] != units[1]:
-        raise DataError(f"queries have places in {units[0]}, the gallery in {units[1]}; extract both from one data set")
-    return Places(queries.place_N2(), gallery.place_N2(), units[0])
-
-
-def score_sets(queries: DescriptorSet, gallery: DescriptorSet, truth: Truth, settings: ScoreSettings) -> MethodScores:
-    """All metrics in both modes.
-
-    Raises:
-        DataError: the sets do not fit each other, or no query has a right item.
-    """
-    require_comparable(queries, gallery)
-    ranking = rank_gallery(queries.descriptor_ND, gallery.descriptor_ND, truth.right, settings.answers)
-    return score_rankings(ranking, places_of(queries, gallery), truth, settings)
-
-
-def require_comparable(queries: DescriptorSet, gallery: DescriptorSet) -> None:
-    """Raises: DataError: another checkpoint or another reduction made the gallery."""
-    for fact, maker in (("checkpoint_sha256", "checkpoint"), ("reduction_sha256", "reduction")):
-        origins = (queries.card.get(fact), gallery.card.get(fact))
-        if origins[0] != origins[1]:
-            raise DataError(
-                f"queries were made by {maker} {origins[0]}, the gallery by {origins[1]}; extract both anew"
-            )
-
-
-def score_rankings(rankings: dict[str, Ranking], places: Places, truth: Truth, settings: ScoreSettings) -> MethodScores:
-    """The same from rankings over all queries, one per mode; a mode that no query can be scored in is absent."""
-    scores = MethodScores({})
-    for mode, every in rankings.items():
-        ranking, query = every.answerable()
-        if len(query):
-            distance_QK = places.to_answers(query, ranking.top_QK)
-            numbers = _numbers(ranking, distance_QK, len(places.gallery_N2), settings)
-            if places.unit == "lat_lon_deg":
-                numbers |= _denseuav_numbers(places.to_answers_deg(query, ranking.top_QK), settings)
-            scores.numbers[mode] = known(numbers | {"queries_left_out": truth.query_total - len(query)})
-            scores.ranking[mode], scores.query[mode], scores.distance[mode] = ranking, query, distance_QK
-    if settings.mode not in scores.numbers:
-        raise DataError(f"no query has a right item in mode {settings.mode}; check the pair file or take another mode")
-    return scores
-
-
-def known(numbers: Numbers) -> Numbers:
-    """The numbers with None for what can't be computed, such as distances without places."""
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in numbers.items()
-    }
-
-
-def distance_numbers(distance_Q: np.ndarray) -> Numbers:
-    """How far the first answer is off: median, and shares within fixed distances."""
-    within = {f"within_{limit}m": float(np.mean(distance_Q <= limit)) for limit in WITHIN_M}
-    if np.isnan(distance_Q).any():
-        within = dict.fromkeys(within)
-    return {"dis@1_median_m": float(np.median(distance_Q)), **within}
-
-
-def _numbers(ranking: Ranking, distance_QK: np.ndarray, gallery_count: int, settings: ScoreSettings) -> Numbers:
-    first_Q = ranking.first_rank_Q
-    low, high = metrics.bootstrap_interval(first_Q == 1, settings.bootstrap, settings.seed)
-    return {
-        "queries": len(ranking),
-        **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recalls},
-        "recall@1_low": low,
-        "recall@1_high": high,
-        "recall@1%": metrics.recall_at_one_percent(first_Q, gallery_count),
-        "recall@1%_vigor": metrics.recall_at_one_percent_vigor(first_Q, gallery_count),
-        "ap": float(metrics.average_precision_step(ranking.start, ranking.rank_E).mean()),
-        "ap_trapezoid": float(metrics.average_precision_trapezoid(ranking.start, ranking.rank_E).mean()),
-        **{f"sdm@{k}": float(metrics.sdm_at(distance_QK, k).mean()) for k in settings.sdm_at},
-        **{f"dis@{k}_m": float(metrics.dis_at(distance_QK, k).mean()) for k in settings.sdm_at},
-        **distance_numbers(distance_QK[:, 0]),
-        "distinct_top1": len(np.unique(ranking.top_QK[:, 0])),
-        "tied_queries": int(ranking.tied_Q.sum()),
-    }
-
-
-def _denseuav_numbers(degrees_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
-    return {
-        f"sdm@{k}_denseuav": float(metrics.sdm_at(degrees_QK, k, metrics.SDM_PER_DEGREE).mean())
-        for k in settings.sdm_at
-    }
-
-
-DescriptorSets = dict[str, DescriptorSet]  # as load_descriptor_sets reads them
+    def stages(self, reference_count: int) -> "Stages":
+        """The stages of a search among so many references."""
+        recall_n = min(self.recall_n, reference_count)
+        return Stages(recall_n, min(self.consistency_m, recall_n))
 
 
 @dataclass(frozen=True)
@@ -187,22 +70,171 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class MethodScores:
+    """One way of answering, measured in each mode over the queries that have a right reference there."""
+
+    numbers: dict[str, Numbers]  # mode -> metric -> value
+    ranking: dict[str, Ranking] = field(default_factory=dict)  # of the queries scored
+    query: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> indices of these queries
+    distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters; no mode without places
+    recall_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q, K) rank of each in stage one
+    recall_first_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q,) of stage one
+
+
+@dataclass(frozen=True)
+class Distances:
+    """From queries to references, by their places."""
+
+    query_Q2: np.ndarray
+    reference_N2: np.ndarray
+    unit: PlaceUnit
+
+    def to_answers(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
+        """(Q, K) meters from each query to its answers."""
+        return paired_distance_m(self.query_Q2[query][:, None], self.reference_N2[top_QK], self.unit)
+
+    def to_answers_deg(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
+        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them."""
+        return np.linalg.norm(self.query_Q2[query][:, None] - self.reference_N2[top_QK], axis=2)
+
+    def to_any(self, query: np.ndarray, seed: int) -> np.ndarray:
+        """(Q, M) meters from each query to every reference, or to M of many drawn once."""
+        reference_N2 = self.reference_N2
+        most = max(1, _PAIRS_MEASURED // len(query))
+        if most < len(reference_N2):
+            reference_N2 = reference_N2[np.random.default_rng(seed).choice(len(reference_N2), most, replace=False)]
+        return distance_m(self.query_Q2[query], reference_N2, self.unit)
+
+
+def distances_of(queries: DescriptorSet, references: DescriptorSet) -> Distances | None:
+    """By the sets' places; None where a set has none.
+
+    Raises:
+        DataError: the two sets state places in different units.
+    """
+    units = (queries.card["place_unit"], references.card["place_unit"])
+    if None in units:
+        return None
+    if units[0] != units[1]:
+        raise DataError(
+            f"queries have places in {units[0]}, the references in {units[1]}; extract both from one data set"
+        )
+    return Distances(queries.place_N2(), references.place_N2(), units[0])
+
+
+def score_sets(
+    queries: DescriptorSet, references: DescriptorSet, truth: Truth, settings: ScoreSettings
+) -> MethodScores:
+    """All metrics in both modes.
+
+    Raises:
+        DataError: the sets do not fit each other, or no query has a right reference.
+    """
+    require_comparable(queries, references)
+    ranking = rank_gallery(queries.descriptor_ND, references.descriptor_ND, truth.right, settings.answers)
+    return score_rankings(ranking, references.count, distances_of(queries, references), truth, settings)
+
+
+def require_comparable(queries: DescriptorSet, references: DescriptorSet) -> None:
+    """Raises: DataError: another checkpoint or another reduction made the references' descriptors."""
+    for fact, maker in (("checkpoint_sha256", "checkpoint"), ("reduction_sha256", "reduction")):
+        origins = (queries.card.get(fact), references.card.get(fact))
+        if origins[0] != origins[1]:
+            raise DataError(
+                f"queries were made by {maker} {origins[0]}, the references by {origins[1]}; extract both again"
+            )
+
+
+def score_rankings(
+    rankings: dict[str, Ranking],
+    reference_count: int,
+    distances: Distances | None,
+    truth: Truth,
+    settings: ScoreSettings,
+) -> MethodScores:
+    """The same from rankings over all queries, one per mode; a mode that no query can be scored in is absent.
+
+    Args:
+        distances: None: nobody knows them, and no number tells of any.
+    """
+    scores = MethodScores({})
+    for mode, every in rankings.items():
+        ranking, query = every.answerable()
+        if len(query):
+            numbers = _rank_numbers(ranking, reference_count, settings)
+            if distances:
+                distance_QK = distances.to_answers(query, ranking.top_QK)
+                numbers |= _answer_distance_numbers(distance_QK, settings)
+                scores.distance[mode] = distance_QK
+                if distances.unit == "lat_lon_deg":
+                    numbers |= _denseuav_numbers(distances.to_answers_deg(query, ranking.top_QK), settings)
+            scores.numbers[mode] = known(numbers | {"queries_left_out": truth.query_total - len(query)})
+            scores.ranking[mode], scores.query[mode] = ranking, query
+    if settings.mode not in scores.numbers:
+        raise DataError(
+            f"no query has a right reference in mode {settings.mode}; check the pair file or take another mode"
+        )
+    return scores
+
+
+def known(numbers: Numbers) -> Numbers:
+    """The numbers with None for what can't be computed, such as distances where one place is missing."""
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in numbers.items()
+    }
+
+
+def distance_numbers(distance_Q: np.ndarray) -> Numbers:
+    """How far off the first answer is: median, and shares within fixed distances."""
+    within = {f"within_{limit}m": float(np.mean(distance_Q <= limit)) for limit in WITHIN_M}
+    if np.isnan(distance_Q).any():
+        within = dict.fromkeys(within)
+    return {"dis@1_median_m": float(np.median(distance_Q)), **within}
+
+
+def _rank_numbers(ranking: Ranking, reference_count: int, settings: ScoreSettings) -> Numbers:
+    first_Q = ranking.first_rank_Q
+    low, high = metrics.bootstrap_interval(first_Q == 1, settings.bootstrap, settings.seed)
+    return {
+        "queries": len(ranking),
+        **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recalls},
+        "recall@1_low": low,
+        "recall@1_high": high,
+        "recall@1%": metrics.recall_at_one_percent(first_Q, reference_count),
+        "recall@1%_vigor": metrics.recall_at_one_percent_vigor(first_Q, reference_count),
+        "ap": float(metrics.average_precision_step(ranking.start, ranking.rank_E).mean()),
+        "ap_trapezoid": float(metrics.average_precision_trapezoid(ranking.start, ranking.rank_E).mean()),
+        "distinct_top1": len(np.unique(ranking.top_QK[:, 0])),
+        "tied_queries": int(ranking.tied_Q.sum()),
+    }
+
+
+def _answer_distance_numbers(distance_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
+    return {
+        **{f"sdm@{k}": float(metrics.sdm_at(distance_QK, k).mean()) for k in settings.sdm_at},
+        **{f"dis@{k}_m": float(metrics.dis_at(distance_QK, k).mean()) for k in settings.sdm_at},
+        **distance_numbers(distance_QK[:, 0]),
+    }
+
+
+def _denseuav_numbers(degrees_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
+    return {
+        f"sdm@{k}_denseuav": float(metrics.sdm_at(degrees_QK, k, metrics.SDM_PER_DEGREE).mean())
+        for k in settings.sdm_at
+    }
+
+
+@dataclass(frozen=True)
 class _Stage:
-    """A stage behind the first."""
+    """A stage after the first."""
 
     looks_at: int  # answers
     score_of: ScoreOf
     rounding: float  # difference of scores that is none
 
 
-def stages_of(settings: ScoreSettings, gallery_count: int) -> Stages:
-    """The settings' stages in a gallery of this size."""
-    recall_n = min(settings.recall_n, gallery_count)
-    return Stages(recall_n, min(settings.consistency_m, recall_n))
-
-
 def score_two_stage(
-    queries: DescriptorSets, gallery: DescriptorSets, truth: Truth, settings: ScoreSettings
+    queries: DescriptorSets, references: DescriptorSets, truth: Truth, settings: ScoreSettings
 ) -> dict[str, MethodScores]:
     """Scores of ``model``, ``stage_one`` and ``phi``, each in both modes.
 
@@ -210,40 +242,41 @@ def score_two_stage(
     have, and the other way round), stage one's also recall@N.
 
     Raises:
-        DataError: the sets do not fit each other, or no query has a right item.
+        DataError: the sets do not fit each other, or no query has a right reference.
     """
-    _require_fit(queries, gallery)
-    omega, stages = (queries["omega"], gallery["omega"]), stages_of(settings, gallery["omega"].count)
-    later = _later_stages(queries, gallery, stages)
-    held = min(max(stages.recall_n, settings.answers), omega[1].count)
-    first = rank_gallery(omega[0].descriptor_ND, omega[1].descriptor_ND, truth.right, held)
-    final = {mode: _rerank(ranking, later, min(settings.answers, held)) for mode, ranking in first.items()}
-    places = places_of(*omega)
+    _require_fit(queries, references)
+    omega, count = (queries["omega"], references["omega"]), references["omega"].count
+    stages = settings.stages(count)
+    later = _later_stages(queries, references, stages)
+    kept = min(max(stages.recall_n, settings.answers), count)
+    first = rank_gallery(omega[0].descriptor_ND, omega[1].descriptor_ND, truth.right, kept)
+    final = {mode: _rerank(ranking, later, min(settings.answers, kept)) for mode, ranking in first.items()}
+    distances = distances_of(*omega)
     scores = {
-        "model": score_rankings(final, places, truth, settings),
-        "stage_one": score_rankings(first, places, truth, settings),
-        "phi": score_sets(queries["phi"], gallery["phi"], truth, settings),
+        "model": score_rankings(final, count, distances, truth, settings),
+        "stage_one": score_rankings(first, count, distances, truth, settings),
+        "phi": score_sets(queries["phi"], references["phi"], truth, settings),
     }
     for mode in scores["model"].numbers:
         _compare(scores["model"], scores["stage_one"], mode, stages.recall_n)
     return scores
 
 
-def _require_fit(queries: DescriptorSets, gallery: DescriptorSets) -> None:
-    if queries.keys() != gallery.keys():
+def _require_fit(queries: DescriptorSets, references: DescriptorSets) -> None:
+    if queries.keys() != references.keys():
         raise DataError(
-            f"queries have the descriptors {', '.join(queries)}, the gallery {', '.join(gallery)}; "
+            f"queries have the descriptors {', '.join(queries)}, the references {', '.join(references)}; "
             "extract both with the same checkpoint"
         )
     for name in queries:
-        require_comparable(queries[name], gallery[name])
+        require_comparable(queries[name], references[name])
 
 
-def _later_stages(queries: DescriptorSets, gallery: DescriptorSets, stages: Stages) -> list[_Stage]:
-    score_of, rounding = cosine_of(queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND)
+def _later_stages(queries: DescriptorSets, references: DescriptorSets, stages: Stages) -> list[_Stage]:
+    score_of, rounding = cosine_of(queries["phi"].descriptor_ND, references["phi"].descriptor_ND)
     later = [_Stage(stages.recall_n, score_of, rounding)]
     if stages.consistency_m:
-        later.append(_Stage(stages.consistency_m, _consistency_of(queries, gallery), rounding))
+        later.append(_Stage(stages.consistency_m, _consistency_of(queries, references), rounding))
     return later
 
 
@@ -254,23 +287,23 @@ def _rerank(ranking: Ranking, later: list[_Stage], answers: int) -> Ranking:
     return ranking
 
 
-def _consistency_of(queries: DescriptorSets, gallery: DescriptorSets) -> ScoreOf:
-    nodes = _nodes(queries["phi"], gallery["phi"])
-    query_QE, gallery_NE = queries["phi"].descriptor_ND, gallery["phi"].descriptor_ND
+def _consistency_of(queries: DescriptorSets, references: DescriptorSets) -> ScoreOf:
+    nodes = _nodes(queries["phi"], references["phi"])
+    query_QE, reference_NE = queries["phi"].descriptor_ND, references["phi"].descriptor_ND
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
-        return node_consistency(query_QE[query], gallery_NE[items], nodes)
+        return node_consistency(query_QE[query], reference_NE[items], nodes)
 
     return score_of
 
 
-def _nodes(queries: DescriptorSet, gallery: DescriptorSet) -> int:
+def _nodes(queries: DescriptorSet, references: DescriptorSet) -> int:
     """Nodes that a Phi descriptor consists of, as both cards say."""
     nodes, width = queries.card.get("nodes"), queries.descriptor_ND.shape[1]
-    if nodes != gallery.card.get("nodes") or not isinstance(nodes, int) or nodes < 1 or width % nodes:
+    if nodes != references.card.get("nodes") or not isinstance(nodes, int) or nodes < 1 or width % nodes:
         raise DataError(
-            f"Phi of length {width} has {nodes} nodes by the queries' card and {gallery.card.get('nodes')} by the "
-            "gallery's; node consistency needs one number that divides the length: extract both anew"
+            f"Phi of length {width} has {nodes} nodes by the queries' card and {references.card.get('nodes')} by the "
+            "references'; node consistency needs one number that divides the length: extract both again"
         )
     return nodes
 
@@ -278,7 +311,7 @@ def _nodes(queries: DescriptorSet, gallery: DescriptorSet) -> int:
 def _compare(model: MethodScores, stage_one: MethodScores, mode: str, recall_n: int) -> None:
     """Add what only two stages together have."""
     before_Q, after_Q = stage_one.ranking[mode].first_rank_Q, model.ranking[mode].first_rank_Q
-    stage_one.numbers[mode][f"recall@{recall_n}"] = recall_at(before_Q, recall_n)
+    stage_one.numbers[mode][f"recall@{recall_n}"] = metrics.recall_at(before_Q, recall_n)
     model.numbers[mode]["won_queries"] = int(((before_Q > 1) & (after_Q == 1)).sum())
     model.numbers[mode]["lost_queries"] = int(((before_Q == 1) & (after_Q > 1)).sum())
     model.recall_rank[mode] = recall_rank(stage_one.ranking[mode], model.ranking[mode])

@@ -1,57 +1,108 @@
-"""Which gallery items are right for each query, as a file beside the descriptor sets.
+"""Which references are right for each query: of a split, and as a file beside the descriptor sets.
 
-truth.jsonl has one line per query, also for those that nothing in the gallery answers::
+A query is an image that asks, a reference one that can be an answer. They are the split's query and reference side, or
+the other way round where the reference side asks.
 
-    {"query": name, "pos": [gallery names], "pos_semipos": [gallery names]}
+truth.jsonl has one line per query, also for those that no reference answers::
+
+    {"query": name, "pos": [names of references], "pos_semipos": [names of references]}
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mindloc.data.split import Side, Split
 from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import atomic_write
-from mindloc.vocabulary import MODES
+from mindloc.vocabulary import MODES, SideName
+
+
+@dataclass(frozen=True)
+class Role:
+    """What one side of a split does in a search."""
+
+    name: Literal["query", "reference"]  # asks, or is searched
+    side: SideName  # of the split and of the encoder
+    images: Side
+
+
+@dataclass(frozen=True)
+class Task:
+    """Who is looked for among whom."""
+
+    queries: Role
+    references: Role
+    right: dict[str, list[np.ndarray]]  # mode -> references of each query, as indices
+
+    def answerable(self) -> Role:
+        """The queries that some reference answers: only these are encoded.
+
+        Raises:
+            DataError: there are none.
+        """
+        index = np.array([i for i, references in enumerate(self.right["pos_semipos"]) if len(references)], np.int64)
+        if not len(index):
+            raise DataError("no query overlaps any reference; check the pair file and the image directories")
+        return Role("query", self.queries.side, self.queries.images.take(index))
+
+    def right_names(self) -> dict[str, list[list[str]]]:
+        """mode -> names of the right references of each query."""
+        files = self.references.images.files
+        return {mode: [[files[i] for i in references] for references in self.right[mode]] for mode in MODES}
+
+
+def make_task(split: Split, swap_sides: bool = False) -> Task:
+    """The search of a split: its query side among its reference side, or with ``swap_sides`` the other way round."""
+    sides: tuple[SideName, SideName] = ("reference", "query") if swap_sides else ("query", "reference")
+    right = {}
+    for mode in MODES:
+        edges = split.edges(mode)
+        if swap_sides:
+            edges = edges.swapped(len(split.reference))
+        right[mode] = [edges.references_of(query) for query in range(edges.query_count)]
+    queries, references = (split.side(side) for side in sides)
+    return Task(Role("query", sides[0], queries), Role("reference", sides[1], references), right)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Right items of the queries of one descriptor set, as indices into one gallery."""
+    """Right references of the queries of one descriptor set, as indices into another one."""
 
     right: dict[str, list[np.ndarray]]  # mode -> one index array per query, int64
-    query_total: int  # lines of the file: queries without a descriptor and a right item are counted too
+    query_total: int  # lines of the file: queries without a descriptor and a right reference are counted too
 
 
 def write_truth(path: Path, query_names: list[str], right_names: dict[str, list[list[str]]]) -> None:
-    """Args: right_names: mode -> names of the right gallery items of each query."""
+    """Args: right_names: mode -> names of the right references of each query."""
     with atomic_write(path, error=DataError) as file:
         for index, name in enumerate(query_names):
             line = {"query": name, **{mode: right_names[mode][index] for mode in MODES}}
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
-def load_truth(path: Path, queries: DescriptorSet, gallery: DescriptorSet) -> Truth:
-    """The truth of ``queries`` in ``gallery``.
+def load_truth(path: Path, queries: DescriptorSet, references: DescriptorSet) -> Truth:
+    """The truth of ``queries`` among ``references``.
 
     Raises:
-        DataError: the file is missing or broken, names what neither set holds, or is silent about a query.
+        DataError: the file is missing or broken, names what neither set contains, or says nothing about a query.
     """
     line_of = _load_lines(path)
-    position = {name: index for index, name in enumerate(gallery.names)}
+    position = {name: index for index, name in enumerate(references.names)}
     described = set(queries.names)
     lost = next((name for name, line in line_of.items() if name not in described and line["pos_semipos"]), None)
     if lost is not None:
         raise DataError(
-            f"{path} names query {lost}, which has right items and no descriptor; extract the queries again"
+            f"{path} names query {lost}, which has right references and no descriptor; extract the queries again"
         )
     right: dict[str, list[np.ndarray]] = {mode: [] for mode in MODES}
     for name in queries.names:
         if name not in line_of:
-            raise DataError(f"{path} says nothing about query {name}; write it anew for this split")
+            raise DataError(f"{path} says nothing about query {name}; write it again for this split")
         for mode in MODES:
             right[mode].append(_indices(line_of[name][mode], position, f"{path}, query {name}"))
     return Truth(right, len(line_of))
@@ -69,9 +120,9 @@ def _load_lines(path: Path) -> dict[str, dict[str, Any]]:
         except ValueError:
             line = None
         if not _is_line(line):
-            raise DataError(f"{path} line {number} is {raw[:60]}, expected query, pos and pos_semipos")
+            raise DataError(f"{path} line {number} is {raw[:60]}, expected query, pos and pos_semipos; evaluate again")
         if line["query"] in lines:
-            raise DataError(f"{path} line {number}: query {line['query']} comes a second time")
+            raise DataError(f"{path} line {number}: query {line['query']} comes a second time; evaluate again")
         lines[line["query"]] = line
     return lines
 
@@ -85,5 +136,5 @@ def _is_line(line: Any) -> bool:
 def _indices(names: list[str], position: dict[str, int], where: str) -> np.ndarray:
     absent = next((name for name in names if name not in position), None)
     if absent is not None:
-        raise DataError(f"{where}: the gallery has no descriptor of {absent}; extract the gallery again")
+        raise DataError(f"{where}: there is no descriptor of reference {absent}; extract the references again")
     return np.array([position[name] for name in names], np.int64)

@@ -134,7 +134,7 @@ def build_evaluation(
             help_evaluate(engine_of(encoder), config, split, cluster)
             return None
         folder = run.reports / tag
-        extras = {"baselines": False, "pictures": False, "search_times": False}
+        extras = {"baselines": False, "figures": False, "search_times": False}
         scores = evaluate(engine_of(encoder), config, split, folder, **extras, cluster=cluster)
         return {name: scores[name] for name in _TRACKED if _measured(scores, name)}
 
