@@ -3,9 +3,11 @@
 import os
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # the first to be run; then the packages without MindSpore, then the others, slow tests last of all
@@ -64,3 +66,39 @@ def adm_root(mindloc_data: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"{root} is missing: tests on the real flight are skipped")
     return root
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory for reading that all tests of a run share, made by the first of its workers that asks for it."""
+    base = factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    made = directory.with_suffix(".made")
+    with FileLock(directory.with_suffix(".lock")):
+        if not made.exists():
+            make(directory)
+            made.touch()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory) -> Path:
+    """A generated world of 48 drone images, the data of ``small_world.SETTINGS``."""
+    from small_world import world_words
+
+    from mindloc.cli import main
+
+    def make(directory: Path) -> None:
+        assert main(["world", str(directory), *world_words(drones=48)]) == 0
+
+    return made_once(tmp_path_factory, "tiny_world", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_world, tmp_path_factory) -> Path:
+    """The run directory of a training with ``small_world.RUN_SETTINGS``; copy it to go on with it."""
+    from small_world import RUN_SETTINGS, set_words, trained
+
+    def make(directory: Path) -> None:
+        trained(*set_words({**RUN_SETTINGS, "data.root": tiny_world}), "--run_dir", directory)
+
+    return made_once(tmp_path_factory, "tiny_run", make)

@@ -1,5 +1,14 @@
 """A generated world and a training on it that take seconds, for tests of whole commands."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mindloc.runtime.checkpoint import load_weights
+from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
+
+PROJECT = Path(__file__).parents[1]
 WORLD = "--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2"
 SETTINGS = {
     "data.train_pairs": "same-area-drone2sate-train.json",
@@ -13,16 +22,61 @@ SETTINGS = {
     "model.reference_grid": 2,
     "train.batch_size": 8,
     "eval.batch_size": 16,
+    "run.operator_fusion": "never",  # compiles in half the time
 }
+# what the fixture tiny_run is trained with, besides its data.root
+RUN_SETTINGS = {**SETTINGS, "train.epochs": 2, "train.eval_every_epochs": 2, "train.checkpoint_every_steps": 3}
 
 
 def world_words(drones: int) -> list[str]:
-    """Arguments of ``mindloc world`` besides the folder: so many drone pictures."""
+    """Arguments of ``mindloc world`` besides the folder: so many drone images."""
     return [*WORLD.split(), "--drones", str(drones)]
 
 
 def set_words(settings: dict) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def start(command: list[str], fault: str = "", **options) -> subprocess.Popen:
+    """A process of the project in its own environment, with what it says in pipes; ``fault`` is a point to die at."""
+    environment = {**os.environ, "MINDLOC_FAULT": fault, "MINDLOC_PYTHON": sys.executable, "GLOG_v": "3"}
+    environment |= options.pop("env", {})
+    options.setdefault("cwd", environment["XDG_CACHE_HOME"])  # what compiling leaves behind goes with it
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(word) for word in command], env=environment, **pipes, **options)
+
+
+def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
+    """Wait for the end, however busy the machine is; the test's own limit ends what hangs."""
+    with process:
+        try:
+            said, errors = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def train(*words: str | Path, fault: str = "") -> subprocess.CompletedProcess:
+    """train.py in a process of its own, as a user starts it."""
+    return finish(start([sys.executable, PROJECT / "train.py", *words], fault))
+
+
+def trained(*words: str | Path) -> subprocess.CompletedProcess:
+    """``train``, which must succeed."""
+    done = train(*words)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def end_weights(run: Path) -> dict:
+    """Name -> array."""
+    return load_weights(run / "checkpoints" / "weights_end.safetensors").arrays
+
+
+def lines_of(run: Path) -> list[dict]:
+    """metrics.jsonl without what a clock says."""
+    return [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(run / "metrics.jsonl")]
 
 
 def save_untrained(path, **settings) -> None:

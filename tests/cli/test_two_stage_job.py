@@ -1,53 +1,37 @@
 """A two-stage encoder by whole commands: killed and resumed, evaluated, exported, evaluated from its file, searched."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import small_world
+from small_world import RUN_SETTINGS, end_weights, set_words, train, trained
 
 from mindloc.cli import main
-from mindloc.runtime.checkpoint import load_weights
 
-PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
-    **small_world.SETTINGS,
+    **RUN_SETTINGS,
     "head.name": "two_stage",
     "head.channels": 16,
     "head.nodes": 3,
     "loss.phi": "weighted_infonce",
     "search.recall_n": 4,
     "search.consistency_m": 2,
-    "train.epochs": 2,
-    "train.eval_every_epochs": 2,
     "train.zero_shot_eval": "false",
-    "train.checkpoint_every_steps": 3,
 }
 
 
-def train(folder: Path, *arguments: str, fault: str = "") -> subprocess.CompletedProcess:
-    environment = {**os.environ, "MINDLOC_FAULT": fault, "GLOG_v": "3"}
-    command = [sys.executable, str(PROJECT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+@pytest.fixture(scope="module")
+def words(tiny_world) -> list[str]:
+    return set_words({**SETTINGS, "data.root": tiny_world})
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "world"
-    assert main(["world", str(root), *small_world.world_words(drones=48)]) == 0
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(world, tmp_path_factory) -> Path:
+def run(words, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    words = [*small_world.set_words({**SETTINGS, "data.root": world}), "--run_dir", str(folder)]
-    done = train(world.parent, *words)
-    assert done.returncode == 0, done.stderr
+    trained(*words, "--run_dir", folder)
     return folder
 
 
@@ -55,21 +39,17 @@ def report_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-def test_a_killed_and_resumed_training_ends_as_the_whole_one(world, run, tmp_path):
+def test_a_killed_and_resumed_training_ends_as_the_whole_one(words, run, tmp_path):
     killed = tmp_path / "killed"
-    words = [*small_world.set_words({**SETTINGS, "data.root": world}), "--run_dir", str(killed)]
-    assert train(world.parent, *words, fault="epoch.mid:2").returncode != 0
-    resumed = train(world.parent, "--resume", str(killed))
-    assert resumed.returncode == 0, resumed.stderr
-    ends = [load_weights(folder / "checkpoints" / "weights_end.safetensors").arrays for folder in (run, killed)]
+    assert train(*words, "--run_dir", killed, fault="epoch.mid:2").returncode != 0
+    trained("--resume", killed)
+    ends = [end_weights(folder) for folder in (run, killed)]
     assert {"head.csmg.centers", "head.non_local.last.weight", "log_logit_scale"} <= ends[0].keys()
     assert np.abs(ends[0]["head.non_local.last.weight"]).max() > 0  # no longer the identity
     for name, array in ends[0].items():
         np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
 
 
-@pytest.mark.slow
 def test_the_log_has_both_losses_and_the_evaluation_both_stages(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "omega" in json.dumps(line) and "loss" in line]
@@ -78,8 +58,7 @@ def test_the_log_has_both_losses_and_the_evaluation_both_stages(run):
     assert {"model", "stage_one", "phi"} <= report_of(report.parent)["methods"].keys()
 
 
-@pytest.mark.slow
-def test_an_exported_encoder_scores_and_searches_as_the_checkpoint(world, run, tmp_path, capsys):
+def test_an_exported_encoder_scores_and_searches_as_the_checkpoint(tiny_world, run, tmp_path, capsys):
     checkpoint = ["--checkpoint", str(run / "checkpoints" / "weights_end.safetensors")]
     assert main(["eval", *checkpoint, "--out", str(tmp_path / "live")]) == 0
     page = capsys.readouterr().out
@@ -88,12 +67,12 @@ def test_an_exported_encoder_scores_and_searches_as_the_checkpoint(world, run, t
     assert (tmp_path / "live" / "contact_sheet.png").stat().st_size > 10_000
     assert main(["export", *checkpoint, "--file_format", "MINDIR", "--out", str(tmp_path / "files")]) == 0
     engine = ["--engine", "mindir", "--exported", str(tmp_path / "files")]
-    assert main(["eval", *engine, "--data_root", str(world), "--out", str(tmp_path / "file")]) == 0
+    assert main(["eval", *engine, "--data_root", str(tiny_world), "--out", str(tmp_path / "file")]) == 0
     live, file = report_of(tmp_path / "live"), report_of(tmp_path / "file")
     assert live["methods"]["model"] == file["methods"]["model"]
     assert live["methods"]["stage_one"] == file["methods"]["stage_one"]
 
-    tiles = [str(world / "satellite"), "--places", "--out", str(tmp_path / "tiles")]
+    tiles = [str(tiny_world / "satellite"), "--places", "--out", str(tmp_path / "tiles")]
     assert main(["extract", *tiles, *checkpoint]) == 0
     assert main(["index", "build", str(tmp_path / "tiles"), "--index", str(tmp_path / "library")]) == 0
     answers = tmp_path / "answers.jsonl"
