@@ -124,9 +124,9 @@ def _plan(case: Case) -> None:
     if case.ranks > 1:
         init()
         cluster = Cluster(get_rank(), get_group_size())
-    config = Config()
-    config.model.backbone, config.train.precision = case.backbone, case.precision
-    config.data.drone_size_px = config.data.satellite_size_px = (case.side_px, case.side_px)
+    values = {"model.backbone": case.backbone, "train.precision": case.precision}
+    size_px = (case.side_px, case.side_px)
+    config = Config().with_values({**values, "data.query_size_px": size_px, "data.reference_size_px": size_px})
     encoder = build_encoder(config)
     if case.recompute:
         for block in encoder.backbone.blocks:

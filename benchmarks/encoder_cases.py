@@ -43,11 +43,9 @@ class Case:
 
     def config(self) -> Config:
         """The recipe with this encoder and batch."""
-        config = Config()
-        config.model.backbone, config.train.batch_size = self.backbone, self.batch_size
-        config.data.drone_size_px = config.data.satellite_size_px = (self.side_px, self.side_px)
-        config.run.operator_fusion = self.fusion
-        return config
+        values = {"model.backbone": self.backbone, "train.batch_size": self.batch_size}
+        values |= dict.fromkeys(("data.query_size_px", "data.reference_size_px"), (self.side_px, self.side_px))
+        return Config().with_values({**values, "run.operator_fusion": self.fusion})
 
     def use_device(self) -> None:
         """Choose the CPU as train.py and extract choose a device; before MindSpore is imported."""

@@ -67,7 +67,7 @@ def main() -> None:
                 entry.descriptors = _extract(entry.engine, config, paths)
                 entry.images_per_s.append(len(paths) / (time.perf_counter() - started))
         print(_table(entries))
-        size = "x".join(map(str, config.view_input(VIEW)[0]))
+        size = "x".join(map(str, config.view(VIEW).size_px))
         print(
             f"\n{config.model.backbone}, head {config.head.name}, {size} px, batches of {args.batch_size}, "
             f"{len(paths)} images, {args.rounds} rounds in turn, seed {args.seed}; {describe_machine()}, "
@@ -139,9 +139,7 @@ def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: s
     torch_engine = _torch_engine(weights, args)
     if torch_engine is not None:
         entries.append(Entry(f"PyTorch {precision}", torch_engine, 0.0))
-    config = config_from_dict(weights.config)
-    config.data.workers = len(usable_cores())
-    return entries, config
+    return entries, config_from_dict(weights.config).with_values({"data.workers": len(usable_cores())})
 
 
 @dataclass

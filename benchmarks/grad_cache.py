@@ -52,8 +52,8 @@ def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
     from mindloc.runtime.cluster import ALONE
     from mindloc.training.build import build_step
 
-    config = case.config()
-    config.train.accumulate, config.train.grad_cache = (1, False) if way == "whole" else (parts, way == "cached")
+    accumulate = 1 if way == "whole" else parts
+    config = case.config().with_values({"train.accumulate": accumulate, "train.grad_cache": way == "cached"})
     step = build_step(config, build_encoder(config), build_criterion(config), ALONE).set_train(True)
     batch = batch_of(case)
     ms.ops.assign(step.lr, Tensor(LEARNING_RATE, ms.float32))

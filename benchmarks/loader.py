@@ -37,7 +37,7 @@ from turns import (
     take_turns,
 )
 
-from mindloc.data.augment import AugmentSettings
+from mindloc.config.sections import AugmentConfig
 from mindloc.data.images import Normalization
 from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
 from mindloc.data.sampler import EpochPlan
@@ -198,12 +198,12 @@ def _arriving(asked: dict[str, Any]) -> Iterator[int]:
     query, reference = ([Path(path) for path in asked[side]] for side in IMAGE_SIZES)
     batches, case = asked["before"] + asked["timed"] + asked["after"], asked["case"]
     if case.startswith("training"):
-        return _training(query, reference, asked, batches, AugmentSettings() if case == TRAINING else None)
+        return _training(query, reference, asked, batches, AugmentConfig() if case == TRAINING else None)
     return _evaluation(query if case.endswith("queries") else reference, asked, batches)
 
 
 def _training(
-    query: list[Path], reference: list[Path], asked: dict[str, Any], batches: int, settings: AugmentSettings | None
+    query: list[Path], reference: list[Path], asked: dict[str, Any], batches: int, settings: AugmentConfig | None
 ) -> Iterator[int]:
     from mindloc.training.dataset import train_data
 

@@ -46,16 +46,15 @@ def join() -> Cluster:
 
 
 def config_of(kind: str, precision: str) -> Config:
-    config = Config()
+    values = {"model.backbone": PLAIN if kind == "plain" else "tiny", "train.precision": precision}
+    values |= {"data.query_size_px": (SIDE, SIDE), "data.reference_size_px": (SIDE, SIDE)}
     if kind in ("parts", "cached"):
-        config.train.accumulate, config.train.grad_cache = PAIRS, kind == "cached"
+        values |= {"train.batch_size": PAIRS, "train.accumulate": PAIRS, "train.grad_cache": kind == "cached"}
     elif kind and kind != "plain":
-        config.head.name, config.head.channels, config.head.centroids = "two_stage", 32, True
+        values |= {"head.name": "two_stage", "head.channels": 32, "head.centroids": True}
     if kind == "infonce":
-        config.loss.omega = config.loss.phi = "weighted_infonce"
-    config.model.backbone, config.train.precision = PLAIN if kind == "plain" else "tiny", precision
-    config.data.drone_size_px = config.data.satellite_size_px = (SIDE, SIDE)
-    return config
+        values |= {"loss.omega": "weighted_infonce", "loss.phi": "weighted_infonce"}
+    return Config().with_values(values)
 
 
 def pictures() -> Tensor:

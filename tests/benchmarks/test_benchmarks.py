@@ -122,7 +122,7 @@ def test_a_case_is_read_from_three_words():
     case = Case.parse("base:384:2")
     assert (case.backbone, case.side_px, case.batch_size) == ("base", 384, 2)
     config = case.config()
-    assert config.view_input("query")[0] == config.view_input("reference")[0] == (384, 384)
+    assert config.view("query").size_px == config.view("reference").size_px == (384, 384)
     assert config.train.batch_size == 2 and config.model.backbone == "base"
     with pytest.raises(Exception, match="expected BACKBONE:PIXELS:BATCH"):
         Case.parse("base:384")

@@ -36,6 +36,10 @@ def test_the_public_name_of_the_backbone():
     assert config_of("--model", "vit_base_patch16_rope_reg1_gap_256.sbb_in1k").model.backbone == "base"
 
 
+def test_the_public_words_for_the_side_that_asks():
+    assert [config_of("--query_mode", word).eval.swap_sides for word in ("D2S", "S2D")] == [False, True]
+
+
 def test_devices_by_their_public_names():
     assert config_of("--device_id", "3").run.device_ids == (3,)
     assert config_of("--gpu_ids", "1,0").run.device_ids == (1, 0)

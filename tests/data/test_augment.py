@@ -1,14 +1,13 @@
 """Each random change against its definition, and the way from (seed, epoch, pair) to pixels."""
 
 import colorsys
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from mindloc.config.sections import AugmentConfig
 from mindloc.data.augment import (
-    AugmentSettings,
     Blur,
     CoarseDropout,
     ColorJitter,
@@ -30,7 +29,7 @@ from mindloc.data.augment import (
 )
 
 PARTS = ("brightness", "contrast", "saturation", "hue")
-ALWAYS = AugmentSettings(flip_p=1, jpeg_p=1, color_p=1, filter_p=1, dropout_p=1)
+ALWAYS = AugmentConfig(flip_p=1, jpeg_p=1, color_p=1, filter_p=1, dropout_p=1)
 
 
 @pytest.fixture
@@ -57,26 +56,28 @@ def test_seed_epoch_and_pair_each_change_the_draw(other):
 
 
 def test_the_views_of_a_pair_share_their_flip_and_nothing_else():
-    drawn = [draw_augmentation(0, 0, pair, replace(ALWAYS, flip_p=0.5)) for pair in range(200)]
+    drawn = [draw_augmentation(0, 0, pair, ALWAYS.model_copy(update={"flip_p": 0.5})) for pair in range(200)]
     assert all(pair.query.flip == pair.reference.flip for pair in drawn)
     assert all(pair.query.color != pair.reference.color for pair in drawn)
     assert {pair.query.quarter_turns == pair.reference.quarter_turns for pair in drawn} == {True, False}
 
 
 def test_the_shared_flip_does_not_depend_on_the_other_settings():
-    flips = [draw_augmentation(0, 0, pair, AugmentSettings()).query.flip for pair in range(50)]
-    bare = AugmentSettings(jpeg_p=0, color_p=0, filter_p=0, dropout_p=0)
+    flips = [draw_augmentation(0, 0, pair, AugmentConfig()).query.flip for pair in range(50)]
+    bare = AugmentConfig(jpeg_p=0, color_p=0, filter_p=0, dropout_p=0)
     assert flips == [draw_augmentation(0, 0, pair, bare).query.flip for pair in range(50)]
 
 
 def test_nothing_is_drawn_where_every_probability_is_zero():
-    none = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_drone=False, rotate_satellite=False)
+    none = AugmentConfig(
+        flip_p=0, jpeg_p=0, color_p=0, filter_p=0, dropout_p=0, rotate_query=False, rotate_reference=False
+    )
     drawn = draw_augmentation(1, 2, 3, none)
     assert drawn.query == drawn.reference == ViewAugmentation()
 
 
 def test_shares_follow_the_probabilities():
-    drawn = [draw_augmentation(5, 0, pair, AugmentSettings()).query for pair in range(4000)]
+    drawn = [draw_augmentation(5, 0, pair, AugmentConfig()).query for pair in range(4000)]
     # standard error of a share of .5 over 4000: .008
     assert np.mean([d.flip for d in drawn]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([d.jpeg_quality is not None for d in drawn]) == pytest.approx(0.5, abs=0.04)
@@ -105,7 +106,7 @@ def test_ranges_are_those_of_the_settings():
 
 
 def test_rotation_can_be_left_out_for_one_view():
-    drawn = [draw_augmentation(0, 0, pair, AugmentSettings(rotate_satellite=False)) for pair in range(40)]
+    drawn = [draw_augmentation(0, 0, pair, AugmentConfig(rotate_reference=False)) for pair in range(40)]
     assert {pair.reference.quarter_turns for pair in drawn} == {0}
     assert {pair.query.quarter_turns for pair in drawn} == {0, 1, 2, 3}
 

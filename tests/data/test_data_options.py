@@ -10,9 +10,9 @@ from mindloc.errors import ImageError
 from mindloc.training import dataset
 from mindloc.training.dataset import build_train_dataset
 
-SIZES = {"data.drone_size_px": [32, 32], "data.satellite_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
+SIZES = {"data.query_size_px": [32, 32], "data.reference_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
 STILL = {f"augment.{name}_p": 0.0 for name in ("flip", "jpeg", "color", "filter", "dropout")}
-STILL |= {"augment.rotate_drone": False, "augment.rotate_satellite": False}
+STILL |= {"augment.rotate_query": False, "augment.rotate_reference": False}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_larger_and_more_holes_hide_more(batches, key, few, many):
 
 
 def test_drone_pictures_are_turned_by_quarters_and_tiles_stay(batches):
-    turned, still = batches({"augment.rotate_drone": True}), batches({})
+    turned, still = batches({"augment.rotate_query": True}), batches({})
     np.testing.assert_array_equal(turned[1], still[1])
     quarters = [
         next(k for k in range(4) if np.array_equal(image, np.rot90(before, k, (1, 2))))

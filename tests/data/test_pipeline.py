@@ -9,7 +9,8 @@ import pytest
 from mindspore import nn
 
 from mindloc.config import config_from_dict
-from mindloc.data.augment import AugmentSettings, augment, draw_augmentation
+from mindloc.config.sections import AugmentConfig
+from mindloc.data.augment import augment, draw_augmentation
 from mindloc.data.gta_uav import read_split
 from mindloc.data.images import Normalization, decode, read_bytes, resize
 from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
@@ -68,7 +69,7 @@ def stream(folder, plans=PLANS, **options):
         "query": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
         "reference": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
         "normalization": NORMALIZATION,
-        "settings": AugmentSettings(),
+        "settings": AugmentConfig(),
         "seed": 7,
     }
     weight = np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)
@@ -134,7 +135,7 @@ def test_every_row_is_the_pair_that_the_plan_names(folder):
                     np.testing.assert_allclose(query[row], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
                     continue
                 assert weight[row] == pytest.approx(0.2 + 0.1 * pair)
-                change = draw_augmentation(7, epoch, pair, AugmentSettings())
+                change = draw_augmentation(7, epoch, pair, AugmentConfig())
                 image = augment(load(folder / f"drone{pair}.jpg"), change.query, SIZE)
                 np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
                 image = augment(load(folder / f"tile{pair % 4}.png"), change.reference, SIZE)
@@ -207,7 +208,9 @@ def test_padded_rows_without_augmentation_are_black(folder):
     np.testing.assert_allclose(query[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
 
 
-UNCHANGED = AugmentSettings(0, 0, color_p=0, filter_p=0, dropout_p=0, rotate_drone=False, rotate_satellite=False)
+UNCHANGED = AugmentConfig(
+    flip_p=0, jpeg_p=0, color_p=0, filter_p=0, dropout_p=0, rotate_query=False, rotate_reference=False
+)
 
 
 @pytest.mark.parametrize("settings", [None, UNCHANGED])
@@ -275,7 +278,7 @@ def spoil(path, how):
         path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("settings", [None, AugmentConfig()])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
 def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
     spoil(folder / "drone5.jpg", how)
@@ -286,7 +289,7 @@ def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
     assert str(caught.value).endswith("--set data.on_bad_image=skip")
 
 
-@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("settings", [None, AugmentConfig()])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
 def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, caplog):
     good = read(folder, settings=settings)
@@ -325,7 +328,7 @@ def test_a_batch_of_bad_pictures_only_stops_even_so(folder):
     assert "on_bad_image" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [None, AugmentSettings()])
+@pytest.mark.parametrize("settings", [None, AugmentConfig()])
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_bad):
     """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
@@ -392,11 +395,11 @@ def test_a_bad_picture_stops_an_evaluation_by_name(folder, how):
 
 def adm_config(adm_root, **sections):
     tree = {
-        "data": {"root": str(adm_root), "map_px": 4800, "m_per_px": 0.243, "drone_size_px": [64, 64]},
+        "data": {"root": str(adm_root), "map_px": 4800, "m_per_px": 0.243, "query_size_px": [64, 64]},
         "train": {"batch_size": 8, "seed": 3},
         "sampling": {"mode": "exclusive_padded"},
     }
-    tree["data"].update(satellite_size_px=[64, 64], **sections)
+    tree["data"].update(reference_size_px=[64, 64], **sections)
     return config_from_dict(tree)
 
 

@@ -38,7 +38,7 @@ class TwoStageColorEngine(ColorEngine):
 
 @pytest.fixture
 def config():
-    sizes = ["data.drone_size_px=[16, 16]", "data.satellite_size_px=[16, 16]", "eval.bootstrap=50"]
+    sizes = ["data.query_size_px=[16, 16]", "data.reference_size_px=[16, 16]", "eval.bootstrap=50"]
     return load_config(overrides=[*sizes, "data.workers=1"])
 
 
@@ -112,7 +112,7 @@ def test_rescoring_needs_neither_mindspore_nor_images(finished, color_split):
 
 
 def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
-    config.data.query_mode = "S2D"
+    config = config.with_values({"eval.swap_sides": True})
     scores = evaluate(ColorEngine(), config, color_split, tmp_path / "report", None, figures=False)
     assert scores["recall@1"] == 1.0 and scores["queries"] == 5  # tile 5 has a semi-positive alone
     assert scores.methods["model"]["pos_semipos"]["queries"] == 6
@@ -123,7 +123,7 @@ def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_without_places_the_report_tells_of_ranks_alone_and_says_so_once(config, color_split, tmp_path, swapped):
-    config.data.query_mode = "S2D" if swapped else "D2S"
+    config = config.with_values({"eval.swap_sides": swapped})
     nowhere = [dataclasses.replace(side, places=None) for side in (color_split.query, color_split.reference)]
     split = dataclasses.replace(color_split, query=nowhere[0], reference=nowhere[1])
     folder = tmp_path / "r"
@@ -151,7 +151,7 @@ def test_between_epochs_baselines_and_figures_are_left_out(config, color_split, 
 
 
 def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_split, tmp_path):
-    config.search.recall_n, config.search.consistency_m, config.head.nodes = 9, 0, 1
+    config = config.with_values({"search.recall_n": 9, "head.nodes": 1})
     scores = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "r", color_split, figures=False)
     assert scores.methods["stage_one"]["pos"]["recall@1"] == 0.0  # a tie is never won
     assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 1.0
@@ -169,7 +169,7 @@ def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split
         def encode(self, batch):
             return {name: rows * name.endswith("phi") for name, rows in super().encode(batch).items()}
 
-    config.search.recall_n = 9
+    config = config.with_values({"search.recall_n": 9})
     scores = evaluate(NoOmega(), config, color_split, tmp_path / "r", color_split, baselines=False, figures=False)
     assert scores["recall@1"] == 1.0 and scores.report["search"]["times"] is None
     assert any("No time per query" in note and "all zeros" in note for note in scores.report["notes"])

@@ -11,7 +11,7 @@ from mindloc.evaluation.evaluate import evaluate
 
 def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_asked_for(color_split, tmp_path):
     options = ["eval.recall_at=[2, 3]", "eval.sdm_at=[2]", "eval.contact_sheet_queries=3", "eval.bootstrap=50"]
-    options += ["data.test_mode=pos_semipos", "data.drone_size_px=[16, 16]", "data.satellite_size_px=[16, 16]"]
+    options += ["data.test_mode=pos_semipos", "data.query_size_px=[16, 16]", "data.reference_size_px=[16, 16]"]
     config = load_config(None, [*options, "data.workers=1"])
     scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", None, baselines=False)
     assert scores.mode == "pos_semipos"

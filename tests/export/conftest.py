@@ -27,10 +27,10 @@ def make_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(make_checkpoint):
     """Views of different sizes."""
-    return make_checkpoint("data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]")
+    return make_checkpoint("data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 
 @pytest.fixture(scope="session")
 def twin_checkpoint(make_checkpoint):
     """Views of the same size."""
-    return make_checkpoint("data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
+    return make_checkpoint("data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]")

@@ -34,9 +34,9 @@ def test_one_file_serves_both_views_of_one_size(twin_checkpoint, tmp_path, plann
 @pytest.mark.parametrize(
     "settings",
     [
-        ["data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"],
-        ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "augment.cut_border=0.1"],
-        ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "model.share_weights=false"],
+        ["data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]"],
+        ["data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]", "augment.cut_border=0.1"],
+        ["data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]", "model.share_weights=false"],
     ],
 )
 def test_views_that_differ_have_a_file_each(make_checkpoint, tmp_path, planned, settings):
@@ -49,7 +49,9 @@ def test_views_that_differ_have_a_file_each(make_checkpoint, tmp_path, planned, 
 
 def test_the_side_that_asks(make_checkpoint, checkpoint, tmp_path, planned):
     export_checkpoint(checkpoint, tmp_path, ExportWish(view="query"))
-    tiles_ask = make_checkpoint("data.query_mode=S2D", "data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
+    tiles_ask = make_checkpoint(
+        "eval.swap_sides=true", "data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]"
+    )
     export_checkpoint(tiles_ask, tmp_path, ExportWish(view="query", file_name="q"))
     assert {name: spec.views for name, spec in planned.items()} == {
         "drone.mindir": ("query",),
@@ -58,7 +60,7 @@ def test_the_side_that_asks(make_checkpoint, checkpoint, tmp_path, planned):
 
 
 def test_defaults_of_batch_and_precision(make_checkpoint, tmp_path, planned):
-    half = make_checkpoint("train.precision=fp16", "data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]")
+    half = make_checkpoint("train.precision=fp16", "data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]")
     for wish in (ExportWish(), ExportWish("ONNX"), ExportWish("ONNX", batch_size=8, precision="fp16", file_name="b")):
         export_checkpoint(half, tmp_path, wish)
     assert {name: (spec.batch_size, spec.precision) for name, spec in planned.items()} == {

@@ -17,7 +17,7 @@ NAME = "vit_tiny_patch16_224"
 def plain_checkpoint(make_checkpoint, monkeypatch):
     """Two blocks compile faster than twelve; the one view reads the table as it is, the other resampled."""
     monkeypatch.setitem(build.PLAIN_SIZES, NAME, PlainVitSize(192, 2, 3, 16, 2))
-    return make_checkpoint(f"model.backbone={NAME}", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]")
+    return make_checkpoint(f"model.backbone={NAME}", "data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])

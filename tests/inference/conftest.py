@@ -6,8 +6,8 @@ import pytest
 from mindloc.config import config_to_dict, load_config
 
 IN_STAGES = ["model.backbone=tiny", "head.name=two_stage", "head.channels=8", "head.nodes=3", "head.centroids=true"]
-IN_STAGES += ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]"]
-SETTINGS = ["model.backbone=tiny", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"]
+IN_STAGES += ["data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]"]
+SETTINGS = ["model.backbone=tiny", "data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]"]
 SETTINGS += ["model.mean=[0.5, 0.4, 0.3]", "model.std=[0.2, 0.25, 0.3]"]
 
 

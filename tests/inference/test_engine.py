@@ -6,7 +6,7 @@ import pytest
 from mindloc.config import config_to_dict, load_config
 from mindloc.errors import CheckpointError, DataError
 
-SETTINGS = ["model.backbone=tiny", "data.drone_size_px=[32, 48]", "data.satellite_size_px=[32, 32]"]
+SETTINGS = ["model.backbone=tiny", "data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, pictures, tmp_
 
     sha256 = save(tmp_path / "weights.safetensors", arrays)
     loaded, config = load_engine(tmp_path / "weights.safetensors", batch_size=4)
-    assert loaded.checkpoint_sha256 == sha256 and config.data.drone_size_px == (32, 48)
+    assert loaded.checkpoint_sha256 == sha256 and config.data.query_size_px == (32, 48)
     live = engine.encode({"query": pictures[:4]})["query.global"]
     np.testing.assert_array_equal(loaded.encode({"query": pictures[:4]})["query.global"], live)
 

@@ -100,9 +100,7 @@ def test_start_values():
 
 
 def test_builder_follows_the_config():
-    config = Config()
-    config.model.backbone, config.model.share_weights, config.model.logit_scale_init = "tiny", False, 20.0
-    config.data.drone_size_px = (32, 48)
-    encoder = build_encoder(config)
+    values = {"model.backbone": "tiny", "model.share_weights": False, "model.logit_scale_init": 20.0}
+    encoder = build_encoder(Config().with_values({**values, "data.query_size_px": (32, 48)}))
     assert encoder.query_backbone.width == 192
     np.testing.assert_allclose(encoder.log_logit_scale.asnumpy(), [np.log(20)], rtol=1e-6)

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from mindloc.config import Config
 from mindloc.errors import CheckpointError, ConfigError
-from mindloc.models.build import build_encoder, follow_normalization
+from mindloc.models.build import build_encoder, with_normalization_of
 from mindloc.models.convolutional import ResNet50, Vgg16
 from mindloc.models.encoder import TwoViewEncoder, names_within
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
@@ -174,11 +174,10 @@ def test_normalization_follows_the_weights(tmp_path, timm):
     path = saved(tmp_path, timm)
     assert stated_normalization(path) is None
     write_config_json(tmp_path, [0.1, 0.2, 0.3])
-    config = Config()
-    config.model.pretrained = str(path)
+    config = Config().with_values({"model.pretrained": path})
     with pytest.raises(ConfigError, match=r"model.mean: \[0.1, 0.2, 0.3\]"):
         build_encoder(config)
-    follow_normalization(config, path)
+    config = with_normalization_of(path, config)
     assert config.model.mean == (0.1, 0.2, 0.3) and config.model.std == (0.25, 0.25, 0.25)
     with pytest.raises(CheckpointError, match="not the weights of this backbone"):  # past the check, it loads
         build_encoder(config)
@@ -199,12 +198,11 @@ def test_own_files_state_their_normalization(tmp_path, timm):
 
 
 def test_one_line_says_what_was_taken(tmp_path):
-    config = Config()
-    config.model.backbone = "tiny"
+    config = Config().with_values({"model.backbone": "tiny"})
     arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
     del arrays["backbone.fc_norm.bias"]
-    config.model.pretrained, said = str(saved(tmp_path, arrays)), []
-    build_encoder(config, said.append)
+    said = []
+    build_encoder(config.with_values({"model.pretrained": saved(tmp_path, arrays)}), said.append)
     assert len(said) == 1 and f"{len(arrays)} parameters matched; 1 missing (backbone.fc_norm.bias)" in said[0]
 
 

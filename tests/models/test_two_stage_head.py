@@ -73,8 +73,8 @@ def test_centroids_come_third():
 TWO_STAGE = [
     "head.name=two_stage",
     "head.channels=16",
-    "data.drone_size_px=[64, 64]",
-    "data.satellite_size_px=[64, 64]",
+    "data.query_size_px=[64, 64]",
+    "data.reference_size_px=[64, 64]",
 ]
 
 

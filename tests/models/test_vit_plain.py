@@ -1,6 +1,6 @@
 """The plain ViT against timm's numbers."""
 
-import typing
+import re
 
 import mindspore as ms
 import numpy as np
@@ -9,11 +9,10 @@ from mindspore import Tensor, nn, ops
 from timm_weights import with_reference_weights, written_shapes
 
 from mindloc.config import Config
-from mindloc.config.check import PLAIN_VIT
-from mindloc.config.schema import PlainVit as PlainVitNames
 from mindloc.models.build import build_encoder
 from mindloc.models.encoder import TwoViewEncoder, initial_value, initialize, names_within
 from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit, PlainVitSize, resampled_table
+from mindloc.registry import BACKBONES
 
 TINY = PlainVitSize(96, 3, 3, 16, 4)
 POOLS = ("token", "avg")
@@ -150,12 +149,12 @@ def test_sizes(name, millions):
     assert round(expected / 1e6, 2) == millions
 
 
-def test_the_settings_know_the_same_names():
-    names = typing.get_args(PlainVitNames)
-    assert set(names) == set(PLAIN_SIZES)
-    for name in names:
-        patch_px, side_px = int(PLAIN_VIT.fullmatch(name)[1]), int(name.rpartition("_")[2])
-        assert PLAIN_SIZES[name].patch_px == patch_px and PLAIN_SIZES[name].grid == side_px // patch_px
+def test_the_registry_knows_the_same_names():
+    strides = {name: entry.stride for name, entry in BACKBONES.items() if name.startswith("vit_")}
+    assert strides == {name: size.patch_px for name, size in PLAIN_SIZES.items()}
+    for name, size in PLAIN_SIZES.items():
+        patch_px, side_px = re.fullmatch(r"vit_[a-z]+_patch(\d+)_(\d+)", name).groups()
+        assert (size.patch_px, size.grid) == (int(patch_px), int(side_px) // int(patch_px))
 
 
 @pytest.mark.parametrize("name", ["cls_token", "pos_embed"])
@@ -166,10 +165,8 @@ def test_tokens_and_positions_begin_with_timms_deviation(name):
 
 
 def test_the_builder_hands_on_name_and_pool():
-    config = Config()
-    config.model.backbone, config.model.pool = "vit_tiny_patch16_224", "avg"
-    config.model.share_weights = False
-    encoder = build_encoder(config)
+    values = {"model.backbone": "vit_tiny_patch16_224", "model.pool": "avg", "model.share_weights": False}
+    encoder = build_encoder(Config().with_values(values))
     for view in ("query", "reference"):
         backbone = encoder.backbone_of(view)
         assert backbone.size == PLAIN_SIZES["vit_tiny_patch16_224"] and backbone.pos_embed.shape == (1, 197, 192)

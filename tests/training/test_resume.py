@@ -1,13 +1,12 @@
 """Where a run goes on, and how a person gets past a damaged checkpoint."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mindloc.config import config_to_dict
-from mindloc.config.schema import Config, DataConfig
+from mindloc.config import Config, config_to_dict
+from mindloc.config.sections import DataConfig
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
 from mindloc.runtime.run_folder import RunFolder
@@ -50,12 +49,12 @@ def resume_inside_an_epoch(section: str, key: str) -> list[str]:
 # which pairs there are, where they lie (near ones share a batch), which of them fall out
 MOVE_PAIRS = ["reader", "train_pairs", "map_px", "m_per_px", "train_mode", "train_ratio", "on_bad_image"]
 # where files lie, what the evaluation does, how large a picture is made
-MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode", "query_mode"]
-MOVE_NONE += ["drone_size_px", "satellite_size_px", "workers"]
+MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode"]
+MOVE_NONE += ["query_size_px", "reference_size_px", "workers"]
 
 
 def test_every_key_of_the_data_is_of_one_kind():
-    assert sorted(MOVE_PAIRS + MOVE_NONE) == sorted(field.name for field in dataclasses.fields(DataConfig))
+    assert sorted(MOVE_PAIRS + MOVE_NONE) == sorted(DataConfig.model_fields)
 
 
 @pytest.mark.parametrize("key", MOVE_PAIRS)

@@ -14,7 +14,7 @@ from mindloc.training.step import GradCache
 
 def test_statistics_are_saved_and_never_trained():
     ms.set_context(mode=ms.GRAPH_MODE)
-    sizes = ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]"]
+    sizes = ["data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]"]
     config = load_config(None, ["model.backbone=resnet50", "head.name=two_stage", "head.channels=8", *sizes])
     encoder = build_encoder(config)
     step = build_step(config, encoder, build_criterion(config), ALONE)
@@ -33,7 +33,7 @@ def test_a_grad_cache_takes_the_parts_of_the_config():
 
 
 def test_an_engine_is_kept_for_its_encoder_and_another_gets_its_own():
-    sizes = ["data.drone_size_px=[32, 32]", "data.satellite_size_px=[32, 32]", "eval.batch_size=1"]
+    sizes = ["data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]", "eval.batch_size=1"]
     config = load_config(None, ["model.backbone=tiny", *sizes])
     one, other = build_encoder(config), build_encoder(config)
     for parameter in other.get_parameters():

@@ -29,7 +29,7 @@ KNOWN_FLAGS = {
     "--checkpoint_start": ("train.checkpoint_start", None),
     "--train_mode": ("data.train_mode", None),
     "--test_mode": ("data.test_mode", None),
-    "--query_mode": ("data.query_mode", None),
+    "--query_mode": ("eval.swap_sides", None),
     "--label_smoothing": ("loss.label_smoothing", None),
     "--with_weight": ("loss.name", "weighted_infonce"),
     "--k": ("loss.k", None),
@@ -40,8 +40,11 @@ KNOWN_FLAGS = {
     "--gpu_ids": ("run.device_ids", None),
 }
 
-# names under which the public code knows our backbones
-PUBLIC_MODEL_NAMES = {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"}
+# key -> words of the public code for our values
+PUBLIC_WORDS = {
+    "model.backbone": {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"},
+    "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # drone images ask for satellite tiles, or tiles for them
+}
 
 # one root holds training and test pairs, as in the public code, also where a config has two
 _ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
@@ -58,8 +61,7 @@ class _SetKey(argparse.Action):
         value = values if self.constant is None else self.constant
         if self.key == "run.device_ids":
             value = f"[{value}]"
-        if self.key == "model.backbone":
-            value = PUBLIC_MODEL_NAMES.get(value, value)
+        value = PUBLIC_WORDS.get(self.key, {}).get(value, value)
         also = _ALSO_SETS.get(self.key, [])
         namespace.overrides = [*namespace.overrides, f"{self.key}={value}", *also]
 

@@ -24,9 +24,10 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    data = load_config(args.config, args.overrides).data
+    config = load_config(args.config, args.overrides)
     if args.root:  # a folder that is named is looked at alone
-        data.root, data.test_root = args.root, None
+        config = config.with_values({"data.root": args.root, "data.test_root": None})
+    data = config.data
     reports = [
         check_data(root, pairs["train"], pairs["test"], map_px, m_per_px, data.reader, not args.lists_only)
         for root, pairs, map_px, m_per_px in (_two_sources(data) if data.test_root else [_one_source(data)])

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "--view",
         choices=("both", "query", "drone", "satellite"),
         default="both",
-        help="query: the side that asks by data.query_mode of the checkpoint; default: both",
+        help="query: the side that asks by eval.swap_sides of the checkpoint; default: both",
     )
     parser.add_argument(
         "--batch_size",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mindloc.config.sections import AugmentConfig
 from mindloc.data.images import resize
 from mindloc.vocabulary import SIDES
 
@@ -156,24 +157,6 @@ _BOTH_SIDES = len(SIDES)  # the stream of choices that the two pictures share
 
 
 @dataclass(frozen=True)
-class AugmentSettings:
-    """How often (``_p``, 0..1) and how much; the defaults are the recipe's."""
-
-    flip_p: float = 0.5
-    jpeg_p: float = 0.5
-    jpeg_quality: tuple[int, int] = (90, 100)
-    color_p: float = 0.5
-    color_jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.15, 0.15)  # brightness, contrast, saturation, hue
-    filter_p: float = 0.3
-    dropout_p: float = 0.3
-    grid_dropout_ratio: float = 0.4
-    coarse_dropout_holes: tuple[int, int] = (10, 25)
-    coarse_dropout_side: tuple[float, float] = (0.1, 0.2)  # of the input side
-    rotate_drone: bool = True
-    rotate_satellite: bool = True
-
-
-@dataclass(frozen=True)
 class ColorJitter:
     """Factors with 1 as neutral; hue as a share of the full circle, 0 neutral; the order in which they act."""
 
@@ -227,10 +210,10 @@ class PairAugmentation:
     reference: ViewAugmentation
 
 
-def draw_augmentation(seed: int, epoch: int, pair: int, settings: AugmentSettings) -> PairAugmentation:
+def draw_augmentation(seed: int, epoch: int, pair: int, settings: AugmentConfig) -> PairAugmentation:
     """The changes of both pictures of a pair in an epoch: a pure function of its arguments."""
     flip = bool(_generator(seed, epoch, pair, _BOTH_SIDES).random() < settings.flip_p)
-    turns = {"query": settings.rotate_drone, "reference": settings.rotate_satellite}
+    turns = {"query": settings.rotate_query, "reference": settings.rotate_reference}
     drawn = {
         view: _draw_view(_generator(seed, epoch, pair, stream), settings, flip, turns[view])
         for stream, view in enumerate(SIDES)
@@ -277,7 +260,7 @@ def _generator(seed: int, epoch: int, pair: int, stream: int) -> np.random.Gener
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, pair, stream))))
 
 
-def _draw_view(random: np.random.Generator, settings: AugmentSettings, flip: bool, turns: bool) -> ViewAugmentation:
+def _draw_view(random: np.random.Generator, settings: AugmentConfig, flip: bool, turns: bool) -> ViewAugmentation:
     low, high = settings.jpeg_quality
     return ViewAugmentation(
         flip=flip,
@@ -310,7 +293,7 @@ def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
     )
 
 
-def _draw_dropout(random: np.random.Generator, settings: AugmentSettings) -> GridDropout | CoarseDropout:
+def _draw_dropout(random: np.random.Generator, settings: AugmentConfig) -> GridDropout | CoarseDropout:
     if random.random() < 0.5:
         return GridDropout(settings.grid_dropout_ratio, phase=(float(random.random()), float(random.random())))
     low, high = settings.coarse_dropout_holes

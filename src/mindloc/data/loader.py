@@ -25,12 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mindloc.data.augment import AugmentSettings, ViewAugmentation, augment, draw_augmentation
+from mindloc.config.sections import AugmentConfig
+from mindloc.data.augment import ViewAugmentation, augment, draw_augmentation
 from mindloc.data.images import Normalization, check_decodes, cut_border, decode, read_bytes
 from mindloc.data.sampler import PADDING, EpochPlan, Sampler
 from mindloc.errors import ImageError
 from mindloc.runtime.process import usable_cores
-from mindloc.vocabulary import SIDES
+from mindloc.vocabulary import SIDES, ViewSpec
 
 
 class BatchArrays:
@@ -83,6 +84,11 @@ class ViewFiles:
     paths: Sequence[Path]
     size_px: tuple[int, int]  # height, width
     cut_border: float = 0.0  # share cropped from each side
+
+
+def view_files(view: ViewSpec, paths: Sequence[Path]) -> ViewFiles:
+    """Files of a view."""
+    return ViewFiles(paths, view.size_px, view.cut_border)
 
 
 def changed_picture(path: Path, files: ViewFiles, change: ViewAugmentation) -> np.ndarray:
@@ -167,7 +173,7 @@ class PairStream:
         targets: dict[str, np.ndarray],
         sampler: Sampler,
         normalization: Normalization,
-        settings: AugmentSettings | None,
+        settings: AugmentConfig | None,
         seed: int,
         skip_bad: bool = False,
         workers: int = 1,

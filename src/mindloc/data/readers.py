@@ -15,7 +15,7 @@ from mindloc.data import gta_uav, visloc
 from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
 from mindloc.data.images import Normalization
-from mindloc.data.loader import ImageBatches, ViewFiles
+from mindloc.data.loader import ImageBatches, view_files
 from mindloc.data.sampler import SAMPLERS, Sampler
 from mindloc.data.split import Split
 from mindloc.geo.points import PlaceUnit
@@ -110,4 +110,4 @@ def build_sampler(config: Config, split: Split, neighbors: NeighborTables | None
 def build_images(config: Config, side: SideName, paths: Sequence[Path], batch_size: int) -> ImageBatches:
     """Images of one side in the given order, brought to the encoder as in training but for the random changes."""
     normalization = Normalization(config.model.mean, config.model.std)
-    return ImageBatches(ViewFiles(paths, *config.view_input(side)), normalization, batch_size, config.data.workers)
+    return ImageBatches(view_files(config.view(side), paths), normalization, batch_size, config.data.workers)

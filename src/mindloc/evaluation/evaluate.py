@@ -58,7 +58,7 @@ def evaluate(
     """Encode a split, write the descriptor sets and the truth, score them, report.
 
     Args:
-        split: queries and references; ``config.data.query_mode`` says which side asks.
+        split: queries and references; ``config.eval.swap_sides`` says which side asks.
         out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def _task(config: Config, split: Split) -> Task:
-    return make_task(split, config.data.query_mode == "S2D")
+    return make_task(split, config.eval.swap_sides)
 
 
 def _require_own(folder: Path) -> None:
@@ -178,7 +178,7 @@ def _origin(
         **engine.facts,
         "mindloc": mindloc.__version__,
         "data": str(split.root),
-        "swap_sides": config.data.query_mode == "S2D",
+        "swap_sides": config.eval.swap_sides,
         **{f"{role}_extraction": str(extraction) for role, extraction in speed.items()},
         "hardware": describe_machine(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -107,10 +107,11 @@ def _check_wish(wish: ExportWish) -> None:
 def _files(config: Config, wish: ExportWish) -> list[tuple[str, ...]]:
     """The views that each file serves."""
     if wish.view == "query":
-        return [("query",) if config.data.query_mode == "D2S" else ("reference",)]
+        return [("reference",) if config.eval.swap_sides else ("query",)]
     if wish.view != "both":
         return [(wish.view,)]
-    same_input = config.view_input("query") == config.view_input("reference")
+    query, reference = (config.view(side) for side in SIDES)
+    same_input = (query.size_px, query.cut_border) == (reference.size_px, reference.cut_border)
     return [SIDES] if config.model.share_weights and same_input else [(view,) for view in SIDES]
 
 
@@ -124,18 +125,18 @@ def _stem(views: tuple[str, ...], wish: ExportWish, count: int) -> str:
 def _spec(
     config: Config, views: tuple[str, ...], descriptors: tuple[str, ...], wish: ExportWish, precision: str
 ) -> ExportSpec:
-    size_px, cut_border = config.view_input(views[0])
+    view = config.view(views[0])
     batch_size = None if wish.batch_size == "any" else wish.batch_size
     if wish.batch_size is None and wish.file_format != "MINDIR":
         batch_size = 1
     return ExportSpec(
         views=views,
-        size_px=tuple(size_px),
+        size_px=view.size_px,
         batch_size=batch_size,
-        mean=tuple(config.model.mean),
-        std=tuple(config.model.std),
+        mean=view.mean,
+        std=view.std,
         descriptors=descriptors,
-        cut_border=cut_border,
+        cut_border=view.cut_border,
         takes_pixels=wish.with_normalization,
         unit_length=wish.unit_length,
         precision=precision,

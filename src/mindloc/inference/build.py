@@ -260,8 +260,8 @@ def load_encoder(
 
     weights = checkpoint if isinstance(checkpoint, Weights) else load_weights(checkpoint)
     config = config_from_dict(weights.config)
-    config.model.pretrained = None  # the checkpoint's own weights replace them
-    config.train.precision = precision or config.train.precision
+    precision = precision or config.train.precision
+    config = config.with_values({"model.pretrained": None, "train.precision": precision})  # its own weights follow
     encoder = build_encoder(config, form=form)
     encoder.set_train(False)
     parameters = dict(encoder.parameters_and_names())
@@ -273,21 +273,20 @@ def load_encoder(
 
 def require_inputs(files: dict[str, ExportedFile], config: Config) -> None:
     """Raises: ExportError: a file takes pictures of another size or normalization than the config asks for."""
-    for view, file in files.items():
-        size_px, _ = config.view_input(view)
-        asked = (tuple(size_px), tuple(config.model.mean), tuple(config.model.std))
-        if (file.size_px, file.mean, file.std) != asked:
+    for side, file in files.items():
+        view = config.view(side)
+        if (file.size_px, file.mean, file.std) != (view.size_px, view.mean, view.std):
             raise ExportError(
-                f"{file.path} takes {view} pictures of {list(file.size_px)} px, mean {list(file.mean)} and std "
-                f"{list(file.std)}, not {list(size_px)} px, {list(config.model.mean)} and {list(config.model.std)}; "
-                f"leave data.{view}_size_px as it was, or export the checkpoint again"
+                f"{file.path} takes {view.name} images of {list(file.size_px)} px, mean {list(file.mean)} and std "
+                f"{list(file.std)}, not {list(view.size_px)} px, {list(view.mean)} and {list(view.std)}; "
+                f"leave data.{side}_size_px as it was, or export the checkpoint again"
             )
 
 
 def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[str, Any]:
     """What the cards of a side's descriptor sets say beside what the engine says of itself."""
-    view = config.view_name(side)
-    facts = {"view": view, "place_unit": place_unit, "input_size_px": list(config.view_input(side)[0])}
+    view = config.view(side)
+    facts = {"view": view.name, "place_unit": place_unit, "input_size_px": list(view.size_px)}
     nodes = {"nodes": config.head.nodes} if config.head.name == "two_stage" else {}
     return {**facts, **nodes, "config": config_to_dict(config)}
 

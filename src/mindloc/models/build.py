@@ -57,20 +57,19 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
     return encoder
 
 
-def follow_normalization(config: Config, weights: str | Path) -> None:
-    """Set model.mean and model.std to what a file of weights states, where it states it; before data is built.
+def with_normalization_of(weights: str | Path, config: Config) -> Config:
+    """The config with the model.mean and model.std that a file of weights states, where it states them.
 
     Raises:
         CheckpointError: the file, or the config.json beside it, can't be read.
     """
     stated = stated_normalization(weights)
-    if stated:
-        config.model.mean, config.model.std = stated
+    return config.with_values({"model.mean": stated[0], "model.std": stated[1]}) if stated else config
 
 
 def _check_normalization(config: Config) -> None:
     stated = stated_normalization(config.model.pretrained)
-    if stated and stated != (tuple(config.model.mean), tuple(config.model.std)):
+    if stated and stated != (config.model.mean, config.model.std):
         mean, std = (list(values) for values in stated)
         raise ConfigError(
             f"{config.model.pretrained} was trained with mean {mean} and std {std}, not {list(config.model.mean)} and "

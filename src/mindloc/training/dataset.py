@@ -5,15 +5,13 @@ Letters: B rows of a batch on this rank, G rows of the global batch, H height, W
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 
 import mindspore as ms
 import mindspore.dataset as ds
 
 from mindloc.config.schema import Config
-from mindloc.data.augment import AugmentSettings
 from mindloc.data.images import Normalization
-from mindloc.data.loader import PairStream, ViewFiles
+from mindloc.data.loader import PairStream, view_files
 from mindloc.data.sampler import Sampler, SamplingReport
 from mindloc.data.split import Split
 from mindloc.errors import ImageError
@@ -99,18 +97,16 @@ def build_train_dataset(
     Args:
         targets: what the criterion reads of each pair, names of columns of the split's edges.
     """
-    data, settings = config.data, None
-    if config.augment.enabled:
-        settings = AugmentSettings(**{f.name: getattr(config.augment, f.name) for f in fields(AugmentSettings)})
+    data = config.data
     edges = split.edges(data.train_mode)
     stream = PairStream(
-        query=ViewFiles(split.paths("query"), *config.view_input("query")),
-        reference=ViewFiles(split.paths("reference"), *config.view_input("reference")),
+        query=view_files(config.view("query"), split.paths("query")),
+        reference=view_files(config.view("reference"), split.paths("reference")),
         pair_P2=edges.pairs(),
         targets={name: edges.columns[name] for name in targets},
         sampler=sampler,
         normalization=Normalization(config.model.mean, config.model.std),
-        settings=settings,
+        settings=config.augment if config.augment.enabled else None,
         seed=config.train.seed,
         skip_bad=data.on_bad_image == "skip",
         workers=data.workers,

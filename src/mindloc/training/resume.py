@@ -53,8 +53,8 @@ _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they
 # nor do those of the evaluation and of how large a picture is made; a new key of data counts until it is named here
 _SETTINGS_BESIDE_THE_ORDER = (
     *_SETTINGS_OF_THE_PLACE,
-    *(f"data.{key}" for key in ("test_pairs", "test_map_px", "test_m_per_px", "test_mode", "query_mode")),
-    *("data.drone_size_px", "data.satellite_size_px"),
+    *(f"data.{key}" for key in ("test_pairs", "test_map_px", "test_m_per_px", "test_mode")),
+    *("data.query_size_px", "data.reference_size_px"),
 )
 _FREE_SETTINGS = ("run.", "eval.")
 

@@ -1,6 +1,5 @@
 """Train an encoder as a config says, from the start or from where a run stopped."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from mindloc.data.readers import build_sampler, build_split
 from mindloc.data.sampler import Sampler
 from mindloc.data.split import Split
 from mindloc.losses.criterion import build_criterion
-from mindloc.models.build import build_encoder, follow_normalization
+from mindloc.models.build import build_encoder, with_normalization_of
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.run_folder import RunFolder, git_revision
@@ -69,8 +68,8 @@ def prepare(
     """Read the data and build the step; what is refused is refused here, with nothing written.
 
     Args:
-        config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names weights to begin from. Its
-            normalization is changed to what they state.
+        config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names weights to begin from, whose
+            normalization is taken where they state it.
         resume: the run to go on with, from its newest complete checkpoint, or from the start when it has none yet.
         cluster: the ranks that train together; each of them prepares the same.
         begin_epoch: epochs that the caller takes for done; None takes whatever the checkpoint says.
@@ -81,7 +80,7 @@ def prepare(
     point = find_resume_point(resume) if resume else None
     check_begin_epoch(point, begin_epoch)
     changes = check_settings(point, config_to_dict(config)) if point else []
-    start, notes = (None, []) if point else _start(config)
+    config, start, notes = (config, None, []) if point else _start(config)
     split = build_split(config, "train")
     evaluates = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = build_split(config, "test") if evaluates else None
@@ -184,8 +183,8 @@ def train(
     return run_training(training, callbacks)
 
 
-def _start(config: Config) -> tuple[Weights | None, list[str]]:
-    """The mindloc checkpoint that train.checkpoint_start names, and what to say of the start.
+def _start(config: Config) -> tuple[Config, Weights | None, list[str]]:
+    """The config with what the weights to begin from state, the mindloc checkpoint among them, and what to say of it.
 
     Other people's weights become ``model.pretrained``.
 
@@ -194,22 +193,20 @@ def _start(config: Config) -> tuple[Weights | None, list[str]]:
     """
     path = config.train.checkpoint_start or config.model.pretrained
     if path is None:
-        return None, []
-    follow_normalization(config, path)
+        return config, None, []
+    config = with_normalization_of(path, config)
     note = f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}"
     if config.train.checkpoint_start and is_own_checkpoint(path):
-        return load_weights(path), [note]
-    config.model.pretrained = path
-    return None, [note]
+        return config, load_weights(path), [note]
+    return config.with_values({"model.pretrained": path}), None, [note]
 
 
 def _loaded_step(
     config: Config, point: ResumePoint | None, start: Weights | None, cluster: Cluster, say: Callable[[str], None]
 ) -> TrainStep:
     ms.set_seed(config.train.seed)
-    fresh = config
-    if point:  # its own weights follow: the file that it once began from may be gone
-        fresh = dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=None))
+    # where its own weights follow, the file that it once began from may be gone
+    fresh = config.with_values({"model.pretrained": None}) if point else config
     step = build_step(config, build_encoder(fresh, say), build_criterion(config), cluster)
     if point:
         load_weights_into(step, point.weights)

@@ -1,0 +1,165 @@
+"""Every backbone, head, loss, reader and engine by the name that a config or a command line gives it.
+
+A new part is one file with its builder and one entry here; settings of its own are fields of ``config/sections.py``,
+named in the entry's ``reads``. A builder is imported when it is first called, so that nothing here costs a start-up
+more than its name.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mindloc.vocabulary import GLOBAL, OMEGA, PHI
+
+Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean, std of pixels scaled to 0..1
+
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What every table says of a part.
+
+    ``builder`` is "module:function"; None: there is nothing to build. ``reads`` names the config keys that this part
+    reads and others of its table do not; a value of such a key is refused where no chosen part reads it.
+    """
+
+    builder: str | None = None
+    reads: tuple[str, ...] = ()
+
+    def build(self, *args: Any) -> Any:
+        """What the builder makes of the arguments, which each table states for all its builders; None without one."""
+        return None if self.builder is None else imported(self.builder)(*args)
+
+
+def imported(name: str) -> Callable[..., Any]:
+    """The function "module:function", whose module is imported now."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry(Entry):
+    """Builder: (ModelConfig, precision, form) -> Cell with ``width``, ``stride``, ``blocks`` and ``features``."""
+
+    stride: int | None = None  # pixels per position of the map; None: model.patch_px
+    convolutional: bool = False  # slow on CPUs with some versions of MindSpore
+    unstated_normalization: Normalization | None = None  # of public weights whose files do not state theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadEntry(Entry):
+    """Builder: (HeadConfig, width of the backbone) -> Cell with ``descriptors``; None: the backbone's own descriptor.
+
+    ``losses`` says which config key names the loss of each descriptor that images are compared by.
+    """
+
+    losses: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossEntry(Entry):
+    """Builder: (LossConfig) -> Cell, the loss of one descriptor; the cell declares the targets that it reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderEntry(Entry):
+    """Builder: (DataConfig, "train" or "test", json_only) -> Split."""
+
+    views: tuple[str, str]  # what the query and the reference side show, of vocabulary.VIEWS
+    ground: str | None = None  # "module:function": (DataConfig, folder, tile names) -> Ground; None: names tell none
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry(Entry):
+    """Builder: (request, source, Config, say) -> Engine on the device of ``run``; see inference/build.py."""
+
+    precisions: tuple[str, ...]  # that it can be asked for
+    file_format: str | None = None  # of the exported files that it runs; None: a checkpoint
+    options: tuple[str, ...] = ()  # fields of the request that mean something to it alone
+
+
+_ROPE_VIT = BackboneEntry(
+    builder="mindloc.models.vit_rope:build_rope_vit",
+    reads=("model.patch_px", "model.reference_grid", "model.layer_scale_init"),
+)
+# timm's names: patch, then the input size whose grid the learned table of positions has; patch 8 is for 224 px only
+_PLAIN_VIT_PATCHES = {"tiny": (16,), "small": (8, 16, 32), "base": (8, 16, 32), "large": (16, 32)}
+
+BACKBONES: dict[str, BackboneEntry] = {
+    **dict.fromkeys(("tiny", "compact", "small", "medium", "base"), _ROPE_VIT),
+    **{
+        name: BackboneEntry(
+            builder=f"mindloc.models.convolutional:build_{name}",
+            stride=16,
+            convolutional=True,
+            unstated_normalization=IMAGENET,  # torchvision's
+        )
+        for name in ("resnet50", "vgg16")
+    },
+    **{
+        f"vit_{size}_patch{patch_px}_{side_px}": BackboneEntry(
+            builder="mindloc.models.vit_plain:build_plain_vit", stride=patch_px, reads=("model.pool",)
+        )
+        for size, patches in _PLAIN_VIT_PATCHES.items()
+        for patch_px in patches
+        for side_px in ((224,) if patch_px == 8 else (224, 384))
+    },
+}
+
+HEADS: dict[str, HeadEntry] = {
+    "global": HeadEntry(losses={GLOBAL: "loss.name"}, reads=("loss.name",)),
+    "two_stage": HeadEntry(
+        builder="mindloc.models.two_stage:build_two_stage_head",
+        losses={OMEGA: "loss.omega", PHI: "loss.phi"},
+        reads=(
+            *("head.channels", "head.non_local", "head.non_local_pool", "head.omega_grid", "head.phi_reads_non_local"),
+            *("head.nodes", "head.similarity", "head.area", "head.sort_by_area", "head.centroids"),
+            *("loss.omega", "loss.phi", "loss.beta", "search.recall_n", "search.consistency_m"),
+        ),
+    ),
+}
+
+LOSSES: dict[str, LossEntry] = {
+    "weighted_infonce": LossEntry(builder="mindloc.losses.infonce:build_weighted_infonce", reads=("loss.k",)),
+    "infonce": LossEntry(builder="mindloc.losses.infonce:build_infonce", reads=("loss.label_smoothing",)),
+    "cosine_embedding": LossEntry(
+        builder="mindloc.losses.cosine:build_cosine_embedding", reads=("loss.omega_margin", "loss.negatives")
+    ),
+    "cosine_triplet": LossEntry(
+        builder="mindloc.losses.cosine:build_cosine_triplet", reads=("loss.triplet_margin", "loss.negatives")
+    ),
+}
+
+READERS: dict[str, ReaderEntry] = {
+    "gta_uav": ReaderEntry(
+        builder="mindloc.data.gta_uav:build_split",
+        views=("drone", "satellite"),
+        ground="mindloc.data.gta_uav:build_ground",
+        reads=("data.map_px", "data.m_per_px", "data.test_map_px", "data.test_m_per_px"),
+    ),
+    "visloc": ReaderEntry(
+        builder="mindloc.data.visloc:build_split",
+        views=("drone", "satellite"),
+        ground="mindloc.data.visloc:build_ground",
+    ),
+}
+
+ENGINES: dict[str, EngineEntry] = {
+    "mindspore": EngineEntry(
+        builder="mindloc.inference.engine:start_mindspore_engine", precisions=("fp32", "fp16", "bf16")
+    ),
+    "mindir": EngineEntry(
+        builder="mindloc.inference.mindir:start_mindir_engine",
+        precisions=("fp32", "fp16", "bf16"),
+        file_format="MINDIR",
+        options=("key",),
+    ),
+    "onnx": EngineEntry(
+        builder="mindloc.inference.onnx:start_onnx_engine",
+        precisions=("fp32", "fp16", "int8"),
+        file_format="ONNX",
+        options=("tensorrt", "allow_cpu_provider"),
+    ),
+}
