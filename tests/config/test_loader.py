@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mindloc.config import Config, config_from_dict, config_to_dict, dump_yaml, load_config, override_config
 from mindloc.config.messages import fields_of
 from mindloc.errors import ConfigError
-from mindloc.vocabulary import ViewSpec
+from mindloc.vocabulary import SIDES, ViewSpec
 
 
 def write(tmp_path, text):
@@ -202,6 +202,15 @@ def test_a_side_shows_the_view_of_the_reader():
     half = (0.5, 0.5, 0.5)
     assert config.view("query") == ViewSpec("drone", (96, 48), 0.1, False, half, half)
     assert config.view("reference") == ViewSpec("satellite", (384, 384), 0.0, True, half, half)
+
+
+def test_a_side_is_found_by_what_it_shows():
+    config = Config()
+    assert [config.side_of(view) for view in ("drone", "satellite", "query", "reference")] == [*SIDES, *SIDES]
+    with pytest.raises(
+        ConfigError, match="no side shows ground with data.reader=gta_uav; choose from drone, sat"
+    ):
+        config.side_of("ground")
 
 
 SPECIAL = {

@@ -96,6 +96,18 @@ class Config(Section):
             std=self.model.std,
         )
 
+    def side_of(self, view: str) -> SideName:
+        """The side that shows a view, such as "drone", or that is called so itself.
+
+        Raises:
+            ConfigError: neither is.
+        """
+        reader = self.data.reader
+        names = (*READERS[reader].views, *SIDES)
+        if view not in names:
+            raise ConfigError(f"no side shows {view} with data.reader={reader}; choose from {', '.join(names)}")
+        return SIDES[names.index(view) % len(SIDES)]
+
 
 def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """``tree``, in which each value is put under its ``section.key``, or a whole section under its name.
