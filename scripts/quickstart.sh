@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to numbers on a CPU: environment, two generated worlds, a real training, an evaluation on the held-out world.
+# From nothing to numbers on a CPU: environment, two generated worlds, a training, an evaluation on the held-out world.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$PROJECT"
@@ -17,4 +17,4 @@ make_world data/world_test --seed 2 --drones 300 --test_share 1 --tiles 500
 run=work_dir/quickstart/$(date +%m%d%H%M%S)
 "$PYTHON" train.py --config configs/world_tiny.yaml --run_dir "$run"
 "$PYTHON" eval.py --checkpoint "$run/checkpoints/weights_best.safetensors" --out "$run/reports/best"
-echo "finished in $((SECONDS - started)) s; report and pictures: $run/reports/best"
+echo "finished in $((SECONDS - started)) s; report and images: $run/reports/best"
