@@ -106,10 +106,10 @@ def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, wh
     assert_same_run(server.folder / name, whole[0])
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(5))  # the seed of when
 def test_a_run_killed_at_a_random_moment_goes_on_as_if_nothing_had_been(server, whole, moment):
     folder, seconds = whole
-    after_s = random.uniform(0.1, 0.9) * seconds  # every test session draws other moments
+    after_s = random.Random(moment).uniform(0.1, 0.9) * seconds
     name = f"random{moment}"
     while server.run(name, kill_after_s=after_s) != -9:  # it was faster than its twin
         shutil.rmtree(server.folder / name)

@@ -49,7 +49,7 @@ def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], asked:
 
 
 def _section(findings: list[Finding]) -> list[str]:
-    """A line per finding; a way out that several findings in a row share stands once, after the last of them."""
+    """A line per finding; a way out that several findings in a row share is said once, after the last of them."""
     lines = []
     for finding, following in zip(findings, [*findings[1:], None], strict=True):
         lines.append(f"  {MARKS[finding.state]:8} {finding.what}: {finding.found}")

@@ -39,7 +39,7 @@ class Script:
     """One of the scripts: what its places mean."""
 
     file: str
-    first: str  # what the first place holds
+    first: str  # what the first place says
     target: str | None = None  # device target that the script stands for
     several: bool = False  # ranks, perhaps on several servers
     evaluates: bool = False
@@ -105,7 +105,7 @@ def become_evaluation(script: Script, given: "ScriptArguments") -> int:
 
 
 def plan_training(script: Script, given: "ScriptArguments", environment: Mapping[str, str]) -> Plan:
-    """The ranks of a training on this server, after everything that can be checked beforehand.
+    """The ranks of a training on this server, after everything that can be checked before they start.
 
     Raises:
         LaunchError: an argument, the rank table or the number of ranks does not fit.
@@ -168,7 +168,7 @@ def read_training(
 
 
 def resumes(given: "ScriptArguments") -> bool:
-    """Whether the checkpoint is a run to go on with.
+    """Whether the checkpoint is a run to resume.
 
     Raises:
         LaunchError: it is another folder.
@@ -202,7 +202,7 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
     """The argument list of a script.
 
     Raises:
-        LaunchError: too few or too many places, a path that is not there, no number where one belongs. The usage
+        LaunchError: too few or too many places, a path that is not there, not a number where one belongs. The usage
             follows on a line of its own.
     """
     try:

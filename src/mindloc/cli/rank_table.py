@@ -81,7 +81,7 @@ def merged(tables: list[RankTable]) -> list[Server]:
     """The servers of several tables in the order of their ids as text, which is how MindSpore counts; ranks follow it.
 
     Raises:
-        LaunchError: a server stands in two of them.
+        LaunchError: a server is in two of them.
     """
     servers = sorted((server for table in tables for server in table.servers), key=lambda server: server.id)
     for first, second in itertools.combinations(servers, 2):

@@ -106,7 +106,7 @@ def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -
 
 
 def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:
-    """A new run folder that holds its config and the command."""
+    """A new run folder with its config and the command in it."""
     name = config.run.name or config.model.backbone
     return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, folder)
 
@@ -116,7 +116,7 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
 
     Args:
         target: "CPU", "GPU" or "Ascend", where the training will run.
-        resumed: run folder to go on with.
+        resumed: run folder to resume.
         begin_epoch: epochs that the user takes for done.
 
     Raises:
@@ -139,8 +139,8 @@ class Training:
 
     config: Path | None  # of the run itself when one is resumed; None: the defaults
     data: Path
-    resumed: Path | None = None  # run folder to go on with
-    weights: Path | None = None  # to begin from
+    resumed: Path | None = None  # run folder to resume
+    weights: Path | None = None  # to start from
     target: str | None = None
     evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
     begin_epoch: int | None = None

@@ -1,1 +1,1 @@
-"""What a machine has and lacks for each device target, found without MindSpore's help and told apart by cause."""
+"""What a machine has and lacks for each device target, told apart by cause; imported when a device is refused."""

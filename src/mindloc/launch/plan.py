@@ -91,7 +91,7 @@ def plan_ranks(
         cores: what the ranks share out; None: all that this process may use.
 
     Raises:
-        LaunchError: the launcher asked for can't work, or the layout is not one that it can start.
+        LaunchError: the launcher wanted can't work, or the layout is not one that it can start.
     """
     servers = table.servers if table else _even_servers(device_ids, server_count)
     size = sum(len(server.cards) for server in servers)
@@ -138,7 +138,7 @@ def choose_launcher(target: str, table: RankTable | None, world_size: int, asked
     """(launcher, why) for a target and what was given.
 
     Raises:
-        LaunchError: the one asked for can't work here.
+        LaunchError: the one wanted can't work here.
     """
     if asked == "msrun" and world_size == 1:
         raise LaunchError("launcher msrun lets several ranks meet and there is one; leave LAUNCHER out")
@@ -216,7 +216,7 @@ def place_of_this_server(
         may_be_several: False for a program of one rank, which takes no notice of either.
 
     Raises:
-        LaunchError: a variable is no number, is missing, or contradicts the other or the table.
+        LaunchError: a variable is not a number, is missing, or contradicts the other or the table.
     """
     if not may_be_several:
         return 0, 1
@@ -235,7 +235,7 @@ def meeting_place(environment: Mapping[str, str], server_count: int) -> tuple[st
     """Address and port at which ranks under msrun meet, by MASTER_ADDR and MASTER_PORT; None when neither is given.
 
     Raises:
-        LaunchError: the port is no number from 1024 to 65535, or there is a port alone for several servers.
+        LaunchError: the port is not a number from 1024 to 65535, or there is a port alone for several servers.
     """
     address, port = environment.get("MASTER_ADDR"), number_in(environment, "MASTER_PORT", 0)
     if port and not 1024 <= port <= 65535:

@@ -111,7 +111,7 @@ def msrun_process(
         "cluster_time_out": inherited.get("MS_TOPO_TIMEOUT", waits),
     }
     words = [f"--{name}={value}" for name, value in options.items()]
-    # msrun takes no program but python, python3 and pytest, looked up in PATH; the entry goes on with ours
+    # msrun takes no program but python, python3 and pytest, looked up in PATH; the entry then runs ours
     line = [_find_msrun(inherited), *words, "python3", str(ENTRY), *command]
     environment = {
         **_threads_of_a_rank(target, len(cores) // local),

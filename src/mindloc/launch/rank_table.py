@@ -237,17 +237,17 @@ def _from_groups(top: _Node) -> list[Server]:
         raise top.refuse(f'group_count is "{count}", but group_list has {len(top.tree["group_list"])}')
     servers: list[Server] = []
     for group in groups:
-        instances, held = group.nodes("instance_list"), 0
+        instances, found = group.nodes("instance_list"), 0
         if (count := group.count("instance_count")) != len(instances):
             raise group.refuse(f'instance_count is "{count}", but instance_list has {len(instances)}')
         for instance in sorted(instances, key=_pod_number):
             devices = _distinct_devices(instance, "devices")
             first = sum(len(server.cards) for server in servers)
             cards = tuple(_card(device, first + index) for index, device in enumerate(devices))
-            held += len(cards)
+            found += len(cards)
             servers.append(Server(instance.text("server_id"), cards, (instance.text("pod_name"),)))
-        if (count := group.count("device_count")) != held:
-            raise group.refuse(f'device_count is "{count}", but its instances have {held} devices')
+        if (count := group.count("device_count")) != found:
+            raise group.refuse(f'device_count is "{count}", but its instances have {found} devices')
     if not servers:
         raise top.refuse("group_list has no group with devices")
     return servers

@@ -175,7 +175,7 @@ def _own_number(log: Path) -> int | None:
 
 
 def _zombie_code(number: int) -> int | None:
-    """Exit code of a process that has ended and was not yet asked for it; None for any other. Linux alone.
+    """Exit code of a process that has ended and was not yet waited for; None for any other. Linux alone.
 
     psutil knows that it is a zombie, but not the code of one whose parent is another process.
     """
@@ -225,7 +225,7 @@ def _end_marked_processes(
         mark: value of MINDLOC_LAUNCH_ID in their environments.
         started: those that this process started itself; they are waited for.
         launchers: numbers of those that watch over others. Such a one would answer the first end by killing the rest
-            at once, so it stands still until they are through.
+            at once, so it is stopped until they have ended.
     """
 
     def ranks() -> list[psutil.Process]:

@@ -27,7 +27,7 @@ SCRATCH_DISK = Path("/cache")
 
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
-    """What ``checkpoint_url`` means: (weights to begin from, run to go on with), each None when there is none.
+    """What ``checkpoint_url`` means: (weights to start from, run to resume), each None when there is none.
 
     Raises:
         StoreError: it is neither.

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
-    """Train, or go on with a training; its run folder becomes ``train_url``.
+    """Train, or resume a training; its run folder becomes ``train_url``.
 
     Args:
         scratch: for the copies that all processes of this server share.
@@ -128,7 +128,7 @@ def _new_folders(own: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def _removed_when_refused(own: Path) -> Iterator[None]:
-    """Before anything was started a folder holds copies alone."""
+    """Before anything was started a folder contains copies alone."""
     try:
         yield
     except MindlocError:
@@ -142,8 +142,8 @@ def build_training(
     """``mindloc train`` (train.py) on the cards that are this job's.
 
     Args:
-        weights: to begin from.
-        run: an empty folder, or the run to go on with when ``resumes``.
+        weights: to start from.
+        run: an empty folder, or the run to resume when ``resumes``.
 
     Raises:
         ConfigError: the config or an override is refused.

@@ -1,9 +1,9 @@
 """Results out: a folder of the store becomes and stays what the run folder is, while the training writes it.
 
-Whatever moment the job is cut off, the store holds a run that can be resumed. So the order of each look is: log,
+Whatever moment the job is cut off, the store has a run that can be resumed. So the order of each look is: log,
 metrics and config; weights; ``weights_best`` and ``weights_end``; states, each of which completes a checkpoint; then
-the checkpoints that the training has dropped are deleted in the store too, so that it holds no more of them than the
-run folder; then reports. The first failure ends a look, and the next one begins where it ended.
+the checkpoints that the training has dropped are deleted in the store too, so that it has no more of them than the
+run folder; then reports. The first failure ends a look, and the next one starts where it ended.
 """
 
 import os
@@ -60,7 +60,7 @@ class Outgoing:
         """Send what has changed since it was sent, up to the first failure.
 
         Args:
-            last: go on after a failure, and send the files of unfinished reports too.
+            last: continue after a failure, and send the files of unfinished reports too.
 
         Returns:
             Names of the files that failed, and of those that had to wait for them.

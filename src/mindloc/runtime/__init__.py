@@ -1,1 +1,1 @@
-"""Where a run lives: device, run folder, checkpoints, logs, and writes that survive a crash."""
+"""Where a run lives: device and compiling, ranks, run folder, checkpoints, files that survive a crash, packages."""

@@ -41,7 +41,7 @@ class Cluster:
         return ops.AllGather()(ms.Tensor(np.ascontiguousarray(rows, np.float32))).asnumpy()
 
     def require_agreement(self, facts: Mapping[str, bytes | str]) -> None:
-        """Refuse to go on with a rank that has something else, e.g. other data.
+        """Refuse to continue with a rank that has something else, e.g. other data.
 
         Args:
             facts: what it is -> its content; the same names in the same order on every rank.

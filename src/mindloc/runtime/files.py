@@ -1,6 +1,6 @@
 """Files and folders that are whole or absent, files read as JSON or refused in one line, and the hash of a file.
 
-What is written lies beside its place, is flushed to the disk, and takes its name by a rename. At any moment a reader
+A file is written beside its place, flushed to the disk, and takes its name by a rename. At any moment a reader
 finds the older content or the complete new one.
 """
 
