@@ -11,8 +11,9 @@ def one_line(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, for libraries that write pages; its name where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of what an error says, for libraries that write pages with rules and headings; else its name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line and not line.startswith("-")), type(error).__name__)
 
 
 class MindlocError(Exception):

@@ -39,12 +39,26 @@ def test_unsupported_versions_are_one_clear_line(versions, says):
     assert "\n" not in str(caught.value)
 
 
+RULE = "-" * 52
+CUDA_ERROR = f"""
+{RULE}
+- Cuda error:
+{RULE}
+The cudaGetLastError[100], no CUDA-capable device is detected
+
+{RULE}
+- C++ Call Stack: (For framework developers)
+{RULE}
+mindspore/ccsrc/plugin/gpu/res_manager/symbol_interface/cuda_driver.cc:292 device_count
+"""  # of 2.8.0, with its plugin loaded and a driver without a card
+
+
 def cards(count: int):
     """What MindSpore says of a target: None where its plugin is not loaded, -1 where the driver refuses to count."""
 
     def device_count() -> int:
         if count < 0:
-            raise RuntimeError("cudaGetLastError[100], no CUDA-capable device is detected\n\n- C++ Call Stack")
+            raise RuntimeError(CUDA_ERROR)
         return count
 
     return SimpleNamespace(is_available=lambda: count is not None, device_count=device_count)
@@ -87,7 +101,7 @@ def test_where_the_doctor_finds_nothing_wrong_mindspore_s_own_words_are_the_reas
     with pytest.raises(DeviceError) as caught:
         device.use_device("GPU")
     assert str(caught.value) == (
-        "device target GPU can't be used here: no card (cudaGetLastError[100], no CUDA-capable device is detected) "
+        "device target GPU can't be used here: no card (The cudaGetLastError[100], no CUDA-capable device is detected) "
         "(python -m mindloc doctor --device_target GPU says more)"
     )
 
