@@ -32,7 +32,7 @@ from mindloc.training.build import build_step
 PAIRS, SIDE, BLOCKS = 4, 48, 2
 PLAIN = "vit_tiny_patch16_224"
 vit_rope.SIZES["tiny"] = vit_rope.VitSize(width=128, depth=BLOCKS, heads=2)  # six blocks compile for thrice as long
-vit_plain.PLAIN_SIZES[PLAIN] = vit_plain.PlainVitSize(width=128, depth=BLOCKS, heads=2, patch_px=16, grid=14)
+vit_plain.WIDTHS["tiny"] = (128, BLOCKS, 2)
 
 OPERATOR = re.compile(r"^\s*%\d+\(.*?\) = (?:PrimFunc_)?(\w+)\(", re.MULTILINE)
 
@@ -69,7 +69,7 @@ def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
 
 
 def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
-    view = build_encoder(config).view_encoder("query")
+    view = build_encoder(config).side_encoder("query")
     return PlainOutputs(view, *view.outputs).set_train(False), [pictures()]
 
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("mindspore")
 
 from mindloc.export.build import ExportWish, export_checkpoint
-from mindloc.models import build
+from mindloc.models import vit_plain
 from mindloc.models.vit_plain import PlainVitSize
 
 NAME = "vit_tiny_patch16_224"
@@ -16,7 +16,7 @@ NAME = "vit_tiny_patch16_224"
 @pytest.fixture
 def plain_checkpoint(make_checkpoint, monkeypatch):
     """Two blocks compile faster than twelve; the one view reads the table as it is, the other resampled."""
-    monkeypatch.setitem(build.PLAIN_SIZES, NAME, PlainVitSize(192, 2, 3, 16, 2))
+    monkeypatch.setattr(vit_plain, "plain_vit_size", lambda name: PlainVitSize(192, 2, 3, 16, 2))
     return make_checkpoint(f"model.backbone={NAME}", "data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 

@@ -6,19 +6,20 @@ import pytest
 from mindspore import Tensor
 
 from mindloc.config import Config
-from mindloc.losses.criterion import build_criterion
+from mindloc.losses.criterion import Criterion, build_criterion
 from mindloc.losses.infonce import (
-    InfonceCriterion,
-    WeightedInfonceCriterion,
+    Infonce,
+    WeightedInfonce,
     infonce,
     overlap_smoothing,
     precise_exp,
     smoothed_cross_entropy,
     weighted_infonce,
 )
+from mindloc.vocabulary import GLOBAL
 
 SCALE = 1 / 0.07
-WEIGHTED, PLAIN = WeightedInfonceCriterion(k=5.0), InfonceCriterion()
+WEIGHTED, PLAIN, SMOOTH = (Criterion({GLOBAL: loss}) for loss in (WeightedInfonce(k=5.0), Infonce(), Infonce(0.1)))
 
 
 def naive_rows(cosine, scale, smoothing, mask):
@@ -86,7 +87,7 @@ def stored(reference_dir):
 @pytest.mark.parametrize("size", ["b8", "b64"])
 @pytest.mark.parametrize("mode", ["weighted", "smooth", "plain"])
 def test_value_and_gradients_equal_pytorch(stored, size, mode):
-    criterion = {"weighted": WEIGHTED, "smooth": InfonceCriterion(0.1), "plain": PLAIN}[mode]
+    criterion = {"weighted": WEIGHTED, "smooth": SMOOTH, "plain": PLAIN}[mode]
     query, reference, weight = (Tensor(stored[f"{size}_{key}"]) for key in ("f1", "f2", "w"))
     mask = Tensor(np.ones((len(query), len(query)), bool))
 
@@ -205,6 +206,6 @@ def test_loss_is_float32_whatever_the_descriptors(dtype):
 
 def test_builder_follows_the_config():
     config = Config().with_values({"loss.k": 3.0})
-    assert build_criterion(config).k == 3.0
+    assert build_criterion(config).losses[0].k == 3.0
     config = config.with_values({"loss.name": "infonce", "loss.label_smoothing": 0.2})
-    assert build_criterion(config).label_smoothing == 0.2
+    assert build_criterion(config).losses[0].label_smoothing == 0.2

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from mindloc.models.encoder import initialize
+from mindloc.models.parameters import initialize
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.device import use_device
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mindloc.models.attention import RopeAttention, quarter_turn, rope_tables
+from mindloc.models.vit_rope import RopeAttention, quarter_turn, rope_tables
 
 WIDTH, HEADS, HEAD_DIM, IMAGES, GRID = 32, 2, 16, 3, (2, 3)
 TOKENS = 1 + 2 * 3  # odd: neither form may want a round number

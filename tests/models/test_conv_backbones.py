@@ -7,7 +7,7 @@ from conv_weights import with_reference_weights
 from mindspore import Tensor, nn, ops
 
 from mindloc.models.convolutional import ResNet50, Vgg16
-from mindloc.models.encoder import initial_value, initialize
+from mindloc.models.parameters import initial_value, initialize
 
 BACKBONES = {"resnet50_layer3": ResNet50, "vgg16_pool4": Vgg16}
 
@@ -132,7 +132,7 @@ def test_every_trainable_parameter_learns_from_the_second_step_on_and_statistics
     assert len(trainable) + len(statistics) == len(list(backbone.get_parameters()))
     assert {p.name for p in trainable}.isdisjoint(p.name for p in statistics)
     slopes = Slopes(backbone).set_train()
-    for parameter, slope in zip(trainable, slopes(images), strict=True):  # the last gains leave zero here
+    for parameter, slope in zip(trainable, slopes(images), strict=True):  # the last scales leave zero here
         ops.assign(parameter, parameter - 0.01 * slope)
     flat = [p.name for p, slope in zip(trainable, slopes(images), strict=True) if not slope.asnumpy().any()]
     assert flat == []
@@ -151,7 +151,8 @@ def test_starts_follow_from_seed_and_name(key):
 
 @pytest.mark.parametrize("name", ["features.21.weight", "layer3.5.conv2.weight", "layer1.0.downsample.0.weight"])
 def test_convolutions_start_by_he(name):
-    value = initial_value(name, (256, 64, 3, 3), seed=0)
+    starts = {p.name: p.start for network in (ResNet50, Vgg16) for p in network().get_parameters()}
+    value = initial_value(name, (256, 64, 3, 3), starts[name], seed=0)
     assert abs(value.std() / np.sqrt(2 / (64 * 9)) - 1) < 0.01 and abs(value.mean()) < 1e-3
 
 

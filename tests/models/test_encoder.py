@@ -7,7 +7,8 @@ from mindspore import Tensor
 
 from mindloc.config import Config
 from mindloc.models.build import build_encoder
-from mindloc.models.encoder import TwoViewEncoder, initial_value, initialize, names_within
+from mindloc.models.encoder import PairEncoder
+from mindloc.models.parameters import initial_value, initialize, names_within
 from mindloc.models.vit_rope import RopeVit, VitSize
 
 SMALL = VitSize(64, 2, 2)
@@ -22,7 +23,7 @@ def encoder_of(count, seed=1):
     backbones = [RopeVit(SMALL) for _ in range(count)]
     for backbone in backbones:
         initialize(backbone, seed)
-    return TwoViewEncoder(*backbones)
+    return PairEncoder(*backbones)
 
 
 def pictures(height, width, count=2, seed=0):
@@ -44,7 +45,7 @@ def test_view_encoders_give_what_the_pair_gives(backbones, reference_px):
     names = [parameter.name for parameter in encoder.get_parameters()]
     outputs = encoder(query, reference)
     for view, images in (("query", query), ("reference", reference)):
-        alone = encoder.view_encoder(view)(images)
+        alone = encoder.side_encoder(view)(images)
         assert list(alone) == [f"{view}.global"]
         np.testing.assert_allclose(alone[f"{view}.global"].asnumpy(), outputs[f"{view}.global"].asnumpy(), atol=1e-5)
     assert [parameter.name for parameter in encoder.get_parameters()] == names
@@ -74,7 +75,7 @@ def test_a_trained_step_needs_every_parameter():
 def test_deep_graph_is_built_in_seconds():
     # a concatenation of parameters in a graph that returns a dict once made this take minutes at six blocks
     backbone = RopeVit(VitSize(64, 12, 2))
-    outputs = TwoViewEncoder(backbone).view_encoder("query")(pictures(16, 16, count=1))
+    outputs = PairEncoder(backbone).side_encoder("query")(pictures(16, 16, count=1))
     assert outputs["query.global"].shape == (1, 64)
 
 
@@ -89,14 +90,19 @@ def test_start_depends_on_seed_and_name_alone():
 
 
 def test_start_values():
-    qkv = initial_value("blocks.0.attn.qkv.weight", (600, 200), seed=0)
+    qkv = initial_value("blocks.0.attn.qkv.weight", (600, 200), "glorot", seed=0)
     # variance 1 / 200 for three square matrices; cut at two deviations it shrinks to .774 of it
     np.testing.assert_allclose(qkv.std(), np.sqrt(0.774 / 200), rtol=0.02)
     assert np.abs(qkv).max() <= 2 / np.sqrt(200)
-    assert (initial_value("blocks.0.gamma_1", (4,), 0, layer_scale=0.3) == np.float32(0.3)).all()
-    assert (initial_value("blocks.0.norm1.weight", (4,), 0) == 1).all()
-    assert (initial_value("blocks.0.norm1.bias", (4,), 0) == 0).all()
-    assert (initial_value("blocks.0.attn.q_bias", (4,), 0) == 0).all()
+    backbone = RopeVit(SMALL, layer_scale=0.3)
+    initialize(backbone, seed=0)
+    values = {name: parameter.asnumpy() for name, parameter in names_within(backbone)}
+    assert (values["blocks.0.gamma_1"] == np.float32(0.3)).all()
+    assert (values["blocks.0.norm1.weight"] == 1).all()
+    assert (values["blocks.0.norm1.bias"] == 0).all()
+    assert (values["blocks.0.attn.q_bias"] == 0).all()
+    drawn = {name for name, parameter in names_within(backbone) if parameter.start}
+    assert drawn == {name for name, value in values.items() if value.ndim > 1} and all(values[n].any() for n in drawn)
 
 
 def test_builder_follows_the_config():

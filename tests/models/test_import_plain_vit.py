@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 from timm_weights import weight_from_name
 
 from mindloc.errors import CheckpointError
-from mindloc.models.encoder import TwoViewEncoder, names_within
+from mindloc.models.encoder import PairEncoder
 from mindloc.models.import_weights import import_weights
+from mindloc.models.parameters import names_within
 from mindloc.models.vit_plain import PlainVit, PlainVitSize
 from mindloc.models.vit_rope import RopeVit, VitSize
 
@@ -51,7 +52,7 @@ def assert_holds(encoder, weights):
 
 
 def test_timms_file_fits_but_for_its_classifier(tmp_path, timm):
-    encoder = TwoViewEncoder(PlainVit(size()))
+    encoder = PairEncoder(PlainVit(size()))
     report = import_weights(encoder, saved(tmp_path, timm))
     assert_holds(encoder, timm)  # the keys' part of the bias included
     assert len(report.matched) == len(timm) - 2 and sorted(report.ignored) == ["head.bias", "head.weight"]
@@ -60,7 +61,7 @@ def test_timms_file_fits_but_for_its_classifier(tmp_path, timm):
 
 
 def test_a_table_of_another_grid_is_resampled_and_the_descriptors_are_timms(tmp_path, timm, reference):
-    encoder = TwoViewEncoder(PlainVit(size(grid=6)))
+    encoder = PairEncoder(PlainVit(size(grid=6)))
     report = import_weights(encoder, saved(tmp_path, timm))
     table = encoder.backbone.pos_embed.asnumpy()
     np.testing.assert_allclose(table, reference["pos_embed_96"], rtol=0, atol=1e-6)  # asked for: 1e-5
@@ -81,7 +82,7 @@ def unfused(timm):
 
 
 def test_three_matrices_become_one(tmp_path, timm):
-    encoder = TwoViewEncoder(PlainVit(size()))
+    encoder = PairEncoder(PlainVit(size()))
     report = import_weights(encoder, saved(tmp_path, unfused(timm)))
     assert_holds(encoder, timm)
     assert report.missing == report.unexpected == []
@@ -93,13 +94,13 @@ def test_keys_without_a_bias_get_one_of_zeros(tmp_path, timm):
         query, key, value = np.split(arrays.pop(f"blocks.{i}.attn.qkv.bias"), 3)
         arrays |= {f"blocks.{i}.attn.q_bias": query, f"blocks.{i}.attn.v_bias": value}
         expected[f"blocks.{i}.attn.qkv.bias"] = np.concatenate([query, 0 * key, value])
-    encoder = TwoViewEncoder(PlainVit(size()))
+    encoder = PairEncoder(PlainVit(size()))
     import_weights(encoder, saved(tmp_path, arrays))
     assert_holds(encoder, expected)
 
 
 def test_the_norm_of_the_other_pool_is_told(tmp_path, timm):
-    report = import_weights(TwoViewEncoder(PlainVit(size(), "avg")), saved(tmp_path, timm))
+    report = import_weights(PairEncoder(PlainVit(size(), "avg")), saved(tmp_path, timm))
     assert report.missing == ["backbone.fc_norm.weight", "backbone.fc_norm.bias"]
     assert report.unexpected == ["norm.bias", "norm.weight"]
 
@@ -117,17 +118,17 @@ def test_the_norm_of_the_other_pool_is_told(tmp_path, timm):
 def test_layers_that_are_not_here_are_refused(tmp_path, timm, further):
     path = saved(tmp_path, {**timm, further: np.ones(96, np.float32)})
     with pytest.raises(CheckpointError, match=f"1 unexpected .{further}.*set model.backbone to theirs"):
-        import_weights(TwoViewEncoder(PlainVit(size())), path)
+        import_weights(PairEncoder(PlainVit(size())), path)
 
 
 def test_plain_and_rope_are_told_apart(tmp_path, timm, reference_dir):
     with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
-        import_weights(TwoViewEncoder(PlainVit(size())), reference_dir / "vit_rope_tiny.safetensors")
+        import_weights(PairEncoder(PlainVit(size())), reference_dir / "vit_rope_tiny.safetensors")
     with pytest.raises(CheckpointError, match="has a key bias"):
-        import_weights(TwoViewEncoder(RopeVit(VitSize(96, 3, 3))), saved(tmp_path, timm))
+        import_weights(PairEncoder(RopeVit(VitSize(96, 3, 3))), saved(tmp_path, timm))
 
 
 def test_positions_without_a_grid_are_refused(tmp_path, timm):
     path = saved(tmp_path, {**timm, "pos_embed": np.zeros((1, 16, 96), np.float32)})  # no class token
     with pytest.raises(CheckpointError, match=r"pos_embed is \(1, 16, 96\)"):
-        import_weights(TwoViewEncoder(PlainVit(size())), path)
+        import_weights(PairEncoder(PlainVit(size())), path)

@@ -13,9 +13,11 @@ from mindloc.config import Config
 from mindloc.errors import CheckpointError, ConfigError
 from mindloc.models.build import build_encoder, with_normalization_of
 from mindloc.models.convolutional import ResNet50, Vgg16
-from mindloc.models.encoder import TwoViewEncoder, names_within
+from mindloc.models.encoder import PairEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
+from mindloc.models.parameters import names_within
 from mindloc.models.vit_rope import RopeVit, VitSize
+from mindloc.registry import IMAGENET
 from mindloc.runtime.checkpoint import read_tensor_file, save_weights
 
 SIZE = VitSize(96, 3, 3)
@@ -32,7 +34,7 @@ def timm(reference_dir):
 
 
 def encoder_of(count=1):
-    return TwoViewEncoder(*(RopeVit(SIZE) for _ in range(count)))
+    return PairEncoder(*(RopeVit(SIZE) for _ in range(count)))
 
 
 def saved(tmp_path, arrays):
@@ -225,7 +227,7 @@ def torchvision_file(tmp_path, network, behind):
 )
 def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, behind):
     arrays, path = torchvision_file(tmp_path, network, behind)
-    encoder = TwoViewEncoder(network(), network())
+    encoder = PairEncoder(network(), network())
     report = import_weights(encoder, path)
     for view in ("query", "reference"):
         assert_holds(encoder, view, arrays)
@@ -236,24 +238,24 @@ def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, 
 def test_weights_of_another_convolutional_network_are_refused(tmp_path, timm):
     _, deeper = torchvision_file(tmp_path, ResNet50, ["layer3.6.conv1.weight"])  # as in ResNet-101
     with pytest.raises(CheckpointError, match="1 unexpected .* set model.backbone to theirs"):
-        import_weights(TwoViewEncoder(ResNet50()), deeper)
+        import_weights(PairEncoder(ResNet50()), deeper)
     with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
-        import_weights(TwoViewEncoder(Vgg16()), saved(tmp_path, timm))
+        import_weights(PairEncoder(Vgg16()), saved(tmp_path, timm))
 
 
 def test_torchvisions_normalization_is_told_where_the_default_was_left(tmp_path, timm):
     path, half = saved(tmp_path, timm), (0.5, 0.5, 0.5)
-    told = unstated_normalization(path, half, half)
+    told = unstated_normalization(path, half, half, IMAGENET)
     assert "model.mean: [0.485, 0.456, 0.406] and model.std: [0.229, 0.224, 0.225]" in told and "\n" not in told
-    assert unstated_normalization(path, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) is None
+    assert unstated_normalization(path, *IMAGENET, IMAGENET) is None
     write_config_json(tmp_path, [0.5, 0.5, 0.5])
-    assert unstated_normalization(path, half, half) is None  # then it is stated, and checked elsewhere
+    assert unstated_normalization(path, half, half, IMAGENET) is None  # then it is stated, and checked elsewhere
 
 
 class Head(nn.Cell):
     """As far as names go, a head that turns a map into two descriptors."""
 
-    descriptors = ("omega", "phi")
+    descriptors = compared = ("omega", "phi")
 
     def __init__(self, nodes=4):
         super().__init__()
@@ -262,7 +264,7 @@ class Head(nn.Cell):
 
 
 def with_heads(count, nodes=4):
-    return TwoViewEncoder(*(RopeVit(SIZE) for _ in range(count)), heads=tuple(Head(nodes) for _ in range(count)))
+    return PairEncoder(*(RopeVit(SIZE) for _ in range(count)), heads=tuple(Head(nodes) for _ in range(count)))
 
 
 def own_checkpoint(tmp_path, encoder):

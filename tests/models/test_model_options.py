@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mindloc.config import load_config
-from mindloc.models import build
-from mindloc.models.build import build_encoder, vit_size
-from mindloc.models.vit_plain import PLAIN_SIZES
+from mindloc.models import two_stage
+from mindloc.models.build import build_encoder
+from mindloc.models.vit_plain import plain_vit_size
 from mindloc.registry import BACKBONES
 
 # name -> width, blocks, heads; timm's own
@@ -40,19 +40,20 @@ def test_a_form_for_float32_refuses_another_precision():
         build_encoder(config, form="products")
 
 
-def test_the_tables_hold_every_backbone():
-    assert BACKBONES.keys() == {*ROPE, *PLAIN, *CONVOLUTIONAL}
+def test_the_table_has_every_backbone():
+    assert set(BACKBONES) == {*ROPE, *PLAIN, *CONVOLUTIONAL}
 
 
 @pytest.mark.parametrize("name", ROPE)
 def test_rope_sizes(name):
-    size = vit_size(load_config(None, [f"model.backbone={name}", "model.patch_px=8", "model.reference_grid=5"]))
+    model = load_config(None, [f"model.backbone={name}", "model.patch_px=8", "model.reference_grid=5"]).model
+    size = BACKBONES[name].build(model, "fp32", "plain").size
     assert (size.width, size.depth, size.heads, size.patch_px, size.reference_grid) == (*ROPE[name], 8, 5)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_sizes(name):
-    size = PLAIN_SIZES[load_config(None, [f"model.backbone={name}"]).model.backbone]
+    size = plain_vit_size(name)
     assert (size.width, size.depth, size.heads, size.patch_px, size.grid) == PLAIN[name]
 
 
@@ -92,8 +93,10 @@ def test_patch_and_layer_scale_reach_the_weights():
 )
 def test_options_of_the_head_reach_it(monkeypatch, override, argument, value):
     """What each does there is tested in test_two_stage_head.py, test_csmg.py and test_non_local.py."""
-    given, real = [], build.TwoStageHead
-    monkeypatch.setattr(build, "TwoStageHead", lambda *args, **options: given.append(options) or real(*args, **options))
+    given, real = [], two_stage.TwoStageHead
+    monkeypatch.setattr(
+        two_stage, "TwoStageHead", lambda *args, **options: given.append(options) or real(*args, **options)
+    )
     sizes = ["data.query_size_px=[64, 64]", "data.reference_size_px=[64, 64]"]
     build_encoder(
         load_config(None, ["model.backbone=tiny", "head.name=two_stage", "head.channels=8", *sizes, override])

@@ -6,7 +6,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mindloc.models.convolutional import NORM_EPS, Bottleneck, Convolution, FrozenNorm, ResNet50
-from mindloc.models.encoder import initialize
+from mindloc.models.parameters import initialize
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mindloc.models.attention import quarter_turn, rope_angles, rope_tables
+from mindloc.models.vit_rope import quarter_turn, rope_angles, rope_tables
 
 
 def rotated(x_ND, cos_ND, sin_ND):

@@ -1,7 +1,5 @@
 """The plain ViT against timm's numbers."""
 
-import re
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,8 +8,9 @@ from timm_weights import with_reference_weights, written_shapes
 
 from mindloc.config import Config
 from mindloc.models.build import build_encoder
-from mindloc.models.encoder import TwoViewEncoder, initial_value, initialize, names_within
-from mindloc.models.vit_plain import PLAIN_SIZES, PlainVit, PlainVitSize, resampled_table
+from mindloc.models.encoder import PairEncoder
+from mindloc.models.parameters import initial_value, initialize, names_within
+from mindloc.models.vit_plain import PlainVit, PlainVitSize, plain_vit_size, resampled_table
 from mindloc.registry import BACKBONES
 
 TINY = PlainVitSize(96, 3, 3, 16, 4)
@@ -141,25 +140,23 @@ def test_half_precision_is_near():
     ],
 )
 def test_sizes(name, millions):
-    # one block: 12 C^2 weights + 13 C biases and gains; a patch 3 * side^2 C + C; class token, norm 3 C; positions
-    size = PLAIN_SIZES[name]
+    # one block: 12 C^2 weights + 13 C biases and scales; a patch 3 * side^2 C + C; class token, norm 3 C; positions
+    size = plain_vit_size(name)
     expected = size.depth * (12 * size.width**2 + 13 * size.width)
     expected += (3 * size.patch_px**2 + 1 + 3 + 1 + size.grid**2) * size.width
     assert sum(parameter.size for _, parameter in names_within(PlainVit(size))) == expected
     assert round(expected / 1e6, 2) == millions
 
 
-def test_the_registry_knows_the_same_names():
-    strides = {name: entry.stride for name, entry in BACKBONES.items() if name.startswith("vit_")}
-    assert strides == {name: size.patch_px for name, size in PLAIN_SIZES.items()}
-    for name, size in PLAIN_SIZES.items():
-        patch_px, side_px = re.fullmatch(r"vit_[a-z]+_patch(\d+)_(\d+)", name).groups()
-        assert (size.patch_px, size.grid) == (int(patch_px), int(side_px) // int(patch_px))
+def test_the_table_of_backbones_states_the_stride_that_the_names_say():
+    names = [name for name, entry in BACKBONES.items() if entry.builder.endswith(":build_plain_vit")]
+    assert len(names) == 16
+    assert all(plain_vit_size(name).patch_px == BACKBONES[name].stride for name in names)
 
 
 @pytest.mark.parametrize("name", ["cls_token", "pos_embed"])
 def test_tokens_and_positions_begin_with_timms_deviation(name):
-    value = initial_value(name, (1, 100, 192), seed=1)
+    value = initial_value(name, (1, 100, 192), dict(names_within(PlainVit(TINY)))[name].start, seed=1)
     assert abs(value.std() - 0.02 * 0.8796) < 2e-4  # of a normal cut at two deviations: sqrt(1 - 4 phi(2) / .9545)
     assert np.abs(value).max() <= 0.04
 
@@ -169,7 +166,7 @@ def test_the_builder_hands_on_name_and_pool():
     encoder = build_encoder(Config().with_values(values))
     for view in ("query", "reference"):
         backbone = encoder.backbone_of(view)
-        assert backbone.size == PLAIN_SIZES["vit_tiny_patch16_224"] and backbone.pos_embed.shape == (1, 197, 192)
+        assert backbone.size == plain_vit_size("vit_tiny_patch16_224") and backbone.pos_embed.shape == (1, 197, 192)
         assert "fc_norm.weight" in dict(names_within(backbone)) and len(backbone.blocks) == 12
 
 
@@ -192,7 +189,7 @@ def test_every_parameter_learns_and_recomputing_changes_nothing(pool):
     for recompute in (False, True):
         backbone = PlainVit(PlainVitSize(48, 2, 3, 16, 2), pool)
         initialize(backbone, seed=1)
-        encoder = TwoViewEncoder(backbone)  # the drone's view reads the table as it is, the other resampled
+        encoder = PairEncoder(backbone)  # the query side reads the table as it is, the other resampled
         if recompute:
             encoder.recompute_blocks()
         learned = [parameter for parameter in encoder.trainable_params() if parameter.name != "log_logit_scale"]

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindloc.models.encoder import names_within
+from mindloc.models.parameters import names_within
 
 
 def weight_from_name(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -21,7 +21,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.train import Callback
 
-from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.losses.criterion import Criterion
+from mindloc.losses.infonce import WeightedInfonce
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.loop import LoopSettings, Training, run_training
 from mindloc.training.optimizer import AdamW, parameter_table
@@ -29,6 +30,7 @@ from mindloc.training.resume import Progress, ResumePoint, find_resume_point
 from mindloc.training.schedule import Schedule
 from mindloc.training.state import load_state_into, load_weights_into
 from mindloc.training.step import LossScale, TrainStep
+from mindloc.vocabulary import GLOBAL
 
 STEPS = (4, 6, 5)
 BATCH, SIDE, WIDTH = 3, 4, 5
@@ -97,7 +99,7 @@ def make_step(**options) -> TrainStep:
     table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
     # a scale that doubles every seventh step: it must go on where it was
     options = {"clip": "norm", "clip_at": 1.0, "loss_scale": LossScale(8.0, window=7, dynamic=True), **options}
-    return TrainStep(encoder, WeightedInfonceCriterion(), AdamW(parameters, table), **options)
+    return TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), AdamW(parameters, table), **options)
 
 
 def score(encoder: nn.Cell, tag: str) -> dict[str, float]:

@@ -6,13 +6,15 @@ import pytest
 import small_run
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from mindloc.losses.criterion import CosineEmbedding, CosineTriplet, TwoStageCriterion, WeightedInfonce
-from mindloc.losses.infonce import InfonceCriterion, WeightedInfonceCriterion
-from mindloc.models.encoder import TwoViewEncoder
+from mindloc.losses.cosine import CosineEmbedding, CosineTriplet
+from mindloc.losses.criterion import Criterion
+from mindloc.losses.infonce import Infonce, WeightedInfonce
+from mindloc.models.encoder import PairEncoder
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
 from mindloc.training.step import GradCache, MeanGradients, TrainStep
+from mindloc.vocabulary import GLOBAL, OMEGA, PHI
 
 WIDTH, PAIRS, SEEDS = 16, 8, (1, 2, 3)
 SQUARE, WIDE = (32, 32), (32, 48)
@@ -30,7 +32,7 @@ def make_encoder(backbones: int = 1, two_stage: bool = False, centroids: bool = 
         heads = tuple(
             TwoStageHead(WIDTH, channels=8, omega_grid=1, centroids=centroids, nodes=3) for _ in range(backbones)
         )
-    encoder = TwoViewEncoder(*[RopeVit(size) for _ in range(backbones)], heads=heads)
+    encoder = PairEncoder(*[RopeVit(size) for _ in range(backbones)], heads=heads)
     random = np.random.RandomState(3)
     for parameter in encoder.get_parameters():
         if parameter.name != "log_logit_scale" and "norm" not in parameter.name:
@@ -49,19 +51,23 @@ def batch(seed: int, reference_px: tuple[int, int] = SQUARE) -> list[Tensor]:
     return [Tensor(array) for array in (query, reference, mask, weight)]
 
 
+def weighted() -> Criterion:
+    return Criterion({GLOBAL: WeightedInfonce()})
+
+
 CASES = {
-    "weighted": (2, WeightedInfonceCriterion, {}, SQUARE),
-    "plain, one pair a part": (PAIRS, lambda: InfonceCriterion(0.1), {}, SQUARE),
-    "two backbones, two sizes": (4, WeightedInfonceCriterion, {"backbones": 2}, WIDE),
+    "weighted": (2, weighted, {}, SQUARE),
+    "plain, one pair a part": (PAIRS, lambda: Criterion({GLOBAL: Infonce(0.1)}), {}, SQUARE),
+    "two backbones, two sizes": (4, weighted, {"backbones": 2}, WIDE),
     "two stages": (
         2,
-        lambda: TwoStageCriterion(CosineEmbedding(), WeightedInfonce(), beta=0.3),
+        lambda: Criterion({OMEGA: CosineEmbedding(), PHI: WeightedInfonce()}, (0.3, 0.7)),
         {"two_stage": True, "centroids": True},
         WIDE,
     ),
     "two stages, hardest, two backbones": (
         4,
-        lambda: TwoStageCriterion(WeightedInfonce(), CosineTriplet(0.5, "hardest")),
+        lambda: Criterion({OMEGA: WeightedInfonce(), PHI: CosineTriplet(0.5, "hardest")}, (0.5, 0.5)),
         {"two_stage": True, "backbones": 2},
         SQUARE,
     ),

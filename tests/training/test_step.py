@@ -7,10 +7,12 @@ import small_run
 import two_ranks
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindloc.losses.infonce import WeightedInfonceCriterion
+from mindloc.losses.criterion import Criterion
+from mindloc.losses.infonce import WeightedInfonce
 from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.state import collect_arrays
 from mindloc.training.step import LossScale, TrainStep, in_parts, own_cells, part_of
+from mindloc.vocabulary import GLOBAL
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +179,7 @@ def test_a_part_is_a_run_of_the_global_batch():
 def test_components_are_those_of_the_current_step():
     step = TrainStep(
         encoder := small_run.LinearEncoder(),
-        WeightedInfonceCriterion(),
+        Criterion({GLOBAL: WeightedInfonce()}),
         AdamW(
             list(encoder.get_parameters()), parameter_table({p.name: p.shape for p in encoder.get_parameters()}, 0.0)
         ),
@@ -196,7 +198,7 @@ def test_recomputed_blocks_learn_the_same():
             encoder.recompute_blocks()
         parameters = list(encoder.get_parameters())
         optimizer = AdamW(parameters, parameter_table({p.name: p.shape for p in parameters}, 0.0))
-        step = TrainStep(encoder, WeightedInfonceCriterion(), optimizer)
+        step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), optimizer)
         ops.assign(step.lr, Tensor(1e-3, ms.float32))
         losses = [float(step(*map(Tensor, two_ranks.batch(number)))[0]) for number in range(3)]
         ends.append((losses, {parameter.name: parameter.asnumpy() for parameter in parameters}))

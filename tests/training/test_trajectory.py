@@ -9,11 +9,13 @@ import pytest
 from mindspore import Tensor, ops
 from safetensors.numpy import load_file
 
-from mindloc.losses.infonce import WeightedInfonceCriterion
-from mindloc.models.encoder import TwoViewEncoder
+from mindloc.losses.criterion import Criterion
+from mindloc.losses.infonce import WeightedInfonce
+from mindloc.models.encoder import PairEncoder
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.step import TrainStep
+from mindloc.vocabulary import GLOBAL
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +23,12 @@ def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
-def reference_encoder(reference_dir: Path) -> TwoViewEncoder:
+def reference_encoder(reference_dir: Path) -> PairEncoder:
     start = load_file(reference_dir / "vit_rope_tiny.safetensors")
     with np.load(reference_dir / "vit_rope_tiny.npz", allow_pickle=False) as file:
         config = json.loads(str(file["config"]))
     size = VitSize(config["embed"], config["depth"], config["heads"], config["patch"], config["ref_feat_shape"][0])
-    encoder = TwoViewEncoder(RopeVit(size))
+    encoder = PairEncoder(RopeVit(size))
     parameters = encoder.parameters_dict()
     for name, array in start.items():
         parameters.pop(f"backbone.{name}").set_data(Tensor(array))
@@ -39,7 +41,7 @@ def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[floa
     parameters = list(encoder.get_parameters())
     table = parameter_table({p.name: p.shape for p in parameters}, weight_decay)
     optimizer = AdamW(parameters, table, betas=(0.9, 0.999), eps=1e-8)
-    step = TrainStep(encoder, WeightedInfonceCriterion(k=5.0), optimizer, clip, clip_at)
+    step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce(k=5.0)}), optimizer, clip, clip_at)
     step.set_train()
     with np.load(reference_dir / "trajectory.npz", allow_pickle=False) as file:
         images, weights = file["images"].astype(np.float32), file["weights"].astype(np.float32)

@@ -10,15 +10,17 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindloc.losses.criterion import CosineTriplet, TwoStageCriterion, WeightedInfonce
-from mindloc.losses.infonce import WeightedInfonceCriterion
-from mindloc.models.encoder import TwoViewEncoder
+from mindloc.losses.cosine import CosineTriplet
+from mindloc.losses.criterion import Criterion
+from mindloc.losses.infonce import WeightedInfonce
+from mindloc.models.encoder import PairEncoder
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.cluster import ALONE, Cluster, join_cluster
 from mindloc.runtime.device import use_device
 from mindloc.training.optimizer import AdamW, parameter_table
 from mindloc.training.step import TrainStep
+from mindloc.vocabulary import GLOBAL, OMEGA, PHI
 
 STEPS, PAIRS, SIDE = 20, 8, 32
 
@@ -34,7 +36,7 @@ CASES = {
 def vit_encoder(two_stage: bool = False) -> nn.Cell:
     ms.set_seed(3)
     heads = (TwoStageHead(32, channels=8, nodes=3),) if two_stage else None
-    encoder = TwoViewEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)), heads=heads)
+    encoder = PairEncoder(RopeVit(VitSize(width=32, depth=2, heads=2, reference_grid=2)), heads=heads)
     random = np.random.RandomState(3)
     for parameter in encoder.get_parameters():
         if parameter.name != "log_logit_scale" and "norm" not in parameter.name:
@@ -59,7 +61,8 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     options = dict(CASES[case])
     two_stage = options.pop("two_stage", False)
     encoder = vit_encoder(two_stage)
-    criterion = TwoStageCriterion(CosineTriplet(), WeightedInfonce()) if two_stage else WeightedInfonceCriterion()
+    stages = {OMEGA: CosineTriplet(), PHI: WeightedInfonce()}
+    criterion = Criterion(stages, (0.5, 0.5)) if two_stage else Criterion({GLOBAL: WeightedInfonce()})
     parameters = list(encoder.get_parameters())
     table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
     optimizer = AdamW(parameters, table)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mindloc.errors import ExportError
 from mindloc.inference.exported import CARD_VERSION, RunFile, card_path, input_shape, output_name
-from mindloc.models.encoder import GLOBAL
+from mindloc.vocabulary import GLOBAL
 from mindloc.runtime.files import atomic_write, atomic_write_text
 
 _COPY_BYTES = 1 << 20

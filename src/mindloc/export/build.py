@@ -84,7 +84,7 @@ def export_checkpoint(
     for views in files:
         spec = _spec(stored, views, encoder.descriptors, wish, precision)
         path = Path(folder) / (_stem(views, wish, len(files)) + SUFFIXES[wish.file_format])
-        check = export_file(encoder.view_encoder(views[0]), spec, path, wish.file_format, facts, wish.key)
+        check = export_file(encoder.side_encoder(views[0]), spec, path, wish.file_format, facts, wish.key)
         done.append(Exported(path, views, check))
     return done
 
@@ -144,7 +144,7 @@ def _spec(
 
 
 def export_file(
-    view_encoder: nn.Cell,
+    side_encoder: nn.Cell,
     spec: ExportSpec,
     path: Path,
     file_format: Literal["MINDIR", "ONNX", "AIR"],
@@ -154,7 +154,7 @@ def export_file(
     """Save, reload, compare, publish as ``path``, with a card beside it.
 
     Args:
-        view_encoder: (B, 3, H, W) -> {"{view}.{descriptor}": (B, D)} of the first of the views.
+        side_encoder: (B, 3, H, W) -> {"{view}.{descriptor}": (B, D)} of the first of the views.
         facts: for the card: checkpoint_sha256, config, versions.
         key: encrypt MINDIR with it.
 
@@ -167,9 +167,9 @@ def export_file(
     """
     form, outputs = FORMATS[file_format], tuple(f"{spec.views[0]}.{name}" for name in spec.descriptors)
     pixels = (spec.mean, spec.std) if spec.takes_pixels else None
-    cell = ExportGraph(view_encoder, outputs, pixels, spec.divided)
+    cell = ExportGraph(side_encoder, outputs, pixels, spec.divided)
     cell.set_train(False)
-    live = PlainOutputs(view_encoder, *outputs)
+    live = PlainOutputs(side_encoder, *outputs)
     live.set_train(False)
     with writing(path, ExportError), scratch_folder(path) as partial:
         file = partial / path.name

@@ -35,7 +35,7 @@ class ExportGraph(nn.Cell):
     """Pictures -> descriptors (B, D), a tuple in the order of ``outputs``; of one output a plain tensor.
 
     Args:
-        view_encoder: (B, 3, H, W) float32, normalized -> {output: (B, D)}.
+        side_encoder: (B, 3, H, W) float32, normalized -> {output: (B, D)}.
         pixels: (mean, std) of RGB scaled to 0..1: the graph then takes uint8 (B, H, W, 3), as cameras and decoders
             give them, and normalizes itself. None: normalized pictures come in.
         unit_length: of each output, whether to divide it by its Euclidean norm.
@@ -43,13 +43,13 @@ class ExportGraph(nn.Cell):
 
     def __init__(
         self,
-        view_encoder: nn.Cell,
+        side_encoder: nn.Cell,
         outputs: tuple[str, ...],
         pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         unit_length: tuple[bool, ...] = (),
     ):
         super().__init__(auto_prefix=False)  # parameters keep their names
-        self.encoder = PlainOutputs(view_encoder, *outputs)
+        self.encoder = PlainOutputs(side_encoder, *outputs)
         self.alone = len(outputs) == 1
         self.takes_pixels, self.unit_length = pixels is not None, unit_length or (False,) * len(outputs)
         mean, std = np.array(pixels or ((0,) * 3, (1,) * 3), np.float64) * 255.0

@@ -66,7 +66,7 @@ class MindSporeEngine:
     """Runs an encoder's Cells, always with the same shapes, so that each view is compiled once.
 
     Args:
-        encoder: a ``TwoViewEncoder``; one that is in training is switched to evaluation during each call only.
+        encoder: a ``PairEncoder``; one that is in training is switched to evaluation during each call only.
         batch_size: a smaller batch is padded with copies of its last picture; their descriptors are dropped.
     """
 
@@ -99,11 +99,11 @@ class MindSporeEngine:
 
     def _cell(self, view: str, images: Any) -> Any:
         """The view's own Cell, compiled for these pictures when it is first asked for."""
-        from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
+        from mindloc.models.encoder import PlainOutputs# here, so that this module needs no MindSpore
 
         if view not in self._cells:
-            view_encoder = self._encoder.view_encoder(view)
-            self._cells[view] = PlainOutputs(view_encoder, *view_encoder.outputs)
+            side_encoder = self._encoder.side_encoder(view)
+            self._cells[view] = PlainOutputs(side_encoder, *side_encoder.outputs)
             self._cells[view].set_train(False)
             with compiling():
                 self._cells[view].compile(images)

@@ -1,1 +1,1 @@
-"""Loss functions on named descriptors, in float32."""
+"""Losses of named descriptors, as functions and as Cells, and the criterion that joins them; all in float32."""

@@ -1,14 +1,15 @@
-r"""Cosine losses of SGM-Net over a batch of pairs: the anchor is a tile, positive and negatives are drone pictures.
+"""Cosine losses of SGM-Net over a batch of pairs: the anchor is a reference image, the rest are query images.
 
-Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place; the negatives of tile
-j are the drone pictures i other than j whose cell (i, j) counts.
+Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place; the negatives of
+reference j are the queries i other than j whose cell (i, j) counts.
 """
 
 from typing import Literal
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import nn, ops
 
+from mindloc.config.sections import LossConfig
 from mindloc.losses.infonce import unit_rows
 
 Negatives = Literal["all", "hardest"]
@@ -22,13 +23,13 @@ def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_B
     Args:
         query_BD, reference_BD: descriptors, any length; normalized inside, in float32.
         margin: m, a cosine; -1 pushes negatives apart without end.
-        negatives: "all" takes the mean over a tile's negatives, "hardest" the largest term. A tile without negatives
-            keeps its first term.
-        mask_BB: rows drone, columns satellite, True where a cell counts; None means all. Rows whose diagonal does not
+        negatives: "all" takes the mean over an anchor's negatives, "hardest" the largest term. An anchor without
+            negatives keeps its first term.
+        mask_BB: rows query, columns reference, True where a cell counts; None means all. Rows whose diagonal does not
             count are padding and stay out of the mean.
 
     Returns:
-        Scalar, the mean over tiles, 0 to 2 - m.
+        Scalar, the mean over anchors, 0 to 2 - m.
 
     References:
         SGM-Net; the loss is PyTorch's CosineEmbeddingLoss.
@@ -36,11 +37,11 @@ def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_B
     cosine_BB, counts_BB, own_BB = _cosines(query_BD, reference_BD, mask_BB)
     push_BB = ops.relu(cosine_BB - margin)
     pull_B = 1.0 - ops.sum(cosine_BB * own_BB, 0)
-    return _mean_over_tiles(pull_B + _over_negatives(push_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
+    return _mean_over_anchors(pull_B + _over_negatives(push_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
 
 
 def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=None):
-    r"""Asks that a tile be nearer to its own drone picture than to any other, by a margin.
+    r"""Pulls a reference nearer to its own query than to any other, by a margin.
 
     .. math:: \ell_j = \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - \cos_{jj} + m)
 
@@ -52,7 +53,43 @@ def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=
     cosine_BB, counts_BB, own_BB = _cosines(query_BD, reference_BD, mask_BB)
     own_1B = ops.sum(cosine_BB * own_BB, 0, True)
     short_BB = ops.relu(cosine_BB - own_1B + margin)
-    return _mean_over_tiles(_over_negatives(short_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
+    return _mean_over_anchors(_over_negatives(short_BB, counts_BB, own_BB, negatives), counts_BB, own_BB)
+
+
+class CosineEmbedding(nn.Cell):
+    """``cosine_embedding`` of one descriptor; see losses/criterion.py."""
+
+    targets, component_names = (), ()
+
+    def __init__(self, margin: float = 0.0, negatives: Negatives = "all"):
+        super().__init__()
+        self.margin, self.negatives = margin, negatives
+
+    def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
+        return cosine_embedding(query_BD, reference_BD, self.margin, self.negatives, mask_BB), ()
+
+
+class CosineTriplet(nn.Cell):
+    """``cosine_triplet`` of one descriptor; see losses/criterion.py."""
+
+    targets, component_names = (), ()
+
+    def __init__(self, margin: float = 0.2, negatives: Negatives = "all"):
+        super().__init__()
+        self.margin, self.negatives = margin, negatives
+
+    def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
+        return cosine_triplet(query_BD, reference_BD, self.margin, self.negatives, mask_BB), ()
+
+
+def build_cosine_embedding(loss: LossConfig) -> CosineEmbedding:
+    """The loss of LOSSES by that name."""
+    return CosineEmbedding(loss.omega_margin, loss.negatives)
+
+
+def build_cosine_triplet(loss: LossConfig) -> CosineTriplet:
+    """The loss of LOSSES by that name."""
+    return CosineTriplet(loss.triplet_margin, loss.negatives)
 
 
 def _cosines(query_BD, reference_BD, mask_BB):
@@ -63,7 +100,7 @@ def _cosines(query_BD, reference_BD, mask_BB):
 
 
 def _over_negatives(term_BB, counts_BB, own_BB, negatives):
-    """(B,): the terms, none below zero, of each tile's negatives as one number; 0 without negatives."""
+    """(B,): the terms, none below zero, of each anchor's negatives as one number; 0 without negatives."""
     negative_BB = counts_BB * (1.0 - own_BB)
     term_BB = term_BB * negative_BB
     if negatives == "hardest":
@@ -71,6 +108,6 @@ def _over_negatives(term_BB, counts_BB, own_BB, negatives):
     return ops.sum(term_BB, 0) / ops.maximum(ops.sum(negative_BB, 0), 1.0)
 
 
-def _mean_over_tiles(term_B, counts_BB, own_BB):
+def _mean_over_anchors(term_B, counts_BB, own_BB):
     real_B = ops.sum(counts_BB * own_BB, 0)
     return ops.sum(term_B * real_B) / ops.maximum(ops.sum(real_B), 1.0)

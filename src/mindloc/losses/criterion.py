@@ -1,105 +1,66 @@
-"""The loss of a two-stage encoder: one on Omega and one on Phi, joined by a weight.
+"""The criterion of a training: the losses of all descriptors that images are compared by, weighted and summed.
 
 Shapes: G pairs of the global batch, D channels of a descriptor.
-
-From settings to a criterion.
 """
+
+from collections.abc import Mapping, Sequence
 
 from mindspore import nn
 
-from mindloc.config.schema import Config, LossConfig
-from mindloc.losses.cosine import Negatives, cosine_embedding, cosine_triplet
-from mindloc.losses.infonce import InfonceCriterion, WeightedInfonceCriterion, infonce, weighted_infonce
+from mindloc.config.schema import Config
+from mindloc.registry import HEADS, LOSSES
+from mindloc.vocabulary import SIDES
 
 
-class TwoStageCriterion(nn.Cell):
-    """beta * loss of Omega + (1 - beta) * loss of Phi, of an encoder's named outputs; both are its components.
+def build_criterion(config: Config) -> "Criterion":
+    """The losses that the config names for the descriptors of its head; loss.beta weighs the first of several."""
+    losses = HEADS[config.head.name].losses
+    names = {descriptor: getattr(config.loss, key.removeprefix("loss.")) for descriptor, key in losses.items()}
+    terms = {descriptor: LOSSES[name].build(config.loss) for descriptor, name in names.items()}
+    if len(terms) == 1:
+        return Criterion(terms)
+    others = len(terms) - 1
+    return Criterion(terms, (config.loss.beta, *[(1.0 - config.loss.beta) / others] * others))
+
+
+class Criterion(nn.Cell):
+    """Named outputs of an encoder -> the total, and its components by name; float32 scalars.
+
+    Components are the losses of the descriptors; of a single descriptor the parts of its loss, where it has some.
 
     Args:
-        omega, phi: the loss of each, (query (G, D), reference (G, D), logit scale (1,), targets, mask (G, G)) ->
-            scalar; names in ``targets`` what it reads of each pair.
-        beta: share of Omega's, 0..1; SGM-Net takes .5.
+        losses: descriptor -> Cell (query (G, D), reference (G, D), logit scale (1,), targets, mask (G, G)) -> (loss,
+            tuple of its parts). It names in ``targets`` what it reads of each pair, columns of the data set's edges,
+            and in ``component_names`` its parts. Descriptors come in the order of the encoder's logit scales.
+        weights: of each loss in the total; None: there is one, and it is the total.
     """
 
-    component_names = ("omega", "phi")
-
-    def __init__(self, omega: nn.Cell, phi: nn.Cell, beta: float = 0.5):
+    def __init__(self, losses: Mapping[str, nn.Cell], weights: Sequence[float] | None = None):
         super().__init__()
-        self.omega, self.phi, self.beta = omega, phi, beta
-        self.targets = tuple(dict.fromkeys((*omega.targets, *phi.targets)))
+        self.losses, self.weights = nn.CellList(list(losses.values())), weights and tuple(weights)
+        self.queries, self.references = (tuple(f"{side}.{name}" for name in losses) for side in SIDES)
+        self.targets = tuple(dict.fromkeys(target for loss in losses.values() for target in loss.targets))
+        self.component_names = (weights is None and self.losses[0].component_names) or tuple(losses)
 
     def construct(self, outputs, targets, mask_GG):
-        scale = outputs["logit_scale"]  # one for each descriptor
-        omega = self.omega(outputs["query.omega"], outputs["reference.omega"], scale[0:1], targets, mask_GG)
-        phi = self.phi(outputs["query.phi"], outputs["reference.phi"], scale[1:2], targets, mask_GG)
-        return self.beta * omega + (1.0 - self.beta) * phi, {"omega": omega, "phi": phi}
+        """Args: targets: name -> (G, ...), those of ``targets``."""
+        scale = outputs["logit_scale"]
+        if self.weights is None:
+            total, parts = self.losses[0](
+                outputs[self.queries[0]], outputs[self.references[0]], scale, targets, mask_GG
+            )
+            return total, self.named(parts or (total,))
+        total, values = 0.0, ()
+        for i in range(len(self.losses)):
+            query_GD, reference_GD = outputs[self.queries[i]], outputs[self.references[i]]
+            value, _ = self.losses[i](query_GD, reference_GD, scale[i : i + 1], targets, mask_GG)
+            total = self.weights[i] * value if i == 0 else total + self.weights[i] * value
+            values += (value,)
+        return total, self.named(values)
 
-
-class CosineEmbedding(nn.Cell):
-    """``cosine_embedding`` of one descriptor; needs neither logit scale nor targets."""
-
-    targets = ()
-
-    def __init__(self, margin: float = 0.0, negatives: Negatives = "all"):
-        super().__init__()
-        self.margin, self.negatives = margin, negatives
-
-    def construct(self, query_GD, reference_GD, scale, targets, mask_GG):
-        return cosine_embedding(query_GD, reference_GD, self.margin, self.negatives, mask_GG)
-
-
-class CosineTriplet(nn.Cell):
-    """``cosine_triplet`` of one descriptor; needs neither logit scale nor targets."""
-
-    targets = ()
-
-    def __init__(self, margin: float = 0.2, negatives: Negatives = "all"):
-        super().__init__()
-        self.margin, self.negatives = margin, negatives
-
-    def construct(self, query_GD, reference_GD, scale, targets, mask_GG):
-        return cosine_triplet(query_GD, reference_GD, self.margin, self.negatives, mask_GG)
-
-
-class WeightedInfonce(nn.Cell):
-    """``weighted_infonce`` of one descriptor."""
-
-    targets = ("iou",)
-
-    def __init__(self, k: float = 5.0):
-        super().__init__()
-        self.k = k
-
-    def construct(self, query_GD, reference_GD, scale, targets, mask_GG):
-        return weighted_infonce(query_GD, reference_GD, scale, targets["iou"], self.k, mask_GG)
-
-
-class Infonce(nn.Cell):
-    """``infonce`` of one descriptor; reads nothing of a pair."""
-
-    targets = ()
-
-    def __init__(self, label_smoothing: float = 0.0):
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
-    def construct(self, query_GD, reference_GD, scale, targets, mask_GG):
-        return infonce(query_GD, reference_GD, scale, self.label_smoothing, mask_GG)
-
-
-def build_criterion(config: Config) -> nn.Cell:
-    """Cell: (outputs, targets, mask_GG) -> (total, {component: value}), all float32 scalars."""
-    loss = config.loss
-    if config.head.name == "two_stage":
-        return TwoStageCriterion(_build_term(loss.omega, loss), _build_term(loss.phi, loss), loss.beta)
-    if loss.name == "weighted_infonce":
-        return WeightedInfonceCriterion(k=loss.k)
-    return InfonceCriterion(label_smoothing=loss.label_smoothing)
-
-
-def _build_term(name: str, loss: LossConfig) -> nn.Cell:
-    if name == "cosine_embedding":
-        return CosineEmbedding(loss.omega_margin, loss.negatives)
-    if name == "cosine_triplet":
-        return CosineTriplet(loss.triplet_margin, loss.negatives)
-    return WeightedInfonce(loss.k) if name == "weighted_infonce" else Infonce(loss.label_smoothing)
+    def named(self, values):
+        """{component: value}."""
+        components = {}
+        for i in range(len(self.component_names)):
+            components[self.component_names[i]] = values[i]
+        return components

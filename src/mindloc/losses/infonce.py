@@ -1,4 +1,4 @@
-r"""Contrastive losses over a batch of pairs.
+"""InfoNCE over a batch of pairs, with label smoothing by overlap (Weighted-InfoNCE) or the same for all pairs.
 
 Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place.
 """
@@ -8,8 +8,10 @@ import math
 import mindspore as ms
 from mindspore import nn, ops
 
+from mindloc.config.sections import LossConfig
+
+DIRECTIONS = ("query_to_reference", "reference_to_query")  # parts of the loss, which is their mean
 LOG2_E = 1.0 / math.log(2.0)
-COMPONENTS = ("query_to_reference", "reference_to_query")  # of the total, which is their mean
 MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
 
 
@@ -35,8 +37,8 @@ def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_
     References:
         Game4Loc, arXiv:2409.16925, section 4.
     """
-    forth, back = infonce_directions(query_BD, reference_BD, logit_scale, overlap_smoothing(weight_B, k), mask_BB)
-    return 0.5 * (forth + back)
+    smoothing_B = overlap_smoothing(weight_B, k)
+    return mean_of(infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB))
 
 
 def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=None):
@@ -52,18 +54,67 @@ def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=No
     References:
         arXiv:1807.03748; label smoothing: arXiv:1512.00567.
     """
-    smoothing_B = ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
-    forth, back = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
-    return 0.5 * (forth + back)
+    smoothing_B = even_smoothing(query_BD, label_smoothing)
+    return mean_of(infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB))
+
+
+class WeightedInfonce(nn.Cell):
+    """``weighted_infonce`` of one descriptor, and its directions; see losses/criterion.py."""
+
+    targets, component_names = ("iou",), DIRECTIONS
+
+    def __init__(self, k: float = 5.0):
+        super().__init__()
+        self.k = k
+
+    def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
+        smoothing_B = overlap_smoothing(targets["iou"], self.k)
+        directions = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
+        return mean_of(directions), directions
+
+
+class Infonce(nn.Cell):
+    """``infonce`` of one descriptor, and its directions; see losses/criterion.py."""
+
+    targets, component_names = (), DIRECTIONS
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
+        smoothing_B = even_smoothing(query_BD, self.label_smoothing)
+        directions = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
+        return mean_of(directions), directions
+
+
+def build_weighted_infonce(loss: LossConfig) -> WeightedInfonce:
+    """The loss of LOSSES by that name."""
+    return WeightedInfonce(loss.k)
+
+
+def build_infonce(loss: LossConfig) -> Infonce:
+    """The loss of LOSSES by that name."""
+    return Infonce(loss.label_smoothing)
 
 
 def overlap_smoothing(weight_B, k):
-    """sigmoid(-k w), float32: .5 without overlap, falling to .0067 for k = 5 at a perfect one."""
+    """sigmoid(-k w), float32: 0.5 without overlap, falling to 0.0067 for k = 5 at a perfect one."""
     return ops.sigmoid(-k * ops.cast(weight_B, ms.float32))
 
 
+def even_smoothing(query_BD, label_smoothing):
+    """(B,), the same for every pair, float32."""
+    return ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
+
+
+def mean_of(directions):
+    """The loss, from its value in both directions."""
+    return 0.5 * (directions[0] + directions[1])
+
+
 def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB=None):
-    """The loss from query to gallery and from gallery to query, two scalars."""
+    """The loss of finding the reference of each query, and the query of each reference: two scalars."""
     cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
     if mask_BB is None:
@@ -99,37 +150,3 @@ def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):
     real_B = ops.sum(counts_BB * diagonal_BB, 1)
     row_B = ops.select(real_B > 0, lse_B - (1.0 - smoothing_B) * own_B - smoothing_B * mean_B, ops.zeros_like(lse_B))
     return ops.sum(row_B) / ops.maximum(ops.sum(real_B), 1.0)
-
-
-class WeightedInfonceCriterion(nn.Cell):
-    """Weighted-InfoNCE of an encoder's named outputs: the total and its two directions."""
-
-    component_names, targets = COMPONENTS, ("iou",)
-
-    def __init__(self, k: float = 5.0):
-        super().__init__()
-        self.k = k
-
-    def construct(self, outputs, targets, mask_GG):
-        return _criterion(outputs, overlap_smoothing(targets["iou"], self.k), mask_GG)
-
-
-class InfonceCriterion(nn.Cell):
-    """InfoNCE of an encoder's named outputs; reads nothing of a pair."""
-
-    component_names, targets = COMPONENTS, ()
-
-    def __init__(self, label_smoothing: float = 0.0):
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
-    def construct(self, outputs, targets, mask_GG):
-        smoothing_G = ops.full((mask_GG.shape[0],), self.label_smoothing, dtype=ms.float32)
-        return _criterion(outputs, smoothing_G, mask_GG)
-
-
-def _criterion(outputs, smoothing_G, mask_GG):
-    forth, back = infonce_directions(
-        outputs["query.global"], outputs["reference.global"], outputs["logit_scale"], smoothing_G, mask_GG
-    )
-    return 0.5 * (forth + back), {"query_to_reference": forth, "reference_to_query": back}

@@ -1,1 +1,1 @@
-"""Encoders: pictures to named descriptors, and the weights they start from."""
+"""Encoders: images to named descriptors, and the weights they start from."""

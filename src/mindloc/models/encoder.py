@@ -1,99 +1,54 @@
-"""The pair of encoders a drone-to-satellite model consists of: pictures in, named descriptors out.
+"""The encoder of image pairs: one backbone for both sides or one for each, heads behind them, named descriptors out.
 
-Shapes: B pairs, D width of a descriptor.
-
-The values a backbone's parameters start from: a function of (seed, name, shape) and of nothing else.
-
-A view encoder whose named outputs leave the graph as a plain tuple.
-
-A dictionary as the output of a whole graph sends MindSpore 2.8's compiler into minutes of work; inside a graph
-it costs nothing. A saved graph knows no names either, so export goes through here too.
+Shapes: B pairs, H and W height and width of a side's images, N = rows * columns positions of a map, C channels of it, D
+width of a descriptor.
 """
 
 import math
-import re
-import zlib
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindloc.vocabulary import GLOBAL, SIDES
-
-TOKENS = ("reg_token", "cls_token", "pos_embed")  # added to what the patches say; timm's deviation for them
-TOKEN_STD = 0.02
-CONVOLUTIONS = re.compile(
-    r"(^|\.)(conv\d|downsample\.0|features\.\d+)\.weight$"
-)  # of models/convolutional.py and models/convolutional.py
-LAST_GAIN = re.compile(r"^layer\d\.\d+\.bn3\.weight$")
-
-
-def initial_value(name: str, shape: tuple[int, ...], seed: int, layer_scale: float = 0.1) -> np.ndarray:
-    """Start of the parameter `name` of a backbone, float32.
-
-    Weights are normal, cut at two deviations, with variance 2 / (inputs + outputs) (Glorot); timm's fixed deviation of
-    .02 is that of width 768 to within a factor of two and far too small for narrow models. Tokens and positions that
-    are learned keep timm's. Gains are 1, biases 0, LayerScale is `layer_scale`.
-
-    Convolutions with ReLUs behind them are normal with variance 2 / inputs (He), which keeps the mean square of a map
-    from layer to layer. Their norms' stored statistics are mean 0 and variance 1, which stay; the last gain of a
-    residual block is 0, so that a fresh block hands its input on and no depth can blow the map up.
-    """
-    last = name.rsplit(".", 1)[-1]
-    if last == "running_var":
-        return np.ones(shape, np.float32)
-    if LAST_GAIN.search(name):
-        return np.zeros(shape, np.float32)
-    if last.startswith("gamma"):
-        return np.full(shape, layer_scale, np.float32)
-    if len(shape) == 1:
-        return np.full(shape, 1.0 if last == "weight" else 0.0, np.float32)
-    random = np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
-    if CONVOLUTIONS.search(name):
-        return (np.sqrt(2.0 / np.prod(shape[1:])) * random.standard_normal(shape)).astype(np.float32)
-    std = TOKEN_STD if last in TOKENS else glorot_std(shape)
-    return (std * truncated_normal(random, shape)).astype(np.float32)
-
-
-def glorot_std(shape: tuple[int, ...]) -> float:
-    """sqrt(2 / (inputs + outputs)); the fused qkv is three square matrices."""
-    outputs, inputs = shape[0], int(np.prod(shape[1:]))
-    return float(np.sqrt(2.0 / (inputs + (inputs if outputs == 3 * inputs else outputs))))
-
-
-def truncated_normal(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal with everything beyond two deviations drawn again."""
-    z = random.standard_normal(shape)
-    while (far := np.abs(z) > 2).any():
-        z[far] = random.standard_normal(int(far.sum()))
-    return z
-
-
-def initialize(backbone: nn.Cell, seed: int, layer_scale: float = 0.1) -> None:
-    """Gives every parameter its start. Names count from the backbone, so two encoders of one seed start alike."""
-    for name, parameter in names_within(backbone):
-        parameter.set_data(Tensor(initial_value(name, parameter.shape, seed, layer_scale)))
-
-
-def names_within(backbone: nn.Cell) -> list[tuple[str, Parameter]]:
-    """(timm's name, parameter) of a backbone, alone or built into an encoder as `[{view}_]backbone`."""
-    return [(parameter.name.rpartition("backbone.")[2], parameter) for parameter in backbone.get_parameters()]
-
+from mindloc.models.public_weights import ImportRule
+from mindloc.vocabulary import GLOBAL, SIDES, SideName
 
 LOG2_E = 1.0 / math.log(2.0)
 
 
-class TwoViewEncoder(nn.Cell):
-    """Descriptors of both pictures of a pair, and the learned logit scale of each descriptor.
+class Backbone(Protocol):
+    """What the encoder needs of a backbone, a Cell: images (B, 3, H, W) -> their descriptor (B, C), float32."""
+
+    width: int  # C
+    stride: int  # pixels per position of the map, down and across
+    blocks: list[nn.Cell]  # may be computed again in the backward pass, each from its inputs
+    import_rule: ImportRule  # how its public weights are read
+
+    def features(self, images: Tensor) -> Tensor:
+        """The map (B, N, C) position by position, row by row, float32."""
+        ...
+
+
+class Head(Protocol):
+    """What the encoder needs of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
+
+    descriptors: tuple[str, ...]  # their names
+    compared: tuple[str, ...]  # those of them that images are compared by
+
+
+class PairEncoder(nn.Cell):
+    """Descriptors of both images of a pair, and the learned logit scale of each descriptor.
 
     Args:
-        backbones: one for both views, or two: drone, satellite. A backbone turns images into one descriptor
-            (``construct``) or into rows of a map (``features``), and states its ``stride`` and ``blocks``.
-        heads: as many, each of which turns a map into the descriptors that it names in ``descriptors``; None: the
-            backbone's own descriptor is all there is.
+        backbones: one for both sides, or two: query, reference.
+        heads: as many; None, or None for each: the backbone's own descriptor is the only one.
         logit_scale: the multiplier that training starts with; its logarithm is what is learned.
     """
 
-    def __init__(self, *backbones: nn.Cell, heads: tuple[nn.Cell, ...] | None = None, logit_scale: float = 1 / 0.07):
+    def __init__(
+        self, *backbones: nn.Cell, heads: Sequence[nn.Cell | None] | None = None, logit_scale: float = 1 / 0.07
+    ):
         super().__init__()
         self.shared = len(backbones) == 1
         first, *second = heads or [None] * len(backbones)
@@ -103,23 +58,19 @@ class TwoViewEncoder(nn.Cell):
             self.query_backbone, self.reference_backbone = backbones
             self.query_head, self.reference_head = first, *second
         self.descriptors = (GLOBAL,) if first is None else first.descriptors
+        self.compared = (GLOBAL,) if first is None else first.compared  # each of them has a logit scale
         scales = np.full(len(self.compared), math.log(logit_scale), np.float32)
         self.log_logit_scale = Parameter(Tensor(scales), name="log_logit_scale")
 
     @property
-    def compared(self) -> tuple[str, ...]:
-        """The descriptors that two pictures are compared by; each has a logit scale."""
-        return tuple(name for name in self.descriptors if name != "centroids")
-
-    @property
     def compared_outputs(self) -> tuple[str, ...]:
-        """``compared`` by the names under which ``construct`` gives them, view by view."""
-        return tuple(f"{view}.{name}" for name in self.compared for view in SIDES)
+        """``compared`` by the names under which ``construct`` returns them, side by side."""
+        return tuple(f"{side}.{name}" for name in self.compared for side in SIDES)
 
     def construct(self, query, reference):
-        """Named outputs: "{view}.{descriptor}" (B, D) for both views, and "logit_scale", all float32.
+        """Named outputs: "{side}.{descriptor}" (B, D) for both sides, and "logit_scale", all float32.
 
-        Pictures are (B, 3, H, W), each view with its own H and W. A global descriptor has any length, Omega and Phi
+        Images are (B, 3, H, W), each side with its own H and W. A global descriptor has any length, Omega and Phi
         have length 1; the logit scales, one for each of ``compared``, are the multipliers themselves.
         """
         of_query, of_reference = self._describe_both(query, reference)
@@ -142,41 +93,41 @@ class TwoViewEncoder(nn.Cell):
         return tuple([rows[:count] for rows in both]), tuple([rows[count:] for rows in both])
 
     def recompute_blocks(self) -> None:
-        """Keep only the blocks' inputs for the way back and compute the rest again; before the first step."""
-        for backbone in dict.fromkeys(self.backbone_of(view) for view in SIDES):
+        """Keep only the blocks' inputs for the backward pass and compute the rest again; before the first step."""
+        for backbone in dict.fromkeys(self.backbone_of(side) for side in SIDES):
             for block in backbone.blocks:
                 block.recompute()
 
-    def backbone_of(self, view: str) -> nn.Cell:
-        """The backbone that reads the pictures of a view."""
-        return self._of(view, "backbone")
+    def backbone_of(self, side: SideName) -> nn.Cell:
+        """The backbone that reads a side's images."""
+        return self._of(side, "backbone")
 
-    def head_of(self, view: str) -> nn.Cell | None:
+    def head_of(self, side: SideName) -> nn.Cell | None:
         """The head that follows it; None where there is none."""
-        return self._of(view, "head")
+        return self._of(side, "head")
 
-    def view_encoder(self, view: str) -> "ViewEncoder":
-        """The half that encodes one view, on the same parameters: for extraction and export."""
-        return ViewEncoder(self.backbone_of(view), self.head_of(view), view)
+    def side_encoder(self, side: SideName) -> "SideEncoder":
+        """The half that encodes one side, on the same parameters: for extraction and export."""
+        return SideEncoder(self.backbone_of(side), self.head_of(side), side)
 
-    def _of(self, view: str, part: str) -> nn.Cell | None:
-        if view not in SIDES:
-            raise ValueError(f"no view named {view!r}; there are {', '.join(SIDES)}")
-        return getattr(self, part if self.shared else f"{view}_{part}")
+    def _of(self, side: SideName, part: str) -> nn.Cell | None:
+        if side not in SIDES:
+            raise ValueError(f"side {side!r} does not exist; expected one of {', '.join(SIDES)}")
+        return getattr(self, part if self.shared else f"{side}_{part}")
 
 
-class ViewEncoder(nn.Cell):
-    """Pictures of one view (B, 3, H, W) -> {"{view}.{descriptor}": (B, D)}.
+class SideEncoder(nn.Cell):
+    """Images of one side (B, 3, H, W) -> {"{side}.{descriptor}": (B, D)}; ``outputs`` are the names in order.
 
-    A dict as the result of a whole graph costs a Python call per run and has no Ascend kernel: call this cell from
-    another one that takes the tensors out.
+    A dict as the result of a whole graph costs a Python call per run and has no Ascend kernel: ``PlainOutputs`` takes
+    the tensors out.
     """
 
-    def __init__(self, backbone: nn.Cell, head: nn.Cell | None, view: str):
+    def __init__(self, backbone: nn.Cell, head: nn.Cell | None, side: SideName):
         super().__init__(auto_prefix=False)  # the parameters keep the names they have in the whole encoder
         self.backbone, self.head = backbone, head
         self.descriptors = (GLOBAL,) if head is None else head.descriptors
-        self.outputs = tuple(f"{view}.{name}" for name in self.descriptors)
+        self.outputs = tuple(f"{side}.{name}" for name in self.descriptors)
 
     def construct(self, images):
         described = describe(self.backbone, self.head, images)
@@ -186,22 +137,26 @@ class ViewEncoder(nn.Cell):
         return outputs
 
 
+class PlainOutputs(nn.Cell):
+    """Images (B, 3, H, W) -> the outputs of ``names`` in that order, a tuple also of one.
+
+    A dict as the output of a whole graph makes MindSpore 2.8 compile for minutes; inside a graph it costs nothing. A
+    saved graph knows no names either.
+    """
+
+    def __init__(self, side_encoder: nn.Cell, *names: str):
+        super().__init__(auto_prefix=False)  # parameters keep their names
+        self.side_encoder = side_encoder
+        self.names = names
+
+    def construct(self, images):
+        outputs = self.side_encoder(images)
+        return tuple([outputs[name] for name in self.names])
+
+
 def describe(backbone, head, images):
-    """All descriptors of some pictures, a tuple."""
+    """All descriptors of some images, a tuple."""
     if head is None:
         return (backbone(images),)
     rows, columns = images.shape[2] // backbone.stride, images.shape[3] // backbone.stride
     return head(backbone.features(images), rows, columns)
-
-
-class PlainOutputs(nn.Cell):
-    """Pictures (B, 3, H, W) -> the outputs of ``names`` in that order, a tuple also of one."""
-
-    def __init__(self, view_encoder: nn.Cell, *names: str):
-        super().__init__(auto_prefix=False)  # parameters keep their names
-        self.view_encoder = view_encoder
-        self.names = names
-
-    def construct(self, images):
-        outputs = self.view_encoder(images)
-        return tuple([outputs[name] for name in self.names])

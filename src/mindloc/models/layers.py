@@ -1,29 +1,11 @@
-"""Linear and LayerNorm on rows of tokens, with parameters under PyTorch's names.
+"""Layers of transformers, under the parameter names of PyTorch and timm.
 
-Shapes: M rows (batch times tokens), I and O channels in and out.
+Shapes: B images, H and W patches down and across, M rows (of all images), I and O channels in and out, C width.
 
-The forms in which the layers of a transformer are written: equal in what they compute, each fast on other devices.
-
-``plain``: stock operators, for any device and for exported files. ``kernel``: attention in one kernel, where a device
-has it. ``products``: gradients and means as matrix products and elementwise operators that can be fused, for CPUs.
-``runtime/device.py`` says which suits the device at hand.
-
-The number formats that a backbone can compute in.
-
-Exact GELU, x * Phi(x), from operators that are fast on a CPU and have an ONNX counterpart.
-
-With q(x) = (1 - erf(|x| / sqrt 2)) / 2, the tail beyond |x|, GELU(x) = relu(x) - |x| q(x) for either sign, so neither
-the slow Erf nor Sign is needed. The tail is one of two approximations of Abramowitz and Stegun: 7.1.26, erf to 1.5e-7
-with an exponential; or 7.1.28, erf to 3e-7 without, all of which can be fused into one loop. Both are within 1e-6 of
-GELU, and their slopes within 2e-6 of its slope, which is where float32 rounds either.
-
-The second half of a transformer block, under timm's parameter names.
-
-Shapes: C width, M = B * N rows.
-
-From a picture to one row per patch, under timm's parameter names.
-
-Shapes: B images, H and W patches down and across, C width.
+A layer comes in the forms that devices are fast in, which compute the same: ``plain``, stock operators for any device
+and for exported files; ``kernel``, attention in one kernel, where a device has it; ``products``, gradients and means as
+matrix products and elementwise operators that can be fused, float32 only, for CPUs. ``runtime/device.py`` says which
+suits the device at hand.
 """
 
 import math
@@ -31,30 +13,40 @@ from typing import Literal
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
+
+from mindloc.models.parameters import parameter
 
 Form = Literal["plain", "kernel", "products"]
-
-
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16"]  # of products and activations
 DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
 
-def parameter(name: str, *shape: int, fill: float = 0.0) -> Parameter:
-    """A float32 parameter of one value; models/encoder.py gives the real start."""
-    return Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
+class Linear(nn.Cell):
+    """x_MI @ weight^T + bias, in the precision of x; the parameters stay float32.
 
+    Args:
+        start: of the weight, see models/parameters.py; None: zeros.
+    """
 
-def unit_rows(x_MI):
-    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
-    x_MI = ops.cast(x_MI, ms.float32)
-    return x_MI / ops.sqrt(ops.maximum(ops.sum(x_MI * x_MI, 1, True), 1e-24))
+    def __init__(self, in_width: int, out_width: int, bias: bool = True, start: Literal["glorot"] | None = "glorot"):
+        super().__init__()
+        self.weight = parameter("weight", out_width, in_width, start=start)
+        self.bias = parameter("bias", out_width) if bias else None
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.add_bias = AddBias()
+
+    def construct(self, x_MI):
+        product_MO = self.matmul(x_MI, ops.cast(self.weight, x_MI.dtype))
+        if self.bias is None:
+            return product_MO
+        return self.add_bias(product_MO, self.bias)
 
 
 class AddBias(nn.Cell):
     """Rows x_MO + bias_O, in the precision of x.
 
-    The gradient of the bias is a product with ones: BiasAddGrad takes 5 ms where this takes .2 on a CPU, a sixth of a
+    The gradient of the bias is a product with ones: BiasAddGrad takes 5 ms where this takes 0.2 on a CPU, a sixth of a
     training step, and products are what accelerators are good at.
     """
 
@@ -71,29 +63,14 @@ class AddBias(nn.Cell):
         return dout, ops.cast(ops.reshape(self.matmul(ones_1M, dout), bias_O.shape), bias_O.dtype)
 
 
-class Linear(nn.Cell):
-    """x_MI @ weight^T + bias, in the precision of x; the parameters stay float32."""
-
-    def __init__(self, in_width: int, out_width: int, bias: bool = True):
-        super().__init__()
-        self.weight = parameter("weight", out_width, in_width)
-        self.bias = parameter("bias", out_width) if bias else None
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.add_bias = AddBias()
-
-    def construct(self, x_MI):
-        product_MO = self.matmul(x_MI, ops.cast(self.weight, x_MI.dtype))
-        if self.bias is None:
-            return product_MO
-        return self.add_bias(product_MO, self.bias)
+def unit_rows(x_MI):
+    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
+    x_MI = ops.cast(x_MI, ms.float32)
+    return x_MI / ops.sqrt(ops.maximum(ops.sum(x_MI * x_MI, 1, True), 1e-24))
 
 
 class LayerNorm(nn.Cell):
-    """Rows of mean 0 and variance 1, then gain and bias; float32 in and out.
-
-    Args:
-        form: see models/layers.py.
-    """
+    """Rows of mean 0 and variance 1, times scale (``weight``) plus bias; float32 in and out."""
 
     def __init__(self, width: int, eps: float = 1e-6, form: Form = "plain"):
         super().__init__()
@@ -119,14 +96,14 @@ class Normalize(nn.Cell):
 class NormalizeByProducts(nn.Cell):
     """The same from products with ones: LayerNorm and LayerNormGrad take five to ten times as long on a CPU.
 
-    What is elementwise in between can be fused into a few loops (runtime/operator_fusion.py). Leaves the normalized
-    rows and their 1 / deviation beside the result, for the way back.
+    What is elementwise in between can be fused into a few loops (runtime/compilation.py). The normalized rows and
+    their 1 / deviation are returned beside the result, for the backward pass.
     """
 
     def __init__(self, width: int, eps: float):
         super().__init__()
-        self.eps, self.share = eps, 1.0 / width  # of one channel in the mean
-        self.mean_I1 = Tensor(np.full((width, 1), self.share, np.float32))
+        self.eps, self.per_channel = eps, 1.0 / width
+        self.mean_I1 = Tensor(np.full((width, 1), self.per_channel, np.float32))
         self.matmul, self.divide = ops.MatMul(), ops.RealDiv()
 
     def construct(self, x_MI, weight_I, bias_I):
@@ -140,9 +117,9 @@ class NormalizeByProducts(nn.Cell):
         _, normal_MI, reciprocal_M1 = out
         gradient_MI = dout[0]
         along_MI = gradient_MI * normal_MI
-        share_I1 = ops.reshape(weight_I * self.share, (-1, 1))
-        mean_M1 = self.matmul(gradient_MI, share_I1)
-        slope_M1 = self.matmul(along_MI, share_I1)
+        scale_I1 = ops.reshape(weight_I * self.per_channel, (-1, 1))
+        mean_M1 = self.matmul(gradient_MI, scale_I1)
+        slope_M1 = self.matmul(along_MI, scale_I1)
         dx_MI = (gradient_MI * weight_I - mean_M1 - normal_MI * slope_M1) * reciprocal_M1
         ones_1M = ops.ones((1, x_MI.shape[0]), ms.float32)
         dweight_I = ops.reshape(self.matmul(ones_1M, along_MI), (-1,))
@@ -150,29 +127,73 @@ class NormalizeByProducts(nn.Cell):
         return dx_MI, dweight_I, dbias_I
 
 
-SLOPE = 0.3275911 / math.sqrt(2.0)  # of |x|, not of |x| / sqrt 2
-COEFFICIENTS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-STEEP = 1e30  # 0 or less -> 0, anything that is not tiny -> 1; in between tail is 1 / 2 and takes no notice
-NORMAL_DENSITY_AT_0 = 1.0 / math.sqrt(2.0 * math.pi)
-# of |x|, |x|^2, ...: 7.1.28's are those of |x| / sqrt 2
-ROOT_COEFFICIENTS = tuple(
-    a / math.sqrt(2.0) ** power
-    for power, a in enumerate((0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638), 1)
-)
+class Mlp(nn.Cell):
+    """Two layers with a GELU between them, the inner one four times as wide."""
+
+    def __init__(self, width: int, form: Form = "plain"):
+        super().__init__()
+        self.fc1 = Linear(width, 4 * width)
+        self.gelu = gelu(form)
+        self.fc2 = Linear(4 * width, width)
+
+    def construct(self, x_MC):
+        return self.fc2(self.gelu(self.fc1(x_MC)))
 
 
-def is_positive(x):
-    """1 or 0, float32; a comparison can not be fused."""
-    return ops.minimum(ops.maximum(x * STEEP, 0.0), 1.0)
+class PatchEmbed(nn.Cell):
+    """Images (B, 3, H*patch, W*patch) -> rows (B*H*W, C): the strided convolution written as one product.
+
+    nn.Conv2d does the same two orders of magnitude slower on CPUs from MindSpore 2.9 on.
+    """
+
+    def __init__(self, width: int, patch_px: int):
+        super().__init__()
+        self.width, self.patch_px = width, patch_px
+        self.proj = ProjectionWeights(width, patch_px)
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.add_bias = AddBias()
+
+    def construct(self, images, dtype):
+        side = self.patch_px
+        rows, columns = images.shape[2] // side, images.shape[3] // side
+        patches = ops.reshape(images, (-1, 3, rows, side, columns, side))
+        patches = ops.reshape(ops.transpose(patches, (0, 2, 4, 1, 3, 5)), (-1, 3 * side * side))
+        weight = ops.cast(ops.reshape(self.proj.weight, (self.width, -1)), dtype)
+        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), self.proj.bias)
+
+
+class ProjectionWeights(nn.Cell):
+    """Weight and bias of the patch projection, in timm's convolution shape (C, 3, patch, patch)."""
+
+    def __init__(self, width: int, patch_px: int):
+        super().__init__()
+        self.weight = parameter("weight", width, 3, patch_px, patch_px, start="glorot")
+        self.bias = parameter("bias", width)
 
 
 def gelu(form: Form) -> nn.Cell:
-    """GELU of any tensor, in one of the forms."""
+    """Exact GELU, x * Phi(x), of any tensor, from operators that are fast on a CPU and have an ONNX counterpart.
+
+    With q(x) = (1 - erf(|x| / sqrt 2)) / 2, the tail beyond |x|, GELU(x) = relu(x) - |x| q(x) for either sign, so
+    neither the slow Erf nor Sign is needed. The tail is one of two approximations of Abramowitz and Stegun: 7.1.26, erf
+    to 1.5e-7 with an exponential; or 7.1.28, erf to 3e-7 without, all of which can be fused into one loop. Both are
+    within 1e-6 of GELU, and their slopes within 2e-6 of its slope, which is where float32 rounds either.
+    """
     return RootGelu() if form == "products" else Gelu()
 
 
+EXP_SLOPE = 0.3275911 / math.sqrt(2.0)  # 7.1.26: of |x|, not of |x| / sqrt 2
+EXP_COEFFICIENTS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+ROOT_COEFFICIENTS = tuple(  # 7.1.28: of |x|, |x|^2, ..., not of |x| / sqrt 2
+    a / math.sqrt(2.0) ** power
+    for power, a in enumerate((0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638), 1)
+)
+NORMAL_DENSITY_AT_0 = 1.0 / math.sqrt(2.0 * math.pi)
+STEEP = 1e30  # see is_positive
+
+
 class Gelu(nn.Cell):
-    """GELU of any tensor, computed in float32 and returned in the input's precision.
+    """By 7.1.26; computed in float32 and returned in the input's precision.
 
     Its gradient is Phi(x) + x phi(x), written out: differentiating the approximation would be slower and no nearer.
     """
@@ -183,8 +204,8 @@ class Gelu(nn.Cell):
 
     def tail(self, size, density):
         """q at size = |x|, given density = exp(-x^2 / 2)."""
-        t = self.divide(1.0, 1.0 + SLOPE * size)
-        a1, a2, a3, a4, a5 = COEFFICIENTS
+        t = self.divide(1.0, 1.0 + EXP_SLOPE * size)
+        a1, a2, a3, a4, a5 = EXP_COEFFICIENTS
         return (0.5 * density) * (t * (a1 + t * (a2 + t * (a3 + t * (a4 + t * a5)))))
 
     def construct(self, x):
@@ -202,9 +223,9 @@ class Gelu(nn.Cell):
 
 
 class RootGelu(nn.Cell):
-    """The same without an exponential: q(x) = p(|x|)^-16 / 2 with a polynomial p of degree 6. float32 only.
+    """By 7.1.28: q(x) = p(|x|)^-16 / 2 with a polynomial p of degree 6. float32 only.
 
-    A fused exponential is one of few digits, see runtime/operator_fusion.py.
+    The exponential of fused loops has too few digits.
     """
 
     def __init__(self):
@@ -236,45 +257,10 @@ class RootGelu(nn.Cell):
         return (dout * (tail + is_positive(x) * (1.0 - 2.0 * tail) + x * density),)
 
 
-class Mlp(nn.Cell):
-    """Two layers, the inner one four times as wide."""
+def is_positive(x):
+    """1 or 0, float32; a comparison can not be fused.
 
-    def __init__(self, width: int, form: Form = "plain"):
-        super().__init__()
-        self.fc1 = Linear(width, 4 * width)
-        self.gelu = gelu(form)
-        self.fc2 = Linear(4 * width, width)
-
-    def construct(self, x_MC):
-        return self.fc2(self.gelu(self.fc1(x_MC)))
-
-
-class ProjectionWeights(nn.Cell):
-    """Holds the patch projection in timm's convolution shape (C, 3, patch, patch)."""
-
-    def __init__(self, width: int, patch_px: int):
-        super().__init__()
-        self.weight = parameter("weight", width, 3, patch_px, patch_px)
-        self.bias = parameter("bias", width)
-
-
-class PatchEmbed(nn.Cell):
-    """Images (B, 3, H*patch, W*patch) -> rows (B*H*W, C): the strided convolution written as one product.
-
-    nn.Conv2d does the same two orders of magnitude slower on CPUs from MindSpore 2.9 on.
+    Only an x that is positive and tiny gives something in between; there the tail is 1 / 2, and the factor
+    1 - 2 * tail that this is multiplied by is 0.
     """
-
-    def __init__(self, width: int, patch_px: int):
-        super().__init__()
-        self.width, self.patch_px = width, patch_px
-        self.proj = ProjectionWeights(width, patch_px)
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.add_bias = AddBias()
-
-    def construct(self, images, dtype):
-        side = self.patch_px
-        rows, columns = images.shape[2] // side, images.shape[3] // side
-        patches = ops.reshape(images, (-1, 3, rows, side, columns, side))
-        patches = ops.reshape(ops.transpose(patches, (0, 2, 4, 1, 3, 5)), (-1, 3 * side * side))
-        weight = ops.cast(ops.reshape(self.proj.weight, (self.width, -1)), dtype)
-        return self.add_bias(self.matmul(ops.cast(patches, dtype), weight), self.proj.bias)
+    return ops.minimum(ops.maximum(x * STEEP, 0.0), 1.0)

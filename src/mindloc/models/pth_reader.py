@@ -1,19 +1,14 @@
 """PyTorch checkpoint files read with NumPy alone, and without letting anything in them run.
 
-Two containers: a zip archive (PyTorch 1.6 and newer), or five pickles followed by the storages (older). The pickles go
-through models/pth_reader.py, never through Python's own pickle.
-
-The pickle inside a PyTorch checkpoint, read as data: nothing in it can run.
-
-A pickle is a small program that may call any function of the machine. It is not handed to Python's pickle here: the
-instructions that state dicts are made of are interpreted below, in a machine whose values are plain data and tensor
-descriptions, and whose only "calls" are the entries of REBUILDERS. Every other instruction or name ends the reading.
-No value from the file is printed, hashed or compared before its type is known: nested tuples can make that take years.
+Two containers: a zip archive (PyTorch 1.6 and newer), or five pickles followed by the storages (older). A pickle is a
+small program that may call any function of the machine; ``StateDictUnpickler`` executes only the instructions that
+state dicts are made of, and what they call are the entries of REBUILDERS. No value from the file is printed, hashed or
+compared before its type is known: nested tuples can make that take years.
 """
 
 import io
 import mmap
-import pickletools
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -25,6 +20,9 @@ import numpy as np
 
 from mindloc.errors import CheckpointError
 
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model", "module", "net")  # keys of a dict around the dict
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -43,6 +41,111 @@ KEY_TYPES = (str, int, float, type(None))
 
 class Refused(Exception):
     """Something that no state dict needs; the message is the end of an error line."""
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a .pth file by name; a state dict under "state_dict", "model" and the like is found there.
+
+    Raises:
+        CheckpointError: no such file, not a PyTorch file, damaged, without tensors, or with anything but data inside.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
+            file.seek(0)
+            return read(file)
+    except Refused as refusal:
+        raise CheckpointError(f"{path}: {refusal}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}; check the path") from None
+    except (
+        ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, NotImplementedError, RuntimeError,
+        struct.error, zipfile.BadZipFile, pickle.UnpicklingError,
+    ) as error:  # whatever a broken file makes the parsers say  # fmt: skip
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise CheckpointError(
+            f"{path} is no complete PyTorch checkpoint ({reason}); copy it again, or convert it to .safetensors"
+        ) from None
+
+
+# Containers ---------------------------------------------------------------------------------------------------------
+
+
+def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        inside = {name.split("/", 1)[-1]: name for name in archive.namelist()}
+        if "data.pkl" not in inside:
+            raise Refused("a zip archive without data.pkl, so no PyTorch checkpoint; name the .pth file itself")
+        if "byteorder" in inside and _zip_entry(archive, inside["byteorder"]) != b"little":
+            raise Refused("written on a big-endian machine; convert it to .safetensors there")
+        tree, _ = run_pickle(io.BytesIO(_zip_entry(archive, inside["data.pkl"])))
+        tensors = find_tensors(tree)
+        data = {}
+        for storage in {tensor.storage for tensor in tensors.values()}:
+            data[storage] = _zip_entry(archive, inside[f"data/{storage.key}"])
+            _require_length(storage, data[storage])
+    return {name: tensor.array(data[tensor.storage]) for name, tensor in tensors.items()}
+
+
+def _zip_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; a bomb would
+        raise Refused(f"entry {name!a:.60} is compressed, which PyTorch never does; convert the file to .safetensors")
+    return archive.read(name)
+
+
+def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a length that lies reads no more than there is
+        if view[:1] != b"\x80" or run_pickle(view)[0] != LEGACY_MAGIC:
+            raise Refused("neither a zip archive nor an old PyTorch checkpoint; name a .pth or .safetensors file")
+        if run_pickle(view)[0] != LEGACY_PROTOCOL:
+            raise Refused(f"an old PyTorch checkpoint of another protocol than {LEGACY_PROTOCOL}; save it anew")
+        if run_pickle(view)[0]["little_endian"] is not True:
+            raise Refused("written on a big-endian machine; convert it to .safetensors there")
+        tree, storages = run_pickle(view)
+        tensors = find_tensors(tree)
+        data = _legacy_storages(view, run_pickle(view)[0], storages)
+    return {name: tensor.array(data[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _legacy_storages(view: mmap.mmap, keys: Any, storages: dict[str, "Storage"]) -> dict[str, bytes]:
+    """Bytes by key: the storages follow each other in the order of the keys, each behind its element count."""
+    data = {}
+    for key in keys:
+        if not isinstance(key, str) or key not in storages:
+            raise Refused("a storage that the file never describes; it is damaged: copy it again")
+        storage = storages[key]
+        (count,) = struct.unpack("<q", view.read(8))
+        if count != storage.count:
+            raise Refused(f"storage {key!a:.40} has {count} numbers instead of {storage.count}; copy the file again")
+        data[key] = view.read(storage.nbytes)
+        _require_length(storage, data[key])
+    return data
+
+
+def _require_length(storage: "Storage", data: bytes) -> None:
+    if len(data) != storage.nbytes:
+        raise Refused(
+            f"storage {storage.key!a:.40} is {len(data)} bytes instead of {storage.nbytes}: a cut file, copy it anew"
+        )
+
+
+def find_tensors(tree: Any) -> dict[str, "StoredTensor"]:
+    """The state dict itself, wherever it is wrapped; entries that are no tensors are left out."""
+    for _ in range(len(WRAPPERS)):
+        if not isinstance(tree, dict):
+            break
+        tensors = {name: value for name, value in tree.items() if isinstance(value, StoredTensor)}
+        inner = next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), dict)), None)
+        if inner is None and tensors:
+            if not all(isinstance(name, str) for name in tensors):
+                break
+            return tensors
+        tree = inner
+    raise Refused("no state dict inside (a dict of tensors by name); save one with torch.save(model.state_dict(), ...)")
+
+
+# What a pickle may build: plain dicts, lists, tuples, texts and numbers, and these -----------------------------------
 
 
 @dataclass(frozen=True)
@@ -88,11 +191,16 @@ class StoredTensor:
         return np.ascontiguousarray(view).reshape(self.shape)
 
 
-def _natural(value: Any, what: str) -> int:
-    if type(value) is not int or value < 0:
-        shown = value if type(value) is int else type(value).__name__
-        raise Refused(f"{what} of {shown}, which no tensor has; the file is damaged or hostile: don't use it")
-    return value
+def _storage(reference: Any) -> Storage:
+    """A storage from its persistent id ("storage", kind, key, device, count[, view])."""
+    if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
+        raise Refused("a reference that is no storage; save the state dict alone")
+    tag, kind, key, _device, count, *view = reference
+    if tag != "storage" or not isinstance(kind, Name) or kind not in STORAGE_NAMES or not isinstance(key, str):
+        raise Refused("a reference that is no known storage; save the state dict alone")
+    if any(part is not None for part in view):
+        raise Refused(f"storage {key!a:.40} is a view of another one; save the file anew with a current PyTorch")
+    return Storage(kind.name, key, _natural(count, "a storage length"))
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
@@ -115,6 +223,13 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any)
             "numbers; the file is damaged or hostile: don't use it"
         )
     return StoredTensor(storage, offset, shape, stride)
+
+
+def _natural(value: Any, what: str) -> int:
+    if type(value) is not int or value < 0:
+        shown = value if type(value) is int else type(value).__name__
+        raise Refused(f"{what} of {shown}, which no tensor has; the file is damaged or hostile: don't use it")
+    return value
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> StoredTensor:
@@ -144,252 +259,99 @@ REBUILDERS: dict[Name, Callable] = {
 }
 STORAGE_NAMES = {Name("torch", kind) for kind in STORAGE_DTYPES}
 
-
-def _storage(reference: Any) -> Storage:
-    """A storage from its persistent id ("storage", kind, key, device, count[, view])."""
-    if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
-        raise Refused("a reference that is no storage; save the state dict alone")
-    tag, kind, key, _device, count, *view = reference
-    if tag != "storage" or not isinstance(kind, Name) or kind not in STORAGE_NAMES or not isinstance(key, str):
-        raise Refused("a reference that is no known storage; save the state dict alone")
-    if any(part is not None for part in view):
-        raise Refused(f"storage {key!a:.40} is a view of another one; save the file anew with a current PyTorch")
-    return Storage(kind.name, key, _natural(count, "a storage length"))
-
-
-class _Machine:
-    """Runs the data instructions of one pickle; its stack holds plain data, Names, Storages and StoredTensors only."""
-
-    def __init__(self):
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.storages: dict[str, Storage] = {}
-
-    def step(self, code: str, argument: Any) -> None:
-        if code in _LITERALS:
-            self.stack.append(argument)
-        elif code in _CONSTANTS:
-            self.stack.append(_CONSTANTS[code]())
-        elif code in _ACTIONS:
-            _ACTIONS[code](self, argument)
-        elif code not in _SILENT:
-            raise Refused(f"pickle instruction {code}, which no state dict needs; save the state dict alone")
-
-    def since_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def keep(self, slot: int | None) -> None:
-        self.memo[len(self.memo) if slot is None else slot] = self.stack[-1]
-
-    def name(self, text: str) -> None:
-        self.push_name(*text.split(" ", 1))
-
-    def name_from_stack(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.push_name(module, name)
-
-    def push_name(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise Refused("a name that is no text; the file is damaged or hostile: don't use it")
-        named = Name(module, name)
-        if named not in REBUILDERS and named not in STORAGE_NAMES:
-            raise Refused(
-                f"it names {str(named)!a:.80}, which no state dict needs, so nothing was read or run; if you "
-                "trust its source, save the state dict alone there"
-            )
-        self.stack.append(named)
-
-    def call(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Name) or function not in REBUILDERS or not isinstance(arguments, tuple):
-            raise Refused("a call that no state dict makes; save the state dict alone")
-        self.stack.append(REBUILDERS[function](*arguments))
-
-    def build(self, _: Any) -> None:
-        """Attributes of an OrderedDict (PyTorch's version notes): read over."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], dict):
-            raise Refused("attributes of something that is no dict; save the state dict alone")
-
-    def set_items(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], dict) or len(items) % 2:
-            raise Refused("items of something that is no dict; the file is damaged: don't use it")
-        if not all(isinstance(key, KEY_TYPES) for key in items[::2]):
-            raise Refused("a dict key that is neither text nor number; save the state dict alone")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    def append(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise Refused("items of something that is no list; the file is damaged: don't use it")
-        self.stack[-1].extend(items)
-
-    def storage(self, _: Any) -> None:
-        storage = _storage(self.stack.pop())
-        if self.storages.setdefault(storage.key, storage) != storage:
-            raise Refused(f"storage {storage.key!a:.40} is described in two ways; the file is damaged: don't use it")
-        self.stack.append(storage)
-
-    def pop(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise IndexError("pickle stack is empty")
-        items = self.stack[-count:]
-        del self.stack[-count:]
-        return items
-
-
-_LITERALS = {
-    "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING",
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-}  # fmt: skip
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-}
-_SILENT = {"PROTO", "FRAME", "STOP"}
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": lambda m, _: m.marks.append(len(m.stack)),
-    "BINPUT": _Machine.keep,
-    "LONG_BINPUT": _Machine.keep,
-    "MEMOIZE": _Machine.keep,
-    "BINGET": lambda m, slot: m.stack.append(m.memo[slot]),
-    "LONG_BINGET": lambda m, slot: m.stack.append(m.memo[slot]),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
-    "TUPLE1": lambda m, _: m.stack.append(tuple(m.pop(1))),
-    "TUPLE2": lambda m, _: m.stack.append(tuple(m.pop(2))),
-    "TUPLE3": lambda m, _: m.stack.append(tuple(m.pop(3))),
-    "SETITEM": lambda m, _: m.set_items(m.pop(2)),
-    "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
-    "APPEND": lambda m, _: m.append(m.pop(1)),
-    "APPENDS": lambda m, _: m.append(m.since_mark()),
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.name_from_stack,
-    "REDUCE": _Machine.call,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.storage,
-}
+# The pickle itself ---------------------------------------------------------------------------------------------------
 
 
 def run_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     """The value of the pickle that starts here and the storages it mentions by key; the file is left behind its end.
 
     Raises:
-        Refused: an instruction, name or value that no state dict holds.
-        ValueError, LookupError, TypeError: no pickle, or a broken one.
+        Refused: an instruction, name or value that no state dict has.
+        UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error: no pickle, or a
+            broken one.
     """
-    machine = _Machine()
-    for opcode, argument, _ in pickletools.genops(file):
-        machine.step(opcode.name, argument)
-    (value,) = machine.stack
-    return value, machine.storages
+    unpickler = StateDictUnpickler(file, encoding="latin-1")
+    value = unpickler.load()
+    if unpickler.stack or unpickler.metastack:
+        raise Refused("a pickle with more than one value; the file is damaged: don't use it")
+    return value, unpickler.storages
 
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_PROTOCOL = 1001
-WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model", "module", "net")  # keys a state dict hides under
+class _Instructions(dict):
+    """Code of an instruction -> the method that executes it."""
+
+    def __missing__(self, code: int) -> Any:
+        raise Refused(f"pickle instruction {bytes([code])!a}, which no state dict needs; save the state dict alone")
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a .pth file by name; a state dict under "state_dict", "model" and the like is found there.
+class StateDictUnpickler(pickle._Unpickler):
+    """Python's own unpickler, cut down to state dicts.
 
-    Raises:
-        CheckpointError: no such file, not a PyTorch file, damaged, without tensors, or holding anything but data.
+    It is the one in Python and not the one in C, which offers no hook where a dict takes a key (and hashes it), an
+    object takes a state, or a memo slot of any number is filled; see docs/decisions.md, 2026-11-30.
     """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
-            file.seek(0)
-            return read(file)
-    except Refused as refusal:
-        raise CheckpointError(f"{path}: {refusal}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror or error}; check the path") from None
-    except (
-        ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, NotImplementedError, RuntimeError,
-        struct.error, zipfile.BadZipFile,
-    ) as error:  # whatever a broken file makes the parsers say  # fmt: skip
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise CheckpointError(
-            f"{path} is no complete PyTorch checkpoint ({reason}); copy it again, or convert it to .safetensors"
-        ) from None
 
+    dispatch = _Instructions(
+        {
+            code[0]: pickle._Unpickler.dispatch[code[0]]
+            for code in (
+                pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+                pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT,
+                pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING,
+                pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
+                pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT,
+                pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET,
+                pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID,
+            )
+        }
+    )  # fmt: skip
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(file) as archive:
-        inside = {name.split("/", 1)[-1]: name for name in archive.namelist()}
-        if "data.pkl" not in inside:
-            raise Refused("a zip archive without data.pkl, so no PyTorch checkpoint; name the .pth file itself")
-        if "byteorder" in inside and _zip_entry(archive, inside["byteorder"]) != b"little":
-            raise Refused("written on a big-endian machine; convert it to .safetensors there")
-        tree, _ = run_pickle(io.BytesIO(_zip_entry(archive, inside["data.pkl"])))
-        tensors = find_tensors(tree)
-        data = {}
-        for storage in {tensor.storage for tensor in tensors.values()}:
-            data[storage] = _zip_entry(archive, inside[f"data/{storage.key}"])
-            _require_length(storage, data[storage])
-    return {name: tensor.array(data[tensor.storage]) for name, tensor in tensors.items()}
+    def __init__(self, file: BinaryIO, **options: Any):
+        super().__init__(file, **options)
+        self.storages: dict[str, Storage] = {}
 
+    def find_class(self, module: str, name: str) -> Name:
+        named = Name(module, name)
+        if named not in REBUILDERS and named not in STORAGE_NAMES:
+            raise Refused(
+                f"it names {str(named)!a:.80}, which no state dict needs, so nothing was read or run; if you "
+                "trust its source, save the state dict alone there"
+            )
+        return named
 
-def _zip_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; a bomb would
-        raise Refused(f"entry {name!a:.60} is compressed, which PyTorch never does; convert the file to .safetensors")
-    return archive.read(name)
+    def persistent_load(self, reference: Any) -> Storage:
+        storage = _storage(reference)
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise Refused(f"storage {storage.key!a:.40} is described in two ways; the file is damaged: don't use it")
+        return storage
 
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Name) or function not in REBUILDERS or not isinstance(arguments, tuple):
+            raise Refused("a call that no state dict makes; save the state dict alone")
+        self.append(REBUILDERS[function](*arguments))
 
-def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a length that lies reads no more than there is
-        if view[:1] != b"\x80" or run_pickle(view)[0] != LEGACY_MAGIC:
-            raise Refused("neither a zip archive nor an old PyTorch checkpoint; name a .pth or .safetensors file")
-        if run_pickle(view)[0] != LEGACY_PROTOCOL:
-            raise Refused(f"an old PyTorch checkpoint of another protocol than {LEGACY_PROTOCOL}; save it anew")
-        if run_pickle(view)[0]["little_endian"] is not True:
-            raise Refused("written on a big-endian machine; convert it to .safetensors there")
-        tree, storages = run_pickle(view)
-        tensors = find_tensors(tree)
-        data = _legacy_storages(view, run_pickle(view)[0], storages)
-    return {name: tensor.array(data[tensor.storage.key]) for name, tensor in tensors.items()}
+    def load_build(self) -> None:
+        """Attributes of an OrderedDict (PyTorch's version notes) are dropped."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise Refused("attributes of something that is no dict; save the state dict alone")
 
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set_items([key, value])
 
-def _legacy_storages(view: mmap.mmap, keys: Any, storages: dict[str, Storage]) -> dict[str, bytes]:
-    """Bytes by key: the storages follow each other in the order of the keys, each behind its element count."""
-    data = {}
-    for key in keys:
-        if not isinstance(key, str) or key not in storages:
-            raise Refused("a storage that the file never describes; it is damaged: copy it again")
-        storage = storages[key]
-        (count,) = struct.unpack("<q", view.read(8))
-        if count != storage.count:
-            raise Refused(f"storage {key!a:.40} holds {count} numbers instead of {storage.count}; copy the file again")
-        data[key] = view.read(storage.nbytes)
-        _require_length(storage, data[key])
-    return data
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
 
+    def _set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict) or len(items) % 2:
+            raise Refused("items of something that is no dict; the file is damaged: don't use it")
+        if not all(isinstance(key, KEY_TYPES) for key in items[::2]):
+            raise Refused("a dict key that is neither text nor number; save the state dict alone")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-def _require_length(storage: Storage, data: bytes) -> None:
-    if len(data) != storage.nbytes:
-        raise Refused(
-            f"storage {storage.key!a:.40} is {len(data)} bytes instead of {storage.nbytes}: a cut file, copy it anew"
-        )
-
-
-def find_tensors(tree: Any) -> dict[str, StoredTensor]:
-    """The state dict itself, wherever it is wrapped; entries that are no tensors are left out."""
-    for _ in range(len(WRAPPERS)):
-        if not isinstance(tree, dict):
-            break
-        tensors = {name: value for name, value in tree.items() if isinstance(value, StoredTensor)}
-        inner = next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), dict)), None)
-        if inner is None and tensors:
-            if not all(isinstance(name, str) for name in tensors):
-                break
-            return tensors
-        tree = inner
-    raise Refused("no state dict inside (a dict of tensors by name); save one with torch.save(model.state_dict(), ...)")
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems

@@ -1,10 +1,10 @@
-"""SGM-Net's head: a backbone's map -> Omega, by which tiles are recalled, and Phi, by which they are re-ranked.
+"""SGM-Net's head: a backbone's map -> Omega, by which references are recalled, and Phi, by which they are re-ranked.
 
-Shapes: B images, N = H * W positions row by row, W channels of the backbone, C of the adapted map, K nodes.
+Shapes: B images, N = H * W positions row by row, W channels of the backbone, C of the adapted map, K centers (and
+nodes), S positions after pooling, I channels inside the non-local block, 2 (row, column).
 
-CSMG, cosine-similarity mask graph of SGM-Net: a map -> K nodes, each the sum of the positions like one center.
-
-Shapes: B images, N = H * W positions row by row, C channels, K centers (and nodes), 2 (row, column).
+References:
+    SGM-Net; Wang et al., Non-local Neural Networks, CVPR 2018, arXiv:1711.07971.
 """
 
 from typing import Any, Literal
@@ -13,16 +13,147 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.layers import Linear, parameter, unit_rows
-from mindloc.models.non_local import NonLocalBlock, NonLocalForm
+from mindloc.config.sections import HeadConfig
+from mindloc.models.layers import Linear, unit_rows
+from mindloc.models.parameters import parameter
+from mindloc.vocabulary import CENTROIDS, OMEGA, PHI
 
+NonLocalForm = Literal["dot_product", "embedded_gaussian"]
 Similarity = Literal["dot", "cosine"]
 Area = Literal["soft", "count"]
-_LEAST_AREA = 1e-12  # a node that no position is like lies nowhere: its centroid is the grid's center
+_LEAST_AREA = 1e-12  # a node that no position is like has no place of its own: its centroid is the grid's center
+
+
+def build_two_stage_head(head: HeadConfig, width: int) -> "TwoStageHead":
+    """The head of HEADS by that name, behind a backbone of ``width`` channels."""
+    return TwoStageHead(
+        width,
+        channels=head.channels,
+        non_local=None if head.non_local == "none" else head.non_local,
+        non_local_pool=head.non_local_pool,
+        omega_grid=head.omega_grid,
+        phi_reads_non_local=head.phi_reads_non_local,
+        centroids=head.centroids,
+        nodes=head.nodes,
+        similarity=head.similarity,
+        area=head.area,
+        sort=head.sort_by_area,
+    )
+
+
+class TwoStageHead(nn.Cell):
+    """Map (B, N, W) float32 -> omega (B, H*W*C) and phi (B, K*C), both of length 1, and on request centroids (B, 2K).
+
+    Omega is the map after the non-local block, flattened; Phi the nodes of CSMG, by default of the map before it.
+
+    Args:
+        width: W.
+        channels: C.
+        non_local: form of the block; None leaves it out.
+        non_local_pool: as ``NonLocalBlock``.
+        omega_grid: side of the grid that the map is averaged to for Omega, C times its square long; 0 keeps the map.
+        phi_reads_non_local: Phi from the map after the block.
+        centroids: add where the nodes are, (row, column) of each in 0..1.
+        csmg: further arguments of ``CSMG``.
+    """
+
+    compared = (OMEGA, PHI)
+
+    def __init__(
+        self,
+        width: int,
+        channels: int = 256,
+        non_local: NonLocalForm | None = "dot_product",
+        non_local_pool: int = 1,
+        omega_grid: int = 0,
+        phi_reads_non_local: bool = False,
+        centroids: bool = False,
+        **csmg: Any,
+    ):
+        super().__init__()
+        self.width, self.channels, self.omega_grid = width, channels, omega_grid
+        self.phi_reads_non_local, self.with_centroids = phi_reads_non_local, centroids
+        self.descriptors = (OMEGA, PHI, CENTROIDS) if centroids else (OMEGA, PHI)
+        self.adapter = Linear(width, channels)
+        self.non_local = None if non_local is None else NonLocalBlock(channels, non_local, non_local_pool)
+        self.csmg = CSMG(channels, **csmg)
+
+    def construct(self, features_BNW, rows, columns):
+        """Args: rows, columns: H and W of the grid."""
+        x_MC = self.adapter(ops.reshape(features_BNW, (-1, self.width)))
+        x_BNC = ops.reshape(x_MC, (-1, rows * columns, self.channels))
+        mixed_BNC = x_BNC if self.non_local is None else self.non_local(x_BNC, rows, columns)
+        phi_BE, _, _, centroid_BK2 = self.csmg(mixed_BNC if self.phi_reads_non_local else x_BNC, rows, columns)
+        omega_BD, phi_BE = unit_rows(self._flat(mixed_BNC, rows, columns)), unit_rows(phi_BE)
+        if self.with_centroids:
+            return omega_BD, phi_BE, ops.reshape(centroid_BK2, (centroid_BK2.shape[0], -1))
+        return omega_BD, phi_BE
+
+    def _flat(self, x_BNC, rows, columns):
+        side, positions = self.omega_grid, rows * columns
+        if side:
+            high, wide = rows // side, columns // side
+            strips = ops.reshape(x_BNC, (-1, side, high, columns * self.channels))
+            strips = ops.reshape(ops.mean(strips, 2), (-1, side, wide, self.channels))
+            x_BNC, positions = ops.mean(strips, 2), side * side
+        return ops.reshape(x_BNC, (-1, positions * self.channels))
+
+
+class NonLocalBlock(nn.Cell):
+    r"""Map (B, N, C) -> the map plus what its positions receive from one another, (B, N, C), float32.
+
+    .. math:: y_i = x_i + W \sum_j f(x_i, x_j)\, g(x_j), \qquad
+              f = \tfrac1S \theta(x_i)^\top \phi(x_j) \ \text{or}\ \mathrm{softmax}_j\, \theta(x_i)^\top \phi(x_j)
+
+    The last projection W starts at zero, so a fresh block is the identity.
+
+    Args:
+        channels: C; half of them are used inside.
+        form: "dot_product" divides by the number of positions, "embedded_gaussian" takes the softmax over them.
+        pool: side of the squares of positions over which keys and values are max-pooled; 1 for none. Both sides of
+            the grid must be multiples of it.
+    """
+
+    def __init__(self, channels: int, form: NonLocalForm = "dot_product", pool: int = 1):
+        super().__init__()
+        self.channels, self.inner, self.pool = channels, max(1, channels // 2), pool
+        self.softmax = form == "embedded_gaussian"
+        self.theta = Linear(channels, self.inner)
+        self.phi = Linear(channels, self.inner)
+        self.g = Linear(channels, self.inner)
+        self.last = Linear(self.inner, channels, start=None)
+        self.matmul = ops.BatchMatMul()
+        self.matmul_ta = ops.BatchMatMul(transpose_a=True)
+        self.matmul_tb = ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, x_BNC, rows, columns):
+        """Args: rows, columns: H and W of the grid."""
+        positions = rows * columns
+        x_MC = ops.reshape(x_BNC, (-1, self.channels))
+        query_BNI = ops.reshape(self.theta(x_MC), (-1, positions, self.inner))
+        key_BSI = self._pooled(self.phi(x_MC), rows, columns)
+        value_BSI = self._pooled(self.g(x_MC), rows, columns)
+        if self.softmax:
+            weight_BNS = ops.softmax(self.matmul_tb(query_BNI, key_BSI), -1)
+            received_BNI = self.matmul(weight_BNS, value_BSI)
+        else:  # (Q K^T) V = Q (K^T V): no N x S matrix
+            mixed_BII = self.matmul_ta(key_BSI, value_BSI) / key_BSI.shape[1]
+            received_BNI = self.matmul(query_BNI, mixed_BII)
+        change_MC = self.last(ops.reshape(received_BNI, (-1, self.inner)))
+        return x_BNC + ops.reshape(change_MC, x_BNC.shape)
+
+    def _pooled(self, x_MI, rows, columns):
+        """(B*N, I) -> (B, S, I), the maximum over squares of ``pool`` by ``pool`` positions."""
+        side = self.pool
+        if side > 1:
+            strips = ops.reshape(x_MI, (-1, rows // side, side, columns * self.inner))
+            strips = ops.reshape(ops.amax(strips, 2), (-1, columns // side, side, self.inner))
+            x_MI = ops.amax(strips, 2)
+        return ops.reshape(x_MI, (-1, (rows // side) * (columns // side), self.inner))
 
 
 class CSMG(nn.Cell):
-    r"""Map (B, N, C) -> nodes ordered by area, in float32.
+    r"""Cosine-similarity mask graph: map (B, N, C) -> K nodes, each the sum of the positions like one center; float32.
 
     .. math:: s_{ki} = \max(0, c_k \cdot x_i), \quad d_k = \sum_i s_{ki} x_i, \quad
               a_k = \sum_i s_{ki} \ \text{or}\ \sum_i [s_{ki} > 0]
@@ -47,7 +178,7 @@ class CSMG(nn.Cell):
         super().__init__()
         self.channels, self.nodes = channels, nodes
         self.cosine, self.count, self.sort = similarity == "cosine", area == "count", sort
-        self.centers = parameter("centers", nodes, channels)
+        self.centers = parameter("centers", nodes, channels, start="glorot")
         self.earlier_KK = Tensor(np.tril(np.ones((nodes, nodes), np.float32), -1))  # [i, j] = 1: j comes before i
         self.place_K = Tensor(np.arange(nodes, dtype=np.float32))
         self.matmul_tb = ops.MatMul(transpose_b=True)
@@ -62,7 +193,7 @@ class CSMG(nn.Cell):
         Returns:
             phi (B, K*C), of any length; area (B, K) by center; order (B, K) int32, the center of each node in phi;
             centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the positions' (row, column),
-            0..1 from the first center of a cell to the last; a side of one cell has .5. Area and order are there for
+            0..1 from the first center of a cell to the last; a side of one cell has 0.5. Area and order are there for
             looking into a trained encoder; its head needs neither.
         """
         similarity_BNK = ops.relu(self._similarity(x_BNC))
@@ -99,64 +230,8 @@ class CSMG(nn.Cell):
 
 @ops.constexpr
 def _grid_places(rows, columns):
-    """(1, N, 2) float32: (row, column) of every position, -.5 to .5; a constant of the graph."""
+    """(1, N, 2) float32: (row, column) of every position, -0.5 to 0.5; a constant of the graph."""
     row, column = np.divmod(np.arange(rows * columns), columns)
     places = np.stack([row / max(rows - 1, 1), column / max(columns - 1, 1)], axis=1)
     places -= [0.5 if rows > 1 else 0.0, 0.5 if columns > 1 else 0.0]
     return Tensor(places[None].astype(np.float32))
-
-
-class TwoStageHead(nn.Cell):
-    """Map (B, N, W) float32 -> omega (B, H*W*C) and phi (B, K*C), both of length 1, and on request centroids (B, 2K).
-
-    Omega is the map after the non-local block, flattened; Phi the nodes of CSMG, by default of the map before it.
-
-    Args:
-        width: W.
-        channels: C.
-        non_local: form of the block; None leaves it out.
-        non_local_pool: as ``NonLocalBlock``.
-        omega_grid: side of the grid that the map is averaged to for Omega, C times its square long; 0 keeps the map.
-        phi_reads_non_local: Phi from the map after the block.
-        centroids: add where the nodes lie, (row, column) of each in 0..1.
-        csmg: further arguments of ``CSMG``.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        channels: int = 256,
-        non_local: NonLocalForm | None = "dot_product",
-        non_local_pool: int = 1,
-        omega_grid: int = 0,
-        phi_reads_non_local: bool = False,
-        centroids: bool = False,
-        **csmg: Any,
-    ):
-        super().__init__()
-        self.width, self.channels, self.omega_grid = width, channels, omega_grid
-        self.phi_reads_non_local, self.with_centroids = phi_reads_non_local, centroids
-        self.descriptors = ("omega", "phi", "centroids") if centroids else ("omega", "phi")
-        self.adapter = Linear(width, channels)
-        self.non_local = None if non_local is None else NonLocalBlock(channels, non_local, non_local_pool)
-        self.csmg = CSMG(channels, **csmg)
-
-    def construct(self, features_BNW, rows, columns):
-        """Args: rows, columns: H and W of the grid."""
-        x_MC = self.adapter(ops.reshape(features_BNW, (-1, self.width)))
-        x_BNC = ops.reshape(x_MC, (-1, rows * columns, self.channels))
-        mixed_BNC = x_BNC if self.non_local is None else self.non_local(x_BNC, rows, columns)
-        phi_BE, _, _, centroid_BK2 = self.csmg(mixed_BNC if self.phi_reads_non_local else x_BNC, rows, columns)
-        omega_BD, phi_BE = unit_rows(self._flat(mixed_BNC, rows, columns)), unit_rows(phi_BE)
-        if self.with_centroids:
-            return omega_BD, phi_BE, ops.reshape(centroid_BK2, (centroid_BK2.shape[0], -1))
-        return omega_BD, phi_BE
-
-    def _flat(self, x_BNC, rows, columns):
-        side, positions = self.omega_grid, rows * columns
-        if side:
-            high, wide = rows // side, columns // side
-            strips = ops.reshape(x_BNC, (-1, side, high, columns * self.channels))
-            strips = ops.reshape(ops.mean(strips, 2), (-1, side, wide, self.channels))
-            x_BNC, positions = ops.mean(strips, 2), side * side
-        return ops.reshape(x_BNC, (-1, positions * self.channels))

@@ -1,23 +1,35 @@
-"""RoPE vision transformer: picture -> one descriptor, under timm's parameter names.
+"""RoPE vision transformer: image -> one descriptor, under timm's parameter names.
 
 It is timm's `vit_*_patch16_rope_reg1_gap_*` (class Eva): one register token, no class token, rotary positions on the
 patch tokens, LayerScale, mean over the patch tokens, then `fc_norm`.
 
-Shapes: B images, H and W patches down and across, N = 1 + H*W tokens, C width, M = B * N rows.
+Shapes: B images, H and W patches down and across, N = 1 + H*W tokens (the register first), C width = h heads of D
+channels, M = B * N rows.
 
 References:
     RoPE: arXiv:2104.09864; register tokens: arXiv:2309.16588; LayerScale: arXiv:2103.17239.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindloc.models.attention import RopeAttention, rope_tables
-from mindloc.models.layers import DTYPES, Form, LayerNorm, Mlp, PatchEmbed, Precision, parameter
+from mindloc.config.sections import ModelConfig
+from mindloc.models.attention import attention_core, join_heads, split_heads
+from mindloc.models.layers import DTYPES, AddBias, Form, LayerNorm, Linear, Mlp, PatchEmbed, Precision
+from mindloc.models.parameters import parameter
+from mindloc.models.public_weights import (
+    TIMM_FOREIGN,
+    TIMM_UNUSED,
+    TIMM_UNUSED_ZEROS,
+    ImportRule,
+    with_query_and_value_bias,
+)
 
 REGISTERS = 1
+TEMPERATURE = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -40,34 +52,10 @@ SIZES = {
 }
 
 
-@ops.constexpr
-def _rope_constants(height, width, head_dim, reference_grid):
-    """The tables as graph constants: they depend on shapes alone, so they are made while compiling."""
-    cos_ND, sin_ND = rope_tables((height, width), head_dim, reference_grid, REGISTERS)
-    return Tensor(cos_ND), Tensor(sin_ND)
-
-
-class Block(nn.Cell):
-    """Attention, then MLP, each on normalized tokens and added back through its LayerScale.
-
-    The tokens themselves stay float32; only inside the two branches are they cast.
-    """
-
-    def __init__(self, width: int, heads: int, dtype, form: Form = "plain"):
-        super().__init__()
-        self.dtype = dtype
-        self.gamma_1 = parameter("gamma_1", width, fill=1.0)
-        self.norm1 = LayerNorm(width, form=form)
-        self.attn = RopeAttention(width, heads, form)
-        self.gamma_2 = parameter("gamma_2", width, fill=1.0)
-        self.norm2 = LayerNorm(width, form=form)
-        self.mlp = Mlp(width, form)
-
-    def construct(self, x_MC, cos_ND, sin_ND):
-        mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), cos_ND, sin_ND)
-        x_MC = x_MC + self.gamma_1 * ops.cast(mixed, ms.float32)
-        lifted = self.mlp(ops.cast(self.norm2(x_MC), self.dtype))
-        return x_MC + self.gamma_2 * ops.cast(lifted, ms.float32)
+def build_rope_vit(model: ModelConfig, precision: Precision, form: Form) -> "RopeVit":
+    """The RoPE ViT that model.backbone names."""
+    size = replace(SIZES[model.backbone], patch_px=model.patch_px, reference_grid=model.reference_grid)
+    return RopeVit(size, precision, form, model.layer_scale_init)
 
 
 class RopeVit(nn.Cell):
@@ -77,23 +65,30 @@ class RopeVit(nn.Cell):
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
             float32 always. bf16 has no products on a CPU.
         form: of attention and norms, equal numbers faster on one device or another; see models/layers.py.
+        layer_scale: the factor on each branch that training starts with.
     """
 
-    def __init__(self, size: VitSize, precision: Precision = "fp32", form: Form = "plain"):
+    import_rule = ImportRule(
+        unused=TIMM_UNUSED,
+        unused_zeros=TIMM_UNUSED_ZEROS,
+        foreign=TIMM_FOREIGN,
+        adapt=lambda weights, _: (with_query_and_value_bias(weights), []),
+        settings="model.backbone and model.patch_px",
+    )
+
+    def __init__(self, size: VitSize, precision: Precision = "fp32", form: Form = "plain", layer_scale: float = 0.1):
         super().__init__()
         self.size, self.dtype = size, DTYPES[precision]
-        self.width, self.head_dim = size.width, size.width // size.heads
-        self.patch_px, self.reference_grid = size.patch_px, size.reference_grid
-        self.stride = size.patch_px
-        self.reg_token = parameter("reg_token", 1, REGISTERS, size.width)
+        self.width, self.head_dim, self.stride = size.width, size.width // size.heads, size.patch_px
+        self.reg_token = parameter("reg_token", 1, REGISTERS, size.width, start="token")
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
-        self.blocks = nn.CellList([Block(size.width, size.heads, self.dtype, form) for _ in range(size.depth)])
+        self.blocks = nn.CellList([Block(size, self.dtype, form, layer_scale) for _ in range(size.depth)])
         self.fc_norm = LayerNorm(size.width, form=form)
 
     def tokens(self, images):
         """All tokens after the last block, (B, N, C), registers first: timm's forward_features."""
-        rows, columns = images.shape[2] // self.patch_px, images.shape[3] // self.patch_px
-        cos_ND, sin_ND = _rope_constants(rows, columns, self.head_dim, self.reference_grid)
+        rows, columns = images.shape[2] // self.stride, images.shape[3] // self.stride
+        cos_ND, sin_ND = _rope_constants(rows, columns, self.head_dim, self.size.reference_grid)
         cos_ND, sin_ND = ops.cast(cos_ND, self.dtype), ops.cast(sin_ND, self.dtype)
         patches = ops.cast(self.patch_embed(images, self.dtype), ms.float32)
         patches = ops.reshape(patches, (-1, rows * columns, self.width))
@@ -111,3 +106,107 @@ class RopeVit(nn.Cell):
     def construct(self, images):
         patches_BNC = self.tokens(images)[:, REGISTERS:]
         return self.fc_norm(ops.mean(patches_BNC, 1))
+
+
+class Block(nn.Cell):
+    """Attention, then MLP, each on normalized tokens and added back through its LayerScale.
+
+    The tokens themselves stay float32; only inside the two branches are they cast.
+    """
+
+    def __init__(self, size: VitSize, dtype, form: Form, layer_scale: float):
+        super().__init__()
+        self.dtype = dtype
+        self.gamma_1 = parameter("gamma_1", size.width, fill=layer_scale)
+        self.norm1 = LayerNorm(size.width, form=form)
+        self.attn = RopeAttention(size.width, size.heads, form)
+        self.gamma_2 = parameter("gamma_2", size.width, fill=layer_scale)
+        self.norm2 = LayerNorm(size.width, form=form)
+        self.mlp = Mlp(size.width, form)
+
+    def construct(self, x_MC, cos_ND, sin_ND):
+        mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), cos_ND, sin_ND)
+        x_MC = x_MC + self.gamma_1 * ops.cast(mixed, ms.float32)
+        lifted = self.mlp(ops.cast(self.norm2(x_MC), self.dtype))
+        return x_MC + self.gamma_2 * ops.cast(lifted, ms.float32)
+
+
+class RopeAttention(nn.Cell):
+    """Multi-head attention over rows x_MC of B images; queries and keys carry rotary positions.
+
+    Queries and values have a bias, keys none.
+    """
+
+    def __init__(self, width: int, heads: int, form: Form = "plain"):
+        super().__init__()
+        self.width, self.heads, self.head_dim = width, heads, width // heads
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.q_bias = parameter("q_bias", width)
+        self.v_bias = parameter("v_bias", width)
+        self.proj = Linear(width, width)
+        self.turn_DD = Tensor(quarter_turn(self.head_dim))
+        self.add_bias = AddBias()
+        self.matmul = ops.MatMul()
+        self.attend = attention_core(form, heads)
+
+    def construct(self, x_MC, cos_ND, sin_ND):
+        """cos and sin in the precision of x, one row per token."""
+        tokens = cos_ND.shape[0]
+        query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
+        query_MC = self.add_bias(query_MC, self.q_bias)
+        value_MC = self.add_bias(value_MC, self.v_bias)
+        scale = self.head_dim**-0.5  # folded into the small tables, not into the tokens
+        query = self.rotate(split_heads(query_MC, tokens, self.heads), cos_ND * scale, sin_ND * scale)
+        key = self.rotate(split_heads(key_MC, tokens, self.heads), cos_ND, sin_ND)
+        mixed_BhND = self.attend(query, key, split_heads(value_MC, tokens, self.heads))
+        return self.proj(join_heads(mixed_BhND, self.width))
+
+    def rotate(self, x_BhND, cos_ND, sin_ND):
+        turned = self.matmul(ops.reshape(x_BhND, (-1, self.head_dim)), ops.cast(self.turn_DD, x_BhND.dtype))
+        return x_BhND * cos_ND + ops.reshape(turned, x_BhND.shape) * sin_ND
+
+
+@ops.constexpr
+def _rope_constants(rows, columns, head_dim, reference_grid):
+    """The tables as graph constants: they depend on shapes alone, so they are made while compiling."""
+    cos_ND, sin_ND = rope_tables((rows, columns), head_dim, reference_grid, REGISTERS)
+    return Tensor(cos_ND), Tensor(sin_ND)
+
+
+def rope_tables(
+    grid: tuple[int, int], head_dim: int, reference_grid: int, registers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """cos_ND and sin_ND of all tokens, float32; registers are not rotated (cos 1, sin 0)."""
+    angle_ND = np.repeat(rope_angles(grid, head_dim, reference_grid), 2, axis=1)
+    angle_ND = np.concatenate([np.zeros((registers, head_dim)), angle_ND])
+    return np.cos(angle_ND).astype(np.float32), np.sin(angle_ND).astype(np.float32)
+
+
+def rope_angles(grid: tuple[int, int], head_dim: int, reference_grid: int) -> np.ndarray:
+    """Angle of every patch and rotated pair of channels, (H*W, D/2), radians.
+
+    The first half of the pairs turns with the row, the second half with the column. Positions are stretched so that
+    every grid spans the reference grid: patch r of H is at r * reference_grid / H.
+
+    Raises:
+        ValueError: the head can't be cut in two axes of channel pairs.
+    """
+    if head_dim % 4:
+        raise ValueError(f"a head of {head_dim} channels can't be rotated along two axes: take a multiple of 4")
+    bands = TEMPERATURE ** (-np.arange(head_dim // 4) / (head_dim // 4))
+    row_H, column_W = (np.arange(side) * (reference_grid / side) for side in grid)
+    row_HW, column_HW = np.meshgrid(row_H, column_W, indexing="ij")
+    place_N2 = np.stack([row_HW.ravel(), column_HW.ravel()], axis=1)
+    return (place_N2[:, :, None] * bands).reshape(len(place_N2), -1)
+
+
+def quarter_turn(head_dim: int) -> np.ndarray:
+    """Matrix M with (x @ M)[2i] = -x[2i+1] and (x @ M)[2i+1] = x[2i]: every channel pair turned by 90 degrees.
+
+    x * cos + (x @ M) * sin is then the rotation. One small product is faster everywhere than slicing and interleaving.
+    """
+    matrix_DD = np.zeros((head_dim, head_dim), np.float32)
+    even = np.arange(0, head_dim, 2)
+    matrix_DD[even + 1, even] = -1.0
+    matrix_DD[even, even + 1] = 1.0
+    return matrix_DD
