@@ -207,9 +207,7 @@ def test_a_side_shows_the_view_of_the_reader():
 def test_a_side_is_found_by_what_it_shows():
     config = Config()
     assert [config.side_of(view) for view in ("drone", "satellite", "query", "reference")] == [*SIDES, *SIDES]
-    with pytest.raises(
-        ConfigError, match="no side shows ground with data.reader=gta_uav; choose from drone, sat"
-    ):
+    with pytest.raises(ConfigError, match="no side shows ground with data.reader=gta_uav; choose from drone, sat"):
         config.side_of("ground")
 
 

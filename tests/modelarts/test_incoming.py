@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.incoming import bring_file, bring_folder
+from mindloc.modelarts.incoming import bring_file, bring_folder, start_id
 from mindloc.modelarts.stores import Unavailable, build_store
 
 PROCESS = Path(__file__).with_name("copying_process.py")
@@ -119,6 +119,16 @@ def test_a_single_file_keeps_its_name(data, scratch):
     url = f"{URL}/deep/3.bin"
     path = bring_file(build_store(url), url, scratch, "first")
     assert path.name == "3.bin" and path.read_bytes() == FILES["deep/3.bin"]
+
+
+def test_all_processes_of_a_start_have_its_name(monkeypatch):
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}; from mindloc.modelarts.incoming import start_id; print(start_id())"
+    )
+    names = {subprocess.check_output([sys.executable, "-c", program], text=True) for _ in range(2)}
+    assert len(names) == 1 and names.pop().startswith(f"{os.getpid()}-")
+    monkeypatch.setattr(os, "getppid", lambda: 0)  # a parent outside this container
+    assert start_id() == "0-0.00"
 
 
 def start_process(scratch: Path, **environment: str) -> subprocess.Popen:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -97,8 +97,10 @@ def start_id() -> str:
 
     It is their parent: its number, and the moment it began, since a restarted container counts anew.
     """
-    parent = psutil.Process(os.getppid())
-    return f"{parent.pid}-{parent.create_time():.2f}"
+    parent, began = os.getppid(), 0.0
+    with suppress(psutil.NoSuchProcess):  # 0, a parent outside this container
+        began = psutil.Process(parent).create_time()
+    return f"{parent}-{began:.2f}"
 
 
 def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:
