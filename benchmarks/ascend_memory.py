@@ -29,7 +29,7 @@ from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import use_device
-from mindloc.training import build
+from mindloc.training.optimizer import AdamW
 from mindloc.training.step import TrainStep
 
 PEAK = re.compile(r"Actual peak memory usage \(with fragments\): (\d+)M")
@@ -44,7 +44,7 @@ class Case:
     side_px: int
     precision: str
     attention: str
-    recompute: bool  # blocks are computed again on the way back instead of kept
+    recompute: bool  # blocks are computed again in the backward pass instead of kept
     ranks: int
     pairs: int  # per card
 
@@ -124,15 +124,12 @@ def _plan(case: Case) -> None:
     if case.ranks > 1:
         init()
         cluster = Cluster(get_rank(), get_group_size())
-    values = {"model.backbone": case.backbone, "train.precision": case.precision}
+    values = {"model.backbone": case.backbone, "train.precision": case.precision, "train.recompute": case.recompute}
     size_px = (case.side_px, case.side_px)
     config = Config().with_values({**values, "data.query_size_px": size_px, "data.reference_size_px": size_px})
     encoder = build_encoder(config)
-    if case.recompute:
-        for block in encoder.backbone.blocks:
-            block.recompute()
-    build.TrainStep = UpdatingStep
-    step = build.build_step(config, encoder, build_criterion(config), cluster).set_train()
+    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
+    step = UpdatingStep(encoder, build_criterion(config), optimizer, config.train, cluster).set_train()
     total = case.pairs * case.ranks
     images = Tensor(np.zeros((case.pairs, 3, case.side_px, case.side_px), np.float32))
     step(images, images, Tensor(np.ones((total, total), bool)), Tensor(np.ones(total, np.float32)))

@@ -49,12 +49,14 @@ def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
 
     from mindloc.losses.criterion import build_criterion
     from mindloc.models.build import build_encoder
-    from mindloc.runtime.cluster import ALONE
-    from mindloc.training.build import build_step
+    from mindloc.training.optimizer import AdamW
+    from mindloc.training.step import TrainStep
 
     accumulate = 1 if way == "whole" else parts
     config = case.config().with_values({"train.accumulate": accumulate, "train.grad_cache": way == "cached"})
-    step = build_step(config, build_encoder(config), build_criterion(config), ALONE).set_train(True)
+    encoder = build_encoder(config)
+    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
+    step = TrainStep(encoder, build_criterion(config), optimizer, config.train).set_train(True)
     batch = batch_of(case)
     ms.ops.assign(step.lr, Tensor(LEARNING_RATE, ms.float32))
     seconds, losses = [], []

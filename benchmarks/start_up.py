@@ -107,15 +107,8 @@ def _build_step(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """What compiles the training step, and what runs it."""
     import train_step
 
-    from mindloc.runtime.compilation import compiling
-
     step, batch = train_step.train_step(case), train_step.batch_of(case)
-
-    def compile_step() -> None:
-        with compiling():
-            step.compile(*batch)
-
-    return compile_step, lambda: step(*batch)[0].asnumpy()
+    return lambda: step.compile(*batch), lambda: step(*batch)[0].asnumpy()
 
 
 def _build_extraction(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:

@@ -41,11 +41,13 @@ def train_step(case: Case) -> Any:
     """The step as train.py builds it, on one device."""
     from mindloc.losses.criterion import build_criterion
     from mindloc.models.build import build_encoder
-    from mindloc.runtime.cluster import ALONE
-    from mindloc.training.build import build_step
+    from mindloc.training.optimizer import AdamW
+    from mindloc.training.step import TrainStep
 
     config = case.config()
-    return build_step(config, build_encoder(config), build_criterion(config), ALONE).set_train(True)
+    encoder = build_encoder(config)
+    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
+    return TrainStep(encoder, build_criterion(config), optimizer, config.train).set_train(True)
 
 
 def batch_of(case: Case) -> list[Any]:

@@ -27,7 +27,8 @@ from mindloc.models.build import build_encoder
 from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import use_device
-from mindloc.training.build import build_step
+from mindloc.training.optimizer import AdamW
+from mindloc.training.step import TrainStep
 
 PAIRS, SIDE, BLOCKS = 4, 48, 2
 PLAIN = "vit_tiny_patch16_224"
@@ -62,7 +63,9 @@ def pictures() -> Tensor:
 
 
 def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
-    step = build_step(config, build_encoder(config), build_criterion(config), cluster)
+    encoder = build_encoder(config)
+    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
+    step = TrainStep(encoder, build_criterion(config), optimizer, config.train, cluster)
     total = PAIRS * cluster.size
     weight, mask = np.ones(total, np.float32), np.ones((total, total), bool)
     return step.set_train(), [pictures(), pictures(), Tensor(mask), Tensor(weight)]

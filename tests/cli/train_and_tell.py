@@ -7,7 +7,7 @@ the table of neighbors in force at the end (``table``) and the encoder's weights
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,19 @@ out = Path(sys.argv[1])
 
 
 def tell_of_the_end() -> None:
-    """Come between the trainer and its loop; called late, as the trainer imports MindSpore."""
+    """Come between the command and its training; called late, as the trainer imports MindSpore."""
     from mindloc.training import trainer
 
-    run_training = trainer.run_training
+    train = trainer.train
 
-    def run_and_tell(training, callbacks=()):
-        made, make_data = [], training.make_data
-        training.make_data = lambda *start: made.append(make_data(*start)) or made[0]
-        progress = run_training(training, callbacks)
+    def train_and_tell(training, run):
+        made = []
+
+        def make_data(progress):
+            made.append(training.make_data(progress))
+            return made[0]
+
+        progress = train(replace(training, make_data=make_data), run)
         plans = [made[0]._stream.plan(epoch) for epoch in range(progress.epoch)]  # of three epochs at most all are kept
         arrays = {name: parameter.asnumpy() for name, parameter in training.step.encoder.parameters_and_names()}
         arrays |= {f"epoch_{epoch}": plan.pair_SB for epoch, plan in enumerate(plans)}
@@ -35,7 +39,7 @@ def tell_of_the_end() -> None:
         path.with_suffix(".json").write_text(json.dumps([asdict(plan.report) for plan in plans]))
         return progress
 
-    trainer.run_training = run_and_tell
+    trainer.train = train_and_tell
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.runtime.cluster import ALONE
 from mindloc.training.dataset import train_data
-from mindloc.training.loop import run_training
-from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
+from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
 from mindloc.training.resume import Progress
+from mindloc.training.trainer import train
 
 PAIRS, BATCH, SIDE, EPOCHS = 12, small_run.BATCH, small_run.SIDE, 4
 MAP = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -70,14 +70,14 @@ def run(folder: Path, callbacks=()) -> Progress:
     """Begin, or go on when the folder holds a run."""
     run_folder, point, step = small_run.begin(folder)
     split = make_split(folder)
-    pictures = PairedPictures(split, split.edges("pos").pairs(), k=4)
+    images = PairedImages(split, split.edges("pos").pairs(), k=4)
     tables = NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=2, share=0.7))
     if point:
-        restore_table(tables, pictures, point.state, point.progress)
+        restore_table(tables, images, point.state, point.progress)
     views = {"query": "drone", "reference": "satellite"}
     source = NeighborSource(
         tables,
-        pictures,
+        images,
         LinearEngine,
         images_of(split),
         lambda side: {"view": views[side], "place_unit": "plane_m"},
@@ -85,7 +85,7 @@ def run(folder: Path, callbacks=()) -> Progress:
     )
     own = {"make_data": data_of(split, tables), "evaluate": None, "neighbors": source}
     settings = {"checkpoint_every_steps": 1}
-    return run_training(small_run.make_training(run_folder, point, step, EPOCHS, settings, **own), callbacks)
+    return train(small_run.make_training(point, step, EPOCHS, settings, **own), run_folder, callbacks)
 
 
 def data_of(split: Split, tables: NeighborTables):
@@ -94,8 +94,9 @@ def data_of(split: Split, tables: NeighborTables):
     sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(split.semipositive, PAIRS), BATCH, 1, tables)
     views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.paths("query"), split.paths("reference"))]
 
-    def make_data(epoch: int, first_step: int):
-        stream = PairStream(*views, pair_P2, edges.columns, sampler, MAP, None, seed=1, start=(epoch, first_step))
+    def make_data(progress: Progress):
+        start = (progress.epoch, progress.step_in_epoch)
+        stream = PairStream(*views, pair_P2, edges.columns, sampler, MAP, None, seed=1, start=start)
         return train_data(stream)
 
     return make_data

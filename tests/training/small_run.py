@@ -21,19 +21,21 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.train import Callback
 
+from mindloc.config import load_config
+from mindloc.config.sections import OptimizerConfig, TrainConfig
 from mindloc.losses.criterion import Criterion
 from mindloc.losses.infonce import WeightedInfonce
 from mindloc.runtime.run_folder import RunFolder
-from mindloc.training.loop import LoopSettings, Training, run_training
-from mindloc.training.optimizer import AdamW, parameter_table
+from mindloc.training.checkpointing import load_state_into, load_weights_into
+from mindloc.training.optimizer import AdamW
 from mindloc.training.resume import Progress, ResumePoint, find_resume_point
-from mindloc.training.schedule import Schedule
-from mindloc.training.state import load_state_into, load_weights_into
-from mindloc.training.step import LossScale, TrainStep
+from mindloc.training.step import TrainStep
+from mindloc.training.trainer import Training, train
 from mindloc.vocabulary import GLOBAL
 
 STEPS = (4, 6, 5)
 BATCH, SIDE, WIDTH = 3, 4, 5
+PRECISION = "fp16"  # of the step alone, for a loss scale that doubles every seventh step: it must go on where it was
 
 
 class LinearEncoder(nn.Cell):
@@ -76,11 +78,12 @@ class Batches:
 
 
 class SmallData:
-    def __init__(self, first_epoch: int = 0, first_step: int = 0):
-        self.bad_pictures = {}
+    def __init__(self, progress: Progress):
+        self.bad_images = {}
         columns = ["query", "reference", "mask", "iou"]
-        self.dataset = ds.GeneratorDataset(Batches(first_epoch, first_step), columns, shuffle=False)
-        self.dataset.dataset_size = self.steps(first_epoch) - first_step
+        batches = Batches(progress.epoch, progress.step_in_epoch)
+        self.dataset = ds.GeneratorDataset(batches, columns, shuffle=False)
+        self.dataset.dataset_size = self.steps(progress.epoch) - progress.step_in_epoch
 
     def steps(self, epoch: int) -> int:
         return STEPS[epoch % len(STEPS)]
@@ -95,16 +98,14 @@ class SmallData:
 
 def make_step(**options) -> TrainStep:
     encoder = LinearEncoder()
-    parameters = list(encoder.get_parameters())
-    table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
-    # a scale that doubles every seventh step: it must go on where it was
-    options = {"clip": "norm", "clip_at": 1.0, "loss_scale": LossScale(8.0, window=7, dynamic=True), **options}
-    return TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), AdamW(parameters, table), **options)
+    optimizer = AdamW(encoder.trainable_params(), OptimizerConfig(weight_decay=0.1, clip="norm", clip_at=1.0))
+    options = {"precision": PRECISION, "loss_scale_init": 8.0, "loss_scale_window": 7, **options}
+    return TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), optimizer, TrainConfig(**options))
 
 
-def score(encoder: nn.Cell, tag: str) -> dict[str, float]:
+def score(encoder: nn.Cell, folder: Path) -> dict[str, float]:
     """A stand-in for an evaluation that rises and falls: the second epoch is the best."""
-    return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(tag, 0.3)}
+    return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(folder.name, 0.3)}
 
 
 class Slow(Callback):
@@ -118,8 +119,8 @@ def run(folder: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
     """Begin, or go on when the folder holds a run."""
     run_folder, point, step = begin(folder)
     settings = {"checkpoint_every_steps": 3, **settings}
-    training = make_training(run_folder, point, step, epochs, settings, make_data=SmallData, evaluate=score)
-    return run_training(training, callbacks)
+    training = make_training(point, step, epochs, settings, make_data=SmallData, evaluate=score)
+    return train(training, run_folder, callbacks)
 
 
 def begin(folder: Path) -> tuple[RunFolder, ResumePoint | None, TrainStep]:
@@ -128,8 +129,6 @@ def begin(folder: Path) -> tuple[RunFolder, ResumePoint | None, TrainStep]:
     run_folder = RunFolder(folder) if begins else RunFolder.open(folder)
     if begins:
         run_folder.write_config("a: 1\n")
-    else:
-        run_folder.remove_leftovers()
     point, step = find_resume_point(run_folder), make_step()
     if point:
         load_weights_into(step, point.weights)
@@ -137,24 +136,12 @@ def begin(folder: Path) -> tuple[RunFolder, ResumePoint | None, TrainStep]:
     return run_folder, point, step
 
 
-def make_training(
-    run_folder: RunFolder, point: ResumePoint | None, step: TrainStep, epochs: int, settings: dict, **own
-) -> Training:
+def make_training(point: ResumePoint | None, step: TrainStep, epochs: int, settings: dict, **own) -> Training:
     """A training whose data, evaluation and neighbors are its ``own``."""
-    return Training(
-        run=run_folder,
-        step=step,
-        schedule=Schedule(lr=0.01, epochs=epochs, warmup_epochs=0.5),
-        settings=LoopSettings(
-            epochs=epochs, batch_size=BATCH, **{"keep_checkpoints": 2, "log_every_steps": 2, **settings}
-        ),
-        config={"model": {"backbone": "linear"}},
-        facts={"seed": 0, "world_size": 1},
-        code={},
-        progress=point.progress if point else Progress(),
-        metrics_lines=point.state.facts["lines"] if point else 0,
-        **own,
-    )
+    settings = {"epochs": epochs, "batch_size": BATCH, "keep_checkpoints": 2, "log_every_steps": 2, **settings}
+    overrides = [f"train.{key}={json.dumps(value)}" for key, value in settings.items()]
+    config = load_config(None, [*overrides, "optimizer.lr=0.01", "schedule.warmup_epochs=0.5"])
+    return Training(config, step, point=point, **own)
 
 
 def _fork(job: dict) -> int:

@@ -12,7 +12,7 @@ from mindloc.losses.infonce import Infonce, WeightedInfonce
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.training.state import collect_arrays, load_state_into, load_weights_into
+from mindloc.training.checkpointing import collect_arrays, load_state_into, load_weights_into
 from mindloc.training.step import GradCache, MeanGradients, TrainStep
 from mindloc.vocabulary import GLOBAL, OMEGA, PHI
 

@@ -11,8 +11,9 @@ from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
 from mindloc.runtime.cluster import ALONE
-from mindloc.training.neighbors import NeighborSource, PairedPictures, restore_table
-from mindloc.training.neighbors_callback import NeighborsCallback
+from mindloc.training.callbacks import NeighborsCallback
+from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
+from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 
 # Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
@@ -43,8 +44,8 @@ def split(tmp_path) -> Split:
 
 
 @pytest.fixture
-def pictures(split) -> PairedPictures:
-    return PairedPictures(split, split.edges("pos").pairs(), k=3)
+def pictures(split) -> PairedImages:
+    return PairedImages(split, split.edges("pos").pairs(), k=3)
 
 
 def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictures):
@@ -193,8 +194,8 @@ def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refu
     source = source_of(pictures)
     source.refresh(None, 2, tmp_path / "neighbors")
     state = saved_state(tmp_path, source, epoch=2)
-    wider = PairedPictures(split, split.edges("pos").pairs(), k=4)
-    other = PairedPictures(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
+    wider = PairedImages(split, split.edges("pos").pairs(), k=4)
+    other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
     digests = f"sha256 {pictures.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.rule)
@@ -222,7 +223,7 @@ def callback_of(tables, found, progress, epochs=4) -> NeighborsCallback:
         found.append((epoch, encoder.training))
         tables.put(tables.rule.extraction_for(epoch), np.zeros((1, 1), np.int32))
 
-    return NeighborsCallback(tables, refresh, FakeEncoder(), progress, epochs, None, None)
+    return NeighborsCallback(tables, refresh, FakeEncoder(), Reporter(None), progress, epochs)
 
 
 def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):

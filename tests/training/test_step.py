@@ -7,11 +7,12 @@ import small_run
 import two_ranks
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindloc.config.sections import OptimizerConfig, TrainConfig
 from mindloc.losses.criterion import Criterion
 from mindloc.losses.infonce import WeightedInfonce
-from mindloc.training.optimizer import AdamW, parameter_table
-from mindloc.training.state import collect_arrays
-from mindloc.training.step import LossScale, TrainStep, in_parts, own_cells, part_of
+from mindloc.training.checkpointing import collect_arrays
+from mindloc.training.optimizer import AdamW
+from mindloc.training.step import TrainStep, in_parts, own_cells, part_of
 from mindloc.vocabulary import GLOBAL
 
 
@@ -40,11 +41,16 @@ class MeanProduct(nn.Cell):
         return product + gain, {"product": product, "gain": gain}
 
 
-def product_step(table_options=None, **options) -> TrainStep:
+def product_step(train: TrainConfig | None = None, **options) -> TrainStep:
     encoder = Product()
-    parameters = list(encoder.get_parameters())
-    table = parameter_table({p.name: p.shape for p in parameters}, **{"weight_decay": 0.5, **(table_options or {})})
-    return TrainStep(encoder, MeanProduct(), AdamW(parameters, table, (0.9, 0.999), 1e-3), **options)
+    settings = OptimizerConfig(**{"weight_decay": 0.5, "eps": 1e-3, "clip": "none", **options})
+    optimizer = AdamW(encoder.trainable_params(), settings)
+    return TrainStep(encoder, MeanProduct(), optimizer, train or TrainConfig())
+
+
+def scaled(start: float) -> TrainConfig:
+    """A loss scale that doubles after two steps without overflow."""
+    return TrainConfig(precision="fp16", loss_scale_init=start, loss_scale_window=2)
 
 
 def run_step(step: TrainStep, query, weight, lr: float):
@@ -73,7 +79,7 @@ def test_first_step_by_hand():
 
 def test_steps_follow_the_definition():
     pictures = np.array([[[0.5, -0.1]], [[0.2, 0.001]], [[-0.3, 4.0]]])
-    step = product_step({"decay_norm_and_bias": False})
+    step = product_step(decay_norm_and_bias=False)
     for picture in pictures:
         run_step(step, picture, [0.5], lr=0.1)
     expected = naive_adamw([0.5, -0.25], pictures[:, 0], 0.1, decay=0.5)
@@ -85,14 +91,14 @@ def test_steps_follow_the_definition():
 
 
 def test_a_learning_rate_scale_scales_update_and_decay():
-    step = product_step({"lr_scale": {"gain": 0.1}})
+    step = product_step(lr_scale={"gain": 0.1})
     run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)
     expected = naive_adamw([2.0], [0.5], 0.01, decay=0.5)
     np.testing.assert_allclose(step.encoder.gain.asnumpy(), expected, rtol=1e-6)
 
 
 def test_a_frozen_parameter_stays_and_has_no_moments():
-    step = product_step({"freeze": ["gain"]})
+    step = product_step(freeze=["gain"])
     outputs = run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)
     assert step.encoder.gain.asnumpy() == [2.0]
     assert float(outputs[2]) == pytest.approx(np.hypot(0.5, 0.1))  # its gradient is not in the norm either
@@ -101,7 +107,7 @@ def test_a_frozen_parameter_stays_and_has_no_moments():
 
 
 @pytest.mark.parametrize(
-    ("clip", "clip_at", "factor"), [("value", 0.2, None), ("norm", 0.5, 0.5 / 13.0), ("none", 0, 1)]
+    ("clip", "clip_at", "factor"), [("value", 0.2, None), ("norm", 0.5, 0.5 / 13.0), ("none", 100.0, 1)]
 )
 def test_clips(clip, clip_at, factor):
     gradient = np.array([3.0, -4.0, 12.0])  # length 13
@@ -128,7 +134,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
 
 
 def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
-    step = product_step(loss_scale=LossScale(8.0, window=2, dynamic=True))
+    step = product_step(scaled(8.0))
     scales, norms = [], []
     for picture in ([0.3, 0.4], [0.3, 0.4], [0.3, np.inf], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]):
         outputs = run_step(step, [picture], [0.0], lr=0.1)
@@ -139,19 +145,28 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
 
 
 def test_loss_scale_never_falls_below_one():
-    step = product_step(loss_scale=LossScale(2.0, window=2, dynamic=True))
+    step = product_step(scaled(2.0))
     scales = [float(run_step(step, [[0.3, np.nan]], [0.0], lr=0.1)[4]) for _ in range(3)]
     assert scales == [2.0, 1.0, 1.0]
+
+
+def unclipped_step(**options) -> TrainStep:
+    return weighted_step(small_run.LinearEncoder(), weight_decay=0.1, **options)
+
+
+def weighted_step(encoder: nn.Cell, weight_decay: float = 0.0, **options) -> TrainStep:
+    optimizer = AdamW(encoder.trainable_params(), OptimizerConfig(weight_decay=weight_decay, clip="none"))
+    return TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), optimizer, TrainConfig(**options))
 
 
 def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
     """Parts of 2 pairs of a batch of 4: the moments after one step are those of the mean of two separate gradients."""
     query, reference, mask, weight = small_run.batch(0, 0, rows=4)
-    step = small_run.make_step(clip="none", loss_scale=None, accumulate=2)
+    step = unclipped_step(accumulate=2)
     results = [step(Tensor(query), Tensor(reference), Tensor(mask), Tensor(weight)) for _ in range(2)]
     parts = []
     for rows in (slice(0, 2), slice(2, 4)):
-        part = small_run.make_step(clip="none", loss_scale=None)
+        part = unclipped_step()
         arrays = query[rows], reference[rows], mask[rows, rows], weight[rows]
         loss, components, *_ = part(*map(Tensor, arrays))
         parts.append((collect_arrays(part)[1], float(loss), [float(c) for c in components]))
@@ -177,13 +192,7 @@ def test_a_part_is_a_run_of_the_global_batch():
 
 
 def test_components_are_those_of_the_current_step():
-    step = TrainStep(
-        encoder := small_run.LinearEncoder(),
-        Criterion({GLOBAL: WeightedInfonce()}),
-        AdamW(
-            list(encoder.get_parameters()), parameter_table({p.name: p.shape for p in encoder.get_parameters()}, 0.0)
-        ),
-    )
+    step = weighted_step(small_run.LinearEncoder())
     for index in range(3):
         loss, components, *_ = step(*map(Tensor, small_run.batch(0, index)))
         assert float(loss) == pytest.approx(sum(map(float, components)) / 2, rel=1e-5)
@@ -194,14 +203,10 @@ def test_recomputed_blocks_learn_the_same():
     ends = []
     for recompute in (False, True):
         encoder = two_ranks.vit_encoder()
-        if recompute:
-            encoder.recompute_blocks()
-        parameters = list(encoder.get_parameters())
-        optimizer = AdamW(parameters, parameter_table({p.name: p.shape for p in parameters}, 0.0))
-        step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), optimizer)
+        step = weighted_step(encoder, recompute=recompute)
         ops.assign(step.lr, Tensor(1e-3, ms.float32))
         losses = [float(step(*map(Tensor, two_ranks.batch(number)))[0]) for number in range(3)]
-        ends.append((losses, {parameter.name: parameter.asnumpy() for parameter in parameters}))
+        ends.append((losses, {parameter.name: parameter.asnumpy() for parameter in encoder.get_parameters()}))
     np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-6)
     for name, array in ends[0][1].items():
         np.testing.assert_allclose(ends[1][1][name], array, rtol=0, atol=1e-6, err_msg=name)

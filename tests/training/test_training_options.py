@@ -1,23 +1,27 @@
 """Options of optimizer, schedule and step reach what they are for."""
 
-import dataclasses
-
 import mindspore as ms
 import pytest
 
 from mindloc.config import load_config
 from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
-from mindloc.runtime.cluster import ALONE
-from mindloc.training import build
-from mindloc.training.build import build_loop_settings, build_schedule, build_step
+from mindloc.training.optimizer import AdamW
+from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
 
 
 def step_of(*overrides: str) -> TrainStep:
     ms.set_context(mode=ms.GRAPH_MODE)
     config = load_config(None, ["model.backbone=tiny", *overrides])
-    return build_step(config, build_encoder(config), build_criterion(config), ALONE)
+    encoder = build_encoder(config)
+    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
+    return TrainStep(encoder, build_criterion(config), optimizer, config.train)
+
+
+def schedule_of(*overrides: str) -> Schedule:
+    config = load_config(None, list(overrides))
+    return Schedule(config.schedule, config.optimizer.lr, config.train.epochs)
 
 
 def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
@@ -43,14 +47,14 @@ def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
 )
 def test_the_learning_rate_falls_as_the_options_say(override, progress, rate):
     words = ["train.epochs=4", "optimizer.lr=0.8", "schedule.warmup_epochs=0.0", *override.split(", ")]
-    assert build_schedule(load_config(None, words)).at(progress) == pytest.approx(rate)
+    assert schedule_of(*words).at(progress) == pytest.approx(rate)
 
 
 def test_shapes_of_the_schedule_by_name():
     words = (["schedule.name=polynomial"], ["schedule.name=polynomial", "schedule.power=3.0"], ["schedule.end_lr=1e-6"])
-    schedules = [build_schedule(load_config(None, list(overrides))) for overrides in words]
-    assert (schedules[0].name, schedules[1].power, schedules[2].end_lr) == ("polynomial", 3.0, 1e-6)
-    assert build_schedule(load_config(None, ["schedule.name=constant"])).name == "constant"
+    told = [schedule_of(*overrides).describe() for overrides in words]
+    assert (told[0]["name"], told[1]["power"], told[2]["end_lr"]) == ("polynomial", 3.0, 1e-6)
+    assert schedule_of("schedule.name=constant").describe()["name"] == "constant"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +93,7 @@ def test_norms_and_biases_are_decayed_unless_told_not_to():
         assert {decay for name, (_, decay) in settings.items() if name.endswith(matrices)} == {0.03}
 
 
-def test_the_loss_scale_begins_and_doubles_as_told(monkeypatch):
-    monkeypatch.setattr(build, "require_precision", lambda *args, **options: None)  # a CPU refuses to train in fp16
+def test_the_loss_scale_begins_and_doubles_as_told():
     options = ("train.precision=fp16", "train.loss_scale_init=64.0", "train.loss_scale_window=9")
     scale = step_of(*options).loss_scale
     assert (float(scale.scale.asnumpy()), scale.window, scale.dynamic) == (64.0, 9, True)
@@ -101,12 +104,3 @@ def test_blocks_are_recomputed_when_asked_for():
     for words, recomputed in ((("train.recompute=true",), True), ((), False)):
         blocks = step_of(*words).encoder.backbone_of("query").blocks
         assert [block._recompute_cell is not None for block in blocks] == [recomputed] * 6
-
-
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(build.LoopSettings)])
-def test_every_setting_of_the_loop_comes_from_the_config(field):
-    other = {"train.epochs": 7, "train.batch_size": 6, "train.eval_every_epochs": 2, "train.zero_shot_eval": False}
-    other |= {"train.checkpoint_every_epochs": 3, "train.checkpoint_every_steps": 5, "train.keep_checkpoints": 4}
-    other |= {"train.log_every_steps": 8}
-    settings = build_loop_settings(load_config(None, [f"{key}={value}" for key, value in other.items()]))
-    assert getattr(settings, field) == other[f"train.{field}"]

@@ -9,11 +9,12 @@ import pytest
 from mindspore import Tensor, ops
 from safetensors.numpy import load_file
 
+from mindloc.config.sections import OptimizerConfig
 from mindloc.losses.criterion import Criterion
 from mindloc.losses.infonce import WeightedInfonce
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.training.optimizer import AdamW, parameter_table
+from mindloc.training.optimizer import AdamW
 from mindloc.training.step import TrainStep
 from mindloc.vocabulary import GLOBAL
 
@@ -38,10 +39,8 @@ def reference_encoder(reference_dir: Path) -> PairEncoder:
 
 def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[float]:
     """Losses of the steps, each before its update; four batches in turn."""
-    parameters = list(encoder.get_parameters())
-    table = parameter_table({p.name: p.shape for p in parameters}, weight_decay)
-    optimizer = AdamW(parameters, table, betas=(0.9, 0.999), eps=1e-8)
-    step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce(k=5.0)}), optimizer, clip, clip_at)
+    settings = OptimizerConfig(weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8, clip=clip, clip_at=clip_at)
+    step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce(k=5.0)}), AdamW(encoder.trainable_params(), settings))
     step.set_train()
     with np.load(reference_dir / "trajectory.npz", allow_pickle=False) as file:
         images, weights = file["images"].astype(np.float32), file["weights"].astype(np.float32)

@@ -14,8 +14,9 @@ from mindloc.data.images import Normalization
 from mindloc.data.loader import PairStream, ViewFiles
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges
+from mindloc.training.callbacks import NeighborsCallback
 from mindloc.training.dataset import train_data
-from mindloc.training.neighbors_callback import NeighborsCallback
+from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 
 PAIRS = 6
@@ -73,7 +74,7 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
 
     def train() -> None:
         # Model.train walks through one epoch, and makes an iterator over three: the loader waits for the second
-        callback = NeighborsCallback(tables, None, None, Progress(epoch=3), 3, None, None)
+        callback = NeighborsCallback(tables, None, None, Reporter(None), Progress(epoch=3), 3)
         Model(Steps()).train(3, data.dataset, callbacks=[callback], dataset_sink_mode=False, initial_epoch=2)
         ended.set()
 

@@ -10,6 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindloc.config.sections import OptimizerConfig, TrainConfig
 from mindloc.losses.cosine import CosineTriplet
 from mindloc.losses.criterion import Criterion
 from mindloc.losses.infonce import WeightedInfonce
@@ -18,7 +19,7 @@ from mindloc.models.two_stage import TwoStageHead
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.cluster import ALONE, Cluster, join_cluster
 from mindloc.runtime.device import use_device
-from mindloc.training.optimizer import AdamW, parameter_table
+from mindloc.training.optimizer import AdamW
 from mindloc.training.step import TrainStep
 from mindloc.vocabulary import GLOBAL, OMEGA, PHI
 
@@ -63,16 +64,9 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     encoder = vit_encoder(two_stage)
     stages = {OMEGA: CosineTriplet(), PHI: WeightedInfonce()}
     criterion = Criterion(stages, (0.5, 0.5)) if two_stage else Criterion({GLOBAL: WeightedInfonce()})
-    parameters = list(encoder.get_parameters())
-    table = parameter_table({p.name: p.shape for p in parameters}, weight_decay=0.1)
-    optimizer = AdamW(parameters, table)
-    if cluster.size > 1:
-        from mindloc.training.data_parallel import GatherOutputs, average_gradients
-
-        gathered_parts = options["accumulate"] if "grad_cache" in options else 1
-        options["gather"] = GatherOutputs(encoder.compared_outputs, gathered_parts)
-        options["reduce_gradients"] = average_gradients(optimizer.parameters)
-    step = TrainStep(encoder, criterion, optimizer, **options)
+    clip = {name: options.pop(name) for name in ("clip", "clip_at") if name in options}
+    optimizer = AdamW(encoder.trainable_params(), OptimizerConfig(**{"weight_decay": 0.1, "clip": "none", **clip}))
+    step = TrainStep(encoder, criterion, optimizer, TrainConfig(**options), cluster)
     ops.assign(step.lr, Tensor(1e-3, ms.float32))
     parts = options.get("accumulate", 1)  # a rank holds a share of each part
     own = np.arange(PAIRS).reshape(parts, cluster.size, -1)[:, cluster.rank].reshape(-1)
@@ -82,7 +76,7 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
         loss, _, norm, _, _ = step(Tensor(query[own]), Tensor(reference[own]), Tensor(mask), Tensor(weight))
         losses.append(float(loss.asnumpy()))
         norms.append(float(norm.asnumpy()))
-    weights = {parameter.name: parameter.asnumpy() for parameter in parameters}
+    weights = {parameter.name: parameter.asnumpy() for parameter in encoder.get_parameters()}
     return {"losses": np.array(losses), "norms": np.array(norms), **weights}
 
 

@@ -1,9 +1,9 @@
 """Several ranks, one contrastive loss: every rank sees the descriptors of the whole batch.
 
 N ranks with B pairs each learn what one rank with G = N * B would: each computes the same loss over all G descriptors,
-and its gradient reaches the ranks they came from.
+and its gradient reaches the ranks that computed them.
 
-Letters: B pairs of this rank, G pairs of all ranks, P parts of both, N ranks, C channels of a descriptor.
+Shapes: B pairs of this rank, G pairs of all ranks, P parts of both, N ranks, C channels of a descriptor.
 """
 
 from mindspore import nn, ops
@@ -13,12 +13,12 @@ from mindspore.communication import get_group_size, get_rank
 class GatherRows(nn.Cell):
     """(B, C) of each rank -> (G, C) on every rank, in the order of the global batch, with a gradient.
 
-    The stock operator has none on a CPU. This gradient is the sum of what all ranks send back for this rank's rows: N
-    times too large, as every rank computes the same loss, and right once the parameters' gradients are averaged
+    The stock operator has none on a CPU. This gradient is the sum of all ranks' gradients by this rank's rows: N times
+    too large, as every rank computes the same loss, and right once the parameters' gradients are averaged
     (``average_gradients``).
 
     Args:
-        parts: P, of which each rank holds a share of each: its rows are part after part, and those of the global batch
+        parts: P, of each of which every rank has a share: its rows are part after part, and those of the global batch
             are part after part, rank after rank.
     """
 

@@ -40,8 +40,8 @@ class TrainData:
         return self._stream.plan(epoch).report
 
     @property
-    def bad_pictures(self) -> dict[str, str]:
-        """Path of each bad picture skipped so far (``data.on_bad_image=skip``) -> what is wrong with it.
+    def bad_images(self) -> dict[str, str]:
+        """Path of each bad image skipped so far (``data.on_bad_image=skip``) -> what is wrong with it.
 
         The loader runs ahead of the step, so some may belong to a step to come.
         """

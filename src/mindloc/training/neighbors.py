@@ -29,7 +29,7 @@ from mindloc.training.resume import Progress, older_checkpoint
 from mindloc.vocabulary import SIDES, SideName
 
 
-class PairedPictures:
+class PairedImages:
     """The drone pictures and tiles of a split that have a pair, and which of them overlap whatever is trained on.
 
     Tiles without a pair, say those of a test area, are nobody's neighbors: no batch could hold them.
@@ -104,7 +104,7 @@ class NeighborSource:
     """Makes the table of an epoch from the encoder's descriptors; every rank has one and calls it at the same time."""
 
     tables: NeighborTables
-    pictures: PairedPictures
+    images: PairedImages
     engine_of: Callable[[Any], Engine]  # of an encoder in training
     images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches as the engine takes them
     facts_of: Callable[[SideName], dict[str, Any]]  # of a side, for the cards
@@ -128,13 +128,13 @@ class NeighborSource:
             MindlocError: a picture can't be read, the disk is full or refuses.
         """
         engine = _RecallOnly(self.engine_of(encoder))
-        shape_DK = (len(self.pictures.split.query.files), self.pictures.k)
+        shape_DK = (len(self.images.split.query.files), self.images.k)
         table_DK = np.zeros(shape_DK, np.int32)
         try:
             for side in SIDES:
                 self._extract(engine, side, folder)
             if folder:
-                table_DK = self.pictures.near_by_descriptor(folder)
+                table_DK = self.images.near_by_descriptor(folder)
         finally:
             if folder:  # if the disk is full, this is what fills it
                 shutil.rmtree(folder, ignore_errors=True)
@@ -147,9 +147,9 @@ class NeighborSource:
         return self.cluster.gather(table_DK.astype(np.float32))[: len(table_DK)].astype(np.int32)
 
     def _extract(self, engine: Engine, side: SideName, folder: Path | None) -> None:
-        names, places = self.pictures.names(side), self.pictures.places(side)
+        names, places = self.images.names(side), self.images.places(side)
         rows = rows_of_rank(len(names), engine.batch_size, self.cluster)
-        images = self.images_of(side, [self.pictures.split.root / names[row] for row in rows])
+        images = self.images_of(side, [self.images.split.root / names[row] for row in rows])
         if folder is None:
             help_extract(engine, side, images, self.cluster)
         else:
@@ -165,27 +165,27 @@ class NeighborSource:
         if self.tables.newest is None:
             return {}, {}
         done_epochs, table_DK = self.tables.newest
-        digests = {"sha256": _sha256(table_DK), "pairs_sha256": self.pictures.pairs_sha256}
+        digests = {"sha256": _sha256(table_DK), "pairs_sha256": self.images.pairs_sha256}
         return {_STATE_ARRAY: table_DK}, {_STATE_ARRAY: {"done_epochs": done_epochs, **digests}}
 
 
-def restore_table(tables: NeighborTables, pictures: PairedPictures, state: State, progress: Progress) -> None:
+def restore_table(tables: NeighborTables, images: PairedImages, state: State, progress: Progress) -> None:
     """Bring back the table that was in force when the state was saved; one of other pairs or of another width is left.
 
     Raises:
         CheckpointError: it is damaged; the state stands inside an epoch that was sampled by another.
     """
     facts, table_DK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
-    of_pairs = pictures.pairs_sha256
+    of_pairs = images.pairs_sha256
     if facts is not None and table_DK is not None:
         of_pairs = facts["pairs_sha256"]
         if _sha256(table_DK) != facts["sha256"]:
             way_out = older_checkpoint(state.path.parent)
             raise CheckpointError(f"training state {state.path} holds damaged neighbors; {way_out}")
-        if of_pairs == pictures.pairs_sha256 and table_DK.shape[1] == pictures.k:
+        if of_pairs == images.pairs_sha256 and table_DK.shape[1] == images.k:
             tables.put(facts["done_epochs"], table_DK)
     if progress.inside_epoch and tables.lacks(progress.epoch):
-        raise _neighbors_are_missing(state.path, progress.epoch, of_pairs, pictures.pairs_sha256)
+        raise _neighbors_are_missing(state.path, progress.epoch, of_pairs, images.pairs_sha256)
 
 
 def _neighbors_are_missing(path: Path, epoch: int, of_pairs: str, pairs_here: str) -> CheckpointError:

@@ -1,7 +1,4 @@
-"""AdamW as one Cell: true bias correction, decoupled decay, a learning-rate scale and a decay per parameter.
-
-What the optimizer does to each parameter: learning-rate scale, decay, frozen or not. Without MindSpore.
-"""
+"""AdamW as one Cell: true bias correction, decoupled decay, a learning-rate scale and a decay per parameter."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,79 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindloc.config.sections import OptimizerConfig
 from mindloc.errors import ConfigError
 
 UNDECAYED_TOKENS = (".pos_embed", ".cls_token")  # of a plain ViT; timm's no_weight_decay
-
-
-@dataclass(frozen=True)
-class ParameterRow:
-    """How one parameter is trained."""
-
-    name: str
-    lr_scale: float = 1.0
-    decay: float = 0.0  # weight decay, decoupled: multiplied by the learning rate in each step
-    frozen: bool = False
-
-
-def parameter_table(
-    shapes: Mapping[str, tuple[int, ...]],
-    weight_decay: float,
-    decay_norm_and_bias: bool = True,
-    freeze: Iterable[str] = (),
-    lr_scale: Mapping[str, float] | None = None,
-) -> list[ParameterRow]:
-    """One row per parameter, in the order of ``shapes``.
-
-    Args:
-        shapes: parameter name -> shape.
-        decay_norm_and_bias: False leaves parameters of one axis undecayed: norm, bias, LayerScale, logit scale; and a
-            plain ViT's class token and positions.
-        freeze: name prefixes that end at a dot or at the end of the name, e.g. "backbone.patch_embed".
-        lr_scale: such prefix -> factor on the learning rate; the longest that fits counts.
-
-    Raises:
-        ConfigError: a prefix fits no parameter, a factor is negative, or everything is frozen.
-    """
-    freeze, lr_scale = tuple(freeze), dict(lr_scale or {})
-    _check_prefixes("optimizer.freeze", freeze, shapes)
-    _check_prefixes("optimizer.lr_scale", lr_scale, shapes)
-    for prefix, factor in lr_scale.items():
-        if factor < 0:
-            raise ConfigError(f"optimizer.lr_scale.{prefix} is {factor}; expected 0 or more")
-    table = [
-        ParameterRow(
-            name=name,
-            lr_scale=_longest(lr_scale, name),
-            decay=weight_decay if decay_norm_and_bias or _is_matrix(name, shape) else 0.0,
-            frozen=any(_fits(prefix, name) for prefix in freeze),
-        )
-        for name, shape in shapes.items()
-    ]
-    if all(row.frozen for row in table):
-        raise ConfigError(f"optimizer.freeze={list(freeze)} freezes all {len(table)} parameters; leave some to train")
-    return table
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and not name.endswith(UNDECAYED_TOKENS)
-
-
-def _fits(prefix: str, name: str) -> bool:
-    prefix = prefix.rstrip(".")
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def _longest(lr_scale: Mapping[str, float], name: str) -> float:
-    fitting = [prefix for prefix in lr_scale if _fits(prefix, name)]
-    return lr_scale[max(fitting, key=len)] if fitting else 1.0
-
-
-def _check_prefixes(key: str, prefixes: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for prefix in prefixes:
-        if not any(_fits(prefix, name) for name in shapes):
-            heads = sorted({name.split(".")[0] for name in shapes})
-            raise ConfigError(f"{key} names {prefix!r}, which fits no parameter; they begin with {', '.join(heads)}")
 
 
 class AdamW(nn.Cell):
@@ -96,22 +24,16 @@ class AdamW(nn.Cell):
     :math:`\epsilon \sqrt{1 - \beta_2^t}`, and the corrected learning rate with beta powers of 0.
 
     Args:
-        parameters: all parameters of the model; those that the table freezes are set to need no gradient.
-        table: one row for each of them, by name.
-        betas, eps: as in the paper.
+        parameters: the trainable ones of the model; those that the settings freeze are set to need no gradient.
 
     References:
         Decoupled Weight Decay Regularization, arXiv:1711.05101.
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        table: Sequence[ParameterRow],
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ):
+    def __init__(self, parameters: Sequence[Parameter], config: OptimizerConfig):
         super().__init__(auto_prefix=False)
+        self.config = config
+        table = parameter_table({parameter.name: tuple(parameter.shape) for parameter in parameters}, config)
         rows = {row.name: row for row in table}
         for parameter in parameters:
             parameter.requires_grad = not rows[parameter.name].frozen
@@ -124,10 +46,10 @@ class AdamW(nn.Cell):
         self.groups = tuple(dict.fromkeys(settings))  # few: each costs two scalar operations a step
         self.group_of = tuple(self.groups.index(setting) for setting in settings)
         self.count = len(trainable)
-        self.beta1, self.beta2 = betas
-        # of the betas as the kernel has them: 1 - float32(.999) misses .001 by 1e-5, and both must miss alike
-        self.log_beta1, self.log_beta2 = (math.log(float(np.float32(beta))) for beta in betas)
-        self.eps = eps
+        self.beta1, self.beta2 = config.betas
+        # of the betas as the kernel has them: 1 - float32(0.999) misses 0.001 by 1e-5, and both must miss alike
+        self.log_beta1, self.log_beta2 = (math.log(float(np.float32(beta))) for beta in config.betas)
+        self.eps = config.eps
         self.adam = ops.Adam()
         self.expm1 = ops.Expm1()
 
@@ -170,3 +92,62 @@ def _zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
             for p in parameters
         ]
     )
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """How one parameter is trained."""
+
+    name: str
+    lr_scale: float = 1.0
+    decay: float = 0.0  # weight decay, decoupled: multiplied by the learning rate in each step
+    frozen: bool = False
+
+
+def parameter_table(shapes: Mapping[str, tuple[int, ...]], config: OptimizerConfig) -> list[ParameterRow]:
+    """One row per parameter, in the order of ``shapes``: parameter name -> shape.
+
+    Prefixes of ``freeze`` and ``lr_scale`` end at a dot or at the end of the name, e.g. "backbone.patch_embed"; the
+    longest that fits sets the scale. Without ``decay_norm_and_bias`` nothing of one axis is decayed (norm, bias,
+    LayerScale, logit scale), nor are a plain ViT's class token and positions.
+
+    Raises:
+        ConfigError: a prefix fits no parameter, or everything is frozen.
+    """
+    _check_prefixes("optimizer.freeze", config.freeze, shapes)
+    _check_prefixes("optimizer.lr_scale", config.lr_scale, shapes)
+    table = [
+        ParameterRow(
+            name=name,
+            lr_scale=_longest(config.lr_scale, name),
+            decay=config.weight_decay if config.decay_norm_and_bias or _is_matrix(name, shape) else 0.0,
+            frozen=any(_fits(prefix, name) for prefix in config.freeze),
+        )
+        for name, shape in shapes.items()
+    ]
+    if all(row.frozen for row in table):
+        raise ConfigError(
+            f"optimizer.freeze={list(config.freeze)} freezes all {len(table)} parameters; leave some to train"
+        )
+    return table
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and not name.endswith(UNDECAYED_TOKENS)
+
+
+def _fits(prefix: str, name: str) -> bool:
+    prefix = prefix.rstrip(".")
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def _longest(lr_scale: Mapping[str, float], name: str) -> float:
+    fitting = [prefix for prefix in lr_scale if _fits(prefix, name)]
+    return lr_scale[max(fitting, key=len)] if fitting else 1.0
+
+
+def _check_prefixes(key: str, prefixes: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for prefix in prefixes:
+        if not any(_fits(prefix, name) for name in shapes):
+            heads = sorted({name.split(".")[0] for name in shapes})
+            raise ConfigError(f"{key} names {prefix!r}, which fits no parameter; they begin with {', '.join(heads)}")

@@ -23,7 +23,7 @@ class Progress:
     best_score: float | None = None
     best_epoch: int | None = None
     best_file: str | None = None  # name of the best weights, in checkpoints/
-    epoch_sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, see metrics_callback.py
+    epoch_sums: dict[str, float] = field(default_factory=dict)  # of the epoch under way, see ReportCallback
 
     @property
     def inside_epoch(self) -> bool:

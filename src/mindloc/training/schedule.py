@@ -6,34 +6,28 @@ an exclusive sampler differ in length, so a schedule over a total number of step
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from mindloc.errors import ConfigError
+from mindloc.config.sections import ScheduleConfig
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Linear warm-up from 0, then a decay to ``end_lr`` at ``epochs``."""
 
+    config: ScheduleConfig
     lr: float  # at the end of the warm-up
     epochs: int
-    name: Literal["cosine", "polynomial", "constant"] = "cosine"
-    warmup_epochs: float = 0.1
-    end_lr: float = 0.0  # not with constant
-    power: float = 1.0  # polynomial only
-
-    def __post_init__(self):
-        if self.name not in _DECAYS:
-            raise ConfigError(f"schedule.name is {self.name!r}; choose from {', '.join(_DECAYS)}")
 
     def at(self, progress: float) -> float:
         """Learning rate at ``progress`` epochs, 0..epochs."""
-        if progress < self.warmup_epochs:
-            return self.lr * progress / self.warmup_epochs
-        if self.name == "constant":
+        config = self.config
+        if progress < config.warmup_epochs:
+            return self.lr * progress / config.warmup_epochs
+        if config.name == "constant":
             return self.lr
-        done = (progress - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-12)
-        return self.end_lr + (self.lr - self.end_lr) * _DECAYS[self.name](min(done, 1.0), self.power)
+        done = (progress - config.warmup_epochs) / max(self.epochs - config.warmup_epochs, 1e-12)
+        return config.end_lr + (self.lr - config.end_lr) * _DECAYS[config.name](min(done, 1.0), config.power)
 
     def at_step(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate of a step: ``epoch`` finished epochs, ``step`` of this epoch's ``steps`` finished before it.
@@ -44,7 +38,7 @@ class Schedule:
 
     def describe(self) -> dict[str, Any]:
         """Plain values for logs and training states."""
-        return dict(vars(self))
+        return {"lr": self.lr, "epochs": self.epochs, **self.config.model_dump()}
 
 
 _DECAYS = {

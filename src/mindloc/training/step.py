@@ -1,23 +1,9 @@
 """One training step as one graph: encode, gather, loss, gradients, check, clip, update or skip.
 
-Letters: B pairs of this rank's batch, G pairs of the global batch, H and W picture sides per view.
+``TrainStep`` is what ``Model.train`` runs; its parts follow in the order in which it uses them.
 
-Loss scaling for fp16: large enough that small gradients do not vanish, halved when one overflows.
-
-Norm and clipping of a tuple of gradients, inside the graph.
-
-Loss and gradients of a batch in one go, or of its parts one after the other.
-
-Letters: B pairs of this rank's batch, G pairs of the global batch, P parts of both, H and W picture sides per view.
-
-GradCache: a large batch on a device that holds the activations of a small one, with the negatives of the whole.
-
-Letters: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers of a pair (the lengths of
-all its descriptors), H and W picture sides per view.
-
-References:
-    L. Gao, Y. Zhang, J. Han, J. Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
-    arXiv:2101.06983.
+Shapes: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers of a pair (the lengths of
+all its descriptors), H and W image sides per view.
 """
 
 from typing import Literal
@@ -26,92 +12,93 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindloc.config.sections import TrainConfig
+from mindloc.runtime.cluster import ALONE, Cluster
+from mindloc.runtime.compilation import compiling
+from mindloc.training.data_parallel import GatherOutputs, average_gradients
 from mindloc.training.optimizer import AdamW
 
 
-class LossScale(nn.Cell):
-    """The factor on the loss, with its state as parameters, so that a resumed run goes on with it.
+class TrainStep(nn.Cell):
+    """Loss, gradients and update of one batch.
+
+    A step whose gradient is not finite changes neither weights nor moments nor the optimizer's step count.
 
     Args:
-        initial: first scale; 1 with ``dynamic=False`` means no scaling.
-        window: steps without overflow after which the scale doubles.
-        dynamic: False keeps the scale as it is.
+        encoder: (query, reference) -> dict of outputs; names in ``compared_outputs`` those that the criterion reads.
+        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
+            it reads of each pair in ``targets``.
+        optimizer: over the encoder's trainable parameters; its settings bound the mean gradient of the whole batch.
+        config: ``accumulate`` is the number of parts that the batch is cut into. Without ``grad_cache`` each part is
+            encoded, compared and differentiated by itself, and their mean gradient makes the update: parts share no
+            negatives. With it they do: the gradient is that of the whole batch, see ``GradCache``. With fp16 the
+            loss is scaled.
+        cluster: the ranks that share a batch; each has an equal share of each part.
     """
 
-    def __init__(self, initial: float = 1.0, window: int = 2000, dynamic: bool = False):
-        super().__init__(auto_prefix=False)
-        self.dynamic, self.window = dynamic, window
-        self.scale = Parameter(Tensor(np.array(initial, np.float32)), name="loss_scale", requires_grad=False)
-        self.good_steps = Parameter(Tensor(np.array(0, np.int32)), name="good_steps", requires_grad=False)
+    def __init__(
+        self,
+        encoder: nn.Cell,
+        criterion: nn.Cell,
+        optimizer: AdamW,
+        config: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
+        cluster: Cluster = ALONE,
+    ):
+        super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
+        if config.recompute:
+            encoder.recompute_blocks()
+        self.encoder, self.optimizer = encoder, optimizer
+        self.component_names, self.targets = criterion.component_names, criterion.targets
+        self.trainable = ParameterTuple(optimizer.parameters)
+        parts, is_cached, is_scaled = config.accumulate, config.grad_cache, config.precision == "fp16"
+        gather, self.reduce_gradients = nn.Identity(), nn.Identity()
+        if cluster.size > 1:
+            gather = GatherOutputs(encoder.compared_outputs, parts if is_cached else 1)
+            self.reduce_gradients = average_gradients(optimizer.parameters)
+        by_parts = GradCache if is_cached else MeanGradients
+        self.mean_gradients = by_parts(encoder, criterion, self.trainable, parts, gather)
+        self.loss_scale = LossScale()
+        if is_scaled:
+            self.loss_scale = LossScale(config.loss_scale_init, config.loss_scale_window, dynamic=True)
+        self.norm = GlobalNorm()
+        self.clip = ClipGradients(optimizer.config.clip, optimizer.config.clip_at, is_scaled)
+        self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
 
-    def construct(self, finite):
-        """Account for one step: ``finite`` says whether all its gradients were."""
-        if self.dynamic:
-            good_steps = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
-            full = good_steps >= self.window
-            grown = ops.select(full, self.scale * 2.0, self.scale * 1.0)
-            halved = ops.maximum(self.scale * 0.5, Tensor(1.0, ms.float32))
-            ops.assign(self.scale, ops.select(finite, grown, halved))
-            ops.assign(self.good_steps, ops.select(full, ops.zeros_like(good_steps), good_steps))
-        return finite
+    def compile(self, *args, **kwargs):
+        """As ``nn.Cell.compile``, which Model.train calls at every step; the first time counts as compiling."""
+        if self.compile_cache:
+            return super().compile(*args, **kwargs)
+        with compiling():
+            return super().compile(*args, **kwargs)
 
+    def construct(self, query, reference, mask, *targets):
+        """One step.
 
-Clip = Literal["value", "norm", "none"]
+        Args:
+            query, reference: (B, 3, H, W) float32.
+            mask: (G, G) bool, True where a cell counts.
+            targets: what the criterion reads of each pair, (G, ...) each, in the order of its ``targets``.
 
-
-class GlobalNorm(nn.Cell):
-    """Length of all gradients taken as one vector, float32; not finite as soon as one entry is not.
-
-    On a CPU the sum of squares is a product of the flat gradient with itself: an eighth of the time of the reduction
-    kernel there. Elsewhere matrix units may round their inputs, so the plain reduction is used.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.by_product = ms.get_context("device_target") == "CPU"
-        self.product = ops.MatMul(transpose_b=True)
-
-    def construct(self, gradients):
-        total = Tensor(0.0, ms.float32)
-        for gradient in gradients:
-            if self.by_product:
-                row = ops.cast(gradient, ms.float32).reshape(1, -1)
-                total = total + self.product(row, row).reshape(())
-            else:
-                total = total + ops.square(ops.cast(gradient, ms.float32)).sum()
-        return ops.sqrt(total)
-
-
-class ClipGradients(nn.Cell):
-    """Unscaled gradients, bounded entry by entry (value), by their common length (norm), or not at all (none)."""
-
-    def __init__(self, clip: Clip, clip_at: float, scaled: bool):
-        super().__init__()
-        self.clip, self.clip_at, self.scaled = clip, clip_at, scaled
-        self.map = ops.HyperMap()
-
-    def construct(self, gradients, norm, unscale):
-        """``norm``: length of the unscaled gradients; ``unscale``: 1 / loss scale, used when scaled."""
-        factor = unscale
-        if self.clip == "norm":
-            # the tiny term is the convention of the reference this is tested against
-            factor = unscale * ops.minimum(self.clip_at / (norm + 1e-6), Tensor(1.0, ms.float32))
-        # a map, not a loop: turns of a loop with branches nest, and MindSpore limits the depth of calls to 1000
-        return self.map(ops.partial(self.bounded, factor), gradients)
-
-    def bounded(self, factor, gradient):
-        """One gradient."""
-        if self.scaled or self.clip == "norm":
-            gradient = gradient * factor
-        if self.clip == "value":
-            gradient = ops.clamp(gradient, -self.clip_at, self.clip_at)
-        return gradient
+        Returns:
+            loss, its components in the order of ``component_names``, gradient norm before clipping, whether the update
+            was made (bool), the loss scale that was used.
+        """
+        scale = self.loss_scale.scale * 1.0  # a copy: the parameter itself changes below
+        loss, components, gradients = self.mean_gradients(query, reference, mask, scale, *targets)
+        gradients = self.reduce_gradients(gradients)
+        unscale = 1.0 / scale
+        norm = self.norm(gradients) * unscale
+        finite = ops.isfinite(norm)
+        if finite:
+            self.optimizer(self.clip(gradients, norm, unscale), self.lr)
+        self.loss_scale(finite)
+        return loss, components, norm, finite, scale
 
 
 class MeanGradients(nn.Cell):
     """Loss, components and gradients as means over the parts of a batch; parts do not share negatives.
 
-    The graph holds one part however many there are: they take turns in it, and only one needs its memory.
+    The graph contains one part however many there are: they run in turn, and only one needs its memory.
 
     Args:
         encoder: (query, reference) -> dict of outputs.
@@ -176,31 +163,6 @@ class MeanGradients(nn.Cell):
         return losses[0], tuple([losses[k] for k in range(1, self.counted)]), gradients
 
 
-def named(names, values):
-    """{name: value}, inside a graph."""
-    table = {}
-    for i in range(len(names)):
-        table[names[i]] = values[i]
-    return table
-
-
-def in_parts(rows, parts):
-    """(rows, ...) -> (parts, rows / parts, ...)."""
-    return ops.reshape(rows, (parts, rows.shape[0] // parts) + rows.shape[1:])
-
-
-def part_of(parts, i):
-    """Part i, a Tensor, so that one graph serves all parts."""
-    return ops.gather(parts, i, 0)
-
-
-def own_cells(masks, i):
-    """Cells of a mask (P, G / P, G) whose row and column lie in part i."""
-    rows = part_of(masks, i)
-    # no transpose: AKG can't compile that of a bool square of 8 by 8 (seen in 2.8.0)
-    return ops.gather(ops.reshape(rows, (rows.shape[0], masks.shape[0], -1)), i, 1)
-
-
 class GradCache(nn.Cell):
     r"""Loss, components and gradients of a whole batch whose parts are encoded one after the other, twice.
 
@@ -208,8 +170,8 @@ class GradCache(nn.Cell):
               = \sum_p \Big(\frac{\partial D_p}{\partial \theta}\Big)^T \frac{\partial L}{\partial D_p}
 
     First every part is encoded and only its descriptors D are kept; the loss over all of them gives its gradient by
-    each; then every part is encoded again, and its gradient sent back through the encoder. Equal to the whole batch to
-    the rounding of sums, since no descriptor depends on another picture. It costs one more forward pass.
+    each; then every part is encoded again, and its gradient propagated through the encoder. Equal to the whole batch to
+    the rounding of sums, since no descriptor depends on another image. It costs one more forward pass.
 
     Args, and those of ``construct``: as ``MeanGradients``, whose place it takes; the encoder also names in
     ``compared_outputs`` what the criterion reads, and ``gather`` gets the parts in the order of this rank's rows.
@@ -222,7 +184,7 @@ class GradCache(nn.Cell):
         self.names = encoder.compared_outputs
         self.weights, self.parts = weights, parts
         self.loss_gradient = ops.value_and_grad(self.loss, (0, 1), has_aux=True)
-        self.back_through_encoder = ops.GradOperation(get_by_list=True, sens_param=True)(self.described, weights)
+        self.encoder_gradient = ops.GradOperation(get_by_list=True, sens_param=True)(self.described, weights)
         self.add = ops.Add()
         self.map = ops.HyperMap()
 
@@ -237,7 +199,7 @@ class GradCache(nn.Cell):
         (_, loss, components), (by_row_BS, by_scale) = self.loss_gradient(
             rows_BS, outputs["logit_scale"], lengths, mask, scale, *targets
         )
-        return loss, components, self._send_back(queries, references, in_parts(by_row_BS, self.parts), by_scale)
+        return loss, components, self._propagate(queries, references, in_parts(by_row_BS, self.parts), by_scale)
 
     def described(self, query, reference):
         """Descriptors of a part, one row (S numbers) for each pair, and the logit scales."""
@@ -266,81 +228,114 @@ class GradCache(nn.Cell):
             i = i + 1
         return rows_PBS
 
-    def _send_back(self, queries, references, by_row_PBS, by_scale):
-        """Gradients by the weights; that of the logit scales goes back with the first part alone."""
+    def _propagate(self, queries, references, by_row_PBS, by_scale):
+        """Gradients by the weights, through the encoder; that of the logit scales with the first part alone."""
         gradients = self.map(ops.zeros_like, self.weights)
         i = Tensor(0, ms.int32)
         while i < self.parts:
-            back = (part_of(by_row_PBS, i), by_scale * ops.cast(i == 0, ms.float32))
-            of_part = self.back_through_encoder(part_of(queries, i), part_of(references, i), back)
+            by_outputs = (part_of(by_row_PBS, i), by_scale * ops.cast(i == 0, ms.float32))
+            of_part = self.encoder_gradient(part_of(queries, i), part_of(references, i), by_outputs)
             gradients = self.map(self.add, gradients, of_part)
             i = i + 1
         return gradients
 
 
-class TrainStep(nn.Cell):
-    """The network that ``Model(TrainStep(...)).train`` runs.
+def named(names, values):
+    """{name: value}, inside a graph."""
+    table = {}
+    for i in range(len(names)):
+        table[names[i]] = values[i]
+    return table
 
-    A step whose gradient is not finite changes neither weights nor moments nor the optimizer's step count.
 
-    Args:
-        encoder: (query, reference) -> dict of outputs.
-        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
-            it reads of each pair in ``targets``.
-        optimizer: over the encoder's parameters.
-        clip, clip_at: bound on the mean gradient of the whole batch, see ``ClipGradients``.
-        accumulate: parts the batch is cut into; each is encoded, compared and differentiated by itself, and their mean
-            gradient makes the update. Parts do not share negatives. Every rank holds an equal share of each part.
-        grad_cache: parts do share negatives: the gradient is that of the whole batch, see ``GradCache``.
-        loss_scale: None means no scaling.
-        gather: outputs of this rank -> outputs of the global batch; None on one rank.
-        reduce_gradients: mean of the gradients over ranks; None on one rank.
+def in_parts(rows, parts):
+    """(rows, ...) -> (parts, rows / parts, ...)."""
+    return ops.reshape(rows, (parts, rows.shape[0] // parts) + rows.shape[1:])
+
+
+def part_of(parts, i):
+    """Part i, a Tensor, so that one graph serves all parts."""
+    return ops.gather(parts, i, 0)
+
+
+def own_cells(masks, i):
+    """Cells of a mask (P, G / P, G) whose row and column lie in part i."""
+    rows = part_of(masks, i)
+    # no transpose: AKG can't compile that of a bool square of 8 by 8 (seen in 2.8.0)
+    return ops.gather(ops.reshape(rows, (rows.shape[0], masks.shape[0], -1)), i, 1)
+
+
+class GlobalNorm(nn.Cell):
+    """Length of all gradients taken as one vector, float32; not finite as soon as one entry is not.
+
+    On a CPU the sum of squares is a product of the flat gradient with itself: an eighth of the time of the reduction
+    kernel there. Elsewhere matrix units may round their inputs, so the plain reduction is used.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Cell,
-        criterion: nn.Cell,
-        optimizer: AdamW,
-        clip: Clip = "none",
-        clip_at: float = 0.0,
-        accumulate: int = 1,
-        grad_cache: bool = False,
-        loss_scale: LossScale | None = None,
-        gather: nn.Cell | None = None,
-        reduce_gradients: nn.Cell | None = None,
-    ):
-        super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
-        self.encoder, self.optimizer = encoder, optimizer
-        self.component_names, self.targets = criterion.component_names, criterion.targets
-        self.trainable = ParameterTuple(optimizer.parameters)
-        by_parts = GradCache if grad_cache else MeanGradients
-        self.mean_gradients = by_parts(encoder, criterion, self.trainable, accumulate, gather or nn.Identity())
-        self.reduce_gradients = reduce_gradients or nn.Identity()
-        self.loss_scale = loss_scale or LossScale()
-        self.norm = GlobalNorm()
-        self.clip = ClipGradients(clip, clip_at, scaled=loss_scale is not None)
-        self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
+    def __init__(self):
+        super().__init__()
+        self.by_product = ms.get_context("device_target") == "CPU"
+        self.product = ops.MatMul(transpose_b=True)
 
-    def construct(self, query, reference, mask, *targets):
-        """One step.
+    def construct(self, gradients):
+        total = Tensor(0.0, ms.float32)
+        for gradient in gradients:
+            if self.by_product:
+                row = ops.cast(gradient, ms.float32).reshape(1, -1)
+                total = total + self.product(row, row).reshape(())
+            else:
+                total = total + ops.square(ops.cast(gradient, ms.float32)).sum()
+        return ops.sqrt(total)
 
-        Args:
-            query, reference: (B, 3, H, W) float32.
-            mask: (G, G) bool, True where a cell counts.
-            targets: what the criterion reads of each pair, (G, ...) each, in the order of its ``targets``.
 
-        Returns:
-            loss, its components in the order of ``component_names``, gradient norm before clipping, whether the update
-            was made (bool), the loss scale that was used.
-        """
-        scale = self.loss_scale.scale * 1.0  # a copy: the parameter itself changes below
-        loss, components, gradients = self.mean_gradients(query, reference, mask, scale, *targets)
-        gradients = self.reduce_gradients(gradients)
-        unscale = 1.0 / scale
-        norm = self.norm(gradients) * unscale
-        finite = ops.isfinite(norm)
-        if finite:
-            self.optimizer(self.clip(gradients, norm, unscale), self.lr)
-        self.loss_scale(finite)
-        return loss, components, norm, finite, scale
+class ClipGradients(nn.Cell):
+    """Unscaled gradients, bounded entry by entry (value), by their common length (norm), or not at all (none)."""
+
+    def __init__(self, clip: Literal["value", "norm", "none"], clip_at: float, scaled: bool):
+        super().__init__()
+        self.clip, self.clip_at, self.scaled = clip, clip_at, scaled
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients, norm, unscale):
+        """``norm``: length of the unscaled gradients; ``unscale``: 1 / loss scale, used when scaled."""
+        factor = unscale
+        if self.clip == "norm":
+            # the tiny term is the convention of the reference this is tested against
+            factor = unscale * ops.minimum(self.clip_at / (norm + 1e-6), Tensor(1.0, ms.float32))
+        # a map, not a loop: turns of a loop with branches nest, and MindSpore limits the depth of calls to 1000
+        return self.map(ops.partial(self.bounded, factor), gradients)
+
+    def bounded(self, factor, gradient):
+        """One gradient."""
+        if self.scaled or self.clip == "norm":
+            gradient = gradient * factor
+        if self.clip == "value":
+            gradient = ops.clamp(gradient, -self.clip_at, self.clip_at)
+        return gradient
+
+
+class LossScale(nn.Cell):
+    """The factor on the loss, with its state as parameters, so that a resumed run goes on with it.
+
+    Args:
+        initial: first scale; 1 with ``dynamic=False`` means no scaling.
+        window: steps without overflow after which the scale doubles.
+        dynamic: False keeps the scale as it is.
+    """
+
+    def __init__(self, initial: float = 1.0, window: int = 2000, dynamic: bool = False):
+        super().__init__(auto_prefix=False)
+        self.dynamic, self.window = dynamic, window
+        self.scale = Parameter(Tensor(np.array(initial, np.float32)), name="loss_scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(np.array(0, np.int32)), name="good_steps", requires_grad=False)
+
+    def construct(self, finite):
+        """Account for one step: ``finite`` says whether all its gradients were."""
+        if self.dynamic:
+            good_steps = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
+            full = good_steps >= self.window
+            grown = ops.select(full, self.scale * 2.0, self.scale * 1.0)
+            halved = ops.maximum(self.scale * 0.5, Tensor(1.0, ms.float32))
+            ops.assign(self.scale, ops.select(finite, grown, halved))
+            ops.assign(self.good_steps, ops.select(full, ops.zeros_like(good_steps), good_steps))
+        return finite
