@@ -1,9 +1,15 @@
 """Descriptor sets: what is written comes back, broken ones are named, nothing half-written stays."""
 
 import json
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from mindloc.descriptors.sets import (
     DescriptorWriter,
@@ -14,6 +20,7 @@ from mindloc.descriptors.sets import (
     save_descriptor_set,
 )
 from mindloc.errors import DataError
+from mindloc.vocabulary import VIEWS
 
 CARD = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": None}
 
@@ -31,15 +38,41 @@ def edit_json(path, **facts):
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
-@pytest.mark.parametrize("memory_map", [True, False])
-def test_what_is_written_comes_back(saved, memory_map):
-    folder, descriptor_ND, rows = saved
-    loaded = load_descriptor_set(folder, memory_map)
-    np.testing.assert_array_equal(loaded.descriptor_ND, descriptor_ND)
-    assert loaded.rows == rows and loaded.count == 5
-    np.testing.assert_array_equal(loaded.place_N2(), np.arange(10.0).reshape(5, 2))
-    assert loaded.card["dimension"] == 3 and loaded.card["normalized"] is False
-    assert isinstance(loaded.descriptor_ND, np.memmap) is memory_map
+finite = st.floats(-1e9, 1e9)
+names = st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x1c\x85\u2028"), min_size=1)  # ends of lines
+places = st.none() | st.tuples(finite, finite).map(list)
+what = st.sampled_from(VIEWS)
+rows_of_any_set = st.lists(
+    st.fixed_dictionaries(
+        {"name": names, "place": places, "what": what},
+        optional={"bounds": st.lists(finite, min_size=4, max_size=4)},
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda row: row["name"],
+)
+
+
+@given(rows=rows_of_any_set, data=st.data(), memory_map=st.booleans())
+def test_what_is_written_comes_back(rows, data, memory_map):
+    shape = (len(rows), data.draw(st.integers(1, 4)))
+    descriptor_ND = data.draw(arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
+    with TemporaryDirectory() as folder:
+        with DescriptorWriter(Path(folder) / "set", CARD) as writer:
+            for start, end in pairwise(cuts):
+                writer.append(descriptor_ND[start:end], rows[start:end])
+        loaded = load_descriptor_set(Path(folder) / "set", memory_map)
+        np.testing.assert_array_equal(loaded.descriptor_ND, descriptor_ND)
+        assert isinstance(loaded.descriptor_ND, np.memmap) is memory_map
+    assert loaded.rows == rows and loaded.count == len(rows)
+    assert loaded.names == [row["name"] for row in rows]
+    nowhere = [np.nan, np.nan]
+    np.testing.assert_array_equal(loaded.place_N2(), [row["place"] or nowhere for row in rows])
+    np.testing.assert_array_equal(loaded.bounds_N4(), [row.get("bounds") or nowhere * 2 for row in rows])
+    assert {**loaded.card, **CARD} == loaded.card and loaded.card["dimension"] == shape[1]
+    length_N = np.linalg.norm(descriptor_ND.astype(np.float64), axis=1)
+    assert loaded.card["normalized"] is bool(np.all(np.abs(length_N - 1) < 1e-3))
 
 
 def test_plain_numpy_reads_the_matrix(saved):
@@ -56,11 +89,8 @@ def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
 
 
 def test_unit_length_is_seen(tmp_path):
-    unit = np.eye(3, dtype=np.float32)
-    save_descriptor_set(tmp_path / "unit", unit, make_rows("abc", None, "drone"), {**CARD, "view": "drone"})
-    loaded = load_descriptor_set(tmp_path / "unit")
-    assert loaded.card["normalized"] is True
-    assert np.isnan(loaded.place_N2()).all()
+    save_descriptor_set(tmp_path / "unit", np.eye(3, dtype=np.float32), make_rows("abc", None, "drone"), CARD)
+    assert load_descriptor_set(tmp_path / "unit").card["normalized"] is True
 
 
 def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
@@ -98,6 +128,7 @@ def test_a_new_set_replaces_the_older_one(saved):
         (np.ones((1, 3)), ["first"], "first comes twice"),
         (np.ones((2, 3)), ["x", "x"], "x comes twice"),
         (np.ones((1, 4)), ["x"], "dimension 4 in a set of dimension 3"),
+        (np.ones((1, 3)), ["\udcff.png"], "is no Unicode; rename the file"),
     ],
 )
 def test_the_writer_refuses(tmp_path, descriptor_BD, names, message):

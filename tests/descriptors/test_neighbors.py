@@ -32,18 +32,18 @@ def some_cells(queries: int, items: int, share: float) -> tuple[np.ndarray, np.n
 def test_by_descriptor_as_by_the_definition(monkeypatch, block_scores, share):
     monkeypatch.setattr(neighbors, "_BLOCK_SCORES", block_scores)
     random = np.random.default_rng(0)
-    query_QD, gallery_ND = random.standard_normal((37, 8)), random.standard_normal((50, 8)) * 7
+    query_QD, reference_ND = random.standard_normal((37, 8)), random.standard_normal((50, 8)) * 7
     cells = some_cells(37, 50, share)
     cosine_QN = (
-        (query_QD @ gallery_ND.T) / np.linalg.norm(query_QD, axis=1)[:, None] / np.linalg.norm(gallery_ND, axis=1)
+        (query_QD @ reference_ND.T) / np.linalg.norm(query_QD, axis=1)[:, None] / np.linalg.norm(reference_ND, axis=1)
     )
     expected = naive(cosine_QN, 9, set(zip(*(index.tolist() for index in cells), strict=True)))
-    assert nearest_by_descriptor(query_QD, gallery_ND, 9, cells).tolist() == expected
+    assert nearest_by_descriptor(query_QD, reference_ND, 9, cells).tolist() == expected
 
 
-def test_equal_scores_come_in_the_gallery_order():
-    gallery_ND = np.array([[1, 0], [0, 1], [2, 0], [1, 0], [3, 0]], np.float32)  # 0, 2, 3 and 4 have cosine 1
-    assert nearest_by_descriptor(np.array([[5.0, 0]]), gallery_ND, 5, NOTHING).tolist() == [[0, 2, 3, 4, 1]]
+def test_equal_scores_come_in_the_references_order():
+    reference_ND = np.array([[1, 0], [0, 1], [2, 0], [1, 0], [3, 0]], np.float32)  # 0, 2, 3 and 4 have cosine 1
+    assert nearest_by_descriptor(np.array([[5.0, 0]]), reference_ND, 5, NOTHING).tolist() == [[0, 2, 3, 4, 1]]
 
 
 def test_more_asked_for_than_there_are():
@@ -53,7 +53,7 @@ def test_more_asked_for_than_there_are():
 
 
 @pytest.mark.parametrize("queries", [0, 2])
-def test_an_empty_gallery_has_no_neighbors(queries):
+def test_an_empty_reference_side_has_no_neighbors(queries):
     for table in (
         nearest_by_descriptor(np.ones((queries, 3)), np.zeros((0, 3), np.float32), 2, NOTHING),
         nearest_on_map(np.ones((queries, 2)), np.zeros((0, 2)), "lat_lon_deg", 2, NOTHING),
@@ -69,21 +69,23 @@ def test_an_empty_gallery_has_no_neighbors(queries):
 )  # fmt: skip
 def test_on_the_map_by_distance(unit, low, high):
     random = np.random.default_rng(1)
-    query_Q2, gallery_N2 = random.uniform(low, high, (40, 2)), random.uniform(low, high, (300, 2))
+    query_Q2, reference_N2 = random.uniform(low, high, (40, 2)), random.uniform(low, high, (300, 2))
     if unit == "lat_lon_deg":
         query_Q2[:, 1] = (query_Q2[:, 1] + 180) % 360 - 180  # across the 180th meridian
-        gallery_N2[:, 1] = (gallery_N2[:, 1] + 180) % 360 - 180
+        reference_N2[:, 1] = (reference_N2[:, 1] + 180) % 360 - 180
     cells = some_cells(40, 300, 0.2)
-    expected = naive(-distance_m(query_Q2, gallery_N2, unit), 12, set(zip(*map(np.ndarray.tolist, cells), strict=True)))
-    assert nearest_on_map(query_Q2, gallery_N2, unit, 12, cells).tolist() == expected
+    expected = naive(
+        -distance_m(query_Q2, reference_N2, unit), 12, set(zip(*map(np.ndarray.tolist, cells), strict=True))
+    )
+    assert nearest_on_map(query_Q2, reference_N2, unit, 12, cells).tolist() == expected
 
 
 def test_a_block_is_held_once_with_its_indices(monkeypatch):
     monkeypatch.setattr(neighbors, "_BLOCK_SCORES", 2**20)
     random = np.random.default_rng(2)
-    query_QD, gallery_ND = (random.standard_normal((rows, 4)).astype(np.float32) for rows in (4096, 1024))
+    query_QD, reference_ND = (random.standard_normal((rows, 4)).astype(np.float32) for rows in (4096, 1024))
     tracemalloc.start()
-    nearest_by_descriptor(query_QD, gallery_ND, 4, NOTHING)
+    nearest_by_descriptor(query_QD, reference_ND, 4, NOTHING)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # scores of 4 bytes and indices of 8 of a block, 12 MiB; of the rest (rows, kept columns) less than 1 MiB

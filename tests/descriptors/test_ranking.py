@@ -5,33 +5,63 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from mindloc.descriptors.ranking import rank_gallery
+from mindloc.descriptors.ranking import rank_references
 from mindloc.errors import DataError
 
 
-def make_case(queries=40, gallery=90, dimension=8, seed=0):
+def make_case(queries=40, references=90, dimension=8, seed=0):
     rng = np.random.default_rng(seed)
-    query_QD, gallery_ND = rng.standard_normal((queries, dimension)), rng.standard_normal((gallery, dimension))
-    right = [rng.choice(gallery, rng.integers(0, 6), replace=False) for _ in range(queries)]
-    return query_QD.astype(np.float32), gallery_ND.astype(np.float32), right
+    query_QD, reference_ND = rng.standard_normal((queries, dimension)), rng.standard_normal((references, dimension))
+    right = [rng.choice(references, rng.integers(0, 6), replace=False) for _ in range(queries)]
+    return query_QD.astype(np.float32), reference_ND.astype(np.float32), right
 
 
 def naive_order(score_N, right):
-    """All gallery indices, best first; among equal scores wrong ones first."""
+    """All reference indices, best first; among equal scores wrong ones first."""
     return sorted(range(len(score_N)), key=lambda i: (-score_N[i], i in set(right), i))
 
 
-def naive_scores(query_QD, gallery_ND):
-    q, g = query_QD.astype(np.float64), gallery_ND.astype(np.float64)
+def naive_scores(query_QD, reference_ND):
+    q, g = query_QD.astype(np.float64), reference_ND.astype(np.float64)
     return (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (g / np.linalg.norm(g, axis=1, keepdims=True)).T
 
 
-@pytest.mark.parametrize("strip_queries", [None, 1, 7])
-def test_ranks_and_top_follow_a_naive_sort(strip_queries):
-    query_QD, gallery_ND, right = make_case()
-    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5, strip_queries=strip_queries)["pos"]
-    for i, score_N in enumerate(naive_scores(query_QD, gallery_ND)):
+@st.composite
+def cases(draw):
+    """Whole numbers, so that inner products are exact and ties are everywhere; any right items of each query."""
+    queries, references, dimension = draw(st.integers(1, 6)), draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    few = st.integers(-2, 2)
+    query_QD = draw(arrays(np.float32, (queries, dimension), elements=few))
+    reference_ND = draw(arrays(np.float32, (references, dimension), elements=few))
+    items = st.sets(st.integers(0, references - 1)).map(lambda found: np.array(sorted(found), np.int64))
+    return query_QD, reference_ND, draw(st.lists(items, min_size=queries, max_size=queries))
+
+
+@given(case=cases(), k=st.integers(1, 14), strip_queries=st.sampled_from([None, 1, 4]))
+def test_ranks_answers_and_ties_are_those_of_a_naive_sort(case, k, strip_queries):
+    query_QD, reference_ND, right = case
+    found = rank_references(query_QD, reference_ND, {"pos": right}, k, normalize=False, strip_queries=strip_queries)[
+        "pos"
+    ]
+    for i, score_N in enumerate(query_QD.astype(np.float64) @ reference_ND.T.astype(np.float64)):
+        order = naive_order(score_N, right[i])
+        assert found.rank_E[found.start[i] : found.start[i + 1]].tolist() == sorted(
+            order.index(j) + 1 for j in right[i]
+        )
+        assert found.top_QK[i].tolist() == order[:k]
+        assert found.score_QK[i].tolist() == score_N[order[:k]].tolist()
+        wrong = np.delete(score_N, right[i])
+        assert found.tied_Q[i] == (len(right[i]) > 0 and max(score_N[right[i]]) in wrong)
+
+
+def test_cosines_follow_a_naive_sort():
+    query_QD, reference_ND, right = make_case()
+    ranking = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
+    for i, score_N in enumerate(naive_scores(query_QD, reference_ND)):
         order = naive_order(score_N, right[i])
         expected = sorted(order.index(item) + 1 for item in right[i])
         assert ranking.rank_E[ranking.start[i] : ranking.start[i + 1]].tolist() == expected
@@ -41,78 +71,65 @@ def test_ranks_and_top_follow_a_naive_sort(strip_queries):
 
 
 def test_long_descriptors_are_scored_in_smaller_blocks_to_the_same_end(monkeypatch):
-    query_QD, gallery_ND, right = make_case()
-    gallery_ND[50:] = gallery_ND[:40]  # ties over the bounds of blocks
-    whole = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    query_QD, reference_ND, right = make_case()
+    reference_ND[50:] = reference_ND[:40]  # ties over the bounds of blocks
+    whole = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
     monkeypatch.setattr("mindloc.descriptors.ranking._BLOCK_NUMBERS", 7 * 8 + 3)  # seven rows of eight numbers
-    blocks = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=5)["pos"]
+    blocks = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
     np.testing.assert_array_equal(blocks.rank_E, whole.rank_E)
     np.testing.assert_array_equal(blocks.tied_Q, whole.tied_Q)
-
-
-def test_integer_ties_follow_a_naive_sort():
-    rng = np.random.default_rng(3)
-    query_QD, gallery_ND = rng.integers(0, 3, (30, 4)), rng.integers(0, 3, (60, 4))  # many equal inner products
-    right = [rng.choice(60, 4, replace=False) for _ in range(30)]
-    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=9, normalize=False)["pos"]
-    for i, score_N in enumerate(query_QD @ gallery_ND.T):
-        order = naive_order(score_N, right[i])
-        assert ranking.rank_E[4 * i : 4 * i + 4].tolist() == sorted(order.index(item) + 1 for item in right[i])
-        assert ranking.top_QK[i].tolist() == order[:9]
-        best = max(score_N[right[i]])
-        assert ranking.tied_Q[i] == any(s == best for j, s in enumerate(score_N) if j not in right[i])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-3 / 3, 1e20])
 def test_a_constant_descriptor_finds_nothing(value):
     """Every score is equal, so the right item of 101 stands last, whatever the rounding of the sums."""
-    gallery_ND = np.full((101, 768), value, np.float32)
+    reference_ND = np.full((101, 768), value, np.float32)
     right = [np.array([i]) for i in range(9)]
-    ranking = rank_gallery(gallery_ND[:9], gallery_ND, {"pos": right}, k=101)["pos"]
+    ranking = rank_references(reference_ND[:9], reference_ND, {"pos": right}, k=101)["pos"]
     assert (ranking.first_rank_Q == 101).all() and ranking.tied_Q.all()
     assert (ranking.top_QK[:, -1] == np.arange(9)).all()
 
 
 def test_a_copy_of_the_right_tile_ranks_before_it():
-    query_QD, gallery_ND, _ = make_case(dimension=768)
-    gallery_ND[50] = query_QD[0]  # the truth, best possible
-    gallery_ND[89] = 3.0 * query_QD[0]  # another tile, the same direction, in the last rows of a BLAS block
-    ranking = rank_gallery(query_QD[:1], gallery_ND, {"pos": [np.array([50])]}, k=2)["pos"]
+    query_QD, reference_ND, _ = make_case(dimension=768)
+    reference_ND[50] = query_QD[0]  # the truth, best possible
+    reference_ND[89] = 3.0 * query_QD[0]  # another tile, the same direction, in the last rows of a BLAS block
+    ranking = rank_references(query_QD[:1], reference_ND, {"pos": [np.array([50])]}, k=2)["pos"]
     assert ranking.first_rank_Q.tolist() == [2]
     assert ranking.top_QK.tolist() == [[89, 50]]
 
 
-def test_permuting_the_gallery_changes_no_rank():
-    query_QD, gallery_ND, right = make_case(gallery=300)
-    gallery_ND[100:200] = gallery_ND[:100]  # ties everywhere
-    plain = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=3)["pos"]
+def test_permuting_the_references_changes_no_rank():
+    query_QD, reference_ND, right = make_case(references=300)
+    reference_ND[100:200] = reference_ND[:100]  # ties everywhere
+    plain = rank_references(query_QD, reference_ND, {"pos": right}, k=3)["pos"]
     order = np.random.default_rng(1).permutation(300)
     moved = [np.flatnonzero(np.isin(order, items)) for items in right]
-    permuted = rank_gallery(query_QD, gallery_ND[order], {"pos": moved}, k=3)["pos"]
+    permuted = rank_references(query_QD, reference_ND[order], {"pos": moved}, k=3)["pos"]
     np.testing.assert_array_equal(permuted.rank_E, plain.rank_E)
     np.testing.assert_array_equal(permuted.tied_Q, plain.tied_Q)
 
 
 def test_two_notions_of_right_in_one_pass_equal_two_passes():
-    query_QD, gallery_ND, wide = make_case()
+    query_QD, reference_ND, wide = make_case()
     narrow = [items[: len(items) // 2] for items in wide]
-    both = rank_gallery(query_QD, gallery_ND, {"narrow": narrow, "wide": wide}, k=4)
+    both = rank_references(query_QD, reference_ND, {"narrow": narrow, "wide": wide}, k=4)
     for name, right in (("narrow", narrow), ("wide", wide)):
-        alone = rank_gallery(query_QD, gallery_ND, {name: right}, k=4)[name]
+        alone = rank_references(query_QD, reference_ND, {name: right}, k=4)[name]
         np.testing.assert_array_equal(both[name].rank_E, alone.rank_E)
         np.testing.assert_array_equal(both[name].top_QK, alone.top_QK)
 
 
 def test_length_of_descriptors_does_not_matter():
-    query_QD, gallery_ND, right = make_case()
-    plain = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=4)["pos"]
-    scaled = rank_gallery(query_QD * 64, gallery_ND / 256, {"pos": right}, k=4)["pos"]
+    query_QD, reference_ND, right = make_case()
+    plain = rank_references(query_QD, reference_ND, {"pos": right}, k=4)["pos"]
+    scaled = rank_references(query_QD * 64, reference_ND / 256, {"pos": right}, k=4)["pos"]
     np.testing.assert_array_equal(plain.rank_E, scaled.rank_E)
 
 
 def test_queries_without_a_right_item_are_left_out():
-    query_QD, gallery_ND, right = make_case()
-    ranking = rank_gallery(query_QD, gallery_ND, {"pos": right}, k=4)["pos"]
+    query_QD, reference_ND, right = make_case()
+    ranking = rank_references(query_QD, reference_ND, {"pos": right}, k=4)["pos"]
     kept, index = ranking.answerable()
     assert index.tolist() == [i for i, items in enumerate(right) if len(items)]
     assert kept.positives_Q.tolist() == [len(right[i]) for i in index]
@@ -120,23 +137,23 @@ def test_queries_without_a_right_item_are_left_out():
         _ = ranking.first_rank_Q
 
 
-def test_more_answers_than_gallery_items_gives_them_all():
-    ranking = rank_gallery(np.eye(2), np.eye(2), {"pos": [np.array([0]), np.array([1])]}, k=10)["pos"]
+def test_more_answers_than_reference_items_gives_them_all():
+    ranking = rank_references(np.eye(2), np.eye(2), {"pos": [np.array([0]), np.array([1])]}, k=10)["pos"]
     assert ranking.top_QK.tolist() == [[0, 1], [1, 0]]
 
 
 @pytest.mark.parametrize(
-    ("queries", "gallery", "right", "message"),
+    ("queries", "references", "right", "message"),
     [
-        (np.ones((1, 3)), np.ones((2, 4)), [[0]], r"\(1, 3\) can't be compared with a gallery of shape \(2, 4\)"),
-        (np.ones((0, 3)), np.ones((2, 3)), [], "0 queries and 2 gallery items"),
-        (np.ones((1, 3)), np.ones((2, 3)), [[2]], "outside the gallery's 0..1"),
+        (np.ones((1, 3)), np.ones((2, 4)), [[0]], r"\(1, 3\) can't be compared with reference items of shape \(2, 4\)"),
+        (np.ones((0, 3)), np.ones((2, 3)), [], "0 queries and 2 reference items"),
+        (np.ones((1, 3)), np.ones((2, 3)), [[2]], "has the index of no reference item, 0..1"),
         (np.ones((1, 3)), np.ones((2, 3)), [], "given for 0 queries, there are 1"),
     ],
 )
-def test_bad_input_is_named(queries, gallery, right, message):
+def test_bad_input_is_named(queries, references, right, message):
     with pytest.raises(DataError, match=message):
-        rank_gallery(queries, gallery, {"pos": [np.array(r) for r in right]}, k=1)
+        rank_references(queries, references, {"pos": [np.array(r) for r in right]}, k=1)
 
 
 def test_searching_needs_no_mindspore():

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from mindloc.descriptors.ranking import cosine_of, rank_gallery, recall_rank, rerank_first
+from mindloc.descriptors.ranking import cosine_of, rank_references, recall_rank, rerank_first
 
-QUERIES, GALLERY = 30, 50
+QUERIES, REFERENCES = 30, 50
 
 
 def make_case(seed=0, levels=4):
     """Scores of two stages from a few whole numbers, so that ties are everywhere, and 0 to 5 right items per query."""
     rng = np.random.default_rng(seed)
-    first_QN, second_QN = rng.integers(0, levels, (2, QUERIES, GALLERY)).astype(np.float64)
-    right = [rng.choice(GALLERY, rng.integers(0, 6), replace=False) for _ in range(QUERIES)]
+    first_QN, second_QN = rng.integers(0, levels, (2, QUERIES, REFERENCES)).astype(np.float64)
+    right = [rng.choice(REFERENCES, rng.integers(0, 6), replace=False) for _ in range(QUERIES)]
     return first_QN, second_QN, right
 
 
 def rank_scores(score_QN, right, k):
     """Stage one from given scores: the inner products of unit vectors with them are the scores."""
-    return rank_gallery(np.eye(len(score_QN)), score_QN.T, {"pos": right}, k, normalize=False)["pos"]
+    return rank_references(np.eye(len(score_QN)), score_QN.T, {"pos": right}, k, normalize=False)["pos"]
 
 
 def from_table(score_QN):
@@ -30,14 +30,14 @@ def ranks_of(ranking, query):
 
 
 def naive_two_stages(first_N, second_N, right, n):
-    """All gallery indices: sorted by the first score, then the first n by the second; wrong before right at ties."""
+    """All reference indices: sorted by the first score, then the first n by the second; wrong before right at ties."""
     right = set(right.tolist())
     order = sorted(range(len(first_N)), key=lambda i: (-first_N[i], i in right, i))
     place = {item: at for at, item in enumerate(order)}
     return sorted(order[:n], key=lambda i: (-second_N[i], i in right, place[i])) + order[n:]
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 20, GALLERY])
+@pytest.mark.parametrize("n", [1, 2, 7, 20, REFERENCES])
 @pytest.mark.parametrize("k", [1, 10, 20])
 def test_ranks_and_answers_follow_a_naive_sort(n, k):
     first_QN, second_QN, right = make_case()
@@ -78,12 +78,12 @@ def test_tied_speaks_of_the_stage_that_placed_the_best_right_item():
     assert final.first_rank_Q.tolist() == [2, 1, 4]
 
 
-@pytest.mark.parametrize("n", [2, 9, GALLERY])
+@pytest.mark.parametrize("n", [2, 9, REFERENCES])
 def test_a_constant_second_stage_wins_nothing(n):
     """Every right item among the first n falls behind all wrong ones there, whatever the rounding of the cosines."""
     first_QN, _, right = make_case(1)
     first = rank_scores(first_QN, right, n)
-    phi = np.full((GALLERY, 768), 1e-3 / 3, np.float32)
+    phi = np.full((REFERENCES, 768), 1e-3 / 3, np.float32)
     final = rerank_first(first, n, *with_keywords(phi[:QUERIES], phi, n))
     for query in range(QUERIES):
         before = ranks_of(first, query)
@@ -93,25 +93,25 @@ def test_a_constant_second_stage_wins_nothing(n):
     assert ((final.answerable()[0].first_rank_Q == 1) <= (kept.first_rank_Q == 1)).all()
 
 
-def with_keywords(query_QE, gallery_NE, k):
-    score_of, tolerance = cosine_of(query_QE, gallery_NE)
+def with_keywords(query_QE, reference_NE, k):
+    score_of, tolerance = cosine_of(query_QE, reference_NE)
     return score_of, k, tolerance
 
 
 def make_descriptors(seed=2, dimension=6):
     rng = np.random.default_rng(seed)
-    omega = [rng.standard_normal((count, 9)).astype(np.float32) for count in (QUERIES, GALLERY)]
-    phi = [rng.integers(-1, 2, (count, dimension)).astype(np.float32) for count in (QUERIES, GALLERY)]
-    right = [rng.choice(GALLERY, rng.integers(1, 4), replace=False) for _ in range(QUERIES)]
+    omega = [rng.standard_normal((count, 9)).astype(np.float32) for count in (QUERIES, REFERENCES)]
+    phi = [rng.integers(-1, 2, (count, dimension)).astype(np.float32) for count in (QUERIES, REFERENCES)]
+    right = [rng.choice(REFERENCES, rng.integers(1, 4), replace=False) for _ in range(QUERIES)]
     return omega, phi, right
 
 
-def test_looking_at_the_whole_gallery_again_is_the_second_stage_alone():
+def test_looking_at_all_references_again_is_the_second_stage_alone():
     """Phi of whole numbers: ties are many, and the ranks agree all the same."""
     omega, phi, right = make_descriptors()
-    first = rank_gallery(*omega, {"pos": right}, GALLERY)["pos"]
-    final = rerank_first(first, GALLERY, *with_keywords(*phi, GALLERY))
-    alone = rank_gallery(*phi, {"pos": right}, GALLERY)["pos"]
+    first = rank_references(*omega, {"pos": right}, REFERENCES)["pos"]
+    final = rerank_first(first, REFERENCES, *with_keywords(*phi, REFERENCES))
+    alone = rank_references(*phi, {"pos": right}, REFERENCES)["pos"]
     np.testing.assert_array_equal(final.rank_E, alone.rank_E)
     np.testing.assert_array_equal(final.tied_Q, alone.tied_Q)
     np.testing.assert_allclose(final.score_QK, alone.score_QK, atol=1e-12)
@@ -131,17 +131,17 @@ def test_recall_within_n_and_beyond_is_the_first_stages():
     n, first = 8, rank_scores(first_QN, right, 8)
     final = rerank_first(first, n, from_table(second_QN), 8, tolerance=0.0)
     before, after = first.answerable()[0].first_rank_Q, final.answerable()[0].first_rank_Q
-    for k in range(n, GALLERY + 1):
+    for k in range(n, REFERENCES + 1):
         np.testing.assert_array_equal(before <= k, after <= k)
     assert (before != after).any()
 
 
-def test_permuting_the_gallery_changes_no_rank():
+def test_permuting_the_references_changes_no_rank():
     omega, phi, right = make_descriptors(5)
-    order = np.random.default_rng(0).permutation(GALLERY)
+    order = np.random.default_rng(0).permutation(REFERENCES)
     moved = [np.flatnonzero(np.isin(order, items)) for items in right]
     plain, permuted = (
-        rerank_first(rank_gallery(omega[0], wide, {"pos": items}, 20)["pos"], 20, *with_keywords(phi[0], narrow, 5))
+        rerank_first(rank_references(omega[0], wide, {"pos": items}, 20)["pos"], 20, *with_keywords(phi[0], narrow, 5))
         for wide, narrow, items in ((omega[1], phi[1], right), (omega[1][order], phi[1][order], moved))
     )
     np.testing.assert_array_equal(plain.rank_E, permuted.rank_E)
@@ -167,8 +167,8 @@ def test_a_third_stage_stands_on_the_second():
 
 
 def test_cosines_do_not_depend_on_lengths():
-    query_QE, gallery_NE = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.0], [8.0, 6.0]], np.float32)
-    score_of, _ = cosine_of(query_QE, gallery_NE)
+    query_QE, reference_NE = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.0], [8.0, 6.0]], np.float32)
+    score_of, _ = cosine_of(query_QE, reference_NE)
     # (3 * 8 + 4 * 6) / (5 * 10); a zero descriptor is like nothing
     np.testing.assert_allclose(score_of(0, np.array([1, 0])), [0.96, 0.0], rtol=1e-12)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mindloc.descriptors.ranking import rank_gallery
+from mindloc.descriptors.ranking import rank_references
 from mindloc.evaluation import metrics
 
 
@@ -16,7 +16,7 @@ def gta(request):
     reference_dir = request.getfixturevalue("reference_dir")
     stored = dict(np.load(reference_dir / "gta_eval.npz", allow_pickle=False))
     right = [np.array([int(i) for i in text.split(",")]) for text in stored["positives"]]
-    ranking = rank_gallery(stored["query"], stored["gallery"], {"pos": right}, k=400)["pos"]
+    ranking = rank_references(stored["query"], stored["gallery"], {"pos": right}, k=400)["pos"]
     distance_QN = np.linalg.norm(stored["query_xy"][:, None] - stored["gallery_xy"][ranking.top_QK], axis=2)
     return ranking, distance_QN, stored, right
 

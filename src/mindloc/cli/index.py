@@ -97,7 +97,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _names_of(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # a name may contain other ends of line
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} can't be read ({one_line(error)[:120]}); give text, one name per line") from None
     return [line for line in lines if line]

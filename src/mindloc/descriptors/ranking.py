@@ -18,7 +18,7 @@ from mindloc.errors import DataError, TileIndexError
 
 _STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
 _STRIP_QUERIES = 1024
-_GALLERY_ROWS = 4096
+_REFERENCE_ROWS = 4096
 _BLOCK_NUMBERS = 2**25  # float64 numbers of a side held at once: 256 MB, whatever the length of a descriptor
 
 
@@ -28,7 +28,7 @@ class Ranking:
 
     start: np.ndarray  # (Q + 1,) int64
     rank_E: np.ndarray  # int64, 1-based, ascending within a query
-    top_QK: np.ndarray  # int64 gallery indices, best first, in the order that the ranks state
+    top_QK: np.ndarray  # int64 reference indices, best first, in the order that the ranks state
     score_QK: np.ndarray  # float64, of these
     tied_Q: np.ndarray  # bool: some wrong item has the score of the best right one
 
@@ -55,9 +55,9 @@ class Ranking:
         return kept, index
 
 
-def rank_gallery(
+def rank_references(
     query_QD: np.ndarray,
-    gallery_ND: np.ndarray,
+    reference_ND: np.ndarray,
     right: dict[str, list[np.ndarray]],
     k: int,
     normalize: bool = True,
@@ -66,19 +66,19 @@ def rank_gallery(
     """One ranking per notion of "right", from one pass over the scores.
 
     Args:
-        query_QD, gallery_ND: any float type, any length, memmaps welcome.
-        right: name -> gallery indices of the right items of each query (Q arrays, possibly empty).
+        query_QD, reference_ND: any float type, any length, memmaps welcome.
+        right: name -> reference indices of the right items of each query (Q arrays, possibly empty).
         k: answers to keep per query; at most N are there.
         normalize: True scores by cosine (a zero descriptor scores 0 everywhere), False by the inner product.
-        strip_queries: queries scored at once; None chooses by the size of the gallery.
+        strip_queries: queries scored at once; None chooses by the number of reference items.
 
     Raises:
-        DataError: the two dimensions differ, a side is empty, or an index lies outside the gallery.
+        DataError: the two dimensions differ, a side is empty, or an index lies outside the reference items.
     """
-    _check(query_QD, gallery_ND, right)
-    k = min(k, len(gallery_ND))
+    _check(query_QD, reference_ND, right)
+    k = min(k, len(reference_ND))
     placed: dict[str, list[PlacedAnswers]] = {name: [] for name in right}
-    for first, score_BN, tolerance in _strips(query_QD, gallery_ND, normalize, strip_queries):
+    for first, score_BN, tolerance in _strips(query_QD, reference_ND, normalize, strip_queries):
         for offset, score_N in enumerate(score_BN):
             needed = k + max(len(items[first + offset]) for items in right.values())
             best = _best(score_N, min(needed, len(score_N)))
@@ -97,37 +97,37 @@ class PlacedAnswers:
     tied: bool  # some wrong item has the score of the best right one
 
 
-def _check(query_QD: np.ndarray, gallery_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
-    if query_QD.ndim != 2 or gallery_ND.ndim != 2 or query_QD.shape[1] != gallery_ND.shape[1]:
+def _check(query_QD: np.ndarray, reference_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
+    if query_QD.ndim != 2 or reference_ND.ndim != 2 or query_QD.shape[1] != reference_ND.shape[1]:
         raise DataError(
-            f"queries of shape {query_QD.shape} can't be compared with a gallery of shape {gallery_ND.shape}; "
+            f"queries of shape {query_QD.shape} can't be compared with reference items of shape {reference_ND.shape}; "
             "extract both with the same checkpoint"
         )
-    if not len(query_QD) or not len(gallery_ND):
-        raise DataError(f"{len(query_QD)} queries and {len(gallery_ND)} gallery items; both sides need at least one")
+    if not len(query_QD) or not len(reference_ND):
+        raise DataError(f"{len(query_QD)} queries and {len(reference_ND)} reference items; each side needs one")
     for name, items in right.items():
         if len(items) != len(query_QD):
             raise DataError(f"right items ({name}) are given for {len(items)} queries, there are {len(query_QD)}")
         index = np.concatenate([np.asarray(item, np.int64) for item in items])
-        if index.size and (index.min() < 0 or index.max() >= len(gallery_ND)):
-            raise DataError(f"a right item ({name}) has an index outside the gallery's 0..{len(gallery_ND) - 1}")
+        if index.size and (index.min() < 0 or index.max() >= len(reference_ND)):
+            raise DataError(f"a right item ({name}) has the index of no reference item, 0..{len(reference_ND) - 1}")
 
 
 def _strips(
-    query_QD: np.ndarray, gallery_ND: np.ndarray, normalize: bool, strip_queries: int | None
+    query_QD: np.ndarray, reference_ND: np.ndarray, normalize: bool, strip_queries: int | None
 ) -> Iterator[tuple[int, np.ndarray, float]]:
     """(index of the first query, scores (B, N) float64, difference that rounding alone can make)."""
-    count, most = len(gallery_ND), max(1, _BLOCK_NUMBERS // gallery_ND.shape[1])
+    count, most = len(reference_ND), max(1, _BLOCK_NUMBERS // reference_ND.shape[1])
     rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
-    gallery_rows = min(_GALLERY_ROWS, most)
+    reference_rows = min(_REFERENCE_ROWS, most)
     buffer = np.empty((rows, count), np.float64)
     for first in range(0, len(query_QD), rows):
         query_BD = float64_rows(query_QD[first : first + rows], normalize)
         score_BN = buffer[: len(query_BD)]
         longest = 0.0
-        for start in range(0, count, gallery_rows):
-            block_ND = float64_rows(gallery_ND[start : start + gallery_rows], normalize)
-            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + gallery_rows])
+        for start in range(0, count, reference_rows):
+            block_ND = float64_rows(reference_ND[start : start + reference_rows], normalize)
+            np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + reference_rows])
             longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
         longest *= float(np.linalg.norm(query_BD, axis=1).max())
         # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
@@ -143,7 +143,7 @@ def float64_rows(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
 
 
 def _best(score_N: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at least the ``count`` highest scores, best first, equal ones in gallery order."""
+    """Indices of at least the ``count`` highest scores, best first, equal ones in their order."""
     threshold = np.partition(score_N, len(score_N) - count)[len(score_N) - count]
     index = np.flatnonzero(score_N >= threshold)
     return index[np.argsort(-score_N[index], kind="stable")]
@@ -185,7 +185,7 @@ def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
     )
 
 
-ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, gallery indices (n,) -> their scores (n,) float64
+ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, reference indices (n,) -> their scores (n,) float64
 
 
 def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: float) -> Ranking:
@@ -213,15 +213,15 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
     return collect_answers(rows, k)
 
 
-def cosine_of(query_QE: np.ndarray, gallery_NE: np.ndarray) -> tuple[ScoreOf, float]:
+def cosine_of(query_QE: np.ndarray, reference_NE: np.ndarray) -> tuple[ScoreOf, float]:
     """Cosines in float64 as new scores, and the difference that rounding alone can make.
 
     Args:
-        query_QE, gallery_NE: any float type, any length; memmaps welcome, of which only the rows asked for are read.
+        query_QE, reference_NE: any float type, any length; memmaps welcome, of which only the rows asked for are read.
     """
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
-        return float64_rows(gallery_NE[items], True) @ float64_rows(query_QE[query : query + 1], True)[0]
+        return float64_rows(reference_NE[items], True) @ float64_rows(query_QE[query : query + 1], True)[0]
 
     return score_of, query_QE.shape[1] * np.finfo(np.float64).eps  # two sums of E products, as in ranking.py
 

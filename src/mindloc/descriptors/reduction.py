@@ -1,8 +1,8 @@
-"""Shorter recall vectors: the directions in which a gallery's vectors vary most (randomized PCA, mean removed).
+"""Shorter recall vectors: the directions in which many of them vary most (randomized PCA, mean removed).
 
-Rows are read in blocks, so a memory-mapped gallery of any size will do; the (D, D) covariance never exists.
+Rows are read in blocks, so a memory-mapped matrix of any size will do; the (D, D) covariance never exists.
 
-Suffixes: N rows, B rows of a block, D width as encoded, E width afterwards, L width with oversampling.
+Shapes: N rows, B rows of a block, D width as encoded, E width afterwards, L width with oversampling.
 
 References:
     Halko, Martinsson, Tropp, arXiv:0909.4061, algorithms 4.4 (with re-orthonormalization) and 5.1.
@@ -50,7 +50,7 @@ class Reduction:
         if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
             raise TileIndexError(
                 f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; leave the "
-                "size of the pictures as it was, or fit another: python -m mindloc pca"
+                "size of the images as it was, or fit another: python -m mindloc pca"
             )
         reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
         for first, block_BD in _centered(omega_ND, self.mean_D):
@@ -63,7 +63,7 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
     """The ``dimension`` directions of most variance, found by power iterations on seeded random directions.
 
     Args:
-        omega_ND: recall vectors of the gallery; a memmap is read some rows at a time.
+        omega_ND: recall vectors; a memmap is read some rows at a time.
         dimension: at most ``MAX_DIMENSION``, N and D.
         checkpoint_sha256: of the encoder that made the rows.
 

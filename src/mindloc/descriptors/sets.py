@@ -3,7 +3,7 @@
 A set is a folder::
 
     descriptors.npy   (N, D) float32, can be memory-mapped
-    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": "drone" | "satellite"}; also
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": view}; also
                       "bounds": [lowest a, lowest b, highest a, highest b] where they are known
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
 
@@ -24,12 +24,11 @@ import numpy as np
 
 from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import atomic_folder, read_json, require_replaceable, synced, writing
-from mindloc.vocabulary import VIEWS
+from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
 VERSION = 1
-GLOBAL = "global"  # the descriptor of an encoder that has one
-RECALL_DESCRIPTORS = (GLOBAL, "omega")  # what a gallery is searched by: one or the other
-DESCRIPTORS = (*RECALL_DESCRIPTORS, "phi", "centroids")
+RECALL_DESCRIPTORS = (GLOBAL, OMEGA)  # what a search recalls by: one or the other
+DESCRIPTORS = (*RECALL_DESCRIPTORS, PHI, CENTROIDS)
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
@@ -56,7 +55,7 @@ class DescriptorSet:
     @property
     def descriptor(self) -> str:
         """Which of an encoder's descriptors it holds."""
-        return self.card.get("descriptor", GLOBAL)  # cards of 0.1.0 don't say
+        return self.card.get("descriptor", GLOBAL)  # of a baseline's no card says it
 
     def place_N2(self) -> np.ndarray:
         """Places of all rows in ``card["place_unit"]``, float64; NaN where a row has none."""
@@ -141,7 +140,7 @@ class DescriptorWriter:
 
     def _complete(self) -> None:
         if not self._count:
-            raise DataError(f"descriptor set {self.folder} would be empty; give it at least one picture")
+            raise DataError(f"descriptor set {self.folder} would be empty; give it at least one image")
         self._matrix.seek(0)
         self._matrix.write(_npy_header(self._count, self._dimension))
         facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
@@ -175,7 +174,7 @@ def set_folder(folder: str | Path, descriptor: str) -> Path:
 
 
 def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
-    """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if asked for, "centroids".
+    """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
 
     Raises:
         DataError: as ``load_descriptor_set``; sets of different extractions.
@@ -185,9 +184,9 @@ def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[st
         one = load_descriptor_set(folder, memory_map)
         return {one.descriptor: one}
     sets = {name: load_descriptor_set(Path(folder) / name, memory_map) for name in inner}
-    if not {"omega", "phi"} <= sets.keys():
+    if not {OMEGA, PHI} <= sets.keys():
         raise DataError(f"{folder} holds {', '.join(inner)} and not both omega and phi; extract it again")
-    first = sets["omega"]
+    first = sets[OMEGA]
     for name, other in sets.items():
         if other.descriptor != name:
             raise DataError(f"{folder}/{name} is a set of {other.descriptor} descriptors; extract it again")
@@ -236,17 +235,18 @@ def _load_card(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} has version {version}, this program reads {VERSION}; extract the set again")
     absent = [fact for fact in _REQUIRED_FACTS if fact not in card]
     if absent or card["view"] not in VIEWS:
-        raise DataError(f"{path} lacks {', '.join(absent) or 'a view (drone or satellite)'}; extract the set again")
+        raise DataError(f"{path} lacks {', '.join(absent) or 'a view of ' + ', '.join(VIEWS)}; extract the set again")
     return card
 
 
 def _load_rows(path: Path) -> list[dict[str, Any]]:
     rows, seen = [], set()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
-    for number, line in enumerate(lines, 1):
+    # not splitlines(): JSON leaves the ends of lines that only Unicode knows in names
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         where = f"{path} line {number}"
         try:
             row = json.loads(line)
@@ -264,9 +264,13 @@ def _check_row(row: Any, where: str) -> None:
     known = isinstance(row, dict) and isinstance(row.get("name"), str) and row.get("what") in VIEWS
     if not (known and _are_numbers(row.get("place"), 2) and _are_numbers(row.get("bounds"), 4)):
         raise DataError(
-            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (drone or "
-            "satellite), and if at all bounds (four numbers)"
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (one of "
+            f"{', '.join(VIEWS)}), and if at all bounds (four numbers)"
         )
+    try:
+        row["name"].encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: the name {row['name']!r} is no Unicode; rename the file") from None
 
 
 def _are_numbers(values: Any, count: int) -> bool:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from mindloc.data.images import decode, read_bytes, resize
-from mindloc.descriptors.ranking import rank_gallery
+from mindloc.descriptors.ranking import rank_references
 from mindloc.evaluation.metrics import sdm_at
 from mindloc.evaluation.score import (
     Distances,
@@ -113,7 +113,7 @@ def score_constant(
             return None
         query_Q1 = np.ones((len(truth.right[mode]), 1))
         right = {mode: truth.right[mode]}
-        rankings |= rank_gallery(query_Q1, preference_N1, right, settings.answers, normalize=False)
+        rankings |= rank_references(query_Q1, preference_N1, right, settings.answers, normalize=False)
     return score_rankings(rankings, len(reference_names), distances, truth, settings)
 
 

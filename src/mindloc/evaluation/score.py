@@ -16,7 +16,7 @@ from mindloc.descriptors.ranking import (
     ScoreOf,
     cosine_of,
     node_consistency,
-    rank_gallery,
+    rank_references,
     recall_rank,
     rerank_first,
 )
@@ -131,7 +131,7 @@ def score_sets(
         DataError: the sets do not fit each other, or no query has a right reference.
     """
     require_comparable(queries, references)
-    ranking = rank_gallery(queries.descriptor_ND, references.descriptor_ND, truth.right, settings.answers)
+    ranking = rank_references(queries.descriptor_ND, references.descriptor_ND, truth.right, settings.answers)
     return score_rankings(ranking, references.count, distances_of(queries, references), truth, settings)
 
 
@@ -249,7 +249,7 @@ def score_two_stage(
     stages = settings.stages(count)
     later = _later_stages(queries, references, stages)
     kept = min(max(stages.recall_n, settings.answers), count)
-    first = rank_gallery(omega[0].descriptor_ND, omega[1].descriptor_ND, truth.right, kept)
+    first = rank_references(omega[0].descriptor_ND, omega[1].descriptor_ND, truth.right, kept)
     final = {mode: _rerank(ranking, later, min(settings.answers, kept)) for mode, ranking in first.items()}
     distances = distances_of(*omega)
     scores = {

@@ -14,6 +14,7 @@ from mindloc.descriptors.reduction import Reduction, load_reduction, require_ori
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS, DescriptorSet, load_descriptor_sets
 from mindloc.errors import TileIndexError
 from mindloc.search.index import IndexCard, Tiles, read_index_card
+from mindloc.vocabulary import PHI
 
 _BATCH_NUMBERS = 2**24  # float32 of both descriptors: 64 MB
 
@@ -132,4 +133,4 @@ def load_extracted(folder: Path, pca: Path | None = None) -> Extracted:
             raise TileIndexError(f"{folder} was reduced when it was extracted; leave --pca out")
         reduction = load_reduction(pca)
         require_origin(reduction, recall.card.get("checkpoint_sha256"))
-    return Extracted(recall, sets.get("phi"), reduction)
+    return Extracted(recall, sets.get(PHI), reduction)
