@@ -29,6 +29,7 @@ import numpy as np
 
 from mindloc.config import config_from_dict, config_to_dict, load_config
 from mindloc.config.schema import Config
+from mindloc.data.loader import ImageBatches
 from mindloc.inference.engine import Engine, compare_descriptors
 from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
 from mindloc.runtime.device import describe_machine, use_device
@@ -170,9 +171,7 @@ def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> 
 
 
 def _extract(engine: Engine, config: Config, paths: list[Path]) -> dict[str, np.ndarray]:
-    from mindloc.data.readers import build_images
-
-    batches = build_images(config, VIEW, paths, engine.batch_size)
+    batches = ImageBatches(config.view(VIEW), paths, engine.batch_size, config.data.workers)
     encoded = [engine.encode({VIEW: images[:count]}) for images, count in batches]
     return {name: np.concatenate([batch[f"{VIEW}.{name}"] for batch in encoded]) for name in engine.descriptors}
 

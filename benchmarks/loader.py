@@ -38,11 +38,10 @@ from turns import (
 )
 
 from mindloc.config.sections import AugmentConfig
-from mindloc.data.images import Normalization
-from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
+from mindloc.data.loader import ImageBatches, PairStream
 from mindloc.data.sampler import EpochPlan
+from mindloc.vocabulary import SIDES, ViewSpec
 
-MEAN = STD = (0.5, 0.5, 0.5)
 TRAINING = "training, whole list"
 CASES = (TRAINING, "training, no random changes", "evaluation, queries", "evaluation, references")
 IMAGE_SIZES = {"query": (384, 512), "reference": (256, 256)}  # height, width of made-up images
@@ -195,26 +194,29 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _arriving(asked: dict[str, Any]) -> Iterator[int]:
     """How many images each batch has, as it arrives."""
-    query, reference = ([Path(path) for path in asked[side]] for side in IMAGE_SIZES)
+    paths = {side: [Path(path) for path in asked[side]] for side in SIDES}
     batches, case = asked["before"] + asked["timed"] + asked["after"], asked["case"]
     if case.startswith("training"):
-        return _training(query, reference, asked, batches, AugmentConfig() if case == TRAINING else None)
-    return _evaluation(query if case.endswith("queries") else reference, asked, batches)
+        return _training(paths, asked, batches, AugmentConfig(enabled=case == TRAINING))
+    return _evaluation(paths["query" if case.endswith("queries") else "reference"], asked, batches)
+
+
+def _view(asked: dict[str, Any]) -> ViewSpec:
+    return ViewSpec("drone", (asked["side_px"],) * 2, rotate=True)
 
 
 def _training(
-    query: list[Path], reference: list[Path], asked: dict[str, Any], batches: int, settings: AugmentConfig | None
+    paths: dict[str, list[Path]], asked: dict[str, Any], batches: int, settings: AugmentConfig
 ) -> Iterator[int]:
     from mindloc.training.dataset import train_data
 
-    pairs, size_px = min(len(query), len(reference)), (asked["side_px"],) * 2
+    pairs = min(map(len, paths.values()))
     stream = PairStream(
-        query=ViewFiles(query, size_px),
-        reference=ViewFiles(reference, size_px),
+        views=dict.fromkeys(SIDES, _view(asked)),
+        paths=paths,
         pair_P2=np.stack([np.arange(pairs)] * 2, axis=1),
         targets={"iou": np.ones(pairs, np.float32)},
         sampler=RandomPlan(batches, asked["batch_size"], pairs),
-        normalization=Normalization(MEAN, STD),
         settings=settings,
         seed=0,
         workers=asked["workers"],
@@ -226,8 +228,7 @@ def _training(
 def _evaluation(paths: list[Path], asked: dict[str, Any], batches: int) -> Iterator[int]:
     size = asked["batch_size"]
     wanted = [paths[index % len(paths)] for index in range(batches * size)]
-    files = ViewFiles(wanted, (asked["side_px"],) * 2)
-    for _, count in ImageBatches(files, Normalization(MEAN, STD), size, asked["workers"]):
+    for _, count in ImageBatches(_view(asked), wanted, size, asked["workers"]):
         yield count
 
 

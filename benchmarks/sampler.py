@@ -1,6 +1,6 @@
 """Seconds, memory and kept pairs of planning an epoch: python benchmarks/sampler.py [--json result.json].
 
-Drone images and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
+Query images and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
 a process of its own, so that its peak memory is its own. Limit for 10^6 pairs at batch 64: 10 s and 1 GB.
 """
 
@@ -18,28 +18,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from turns import peak_mib
 
+from mindloc.config.sections import SamplingConfig
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
+from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges
 
 LIMIT_S, LIMIT_MIB = 10.0, 1024
-NEIGHBORS = 32  # candidates of a drone image, with --companions
-# drone images, tiles, tiles per drone image, batch size: GTA-UAV's true scale, the limit's, a dense flight
+NEIGHBORS = 32  # candidates of a query image, with --mined-per-pair
+# query images, tiles, tiles per query image, batch size: GTA-UAV's true scale, the limit's, a dense flight
 CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=list(SAMPLERS), default="exclusive")
-    parser.add_argument("--companions", type=int, default=0, help="with hard negatives: as many per pair, half a batch")
+    parser.add_argument(
+        "--mined-per-pair", type=int, default=0, help="with hard negatives: as many per pair, half a batch"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers there")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args()
     if args.case:
-        print(json.dumps(measure(*args.case, args.mode, args.companions)))
+        print(json.dumps(measure(*args.case, args.mode, args.mined_per_pair)))
         return
-    rows = [_in_child(case, args.mode, args.companions) for case in CASES]
+    rows = [_in_child(case, args.mode, args.mined_per_pair) for case in CASES]
     _print(rows)
     if args.json:
         hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
@@ -47,19 +50,20 @@ def main() -> None:
         args.json.write_text(text + "\n", encoding="utf-8")
 
 
-def _in_child(case: tuple, mode: str, companions: int) -> dict:
-    command = [sys.executable, __file__, "--mode", mode, "--companions", str(companions), "--case", json.dumps(case)]
+def _in_child(case: tuple, mode: str, mined: int) -> dict:
+    command = [sys.executable, __file__, "--mode", mode, "--mined-per-pair", str(mined), "--case", json.dumps(case)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, mode: str, companions: int = 0) -> dict:
+def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, mode: str, mined: int = 0) -> dict:
     """Building the graph and planning one epoch; making the points and the table of neighbors is not counted."""
     edges = near_edges(queries, tiles, tiles_per_query)
     pair_P2 = np.stack([edges.query(), edges.reference], axis=1)
     neighbors = None
-    if companions:
-        table_DK = beside_edges(edges, near_edges(queries, tiles, 4 * tiles_per_query))
-        neighbors = NeighborTables(HardNegativeRule("map", 0, per_pair=companions, share=0.5), table_DK)
+    if mined:
+        table_QK = beside_edges(edges, near_edges(queries, tiles, 4 * tiles_per_query))
+        sampling = SamplingConfig(hard_negatives="map", hard_from_epoch=0, mined_per_pair=mined)
+        neighbors = NeighborTables(sampling, table_QK)
     before_mib = peak_mib()
     begin = time.perf_counter()
     sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1, neighbors)
@@ -74,22 +78,22 @@ def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, m
         "peak_mib": round(peak_mib()),  # of the whole process, Python and points included
         "peak_before_mib": round(before_mib),
         "kept": round(plan.report.kept_share, 5),
-        "companions": plan.report.companions,
+        "mined": plan.report.mined,
     }
 
 
 def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) -> Edges:
-    """Points of the unit square; a drone image overlaps the tiles within the radius that gives the wanted mean."""
+    """Points of the unit square; a query image overlaps the tiles within the radius that gives the wanted mean."""
     rng = np.random.default_rng(seed)
-    query_D2, tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
+    query_Q2, tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
     radius = np.sqrt(tiles_per_query / tiles / np.pi)
     by_x = np.argsort(tile_S2[:, 0])
     sorted_S2 = tile_S2[by_x]
-    low_D = np.searchsorted(sorted_S2[:, 0], query_D2[:, 0] - radius)
-    high_D = np.searchsorted(sorted_S2[:, 0], query_D2[:, 0] + radius)
+    low_Q = np.searchsorted(sorted_S2[:, 0], query_Q2[:, 0] - radius)
+    high_Q = np.searchsorted(sorted_S2[:, 0], query_Q2[:, 0] + radius)
     near, start = [], np.zeros(queries + 1, np.int64)
-    for query, (low, high) in enumerate(zip(low_D.tolist(), high_D.tolist(), strict=True)):
-        offset_N2 = sorted_S2[low:high] - query_D2[query]
+    for query, (low, high) in enumerate(zip(low_Q.tolist(), high_Q.tolist(), strict=True)):
+        offset_N2 = sorted_S2[low:high] - query_Q2[query]
         near.append(by_x[low:high][np.einsum("nc,nc->n", offset_N2, offset_N2) < radius**2])
         start[query + 1] = start[query] + len(near[-1])
     reference_E = np.concatenate(near).astype(np.int32)
@@ -97,12 +101,12 @@ def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) 
 
 
 def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
-    """(drone images, 32) tiles of the wider circle that are not in the narrower one, in no order; -1 fills up."""
-    table_DK = np.full((edges.query_count, NEIGHBORS), -1, np.int32)
-    for query, row_K in enumerate(table_DK):
+    """(Q, 32) tiles of the wider circle that are not in the narrower one, in no order."""
+    table_QK = np.full((edges.query_count, NEIGHBORS), NO_NEIGHBOR, np.int32)
+    for query, row_K in enumerate(table_QK):
         beside = np.setdiff1d(wider.references_of(query), edges.references_of(query))[:NEIGHBORS]
         row_K[: len(beside)] = beside
-    return table_DK
+    return table_QK
 
 
 def _print(rows: list[dict]) -> None:

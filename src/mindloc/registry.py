@@ -65,7 +65,7 @@ class LossEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderEntry(Entry):
-    """Builder: (DataConfig, "train" or "test", json_only) -> Split."""
+    """Builder: (DataConfig, "train" or "test", json_only, Report) -> Split; see data/readers.py."""
 
     views: tuple[str, str]  # what the query and the reference side show, of vocabulary.VIEWS
     ground: str | None = None  # "module:function": (DataConfig, folder, tile names) -> Ground; None: names tell none
@@ -134,15 +134,15 @@ LOSSES: dict[str, LossEntry] = {
 
 READERS: dict[str, ReaderEntry] = {
     "gta_uav": ReaderEntry(
-        builder="mindloc.data.gta_uav:build_split",
+        builder="mindloc.data.gta_uav:read",
         views=("drone", "satellite"),
-        ground="mindloc.data.gta_uav:build_ground",
+        ground="mindloc.data.gta_uav:read_ground",
         reads=("data.map_px", "data.m_per_px", "data.test_map_px", "data.test_m_per_px"),
     ),
     "visloc": ReaderEntry(
-        builder="mindloc.data.visloc:build_split",
+        builder="mindloc.data.visloc:read",
         views=("drone", "satellite"),
-        ground="mindloc.data.visloc:build_ground",
+        ground="mindloc.data.visloc:read_ground",
     ),
 }
 

@@ -18,7 +18,7 @@ HARD_SETTINGS = {
     **SETTINGS,
     "sampling.hard_negatives": "both",
     "sampling.neighbors": 6,
-    "sampling.companions": 2,
+    "sampling.mined_per_pair": 2,
     "train.epochs": 3,
     "train.checkpoint_every_steps": 3,
     "train.zero_shot_eval": False,
@@ -48,8 +48,8 @@ def of_two(words, tmp_path_factory) -> Path:
 def test_each_epoch_is_sampled_by_the_neighbors_that_were_found_before_it(of_two):
     lines = lines_of(of_two / "run")
     assert [line["epoch"] for line in lines if line["kind"] == "neighbors"] == [1, 2]  # not after the last
-    companions = [line["sampling"]["companions"] for line in lines if line["kind"] == "epoch"]
-    assert companions[0] == 0 and min(companions[1:]) > 0
+    mined = [line["sampling"]["mined"] for line in lines if line["kind"] == "epoch"]
+    assert mined[0] == 0 and min(mined[1:]) > 0
     assert not (of_two / "run" / "neighbors").exists()  # the sets that they were found in
 
 
@@ -61,7 +61,7 @@ def test_a_search_before_the_first_epoch_is_logged_as_every_other(words, tmp_pat
     steps = next(line["steps"] for line in lines if line["kind"] == "epoch")
     assert found == [(0, 0), (1, steps)]
     assert all(line["neighbors_s"] > 0 for line in lines if line["kind"] == "neighbors")
-    assert min(line["sampling"]["companions"] for line in lines if line["kind"] == "epoch") > 0
+    assert min(line["sampling"]["mined"] for line in lines if line["kind"] == "epoch") > 0
     log = (run / "log.txt").read_text()
     assert "neighbors found for epoch 1 " in log and "s imports, neighbors and preparation, " in log
 
@@ -70,7 +70,7 @@ def test_two_ranks_are_sampled_by_one_table_and_learn_the_same(of_two):
     reports = [json.loads((of_two / f"rank_{rank}.json").read_text()) for rank in range(2)]
     assert reports[0] == reports[1]
     assert reports[0] == [line["sampling"] for line in lines_of(of_two / "run") if line["kind"] == "epoch"]
-    assert min(report["companions"] for report in reports[0][1:]) > 0
+    assert min(report["mined"] for report in reports[0][1:]) > 0
     first, second = (dict(np.load(of_two / f"rank_{rank}.npz")) for rank in range(2))
     assert first.keys() == second.keys() and {"table", "epoch_2", "log_logit_scale"} <= first.keys()
     for name, array in first.items():

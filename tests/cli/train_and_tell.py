@@ -31,9 +31,11 @@ def tell_of_the_end() -> None:
             return made[0]
 
         progress = train(replace(training, make_data=make_data), run)
-        plans = [made[0]._stream.plan(epoch) for epoch in range(progress.epoch)]  # of three epochs at most all are kept
+        plans = [
+            made[0]._stream.sampler.plan(epoch) for epoch in range(progress.epoch)
+        ]  # of three epochs at most all are kept
         arrays = {name: parameter.asnumpy() for name, parameter in training.step.encoder.parameters_and_names()}
-        arrays |= {f"epoch_{epoch}": plan.pair_SB for epoch, plan in enumerate(plans)}
+        arrays |= {f"epoch_{epoch}": plan.pair_SG for epoch, plan in enumerate(plans)}
         path = out / f"rank_{os.environ['RANK_ID']}.npz"
         np.savez(path, table=training.neighbors.tables.newest[1], **arrays)
         path.with_suffix(".json").write_text(json.dumps([asdict(plan.report) for plan in plans]))

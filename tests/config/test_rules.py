@@ -93,7 +93,7 @@ def test_every_source_of_hard_negatives_goes_with_every_mode():
     [
         (["hard_from_epoch=2"], "hard_from_epoch is 2; expected 1 with sampling.hard_negatives=none"),
         (["neighbors=8"], "neighbors is 8; expected 32 with sampling.hard_negatives=none"),
-        (["companions=2"], "companions is 2; expected 4 with sampling.hard_negatives=none"),
+        (["mined_per_pair=2"], "mined_per_pair is 2; expected 4 with sampling.hard_negatives=none"),
         (["hard_share=0.3"], "hard_share is 0.3; expected 0.5 with sampling.hard_negatives=none"),
         (["refresh_every_epochs=2"], "refresh_every_epochs is 2; expected 1 with sampling.hard_negatives=none"),
         (["hard_negatives=map", "refresh_every_epochs=2"], "expected 1 with sampling.hard_negatives=map"),
@@ -101,8 +101,8 @@ def test_every_source_of_hard_negatives_goes_with_every_mode():
         (["hard_negatives=map", "hard_share=0.0"], "a number above 0, below 1"),
         (["hard_negatives=map", "hard_share=0.001"], "a pair or more of train.batch_size=64"),
         (
-            ["hard_negatives=map", "companions=9", "neighbors=8"],
-            "companions is 9; expected at most sampling.neighbors=8",
+            ["hard_negatives=map", "mined_per_pair=9", "neighbors=8"],
+            "mined_per_pair is 9; expected at most sampling.neighbors=8",
         ),
         (["hard_negatives=map", "neighbors=0"], "neighbors is 0; expected a whole number above 0"),
         (["hard_negatives=both", "hard_from_epoch=5"], "hard_from_epoch is 5; expected below train.epochs=5"),

@@ -4,11 +4,17 @@ import json
 
 import pytest
 
+from mindloc.config.sections import DataConfig
 from mindloc.data.check import check_data
 
 
-def check(root, **options):
-    return check_data(root, "train.json", options.pop("test_pairs", None), 1024, 0.5, **options)
+def check(root, splits=("train",), m_per_px=0.5, **options):
+    names = {f"{split}_pairs": f"{split}.json" for split in ("train", "test")}
+    return check_data(DataConfig(root=str(root), map_px=1024, m_per_px=m_per_px, **names), splits, **options)
+
+
+def flight(adm_root) -> DataConfig:
+    return DataConfig(root=str(adm_root), map_px=4800, m_per_px=0.243)
 
 
 def kinds(report) -> dict[str, int]:
@@ -23,11 +29,12 @@ def test_clean_data_set(gta_root):
     assert report.ok
     assert report.notes == []
     (split,) = report.splits
-    assert (split.drones, split.tiles) == (3, 3)
+    assert (split.queries, split.references) == (3, 3)
     assert split.pairs == {"pos": 2, "pos_semipos": 5}
-    assert split.drones_with == {"pos": 2, "pos_semipos": 3}
-    assert report.tiles_by_zoom == {1: 4}
-    assert report.picture_sizes == {"drone": {(8, 6): 3}, "satellite": {(8, 8): 4}}
+    assert split.queries_with == {"pos": 2, "pos_semipos": 3}
+    assert report.images == {"drone": 3, "satellite": 4}
+    assert report.kinds == {"zoom 1": 4}
+    assert report.image_sizes == {"drone": {(8, 6): 3}, "satellite": {(8, 8): 4}}
     assert "ok: nothing is wrong" in report.text()
 
 
@@ -55,7 +62,7 @@ def test_everything_wrong_at_once_is_found_at_once(change_entries):
         "duplicate name": 1,
         "broken entry": 1,
         "missing file": 1,
-        "unreadable picture": 2,
+        "unreadable image": 2,
         "unusable": 1,  # nothing is left to train on
     }
     assert all("\n" not in problem.text for problem in report.problems)
@@ -74,30 +81,30 @@ def test_page_shows_some_of_many_and_counts_the_rest(change_entries):
     assert text.splitlines()[-1].startswith("NOT OK")
 
 
-def test_pictures_need_not_be_read(gta_root):
+def test_images_need_not_be_read(gta_root):
     (gta_root / "satellite/1_0_0_0.png").write_bytes(b"")
-    assert check(gta_root, read_pictures=False).ok
+    assert check(gta_root, read_images=False).ok
     (gta_root / "drone/images/100_0001_0000000001.png").unlink()
-    assert kinds(check(gta_root, read_pictures=False)) == {"missing file": 1}
+    assert kinds(check(gta_root, read_images=False)) == {"missing file": 1}
 
 
 def test_broken_training_file_does_not_hide_the_test_file(gta_root):
     (gta_root / "test.json").write_text((gta_root / "train.json").read_text())
     (gta_root / "train.json").write_text("[{")
-    report = check(gta_root, test_pairs="test.json")
+    report = check(gta_root, ("train", "test"))
     assert kinds(report) == {"unusable": 1}
     assert report.splits[1].pairs["pos_semipos"] == 5
     assert report.kept == {}
 
 
-def test_drone_picture_in_both_splits(gta_root):
+def test_drone_image_in_both_splits(gta_root):
     entries = json.loads((gta_root / "train.json").read_text())
     (gta_root / "test.json").write_text(json.dumps(entries[1:2]))
-    assert kinds(check(gta_root, test_pairs="test.json")) == {"drone picture in both splits": 1}
+    assert kinds(check(gta_root, ("train", "test"))) == {"drone image in both splits": 1}
 
 
 def test_wrong_scale_is_noted(gta_root):
-    report = check_data(gta_root, "train.json", None, 1024, 1.0)
+    report = check(gta_root, m_per_px=1.0)
     assert report.ok
     assert "data.m_per_px" in report.notes[0]
     assert "note: " in report.text()
@@ -115,17 +122,10 @@ def test_kept_share_by_hand(gta_root):
 
 
 def test_real_flight_is_fine_and_its_shares_are_known(adm_root):
-    report = check_data(
-        adm_root,
-        "cross-area-drone2sate-train.json",
-        "cross-area-drone2sate-test.json",
-        4800,
-        0.243,
-        read_pictures=False,
-    )
+    report = check_data(flight(adm_root), read_images=False)
     assert report.ok, report.text()
     assert report.notes == []
-    assert report.tiles_by_zoom == {2: 25, 3: 113, 4: 481}  # ls | cut -d_ -f1 | sort | uniq -c
+    assert report.kinds == {"zoom 2": 25, "zoom 3": 113, "zoom 4": 481}  # ls | cut -d_ -f1 | sort | uniq -c
     # measured apart from this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
     four, eight, twelve, sixteen = report.kept["pos_semipos"][:4]
     assert four == pytest.approx(0.997, abs=0.01)
@@ -134,7 +134,7 @@ def test_real_flight_is_fine_and_its_shares_are_known(adm_root):
     assert sixteen == 0
 
 
-def test_every_picture_of_the_real_flight_decodes(adm_root):
-    report = check_data(adm_root, "cross-area-drone2sate-train.json", None, 4800, 0.243)
-    assert report.picture_sizes["drone"] == {(512, 384): 235}
-    assert report.picture_sizes["satellite"].total() == 619
+def test_every_image_of_the_real_flight_decodes(adm_root):
+    report = check_data(flight(adm_root), ("train",))
+    assert report.image_sizes["drone"] == {(512, 384): 235}
+    assert report.image_sizes["satellite"].total() == 619

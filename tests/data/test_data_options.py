@@ -5,28 +5,35 @@ import numpy as np
 import pytest
 
 from mindloc.config import load_config
-from mindloc.data.readers import build_hard_negative_rule, build_sampler, build_split
+from mindloc.data.loader import ImageBatches
+from mindloc.data.readers import read_split
+from mindloc.data.sampler import build_sampler
 from mindloc.errors import ImageError
 from mindloc.training import dataset
-from mindloc.training.dataset import build_train_dataset
+from mindloc.training.dataset import build_train_dataset, targets_of
 
 SIZES = {"data.query_size_px": [32, 32], "data.reference_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
 STILL = {f"augment.{name}_p": 0.0 for name in ("flip", "jpeg", "color", "filter", "dropout")}
 STILL |= {"augment.rotate_query": False, "augment.rotate_reference": False}
 
 
+def train_data_of(config, **start):
+    split, train = read_split(config.data, "train"), config.train
+    sampler = build_sampler(split, config.data.train_mode, config.sampling, train.batch_size, train.seed)
+    return build_train_dataset(config, split, sampler, targets_of(config, split, ("iou",)), **start)
+
+
 @pytest.fixture
 def batches(gta_root):
-    """(drone, satellite) (N, 3, 32, 32) of four epochs under the given options, all others off."""
+    """(query, reference) (N, 3, 32, 32) of four epochs under the given options, all others off."""
 
     def read(options: dict) -> tuple[np.ndarray, np.ndarray]:
         words = {**SIZES, **STILL, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
         words |= {"train.batch_size": 2, "data.workers": 1, **options}
         config = load_config(None, [f"{key}={value}" for key, value in words.items()])
-        split = build_split(config, "train")
         read_so_far = []
         for epoch in range(4):
-            data = build_train_dataset(config, split, build_sampler(config, split), ("iou",), first_epoch=epoch)
+            data = train_data_of(config, first_epoch=epoch)
             with data.clear_errors():
                 read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return tuple(np.concatenate([batch[column] for batch in read_so_far]) for column in (0, 1))
@@ -35,11 +42,11 @@ def batches(gta_root):
 
 
 def holes(images: np.ndarray) -> float:
-    """Share of black pixels: 0 is (0 - .5) / .5 = -1."""
+    """Share of black pixels: 0 is (0 - 0.5) / 0.5 = -1."""
     return float((images <= -1).all(axis=1).mean())
 
 
-def test_a_flip_turns_both_pictures_of_every_pair(batches):
+def test_a_flip_turns_both_images_of_every_pair(batches):
     for flipped, still in zip(batches({"augment.flip_p": 1.0}), batches({}), strict=True):
         np.testing.assert_array_equal(flipped, still[..., ::-1])
 
@@ -65,7 +72,7 @@ def test_color_jitter_of_nothing_changes_nothing(batches):
         np.abs(batches({"augment.color_p": 1.0, "augment.color_jitter": jitter})[0] - still).max()
         for jitter in ([0, 0, 0, 0], [0.5, 0, 0, 0])
     )
-    assert none < 0.02 < bright  # a gray level is 2 / 255 = .008
+    assert none < 0.02 < bright  # a gray level is 2 / 255 = 0.008
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_larger_and_more_holes_hide_more(batches, key, few, many):
     assert holes(batches({**small, key: few})[0]) < holes(batches({**small, key: many})[0])
 
 
-def test_drone_pictures_are_turned_by_quarters_and_tiles_stay(batches):
+def test_query_images_are_turned_by_quarters_and_references_stay(batches):
     turned, still = batches({"augment.rotate_query": True}), batches({})
     np.testing.assert_array_equal(turned[1], still[1])
     quarters = [
@@ -93,7 +100,7 @@ def test_drone_pictures_are_turned_by_quarters_and_tiles_stay(batches):
     assert len(set(quarters)) > 1
 
 
-def test_a_bad_picture_stops_or_is_skipped(batches, gta_root):
+def test_a_bad_image_stops_or_is_skipped(batches, gta_root):
     gray = np.full((16, 16, 3), 127, np.uint8)
     for number in (1, 3):
         cv2.imwrite(str(gta_root / "drone" / "images" / f"100_0001_000000000{number}.png"), gray)
@@ -110,8 +117,7 @@ def test_the_memory_of_batches_is_used_again_on_cpus_alone(gta_root, monkeypatch
     monkeypatch.setattr(dataset.ms, "get_context", {"device_target": target}.get)
     words = {**SIZES, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
     config = load_config(None, [f"{key}={value}" for key, value in {**words, "train.batch_size": 2}.items()])
-    split = build_split(config, "train")
-    stream = build_train_dataset(config, split, build_sampler(config, split), ("iou",))._stream
+    stream = train_data_of(config)._stream
     assert sum(1 for _ in stream) > 0
     assert bool(len(stream._arrays["query"])) == (target == "CPU")  # arrays that are kept for later steps
 
@@ -120,7 +126,7 @@ def test_the_test_map_has_its_own_side(gta_root):
     words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
     config = load_config(None, [f"{key}={value}" for key, value in words.items()])
     # 2048 px at .5 m/px cut twice: tiles of 512 m
-    assert build_split(config, "test").reference.places.coordinate_N2.tolist() == [
+    assert read_split(config.data, "test").reference.places.coordinate_N2.tolist() == [
         [256, 256],
         [256, 768],
         [768, 256],
@@ -128,21 +134,13 @@ def test_the_test_map_has_its_own_side(gta_root):
     ]
 
 
-@pytest.mark.parametrize("source", ["map", "descriptors", "both", "map_then_descriptors"])
-def test_hard_negatives_follow_their_rule(source):
-    words = {"sampling.mode": "masked", "sampling.hard_negatives": source, "sampling.hard_from_epoch": 2}
-    words |= {"sampling.companions": 5, "sampling.hard_share": 0.25}
-    refresh = 1 if source == "map" else 3  # the map stays as it is
-    words["sampling.refresh_every_epochs"] = refresh
-    rule = build_hard_negative_rule(load_config(None, [f"{key}={value}" for key, value in words.items()]))
-    assert (rule.source, rule.from_epoch, rule.refresh_every, rule.per_pair, rule.share) == (
-        source,
-        2,
-        refresh,
-        5,
-        0.25,
-    )
-
-
-def test_without_hard_negatives_there_is_no_rule():
-    assert build_hard_negative_rule(load_config(None, ["sampling.hard_negatives=none"])) is None
+@pytest.mark.parametrize(("side", "lightest"), [("query", -1.0), ("reference", 1.0)])
+def test_only_query_images_lose_their_border(tmp_path, side, lightest):
+    # a black image with a white frame of an eighth; black is (0 - 0.5) / 0.5 = -1, white 1
+    image = np.full((32, 32, 3), 255, np.uint8)
+    image[4:28, 4:28] = 0
+    cv2.imwrite(str(tmp_path / "framed.png"), image)
+    words = {"data.query_size_px": [16, 16], "data.reference_size_px": [16, 16], "augment.cut_border": 0.125}
+    view = load_config(None, [f"{key}={value}" for key, value in words.items()]).view(side)
+    ((batch, count),) = ImageBatches(view, [tmp_path / "framed.png"], batch_size=1)
+    assert (count, batch.shape, batch.min(), batch.max()) == (1, (1, 3, 16, 16), -1.0, lightest)

@@ -1,16 +1,31 @@
 """The GTA-UAV reader: values by hand on four tiles, counts of the real flight, and one line for each bad input."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_gta import gta_entries
 
-from mindloc.data import gta_uav
+from mindloc.config.sections import DataConfig
+from mindloc.data.gta_uav import parse_tile, read_ground
+from mindloc.data.readers import read_split
 from mindloc.errors import DataError
 
 
-def read(root, **options):
-    return gta_uav.read_split(root, "train.json", 1024, 0.5, **options)
+def data_of(root, **values) -> DataConfig:
+    values = {"train_pairs": "train.json", "map_px": 1024, "m_per_px": 0.5, **values}
+    return DataConfig(reader="gta_uav", root=str(root), **values)
+
+
+def read(root, json_only=False, **values):
+    return read_split(data_of(root, **values), "train", json_only)
+
+
+def flight(adm_root, **values) -> DataConfig:
+    return DataConfig(root=str(adm_root), map_px=4800, m_per_px=0.243, **values)
 
 
 def test_files_places_and_overlaps(gta_root):
@@ -29,21 +44,40 @@ def test_files_places_and_overlaps(gta_root):
     assert all(path.is_file() for path in split.paths("query") + split.paths("reference"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "4_0_6",
+        "a_0_6_13.png",
+        "4_0_6_-1",
+        "",
+        "4_0_6_13_2",
+        "4.5_0_6_13",
+        "x/4_0_6_13.png",
+        "100_0_6_13",
+        f"4_0_{10**9}_1",
+    ],
+)
+def test_other_names_are_not_tiles(name):
+    with pytest.raises(DataError, match="zoom"):
+        parse_tile(name)
+
+
 def test_published_tile_center():
     # GTA-UAV: 24576 px, 0.45 m/px; 4_0_6_13 -> (4492.8, 9331.2)
-    np.testing.assert_allclose(gta_uav.tile_places(["4_0_6_13.png"], 24576, 0.45), [[4492.8, 9331.2]])
+    ground = read_ground(DataConfig(map_px=24576, m_per_px=0.45), None, ["4_0_6_13.png"])
+    np.testing.assert_allclose(ground.place_N2, [[4492.8, 9331.2]])
 
 
-def test_tile_bounds():
+def test_ground_of_tiles():
     # zoom 1: 256 m a side; offset 64 of 256: a quarter of a side = 64 m
-    assert gta_uav.tile_bounds(["1_0_0_1.png", "1_64_0_0.png"], 1024, 0.5).tolist() == [
-        [0, 256, 256, 512],
-        [64, 64, 320, 320],
-    ]
+    ground = read_ground(data_of("nowhere"), None, ["1_0_0_1.png", "1_64_0_0.png"])
+    assert ground.unit == "plane_m"
+    assert ground.bounds_N4.tolist() == [[0, 256, 256, 512], [64, 64, 320, 320]]
 
 
 def test_tile_centers_equal_those_the_real_flight_states(adm_root):
-    split = gta_uav.read_split(adm_root, "cross-area-drone2sate-train.json", 4800, 0.243)
+    split = read_split(flight(adm_root), "train")
     number = {file.removeprefix("satellite/"): at for at, file in enumerate(split.reference.files)}
     for entry in json.loads((adm_root / "cross-area-drone2sate-train.json").read_text()):
         at = [number[tile] for tile in entry["pair_pos_semipos_sate_img_list"]]
@@ -57,7 +91,7 @@ def test_tile_centers_equal_those_the_real_flight_states(adm_root):
 )
 def test_real_flight(adm_root, name, drones, positive, semipositive):
     # counts: ls and the lists of the JSON files
-    split = gta_uav.read_split(adm_root, f"cross-area-drone2sate-{name}.json", 4800, 0.243)
+    split = read_split(flight(adm_root), name)
     assert (len(split.query.files), len(split.reference.files)) == (drones, 619)
     assert (len(split.positive), len(split.semipositive)) == (positive, semipositive)
 
@@ -94,9 +128,9 @@ def test_metadata_may_be_missing_or_null(change_entries):
     assert read(change_entries(change)).query_metadata[:2] == [{}, {}]
 
 
-def test_train_ratio_keeps_a_growing_share_of_drone_pictures(adm_root):
+def test_train_ratio_keeps_a_growing_share_of_drone_images(adm_root):
     def files(ratio):
-        split = gta_uav.read_split(adm_root, "cross-area-drone2sate-train.json", 4800, 0.243, train_ratio=ratio)
+        split = read_split(flight(adm_root, train_ratio=ratio), "train")
         assert len(split.reference.files) == 619
         return split.query.files
 
@@ -105,12 +139,6 @@ def test_train_ratio_keeps_a_growing_share_of_drone_pictures(adm_root):
     assert half == [name for name in everything if name in set(half)]  # file order
     assert set(tenth) < set(half)
     assert files(0.5) == half
-
-
-@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.5, float("nan")])
-def test_train_ratio_outside_its_range(gta_root, ratio):
-    with pytest.raises(DataError, match=r"data\.train_ratio is"):
-        read(gta_root, train_ratio=ratio)
 
 
 def one_line(root, *words, **options) -> str:
@@ -162,7 +190,7 @@ def test_tile_that_is_there_with_another_ending(gta_root):
     one_line(gta_root, "entry 0", "1_0_0_1.png", "1_0_0_1.jpg is there")
 
 
-def test_picture_in_the_tile_folder_that_is_no_tile(gta_root):
+def test_image_in_the_tile_folder_that_is_not_a_tile(gta_root):
     (gta_root / "satellite/1_0_0_0.png").rename(gta_root / "satellite/overview.png")
     one_line(gta_root, "satellite/overview.png", "no GTA-UAV tile name")
 
@@ -181,11 +209,11 @@ def test_lists_of_different_lengths(change_entries, mode, what):
     one_line(change_entries(change), "entry 0", f"pair_{mode}_sate_{what}_list has", "different lengths")
 
 
-def test_drone_picture_twice(change_entries):
+def test_drone_image_twice(change_entries):
     def change(entries):
         entries[2]["drone_img_name"] = entries[0]["drone_img_name"]
 
-    one_line(change_entries(change), "entry 2", "drone_img_name", "100_0001_0000000001.png stands in entry 0 too")
+    one_line(change_entries(change), "entry 2", "drone_img_name", "100_0001_0000000001.png is in entry 0 too")
 
 
 def test_tile_twice_in_one_list(change_entries):
@@ -194,7 +222,7 @@ def test_tile_twice_in_one_list(change_entries):
             key = f"pair_pos_semipos_sate_{what}_list"
             entries[2][key][1] = entries[2][key][0]
 
-    one_line(change_entries(change), "entry 2", "pair_pos_semipos_sate_img_list", "1_0_0_0.png stands twice")
+    one_line(change_entries(change), "entry 2", "pair_pos_semipos_sate_img_list", "1_0_0_0.png is listed twice")
 
 
 def test_positive_missing_among_the_semipositives(change_entries):
@@ -237,9 +265,9 @@ def test_missing_key(change_entries, key):
     one_line(change_entries(change), "entry 1", f"{key} is missing")
 
 
-def test_entry_that_is_no_object(change_entries):
+def test_entry_that_is_not_an_object(change_entries):
     def change(entries):
-        entries[1] = "picture"
+        entries[1] = "image"
 
     one_line(change_entries(change), "entry 1 is a str")
 
@@ -280,7 +308,7 @@ def test_file_that_is_no_list_of_entries(gta_root, content, word):
 
 def test_missing_file_and_folder(gta_root):
     with pytest.raises(DataError, match=r"nothing\.json is missing"):
-        gta_uav.read_split(gta_root, "nothing.json", 1024, 0.5)
+        read(gta_root, train_pairs="nothing.json")
     (gta_root / "satellite").rename(gta_root / "elsewhere")
     one_line(gta_root, "satellite", "can't be listed")
 
@@ -288,24 +316,67 @@ def test_missing_file_and_folder(gta_root):
 def test_empty_tile_folder(gta_root):
     for path in (gta_root / "satellite").iterdir():
         path.unlink()
-    one_line(gta_root, "satellite holds no tile")
+    one_line(gta_root, "satellite has no tile")
 
 
-def test_reads_a_hundred_thousand_pairs(tmp_path):
-    tiles = [f"7_0_{x}_{y}.png" for x in range(100) for y in range(100)]
-    entries = []
-    for drone in range(10_000):
-        names = [tiles[(drone + step) % len(tiles)] for step in range(10)]
-        entry = {
-            "drone_img_dir": "d",
-            "drone_img_name": f"{drone}.png",
-            "drone_loc_x_y": [0.0, 1.0],
-            "sate_img_dir": "s",
-        }
-        for mode, listed in (("pos", names[:1]), ("pos_semipos", names)):
-            entry[f"pair_{mode}_sate_img_list"] = listed
-            entry[f"pair_{mode}_sate_weight_list"] = [0.5] * len(listed)
-            entry[f"pair_{mode}_sate_loc_x_y_list"] = [[0.0, 0.0]] * len(listed)
-        entries.append(entry)
-    (tmp_path / "train.json").write_text(json.dumps(entries))
-    assert len(read(tmp_path, json_only=True).semipositive) == 100_000
+KEYS = [*gta_entries()[0], "unknown"]
+LISTS = [key for key in KEYS if key.endswith("_list")]
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner), max_leaves=6
+)
+# an entry, one of its keys, where in a list, and what is put there instead
+CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KEYS), st.integers(0, 2), JSON), min_size=1, max_size=3)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CHANGES)
+def test_a_file_with_anything_in_it_is_read_or_refused_in_one_line(gta_root, changes):
+    entries = gta_entries()
+    for at, key, position, value in changes:
+        entry = entries[at]
+        if key in LISTS and position < 2 and isinstance(entry[key], list) and len(entry[key]) > position:
+            entry[key][position] = value
+        else:
+            entry[key] = value
+    (gta_root / "train.json").write_text(json.dumps(entries))
+    for json_only in (False, True):
+        try:
+            split = read(gta_root, json_only)
+        except DataError as error:
+            assert "\n" not in str(error)
+            continue
+        iou_E = split.semipositive.columns["iou"]
+        assert ((iou_E >= 0) & (iou_E <= 1)).all() and len(iou_E) == len(split.semipositive) > 0
+        assert np.isfinite(split.query.places.coordinate_N2).all()
+        assert split.semipositive.reference.max() < len(split.reference)
+
+
+def overlaps(split) -> dict[tuple[str, str], float]:
+    files = (split.query.files, split.reference.files)
+    names = [tuple(side[index] for side, index in zip(files, pair, strict=True)) for pair in split.semipositive.pairs()]
+    return dict(zip(names, split.semipositive.columns["iou"].tolist(), strict=True))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations(range(3)), st.randoms(use_true_random=False))
+def test_the_order_of_entries_and_of_their_tiles_changes_no_overlap(gta_root, order, random):
+    expected = overlaps(read_unchanged(gta_root))
+    entries = [copy.deepcopy(gta_entries()[at]) for at in order]
+    for entry in entries:
+        for mode in ("pos", "pos_semipos"):
+            keys = [f"pair_{mode}_sate_{what}_list" for what in ("img", "weight", "loc_x_y")]
+            rows = list(zip(*(entry[key] for key in keys), strict=True))
+            random.shuffle(rows)
+            entry.update(zip(keys, map(list, zip(*rows, strict=True)) if rows else ([], [], []), strict=True))
+    (gta_root / "train.json").write_text(json.dumps(entries))
+    split = read(gta_root)
+    assert overlaps(split) == expected
+    assert [file[-6:-4] for file in split.query.files] == [f"0{at + 1}" for at in order]
+    place_of = dict(zip(split.query.files, split.query.places.coordinate_N2.tolist(), strict=True))
+    assert sorted(place_of.values()) == [[130, 120], [256, 128], [380, 130]]
+
+
+def read_unchanged(root):
+    (root / "train.json").write_text(json.dumps(gta_entries()))
+    return read(root)

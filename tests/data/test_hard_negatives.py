@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from mindloc.config.sections import SamplingConfig
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
+from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.sampler import PADDING, SAMPLERS
 from mindloc.data.split import Edges
 from mindloc.errors import DataError
@@ -16,37 +17,47 @@ MODES = list(SAMPLERS)
 NEIGHBORS = 12
 
 
+def rule(source, from_epoch, refresh_every=1, per_pair=4, share=0.5) -> SamplingConfig:
+    return SamplingConfig(
+        hard_negatives=source,
+        hard_from_epoch=from_epoch,
+        refresh_every_epochs=refresh_every,
+        mined_per_pair=per_pair,
+        hard_share=share,
+    )
+
+
 class Area:
     """Points of the unit square that overlap when they are near; the candidates are the nearest that do not."""
 
     def __init__(self, seed: int = 0, radius: float = 0.1, queries: int = 400, tiles: int = 150):
         rng = np.random.default_rng(seed)
-        self.query_D2, self.tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
-        self.distance_DS = np.linalg.norm(self.query_D2[:, None] - self.tile_S2[None], axis=2)
-        self.edge_DS = self.distance_DS < radius
-        start = np.concatenate([[0], np.cumsum(self.edge_DS.sum(1))])
-        self.pair_P2 = np.stack(np.nonzero(self.edge_DS), axis=1).astype(np.int32)
+        self.query_Q2, self.tile_R2 = rng.random((queries, 2)), rng.random((tiles, 2))
+        self.distance_QR = np.linalg.norm(self.query_Q2[:, None] - self.tile_R2[None], axis=2)
+        self.edge_QR = self.distance_QR < radius
+        start = np.concatenate([[0], np.cumsum(self.edge_QR.sum(1))])
+        self.pair_P2 = np.stack(np.nonzero(self.edge_QR), axis=1).astype(np.int32)
         edges = Edges(start, self.pair_P2[:, 1], {"iou": np.full(len(self.pair_P2), 0.5, np.float32)})
         self.graph = OverlapGraph(edges, tiles)
-        apart_DS = np.where(self.edge_DS, np.inf, self.distance_DS)
-        self.near_DK = np.argsort(apart_DS, axis=1)[:, :NEIGHBORS].astype(np.int32)
+        apart_QR = np.where(self.edge_QR, np.inf, self.distance_QR)
+        self.near_QK = np.argsort(apart_QR, axis=1)[:, :NEIGHBORS].astype(np.int32)
 
     def sampler(self, mode, batch_size=16, seed=1, per_pair=3, share=0.5, source="map", from_epoch=0):
-        rule = HardNegativeRule(source, from_epoch, 1, per_pair, share)
-        return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed, NeighborTables(rule, self.near_DK))
+        sampling = rule(source, from_epoch, per_pair=per_pair, share=share)
+        return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed, NeighborTables(sampling, self.near_QK))
 
     def overlaps(self, pair_G) -> int:
         """Off-diagonal cells of a batch that are an edge: the naive definition."""
         query_G, tile_G = self.pair_P2[pair_G[pair_G != PADDING]].T
-        edge_GG = self.edge_DS[query_G][:, tile_G]
+        edge_GG = self.edge_QR[query_G][:, tile_G]
         return int(edge_GG.sum() - np.trace(edge_GG))
 
-    def closeness(self, pair_SB) -> float:
-        """Mean distance of a drone picture to the nearest tile of its batch that it does not overlap; full batches."""
+    def closeness(self, pair_SG) -> float:
+        """Mean distance of a query image to the nearest tile of its batch that it does not overlap; full batches."""
         nearest = []
-        for pair_G in pair_SB[(pair_SB != PADDING).all(axis=1)]:
+        for pair_G in pair_SG[(pair_SG != PADDING).all(axis=1)]:
             query_G, tile_G = self.pair_P2[pair_G].T
-            apart_GG = np.where(self.edge_DS, np.inf, self.distance_DS)[query_G][:, tile_G]
+            apart_GG = np.where(self.edge_QR, np.inf, self.distance_QR)[query_G][:, tile_G]
             nearest.append(apart_GG.min(axis=1))
         return float(np.concatenate(nearest).mean())
 
@@ -56,30 +67,10 @@ def area() -> Area:
     return Area()
 
 
-@pytest.mark.parametrize("mode", ["exclusive", "exclusive_padded"])
-@pytest.mark.parametrize("per_pair", [1, 5])
-def test_no_batch_holds_an_overlap_with_hard_negatives_either(mode, per_pair):
-    for which in range(3):  # whole graphs, every batch, several seeds and epochs
-        area = Area(which)
-        for seed in (1, 2):
-            sampler = area.sampler(mode, 16, seed, per_pair, share=0.75)
-            for epoch in range(3):
-                plan = sampler.plan(epoch)
-                assert plan.steps > 5 and plan.report.companions > plan.report.kept / 4
-                assert not any(area.overlaps(pair_G) for pair_G in plan.pair_SB)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("batch_size", [7, 16])
-def test_every_pair_at_most_once_and_all_are_accounted_for(area, mode, batch_size):
-    for epoch in range(3):
-        plan = area.sampler(mode, batch_size, per_pair=4).plan(epoch)
-        used, report = plan.pair_SB[plan.pair_SB != PADDING], plan.report
-        assert len(np.unique(used)) == len(used) == report.kept
-        assert report.total == len(area.pair_P2) == report.kept + report.set_aside + report.tail_dropped
-        assert report.padded == plan.pair_SB.size - len(used)
-        if mode == "exclusive_padded":
-            assert report.kept == report.total
+def test_no_batch_holds_an_overlap_with_hard_negatives_either(area):
+    plan = area.sampler("exclusive", 16, per_pair=5, share=0.75).plan(0)
+    assert plan.steps > 5 and plan.report.mined > plan.report.kept / 4
+    assert not any(area.overlaps(pair_G) for pair_G in plan.pair_SG)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -87,52 +78,52 @@ def test_batches_get_harder(mode):
     area = Area(radius=0.03, tiles=800)  # 16 of the tiles are far from each other when they are drawn at random
     with_them = area.sampler(mode).plan(0)
     without = area.sampler(mode).without_neighbors().plan(0)
-    assert without.report.companions == 0
-    assert area.closeness(with_them.pair_SB) < 0.8 * area.closeness(without.pair_SB)
-    assert f"{with_them.report.companions} came as hard negatives" in str(with_them.report)
+    assert without.report.mined == 0
+    assert area.closeness(with_them.pair_SG) < 0.8 * area.closeness(without.pair_SG)
+    assert f"{with_them.report.mined} mined as hard negatives" in str(with_them.report)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("share", "most"), [(0.25, 4), (0.5, 8)])  # of 16
 def test_no_batch_holds_more_of_them_than_its_share(area, mode, share, most, monkeypatch):
-    sampler, companies = area.sampler(mode, 16, per_pair=12, share=share), []
-    make = sampler._company
-    monkeypatch.setattr(sampler, "_company", lambda *given: companies.append(make(*given)) or companies[0])
-    pair_SB = sampler.plan(0).pair_SB
-    brought_S = (companies[0].came_P[pair_SB] & (pair_SB != PADDING)).sum(axis=1)
-    assert brought_S.max() == most
+    sampler, miners = area.sampler(mode, 16, per_pair=12, share=share), []
+    make = sampler._miner
+    monkeypatch.setattr(sampler, "_miner", lambda *given: miners.append(make(*given)) or miners[0])
+    pair_SG = sampler.plan(0).pair_SG
+    mined_S = (miners[0].mined_P[pair_SG] & (pair_SG != PADDING)).sum(axis=1)
+    assert mined_S.max() == most
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_plan_is_a_function_of_seed_epoch_and_table(area, mode):
-    first, again = (area.sampler(mode).plan(2).pair_SB for _ in range(2))
+    first, again = (area.sampler(mode).plan(2).pair_SG for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first[0], area.sampler(mode).plan(1).pair_SB[0])
-    assert not np.array_equal(first[0], area.sampler(mode, seed=2).plan(2).pair_SB[0])
+    assert not np.array_equal(first[0], area.sampler(mode).plan(1).pair_SG[0])
+    assert not np.array_equal(first[0], area.sampler(mode, seed=2).plan(2).pair_SG[0])
     other = Area()
-    other.near_DK = other.near_DK[:, ::-1].copy()
-    assert not np.array_equal(first, other.sampler(mode).plan(2).pair_SB)
+    other.near_QK = other.near_QK[:, ::-1].copy()
+    assert not np.array_equal(first, other.sampler(mode).plan(2).pair_SG)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_without_candidates_the_plan_is_the_plain_one(area, mode):
     nobody = Area()
-    nobody.near_DK = np.full_like(nobody.near_DK, NO_TILE)
+    nobody.near_QK = np.full_like(nobody.near_QK, NO_NEIGHBOR)
     sampler = nobody.sampler(mode)
-    np.testing.assert_array_equal(sampler.plan(0).pair_SB, sampler.without_neighbors().plan(0).pair_SB)
+    np.testing.assert_array_equal(sampler.plan(0).pair_SG, sampler.without_neighbors().plan(0).pair_SG)
 
 
 def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
-    # four drone pictures, each over its own tile; picture 0 is nearest to tiles 2, 1, 3 in this order
+    # four query images, each over its own tile; image 0 is nearest to tiles 2, 1, 3 in this order
     pair_P2 = np.array([[0, 0], [1, 1], [2, 2], [3, 3]], np.int32)
     edges = Edges(np.arange(5), pair_P2[:, 1], {"iou": np.ones(4, np.float32)})
-    near_DK = np.array([[2, 1, 3], [NO_TILE] * 3, [NO_TILE] * 3, [NO_TILE] * 3], np.int32)
-    tables = NeighborTables(HardNegativeRule("map", 0, 1, per_pair=1, share=0.5), near_DK)
+    near_QK = np.array([[2, 1, 3], [NO_NEIGHBOR] * 3, [NO_NEIGHBOR] * 3, [NO_NEIGHBOR] * 3], np.int32)
+    tables = NeighborTables(rule("map", 0, per_pair=1), near_QK)
     for seed in range(8):
         sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(edges, 4), 2, seed, tables)
-        batch_of_0 = next(pair_G for pair_G in sampler.plan(0).pair_SB.tolist() if 0 in pair_G)
+        batch_of_0 = next(pair_G for pair_G in sampler.plan(0).pair_SG.tolist() if 0 in pair_G)
         first = sampler._order(0).tolist()
-        if first.index(0) % 2 == 0 and first[0] == 0:  # picture 0 opens the epoch: nothing is used yet
+        if first.index(0) % 2 == 0 and first[0] == 0:  # image 0 opens the epoch: nothing is used yet
             assert batch_of_0 == [0, 2]
             break
     else:
@@ -140,30 +131,45 @@ def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
 
 
 def test_which_epoch_reads_what():
-    rule = HardNegativeRule("both", from_epoch=2, refresh_every=3)
-    assert [rule.extraction_for(epoch) for epoch in range(9)] == [None, None, 2, 2, 2, 5, 5, 5, 8]
-    assert [rule.reads_map(epoch) for epoch in range(4)] == [False, False, True, True]
-    first_map = HardNegativeRule("map_then_descriptors", from_epoch=2)
+    both = NeighborTables(rule("both", 2, refresh_every=3))
+    assert [both.extraction_for(epoch) for epoch in range(9)] == [None, None, 2, 2, 2, 5, 5, 5, 8]
+    assert [both.reads_map(epoch) for epoch in range(4)] == [False, False, True, True]
+    first_map = NeighborTables(rule("map_then_descriptors", 2))
     assert [first_map.reads_map(epoch) for epoch in range(4)] == [True, True, False, False]
     assert [first_map.extraction_for(epoch) for epoch in range(4)] == [None, None, 2, 3]
-    assert HardNegativeRule("map", 0).extraction_for(7) is None
+    assert NeighborTables(rule("map", 0)).extraction_for(7) is None
 
 
 def test_two_sources_come_in_turn_and_no_tile_twice():
-    tables = NeighborTables(HardNegativeRule("both", 0), np.array([[5, 1, 2]]))
+    tables = NeighborTables(rule("both", 0), np.array([[5, 1, 2]]))
     tables.put(0, np.array([[1, 9, 5]]))
     # 1 and 5 are near by descriptor already, so of the map's 5, 1, 2 only 2 is left
-    assert tables.candidates(0).tolist() == [[1, NO_TILE, 9, NO_TILE, 5, 2]]
+    assert tables.candidates(0).tolist() == [[1, NO_NEIGHBOR, 9, NO_NEIGHBOR, 5, 2]]
 
 
 def test_an_epoch_whose_table_is_missing_is_refused():
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = NeighborTables(rule("descriptors", 1))
     assert tables.candidates(0) is None and not tables.lacks(0)
     with pytest.raises(DataError, match="epoch 2 is sampled by are not known"):
         tables.candidates(1)
     tables.put(1, np.array([[3]]))
     assert tables.candidates(1).tolist() == [[3]]
     assert tables.lacks(2) and tables.newest[0] == 1
+
+
+def test_an_epoch_is_planned_once_and_again_when_its_table_is_replaced(area):
+    sampler = area.sampler("exclusive", source="both")
+    first, second = area.near_QK, area.near_QK[:, ::-1].copy()
+    sampler.neighbors.put(0, first)
+    plan = sampler.plan(0)
+    assert sampler.plan(0) is plan
+    sampler.neighbors.put(1, second)  # the next epoch's takes its place
+    assert sampler.plan(0) is plan and sampler.plan(1) is sampler.plan(1)
+    sampler.neighbors.put(0, second)  # another training starts
+    assert sampler.plan(0) is not plan
+    sampler.neighbors.map_QK = area.near_QK[:, ::-1].copy()  # that of the first rank
+    again = sampler.plan(0)
+    assert sampler.plan(0) is again
 
 
 class Waiting(threading.Thread):
@@ -181,7 +187,7 @@ class Waiting(threading.Thread):
 
 
 def test_a_loader_that_runs_ahead_waits_for_the_table_of_its_epoch():
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = NeighborTables(rule("descriptors", 1))
     tables.wait(0)  # needs none
     loader = Waiting(tables, 1)
     assert loader.is_alive()
@@ -194,7 +200,7 @@ def test_a_loader_that_runs_ahead_waits_for_the_table_of_its_epoch():
 
 
 def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = NeighborTables(rule("descriptors", 1))
     loaders = [Waiting(tables, 1) for _ in range(3)]
     tables.close()
     for loader in loaders:
@@ -206,7 +212,7 @@ def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
 
 
 def test_a_second_training_opens_the_tables_again():
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = NeighborTables(rule("descriptors", 1))
     for table_DK in (np.array([[3]]), np.array([[4]])):
         with tables.open():
             loader = Waiting(tables, 1)
@@ -220,7 +226,7 @@ def test_a_second_training_opens_the_tables_again():
 
 
 def test_a_training_that_fails_sends_its_loader_home():
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = NeighborTables(rule("descriptors", 1))
     with pytest.raises(OSError, match="disk full"), tables.open():
         loader = Waiting(tables, 1)
         raise OSError("disk full")

@@ -1,20 +1,25 @@
-"""The four ways of sampling against the naive definition: sets of edges, every batch, several seeds and epochs."""
+"""The four ways of sampling against the naive definition, on any small graph, a real flight and a dense one."""
 
 import random
 from collections import deque
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from mindloc.data import gta_uav
+from mindloc.config.sections import DataConfig, SamplingConfig
 from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
+from mindloc.data.readers import read_split
 from mindloc.data.sampler import PADDING, SAMPLERS, ExclusiveSampler, RandomSampler, kept_shares
 from mindloc.data.split import Edges
 from mindloc.errors import DataError
 
 
 class Case:
-    """A graph, the pairs to sample from, and the same edges as a Python set of (drone, satellite)."""
+    """A graph, the pairs to sample from, and the same edges as a Python set of (query, reference)."""
 
     def __init__(self, edges: Edges, reference_count: int, pair_P2: np.ndarray):
         self.graph = OverlapGraph(edges, reference_count)
@@ -23,25 +28,48 @@ class Case:
             (query, int(tile)) for query in range(edges.query_count) for tile in edges.references_of(query)
         }
 
-    def sampler(self, mode: str, batch_size: int, seed: int = 1):
-        return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed)
+    def sampler(self, mode: str, batch_size: int, seed: int = 1, neighbors: NeighborTables | None = None):
+        return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed, neighbors)
 
 
-def case_of(edge_DS: np.ndarray, positive_DS: np.ndarray | None = None) -> Case:
-    """From a (D,S) table of overlaps; pairs are all of them, or those of a second, smaller table."""
-    query_E, reference_E = np.nonzero(edge_DS)
-    start = np.concatenate([[0], np.cumsum(edge_DS.sum(1))])
+def case_of(edge_QR: np.ndarray, positive_QR: np.ndarray | None = None) -> Case:
+    """From a (Q,R) table of overlaps; pairs are all of them, or those of a second, smaller table."""
+    query_E, reference_E = np.nonzero(edge_QR)
+    start = np.concatenate([[0], np.cumsum(edge_QR.sum(1))])
     edges = Edges(start, reference_E.astype(np.int32), {"iou": np.full(len(query_E), 0.5, np.float32)})
-    pairs = np.stack(np.nonzero(edge_DS if positive_DS is None else positive_DS), axis=1).astype(np.int32)
-    return Case(edges, edge_DS.shape[1], pairs)
+    pairs = np.stack(np.nonzero(edge_QR if positive_QR is None else positive_QR), axis=1).astype(np.int32)
+    return Case(edges, edge_QR.shape[1], pairs)
 
 
-def geometric(queries: int, references: int, radius: float, seed: int = 0, inner: float | None = None) -> Case:
-    """Points in the unit square that overlap when they are near, as pictures and tiles of one map do."""
-    rng = np.random.default_rng(seed)
-    query_D2, reference_S2 = rng.random((queries, 2)), rng.random((references, 2))
-    distance_DS = np.linalg.norm(query_D2[:, None] - reference_S2[None], axis=2)
-    return case_of(distance_DS < radius, None if inner is None else distance_DS < inner)
+@st.composite
+def cases(draw) -> Case:
+    """Any graph of up to 12 queries and 8 references with a pair; pairs are all of its edges or some of them."""
+    edge_QR = draw(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 8))))
+    positive_QR = edge_QR & draw(hnp.arrays(bool, edge_QR.shape)) if draw(st.booleans()) else edge_QR
+    assume(positive_QR.any())
+    return case_of(edge_QR, positive_QR)
+
+
+@st.composite
+def neighbors_of(draw, case: Case) -> NeighborTables | None:
+    """No hard negatives, or up to three references without an overlap for each query, in any order."""
+    if not draw(st.booleans()):
+        return None
+    table_QK = np.full((case.graph.query_count, 3), NO_NEIGHBOR, np.int32)
+    for query, row_K in enumerate(table_QK):
+        apart = [r for r in range(case.graph.reference_count) if (query, r) not in case.edge_set]
+        chosen = draw(st.permutations(apart))[:3]
+        row_K[: len(chosen)] = chosen
+    values = {"hard_from_epoch": 0, "mined_per_pair": draw(st.integers(1, 3)), "hard_share": draw(st.floats(0.1, 0.9))}
+    return NeighborTables(SamplingConfig(hard_negatives="map", **values), table_QK)
+
+
+def geometric(queries: int, references: int, radius: float) -> Case:
+    """Points in the unit square that overlap when they are near, as images and tiles of one map do."""
+    rng = np.random.default_rng(0)
+    query_Q2, reference_R2 = rng.random((queries, 2)), rng.random((references, 2))
+    distance_QR = np.linalg.norm(query_Q2[:, None] - reference_R2[None], axis=2)
+    return case_of(distance_QR < radius)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +78,9 @@ def dense() -> Case:
 
 
 @pytest.fixture(scope="module")
-def positives_only() -> Case:
-    """Trains on the nearest pairs alone; the graph holds the others too."""
-    return geometric(400, 150, 0.12, inner=0.05)
-
-
-@pytest.fixture(scope="module")
 def flight(request) -> Case:
     root = request.getfixturevalue("adm_root")
-    split = gta_uav.read_split(root, "cross-area-drone2sate-train.json", 4800, 0.243)
+    split = read_split(DataConfig(root=str(root), map_px=4800, m_per_px=0.243), "train")
     return Case(split.semipositive, len(split.reference.files), split.edges("pos_semipos").pairs())
 
 
@@ -73,75 +95,89 @@ def overlaps_in(case: Case, pair_G: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize("mode", ["exclusive", "exclusive_padded"])
-@pytest.mark.parametrize("batch_size", [4, 16])
-@pytest.mark.parametrize("which", ["dense", "positives_only"])
-def test_no_batch_holds_an_overlap(request, which, mode, batch_size):
-    case = request.getfixturevalue(which)
-    for seed in (1, 2, 3):
-        sampler = case.sampler(mode, batch_size, seed)
-        for epoch in range(3):
-            batches = sampler.plan(epoch).pair_SB
-            assert len(batches) > 5
-            assert not [pair_G for pair_G in batches if overlaps_in(case, pair_G)]
+@settings(max_examples=300)
+@given(st.data(), cases(), st.sampled_from(list(SAMPLERS)), st.integers(1, 6), st.integers(0, 99), st.integers(0, 9))
+def test_any_graph_is_sampled_by_the_rules(data, case, mode, batch_size, seed, epoch):
+    neighbors = data.draw(neighbors_of(case))
+    sampler = case.sampler(mode, batch_size, seed, neighbors)
+    try:
+        plan = sampler.plan(epoch)
+    except DataError:
+        padded = case.sampler("exclusive_padded", batch_size, seed, neighbors).plan(epoch)
+        fills = (padded.pair_SG != PADDING).all(axis=1).any()
+        assert mode != "exclusive_padded" and not (fills if mode == "exclusive" else len(case.pair_P2) >= batch_size)
+        return
+    used, report = plan.pair_SG[plan.pair_SG != PADDING], plan.report
+    assert plan.pair_SG.shape == (report.steps, batch_size) and plan.pair_SG.dtype == np.int64
+    # every pair at most once, and all are accounted for
+    assert len(np.unique(used)) == len(used) == report.kept
+    assert report.total == len(case.pair_P2) == report.kept + report.set_aside + report.tail_dropped
+    assert report.padded == plan.pair_SG.size - len(used)
+    assert report.mined <= report.steps * round(neighbors.sampling.hard_share * batch_size) if neighbors else True
+    if mode == "exclusive_padded":
+        assert report.kept == report.total
+        assert (plan.pair_SG[:, 0] != PADDING).all()
+        assert (np.diff(plan.pair_SG == PADDING, axis=1) >= 0).all()  # padding comes last in its batch
+    else:
+        assert report.padded == 0
+    # no off-diagonal cell is an overlap, or it is masked
+    for pair_G in plan.pair_SG:
+        overlaps, mask_GG = overlaps_in(case, pair_G), sampler.mask(pair_G)
+        if mode.startswith("exclusive"):
+            assert overlaps == []
+        expected = naive_mask(case, pair_G) if mode == "masked" else np.multiply.outer(*[pair_G != PADDING] * 2)
+        np.testing.assert_array_equal(mask_GG, expected)
+    # a function of seed, epoch and table alone
+    np.testing.assert_array_equal(case.sampler(mode, batch_size, seed, neighbors).plan(epoch).pair_SG, plan.pair_SG)
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])
 def test_no_batch_of_the_real_flight_holds_an_overlap(flight, batch_size):
     for epoch in range(3):
         assert not any(
-            overlaps_in(flight, pair_G) for pair_G in flight.sampler("exclusive", batch_size).plan(epoch).pair_SB
+            overlaps_in(flight, pair_G) for pair_G in flight.sampler("exclusive", batch_size).plan(epoch).pair_SG
         )
-
-
-@pytest.mark.parametrize("mode", list(SAMPLERS))
-def test_every_pair_at_most_once_and_all_are_accounted_for(dense, mode):
-    plan = dense.sampler(mode, 16).plan(0)
-    used = plan.pair_SB[plan.pair_SB != PADDING]
-    assert len(np.unique(used)) == len(used)
-    report = plan.report
-    assert report.kept == len(used)
-    assert report.padded == plan.pair_SB.size - len(used)
-    assert report.total == len(dense.pair_P2) == report.kept + report.set_aside + report.tail_dropped
-    assert plan.pair_SB.shape == (report.steps, 16)
-    assert plan.pair_SB.dtype == np.int64
 
 
 def test_padded_keeps_every_pair_in_the_fixed_shape(flight):
     plan = flight.sampler("exclusive_padded", 8).plan(0)
-    assert sorted(plan.pair_SB[plan.pair_SB != PADDING].tolist()) == list(range(len(flight.pair_P2)))
-    assert all((np.diff(row == PADDING) >= 0).all() for row in plan.pair_SB)  # padding comes last in its batch
-    assert (plan.pair_SB[:, 0] != PADDING).all()
+    assert sorted(plan.pair_SG[plan.pair_SG != PADDING].tolist()) == list(range(len(flight.pair_P2)))
+    assert all((np.diff(row == PADDING) >= 0).all() for row in plan.pair_SG)  # padding comes last in its batch
+    assert (plan.pair_SG[:, 0] != PADDING).all()
 
 
-def test_short_batches_are_short_for_a_reason():
+@given(cases(), st.integers(2, 6), st.integers(0, 99))
+def test_short_batches_are_short_for_a_reason(case, batch_size, seed):
     # a batch is closed short only when every pair left then overlaps one of its own: the pass is exact
-    case = geometric(120, 40, 0.2)
-    plan = case.sampler("exclusive_padded", 16).plan(0)
-    assert plan.report.padded
     later: list[int] = []
-    for pair_G in plan.pair_SB[::-1]:
+    for pair_G in case.sampler("exclusive_padded", batch_size, seed).plan(0).pair_SG[::-1]:
         batch = [pair for pair in pair_G if pair != PADDING]
-        if len(batch) < 16:
+        if len(batch) < batch_size:
             assert all(overlaps_in(case, np.array([*batch, candidate])) for candidate in later)
         later += batch
 
 
 @pytest.mark.parametrize("mode", list(SAMPLERS))
-def test_plan_follows_from_seed_and_epoch_alone(dense, mode):
+def test_another_epoch_or_seed_is_another_plan(dense, mode):
     sampler = dense.sampler(mode, 8, seed=5)
-    first = [sampler.plan(epoch).pair_SB for epoch in (0, 1, 0)]
-    np.testing.assert_array_equal(first[0], first[2])
-    np.testing.assert_array_equal(first[1], dense.sampler(mode, 8, seed=5).plan(1).pair_SB)
-    assert not np.array_equal(first[0][:5], first[1][:5])
-    assert not np.array_equal(first[0][:5], dense.sampler(mode, 8, seed=6).plan(0).pair_SB[:5])
+    assert not np.array_equal(sampler.plan(0).pair_SG[:5], sampler.plan(1).pair_SG[:5])
+    assert not np.array_equal(sampler.plan(0).pair_SG[:5], dense.sampler(mode, 8, seed=6).plan(0).pair_SG[:5])
+
+
+def test_an_epoch_is_planned_once_and_the_last_few_are_kept(dense, monkeypatch):
+    sampler, made = dense.sampler("exclusive", 8), []
+    make = sampler._make_plan
+    monkeypatch.setattr(sampler, "_make_plan", lambda epoch: made.append(epoch) or make(epoch))
+    for epoch in (0, 0, 1, 2, 1, 0, 3, 3, 2, 0):
+        sampler.plan(epoch)
+    assert made == [0, 1, 2, 3, 0]  # 3 took the place of 0
 
 
 def test_devices_together_hold_one_global_batch(dense):
     plan = dense.sampler("exclusive", 8).plan(0)
     shards = [plan.shard(rank, 4) for rank in range(4)]
     assert {shard.shape for shard in shards} == {(plan.steps, 2)}
-    np.testing.assert_array_equal(np.concatenate(shards, axis=1), plan.pair_SB)
+    np.testing.assert_array_equal(np.concatenate(shards, axis=1), plan.pair_SG)
     with pytest.raises(DataError, match=r"train\.batch_size=8 .* 3 equal parts"):
         plan.shard(0, 3)
 
@@ -149,8 +185,8 @@ def test_devices_together_hold_one_global_batch(dense):
 def test_every_device_holds_a_share_of_every_part(dense):
     # rows 0..3 are the first part, 4..7 the second; each device has two of either
     plan = dense.sampler("exclusive", 8).plan(0)
-    np.testing.assert_array_equal(plan.shard(0, 2, parts=2), plan.pair_SB[:, [0, 1, 4, 5]])
-    np.testing.assert_array_equal(plan.shard(1, 2, parts=2), plan.pair_SB[:, [2, 3, 6, 7]])
+    np.testing.assert_array_equal(plan.shard(0, 2, parts=2), plan.pair_SG[:, [0, 1, 4, 5]])
+    np.testing.assert_array_equal(plan.shard(1, 2, parts=2), plan.pair_SG[:, [2, 3, 6, 7]])
     with pytest.raises(DataError, match=r"multiple of the 2 ranks times train\.accumulate=8"):
         plan.shard(0, 2, parts=8)
 
@@ -167,36 +203,17 @@ def naive_mask(case: Case, pair_G: np.ndarray) -> list[list[bool]]:
     return [[counts(i, j) for j in range(len(pair_G))] for i in range(len(pair_G))]
 
 
-@pytest.mark.parametrize("which", ["dense", "positives_only"])
-def test_masked_masks_exactly_the_overlaps(request, which):
-    case = request.getfixturevalue(which)
-    sampler = case.sampler("masked", 32)
-    masked = 0
-    for pair_G in sampler.plan(0).pair_SB[:10]:
-        mask_GG = sampler.mask(pair_G)
-        assert mask_GG.tolist() == naive_mask(case, pair_G)
-        masked += np.count_nonzero(~mask_GG)
-    assert masked  # the case does hold overlaps
-
-
-def test_masked_treats_a_repeated_query_picture_and_tile_as_overlaps():
-    # drone 0 sees tiles 0 and 1, drone 1 sees tile 1: pairs 0-0, 0-1, 1-1
+def test_masked_treats_a_repeated_query_and_reference_as_overlaps():
+    # query 0 sees tiles 0 and 1, query 1 sees tile 1: pairs 0-0, 0-1, 1-1
     case = case_of(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], bool))
     mask_GG = case.sampler("masked", 4).mask(np.array([0, 1, 2, PADDING]))
-    # 0-0 and 0-1 share the drone picture, 0-1 and 1-1 share the tile; (0-0, 1-1) has d0-s1 as an edge one way only
+    # 0-0 and 0-1 share the query, 0-1 and 1-1 share the tile; (0-0, 1-1) has q0-r1 as an edge one way only
     assert mask_GG.astype(int).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize("mode", ["exclusive", "exclusive_padded", "random"])
-def test_other_modes_mask_padding_alone(dense, mode):
-    mask_GG = dense.sampler(mode, 4).mask(np.array([3, 1, PADDING, 7]))
-    real = np.array([True, True, False, True])
-    np.testing.assert_array_equal(mask_GG, real[:, None] & real)
 
 
 def test_exclusive_batches_need_no_mask(dense):
     exclusive, masked = dense.sampler("exclusive", 16), dense.sampler("masked", 16)
-    for pair_G in exclusive.plan(0).pair_SB:
+    for pair_G in exclusive.plan(0).pair_SG:
         assert masked.mask(pair_G).all()
 
 
@@ -210,10 +227,10 @@ def test_last_partial_batch_is_dropped_and_counted(dense, mode):
 
 
 def test_tail_of_exclusive_sampling_is_counted_apart_from_what_can_not_be_placed():
-    # ten drone pictures with a tile each, no two overlap: batches of 4, 4, and 2 left over
+    # ten query images with a tile each, no two overlap: batches of 4, 4, and 2 left over
     report = case_of(np.eye(10, dtype=bool)).sampler("exclusive", 4).plan(0).report
     assert (report.steps, report.kept, report.set_aside, report.tail_dropped) == (2, 8, 0, 2)
-    # one tile seen by eight drone pictures: its pairs never share a batch. Three single pairs besides, batches of 2:
+    # one tile seen by eight query images: its pairs never share a batch. Three single pairs besides, batches of 2:
     # each single goes with one of the eight (5 of them left: 4 set aside, 1 over) or two singles go together (7 left)
     table = np.zeros((11, 4), bool)
     table[:8, 0] = True

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindloc.data import visloc
+from mindloc.config.sections import DataConfig
+from mindloc.data.readers import read_split
+from mindloc.data.visloc import Map, Tile, parse_tile, read_ground
 from mindloc.errors import DataError
 
 HEADER = "mapname,LT_lat_map,LT_lon_map,RB_lat_map,RB_lon_map,region"
@@ -46,8 +48,12 @@ def write_entries(root: Path, stated: list, place: tuple = (31.7, 119.4), tiles:
     (root / "train.json").write_text(json.dumps([entry]))
 
 
+def read(root: Path):
+    return read_split(DataConfig(reader="visloc", root=str(root), train_pairs="train.json"), "train")
+
+
 def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
-    split = visloc.read_split(visloc_root, "train.json")
+    split = read(visloc_root)
     assert split.reference.place_unit == "lat_lon_deg"
     assert split.query.files == ["drone/images/03_0001.JPG"]
     assert split.query.places.coordinate_N2.tolist() == [[31.7, 119.4]]
@@ -65,13 +71,15 @@ def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
 
 def test_bounds_are_lowest_before_highest_and_latitude_before_longitude(visloc_root):
     expected = [[31.5, 119.0, 32.0, 120.0], [31.0, 119.0, 31.5, 120.0], [31.0, 119.5, 31.25, 120.0]]
-    np.testing.assert_allclose(visloc.tile_bounds(visloc_root, TILES[:3]), expected, rtol=1e-12)
+    ground = read_ground(DataConfig(), visloc_root / "satellite", TILES[:3])
+    assert ground.unit == "lat_lon_deg"
+    np.testing.assert_allclose(ground.bounds_N4, expected, rtol=1e-12)
 
 
 def test_bounds_of_a_map_without_corners_are_refused(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").unlink()
     with pytest.raises(DataError, match="satellite_coordinates_range.csv is missing"):
-        visloc.tile_bounds(visloc_root, TILES[:1])
+        read_ground(DataConfig(), visloc_root / "satellite", TILES[:1])
 
 
 def test_size_from_the_csv_needs_no_map_picture(visloc_root):
@@ -79,26 +87,26 @@ def test_size_from_the_csv_needs_no_map_picture(visloc_root):
         (visloc_root / name / f"satellite{name}.tif").unlink()
     lines = [f"{HEADER},width_px,height_px", f"{LINE_03},512,1024", f"{LINE_11},256,256"]
     (visloc_root / "satellite_coordinates_range.csv").write_text("\n".join(lines))
-    split = visloc.read_split(visloc_root, "train.json")
+    split = read(visloc_root)
     np.testing.assert_allclose(split.reference.places.coordinate_N2[3], [37.75, 101.5], rtol=1e-12)
 
 
 def test_the_releases_own_file_name_is_found(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").rename(visloc_root / "satellite_ coordinates_range.csv")
-    assert len(visloc.read_split(visloc_root, "train.json").reference.files) == 4
+    assert len(read(visloc_root).reference.files) == 4
 
 
 def test_without_bounds_the_stated_centers_serve(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").unlink()
     for tile in TILES[2:]:
         (visloc_root / "satellite" / tile).unlink()
-    split = visloc.read_split(visloc_root, "train.json")
+    split = read(visloc_root)
     assert split.reference.places.coordinate_N2.tolist() == [[31.75, 119.5], [31.25, 119.5]]
 
 
 def failure(root: Path) -> str:
     with pytest.raises(DataError) as caught:
-        visloc.read_split(root, "train.json")
+        read(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -124,7 +132,7 @@ def test_map_of_unknown_size(visloc_root):
 
 def test_broken_map_picture(visloc_root):
     (visloc_root / "11/satellite11.tif").write_bytes(b"not a picture")
-    assert "satellite11.tif is no readable TIFF" in failure(visloc_root)
+    assert "satellite11.tif is not a readable TIFF" in failure(visloc_root)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +160,25 @@ def test_longitude_before_latitude_is_refused(visloc_root):
 def test_tile_name_that_is_none(visloc_root):
     write_entries(visloc_root, stated=[[31.75, 119.5], [31.25, 119.5]], tiles=["03_1_000_000.png", "overview.png"])
     assert "'overview.png' is no UAV-VisLoc tile name" in failure(visloc_root)
+
+
+def test_tile_name_and_center_by_hand():
+    # 1024 px high, 512 px wide: finest zoom ceil(log2(1024 / 256)) = 2; at zoom 1 the image is 512 x 256 px, so a
+    # tile is half of the height (2 of 4 degrees) and the whole width (1 degree)
+    area = Map(
+        top_left_lat=30.0,
+        top_left_lon=100.0,
+        bottom_right_lat=26.0,
+        bottom_right_lon=101.0,
+        height_px=1024,
+        width_px=512,
+    )
+    assert parse_tile("01_1_000_001.png") == Tile("01", 1, 0, 1)
+    assert area.center_deg(Tile("01", 1, 0, 1)) == pytest.approx((27.0, 100.5))
+    assert area.bounds_deg(Tile("01", 2, 1, 3)) == pytest.approx((27.0, 100.5, 26.0, 101.0))
+
+
+@pytest.mark.parametrize("name", ["01_0001.JPG", "01_100_000_000.png", "01_1_000"])
+def test_other_names_are_not_tiles(name):
+    with pytest.raises(DataError, match=name):
+        parse_tile(name)

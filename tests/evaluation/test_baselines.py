@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mindloc.data.gta_uav import read_split
+from mindloc.config.sections import DataConfig
+from mindloc.data.readers import read_split
 from mindloc.errors import ImageError
 from mindloc.evaluation import baselines
 from mindloc.evaluation.score import Distances, ScoreSettings
@@ -87,9 +88,8 @@ def test_a_broken_image_is_named(tmp_path, content):
 
 def test_the_real_flights_constants_are_the_known_ones(adm_root):
     """Independent count: five commonest tiles answer 78 % (train) and 37 % (test); medians 129 m and 301 m."""
-    splits = {
-        name: read_split(adm_root, f"cross-area-drone2sate-{name}.json", 4800, 0.243) for name in ("train", "test")
-    }
+    flight = DataConfig(root=str(adm_root), map_px=4800, m_per_px=0.243)
+    splits = {name: read_split(flight, name) for name in ("train", "test")}
     train = splits["train"]
     named = [train.reference.files[index] for index in train.semipositive.reference]
     order = {"pos_semipos": [name for name, _ in baselines.commonest(named)]}

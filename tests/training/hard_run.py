@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import small_run
 
+from mindloc.config.sections import AugmentConfig, SamplingConfig
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.images import Normalization
-from mindloc.data.loader import PairStream, ViewFiles
+from mindloc.data.hard_negatives import NeighborTables
+from mindloc.data.loader import PairStream
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.runtime.cluster import ALONE
@@ -23,9 +23,10 @@ from mindloc.training.dataset import train_data
 from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
 from mindloc.training.resume import Progress
 from mindloc.training.trainer import train
+from mindloc.vocabulary import SIDES, ViewSpec
 
 PAIRS, BATCH, SIDE, EPOCHS = 12, small_run.BATCH, small_run.SIDE, 4
-MAP = Normalization((0.5,) * 3, (0.5,) * 3)
+HARD = SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per_pair=2, hard_share=0.7)
 
 
 class LinearEngine:
@@ -71,7 +72,7 @@ def run(folder: Path, callbacks=()) -> Progress:
     run_folder, point, step = small_run.begin(folder)
     split = make_split(folder)
     images = PairedImages(split, split.edges("pos").pairs(), k=4)
-    tables = NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=2, share=0.7))
+    tables = NeighborTables(HARD)
     if point:
         restore_table(tables, images, point.state, point.progress)
     views = {"query": "drone", "reference": "satellite"}
@@ -92,11 +93,12 @@ def data_of(split: Split, tables: NeighborTables):
     edges = split.edges("pos")
     pair_P2 = edges.pairs()
     sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(split.semipositive, PAIRS), BATCH, 1, tables)
-    views = [ViewFiles(paths, (SIDE, SIDE)) for paths in (split.paths("query"), split.paths("reference"))]
+    views = {side: ViewSpec(split.side(side).view, (SIDE, SIDE)) for side in SIDES}
+    paths, off = {side: split.paths(side) for side in SIDES}, AugmentConfig(enabled=False)
 
     def make_data(progress: Progress):
         start = (progress.epoch, progress.step_in_epoch)
-        stream = PairStream(*views, pair_P2, edges.columns, sampler, MAP, None, seed=1, start=start)
+        stream = PairStream(views, paths, pair_P2, edges.columns, sampler, off, seed=1, start=start)
         return train_data(stream)
 
     return make_data

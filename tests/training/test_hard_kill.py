@@ -36,8 +36,8 @@ def assert_same_end(run, whole):
 def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(whole):
     lines = records(whole)
     assert [line["epoch"] for line in lines if line["kind"] == "neighbors"] == [1, 2, 3]
-    companions = [line["sampling"]["companions"] for line in lines if line["kind"] == "epoch"]
-    assert companions[0] == 0 and min(companions[1:]) > 0
+    mined = [line["sampling"]["mined"] for line in lines if line["kind"] == "epoch"]
+    assert mined[0] == 0 and min(mined[1:]) > 0
     _, state = last_of(whole)
     assert state.facts["neighbors"]["done_epochs"] == 3 and state.arrays["neighbors"].shape == (12, 4)
     assert not (whole / "neighbors").exists()

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mindloc.data.hard_negatives import NO_TILE, HardNegativeRule, NeighborTables
+from mindloc.config.sections import SamplingConfig
+from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import load_state, load_weights, save_state, save_weights
@@ -51,11 +52,11 @@ def pictures(split) -> PairedImages:
 def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictures):
     # places of the pictures 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, picture 4 neither)
     assert pictures.near_on_map().tolist() == [
-        [2, 3, NO_TILE],  # overlaps 0 and 1
-        [0, 3, NO_TILE],  # 11 m to tile 0, 19 m to tile 3
-        [1, 0, NO_TILE],
+        [2, 3, NO_NEIGHBOR],  # overlaps 0 and 1
+        [0, 3, NO_NEIGHBOR],  # 11 m to tile 0, 19 m to tile 3
+        [1, 0, NO_NEIGHBOR],
         [2, 1, 0],  # overlaps 3 and 4
-        [NO_TILE] * 3,
+        [NO_NEIGHBOR] * 3,
     ]
 
 
@@ -84,14 +85,25 @@ def pixels(view: str, files: list) -> list:
     return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
 
 
+def tables_of(source: str, from_epoch: int, refresh_every: int = 1) -> NeighborTables:
+    sampling = {"hard_negatives": source, "hard_from_epoch": from_epoch, "refresh_every_epochs": refresh_every}
+    return NeighborTables(SamplingConfig(**sampling))
+
+
 def source_of(pictures, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
-    tables = NeighborTables(HardNegativeRule("descriptors", 1, refresh_every))
+    tables = tables_of("descriptors", 1, refresh_every)
     facts = {"view": "drone", "place_unit": "plane_m"}
     engine = engine or FakeEngine()
     return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster)
 
 
-BY_DESCRIPTOR = [[2, 3, NO_TILE], [0, 3, NO_TILE], [1, 0, NO_TILE], [2, 1, 0], [NO_TILE] * 3]  # angles as the places
+BY_DESCRIPTOR = [
+    [2, 3, NO_NEIGHBOR],
+    [0, 3, NO_NEIGHBOR],
+    [1, 0, NO_NEIGHBOR],
+    [2, 1, 0],
+    [NO_NEIGHBOR] * 3,
+]  # angles as the places
 
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
@@ -154,10 +166,10 @@ def test_every_rank_has_the_first_one_s_table_of_the_map(pictures):
     of_first[1, :2] = of_first[1, 1::-1]  # two tiles that the first rank's processor finds in another order
     source = source_of(pictures, FakeCluster(1, of_first))
     source.agree_on_map()  # no table, nothing to agree on
-    source.tables.map_DK = own
+    source.tables.map_QK = own
     source.agree_on_map()
-    assert source.tables.map_DK.tolist() == of_first.astype(int).tolist() != own.tolist()
-    assert source.tables.map_DK.dtype == np.int32
+    assert source.tables.map_QK.tolist() == of_first.astype(int).tolist() != own.tolist()
+    assert source.tables.map_QK.dtype == np.int32
 
 
 def saved_state(folder, source: NeighborSource, **progress):
@@ -176,7 +188,7 @@ def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
     source.refresh(None, 2, tmp_path / "neighbors")
     assert source.digest() == source.tables.newest[1].tobytes()
     state = saved_state(tmp_path, source, epoch=2, step_in_epoch=1)
-    tables = NeighborTables(source.tables.rule)
+    tables = NeighborTables(source.tables.sampling)
     restore_table(tables, pictures, state, Progress(epoch=2, step_in_epoch=1))
     assert tables.newest[0] == 2 and tables.newest[1].tolist() == BY_DESCRIPTOR
 
@@ -187,7 +199,7 @@ def test_a_damaged_table_is_refused(pictures, tmp_path):
     state = saved_state(tmp_path, source, epoch=2)
     state.arrays["neighbors"][0, 0] += 1
     with pytest.raises(CheckpointError, match=rf"damaged neighbors; .* delete its two files in {tmp_path}$"):
-        restore_table(NeighborTables(source.tables.rule), pictures, state, Progress(epoch=2))
+        restore_table(NeighborTables(source.tables.sampling), pictures, state, Progress(epoch=2))
 
 
 def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(pictures, split, tmp_path):
@@ -198,7 +210,7 @@ def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refu
     other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
     digests = f"sha256 {pictures.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
-        tables = NeighborTables(source.tables.rule)
+        tables = NeighborTables(source.tables.sampling)
         restore_table(tables, now, state, Progress(epoch=2))
         assert tables.newest is None and tables.lacks(2)  # found anew before the epoch begins
         with pytest.raises(CheckpointError, match=rf"inside epoch 3.*{problem}.*delete its two files in {tmp_path}$"):
@@ -221,14 +233,14 @@ def found() -> list[tuple[int, bool]]:
 def callback_of(tables, found, progress, epochs=4) -> NeighborsCallback:
     def refresh(encoder, epoch):
         found.append((epoch, encoder.training))
-        tables.put(tables.rule.extraction_for(epoch), np.zeros((1, 1), np.int32))
+        tables.put(tables.extraction_for(epoch), np.zeros((1, 1), np.int32))
 
     return NeighborsCallback(tables, refresh, FakeEncoder(), Reporter(None), progress, epochs)
 
 
 def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):
     progress = Progress()
-    callback = callback_of(NeighborTables(HardNegativeRule("both", 2, refresh_every=2)), found, progress, epochs=6)
+    callback = callback_of(tables_of("both", 2, refresh_every=2), found, progress, epochs=6)
     for epoch in range(1, 7):
         progress.epoch = epoch
         callback.on_train_epoch_end(SimpleNamespace())
@@ -237,13 +249,13 @@ def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):
 
 
 def test_nothing_is_found_where_the_training_stops_inside_an_epoch(found):
-    tables = NeighborTables(HardNegativeRule("descriptors", 1))
+    tables = tables_of("descriptors", 1)
     callback_of(tables, found, Progress(epoch=1, step_in_epoch=3)).on_train_epoch_end(SimpleNamespace())
     assert not found
 
 
 def test_a_search_that_fails_leaves_the_encoder_in_training(found):
-    callback = callback_of(NeighborTables(HardNegativeRule("descriptors", 1)), found, Progress(epoch=1))
+    callback = callback_of(tables_of("descriptors", 1), found, Progress(epoch=1))
 
     def fails(encoder, epoch):
         raise OSError("disk full")

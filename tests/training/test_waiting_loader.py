@@ -8,16 +8,17 @@ import pytest
 from mindspore import nn
 from mindspore.train import Model
 
+from mindloc.config.sections import AugmentConfig, SamplingConfig
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.images import Normalization
-from mindloc.data.loader import PairStream, ViewFiles
+from mindloc.data.hard_negatives import NeighborTables
+from mindloc.data.loader import PairStream
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges
 from mindloc.training.callbacks import NeighborsCallback
 from mindloc.training.dataset import train_data
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
+from mindloc.vocabulary import SIDES, ViewSpec
 
 PAIRS = 6
 
@@ -25,29 +26,26 @@ PAIRS = 6
 @pytest.fixture
 def tables() -> NeighborTables:
     """From the second epoch on by descriptors, found anew before each."""
-    return NeighborTables(HardNegativeRule("descriptors", from_epoch=1, per_pair=1, share=0.5))
+    return NeighborTables(SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per_pair=1))
 
 
 @pytest.fixture
 def stream(tmp_path, tables) -> PairStream:
-    """Six drone pictures over a tile each, batches of two."""
-    for view in ("query", "tile"):
-        for index in range(PAIRS):
-            cv2.imwrite(str(tmp_path / f"{view}{index}.png"), np.full((16, 16, 3), 10 * index, np.uint8))
+    """Six query images over a tile each, batches of two."""
+    paths = {side: [tmp_path / f"{side}{index}.png" for index in range(PAIRS)] for side in SIDES}
+    for index, pair in enumerate(zip(*paths.values(), strict=True)):
+        for path in pair:
+            cv2.imwrite(str(path), np.full((16, 16, 3), 10 * index, np.uint8))
     pair_P2 = np.stack([np.arange(PAIRS)] * 2, axis=1).astype(np.int32)
-    graph = OverlapGraph(Edges(np.arange(PAIRS + 1), pair_P2[:, 1], {"iou": np.ones(PAIRS, np.float32)}), PAIRS)
+    iou_P = np.ones(PAIRS, np.float32)
+    graph = OverlapGraph(Edges(np.arange(PAIRS + 1), pair_P2[:, 1], {"iou": iou_P}), PAIRS)
     sampler = SAMPLERS["exclusive"](pair_P2, graph, 2, 1, tables)
-    views = [
-        ViewFiles([tmp_path / f"{view}{index}.png" for index in range(PAIRS)], (16, 16)) for view in ("query", "tile")
-    ]
-    normalization = Normalization((0.5,) * 3, (0.5,) * 3)
-    return PairStream(
-        *views, pair_P2, {"iou": np.ones(PAIRS, np.float32)}, sampler, normalization, settings=None, seed=1
-    )
+    views = {side: ViewSpec("drone", (16, 16)) for side in SIDES}
+    return PairStream(views, paths, pair_P2, {"iou": iou_P}, sampler, AugmentConfig(enabled=False), seed=1)
 
 
 def table(step: int) -> np.ndarray:
-    """Picture d is near tile d + step."""
+    """Image q is near tile q + step."""
     return (np.arange(PAIRS)[:, None] + step) % PAIRS
 
 
@@ -55,14 +53,14 @@ def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
     data = train_data(stream)
     iterator = data.dataset.create_tuple_iterator(num_epochs=3, output_numpy=True)
     assert len(list(iterator)) == 3  # the loader runs ahead into the second epoch, and waits
-    assert data.steps(0) == 3 and data.report(0).companions == 0  # meanwhile the plan at hand can be asked for
+    assert data.steps(0) == 3 and data.report(0).mined == 0  # meanwhile the plan at hand can be asked for
     for epoch in (1, 2):
         tables.put(epoch, table(step=epoch))
         drawn = [query[:, 0, 0, 0] for query, *_ in iterator]
-        assert len(drawn) == 3 and data.report(epoch).companions > 0
+        assert len(drawn) == 3 and data.report(epoch).mined > 0
         index_S2 = np.round((np.array(drawn) + 1) / 2 * 255 / 10).astype(int)
         gap_S = (index_S2[:, 1] - index_S2[:, 0]) % PAIRS
-        assert np.count_nonzero(gap_S == epoch) == data.report(epoch).companions
+        assert np.count_nonzero(gap_S == epoch) == data.report(epoch).mined
 
 
 def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoch_too_far(stream, tables):

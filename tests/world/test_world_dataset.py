@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mindloc.data.gta_uav import parse_tile
 from mindloc.errors import DataError
 from mindloc.geo.tiles import TileGrid
 from mindloc.world import dataset
@@ -93,7 +94,7 @@ def test_lists_have_exactly_the_keys_and_hold_together(world, name):
             assert all(least < weight <= 1 for weight in weights)
             for tile, place in zip(names, places, strict=True):
                 assert (world / row["sate_img_dir"] / tile).is_file()
-                assert grid.center_m(tile) == pytest.approx(place, abs=1e-3)
+                assert grid.center_of(parse_tile(tile))[0] == pytest.approx(place, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from mindloc.errors import DataError
-from mindloc.geo.points import camera_axes, footprints_m, polygon_area
-from mindloc.geo.tiles import Tile
+from mindloc.geo.footprints import camera_axes, footprints_m, polygon_area
 from mindloc.world.camera import project, rays
-from mindloc.world.frames import POSITIVE_IOU, SEMIPOSITIVE_IOU, build_gallery, draw_frames, find_overlaps
+from mindloc.world.frames import POSITIVE_IOU, SEMIPOSITIVE_IOU, build_gallery, draw_frames, find_overlaps, tile_files
 from mindloc.world.spec import WorldSpec
 
 SPEC = WorldSpec(seed=5, drones=300)
@@ -134,7 +133,7 @@ def test_footprints_are_about_as_large_as_tiles(frames):
 
 
 def test_bounds_of_tiles_meet_their_names(gallery):
-    assert Tile(*gallery.tile_T4[0]).name == "2_0_0_0"
+    assert tile_files(SPEC, gallery)[0] == "2_0_0_0.png"
     np.testing.assert_allclose(gallery.bounds_T4[0], [0, 0, SPEC.map_m / 4, SPEC.map_m / 4])
 
 

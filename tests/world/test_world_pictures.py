@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mindloc.geo.points import camera_axes
+from mindloc.geo.footprints import camera_axes
 from mindloc.world import images as painting
 from mindloc.world.camera import Look, apply_look, build_levels, photograph, project
 from mindloc.world.images import cut_tile

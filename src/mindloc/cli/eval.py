@@ -57,15 +57,15 @@ def main(argv: list[str] | None = None) -> None:
         )
     engine = start_engine(wish, source, config)
 
-    from mindloc.data.readers import build_split  # after the device is chosen: these import MindSpore
+    from mindloc.data.readers import read_split
     from mindloc.evaluation.evaluate import evaluate
     from mindloc.evaluation.report import tables
 
-    split = build_split(config, args.split)
+    split = read_split(config.data, args.split)
     asked = {side: split.paths(side) for side in SIDES}
     say_agreement(wish, engine, config, asked)
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
-    train_split = split if args.split == "train" else build_split(config, "train") if has_train_pairs else None
+    train_split = split if args.split == "train" else read_split(config.data, "train") if has_train_pairs else None
     out = args.out or report_folder(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))

@@ -16,9 +16,9 @@ from mindloc.cli.arguments import (
 )
 from mindloc.cli.command import command
 from mindloc.config import override_config
-from mindloc.config.schema import Config
-from mindloc.data.images import picture_names
-from mindloc.data.readers import Ground, gta_uav_ground, visloc_ground
+from mindloc.data.images import image_names
+from mindloc.data.loader import ImageBatches
+from mindloc.data.readers import read_ground
 from mindloc.errors import ConfigError
 from mindloc.inference.build import card_facts, read_source, start_engine
 
@@ -47,31 +47,25 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    names = picture_names(args.folder)
+    names = image_names(args.folder)
     wish = engine_wish(args)
     source = read_source(wish, (SIDE_OF[args.view],))
     config = override_config(source.config, args.overrides)
-    ground = _ground(config, args.folder, names, args.view) if args.places else None
+    if args.places and SIDE_OF[args.view] != "reference":
+        raise ConfigError(
+            f"--places reads places from names of tiles, which {args.view} images don't have; leave it out"
+        )
+    ground = read_ground(config.data, args.folder, names) if args.places else None
     if ground:
         print(f"places: {ground}")
     engine = start_engine(wish, source, config)
 
-    from mindloc.data.readers import build_images  # after the device is chosen: these import MindSpore
     from mindloc.inference.extract import extract
 
     paths = [args.folder / name for name in names]
     say_agreement(wish, engine, config, {SIDE_OF[args.view]: paths})
-    batches = build_images(config, SIDE_OF[args.view], paths, engine.batch_size)
+    batches = ImageBatches(config.view(SIDE_OF[args.view]), paths, engine.batch_size, config.data.workers)
     facts = card_facts(config, SIDE_OF[args.view], ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
     done = extract(engine, SIDE_OF[args.view], batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
     print(f"{args.out}: {done}")
-
-
-def _ground(config: Config, folder: Path, names: list[str], view: str) -> Ground:
-    """Where the tiles of a folder lie, as ``config.data`` reads their names."""
-    if view != "satellite":
-        raise ConfigError(f"--places reads places from names of tiles, which {view} pictures don't have; leave it out")
-    if config.data.reader == "visloc":
-        return visloc_ground(folder, names)
-    return gta_uav_ground(names, config.data.map_px, config.data.m_per_px)

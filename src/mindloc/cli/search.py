@@ -25,7 +25,8 @@ from mindloc.cli.command import command
 from mindloc.cli.index import given_parameters
 from mindloc.config import config_from_dict, override_config
 from mindloc.config.schema import Config
-from mindloc.data.images import picture_names
+from mindloc.data.images import image_names
+from mindloc.data.loader import ImageBatches
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.inference.build import read_source, start_engine
 from mindloc.runtime.files import atomic_write
@@ -130,7 +131,7 @@ def _read_queries(args: argparse.Namespace) -> Source:
 
 def _encode_queries(args: argparse.Namespace) -> Source:
     """The images of a folder; calling for their batches starts the device."""
-    names = picture_names(args.folder)
+    names = image_names(args.folder)
     paths = [args.folder / name for name in names]
     wish = engine_wish(args)
     side = SIDE_OF[args.view]
@@ -139,10 +140,8 @@ def _encode_queries(args: argparse.Namespace) -> Source:
 
     def batches() -> Iterator[Batch]:
         engine = start_engine(wish, source, config)
-        from mindloc.data.readers import build_images  # after the device is chosen: it imports MindSpore
-
         say_agreement(wish, engine, config, {side: paths})
-        return encoded(engine, build_images(config, side, paths, engine.batch_size))
+        return encoded(engine, ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers))
 
     def encoded(engine, images) -> Iterator[Batch]:
         done = 0

@@ -55,7 +55,7 @@ def check_hard_negatives(sampling: SamplingConfig, train: TrainConfig, data: Dat
     fits = round(sampling.hard_share * train.batch_size) >= 1
     require(fits, "sampling.hard_share", sampling.hard_share, f"a pair or more of train.batch_size={train.batch_size}")
     expected = f"at most sampling.neighbors={sampling.neighbors}"
-    require(sampling.companions <= sampling.neighbors, "sampling.companions", sampling.companions, expected)
+    require(sampling.mined_per_pair <= sampling.neighbors, "sampling.mined_per_pair", sampling.mined_per_pair, expected)
     expected = f"below train.epochs={train.epochs}, or it is never reached: train for longer or begin earlier"
     require(begins < train.epochs, "sampling.hard_from_epoch", begins, expected)
     if source == "map_then_descriptors":

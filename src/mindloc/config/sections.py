@@ -113,7 +113,7 @@ class SamplingConfig(Section):
     refresh_every_epochs: Annotated[Count, _HARD_BY_DESCRIPTORS] = 1
     # nearest tiles that may be drawn from, those that overlap left out; of both, as many of each
     neighbors: Annotated[Count, _HARD] = 32
-    companions: Annotated[Count, _HARD] = 4  # most pairs mined for one: half the nearest, the rest at random
+    mined_per_pair: Annotated[Count, _HARD] = 4  # most pairs mined for one: half the nearest, the rest at random
     hard_share: Annotated[OpenShare, _HARD] = 0.5  # of a batch that mined pairs fill at most
 
 

@@ -1,19 +1,16 @@
-"""Random changes of the training pictures: drawn first as parameters, then applied by pure functions.
+"""Random changes of the training images: drawn first as parameters, then applied by pure functions.
 
-Every choice follows from (seed, epoch, pair, view) alone, so that a run resumed, or read by another number of workers
-or devices, sees the same pixels, and any picture of any epoch can be made again.
+Every choice follows from (seed, epoch, pair, side) alone, so that a run resumed, or read by another number of workers
+or devices, sees the same pixels, and any image of any epoch can be made again.
 
-Order, as in the public recipe: flip (both pictures of a pair together), JPEG, resize, color, one of blur and sharpen,
-one of grid and coarse dropout, turn. Normalization follows in the pipeline. All of it runs on uint8.
+Order, as in the public recipe: flip (both images of a pair together), JPEG, resize, color, one of blur and sharpen,
+one of grid and coarse dropout, turn. Normalization follows in the loader. All of it runs on uint8: functions of pixels
+take and return (H, W, 3) uint8 RGB and leave their argument as it was.
 
-Letters: H height, W width, 3 red green blue.
-
-What each random change does to the pixels: pure functions of a picture and its parameters.
-
-All take and return (H, W, 3) uint8 RGB and leave their argument as it was.
+Shapes: H height, W width, 3 red green blue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,10 +18,153 @@ import numpy as np
 
 from mindloc.config.sections import AugmentConfig
 from mindloc.data.images import resize
-from mindloc.vocabulary import SIDES
+from mindloc.vocabulary import SIDES, SideName, ViewSpec
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue; ITU-R BT.601
 _GRID_CELLS = 10  # along the shorter side
+_COLOR_PARTS = ("brightness", "contrast", "saturation", "hue")
+_BOTH_SIDES = len(SIDES)  # the stream of choices that the two images share
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Factors with 1 as neutral; hue as a share of the full circle, 0 neutral; the order in which they act."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Blur:
+    size: int  # odd side of the kernel, pixels
+    sigma: tuple[float, float]  # pixels, along the kernel's two axes
+    angle_deg: float
+    beta: float  # 1: Gaussian; below: peaked; above: flat-topped
+    noise: tuple[float, ...]  # one factor per weight of the kernel, row by row
+
+
+@dataclass(frozen=True)
+class Sharpen:
+    alpha: float  # share of the sharpened image in the mixture, 0..1
+
+
+@dataclass(frozen=True)
+class GridDropout:
+    ratio: float  # side of a hole over side of a grid cell
+    phase: tuple[float, float]  # where the grid starts, down and right, in cells, 0..1
+
+
+@dataclass(frozen=True)
+class CoarseDropout:
+    holes: tuple[tuple[float, float, float, float], ...]  # top, left, height, width as shares of the image's sides
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to one image; None means that the step is left out."""
+
+    flip: bool = False
+    jpeg_quality: int | None = None
+    color: ColorJitter | None = None
+    filter: Blur | Sharpen | None = None
+    dropout: GridDropout | CoarseDropout | None = None
+    quarter_turns: int = 0  # counterclockwise, 0..3
+
+
+def draw_augmentation(
+    seed: int, epoch: int, pair: int, settings: AugmentConfig, views: Mapping[SideName, ViewSpec]
+) -> dict[SideName, Augmentation]:
+    """The changes of both images of a pair in an epoch: a pure function of its arguments."""
+    flip = bool(_generator(seed, epoch, pair, _BOTH_SIDES).random() < settings.flip_p)
+    return {
+        side: _draw_image(_generator(seed, epoch, pair, stream), settings, flip, views[side].rotate)
+        for stream, side in enumerate(SIDES)
+    }
+
+
+def _generator(seed: int, epoch: int, pair: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, pair, stream))))
+
+
+def _draw_image(random: np.random.Generator, settings: AugmentConfig, flip: bool, turns: bool) -> Augmentation:
+    low, high = settings.jpeg_quality
+    return Augmentation(
+        flip=flip,
+        jpeg_quality=int(random.integers(low, high + 1)) if random.random() < settings.jpeg_p else None,
+        color=_draw_color(random, settings.color_jitter) if random.random() < settings.color_p else None,
+        filter=_draw_filter(random) if random.random() < settings.filter_p else None,
+        dropout=_draw_dropout(random, settings) if random.random() < settings.dropout_p else None,
+        quarter_turns=int(random.integers(4)) if turns else 0,
+    )
+
+
+def _draw_color(random: np.random.Generator, size: tuple[float, float, float, float]) -> ColorJitter:
+    factors = [float(random.uniform(max(0.0, 1 - spread), 1 + spread)) for spread in size[:3]]
+    order = tuple(_COLOR_PARTS[part] for part in random.permutation(4))
+    return ColorJitter(*factors, hue=float(random.uniform(-size[3], size[3])), order=order)
+
+
+def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
+    """The ranges are those of albumentations' AdvancedBlur and Sharpen, which the public recipe takes as they are."""
+    if random.random() < 0.5:
+        return Sharpen(alpha=float(random.uniform(0.2, 0.5)))
+    size = (3, 5, 7)[random.integers(3)]
+    peaked = random.random() < 0.5
+    return Blur(
+        size=size,
+        sigma=(float(random.uniform(0.2, 1.0)), float(random.uniform(0.2, 1.0))),
+        angle_deg=float(random.uniform(-90, 90)),
+        beta=float(random.uniform(0.5, 1.0) if peaked else random.uniform(1.0, 8.0)),
+        noise=tuple(random.uniform(0.9, 1.1, size * size).tolist()),
+    )
+
+
+def _draw_dropout(random: np.random.Generator, settings: AugmentConfig) -> GridDropout | CoarseDropout:
+    if random.random() < 0.5:
+        return GridDropout(settings.grid_dropout_ratio, phase=(float(random.random()), float(random.random())))
+    low, high = settings.coarse_dropout_holes
+    count = int(random.integers(low, high + 1))
+    side = random.uniform(*settings.coarse_dropout_side, size=(count, 2))
+    corner = random.random((count, 2)) * (1 - side)
+    return CoarseDropout(tuple(map(tuple, np.concatenate([corner, side], axis=1).tolist())))
+
+
+def augment(image_HW3: np.ndarray, change: Augmentation, size_px: tuple[int, int]) -> np.ndarray:
+    """The changed image at ``size_px`` (height, width), uint8 RGB; the argument is left as it was.
+
+    An image of unequal sides can't turn by a quarter without another shape: one or two quarter turns become a half
+    turn there, none or three become none, so that both stay equally frequent.
+    """
+    image = flip_left_right(image_HW3) if change.flip else image_HW3
+    if change.jpeg_quality is not None:
+        image = jpeg(image, change.jpeg_quality)
+    image = resize(image, size_px)
+    if change.color is not None:
+        color = change.color
+        image = color_jitter(image, color.brightness, color.contrast, color.saturation, color.hue, color.order)
+    image = _filtered(image, change.filter)
+    image = _with_holes(image, change.dropout)
+    square = size_px[0] == size_px[1]
+    return turn(image, change.quarter_turns if square else 2 * (change.quarter_turns in (1, 2)))
+
+
+def _filtered(image: np.ndarray, change: Blur | Sharpen | None) -> np.ndarray:
+    if isinstance(change, Blur):
+        return advanced_blur(image, change.size, change.sigma, change.angle_deg, change.beta, change.noise)
+    if isinstance(change, Sharpen):
+        return sharpen(image, change.alpha)
+    return image
+
+
+def _with_holes(image: np.ndarray, change: GridDropout | CoarseDropout | None) -> np.ndarray:
+    if isinstance(change, GridDropout):
+        return grid_dropout(image, change.ratio, change.phase)
+    if isinstance(change, CoarseDropout):
+        return coarse_dropout(image, change.holes)
+    return image
 
 
 def flip_left_right(image: np.ndarray) -> np.ndarray:
@@ -32,7 +172,7 @@ def flip_left_right(image: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """The picture after JPEG compression, quality 1..100."""
+    """The image after JPEG compression, quality 1..100."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
@@ -41,11 +181,11 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 def color_jitter(
     image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float, order: Sequence[str]
 ) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in the given order, as one 3x4 matrix per picture.
+    """Brightness, contrast, saturation and hue in the given order, as one 3x4 matrix per image.
 
     Two deviations from the usual ColorJitter, for speed. Values are rounded and clipped once at the end, not after
     each part. Hue is a turn around the gray axis instead of one around HSV's hexagon: equal at thirds of the circle
-    and for gray, within 16 levels for the muted colors of aerial pictures (saturation .2, hue up to .15), within 76 for
+    and for gray, within 16 levels for the muted colors of aerial images (saturation 0.2, hue up to 0.15), within 76 for
     the purest ones, which it darkens.
 
     Args:
@@ -60,9 +200,9 @@ def color_jitter(
 def color_matrix(
     mean_3: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float, order: Sequence[str]
 ) -> np.ndarray:
-    """(3, 4) matrix of ``color_jitter``, to be applied to [red, green, blue, 1] in levels, for a picture of this mean.
+    """(3, 4) matrix of ``color_jitter``, to be applied to [red, green, blue, 1] in levels, for an image of this mean.
 
-    Contrast pulls toward the gray of the picture's mean luma at that point of the order; as every part is affine,
+    Contrast pulls toward the gray of the image's mean luma at that point of the order; as every part is affine,
     the mean follows through the parts exactly.
     """
     matrix = np.eye(3, 4)
@@ -115,7 +255,7 @@ def blur_kernel(
 
 
 def sharpen(image: np.ndarray, alpha: float) -> np.ndarray:
-    """Mixture of the picture and its sharpened form, ``alpha`` the share of the latter.
+    """Mixture of the image and its sharpened form, ``alpha`` the share of the latter.
 
     The weights sum to 1, so that brightness stays: albumentations' Sharpen darkens besides, which is the color
     jitter's business here.
@@ -136,7 +276,7 @@ def grid_dropout(image: np.ndarray, ratio: float, phase: tuple[float, float]) ->
 
 
 def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
-    """Black rectangles at (top, left, height, width), as shares of the picture's sides; they may overlap."""
+    """Black rectangles at (top, left, height, width), as shares of the image's sides; they may overlap."""
     image = image.copy()
     full_height, full_width = image.shape[:2]
     for top, left, height, width in holes:
@@ -147,157 +287,6 @@ def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float,
 
 
 def turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
-    """The picture turned counterclockwise by quarters; 1 and 3 exchange height and width."""
+    """The image turned counterclockwise by quarters; 1 and 3 exchange height and width."""
     codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
     return cv2.rotate(image, codes[quarter_turns]) if quarter_turns else image
-
-
-_COLOR_PARTS = ("brightness", "contrast", "saturation", "hue")
-_BOTH_SIDES = len(SIDES)  # the stream of choices that the two pictures share
-
-
-@dataclass(frozen=True)
-class ColorJitter:
-    """Factors with 1 as neutral; hue as a share of the full circle, 0 neutral; the order in which they act."""
-
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    order: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Blur:
-    size: int  # odd side of the kernel, pixels
-    sigma: tuple[float, float]  # pixels, along the kernel's two axes
-    angle_deg: float
-    beta: float  # 1: Gaussian; below: peaked; above: flat-topped
-    noise: tuple[float, ...]  # one factor per weight of the kernel, row by row
-
-
-@dataclass(frozen=True)
-class Sharpen:
-    alpha: float  # share of the sharpened picture in the mixture, 0..1
-
-
-@dataclass(frozen=True)
-class GridDropout:
-    ratio: float  # side of a hole over side of a grid cell
-    phase: tuple[float, float]  # where the grid begins, down and right, in cells, 0..1
-
-
-@dataclass(frozen=True)
-class CoarseDropout:
-    holes: tuple[tuple[float, float, float, float], ...]  # top, left, height, width as shares of the picture's sides
-
-
-@dataclass(frozen=True)
-class ViewAugmentation:
-    """What happens to one picture; None means that the step is left out."""
-
-    flip: bool = False
-    jpeg_quality: int | None = None
-    color: ColorJitter | None = None
-    filter: Blur | Sharpen | None = None
-    dropout: GridDropout | CoarseDropout | None = None
-    quarter_turns: int = 0  # counterclockwise, 0..3
-
-
-@dataclass(frozen=True)
-class PairAugmentation:
-    query: ViewAugmentation
-    reference: ViewAugmentation
-
-
-def draw_augmentation(seed: int, epoch: int, pair: int, settings: AugmentConfig) -> PairAugmentation:
-    """The changes of both pictures of a pair in an epoch: a pure function of its arguments."""
-    flip = bool(_generator(seed, epoch, pair, _BOTH_SIDES).random() < settings.flip_p)
-    turns = {"query": settings.rotate_query, "reference": settings.rotate_reference}
-    drawn = {
-        view: _draw_view(_generator(seed, epoch, pair, stream), settings, flip, turns[view])
-        for stream, view in enumerate(SIDES)
-    }
-    return PairAugmentation(**drawn)
-
-
-def augment(image_HW3: np.ndarray, change: ViewAugmentation, size_px: tuple[int, int]) -> np.ndarray:
-    """The changed picture at ``size_px`` (height, width), uint8 RGB; the argument is left as it was.
-
-    A picture of unequal sides can't turn by a quarter without another shape: one or two quarter turns become a half
-    turn there, none or three become none, so that both stay equally frequent.
-    """
-    image = flip_left_right(image_HW3) if change.flip else image_HW3
-    if change.jpeg_quality is not None:
-        image = jpeg(image, change.jpeg_quality)
-    image = resize(image, size_px)
-    if change.color is not None:
-        color = change.color
-        image = color_jitter(image, color.brightness, color.contrast, color.saturation, color.hue, color.order)
-    image = _filtered(image, change.filter)
-    image = _with_holes(image, change.dropout)
-    square = size_px[0] == size_px[1]
-    return turn(image, change.quarter_turns if square else 2 * (change.quarter_turns in (1, 2)))
-
-
-def _filtered(image: np.ndarray, change: Blur | Sharpen | None) -> np.ndarray:
-    if isinstance(change, Blur):
-        return advanced_blur(image, change.size, change.sigma, change.angle_deg, change.beta, change.noise)
-    if isinstance(change, Sharpen):
-        return sharpen(image, change.alpha)
-    return image
-
-
-def _with_holes(image: np.ndarray, change: GridDropout | CoarseDropout | None) -> np.ndarray:
-    if isinstance(change, GridDropout):
-        return grid_dropout(image, change.ratio, change.phase)
-    if isinstance(change, CoarseDropout):
-        return coarse_dropout(image, change.holes)
-    return image
-
-
-def _generator(seed: int, epoch: int, pair: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, pair, stream))))
-
-
-def _draw_view(random: np.random.Generator, settings: AugmentConfig, flip: bool, turns: bool) -> ViewAugmentation:
-    low, high = settings.jpeg_quality
-    return ViewAugmentation(
-        flip=flip,
-        jpeg_quality=int(random.integers(low, high + 1)) if random.random() < settings.jpeg_p else None,
-        color=_draw_color(random, settings.color_jitter) if random.random() < settings.color_p else None,
-        filter=_draw_filter(random) if random.random() < settings.filter_p else None,
-        dropout=_draw_dropout(random, settings) if random.random() < settings.dropout_p else None,
-        quarter_turns=int(random.integers(4)) if turns else 0,
-    )
-
-
-def _draw_color(random: np.random.Generator, size: tuple[float, float, float, float]) -> ColorJitter:
-    factors = [float(random.uniform(max(0.0, 1 - spread), 1 + spread)) for spread in size[:3]]
-    order = tuple(_COLOR_PARTS[part] for part in random.permutation(4))
-    return ColorJitter(*factors, hue=float(random.uniform(-size[3], size[3])), order=order)
-
-
-def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
-    """The ranges are those of albumentations' AdvancedBlur and Sharpen, which the public recipe takes as they are."""
-    if random.random() < 0.5:
-        return Sharpen(alpha=float(random.uniform(0.2, 0.5)))
-    size = (3, 5, 7)[random.integers(3)]
-    peaked = random.random() < 0.5
-    return Blur(
-        size=size,
-        sigma=(float(random.uniform(0.2, 1.0)), float(random.uniform(0.2, 1.0))),
-        angle_deg=float(random.uniform(-90, 90)),
-        beta=float(random.uniform(0.5, 1.0) if peaked else random.uniform(1.0, 8.0)),
-        noise=tuple(random.uniform(0.9, 1.1, size * size).tolist()),
-    )
-
-
-def _draw_dropout(random: np.random.Generator, settings: AugmentConfig) -> GridDropout | CoarseDropout:
-    if random.random() < 0.5:
-        return GridDropout(settings.grid_dropout_ratio, phase=(float(random.random()), float(random.random())))
-    low, high = settings.coarse_dropout_holes
-    count = int(random.integers(low, high + 1))
-    side = random.uniform(*settings.coarse_dropout_side, size=(count, 2))
-    corner = random.random((count, 2)) * (1 - side)
-    return CoarseDropout(tuple(map(tuple, np.concatenate([corner, side], axis=1).tolist())))

@@ -1,20 +1,20 @@
-"""Batches in which no drone picture overlaps a tile of another pair.
+"""Batches in which no query image overlaps the reference of another pair.
 
-Letters: P pairs, E edges of the overlap graph, S steps (batches), G rows of a global batch.
+Shapes: P pairs, E edges of the overlap graph, S steps (batches), G rows of a global batch.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from mindloc.data.hard_negatives import Company
+from mindloc.data.hard_negatives import HardNegativeMiner
 from mindloc.data.split import Edges
 
 _FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, since later ones are mostly blocked
 
 
 class OverlapGraph:
-    """Which drone pictures and tiles overlap at all: every edge of ``pos_semipos``, whatever is trained on."""
+    """Which query and reference images overlap at all: every edge of ``pos_semipos``, whatever is trained on."""
 
     def __init__(self, edges: Edges, reference_count: int):
         by_reference = edges.swapped(reference_count)
@@ -25,7 +25,7 @@ class OverlapGraph:
         self._key_E = np.sort(self._key(edges.query(), edges.reference))
 
     def overlap(self, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Whether drone picture and tile are an edge, elementwise and with broadcasting: bool."""
+        """Whether query and reference are an edge, elementwise and with broadcasting: bool."""
         key = self._key(query, reference)
         at = np.minimum(np.searchsorted(self._key_E, key), len(self._key_E) - 1)
         return self._key_E[at] == key
@@ -40,69 +40,73 @@ def _cut(values: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
 
 
 def exclusive_batches(
-    graph: OverlapGraph, pair_P2: np.ndarray, order_P: np.ndarray, batch_size: int, company: Company | None = None
+    graph: OverlapGraph,
+    pair_P2: np.ndarray,
+    order_P: np.ndarray,
+    batch_size: int,
+    miner: HardNegativeMiner | None = None,
 ) -> Iterator[list[int]]:
     """Batches of at most ``batch_size`` pairs, each pair in exactly one; a short one could not be filled.
 
-    A pair (d, s) enters the current batch when neither d nor s is blocked; it then blocks every tile of d and every
-    drone picture of s until the batch is closed. Blocks only grow within a batch, so one pass over the pairs that are
+    A pair (q, r) enters the current batch when neither q nor r is blocked; it then blocks every reference of q and
+    every query of r until the batch is closed. Blocks only grow within a batch, so one pass over the pairs that are
     left decides it exactly. A rejected pair is deferred and comes first in the next batch: what is hard to place is
     placed while there is still choice.
 
     Args:
         pair_P2: [query, reference] of every pair; each must be an edge of ``graph``.
         order_P: the pair indices in the order in which they are offered.
-        company: pairs that one which entered is followed by, under the same rule.
+        miner: adds pairs after one that entered, under the same rule.
     """
-    return _batches(_Blocks(graph, pair_P2), order_P, batch_size, company)
+    return _batches(_Blocks(graph, pair_P2), order_P, batch_size, miner)
 
 
-def free_batches(order_P: np.ndarray, batch_size: int, company: Company) -> Iterator[list[int]]:
+def free_batches(order_P: np.ndarray, batch_size: int, miner: HardNegativeMiner) -> Iterator[list[int]]:
     """The same of any pairs together; all batches but the last are full."""
-    return _batches(_Unblocked(len(order_P)), order_P, batch_size, company)
+    return _batches(_Unblocked(len(order_P)), order_P, batch_size, miner)
 
 
 def _batches(
-    blocks: "_Blocks | _Unblocked", order_P: np.ndarray, batch_size: int, company: Company | None
+    blocks: "_Blocks | _Unblocked", order_P: np.ndarray, batch_size: int, miner: HardNegativeMiner | None
 ) -> Iterator[list[int]]:
     deferred, fresh = order_P[:0], order_P
     while len(deferred) or len(fresh):
         blocks.clear()
-        if company:
-            company.begin_batch()
-        batch, rejected, deferred = _fill(blocks, deferred, batch_size, company)
+        if miner:
+            miner.start_batch()
+        batch, rejected, deferred = _fill(blocks, deferred, batch_size, miner)
         deferred = np.concatenate([rejected, deferred])
         if len(batch) < batch_size:
-            more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch), company)
+            more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch), miner)
             batch += more
             deferred = np.concatenate([deferred, rejected])
-        if batch:  # what is left may have come as company
+        if batch:  # what is left may have been mined
             yield batch
 
 
 def _fill(
-    blocks: "_Blocks | _Unblocked", queue: np.ndarray, room: int, company: Company | None
+    blocks: "_Blocks | _Unblocked", queue: np.ndarray, room: int, miner: HardNegativeMiner | None
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Offer the pairs of ``queue`` until ``room`` are taken: (taken, rejected, not offered)."""
     taken: list[int] = []
     rejected = []
-    begin, size = 0, _FIRST_CHUNK
-    while begin < len(queue) and len(taken) < room:
-        chunk = queue[begin : begin + size]
+    start, size = 0, _FIRST_CHUNK
+    while start < len(queue) and len(taken) < room:
+        chunk = queue[start : start + size]
         offered = len(chunk)
         candidate = np.flatnonzero(blocks.is_open(chunk))
         for position, pair in zip(candidate.tolist(), chunk[candidate].tolist(), strict=True):
             if blocks.take(pair):
                 taken.append(pair)
-                if company:
-                    taken += company.bring(pair, room - len(taken), blocks)
+                if miner:
+                    taken += miner.mine(pair, room - len(taken), blocks)
                 if len(taken) == room:
                     offered = position + 1
                     break
         rejected.append(blocks.unused(chunk[:offered]))
-        begin += offered
+        start += offered
         size *= 2
-    return taken, np.concatenate(rejected) if rejected else queue[:0], queue[begin:]
+    return taken, np.concatenate(rejected) if rejected else queue[:0], queue[start:]
 
 
 class _Unblocked:
@@ -121,7 +125,7 @@ class _Unblocked:
     def unused(self, pairs: np.ndarray) -> np.ndarray:
         return pairs[~self._used_P[pairs]]
 
-    def admits_tile(self, tile: int) -> bool:
+    def admits_reference(self, reference: int) -> bool:
         return True
 
     def take(self, pair: int) -> bool:
@@ -154,8 +158,8 @@ class _Blocks(_Unblocked):
         free &= self._reference_stamp[self._reference_P[pairs]] != self._stamp
         return free
 
-    def admits_tile(self, tile: int) -> bool:
-        return self._views[3][tile] != self._stamp
+    def admits_reference(self, reference: int) -> bool:
+        return self._views[3][reference] != self._stamp
 
     def take(self, pair: int) -> bool:
         """Enter the pair and block its surroundings, unless it is blocked itself."""

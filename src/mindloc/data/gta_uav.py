@@ -1,61 +1,58 @@
-"""GTA-UAV's layout: drone/images, satellite/{zoom}_{offset}_{x}_{y}.png on one square map, places in meters.
+"""GTA-UAV: drone/images, satellite/{zoom}_{offset}_{x}_{y}.png on one square map, places in meters.
 
 References:
     Game4Loc, arXiv:2409.16925; github Yux1angJi/GTA-UAV.
 """
 
+import re
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from mindloc.data.pairs_file import Layout, join_split, read_pairs_and_tiles
-from mindloc.data.split import Split, share_of_queries
+from mindloc.config.sections import DataConfig
+from mindloc.data.pairs_file import Layout, find_tiles, join_split, note_centers, read_pairs
+from mindloc.data.readers import STOP, Ground, Report, SplitName
+from mindloc.data.split import Split
+from mindloc.errors import DataError
 from mindloc.geo.tiles import TileGrid
 
-LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", TileGrid(map_px=1, m_per_px=1.0).parse)
+_TILE_NAME = re.compile(r"(\d{1,2})_(\d{1,9})_(\d{1,9})_(\d{1,9})(?:\.\w+)?")
 
 
-def read_split(
-    root: Path | str,
-    pairs_file: str,
-    map_px: int,
-    m_per_px: float,
-    train_ratio: float = 1.0,
-    json_only: bool = False,
-) -> Split:
-    """One split of a data set in GTA-UAV's layout; its gallery is every tile in the satellite folder.
-
-    Args:
-        pairs_file: the JSON file, relative to ``root``.
-        map_px: side of the map at the finest zoom, pixels.
-        m_per_px: meters per pixel of that map.
-        train_ratio: share of the drone pictures that is kept, above 0, at most 1.
-        json_only: look for no picture; the gallery is then the tiles that the pairs name.
+def parse_tile(name: str) -> tuple[int, int, int, int]:
+    """(zoom, offset, x, y) out of a tile's name, with or without its ending; see geo/tiles.py.
 
     Raises:
-        DataError: the first thing that is wrong, with file, entry and key.
+        DataError: the name is not a tile name.
     """
-    root = Path(root)
-    pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
-    split = join_split(root, pairs, tiles, tile_places(tiles, map_px, m_per_px))
-    return share_of_queries(split, train_ratio)
+    match = _TILE_NAME.fullmatch(name)
+    if match is None:
+        raise DataError(f"tile name {name!r} is not {{zoom}}_{{offset}}_{{x}}_{{y}}, for example 4_0_6_13.png")
+    zoom, offset, x, y = (int(number) for number in match.groups())
+    return zoom, offset, x, y
 
 
-def tile_places(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
-    """(S,2) float64: the centers of the tiles in meters, from their names.
+LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", parse_tile)
 
-    The centers that the file states are not used: the public preparation script calls its own formula with the
-    arguments in another order, so they may be wrong there.
+
+def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+    """One split; its reference side is every tile in the satellite folder.
+
+    Tiles lie where their names, ``data.map_px`` and ``data.m_per_px`` put them. The centers that the file states are
+    not used: the public preparation script calls its own formula with the arguments in another order, so they may be
+    wrong there.
     """
-    grid = TileGrid(map_px, m_per_px)
-    return grid.center_of(np.array([grid.parse(tile) for tile in tiles]))
+    root, pairs_file, map_px, m_per_px = data.source(split)
+    pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
+    tiles = find_tiles(Path(root), pairs, json_only, report)
+    tile_S4 = [parse_tile(tile) for tile in tiles]
+    place_S2 = TileGrid(map_px, m_per_px).center_of(tile_S4)
+    note_centers(pairs, tiles, place_S2, "check data.map_px and data.m_per_px", report)
+    zooms = Counter(zoom for zoom, _, _, _ in tile_S4)
+    report.breakdown({f"zoom {zoom}": zooms[zoom] for zoom in sorted(zooms)})
+    return join_split(Path(root), pairs, tiles, place_S2, report)
 
 
-def tile_bounds(tiles: list[str], map_px: int, m_per_px: float) -> np.ndarray:
-    """(S,4) float64: left, top, right, bottom of the tiles in meters, from their names.
-
-    Raises:
-        DataError: a name that is no tile name.
-    """
-    grid = TileGrid(map_px, m_per_px)
-    return grid.bounds_of(np.array([grid.parse(tile) for tile in tiles]))
+def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
+    """The ground of tiles by their names, on the map of ``data``."""
+    tile_N4 = [parse_tile(name) for name in names]
+    return Ground(LAYOUT.place_unit, TileGrid(data.map_px, data.m_per_px).bounds_of(tile_N4))

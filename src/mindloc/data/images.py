@@ -1,22 +1,18 @@
-"""One picture file: its bytes, whether they are whole, and its pixels.
+"""One image file: its bytes, whether they are whole, its pixels, and the pixels as an encoder reads them.
 
-Letters: H height, W width, 3 red green blue.
-
-The pictures of a folder by name, whatever they show.
-
-Pixels as the encoder reads them.
-
-Letters: H height, W width, 3 red green blue.
+Shapes: H height, W width, 3 red green blue.
 """
 
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mindloc.data.pairs_file import PICTURE_SUFFIXES
 from mindloc.errors import DataError, ImageError
+from mindloc.vocabulary import ViewSpec
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -45,7 +41,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
 
 
 def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; gray and transparent pictures become RGB, EXIF orientation is left alone.
+    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is left alone.
 
     Raises:
         ImageError: the decoder refuses the bytes; ``path`` is only for its message.
@@ -67,10 +63,10 @@ def check_decodes(path: str | Path) -> None:
 
 
 def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """The picture at (height, width), each new pixel the mean over the area that it covers.
+    """The image at (height, width), each new pixel the mean over the area that it covers.
 
-    One rule for training and evaluation and for both directions: the mean keeps a shrunk picture free of aliasing, and
-    on enlarged aerial pictures it is no worse than bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
+    One rule for training and evaluation and for both directions: the mean keeps a shrunk image free of aliasing, and
+    on enlarged aerial images it is no worse than bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
     """
     if image_HW3.shape[:2] == tuple(size_px):
         return image_HW3
@@ -78,7 +74,7 @@ def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def cut_border(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """The picture without ``share`` of its height at top and bottom and of its width at left and right (a view)."""
+    """The image without ``share`` of its height at top and bottom and of its width at left and right (a view)."""
     height, width = image_HW3.shape[:2]
     top, left = round(height * share), round(width * share)
     return image_HW3[top : height - top, left : width - left]
@@ -95,11 +91,11 @@ def bytes_problem(data: bytes) -> str | None:
         if scan is None:
             return "is truncated: the JPEG ends within its header"
         return None if data.rfind(_JPEG_END) > scan else "is truncated: the JPEG has no end mark"
-    return f"is neither JPEG nor PNG: it begins with {data[:8].hex(' ')}"
+    return f"is neither JPEG nor PNG: it starts with {data[:8].hex(' ')}"
 
 
 def _first_scan(data: bytes) -> int | None:
-    """Where a JPEG's pixels begin: behind the header, whose thumbnail may have an end mark of its own."""
+    """Where a JPEG's pixels start: behind the header, whose thumbnail may have an end mark of its own."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -122,21 +118,21 @@ def _imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
 
 
 def _bad(path: str | Path, problem: str) -> ImageError:
-    return ImageError(f"picture {path} {problem}; fetch the file again, or take it and its entry out")
+    return ImageError(f"image {path} {problem}; fetch the file again, or take it and its entry out")
 
 
-def picture_names(folder: Path) -> list[str]:
-    """Pictures below a folder, relative to it, sorted.
+def image_names(folder: Path) -> list[str]:
+    """Images below a folder, relative to it, sorted.
 
     Raises:
-        DataError: no such folder, no picture in it, or a name that is no text and could not be written down.
+        DataError: no such folder, no image in it, or a name that is no text and could not be written down.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; give the one that holds the pictures")
-    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    names = sorted(path.relative_to(folder).as_posix() for path in pictures)
+        raise DataError(f"{folder} is not a directory; give the one that has the images")
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(path.relative_to(folder).as_posix() for path in images)
     if not names:
-        raise DataError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
+        raise DataError(f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)})")
     for name in names:
         _require_text(folder, name)
     return names
@@ -147,22 +143,18 @@ def _require_text(folder: Path, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{folder}: the picture name {ascii(name)} is no UTF-8 text; rename the picture") from None
+        raise DataError(f"{folder}: the image name {ascii(name)} is no UTF-8 text; rename the image") from None
 
 
-class Normalization:
-    """(pixel - mean) / std in float32, with the channels first.
+def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> None:
+    """(pixel - mean) / std of a uint8 image into ``out_3HW``, float32, channels first, without memory in between."""
+    mean_311, std_311 = _levels(view.mean), _levels(view.std)
+    np.copyto(out_3HW, image_HW3.transpose(2, 0, 1))
+    np.subtract(out_3HW, mean_311, out=out_3HW)
+    np.divide(out_3HW, std_311, out=out_3HW)
 
-    Args:
-        mean, std: per channel, of pixels scaled to 0..1.
-    """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        self._mean_311 = np.array([255 * m for m in mean], np.float32).reshape(3, 1, 1)
-        self._std_311 = np.array([255 * s for s in std], np.float32).reshape(3, 1, 1)
-
-    def write(self, image_HW3: np.ndarray, out_3HW: np.ndarray) -> None:
-        """Normalize a uint8 picture into ``out_3HW``, float32, without memory in between."""
-        np.copyto(out_3HW, image_HW3.transpose(2, 0, 1))
-        np.subtract(out_3HW, self._mean_311, out=out_3HW)
-        np.divide(out_3HW, self._std_311, out=out_3HW)
+@functools.cache
+def _levels(share_3: tuple[float, float, float]) -> np.ndarray:
+    """(3,1,1) float32: shares of the range of a pixel as levels 0..255."""
+    return np.array([255 * share for share in share_3], np.float32).reshape(3, 1, 1)

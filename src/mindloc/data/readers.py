@@ -1,30 +1,72 @@
-"""The ground that a folder's tiles cover, read from their names; N tiles.
+"""What a reader of a data set is given, where it reports, and what it gives back.
 
-From a config to a split, its sampler and its batches.
+A reader is one module and one entry of ``registry.READERS``, which names its function and its views:
+``read(data, split, json_only, report) -> Split``. Where names of tiles tell their ground, the entry also names
+``read_ground(data, folder, names) -> Ground``. Both are called through this module.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from mindloc.config.schema import Config
-from mindloc.data import gta_uav, visloc
-from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.hard_negatives import HardNegativeRule, NeighborTables
-from mindloc.data.images import Normalization
-from mindloc.data.loader import ImageBatches, view_files
-from mindloc.data.sampler import SAMPLERS, Sampler
-from mindloc.data.split import Split
+from mindloc.config.sections import DataConfig
+from mindloc.data.split import Split, share_of_queries
+from mindloc.errors import ConfigError, DataError
 from mindloc.geo.points import PlaceUnit
-from mindloc.vocabulary import SideName
+from mindloc.registry import READERS, imported
+
+SplitName = Literal["train", "test"]
+
+
+class Report:
+    """What a reader finds in a data set; this one stops at the first problem, that of the check collects them all."""
+
+    def problem(self, kind: str, text: str) -> None:
+        """Something is wrong: its kind, for counting, and one line that says what, where, and the way out."""
+        raise DataError(text)
+
+    def note(self, text: str) -> None:
+        """Something is unusual, and may be meant."""
+
+    def breakdown(self, counts: dict[str, int]) -> None:
+        """How many reference images there are of each kind, for example of each zoom."""
+
+
+STOP = Report()
+
+
+def read_split(data: DataConfig, split: SplitName, json_only: bool = False) -> Split:
+    """The training or test split of a data set; of the training queries the share ``data.train_ratio``.
+
+    Args:
+        json_only: look for no image; the reference side then has the images that pairs name.
+
+    Raises:
+        DataError: the first thing that is wrong, with file, entry and key.
+    """
+    whole = read_whole(data, split, json_only)
+    return share_of_queries(whole, data.train_ratio) if split == "train" else whole
+
+
+def read_whole(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+    """Every query of a split; what is wrong goes to ``report`` and is left out.
+
+    Raises:
+        DataError: nothing of it can be used, whatever the report does.
+    """
+    entry = READERS[data.reader]
+    whole = entry.build(data, split, json_only, report)
+    views = (whole.query.view, whole.reference.view)
+    if views != entry.views:
+        raise ValueError(f"reader {data.reader} gives the views {views} and is registered with {entry.views}")
+    return whole
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Where N tiles lie, in ``unit``."""
+    """The ground that N tiles cover, in ``unit``."""
 
     unit: PlaceUnit
     bounds_N4: np.ndarray  # float64: lowest of both coordinates, then highest of both
@@ -41,73 +83,14 @@ class Ground:
         )
 
 
-def gta_uav_ground(names: list[str], map_px: int, m_per_px: float) -> Ground:
-    """The ground of tiles that are named as GTA-UAV's, on a map of this side and scale; folders in names are ignored.
+def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
+    """The ground of the tiles ``names``, relative to ``folder``, as the reader of ``data`` reads it from their names.
 
     Raises:
-        DataError: a name that is no tile name.
+        ConfigError: names of this data set tell no ground.
+        DataError: a name that is not a tile name, a tile whose map is unknown.
     """
-    return Ground(gta_uav.LAYOUT.place_unit, gta_uav.tile_bounds(_own(names), map_px, m_per_px))
-
-
-def visloc_ground(folder: Path, names: list[str]) -> Ground:
-    """The ground of tiles that are named as UAV-VisLoc's, by the corners of their maps beside ``folder``.
-
-    Raises:
-        DataError: a name that is no tile name, a map whose corners are nowhere.
-    """
-    return Ground(visloc.LAYOUT.place_unit, visloc.tile_bounds(folder.resolve().parent, _own(names)))
-
-
-def _own(names: list[str]) -> list[str]:
-    return [Path(name).name for name in names]
-
-
-def build_split(config: Config, split: Literal["train", "test"], json_only: bool = False) -> Split:
-    """The training or test split that ``config.data`` names.
-
-    Raises:
-        DataError: the first thing that is wrong with it.
-    """
-    data = config.data
-    root, pairs, map_px, m_per_px = data.source(split)
-    ratio = data.train_ratio if split == "train" else 1.0
-    if data.reader == "visloc":
-        return visloc.read_split(root, pairs, train_ratio=ratio, json_only=json_only)
-    return gta_uav.read_split(root, pairs, map_px, m_per_px, train_ratio=ratio, json_only=json_only)
-
-
-def build_hard_negative_rule(config: Config) -> HardNegativeRule | None:
-    """When which neighbors count; None without hard negatives."""
-    settings = config.sampling
-    if settings.hard_negatives == "none":
-        return None
-    return HardNegativeRule(
-        source=settings.hard_negatives,
-        from_epoch=settings.hard_from_epoch,
-        refresh_every=settings.refresh_every_epochs,
-        per_pair=settings.companions,
-        share=settings.hard_share,
-    )
-
-
-def build_sampler(config: Config, split: Split, neighbors: NeighborTables | None = None) -> Sampler:
-    """The sampler of ``config.sampling`` over the pairs of the training mode.
-
-    Overlaps are those of pos_semipos whatever the mode is, see data/sampler.py.
-
-    Args:
-        neighbors: tables that hard negatives are drawn by; None: none are.
-
-    Raises:
-        DataError: no pair in the training mode.
-    """
-    pair_P2 = split.edges(config.data.train_mode).pairs()
-    graph = OverlapGraph(split.semipositive, len(split.reference))
-    return SAMPLERS[config.sampling.mode](pair_P2, graph, config.train.batch_size, config.train.seed, neighbors)
-
-
-def build_images(config: Config, side: SideName, paths: Sequence[Path], batch_size: int) -> ImageBatches:
-    """Images of one side in the given order, brought to the encoder as in training but for the random changes."""
-    normalization = Normalization(config.model.mean, config.model.std)
-    return ImageBatches(view_files(config.view(side), paths), normalization, batch_size, config.data.workers)
+    ground = READERS[data.reader].ground
+    if ground is None:
+        raise ConfigError(f"names of images tell no place with data.reader={data.reader}; leave --places out")
+    return imported(ground)(data, folder, [Path(name).name for name in names])

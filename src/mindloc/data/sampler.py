@@ -2,29 +2,34 @@
 
 With hard negatives also of the epoch's table of neighbors, see hard_negatives.py.
 
-Letters: P pairs, S steps (batches of an epoch), B or G rows of a global batch (all ranks together),
-2 [query, reference].
+Shapes: P pairs, S steps (batches of an epoch), G rows of a global batch (all ranks together), 2 [query, reference].
 
-The loss takes every off-diagonal cell of a batch for a negative. ``exclusive`` and ``exclusive_padded`` choose batches
+The loss takes every off-diagonal cell of a batch as a negative. ``exclusive`` and ``exclusive_padded`` choose batches
 in which that is true, ``masked`` masks the cells in which it is not, and ``random`` leaves them as false negatives.
 
 References:
     Game4Loc, arXiv:2409.16925, section 4 (mutually exclusive sampling). Unlike its public code, no pair is dropped
     silently and no batch is given up while a pair would fit: what can't be placed is counted in the report. Only the
-    search for a hard negative ends early, after a few pairs of each tile: whom it passes over comes in its turn.
+    search for a hard negative ends early, after a few pairs of each reference: those it skips come in their turn.
 """
 
-from collections.abc import Iterator
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from operator import is_not
 
 import numpy as np
 
+from mindloc.config.sections import SamplingConfig
 from mindloc.data.exclusion import OverlapGraph, exclusive_batches, free_batches
-from mindloc.data.hard_negatives import Company, NeighborTables
+from mindloc.data.hard_negatives import HardNegativeMiner, NeighborTables
+from mindloc.data.split import Split
 from mindloc.errors import DataError
+from mindloc.vocabulary import PairMode
 
 PADDING = -1  # pair index of a row that only fills the fixed shape
+_PLANS_KEPT = 3  # the epoch under way, and those that the loader is ahead
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class SamplingReport:
     set_aside: int  # in batches that could not be filled
     tail_dropped: int  # fewer left than a batch holds
     padded: int  # rows without a pair, over all batches
-    companions: int = 0  # of the pairs kept: those that came as hard negatives of another
+    mined: int = 0  # of the pairs kept: those that were mined as hard negatives of another
 
     @property
     def kept_share(self) -> float:
@@ -57,33 +62,33 @@ class SamplingReport:
             text += f", {self.tail_dropped} left over at the end"
         if self.padded:
             text += f", {self.padded} rows padded"
-        if self.companions:
-            text += f", {self.companions} came as hard negatives of another"
+        if self.mined:
+            text += f", {self.mined} mined as hard negatives of another"
         return text
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Every batch of one epoch; ``pair_SB`` indexes the pair list, ``PADDING`` where a row is empty."""
+    """Every batch of one epoch; ``pair_SG`` indexes the pair list, ``PADDING`` where a row is empty."""
 
-    pair_SB: np.ndarray  # (steps, global batch) int64
+    pair_SG: np.ndarray  # (steps, global batch) int64
     report: SamplingReport
 
     @property
     def steps(self) -> int:
-        return len(self.pair_SB)
+        return len(self.pair_SG)
 
     def shard(self, rank: int, ranks: int, parts: int = 1) -> np.ndarray:
         """The pairs of one rank: (steps, global batch / ranks). All shards together are the global batch.
 
         Args:
-            parts: runs of rows that are trained one after the other (``train.accumulate``). Every rank holds an equal
+            parts: runs of rows that are trained one after the other (``train.accumulate``). Every rank has an equal
                 share of each, so that a part is the same whatever the number of ranks.
 
         Raises:
-            DataError: when the global batch can't be cut in equal parts.
+            DataError: the global batch can't be cut into equal parts.
         """
-        size = self.pair_SB.shape[1]
+        size = self.pair_SG.shape[1]
         if size % (ranks * parts):
             accumulated = f" times train.accumulate={parts}" if parts > 1 else ""
             raise DataError(
@@ -91,27 +96,11 @@ class EpochPlan:
                 f"{ranks} ranks{accumulated}"
             )
         row_of = np.arange(size).reshape(parts, ranks, -1)  # part, rank, row -> row of the global batch
-        return self.pair_SB[:, row_of[:, rank].reshape(-1)]
+        return self.pair_SG[:, row_of[:, rank].reshape(-1)]
 
 
-class Sampler(Protocol):
-    """What the four modes have in common."""
-
-    mode: str
-    batch_size: int
-
-    def wait(self, epoch: int) -> None:
-        """Return when ``epoch`` can be planned: with hard negatives its neighbors must be known first."""
-
-    def plan(self, epoch: int) -> EpochPlan:
-        """Every batch of ``epoch``, the same at every call."""
-
-    def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """(G,G) bool, rows drone, columns satellite: True = cell counts in the loss; of padding only False."""
-
-
-class _PairSampler:
-    """Pair list, graph and order of an epoch; the modes add how batches are cut and which cells count."""
+class Sampler(ABC):
+    """Pairs, overlaps and order of an epoch; the modes add how batches are cut and which cells count."""
 
     mode: str
 
@@ -130,9 +119,11 @@ class _PairSampler:
         self.batch_size = batch_size
         self.neighbors = neighbors  # None: no hard negatives
         self._pair_P2, self._graph, self._seed = pair_P2, graph, seed
+        self._plans: dict[int, tuple[EpochPlan, list[np.ndarray]]] = {}  # with the tables of neighbors it was made by
+        self._lock = threading.Lock()
 
     def wait(self, epoch: int) -> None:
-        """As ``NeighborTables.wait``."""
+        """Return when ``epoch`` can be planned: with hard negatives its neighbors must be known first."""
         if self.neighbors:
             self.neighbors.wait(epoch)
 
@@ -140,59 +131,80 @@ class _PairSampler:
         """The same pairs without hard negatives."""
         return type(self)(self._pair_P2, self._graph, self.batch_size, self._seed)
 
+    def plan(self, epoch: int) -> EpochPlan:
+        """Every batch of ``epoch``; made once, the last few are kept.
+
+        Raises:
+            DataError: not one batch could be filled; the neighbors of the epoch are not known.
+        """
+        with self._lock:
+            plan, tables_then = self._plans.get(epoch, (None, []))
+            tables = self.neighbors.tables_of(epoch) if self.neighbors else []
+            # None: a later epoch's took their place, and the plan stays what it was
+            replaced = tables is not None and any(map(is_not, tables, tables_then))
+            if plan is None or replaced:
+                plan = self._make_plan(epoch)
+                self._plans[epoch] = (plan, tables)
+                for old in sorted(self._plans.keys() - {epoch})[: 1 - _PLANS_KEPT]:
+                    del self._plans[old]
+            return plan
+
+    @abstractmethod
+    def _make_plan(self, epoch: int) -> EpochPlan:
+        """As ``plan``."""
+
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._pair_P2))
 
-    def _company(self, epoch: int, order_P: np.ndarray) -> Company | None:
-        """Who follows whom into a batch; None in an epoch without hard negatives."""
-        candidate_DK = self.neighbors.candidates(epoch) if self.neighbors else None
-        if candidate_DK is None:
+    def _miner(self, epoch: int, order_P: np.ndarray) -> HardNegativeMiner | None:
+        """What adds hard negatives to the batches of an epoch; None in an epoch without."""
+        candidate_QK = self.neighbors.candidates(epoch) if self.neighbors else None
+        if candidate_QK is None:
             return None
-        rule, random = self.neighbors.rule, np.random.default_rng([self._seed, epoch, 1])
-        most = round(rule.share * self.batch_size)
-        return Company(self._pair_P2, order_P, candidate_DK, rule.per_pair, most, random)
+        sampling, random = self.neighbors.sampling, np.random.default_rng([self._seed, epoch, 1])
+        per_batch = round(sampling.hard_share * self.batch_size)
+        return HardNegativeMiner(self._pair_P2, order_P, candidate_QK, sampling.mined_per_pair, per_batch, random)
 
-    def _exclusive(self, epoch: int) -> tuple[Iterator[list[int]], Company | None]:
+    def _exclusive(self, epoch: int) -> tuple[Iterator[list[int]], HardNegativeMiner | None]:
         order_P = self._order(epoch)
-        company = self._company(epoch, order_P)
-        return exclusive_batches(self._graph, self._pair_P2, order_P, self.batch_size, company), company
+        miner = self._miner(epoch, order_P)
+        return exclusive_batches(self._graph, self._pair_P2, order_P, self.batch_size, miner), miner
 
     def _report(
-        self, pair_SB: np.ndarray, set_aside: int = 0, tail_dropped: int = 0, company: Company | None = None
+        self,
+        pair_SG: np.ndarray,
+        miner: HardNegativeMiner | None,
+        set_aside: int = 0,
+        tail_dropped: int = 0,
     ) -> SamplingReport:
-        padded = int(np.count_nonzero(pair_SB == PADDING))
+        padded = int(np.count_nonzero(pair_SG == PADDING))
         return SamplingReport(
             mode=self.mode,
             batch_size=self.batch_size,
-            steps=len(pair_SB),
+            steps=len(pair_SG),
             total=len(self._pair_P2),
-            kept=pair_SB.size - padded,
+            kept=pair_SG.size - padded,
             set_aside=set_aside,
             tail_dropped=tail_dropped,
             padded=padded,
-            companions=int(company.came_P[pair_SB[pair_SB != PADDING]].sum()) if company else 0,
+            mined=int(miner.mined_P[pair_SG[pair_SG != PADDING]].sum()) if miner else 0,
         )
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """All cells of real pairs."""
+        """(G,G) bool, rows query, columns reference: True = the cell counts in the loss; here all of real pairs."""
         real = np.asarray(pair_G) != PADDING
         return real[:, None] & real[None, :]
 
 
-class ExclusiveSampler(_PairSampler):
+class ExclusiveSampler(Sampler):
     """Full batches without any overlap off the diagonal; pairs of batches that can't be filled are left out."""
 
     mode = "exclusive"
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """Every full batch of ``epoch``.
-
-        Raises:
-            DataError: when not one batch could be filled.
-        """
+    def _make_plan(self, epoch: int) -> EpochPlan:
         full: list[list[int]] = []
         left, set_aside, tail_dropped, largest = len(self._pair_P2), 0, 0, 0
-        batches, company = self._exclusive(epoch)
+        batches, miner = self._exclusive(epoch)
         for batch in batches:
             largest = max(largest, len(batch))
             if len(batch) == self.batch_size:
@@ -204,8 +216,8 @@ class ExclusiveSampler(_PairSampler):
             left -= len(batch)
         if not full:
             raise self._nothing_fills(largest)
-        pair_SB = np.array(full, np.int64)
-        return EpochPlan(pair_SB, self._report(pair_SB, set_aside, tail_dropped, company))
+        pair_SG = np.array(full, np.int64)
+        return EpochPlan(pair_SG, self._report(pair_SG, miner, set_aside, tail_dropped))
 
     def _nothing_fills(self, largest: int) -> DataError:
         # it does fill: up to the first batch that reached ``largest`` no batch met either limit, so a run with that
@@ -217,32 +229,26 @@ class ExclusiveSampler(_PairSampler):
         )
 
 
-class ExclusivePaddedSampler(_PairSampler):
+class ExclusivePaddedSampler(Sampler):
     """Batches without overlap that keep every pair: short ones are padded to the fixed shape."""
 
     mode = "exclusive_padded"
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """Every batch of ``epoch``, the short ones filled with ``PADDING``."""
-        iterator, company = self._exclusive(epoch)
+    def _make_plan(self, epoch: int) -> EpochPlan:
+        iterator, miner = self._exclusive(epoch)
         batches = list(iterator)
-        pair_SB = np.full((len(batches), self.batch_size), PADDING, np.int64)
-        for row_G, batch in zip(pair_SB, batches, strict=True):
+        pair_SG = np.full((len(batches), self.batch_size), PADDING, np.int64)
+        for row_G, batch in zip(pair_SG, batches, strict=True):
             row_G[: len(batch)] = batch
-        return EpochPlan(pair_SB, self._report(pair_SB, company=company))
+        return EpochPlan(pair_SG, self._report(pair_SG, miner))
 
 
-class RandomSampler(_PairSampler):
+class RandomSampler(Sampler):
     """Any pairs together; overlaps off the diagonal count as negatives, as without the public code's sampling."""
 
     mode = "random"
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """Every full batch of ``epoch``.
-
-        Raises:
-            DataError: when there are fewer pairs than a batch holds.
-        """
+    def _make_plan(self, epoch: int) -> EpochPlan:
         total = len(self._pair_P2)
         steps = total // self.batch_size
         if not steps:
@@ -251,11 +257,11 @@ class RandomSampler(_PairSampler):
                 f"{total} or less, or sampling.mode to exclusive_padded (short batches are padded)"
             )
         order_P = self._order(epoch)
-        company = self._company(epoch, order_P)
-        if company:
-            order_P = np.concatenate([np.array(batch) for batch in free_batches(order_P, self.batch_size, company)])
-        pair_SB = order_P[: steps * self.batch_size].reshape(steps, self.batch_size)
-        return EpochPlan(pair_SB, self._report(pair_SB, tail_dropped=total - pair_SB.size, company=company))
+        miner = self._miner(epoch, order_P)
+        if miner:
+            order_P = np.concatenate([np.array(batch) for batch in free_batches(order_P, self.batch_size, miner)])
+        pair_SG = order_P[: steps * self.batch_size].reshape(steps, self.batch_size)
+        return EpochPlan(pair_SG, self._report(pair_SG, miner, tail_dropped=total - pair_SG.size))
 
 
 class MaskedSampler(RandomSampler):
@@ -264,9 +270,9 @@ class MaskedSampler(RandomSampler):
     mode = "masked"
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """Cells of real pairs that are no overlap. A drone picture or tile that comes twice overlaps too.
+        """Cells of real pairs that are not an overlap. A query or reference image that comes twice overlaps too.
 
-        Row i and column j of one drone picture are (d_i, s_j) = (d_j, s_j), an edge, and likewise for one tile.
+        Row i and column j of one query are (q_i, r_j) = (q_j, r_j), an edge, and likewise for one reference.
         """
         pair_G = np.asarray(pair_G)
         query_G, reference_G = self._pair_P2[pair_G].T
@@ -281,7 +287,28 @@ SAMPLERS = {
 }
 
 
-def kept_shares(pair_P2: np.ndarray, graph: OverlapGraph, batch_sizes: tuple[int, ...], seed: int = 1) -> list[float]:
+def build_sampler(
+    split: Split,
+    mode: PairMode,
+    sampling: SamplingConfig,
+    batch_size: int,
+    seed: int,
+    neighbors: NeighborTables | None = None,
+) -> Sampler:
+    """The sampler of ``sampling.mode`` over the pairs of a split; overlaps are those of pos_semipos in either mode.
+
+    Args:
+        mode: which pairs are trained on.
+        neighbors: tables that hard negatives are mined by; None: there are none.
+
+    Raises:
+        DataError: no pair in this mode.
+    """
+    graph = OverlapGraph(split.semipositive, len(split.reference))
+    return SAMPLERS[sampling.mode](split.edges(mode).pairs(), graph, batch_size, seed, neighbors)
+
+
+def kept_shares(pair_P2: np.ndarray, graph: OverlapGraph, batch_sizes: Sequence[int], seed: int = 1) -> list[float]:
     """Share of the pairs, 0..1, that exclusive sampling keeps in its first epoch at each batch size."""
     order = np.random.default_rng([seed, 0]).permutation(len(pair_P2))
     return [

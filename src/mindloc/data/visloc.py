@@ -1,4 +1,4 @@
-"""UAV-VisLoc's variant of the layout: tiles {map}_{zoom}_{x:03}_{y:03}.png of several maps, places in degrees.
+"""UAV-VisLoc in its processed form: tiles {map}_{zoom}_{x:03}_{y:03}.png of several maps, places in degrees.
 
 A map's corners come from ``satellite_coordinates_range.csv`` (mapname, LT_lat, LT_lon, RB_lat, RB_lon), its size in
 pixels from columns ``width_px`` and ``height_px`` of the same file or from the header of ``{map}/satellite{map}.tif``.
@@ -9,93 +9,165 @@ References:
 """
 
 import csv
+import functools
 import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import TiffImagePlugin
 
-from mindloc.data.pairs_file import Layout, PairsFile, is_place, join_split, read_pairs_and_tiles
-from mindloc.data.split import Split, share_of_queries
+from mindloc.config.sections import DataConfig
+from mindloc.data.pairs_file import Layout, PairsFile, find_tiles, is_place, join_split, note_centers, read_pairs
+from mindloc.data.readers import STOP, Ground, Report, SplitName
+from mindloc.data.split import Split
 from mindloc.errors import DataError
-from mindloc.geo.tiles import VislocMap, parse_visloc_tile
 
-LAYOUT = Layout("UAV-VisLoc", "loc_lat_lon", "lat_lon_deg", parse_visloc_tile)
+TILE_PX = 256
 BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # the release has the blank
 _CORNERS = ("LT_lat", "LT_lon", "RB_lat", "RB_lon")  # the release writes LT_lat_map and so on
+_TILE_NAME = re.compile(r"([A-Za-z0-9-]+)_(\d{1,2})_(\d{1,9})_(\d{1,9})(?:\.\w+)?")
 
 
-def read_split(root: Path | str, pairs_file: str, train_ratio: float = 1.0, json_only: bool = False) -> Split:
-    """One split of a data set in UAV-VisLoc's processed form; its gallery is every tile in the satellite folder.
+class Tile(NamedTuple):
+    """One tile: the map's name, zoom, column, row."""
 
-    Args:
-        pairs_file: the JSON file, relative to ``root``.
-        train_ratio: share of the drone pictures that is kept, above 0, at most 1.
-        json_only: look for no picture; the gallery is then the tiles that the pairs name.
+    map: str
+    zoom: int
+    x: int
+    y: int
+
+
+def parse_tile(name: str) -> Tile:
+    """The tile of a name, with or without its ending.
+
+    Raises:
+        DataError: the name is not a tile name.
+    """
+    match = _TILE_NAME.fullmatch(name)
+    if match is None:
+        raise DataError(f"tile name {name!r} is not {{map}}_{{zoom}}_{{x}}_{{y}}, for example 01_6_003_010.png")
+    return Tile(match[1], *(int(number) for number in match.groups()[1:]))
+
+
+LAYOUT = Layout("UAV-VisLoc", "loc_lat_lon", "lat_lon_deg", parse_tile)
+
+
+def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+    """One split; its reference side is every tile in the satellite folder.
 
     Raises:
         DataError: the first thing that is wrong, with file, entry and key, or with the map that can't be placed.
     """
-    root = Path(root)
-    pairs, tiles = read_pairs_and_tiles(root, pairs_file, LAYOUT, json_only)
-    split = join_split(root, pairs, tiles, tile_places(root, tiles, pairs))
-    return share_of_queries(split, train_ratio)
+    root, pairs_file, _, _ = data.source(split)
+    pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
+    tiles = find_tiles(Path(root), pairs, json_only, report)
+    place_S2 = _tile_places(Path(root), tiles, pairs, report)
+    note_centers(pairs, tiles, place_S2, f"check {BOUNDS_FILES[0]} and the size of the map", report)
+    zooms = Counter(parse_tile(tile).zoom for tile in tiles)
+    report.breakdown({f"zoom {zoom}": zooms[zoom] for zoom in sorted(zooms)})
+    return join_split(Path(root), pairs, tiles, place_S2, report)
 
 
-def tile_places(root: Path, tiles: list[str], pairs: PairsFile) -> np.ndarray:
-    """(S,2) float64: latitude and longitude of the tile centers.
+def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
+    """The ground of tiles by their names and the corners of their maps, which the directory above ``folder`` has."""
+    map_of = _maps(folder.resolve().parent)
+    bounds = []
+    for name in names:
+        this_map = map_of(parse_tile(name).map)
+        if isinstance(this_map, str):
+            raise DataError(f"{folder.resolve().parent}: tile {name} has no place: {this_map}")
+        top, left, bottom, right = this_map.bounds_deg(parse_tile(name))
+        bounds.append((bottom, left, top, right))
+    return Ground(LAYOUT.place_unit, np.array(bounds, np.float64))
 
-    Raises:
-        DataError: tiles of a map without bounds or size, which no pair names either.
+
+@dataclass(frozen=True)
+class Map:
+    """One satellite map: where its corners are and how large its image is.
+
+    A tile is ``TILE_PX`` pixels of the image shrunk by 2^(finest - zoom), where the finest zoom is
+    ceil(log2(longer side / TILE_PX)).
+
+    Args:
+        top_left_lat, top_left_lon, bottom_right_lat, bottom_right_lon: degrees.
     """
-    bounds = read_bounds(root)
-    maps: dict[str, VislocMap | str] = {}  # a string says what is missing
+
+    top_left_lat: float
+    top_left_lon: float
+    bottom_right_lat: float
+    bottom_right_lon: float
+    height_px: int
+    width_px: int
+
+    def center_deg(self, tile: Tile) -> tuple[float, float]:
+        """Center (latitude, longitude) of a tile of this map."""
+        top, left, bottom, right = self.bounds_deg(tile)
+        return (top + bottom) / 2, (left + right) / 2
+
+    def bounds_deg(self, tile: Tile) -> tuple[float, float, float, float]:
+        """(top latitude, left longitude, bottom latitude, right longitude) of a tile of this map.
+
+        Tiles of the last column and row may reach past the image, as they do in the release.
+        """
+        finest = math.ceil(math.log2(max(self.height_px, self.width_px) / TILE_PX))
+        shrink = 2 ** (finest - tile.zoom)
+        rows, columns = math.ceil(self.height_px / shrink), math.ceil(self.width_px / shrink)
+        lat_per_tile = (self.top_left_lat - self.bottom_right_lat) * TILE_PX / rows
+        lon_per_tile = (self.bottom_right_lon - self.top_left_lon) * TILE_PX / columns
+        top, left = self.top_left_lat - tile.y * lat_per_tile, self.top_left_lon + tile.x * lon_per_tile
+        return top, left, top - lat_per_tile, left + lon_per_tile
+
+
+def _tile_places(root: Path, tiles: list[str], pairs: PairsFile, report: Report) -> np.ndarray:
+    """(S,2) float64: latitude and longitude of the tile centers, NaN where neither map nor pairs tell."""
+    map_of = _maps(root)
     places, lost = [], {}
-    for tile in tiles:
-        name = parse_visloc_tile(tile).map
-        if name not in maps:
-            maps[name] = _visloc_map(root, name, bounds)
-        this_map = maps[name]
-        if isinstance(this_map, VislocMap):
+    for name in tiles:
+        tile = parse_tile(name)
+        this_map = map_of(tile.map)
+        if isinstance(this_map, Map):
             places.append(this_map.center_deg(tile))
-        elif is_place(pairs.stated_place.get(tile), LAYOUT.place_unit):
-            places.append(tuple(pairs.stated_place[tile]))
+        elif is_place(pairs.stated_center.get(name), LAYOUT.place_unit):
+            places.append(tuple(pairs.stated_center[name]))
         else:
-            lost.setdefault(name, []).append(tile)
-    for name, tiles_of_map in lost.items():
-        raise DataError(
-            f"{root}: {len(tiles_of_map)} tiles of map {name} (first {tiles_of_map[0]}) have no place: no pair states "
-            f"one, and {maps[name]}"
-        )
+            places.append((math.nan, math.nan))
+            lost.setdefault(tile.map, []).append(name)
+    for name, names in lost.items():
+        why = f"(first {names[0]}) have no place: no pair states one, and {map_of(name)}"
+        report.problem("tile without a place", f"{root}: {len(names)} tiles of map {name} {why}")
     return np.array(places, np.float64)
 
 
-def tile_bounds(root: Path, tiles: list[str]) -> np.ndarray:
-    """(S,4) float64: lowest latitude and longitude of the tiles, then highest, from the corners of their maps.
-
-    Raises:
-        DataError: a name that is no tile name, a map without corners or size.
-    """
-    bounds = read_bounds(root)
-    maps: dict[str, VislocMap] = {}
-    edges = []
-    for tile in tiles:
-        name = parse_visloc_tile(tile).map
-        if name not in maps:
-            this_map = _visloc_map(root, name, bounds)
-            if isinstance(this_map, str):
-                raise DataError(f"{root}: tile {tile} has no place: {this_map}")
-            maps[name] = this_map
-        top, left, bottom, right = maps[name].bounds_deg(tile)
-        edges.append((bottom, left, top, right))
-    return np.array(edges, np.float64)
+def _maps(root: Path) -> Callable[[str], Map | str]:
+    """Name of a map -> the map, or what is missing and how to supply it."""
+    bounds = _read_bounds(root)
+    return functools.cache(lambda name: _read_map(root, name, bounds))
 
 
-def read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
+def _read_map(root: Path, name: str, bounds: dict[str, dict[str, float]] | None) -> Map | str:
+    if bounds is None:
+        return f"{BOUNDS_FILES[0]} is missing in {root}; copy it from the UAV-VisLoc release"
+    if name not in bounds:
+        return f"{BOUNDS_FILES[0]} has no line for satellite{name}.tif; add its corners"
+    size = _map_size(root, name, bounds[name])
+    if size is None:
+        return (
+            f"the size of the map is unknown; put satellite{name}.tif into {root / name}, or add columns width_px and "
+            f"height_px to {BOUNDS_FILES[0]}"
+        )
+    return Map(*(bounds[name][corner] for corner in _CORNERS), height_px=size[0], width_px=size[1])
+
+
+def _read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
     """Map name -> LT_lat, LT_lon, RB_lat, RB_lon (degrees) and, where given, width_px, height_px; None: no file.
 
     Raises:
-        DataError: the file lacks a column, or a value is no number.
+        DataError: the file lacks a column, or a value is not a number.
     """
     path = next((root / name for name in BOUNDS_FILES if (root / name).is_file()), None)
     if path is None:
@@ -136,21 +208,6 @@ def _number(path: Path, name: str, column: str, text: str) -> float:
     return value
 
 
-def _visloc_map(root: Path, name: str, bounds: dict[str, dict[str, float]] | None) -> VislocMap | str:
-    """The map, or what is missing and how to supply it."""
-    if bounds is None:
-        return f"{BOUNDS_FILES[0]} is missing in {root}; copy it from the UAV-VisLoc release"
-    if name not in bounds:
-        return f"{BOUNDS_FILES[0]} has no line for satellite{name}.tif; add its corners"
-    size = _map_size(root, name, bounds[name])
-    if size is None:
-        return (
-            f"the size of the map is unknown; put satellite{name}.tif into {root / name}, or add columns width_px and "
-            f"height_px to {BOUNDS_FILES[0]}"
-        )
-    return VislocMap(*(bounds[name][corner] for corner in _CORNERS), height_px=size[0], width_px=size[1])
-
-
 def _map_size(root: Path, name: str, bounds: dict[str, float]) -> tuple[int, int] | None:
     """(height, width) in pixels."""
     if "width_px" in bounds and "height_px" in bounds:
@@ -159,8 +216,8 @@ def _map_size(root: Path, name: str, bounds: dict[str, float]) -> tuple[int, int
         if path.is_file():
             try:
                 # the header alone; Image.open refuses maps of this many pixels
-                with TiffImagePlugin.TiffImageFile(path) as picture:
-                    return picture.height, picture.width
+                with TiffImagePlugin.TiffImageFile(path) as image:
+                    return image.height, image.width
             except (OSError, SyntaxError, ValueError) as error:
-                raise DataError(f"{path} is no readable TIFF ({error}); fetch it again") from None
+                raise DataError(f"{path} is not a readable TIFF ({error}); fetch it again") from None
     return None

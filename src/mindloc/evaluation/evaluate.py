@@ -17,6 +17,7 @@ from tqdm import tqdm
 import mindloc
 from mindloc.config import config_to_dict
 from mindloc.config.schema import Config
+from mindloc.data.loader import ImageBatches
 from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
@@ -119,10 +120,9 @@ def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster
 
 
 def _images_of_rank(engine: Engine, config: Config, split: Split, role: Role, cluster: Cluster) -> Iterable:
-    from mindloc.data.readers import build_images  # here: scoring from disk needs no reader
-
     rows = rows_of_rank(len(role.images), engine.batch_size, cluster)
-    return build_images(config, role.side, [split.root / role.images.files[row] for row in rows], engine.batch_size)
+    paths = [split.root / role.images.files[row] for row in rows]
+    return ImageBatches(config.view(role.side), paths, engine.batch_size, config.data.workers)
 
 
 def _write_baselines(

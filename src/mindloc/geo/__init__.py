@@ -1,1 +1,1 @@
-"""Points, tiles and ground footprints: plain geometry without pictures or MindSpore."""
+"""Plain geometry: distances between places, ground footprints of cameras, tiles of a map."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from mindloc.config import config_from_dict, config_to_dict
 from mindloc.config.schema import Config
+from mindloc.data.loader import ImageBatches
 from mindloc.descriptors.reduction import Reduction, load_reduction, require_origin
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS
 from mindloc.errors import CheckpointError, DeviceError, ExportError
@@ -295,11 +296,10 @@ def sample_batches(
     config: Config, paths: Mapping[str, Sequence[Path]], batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(view, normalized pictures) of a few real pictures of each view, spread evenly over its list."""
-    from mindloc.data.readers import build_images  # here, as it imports MindSpore
-
     for view, of_view in paths.items():
         spread = list(of_view)[:: max(1, len(of_view) // SAMPLES)][:SAMPLES]
-        for image_B3HW, count in build_images(config, view, spread, min(batch_size, len(spread))):
+        size = min(batch_size, len(spread))
+        for image_B3HW, count in ImageBatches(config.view(view), spread, size, config.data.workers):
             yield view, image_B3HW[:count]
 
 

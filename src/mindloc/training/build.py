@@ -8,7 +8,7 @@ from mindspore import nn
 
 from mindloc.config import Config
 from mindloc.data.hard_negatives import NeighborTables
-from mindloc.data.readers import build_hard_negative_rule, build_images
+from mindloc.data.loader import ImageBatches
 from mindloc.data.split import Split
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
 from mindloc.inference.build import card_facts
@@ -44,16 +44,18 @@ def starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config
 
 def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine_of: EngineOf) -> NeighborSource | None:
     """Where hard negatives come from, with the table of the map where it is read; None without hard negatives."""
-    rule = build_hard_negative_rule(config)
-    if rule is None:
+    sampling = config.sampling
+    if sampling.hard_negatives == "none":
         return None
-    images = PairedImages(split, split.edges(config.data.train_mode).pairs(), config.sampling.neighbors)
-    tables = NeighborTables(rule, images.near_on_map() if rule.source != "descriptors" else None)
+    images = PairedImages(split, split.edges(config.data.train_mode).pairs(), sampling.neighbors)
+    tables = NeighborTables(sampling, images.near_on_map() if sampling.hard_negatives != "descriptors" else None)
     return NeighborSource(
         tables,
         images,
         engine_of,
-        images_of=lambda side, paths: build_images(config, side, paths, config.eval.batch_size),
+        images_of=lambda side, paths: ImageBatches(
+            config.view(side), paths, config.eval.batch_size, config.data.workers
+        ),
         facts_of=lambda side: card_facts(config, side, split.side(side).place_unit),
         cluster=cluster,
     )

@@ -3,18 +3,20 @@
 Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import mindspore as ms
 import mindspore.dataset as ds
+import numpy as np
 
 from mindloc.config.schema import Config
-from mindloc.data.images import Normalization
-from mindloc.data.loader import PairStream, view_files
+from mindloc.data.loader import PairStream
 from mindloc.data.sampler import Sampler, SamplingReport
 from mindloc.data.split import Split
-from mindloc.errors import ImageError
+from mindloc.errors import DataError, ImageError
+from mindloc.registry import HEADS
+from mindloc.vocabulary import SIDES
 
 PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
 
@@ -33,11 +35,11 @@ class TrainData:
 
     def steps(self, epoch: int) -> int:
         """Steps of a whole epoch, those before a resumed one's first step included."""
-        return self._stream.plan(epoch).steps
+        return self._stream.sampler.plan(epoch).steps
 
     def report(self, epoch: int) -> SamplingReport:
         """What the sampler kept and set aside in that epoch."""
-        return self._stream.plan(epoch).report
+        return self._stream.sampler.plan(epoch).report
 
     @property
     def bad_images(self) -> dict[str, str]:
@@ -45,11 +47,11 @@ class TrainData:
 
         The loader runs ahead of the step, so some may belong to a step to come.
         """
-        return dict(self._stream.bad_pictures)
+        return dict(self._stream.bad_images.problems)
 
     @contextmanager
     def clear_errors(self) -> Iterator[None]:
-        """Around the training loop: a bad picture leaves as its own one-line ``ImageError``.
+        """Around the training loop: a bad image leaves as its own one-line ``ImageError``.
 
         MindSpore wraps what a data source raises into a RuntimeError of several pages. Errors of the step itself, and
         whatever else is no fault of the data, pass unchanged.
@@ -78,15 +80,33 @@ def train_data(stream: PairStream) -> TrainData:
     columns = ["query", "reference", "mask", *stream.targets]
     dataset = ds.GeneratorDataset(stream, columns, shuffle=False, num_parallel_workers=1)
     epoch, step = stream.start
-    dataset.dataset_size = stream.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
+    dataset.dataset_size = stream.sampler.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
     return TrainData(dataset, stream)
+
+
+def targets_of(config: Config, split: Split, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """name -> (P, ...): what the criterion reads of each training pair, columns of the split's edges.
+
+    Raises:
+        DataError: the reader of the data set has no such column.
+    """
+    columns = split.edges(config.data.train_mode).columns
+    absent = [name for name in names if name not in columns]
+    if absent:
+        keys = HEADS[config.head.name].losses.values()
+        losses = ", ".join(f"{key}={getattr(config.loss, key.removeprefix('loss.'))}" for key in keys)
+        raise DataError(
+            f"the loss ({losses}) reads {absent[0]} of each pair, and data.reader={config.data.reader} has no such "
+            "column; choose a loss that reads none, for example infonce"
+        )
+    return {name: columns[name] for name in names}
 
 
 def build_train_dataset(
     config: Config,
     split: Split,
     sampler: Sampler,
-    targets: Sequence[str],
+    targets: Mapping[str, np.ndarray],
     rank: int = 0,
     ranks: int = 1,
     first_epoch: int = 0,
@@ -95,21 +115,19 @@ def build_train_dataset(
     """Training batches as the config asks; columns, shapes and errors: see ``train_data``.
 
     Args:
-        targets: what the criterion reads of each pair, names of columns of the split's edges.
+        targets: of every training pair; see ``targets_of``.
     """
-    data = config.data
-    edges = split.edges(data.train_mode)
+    edges = split.edges(config.data.train_mode)
     stream = PairStream(
-        query=view_files(config.view("query"), split.paths("query")),
-        reference=view_files(config.view("reference"), split.paths("reference")),
+        views={side: config.view(side) for side in SIDES},
+        paths={side: split.paths(side) for side in SIDES},
         pair_P2=edges.pairs(),
-        targets={name: edges.columns[name] for name in targets},
+        targets=targets,
         sampler=sampler,
-        normalization=Normalization(config.model.mean, config.model.std),
-        settings=config.augment if config.augment.enabled else None,
+        settings=config.augment,
         seed=config.train.seed,
-        skip_bad=data.on_bad_image == "skip",
-        workers=data.workers,
+        skip_bad=config.data.on_bad_image == "skip",
+        workers=config.data.workers,
         shard=(rank, ranks, config.train.accumulate),
         start=(first_epoch, first_step),
         reuse_arrays=ms.get_context("device_target") == "CPU",  # elsewhere nobody has seen when a device has read

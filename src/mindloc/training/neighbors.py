@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.data.hard_negatives import NO_TILE, NeighborTables
+from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.split import Places, Split
 from mindloc.descriptors.neighbors import nearest_by_descriptor, nearest_on_map
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS, load_descriptor_set, set_folder
@@ -56,7 +56,7 @@ class PairedImages:
         return places and places.take(self.index[side])
 
     def near_on_map(self) -> np.ndarray:
-        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_TILE`` fills up.
+        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_NEIGHBOR`` fills up.
 
         Raises:
             DataError: a side without places.
@@ -79,8 +79,8 @@ class PairedImages:
         return self._of_split(nearest_by_descriptor(*sides, self.k, self._overlap))
 
     def _of_split(self, near_NK: np.ndarray) -> np.ndarray:
-        table_DK = np.full((len(self.split.query.files), self.k), NO_TILE, np.int32)
-        table_DK[self.index["query"]] = np.where(near_NK < 0, NO_TILE, self.index["reference"][near_NK])
+        table_DK = np.full((len(self.split.query.files), self.k), NO_NEIGHBOR, np.int32)
+        table_DK[self.index["query"]] = np.where(near_NK < 0, NO_NEIGHBOR, self.index["reference"][near_NK])
         return table_DK
 
 
@@ -115,8 +115,8 @@ class NeighborSource:
 
         Only for ranks that hold the same pictures: the tables must have one shape.
         """
-        if self.tables.map_DK is not None:
-            self.tables.map_DK = self._of_first_rank(self.tables.map_DK)
+        if self.tables.map_QK is not None:
+            self.tables.map_QK = self._of_first_rank(self.tables.map_QK)
 
     def refresh(self, encoder: Any, epoch: int, folder: Path | None) -> None:
         """Extract every paired picture, and let ``epoch`` (from 0) and those after it be planned by the result.
@@ -138,7 +138,7 @@ class NeighborSource:
         finally:
             if folder:  # if the disk is full, this is what fills it
                 shutil.rmtree(folder, ignore_errors=True)
-        self.tables.put(self.tables.rule.extraction_for(epoch), self._of_first_rank(table_DK))
+        self.tables.put(self.tables.extraction_for(epoch), self._of_first_rank(table_DK))
 
     def _of_first_rank(self, table_DK: np.ndarray) -> np.ndarray:
         """The first rank's table on every rank; float32 counts to 16 million tiles."""

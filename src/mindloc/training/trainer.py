@@ -11,7 +11,8 @@ from mindspore.train import Callback, Model
 
 import mindloc
 from mindloc.config import Config, config_to_dict, dump_yaml
-from mindloc.data.readers import build_sampler, build_split
+from mindloc.data.readers import read_split
+from mindloc.data.sampler import build_sampler
 from mindloc.data.split import Split
 from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
@@ -35,7 +36,7 @@ from mindloc.training.checkpointing import (
     load_weights_into,
     name_last_checkpoint,
 )
-from mindloc.training.dataset import TrainData, build_train_dataset
+from mindloc.training.dataset import TrainData, build_train_dataset, targets_of
 from mindloc.training.neighbors import NeighborSource, restore_table
 from mindloc.training.optimizer import AdamW
 from mindloc.training.reporting import Reporter
@@ -93,14 +94,22 @@ def prepare(
     else:
         config, start = starting_weights(config, notes.append)
 
-    split = build_split(config, "train")
+    criterion, split = build_criterion(config), read_split(config.data, "train")
+    targets = targets_of(config, split, criterion.targets)
     is_evaluated = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
-    test_split = build_split(config, "test") if is_evaluated else None
+    test_split = read_split(config.data, "test") if is_evaluated else None
     engine_of = one_engine(config)
     neighbors = build_neighbor_source(config, split, cluster, engine_of)
     if neighbors and point:
         restore_table(neighbors.tables, neighbors.images, point.state, point.progress)
-    sampler = build_sampler(config, split, neighbors and neighbors.tables)
+    sampler = build_sampler(
+        split,
+        config.data.train_mode,
+        config.sampling,
+        config.train.batch_size,
+        config.train.seed,
+        neighbors and neighbors.tables,
+    )
     done = point.progress.epoch if point else 0
     if config.train.epochs > done:
         is_known = neighbors is None or not neighbors.tables.lacks(done)
@@ -111,7 +120,7 @@ def prepare(
     # the checkpoint's own weights follow: the file that the run once started from may be gone
     encoder = build_encoder(config.with_values({"model.pretrained": None}) if point else config, notes.append)
     optimizer = AdamW(encoder.trainable_params(), config.optimizer)
-    step = TrainStep(encoder, build_criterion(config), optimizer, config.train, cluster)
+    step = TrainStep(encoder, criterion, optimizer, config.train, cluster)
     if point:
         load_weights_into(step, point.weights)
         load_state_into(step, point.state)
@@ -125,7 +134,7 @@ def prepare(
             config,
             split,
             sampler,
-            step.targets,
+            targets,
             cluster.rank,
             cluster.size,
             first_epoch=progress.epoch,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.geo.points import camera_axes, footprints_m
+from mindloc.geo.footprints import camera_axes, footprints_m
 from mindloc.world.materials import ROOFS, is_one_of
 from mindloc.world.spec import WorldSpec
 

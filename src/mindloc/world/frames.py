@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.geo.points import iou_with_bounds, polygon_area
-from mindloc.geo.tiles import OFFSET_UNITS, Tile, TileGrid
+from mindloc.geo.footprints import iou_with_bounds, polygon_area
+from mindloc.geo.tiles import OFFSET_UNITS, TileGrid
 from mindloc.world.camera import Poses, draw_poses
 from mindloc.world.spec import WorldSpec
 
@@ -203,5 +203,5 @@ def _names(spec: WorldSpec, poses: Poses) -> list[str]:
 
 
 def tile_files(spec: WorldSpec, gallery: Gallery) -> list[str]:
-    """File name of every tile of the gallery."""
-    return [f"{Tile(*row).name}.{spec.tile_format}" for row in gallery.tile_T4.tolist()]
+    """File name {zoom}_{offset}_{x}_{y} of every tile of the gallery."""
+    return [f"{zoom}_{offset}_{x}_{y}.{spec.tile_format}" for zoom, offset, x, y in gallery.tile_T4.tolist()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from mindloc.geo.points import polygon_area
+from mindloc.geo.footprints import polygon_area
 
 STREET_M, MAIN_ROAD_M, TRACK_M = 6.5, 10.0, 3.2
 _EDGE_STEP_M = 14.0  # straight edges are cut this fine before they are bent

@@ -1,12 +1,24 @@
-"""Whole pictures pass, every kind of broken file is named in one line."""
+"""Whole images pass, every kind of broken file is named in one line; names of a directory; normalized pixels."""
+
+import os
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from mindloc.data.images import bytes_problem, check_decodes, cut_border, decode, read_bytes, resize
-from mindloc.errors import ImageError
+from mindloc.data.images import (
+    bytes_problem,
+    check_decodes,
+    cut_border,
+    decode,
+    image_names,
+    normalize,
+    read_bytes,
+    resize,
+)
+from mindloc.errors import DataError, ImageError
+from mindloc.vocabulary import ViewSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -101,3 +113,43 @@ def test_resize_takes_the_mean_over_each_new_pixels_area():
 def test_cut_border_crops_a_share_of_every_side():
     np.testing.assert_array_equal(cut_border(PIXELS, 0.1), PIXELS[4:36, 6:54])
     np.testing.assert_array_equal(cut_border(PIXELS, 0.0), PIXELS)
+
+
+def test_images_of_all_subfolders_are_sorted_and_relative(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("b/1.JPG", "c.png", "a.jpeg", "é.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert image_names(tmp_path) == ["a.jpeg", "b/1.JPG", "c.png", "é.png"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")  # Latin-1
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(DataError, match=r"'caf\\udce9.png' is no UTF-8 text; rename the image"):
+        image_names(tmp_path)
+
+
+def test_nothing_to_name_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="has no image"):
+        image_names(tmp_path)
+    with pytest.raises(DataError, match="is not a directory"):
+        image_names(tmp_path / "nowhere")
+
+
+def test_every_channel_has_its_own_mean_and_std():
+    # (51 / 255 - .1) / .2 = .5, (102 / 255 - .2) / .4 = .5, (204 / 255 - .3) / .5 = 1
+    image = np.full((2, 5, 3), (51, 102, 204), np.uint8)
+    out = np.full((3, 2, 5), np.nan, np.float32)
+    normalize(image, ViewSpec("drone", (2, 5), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.5)), out)
+    np.testing.assert_allclose(out, np.broadcast_to(np.array([0.5, 0.5, 1.0]).reshape(3, 1, 1), (3, 2, 5)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 3), (4, 7, 3)])
+def test_pixels_keep_their_place(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    out = np.empty((2, 3, *shape[:2]), np.float32)
+    normalize(image, ViewSpec("drone", shape[:2], mean=mean, std=std), out[1])  # one row of a batch
+    np.testing.assert_allclose(out[1], ((image / 255 - mean) / std).transpose(2, 0, 1), atol=1e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mindloc.geo.points import (
+from mindloc.geo.footprints import (
     camera_axes,
     clip_to_bounds,
     footprints_m,

@@ -1,6 +1,7 @@
-"""From plans and files to batches on the device: order, columns, resume, shards, bad pictures."""
+"""From plans and files to batches on the device: order, columns, resume, shards, bad images."""
 
 import logging
+from dataclasses import replace
 
 import cv2
 import mindspore as ms
@@ -11,18 +12,20 @@ from mindspore import nn
 from mindloc.config import config_from_dict
 from mindloc.config.sections import AugmentConfig
 from mindloc.data.augment import augment, draw_augmentation
-from mindloc.data.gta_uav import read_split
-from mindloc.data.images import Normalization, decode, read_bytes, resize
-from mindloc.data.loader import ImageBatches, PairStream, ViewFiles
-from mindloc.data.readers import build_sampler
-from mindloc.data.sampler import EpochPlan
+from mindloc.data.images import decode, read_bytes, resize
+from mindloc.data.loader import ImageBatches, PairStream
+from mindloc.data.readers import read_split
+from mindloc.data.sampler import EpochPlan, build_sampler
 from mindloc.errors import DataError, ImageError
-from mindloc.training.dataset import build_train_dataset, train_data
+from mindloc.training.dataset import build_train_dataset, targets_of, train_data
+from mindloc.vocabulary import ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NORMALIZATION = Normalization(MEAN, STD)
 SIZE = (32, 32)
-PAIRS = 8  # pair p: drone picture p with tile p % 4
+DRONE, TILE = (ViewSpec(name, SIZE, rotate=True, mean=MEAN, std=STD) for name in ("drone", "satellite"))
+VIEWS = {"query": DRONE, "reference": TILE}
+OFF = AugmentConfig(enabled=False)
+PAIRS = 8  # pair p: drone image p with tile p % 4
 
 
 class FixedPlans:
@@ -63,17 +66,19 @@ def folder(tmp_path):
     return tmp_path
 
 
+def drone_files(folder):
+    return [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+
+
 def stream(folder, plans=PLANS, **options):
-    pairs = np.array([[p, p % 4] for p in range(PAIRS)], np.int32)
-    given = {
-        "query": ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE),
-        "reference": ViewFiles([folder / f"tile{i}.png" for i in range(4)], SIZE),
-        "normalization": NORMALIZATION,
-        "settings": AugmentConfig(),
-        "seed": 7,
-    }
-    weight = np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)
-    return PairStream(pair_P2=pairs, targets={"iou": weight}, sampler=FixedPlans(*plans), **{**given, **options})
+    given = {"views": VIEWS, "settings": AugmentConfig(), "seed": 7}
+    return PairStream(
+        paths={"query": drone_files(folder), "reference": [folder / f"tile{i}.png" for i in range(4)]},
+        pair_P2=np.array([[p, p % 4] for p in range(PAIRS)], np.int32),
+        targets={"iou": np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)},
+        sampler=FixedPlans(*plans),
+        **{**given, **options},
+    )
 
 
 def batches(data, epochs):
@@ -87,7 +92,7 @@ def read(folder, epochs=4, **options):
 
 
 def image_batches(paths, batch_size, **options):
-    return ImageBatches(ViewFiles(paths, SIZE), NORMALIZATION, batch_size, **options)
+    return ImageBatches(DRONE, paths, batch_size, **options)
 
 
 def assert_same(some, other):
@@ -135,10 +140,10 @@ def test_every_row_is_the_pair_that_the_plan_names(folder):
                     np.testing.assert_allclose(query[row], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
                     continue
                 assert weight[row] == pytest.approx(0.2 + 0.1 * pair)
-                change = draw_augmentation(7, epoch, pair, AugmentConfig())
-                image = augment(load(folder / f"drone{pair}.jpg"), change.query, SIZE)
+                change = draw_augmentation(7, epoch, pair, AugmentConfig(), VIEWS)
+                image = augment(load(folder / f"drone{pair}.jpg"), change["query"], SIZE)
                 np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
-                image = augment(load(folder / f"tile{pair % 4}.png"), change.reference, SIZE)
+                image = augment(load(folder / f"tile{pair % 4}.png"), change["reference"], SIZE)
                 np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
@@ -194,8 +199,8 @@ def test_a_batch_that_can_not_be_cut_is_an_error(folder):
         stream(folder, shard=(0, 3, 1))
 
 
-def test_without_augmentation_pictures_are_only_resized(folder):
-    (query, reference, _, _) = read(folder, epochs=1, settings=None)[0][1]  # pairs 7 6 5 4
+def test_without_augmentation_images_are_only_resized(folder):
+    (query, reference, _, _) = read(folder, epochs=1, settings=OFF)[0][1]  # pairs 7 6 5 4
     for row, pair in enumerate((7, 6, 5, 4)):
         image = resize(load(folder / f"drone{pair}.jpg"), SIZE)
         np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
@@ -204,26 +209,25 @@ def test_without_augmentation_pictures_are_only_resized(folder):
 
 
 def test_padded_rows_without_augmentation_are_black(folder):
-    query = read(folder, settings=None)[2][0][0]  # pairs 4 5 6 and padding
+    query = read(folder, settings=OFF)[2][0][0]  # pairs 4 5 6 and padding
     np.testing.assert_allclose(query[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
 
 
-UNCHANGED = AugmentConfig(
-    flip_p=0, jpeg_p=0, color_p=0, filter_p=0, dropout_p=0, rotate_query=False, rotate_reference=False
-)
+UNCHANGED = AugmentConfig(flip_p=0, jpeg_p=0, color_p=0, filter_p=0, dropout_p=0)
+UPRIGHT = {side: replace(view, rotate=False) for side, view in VIEWS.items()}
 
 
-@pytest.mark.parametrize("settings", [None, UNCHANGED])
+@pytest.mark.parametrize("settings", [OFF, UNCHANGED])
 def test_a_border_is_cut_before_everything_else(folder, settings):
-    files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], SIZE, cut_border=0.25)
-    query = read(folder, epochs=1, query=files, settings=settings)[0][0][0]
+    views = {**UPRIGHT, "query": replace(UPRIGHT["query"], cut_border=0.25)}
+    query = read(folder, epochs=1, views=views, settings=settings)[0][0][0]
     image = load(folder / "drone2.jpg")[10:30, 12:36]
     np.testing.assert_allclose(query[2], normalized(resize(image, SIZE)), atol=1e-5)
 
 
 def test_views_may_have_different_rectangular_sizes(folder):
-    files = ViewFiles([folder / f"drone{i}.jpg" for i in range(PAIRS)], (16, 48))
-    query, reference, _, _ = read(folder, epochs=1, query=files)[0][0]
+    views = {**VIEWS, "query": replace(DRONE, size_px=(16, 48))}
+    query, reference, _, _ = read(folder, epochs=1, views=views)[0][0]
     assert query.shape == (4, 3, 16, 48) and reference.shape == (4, 3, 32, 32)
 
 
@@ -262,7 +266,7 @@ def test_a_loop_may_be_left_early(folder):
     del iterator
 
 
-# ---- bad pictures
+# ---- bad images
 
 
 def spoil(path, how):
@@ -278,9 +282,9 @@ def spoil(path, how):
         path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("settings", [None, AugmentConfig()])
+@pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
+def test_a_bad_image_stops_the_training_by_name(folder, how, settings):
     spoil(folder / "drone5.jpg", how)
     data = train_data(stream(folder, settings=settings, workers=2))
     with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
@@ -289,16 +293,16 @@ def test_a_bad_picture_stops_the_training_by_name(folder, how, settings):
     assert str(caught.value).endswith("--set data.on_bad_image=skip")
 
 
-@pytest.mark.parametrize("settings", [None, AugmentConfig()])
+@pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_picture_is_masked_and_counted_on_request(folder, how, settings, caplog):
+def test_a_bad_image_is_masked_and_counted_on_request(folder, how, settings, caplog):
     good = read(folder, settings=settings)
     spoil(folder / "drone5.jpg", how)
     data = train_data(stream(folder, settings=settings, skip_bad=True))
     with caplog.at_level(logging.WARNING):
         found = batches(data, 4)
-    assert len(data.bad_pictures) == 1
-    problem = data.bad_pictures[str(folder / "drone5.jpg")]
+    assert len(data.bad_images) == 1
+    problem = data.bad_images[str(folder / "drone5.jpg")]
     assert "fetch the file again" in problem and "on_bad_image" not in problem  # that is set already
     assert not caplog.text  # whoever trains says it, once
     for epoch, plan in enumerate(PLANS):
@@ -316,10 +320,10 @@ def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
     data = train_data(stream(folder, skip_bad=True))
     first, second, third = batches(data, 1)[0]
     assert [np.flatnonzero(batch[3] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
-    assert len(data.bad_pictures) == 1
+    assert len(data.bad_images) == 1
 
 
-def test_a_batch_of_bad_pictures_only_stops_even_so(folder):
+def test_a_batch_of_bad_images_only_stops_even_so(folder):
     for index in range(4):
         spoil(folder / f"tile{index}.png", "empty")
     data = train_data(stream(folder, skip_bad=True))
@@ -328,7 +332,7 @@ def test_a_batch_of_bad_pictures_only_stops_even_so(folder):
     assert "on_bad_image" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [None, AugmentConfig()])
+@pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_bad):
     """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
@@ -369,12 +373,12 @@ def test_images_that_are_kept_are_not_written_over(folder):
     np.testing.assert_array_equal(kept, copies)
 
 
-def test_training_and_evaluation_see_the_same_picture(folder):
+def test_training_and_evaluation_see_the_same_image(folder):
     """Same file, nothing random: the three ways through the program agree byte for byte."""
     paths = [folder / f"drone{i}.jpg" for i in range(4)]
     ((batch, _),) = image_batches(paths, 4)
-    for settings in (None, UNCHANGED):
-        np.testing.assert_array_equal(read(folder, epochs=1, settings=settings)[0][0][0], batch)
+    for settings in (OFF, UNCHANGED):
+        np.testing.assert_array_equal(read(folder, epochs=1, views=UPRIGHT, settings=settings)[0][0][0], batch)
 
 
 def test_no_images_is_no_batch():
@@ -382,7 +386,7 @@ def test_no_images_is_no_batch():
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_picture_stops_an_evaluation_by_name(folder, how):
+def test_a_bad_image_stops_an_evaluation_by_name(folder, how):
     spoil(folder / "drone6.jpg", how)
     paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
     with pytest.raises(ImageError, match=f"drone6.jpg is {how}") as caught:
@@ -405,12 +409,13 @@ def adm_config(adm_root, **sections):
 
 def test_a_real_flight_with_the_real_sampler(adm_root):
     config = adm_config(adm_root)
-    split = read_split(adm_root, config.data.train_pairs, 4800, 0.243)
-    sampler = build_sampler(config, split)
-    data = build_train_dataset(config, split, sampler, ("iou",), first_epoch=1, first_step=sampler.plan(1).steps - 3)
+    split = read_split(config.data, "train")
+    sampler = build_sampler(split, config.data.train_mode, config.sampling, 8, config.train.seed)
+    targets, first_step = targets_of(config, split, ("iou",)), sampler.plan(1).steps - 3
+    data = build_train_dataset(config, split, sampler, targets, first_epoch=1, first_step=first_step)
     query, reference, mask, weight = (np.stack(column) for column in zip(*batches(data, 1)[0], strict=True))
     assert query.shape == reference.shape == (3, 8, 3, 64, 64)
-    plan = sampler.plan(1).pair_SB[-3:]
+    plan = sampler.plan(1).pair_SG[-3:]
     weights = split.edges("pos_semipos").columns["iou"]
     np.testing.assert_array_equal(weight, np.where(plan >= 0, weights[plan], 0))
     np.testing.assert_array_equal(mask, [sampler.mask(pairs) for pairs in plan])
