@@ -444,7 +444,7 @@ DAMAGES = [
         )
         for name in FILES
     ],
-    (lambda folder: (folder / "card.json").unlink(), "holds no tile index; make one with"),
+    (lambda folder: (folder / "card.json").unlink(), "contains no tile index; make one with"),
     (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
     (lambda folder: (folder / "card.json").write_text("[" * 100_000), "card.json can't be read"),
     (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile index"),
@@ -459,7 +459,7 @@ DAMAGES = [
     (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=4)), "does not hold float32"),
+    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=4)), "is not float32"),
     (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=None)), "lists other files"),
     (lambda folder: edit_card(folder, lambda card: card["files"].update({"../x": {}})), "lists other files"),
     (lambda folder: edit_card(folder, lambda card: card.update(count=5)), "other tiles than its card says"),

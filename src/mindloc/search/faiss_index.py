@@ -48,14 +48,12 @@ class FaissIndex:
         parameters: FaissParameters,
         vectors: faiss.Index,
         table: TileTable,
-        rerank: GrowingRows | None,
         mapped_from: Path | None = None,
     ):
         self.parameters = parameters
         self._card = card
         self._vectors = vectors
         self._table = table
-        self._rerank = rerank
         self._mapped_from = mapped_from
 
     @property
@@ -71,9 +69,7 @@ class FaissIndex:
         self._require_changeable()
         recall_ND, rerank_NE = check_tiles(self._card, tiles)
         self._vectors.add(recall_ND)
-        if rerank_NE is not None:
-            self._rerank.append(rerank_NE)
-        self._table.append(tiles)
+        self._table.append(tiles, rerank_NE)
 
     def remove(self, names: Sequence[str]) -> None:
         """Mask tiles. Errors as ``TileIndex``."""
@@ -136,7 +132,7 @@ class FaissIndex:
             "count": self.count,
             "dead_rows": len(self._table.names) - self.count,
             "bytes_per_vector": faiss_kinds.bytes_per_vector(self._vectors),
-            "bytes_per_rerank_vector": 0 if self._rerank is None else 4 * self._rerank.width,
+            "bytes_per_rerank_vector": 4 * (self._card.rerank_dimension or 0),
             "memory_mapped": self._mapped_from is not None,
             **vars(self.parameters),
         }
@@ -147,12 +143,11 @@ class FaissIndex:
         Raises:
             TileIndexError: the folder contains something else, the disk is full or refuses; an older index stays.
         """
-        parts = (self._card, self.parameters, self._table, self._rerank)
-        save_index_folder(Path(folder), *parts, self._write_vectors)
+        save_index_folder(Path(folder), self._card, self.parameters, self._table, self._write_vectors)
 
     def close(self) -> None:
         """Release the vectors and their files; the index can't be searched afterwards."""
-        self._vectors = self._rerank = None
+        self._vectors = self._table = None
 
     def _write_vectors(self, write) -> None:
         """Let FAISS write through Python's file: its own overlooks a disk that refuses on closing."""
@@ -181,9 +176,9 @@ class FaissIndex:
             )
 
     def _require_rerank(self) -> GrowingRows:
-        if self._rerank is None:
+        if self._table.rerank is None:
             raise TileIndexError("the index contains no re-rank vectors; build it from tiles that have some")
-        return self._rerank
+        return self._table.rerank
 
 
 def build_faiss_index(
@@ -210,9 +205,7 @@ def build_faiss_index(
     vectors = faiss_kinds.new_index(card.kind, card.dimension, parameters)
     if learns:
         vectors.train(_training_rows(card, batches, count, parameters))
-    width = card.rerank_dimension
-    rerank = None if width is None else GrowingRows(np.empty((0, width), np.float32))
-    index = FaissIndex(card, parameters, vectors, empty_table(), rerank)
+    index = FaissIndex(card, parameters, vectors, empty_table(card.rerank_dimension))
     for batch in batches:
         index.add(batch)
     return index
@@ -234,7 +227,7 @@ def _load(place: Path, folder: Path, memory_map: bool) -> FaissIndex:
         raise TileIndexError(f"tile index {folder} is of kind {card.kind!r}; FAISS has {', '.join(faiss_kinds.KINDS)}")
     vectors = faiss_kinds.read_vectors(saved.vectors, card.kind, card.dimension, rows, memory_map)
     parameters = faiss_kinds.resolve(card.kind, card.dimension, rows, saved.parameters)
-    return FaissIndex(card, parameters, vectors, saved.table, saved.rerank, folder if memory_map else None)
+    return FaissIndex(card, parameters, vectors, saved.table, folder if memory_map else None)
 
 
 def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters: FaissParameters) -> np.ndarray:

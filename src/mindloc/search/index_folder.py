@@ -8,14 +8,15 @@
     names.json     a list of all rows' names
     places.npy     (rows, 2) float64, NaN where unknown
     bounds.npy     (rows, 4) float64, NaN where unknown
-    alive.npy      (rows,) bool, False where a tile was taken out or replaced
+    alive.npy      (rows,) bool, False where a tile was removed or replaced
 
 The folder appears under its name when everything is on disk; nothing in it is read before sizes and sums are checked.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -41,22 +42,79 @@ FORMAT = "mindloc tile index"
 VERSION = 1
 VECTORS = "vectors.faiss"
 _PHI = "phi.npy"
-_TABLE = ("names.json", "places.npy", "bounds.npy", "alive.npy")
+_NAMES = "names.json"
+_ARRAYS = ("places.npy", "bounds.npy", "alive.npy")
 _CARD = "card.json"
-_ALL = (_CARD, VECTORS, _PHI, *_TABLE)
+_ALL = (_CARD, VECTORS, _PHI, _NAMES, *_ARRAYS)
 
 Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class SavedIndex:
-    """What a folder holds, checked; the vectors still lie in their file."""
+    """What a folder contains, checked; the vectors are still in their file."""
 
     card: IndexCard
     parameters: FaissParameters
     table: TileTable
-    rerank: GrowingRows | None
     vectors: Path
+
+
+def save_index_folder(
+    folder: Path,
+    card: IndexCard,
+    parameters: FaissParameters,
+    table: TileTable,
+    write_vectors: Callable[[Callable[[bytes], int]], None],
+) -> None:
+    """Write an index; an older one at ``folder`` is replaced, and stays whole until then.
+
+    Args:
+        write_vectors: writes the recall vectors through the function it is given.
+
+    Raises:
+        TileIndexError: the folder contains something else, or the disk is full or refuses.
+    """
+    require_index_place(folder)
+    with writing(f"tile index {folder}", TileIndexError), atomic_folder(folder) as partial:
+        fault_point("index.before_write")
+        files = _write_files(partial, table, write_vectors)
+        facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
+        facts |= {"rows": len(table.names), "count": table.count, "files": files}
+        with synced(partial / _CARD) as file:
+            file.write(json.dumps(facts, indent=2).encode())
+        fault_point("index.before_swap")
+
+
+def require_index_place(folder: Path) -> None:
+    """Refuse a place that contains anything but an older index, which saving one there would delete.
+
+    Raises:
+        TileIndexError: naming what is there.
+    """
+    require_replaceable(folder, _ALL, "tile index", TileIndexError)
+
+
+def _write_files(
+    partial: Path, table: TileTable, write_vectors: Callable[[Callable[[bytes], int]], None]
+) -> dict[str, dict[str, Any]]:
+    """Name -> size and sum of each file but the card."""
+    files: dict[str, dict[str, Any]] = {}
+    with _summed(partial / VECTORS, files) as sink:
+        write_vectors(sink.write)
+    fault_point("index.mid_write")
+    if table.rerank is not None:
+        with _summed(partial / _PHI, files) as sink:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(table.rerank), table.rerank.width)}
+            np.lib.format.write_array_header_1_0(sink, header)
+            for block in table.rerank.blocks():
+                sink.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
+    with _summed(partial / _NAMES, files) as sink:
+        sink.write(json.dumps(table.names).encode())
+    for name, array in zip(_ARRAYS, (table.place_N2, table.bounds_N4, table.alive_N), strict=True):
+        with _summed(partial / name, files) as sink:
+            np.save(sink, array)
+    return files
 
 
 class _Sink:
@@ -77,67 +135,12 @@ class _Sink:
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
-def save_index_folder(
-    folder: Path,
-    card: IndexCard,
-    parameters: FaissParameters,
-    table: TileTable,
-    rerank: GrowingRows | None,
-    write_vectors: Callable[[Callable[[bytes], int]], None],
-) -> None:
-    """Write an index; an older one at ``folder`` is replaced, and stays whole until then.
-
-    Args:
-        write_vectors: writes the recall vectors through the function it is given.
-
-    Raises:
-        TileIndexError: the folder holds something else, or the disk is full or refuses.
-    """
-    require_index_place(folder)
-    with writing(f"tile index {folder}", TileIndexError), atomic_folder(folder) as partial:
-        fault_point("index.before_write")
-        files = _write_files(partial, table, rerank, write_vectors)
-        facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
-        facts |= {"rows": len(table.names), "count": table.count, "files": files}
-        with synced(partial / _CARD) as file:
-            file.write(json.dumps(facts, indent=2).encode())
-        fault_point("index.before_swap")
-
-
-def require_index_place(folder: Path) -> None:
-    """Refuse a place that holds anything but an older index, which saving one there would delete.
-
-    Raises:
-        TileIndexError: naming what is there.
-    """
-    require_replaceable(folder, _ALL, "tile index", TileIndexError)
-
-
-def _write_files(partial: Path, table: TileTable, rerank: GrowingRows | None, write_vectors) -> dict[str, dict]:
-    files = {}
-    with synced(partial / VECTORS) as file:
+@contextmanager
+def _summed(path: Path, files: dict[str, dict[str, Any]]) -> Iterator[_Sink]:
+    with synced(path) as file:
         sink = _Sink(file)
-        write_vectors(sink.write)
-        files[VECTORS] = sink.facts()
-    fault_point("index.mid_write")
-    if rerank is not None:
-        with synced(partial / _PHI) as file:
-            sink = _Sink(file)
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rerank), rerank.width)}
-            np.lib.format.write_array_header_1_0(sink, header)
-            for block in rerank.blocks():
-                sink.write(np.ascontiguousarray(block, "<f4").data.cast("B"))
-            files[_PHI] = sink.facts()
-    arrays = (table.names, table.place_N2, table.bounds_N4, table.alive_N)
-    for name, content in zip(_TABLE, arrays, strict=True):
-        with synced(partial / name) as file:
-            sink = _Sink(file)
-            if name.endswith(".json"):
-                sink.write(json.dumps(content).encode())
-            else:
-                np.save(sink, content)
-            files[name] = sink.facts()
-    return files
+        yield sink
+        files[path.name] = sink.facts()
 
 
 def read_unswapped(folder: Path, read: Callable[[Path], Read]) -> Read:
@@ -184,17 +187,13 @@ def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
     facts = _read_facts(folder / _CARD)
     card, parameters = _parse(folder / _CARD, facts)
     _check_files(folder, card, facts["files"])
-    table = _read_table(folder, facts)
-    rerank = None
-    if card.rerank_dimension is not None:
-        shape = (facts["rows"], card.rerank_dimension)
-        rerank = GrowingRows(_read_array(folder / _PHI, np.float32, shape, memory_map))
-    return SavedIndex(card, parameters, table, rerank, folder / VECTORS)
+    table = _read_table(folder, facts, card.rerank_dimension, memory_map)
+    return SavedIndex(card, parameters, table, folder / VECTORS)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise TileIndexError(f"{path.parent} holds no tile index; make one with: python -m mindloc index build")
+        raise TileIndexError(f"{path.parent} contains no tile index; make one with: python -m mindloc index build")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
         raise TileIndexError(f"{path} is no card of a tile index; name the folder that one was saved to")
@@ -215,7 +214,7 @@ def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameter
 
 
 def _check_files(folder: Path, card: IndexCard, files: Any) -> None:
-    expected = {VECTORS, *_TABLE} | ({_PHI} if card.rerank_dimension is not None else set())
+    expected = {VECTORS, _NAMES, *_ARRAYS} | ({_PHI} if card.rerank_dimension is not None else set())
     if not isinstance(files, dict) or set(files) != expected:
         raise TileIndexError(f"{folder / _CARD} lists other files than {', '.join(sorted(expected))}; build it again")
     for name, facts in files.items():
@@ -237,16 +236,18 @@ def _sha256(path: Path) -> str:
         raise TileIndexError(f"{path} can't be read: {error.strerror}; check its permissions") from None
 
 
-def _read_table(folder: Path, facts: dict[str, Any]) -> TileTable:
+def _read_table(folder: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:
     rows = facts["rows"]
-    names = read_json(folder / "names.json", TileIndexError, "", "build the index again", kind=list)
+    names = read_json(folder / _NAMES, TileIndexError, "", "build the index again", kind=list)
     if len(names) != rows or not all(isinstance(name, str) for name in names):
-        raise TileIndexError(f"{folder / 'names.json'} is no list of {rows} names; build the index again")
-    place_N2 = _read_array(folder / "places.npy", np.float64, (rows, 2))
-    bounds_N4 = _read_array(folder / "bounds.npy", np.float64, (rows, 4))
-    alive_N = _read_array(folder / "alive.npy", np.bool_, (rows,))
-    table = TileTable(names, place_N2, bounds_N4, alive_N)
-    if not table.count == np.count_nonzero(alive_N) == facts["count"]:
+        raise TileIndexError(f"{folder / _NAMES} is no list of {rows} names; build the index again")
+    kinds = ((np.float64, (rows, 2)), (np.float64, (rows, 4)), (np.bool_, (rows,)))
+    arrays = [_read_array(folder / name, *kind) for name, kind in zip(_ARRAYS, kinds, strict=True)]
+    rerank = None
+    if rerank_width is not None:
+        rerank = GrowingRows(_read_array(folder / _PHI, np.float32, (rows, rerank_width), memory_map))
+    table = TileTable(names, *arrays, rerank)
+    if not table.count == np.count_nonzero(table.alive_N) == facts["count"]:
         raise TileIndexError(f"tile index {folder} has names twice or other tiles than its card says; build it again")
     return table
 
@@ -257,5 +258,5 @@ def _read_array(path: Path, kind: type, shape: tuple[int, ...], memory_map: bool
     except (OSError, ValueError) as error:
         raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the index again") from None
     if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
-        raise TileIndexError(f"{path} does not hold {np.dtype(kind)} of shape {shape}; build the index again")
+        raise TileIndexError(f"{path} is not {np.dtype(kind)} of shape {shape}; build the index again")
     return array

@@ -20,12 +20,21 @@ class TileTable:
 
     Args:
         names: of all rows, dead ones too.
-        place_N2, bounds_N4: float64, NaN where nobody knows.
+        place_N2, bounds_N4: float64, NaN where unknown.
         alive_N: bool.
+        rerank: of unit length; None: an index without re-rank vectors.
     """
 
-    def __init__(self, names: list[str], place_N2: np.ndarray, bounds_N4: np.ndarray, alive_N: np.ndarray):
+    def __init__(
+        self,
+        names: list[str],
+        place_N2: np.ndarray,
+        bounds_N4: np.ndarray,
+        alive_N: np.ndarray,
+        rerank: "GrowingRows | None",
+    ):
         self.names = names
+        self.rerank = rerank
         self.place_N2 = place_N2
         self.bounds_N4 = bounds_N4
         self.alive_N = alive_N
@@ -36,8 +45,10 @@ class TileTable:
         """Rows that count."""
         return len(self._row_of)
 
-    def append(self, tiles: Tiles) -> None:
+    def append(self, tiles: Tiles, rerank_ME: np.ndarray | None) -> None:
         """Add a row per tile; the older row of a name dies."""
+        if rerank_ME is not None:
+            self.rerank.append(rerank_ME)
         older = [self._row_of[name] for name in tiles.names if name in self._row_of]
         first = len(self.names)
         self.names.extend(tiles.names)
@@ -82,9 +93,10 @@ class TileTable:
         return [TileFacts(name, _known(place), _known(bounds)) for name, place, bounds in pairs]
 
 
-def empty_table() -> TileTable:
-    """A table without rows."""
-    return TileTable([], np.empty((0, 2)), np.empty((0, 4)), np.empty(0, bool))
+def empty_table(rerank_width: int | None) -> TileTable:
+    """A table without rows; None: without re-rank vectors."""
+    rerank = None if rerank_width is None else GrowingRows(np.empty((0, rerank_width), np.float32))
+    return TileTable([], np.empty((0, 2)), np.empty((0, 4)), np.empty(0, bool), rerank)
 
 
 def _known(numbers: list[float]) -> tuple | None:
