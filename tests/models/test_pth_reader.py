@@ -1,9 +1,11 @@
 """PyTorch files: what PyTorch wrote is read, what anyone else wrote can't do a thing."""
 
+import copyreg
 import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -175,11 +177,45 @@ def test_functions_in_the_file_never_run(tmp_path, write, function, arguments):
         b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00aK\x01sb.",  # BUILD on a class
         b"\x80\x02ccollections\nOrderedDict\n](](K\x01K\x02ee\x85R.",  # items through a call
         b"\x80\x02ccollections\nOrderedDict.__init__\n.",  # an attribute of an allowed name
+        b"\x80\x04ccollections\nOrderedDict\n)}\x92.",  # NEWOBJ_EX
+        b"\x80\x02ctorch\nFloatStorage\n)R.",  # REDUCE of a name that is only compared
+        b"\x80\x02ccollections\nOrderedDict\nN}X\x08\x00\x00\x00__call__Ns\x86b.",  # BUILD by slots on a function
+        b"\x80\x02X\x01\x00\x00\x00a}b.",  # BUILD on a text
+        b"\x80\x02Pposix\n.",  # PERSID
+        b"\x80\x02NN0.",  # POP
+        b"\x80\x02N2.",  # DUP
+        b"\x80\x05\x97.",  # NEXT_BUFFER
+        b"\x80\x02(N.",  # a mark that is never used
     ],
 )
 def test_every_instruction_that_could_call_is_refused(program):
     with pytest.raises(Refused):
         run_pickle(io.BytesIO(program))
+
+
+def test_an_extension_that_some_module_registered_is_refused():
+    copyreg.add_extension("posix", "system", 200)  # one that was loaded before comes without its name being asked for
+    try:
+        pickle.loads(b"\x80\x02\x82\xc8.")
+        with pytest.raises(Refused):
+            run_pickle(io.BytesIO(b"\x80\x02\x82\xc8X\x02\x00\x00\x00id\x85R."))
+    finally:
+        copyreg.remove_extension("posix", "system", 200)
+
+
+@WRITERS
+def test_attributes_of_a_dict_change_nothing(tmp_path, write):
+    """A state that would put something of the file's own in place of the dict's methods."""
+    hostile = pickled({"w": Tensor()})[:-1].replace(b"}", b"ccollections\nOrderedDict\n)R", 1)
+    hostile += b"N}(X\x05\x00\x00\x00itemsNX\x03\x00\x00\x00getNu\x86b."
+    assert read_state_dict(write(tmp_path / "a.pth", hostile))["w"].tolist() == [0, 0, 0, 0]
+
+
+def test_a_memo_slot_of_any_number_takes_no_memory():
+    tracemalloc.start()
+    assert run_pickle(io.BytesIO(b"\x80\x02}r\xff\xff\xff\x7f."))[0] == {}
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 @WRITERS

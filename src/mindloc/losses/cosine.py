@@ -29,7 +29,7 @@ def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_B
             count are padding and stay out of the mean.
 
     Returns:
-        Scalar, the mean over anchors, 0 to 2 - m.
+        Scalar, the mean over anchors, 0 to 3 - m.
 
     References:
         SGM-Net; the loss is PyTorch's CosineEmbeddingLoss.

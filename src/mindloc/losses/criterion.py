@@ -37,25 +37,27 @@ class Criterion(nn.Cell):
 
     def __init__(self, losses: Mapping[str, nn.Cell], weights: Sequence[float] | None = None):
         super().__init__()
-        self.losses, self.weights = nn.CellList(list(losses.values())), weights and tuple(weights)
+        self.losses, self.weights = nn.CellList(list(losses.values())), None if weights is None else tuple(weights)
         self.queries, self.references = (tuple(f"{side}.{name}" for name in losses) for side in SIDES)
         self.targets = tuple(dict.fromkeys(target for loss in losses.values() for target in loss.targets))
-        self.component_names = (weights is None and self.losses[0].component_names) or tuple(losses)
+        parts = self.losses[0].component_names if weights is None else ()
+        self.component_names = parts or tuple(losses)
 
     def construct(self, outputs, targets, mask_GG):
         """Args: targets: name -> (G, ...), those of ``targets``."""
         scale = outputs["logit_scale"]
         if self.weights is None:
-            total, parts = self.losses[0](
-                outputs[self.queries[0]], outputs[self.references[0]], scale, targets, mask_GG
-            )
+            query_GD, reference_GD = outputs[self.queries[0]], outputs[self.references[0]]
+            total, parts = self.losses[0](query_GD, reference_GD, scale, targets, mask_GG)
             return total, self.named(parts or (total,))
-        total, values = 0.0, ()
+        values = ()
         for i in range(len(self.losses)):
             query_GD, reference_GD = outputs[self.queries[i]], outputs[self.references[i]]
             value, _ = self.losses[i](query_GD, reference_GD, scale[i : i + 1], targets, mask_GG)
-            total = self.weights[i] * value if i == 0 else total + self.weights[i] * value
             values += (value,)
+        total = self.weights[0] * values[0]
+        for i in range(1, len(values)):
+            total = total + self.weights[i] * values[i]
         return total, self.named(values)
 
     def named(self, values):
