@@ -1,30 +1,20 @@
-"""A data set of other views without places: ten lines and an entry of the table, and every command takes it."""
+"""The reader of docs/data.md, with other views and without places: a file and an entry, and every command takes it."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from small_world import set_words
+from small_world import PROJECT, set_words
 
 from mindloc.cli import main
 from mindloc.config import load_config
 from mindloc.data.check import check_data
 from mindloc.data.readers import read_split
-from mindloc.data.split import Edges, Side, Split
 from mindloc.registry import READERS, ReaderEntry
 from mindloc.runtime.run_folder import read_metrics
-
-
-def read(data, split, json_only, report):
-    """ROOT/{visible,infrared}/{train,test}/NAME.png; the same name is the same scene."""
-    files = {view: sorted(Path(data.root, view, split).glob("*.png")) for view in ("visible", "infrared")}
-    sides = [Side(view, [str(path.relative_to(data.root)) for path in paths]) for view, paths in files.items()]
-    start = np.arange(len(sides[0]) + 1)
-    edges = Edges(start, start[:-1].astype(np.int32), columns={})
-    return Split(Path(data.root), *sides, positive=edges, semipositive=edges, query_metadata=[{}] * len(sides[0]))
-
 
 SCENES = {"train": 24, "test": 9}
 SETTINGS = {
@@ -58,10 +48,21 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy():
+def toy(tmp_path_factory):
+    """The file of the page as a module, its entry in the table."""
+    code, entry = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "data.md").read_text(), re.DOTALL)
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "toy_reader.py").write_text(code)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(READERS, "toy", ReaderEntry(builder=f"{__name__}:read", views=("visible", "infrared")))
+        patch.syspath_prepend(folder)
+        entries = eval(f"{{{entry.replace('mindloc.data.toy:', 'toy_reader:')}}}", {"ReaderEntry": ReaderEntry})
+        patch.setitem(READERS, "toy", entries["toy"])
         yield
+
+
+def test_the_chinese_page_has_the_same_code():
+    pages = [(PROJECT / "docs" / name).read_text() for name in ("data.md", "data.zh.md")]
+    assert len({"".join(re.findall(r"```python\n.*?```", page, re.DOTALL)) for page in pages}) == 1
 
 
 def words(root: Path, **changes) -> list[str]:

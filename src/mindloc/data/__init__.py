@@ -1,1 +1,1 @@
-"""From a folder of pictures and pairs to batches: readers, check, sampler, augmentation, pipeline."""
+"""From images and pairs on disk to batches: readers, check, sampler, augmentation, loader; NumPy only."""

@@ -1,7 +1,8 @@
 """What a reader returns: files, places and overlaps of one split, and no pixels.
 
-A pair has a query side and a reference side; which view each of them shows is data. Letters: Q images of the query
-side, S of the reference side, N of either, E edges (overlaps), P pairs, 2 the two coordinates of a place.
+A pair has a query side and a reference side; which view each of them shows is data.
+
+Shapes: Q images of the query side, N of either side, E edges (overlaps), P pairs, 2 the two coordinates of a place.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ _ORDER_SEED = 20240925  # fixed: the share belongs to the data, not to a run's s
 
 @dataclass(frozen=True)
 class Places:
-    """Where the images of a side lie."""
+    """Where the images of a side were taken, or the centers of the ground that they show."""
 
     coordinate_N2: np.ndarray  # float64
     unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
@@ -59,7 +60,7 @@ class Edges:
 
     start: np.ndarray  # (Q+1,) int64
     reference: np.ndarray  # (E,) int32
-    columns: dict[str, np.ndarray]  # name -> (E, ...)
+    columns: dict[str, np.ndarray]  # name -> (E, ...), targets that a loss may declare
 
     def __len__(self) -> int:
         return len(self.reference)
@@ -98,7 +99,7 @@ class Edges:
 class Split:
     """One split of a data set.
 
-    The reference side holds EVERY image that can be an answer, sorted, also those that no pair names.
+    The reference side has EVERY image that can be an answer, sorted, also those that no pair names.
     """
 
     root: Path
