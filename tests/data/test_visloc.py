@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mindloc.config.sections import DataConfig
@@ -182,3 +184,23 @@ def test_tile_name_and_center_by_hand():
 def test_other_names_are_not_tiles(name):
     with pytest.raises(DataError, match=name):
         parse_tile(name)
+
+
+CELL = st.sampled_from(
+    ["satellite03.tif", "32.0", "119.0", "31.0", "120.0", "512", "1024", "", "nan", "-1", '"', "1e999"]
+)
+TABLE = st.lists(st.lists(CELL | st.text(max_size=3), max_size=8).map(",".join), max_size=4).map("\n".join)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TABLE.map(lambda rows: f"{HEADER},width_px,height_px\n{rows}".encode()) | TABLE.map(str.encode) | st.binary())
+def test_any_table_of_bounds_is_read_or_refused_in_one_line(visloc_root, content):
+    (visloc_root / "satellite_coordinates_range.csv").write_bytes(content)
+    for tile in TILES[2:]:
+        (visloc_root / "satellite" / tile).unlink(missing_ok=True)
+    try:
+        place_R2 = read(visloc_root).reference.places.coordinate_N2
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert np.isfinite(place_R2).all()

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mindloc.geo.footprints import (
     camera_axes,
@@ -10,6 +12,17 @@ from mindloc.geo.footprints import (
     iou_with_bounds,
     polygon_area,
 )
+
+YAW, PITCH, ROLL = st.floats(-180, 180), st.floats(-90, -60), st.floats(-10, 10)
+PLACE = st.tuples(st.floats(-20, 20), st.floats(-20, 20))
+BOUNDS = st.tuples(*[st.floats(-60, 0)] * 2, *[st.floats(1, 60)] * 2)
+
+
+@st.composite
+def quads(draw) -> np.ndarray:
+    """A convex quadrilateral (1, 4, 2): the footprint of any camera that looks down."""
+    axes = camera_axes(draw(YAW), draw(PITCH), draw(ROLL))
+    return footprints_m([draw(PLACE)], draw(st.floats(30, 80)), axes, 0.75, 0.55)
 
 
 def squares(bounds_P4):
@@ -43,12 +56,12 @@ def test_tilt_by_hand():
     np.testing.assert_allclose(corners[1, 0], 0.5 * 100 / ((1 - 0.5) / np.sqrt(2)))
 
 
-def test_axes_are_a_right_handed_frame():
-    rng = np.random.default_rng(1)
-    axes = camera_axes(rng.uniform(-180, 180, 50), rng.uniform(-90, 0, 50), rng.uniform(-30, 30, 50))
-    np.testing.assert_allclose(axes @ axes.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=1e-12)
+@given(YAW, st.floats(-90, 0), st.floats(-30, 30))
+def test_axes_are_a_right_handed_frame(yaw, pitch, roll):
+    ((axes),) = camera_axes(yaw, pitch, roll)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
     # world axes (east, south, up) are left-handed, and so is (right, down, forward) seen in them
-    np.testing.assert_allclose(np.linalg.det(axes), -1)
+    assert np.linalg.det(axes) == pytest.approx(-1)
 
 
 def test_horizon_is_refused():
@@ -80,15 +93,10 @@ def test_apart_and_inside():
     np.testing.assert_allclose(iou_with_bounds(small, bounds), [0, 1 / 16, 0], atol=1e-12)
 
 
-def random_quads(rng, count):
-    """Convex quadrilaterals: footprints of random cameras."""
-    axes = camera_axes(rng.uniform(-180, 180, count), rng.uniform(-90, -60, count), rng.uniform(-10, 10, count))
-    return footprints_m(rng.uniform(-20, 20, (count, 2)), rng.uniform(30, 80, count), axes, 0.75, 0.55)
-
-
 def test_iou_equals_counting_points():
     rng = np.random.default_rng(2)
-    quads = random_quads(rng, 12)
+    axes = camera_axes(rng.uniform(-180, 180, 12), rng.uniform(-90, -60, 12), rng.uniform(-10, 10, 12))
+    quad_P42 = footprints_m(rng.uniform(-20, 20, (12, 2)), rng.uniform(30, 80, 12), axes, 0.75, 0.55)
     bounds = np.array([[-30, -25, 30, 35]] * 12) + rng.uniform(-15, 15, (12, 1))
     xy = np.stack(np.meshgrid(np.arange(-200, 200, 0.5), np.arange(-200, 200, 0.5)), axis=-1) + 0.25
 
@@ -97,20 +105,36 @@ def test_iou_equals_counting_points():
         return np.all(np.array(side) > 0, axis=0) | np.all(np.array(side) < 0, axis=0)
 
     for index in range(12):
-        one, box = inside(quads[index]), inside(squares(bounds)[index])
-        assert iou_with_bounds(quads, bounds)[index] == pytest.approx((one & box).sum() / (one | box).sum(), abs=0.01)
+        one, box = inside(quad_P42[index]), inside(squares(bounds)[index])
+        counted = (one & box).sum() / (one | box).sum()
+        assert iou_with_bounds(quad_P42, bounds)[index] == pytest.approx(counted, abs=0.01)
 
 
-def test_clipping_does_not_depend_on_winding_or_first_corner():
-    rng = np.random.default_rng(3)
-    quads = random_quads(rng, 500)
-    bounds = np.stack([*rng.uniform(-60, 0, (2, 500)), *rng.uniform(1, 60, (2, 500))], axis=1)
-    area = polygon_area(clip_to_bounds(quads, bounds))
-    for same in (quads[:, ::-1], np.roll(quads, 1, axis=1)):
-        np.testing.assert_allclose(polygon_area(clip_to_bounds(same, bounds)), area, atol=1e-6)
-    # what a polygon shares with the four quarters of a rectangle is what it shares with the whole
-    left, top, right, bottom = bounds.T
+def shared_area(quad_142, bounds) -> float:
+    return float(polygon_area(clip_to_bounds(quad_142, [bounds]))[0])
+
+
+@given(quads(), BOUNDS, st.integers(0, 3))
+def test_clipping_does_not_depend_on_winding_or_first_corner(quad_142, bounds, first):
+    area = shared_area(quad_142, bounds)
+    for same in (quad_142[:, ::-1], np.roll(quad_142, first, axis=1)):
+        assert shared_area(same, bounds) == pytest.approx(area, abs=1e-6)
+
+
+@given(quads(), BOUNDS)
+def test_what_is_shared_with_four_quarters_is_shared_with_the_whole(quad_142, bounds):
+    left, top, right, bottom = bounds
     x, y = (left + right) / 2, (top + bottom) / 2
-    quarters = [[left, top, x, y], [x, top, right, y], [left, y, x, bottom], [x, y, right, bottom]]
-    parts = sum(polygon_area(clip_to_bounds(quads, np.stack(quarter, axis=1))) for quarter in quarters)
-    np.testing.assert_allclose(parts, area, atol=1e-6)
+    quarters = [(left, top, x, y), (x, top, right, y), (left, y, x, bottom), (x, y, right, bottom)]
+    whole = shared_area(quad_142, bounds)
+    assert sum(shared_area(quad_142, quarter) for quarter in quarters) == pytest.approx(whole, abs=1e-6)
+
+
+@given(quads(), BOUNDS, st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)))
+def test_iou_is_a_share_and_stays_when_both_are_moved(quad_142, bounds, by):
+    (iou,) = iou_with_bounds(quad_142, [bounds])
+    assert 0 <= iou <= 1 + 1e-9
+    (moved,) = iou_with_bounds(quad_142 + np.array(by), [np.add(bounds, (*by, *by))])
+    assert moved == pytest.approx(iou, abs=1e-6)
+    (own,) = iou_with_bounds(squares([bounds]), [bounds])
+    assert own == pytest.approx(1)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mindloc.errors import DataError
 from mindloc.geo.points import EARTH_RADIUS_M, box_around, distance_m, paired_distance_m
@@ -28,14 +30,16 @@ def test_latitude_comes_first():
     assert one_lon == pytest.approx(one_lat / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("unit", ["plane_m", "lat_lon_deg"])
-def test_distance_is_a_metric(unit):
-    place = np.random.default_rng(0).uniform(-80, 80, (30, 2))
-    distance = distance_m(place, place, unit)
+THREE = st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), min_size=3, max_size=3)
+
+
+@given(THREE, st.sampled_from(["plane_m", "lat_lon_deg"]))
+def test_distance_is_a_metric(places, unit):
+    distance = distance_m(places, places, unit)
     np.testing.assert_allclose(distance, distance.T, atol=1e-6)
     assert (np.diag(distance) == 0).all()
     assert (distance[:, None, :] <= distance[:, :, None] + distance[None] + 1e-6).all()
-    np.testing.assert_allclose(paired_distance_m(place[:-1], place[1:], unit), np.diag(distance, 1), rtol=1e-12)
+    np.testing.assert_allclose(paired_distance_m(places[:-1], places[1:], unit), np.diag(distance, 1), rtol=1e-12)
 
 
 def test_antipodes_are_half_a_circle_apart():

@@ -25,7 +25,7 @@ from mindloc.config.sections import DataConfig
 from mindloc.data.pairs_file import Layout, PairsFile, find_tiles, is_place, join_split, note_centers, read_pairs
 from mindloc.data.readers import STOP, Ground, Report, SplitName
 from mindloc.data.split import Split
-from mindloc.errors import DataError
+from mindloc.errors import DataError, one_line
 
 TILE_PX = 256
 BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # the release has the blank
@@ -167,18 +167,21 @@ def _read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
     """Map name -> LT_lat, LT_lon, RB_lat, RB_lon (degrees) and, where given, width_px, height_px; None: no file.
 
     Raises:
-        DataError: the file lacks a column, or a value is not a number.
+        DataError: it can't be read, lacks a column, or a value is not a number.
     """
     path = next((root / name for name in BOUNDS_FILES if (root / name).is_file()), None)
     if path is None:
         return None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
-        header = [column.strip().removesuffix("_map") for column in next(rows, [])]
-        missing = [column for column in _CORNERS if column not in header]
-        if missing:
-            raise DataError(f"{path}: column {missing[0]} is missing; expected mapname, {', '.join(_CORNERS)}")
-        return dict(_bounds_row(path, header, row) for row in rows if any(cell.strip() for cell in row))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        header, *rows = list(csv.reader(text.splitlines())) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} can't be read ({one_line(error)}); copy it from the UAV-VisLoc release") from None
+    header = [column.strip().removesuffix("_map") for column in header]
+    missing = [column for column in _CORNERS if column not in header]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]} is missing; expected mapname, {', '.join(_CORNERS)}")
+    return dict(_bounds_row(path, header, row) for row in rows if any(cell.strip() for cell in row))
 
 
 def _bounds_row(path: Path, header: list[str], row: list[str]) -> tuple[str, dict[str, float]]:
