@@ -310,6 +310,7 @@ def test_real_flight_keeps_more_than_the_public_rule(flight, batch_size, referen
     assert np.mean(kept) / total == pytest.approx(reference, abs=0.04)
 
 
+@pytest.mark.slow
 def test_dense_graph_of_116_000_pairs_keeps_more_than_the_public_rule():
     case = geometric(4950, 1000, 0.09)
     assert 110_000 < len(case.pair_P2) < 120_000
