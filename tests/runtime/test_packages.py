@@ -1,4 +1,4 @@
-"""Optional libraries: which file brings one that is missing, and that the order of imports leaves MindSpore alive."""
+"""Which MindSpore and NumPy fit; which file brings an optional library, and that its import leaves MindSpore alive."""
 
 import os
 import subprocess
@@ -8,7 +8,29 @@ import pytest
 
 from mindloc.errors import DeviceError
 from mindloc.runtime import packages as module
-from mindloc.runtime.packages import optional_module
+from mindloc.runtime.packages import check_packages, optional_module
+
+
+@pytest.mark.parametrize("version", ["2.7.2", "2.8.0", "2.10.1", "2.9.0rc1"])
+def test_supported_versions_pass(version):
+    check_packages({"mindspore": version, "numpy": "1.26.4"})
+
+
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [
+        ({}, "MindSpore is not installed"),
+        ({"mindspore": "2.0.0"}, "2.0.0 is installed; mindloc needs 2.7.2 or newer, below 2.11"),
+        ({"mindspore": "2.11.0"}, "2.11.0 is installed"),
+        ({"mindspore": "2.8.0", "numpy": "2.1.0"}, "numpy<2"),
+        ({"mindspore": "2.8.0"}, "NumPy is not installed"),
+    ],
+)
+def test_unsupported_versions_are_one_clear_line(versions, says):
+    with pytest.raises(DeviceError) as caught:
+        check_packages(versions)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_library_is_said():

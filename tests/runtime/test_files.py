@@ -1,5 +1,6 @@
-"""Whole or absent: writes that fail on the way leave what was there; and JSON is read or refused in one line."""
+"""Files that are whole or absent, JSON that is read or refused in one line, and hashes of content."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import sys
 import pytest
 
 from mindloc.errors import CheckpointError, DataError, MindlocError
+from mindloc.runtime import files
 from mindloc.runtime.files import (
     atomic_folder,
     atomic_link,
     atomic_write,
     atomic_write_text,
+    content_hash,
     read_json,
     remove_temporaries,
     synced,
@@ -155,3 +158,15 @@ def test_what_is_not_json_is_refused_in_one_line(tmp_path, content, says):
         read_json(path, DataError, "card", "write it again", most_bytes=200_000)
     line = str(caught.value)
     assert line.startswith(f"card {path} {says}") and line.endswith("; write it again") and "\n" not in line
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 7])  # in blocks of 3: none, a part, whole ones, and one more byte
+def test_a_hash_is_of_all_bytes_in_order(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(files, "_READ_BYTES", 3)
+    (tmp_path / "file").write_bytes(bytes(range(size)))
+    assert content_hash(tmp_path / "file") == hashlib.sha256(bytes(range(size))).hexdigest()
+
+
+def test_a_file_that_is_absent_has_none(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        content_hash(tmp_path / "file")
