@@ -208,7 +208,7 @@ def _view(asked: dict[str, Any]) -> ViewSpec:
 def _training(
     paths: dict[str, list[Path]], asked: dict[str, Any], batches: int, settings: AugmentConfig
 ) -> Iterator[int]:
-    from mindloc.training.dataset import train_data
+    from mindloc.training.dataset import TrainData
 
     pairs = min(map(len, paths.values()))
     stream = PairStream(
@@ -221,7 +221,7 @@ def _training(
         seed=0,
         workers=asked["workers"],
     )
-    for batch in train_data(stream).dataset.create_tuple_iterator(num_epochs=1):
+    for batch in TrainData(stream).dataset.create_tuple_iterator(num_epochs=1):
         yield 2 * len(batch[0])
 
 

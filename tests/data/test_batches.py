@@ -17,7 +17,8 @@ from mindloc.data.loader import ImageBatches, PairStream
 from mindloc.data.readers import read_split
 from mindloc.data.sampler import EpochPlan, build_sampler
 from mindloc.errors import DataError, ImageError
-from mindloc.training.dataset import build_train_dataset, targets_of, train_data
+from mindloc.training.dataset import TrainData, build_train_data, targets_of
+from mindloc.training.resume import Progress
 from mindloc.vocabulary import ViewSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -88,7 +89,7 @@ def batches(data, epochs):
 
 
 def read(folder, epochs=4, **options):
-    return batches(train_data(stream(folder, **options)), epochs)
+    return batches(TrainData(stream(folder, **options)), epochs)
 
 
 def image_batches(paths, batch_size, **options):
@@ -115,7 +116,7 @@ def normalized(image_HW3):
 
 
 def test_epochs_of_different_length_come_through_whole(folder):
-    data = train_data(stream(folder))
+    data = TrainData(stream(folder))
     assert data.dataset.get_dataset_size() == 3
     assert [data.steps(e) for e in range(4)] == [3, 1, 5, 2]
     assert data.report(1) == "report 1"
@@ -123,7 +124,7 @@ def test_epochs_of_different_length_come_through_whole(folder):
 
 
 def test_columns_are_what_the_training_step_expects(folder):
-    data = train_data(stream(folder))
+    data = TrainData(stream(folder))
     assert data.dataset.get_col_names() == ["query", "reference", "mask", "iou"]
     for batch in batches(data, 1)[0]:
         assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4, 4), (4,)]
@@ -150,7 +151,7 @@ def test_every_row_is_the_pair_that_the_plan_names(folder):
 def test_the_samplers_mask_arrives_as_it_is(folder):
     mask = read(folder, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
-    mask = batches(train_data(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
+    mask = batches(TrainData(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
@@ -244,7 +245,7 @@ def test_model_train_walks_through_the_epochs(folder):
         def construct(self, query, reference, mask, iou):
             return iou.sum()
 
-    data = train_data(stream(folder))
+    data = TrainData(stream(folder))
     ms.train.Model(Step()).train(4, data.dataset, callbacks=[Watch()], dataset_sink_mode=False)
     assert [epoch for epoch, _ in seen] == [1] * 3 + [2] + [3] * 5 + [4] * 2
     expected = [rows[3] for epoch in read(folder) for rows in epoch]
@@ -253,14 +254,14 @@ def test_model_train_walks_through_the_epochs(folder):
 
 def test_batches_share_a_few_arrays_of_memory(folder):
     source = stream(folder, plans=([[0, 1, 2, 3]] * 40,))
-    for batch in train_data(source).dataset.create_tuple_iterator(num_epochs=1):
+    for batch in TrainData(source).dataset.create_tuple_iterator(num_epochs=1):
         assert batch[0].shape == (4, 3, 32, 32)
     begun = 2 + 4 * source.workers // 4  # steps in the making; one each is yielded, queued, here, and just left
     assert len(source._arrays["query"]) <= begun + 4
 
 
 def test_a_loop_may_be_left_early(folder):
-    data = train_data(stream(folder, plans=([[0, 1, 2, 3]] * 200,)))
+    data = TrainData(stream(folder, plans=([[0, 1, 2, 3]] * 200,)))
     iterator = data.dataset.create_tuple_iterator(num_epochs=5)
     next(iterator)
     del iterator
@@ -286,7 +287,7 @@ def spoil(path, how):
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
 def test_a_bad_image_stops_the_training_by_name(folder, how, settings):
     spoil(folder / "drone5.jpg", how)
-    data = train_data(stream(folder, settings=settings, workers=2))
+    data = TrainData(stream(folder, settings=settings, workers=2))
     with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
         batches(data, 2)
     assert "\n" not in str(caught.value)
@@ -298,7 +299,7 @@ def test_a_bad_image_stops_the_training_by_name(folder, how, settings):
 def test_a_bad_image_is_masked_and_counted_on_request(folder, how, settings, caplog):
     good = read(folder, settings=settings)
     spoil(folder / "drone5.jpg", how)
-    data = train_data(stream(folder, settings=settings, skip_bad=True))
+    data = TrainData(stream(folder, settings=settings, skip_bad=True))
     with caplog.at_level(logging.WARNING):
         found = batches(data, 4)
     assert len(data.bad_images) == 1
@@ -317,7 +318,7 @@ def test_a_bad_image_is_masked_and_counted_on_request(folder, how, settings, cap
 
 def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
     spoil(folder / "tile1.png", "truncated")
-    data = train_data(stream(folder, skip_bad=True))
+    data = TrainData(stream(folder, skip_bad=True))
     first, second, third = batches(data, 1)[0]
     assert [np.flatnonzero(batch[3] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
     assert len(data.bad_images) == 1
@@ -326,7 +327,7 @@ def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
 def test_a_batch_of_bad_images_only_stops_even_so(folder):
     for index in range(4):
         spoil(folder / f"tile{index}.png", "empty")
-    data = train_data(stream(folder, skip_bad=True))
+    data = TrainData(stream(folder, skip_bad=True))
     with pytest.raises(ImageError, match="epoch 0, step 0: no pair") as caught, data.clear_errors():
         batches(data, 1)
     assert "on_bad_image" not in str(caught.value)
@@ -338,7 +339,7 @@ def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_
     """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
     if skip_bad:
         spoil(folder / "drone5.jpg", "empty")
-    data = train_data(stream(folder, settings=settings, skip_bad=skip_bad))
+    data = TrainData(stream(folder, settings=settings, skip_bad=skip_bad))
     batches(data, 1)
     spoil(folder / "drone2.jpg", "missing")
     with pytest.raises(RuntimeError, match="out of memory"), data.clear_errors():
@@ -412,7 +413,7 @@ def test_a_real_flight_with_the_real_sampler(adm_root):
     split = read_split(config.data, "train")
     sampler = build_sampler(split, config.data.train_mode, config.sampling, 8, config.train.seed)
     targets, first_step = targets_of(config, split, ("iou",)), sampler.plan(1).steps - 3
-    data = build_train_dataset(config, split, sampler, targets, first_epoch=1, first_step=first_step)
+    data = build_train_data(config, split, sampler, targets, progress=Progress(epoch=1, step_in_epoch=first_step))
     query, reference, mask, weight = (np.stack(column) for column in zip(*batches(data, 1)[0], strict=True))
     assert query.shape == reference.shape == (3, 8, 3, 64, 64)
     plan = sampler.plan(1).pair_SG[-3:]

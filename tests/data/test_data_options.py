@@ -10,17 +10,18 @@ from mindloc.data.readers import read_split
 from mindloc.data.sampler import build_sampler
 from mindloc.errors import ImageError
 from mindloc.training import dataset
-from mindloc.training.dataset import build_train_dataset, targets_of
+from mindloc.training.dataset import build_train_data, targets_of
+from mindloc.training.resume import Progress
 
 SIZES = {"data.query_size_px": [32, 32], "data.reference_size_px": [32, 32], "data.map_px": 1024, "data.m_per_px": 0.5}
 STILL = {f"augment.{name}_p": 0.0 for name in ("flip", "jpeg", "color", "filter", "dropout")}
 STILL |= {"augment.rotate_query": False, "augment.rotate_reference": False}
 
 
-def train_data_of(config, **start):
+def train_data_of(config, epoch=0):
     split, train = read_split(config.data, "train"), config.train
     sampler = build_sampler(split, config.data.train_mode, config.sampling, train.batch_size, train.seed)
-    return build_train_dataset(config, split, sampler, targets_of(config, split, ("iou",)), **start)
+    return build_train_data(config, split, sampler, targets_of(config, split, ("iou",)), progress=Progress(epoch=epoch))
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def batches(gta_root):
         config = load_config(None, [f"{key}={value}" for key, value in words.items()])
         read_so_far = []
         for epoch in range(4):
-            data = train_data_of(config, first_epoch=epoch)
+            data = train_data_of(config, epoch)
             with data.clear_errors():
                 read_so_far += data.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return tuple(np.concatenate([batch[column] for batch in read_so_far]) for column in (0, 1))

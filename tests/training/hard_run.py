@@ -6,6 +6,7 @@ on, found anew before each.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from mindloc.data.loader import PairStream
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.runtime.cluster import ALONE
-from mindloc.training.dataset import train_data
+from mindloc.training.dataset import TrainData
 from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
 from mindloc.training.resume import Progress
 from mindloc.training.trainer import train
@@ -79,12 +80,12 @@ def run(folder: Path, callbacks=()) -> Progress:
     source = NeighborSource(
         tables,
         images,
-        LinearEngine,
         images_of(split),
         lambda side: {"view": views[side], "place_unit": "plane_m"},
         ALONE,
     )
-    own = {"make_data": data_of(split, tables), "evaluate": None, "neighbors": source}
+    search = partial(source.refresh, LinearEngine(step.encoder))
+    own = {"make_data": data_of(split, tables), "neighbors": source, "search": search}
     settings = {"checkpoint_every_steps": 1}
     return train(small_run.make_training(point, step, EPOCHS, settings, **own), run_folder, callbacks)
 
@@ -99,7 +100,7 @@ def data_of(split: Split, tables: NeighborTables):
     def make_data(progress: Progress):
         start = (progress.epoch, progress.step_in_epoch)
         stream = PairStream(views, paths, pair_P2, edges.columns, sampler, off, seed=1, start=start)
-        return train_data(stream)
+        return TrainData(stream)
 
     return make_data
 

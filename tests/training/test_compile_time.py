@@ -61,7 +61,7 @@ def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path
 def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, monkeypatch):
     """The zero-shot evaluation before the first epoch, that after an epoch, and another training of this process."""
 
-    def evaluation_that_compiles(encoder, tag):
+    def evaluation_that_compiles(folder):
         with compile_time.compiling():
             time.sleep(WAIT_S)
         return {"recall@1": 0.1}

@@ -90,11 +90,10 @@ def tables_of(source: str, from_epoch: int, refresh_every: int = 1) -> NeighborT
     return NeighborTables(SamplingConfig(**sampling))
 
 
-def source_of(pictures, cluster=ALONE, engine=None, refresh_every=1) -> NeighborSource:
+def source_of(pictures, cluster=ALONE, refresh_every=1) -> NeighborSource:
     tables = tables_of("descriptors", 1, refresh_every)
     facts = {"view": "drone", "place_unit": "plane_m"}
-    engine = engine or FakeEngine()
-    return NeighborSource(tables, pictures, lambda encoder: engine, pixels, lambda view: facts, cluster)
+    return NeighborSource(tables, pictures, pixels, lambda view: facts, cluster)
 
 
 BY_DESCRIPTOR = [
@@ -108,8 +107,8 @@ BY_DESCRIPTOR = [
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
 def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descriptors):
-    source = source_of(pictures, engine=FakeEngine(descriptors))
-    source.refresh(None, 1, tmp_path / "neighbors")
+    source = source_of(pictures)
+    source.refresh(FakeEngine(descriptors), tmp_path / "neighbors", 1)
     assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert not (tmp_path / "neighbors").exists()
@@ -125,9 +124,9 @@ def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp
                 raise DataError("no space left")
             return engine.encode(batch)
 
-    source = source_of(pictures, engine=FullDisk())
+    source = source_of(pictures)
     with pytest.raises(DataError, match="no space left"):
-        source.refresh(None, 1, tmp_path / "neighbors")
+        source.refresh(FullDisk(), tmp_path / "neighbors", 1)
     assert engine.encoded[-1][0] == ("query" if failing_at == 1 else "reference")
     assert not (tmp_path / "neighbors").exists() and source.tables.newest is None
 
@@ -135,7 +134,7 @@ def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp
 def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(pictures, tmp_path):
     source = source_of(pictures, refresh_every=3)
     # a run that goes on with epoch 5 reads what was found before epoch 4
-    source.refresh(None, 5, tmp_path / "neighbors")
+    source.refresh(FakeEngine(), tmp_path / "neighbors", 5)
     assert source.tables.newest[0] == 4 and not source.tables.lacks(6) and source.tables.lacks(7)
 
 
@@ -155,7 +154,7 @@ class FakeCluster:
 def test_every_rank_has_the_table_of_the_first(pictures):
     of_first = np.array(BY_DESCRIPTOR, np.float32)
     source = source_of(pictures, FakeCluster(1, of_first))
-    source.refresh(None, 1, None)
+    source.refresh(FakeEngine(), None, 1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert source.tables.newest[1].dtype == np.int32
 
@@ -185,7 +184,7 @@ def saved_state(folder, source: NeighborSource, **progress):
 def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
     source = source_of(pictures)
     assert source.state() == ({}, {}) and source.digest() == b""
-    source.refresh(None, 2, tmp_path / "neighbors")
+    source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     assert source.digest() == source.tables.newest[1].tobytes()
     state = saved_state(tmp_path, source, epoch=2, step_in_epoch=1)
     tables = NeighborTables(source.tables.sampling)
@@ -195,7 +194,7 @@ def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
 
 def test_a_damaged_table_is_refused(pictures, tmp_path):
     source = source_of(pictures)
-    source.refresh(None, 2, tmp_path / "neighbors")
+    source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
     state.arrays["neighbors"][0, 0] += 1
     with pytest.raises(CheckpointError, match=rf"damaged neighbors; .* delete its two files in {tmp_path}$"):
@@ -204,7 +203,7 @@ def test_a_damaged_table_is_refused(pictures, tmp_path):
 
 def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(pictures, split, tmp_path):
     source = source_of(pictures)
-    source.refresh(None, 2, tmp_path / "neighbors")
+    source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
     wider = PairedImages(split, split.edges("pos").pairs(), k=4)
     other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
@@ -231,11 +230,13 @@ def found() -> list[tuple[int, bool]]:
 
 
 def callback_of(tables, found, progress, epochs=4) -> NeighborsCallback:
-    def refresh(encoder, epoch):
+    encoder = FakeEncoder()
+
+    def refresh(epoch):
         found.append((epoch, encoder.training))
         tables.put(tables.extraction_for(epoch), np.zeros((1, 1), np.int32))
 
-    return NeighborsCallback(tables, refresh, FakeEncoder(), Reporter(None), progress, epochs)
+    return NeighborsCallback(tables, refresh, encoder, Reporter(None), progress, epochs)
 
 
 def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):
@@ -257,7 +258,7 @@ def test_nothing_is_found_where_the_training_stops_inside_an_epoch(found):
 def test_a_search_that_fails_leaves_the_encoder_in_training(found):
     callback = callback_of(tables_of("descriptors", 1), found, Progress(epoch=1))
 
-    def fails(encoder, epoch):
+    def fails(epoch):
         raise OSError("disk full")
 
     callback.refresh = fails

@@ -15,7 +15,7 @@ from mindloc.data.loader import PairStream
 from mindloc.data.sampler import SAMPLERS
 from mindloc.data.split import Edges
 from mindloc.training.callbacks import NeighborsCallback
-from mindloc.training.dataset import train_data
+from mindloc.training.dataset import TrainData
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 from mindloc.vocabulary import SIDES, ViewSpec
@@ -50,7 +50,7 @@ def table(step: int) -> np.ndarray:
 
 
 def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
-    data = train_data(stream)
+    data = TrainData(stream)
     iterator = data.dataset.create_tuple_iterator(num_epochs=3, output_numpy=True)
     assert len(list(iterator)) == 3  # the loader runs ahead into the second epoch, and waits
     assert data.steps(0) == 3 and data.report(0).mined == 0  # meanwhile the plan at hand can be asked for
@@ -68,7 +68,7 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
         def construct(self, query, reference, mask, iou):
             return iou.sum()
 
-    data, ended = train_data(stream), threading.Event()
+    data, ended = TrainData(stream), threading.Event()
 
     def train() -> None:
         # Model.train walks through one epoch, and makes an iterator over three: the loader waits for the second
@@ -81,7 +81,7 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
 
 
 def test_a_training_that_ends_early_is_not_held_up_by_the_loader(stream, tables):
-    data = train_data(stream)
+    data = TrainData(stream)
     iterator = data.dataset.create_tuple_iterator(num_epochs=3, output_numpy=True)
     assert len(list(iterator)) == 3
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from mindloc.errors import ExportError
 from mindloc.inference.exported import CARD_VERSION, RunFile, card_path, input_shape, output_name
-from mindloc.vocabulary import GLOBAL
 from mindloc.runtime.files import atomic_write, atomic_write_text
+from mindloc.vocabulary import GLOBAL
 
 _COPY_BYTES = 1 << 20
 _OF_NODES = ("phi", "centroids")  # made of parts that are put in order by area

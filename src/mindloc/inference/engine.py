@@ -99,7 +99,7 @@ class MindSporeEngine:
 
     def _cell(self, view: str, images: Any) -> Any:
         """The view's own Cell, compiled for these pictures when it is first asked for."""
-        from mindloc.models.encoder import PlainOutputs# here, so that this module needs no MindSpore
+        from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
 
         if view not in self._cells:
             side_encoder = self._encoder.side_encoder(view)

@@ -1,1 +1,1 @@
-"""The only room that optimizes: optimizer, schedule, step, callbacks, trainer."""
+"""Training: ``trainer`` prepares and runs it, ``step`` is one step, ``callbacks`` and ``checkpointing`` surround it."""

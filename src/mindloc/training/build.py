@@ -1,10 +1,7 @@
-"""From a config to the parts of a training: first weights, evaluation, search for hard negatives."""
+"""From a config to the parts of a training: weights to start from, neighbors, evaluation."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
-
-from mindspore import nn
 
 from mindloc.config import Config
 from mindloc.data.hard_negatives import NeighborTables
@@ -16,10 +13,7 @@ from mindloc.inference.engine import MindSporeEngine
 from mindloc.models.build import with_normalization_of
 from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import Cluster
-from mindloc.training.callbacks import EvaluateFunction
 from mindloc.training.neighbors import NeighborSource, PairedImages
-
-EngineOf = Callable[[nn.Cell], MindSporeEngine]  # of an encoder in training
 
 _TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")
 
@@ -42,7 +36,7 @@ def starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config
     return config.with_values({"model.pretrained": path}), None
 
 
-def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine_of: EngineOf) -> NeighborSource | None:
+def build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> NeighborSource | None:
     """Where hard negatives come from, with the table of the map where it is read; None without hard negatives."""
     sampling = config.sampling
     if sampling.hard_negatives == "none":
@@ -52,7 +46,6 @@ def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine
     return NeighborSource(
         tables,
         images,
-        engine_of,
         images_of=lambda side, paths: ImageBatches(
             config.view(side), paths, config.eval.batch_size, config.data.workers
         ),
@@ -61,27 +54,14 @@ def build_neighbor_source(config: Config, split: Split, cluster: Cluster, engine
     )
 
 
-def one_engine(config: Config) -> EngineOf:
-    """Encoder in training -> its engine, kept until another encoder asks: a new one would compile its graphs again."""
-
-    @functools.lru_cache(maxsize=1)
-    def engine_of(encoder: nn.Cell) -> MindSporeEngine:
-        return MindSporeEngine(encoder, config.eval.batch_size, config.train.precision)
-
-    return engine_of
-
-
-def build_evaluation(config: Config, split: Split, cluster: Cluster, engine_of: EngineOf) -> EvaluateFunction:
-    """Scores of an encoder on a split, on the first rank, with the report in the directory that it is given."""
-
-    def evaluate_encoder(encoder: nn.Cell, folder: Path | None) -> dict[str, float] | None:
-        engine = engine_of(encoder)
-        if folder is None:
-            help_evaluate(engine, config, split, cluster)
-            return None
-        extras = {"baselines": False, "figures": False, "search_times": False}
-        scores = evaluate(engine, config, split, folder, **extras, cluster=cluster)
-        values = scores.methods["model"][scores.mode]
-        return {name: values[name] for name in _TRACKED if values.get(name) is not None}
-
-    return evaluate_encoder
+def evaluate_in_training(
+    engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, folder: Path | None
+) -> dict[str, float] | None:
+    """Scores on a split, with the report in ``folder``; on every rank but the first there is neither."""
+    if folder is None:
+        help_evaluate(engine, config, split, cluster)
+        return None
+    extras = {"baselines": False, "figures": False, "search_times": False}
+    scores = evaluate(engine, config, split, folder, **extras, cluster=cluster)
+    values = scores.methods["model"][scores.mode]
+    return {name: values[name] for name in _TRACKED if values.get(name) is not None}

@@ -28,9 +28,9 @@ from mindloc.training.step import TrainStep
 
 SCORE = "recall@1"  # the metric that decides which epoch is best and is in checkpoint names; a fraction
 
-# (encoder, directory for the report, named "zero_shot" or like "e3") -> metrics by name, ``SCORE`` among them; a rank
-# that writes nothing has no directory, and gets no metrics
-EvaluateFunction = Callable[[nn.Cell, Path | None], Mapping[str, float] | None]
+# directory for the report, named "zero_shot" or like "e3" -> metrics of the encoder by name, ``SCORE`` among them; a
+# rank that writes nothing has no directory, and gets no metrics
+EvaluateFunction = Callable[[Path | None], Mapping[str, float] | None]
 
 
 def check_order(callbacks: Sequence[Callback]) -> None:
@@ -316,7 +316,7 @@ class EvalCallback(Callback):
     def _run(self, tag: str) -> dict[str, float] | None:
         started = time.perf_counter()
         with evaluating(self.encoder):
-            scores = self.evaluate(self.encoder, self.reports and self.reports / tag)
+            scores = self.evaluate(self.reports and self.reports / tag)
         if scores is None:
             return None
         metrics, seconds = {name: float(value) for name, value in scores.items()}, time.perf_counter() - started
@@ -335,7 +335,7 @@ class NeighborsCallback(Callback):
     before the loader is built, which plans that epoch: ``find`` is then called directly.
 
     Args:
-        refresh: (encoder, epoch from 0 that is to be planned) puts the table of that epoch into ``tables``.
+        refresh: epoch (from 0) that is to be planned -> its table is in ``tables``.
     """
 
     after = (ProgressCallback, ReportCallback)  # the time of an epoch is recorded without the search
@@ -343,7 +343,7 @@ class NeighborsCallback(Callback):
     def __init__(
         self,
         tables: NeighborTables,
-        refresh: Callable[[nn.Cell, int], None],
+        refresh: Callable[[int], None],
         encoder: nn.Cell,
         reporter: Reporter,
         progress: Progress,
@@ -368,7 +368,7 @@ class NeighborsCallback(Callback):
             return
         started = time.perf_counter()
         with evaluating(self.encoder):
-            self.refresh(self.encoder, epoch)
+            self.refresh(epoch)
         seconds = time.perf_counter() - started
         self.reporter.record("neighbors", epoch=epoch, step=self.progress.step, neighbors_s=seconds)
         self.reporter.say(f"neighbors found for epoch {epoch + 1}  ({seconds:.1f} s)")

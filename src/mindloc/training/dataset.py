@@ -1,6 +1,6 @@
-"""Batches on their way to the device: a stream of whole steps as a data set of MindSpore's, ahead of the step.
+"""Training batches as a data set of MindSpore's, read ahead of the step.
 
-Letters: B rows of a batch on this rank, G rows of the global batch, H height, W width.
+Shapes: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,22 +16,33 @@ from mindloc.data.sampler import Sampler, SamplingReport
 from mindloc.data.split import Split
 from mindloc.errors import DataError, ImageError
 from mindloc.registry import HEADS
+from mindloc.runtime.cluster import ALONE, Cluster
+from mindloc.training.resume import Progress
 from mindloc.vocabulary import SIDES
 
 PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
 
 
 class TrainData:
-    """The batches of a training, from a given epoch and step on.
+    """The batches of a training, from the start of a stream of pairs on.
 
-    ``dataset`` goes to ``Model.train``: one iterator walks through the epochs, each with its own number of steps
-    (``dataset.get_dataset_size()`` only knows the first). A second iterator goes on with the epoch after the last one
-    that was begun; build a new ``TrainData`` to start elsewhere.
+    ``dataset`` goes to ``Model.train``. Its columns: query (B,3,H,W) and reference (B,3,H,W) float32, normalized: this
+    rank's rows of the global batch. mask (G,G) bool: True = the cell counts. Then the stream's targets, (G,...) float32
+    each, of the global batch. Padded rows, and with ``skip_bad`` rows with a bad image, are black images with zeros for
+    targets, without a True in their row and column.
+
+    One iterator walks through the epochs, each with its own number of steps (``dataset.get_dataset_size()`` only knows
+    the first). A second iterator continues with the epoch after the last one that was started; build a new
+    ``TrainData`` to start elsewhere.
     """
 
-    def __init__(self, dataset: ds.Dataset, stream: PairStream):
-        self.dataset = dataset
+    def __init__(self, stream: PairStream):
+        ds.config.set_prefetch_size(PREFETCH)
+        columns = ["query", "reference", "mask", *stream.targets]
+        self.dataset = ds.GeneratorDataset(stream, columns, shuffle=False, num_parallel_workers=1)
         self._stream = stream
+        epoch, step = stream.start
+        self.dataset.dataset_size = self.steps(epoch) - step  # else MindSpore would read a whole epoch to count
 
     def steps(self, epoch: int) -> int:
         """Steps of a whole epoch, those before a resumed one's first step included."""
@@ -69,21 +80,6 @@ class TrainData:
             raise cause from error
 
 
-def train_data(stream: PairStream) -> TrainData:
-    """Batches of a stream of pairs.
-
-    query (B,3,H,W) and reference (B,3,H,W) float32, normalized: this rank's rows of the global batch. mask (G,G) bool:
-    True = the cell counts. Then the stream's targets, (G,...) float32 each, of the global batch. Padded rows, and with
-    ``skip_bad`` rows with a bad image, are black images with zeros for targets, without a True in their row and column.
-    """
-    ds.config.set_prefetch_size(PREFETCH)
-    columns = ["query", "reference", "mask", *stream.targets]
-    dataset = ds.GeneratorDataset(stream, columns, shuffle=False, num_parallel_workers=1)
-    epoch, step = stream.start
-    dataset.dataset_size = stream.sampler.plan(epoch).steps - step  # else MindSpore would read a whole epoch to count
-    return TrainData(dataset, stream)
-
-
 def targets_of(config: Config, split: Split, names: Sequence[str]) -> dict[str, np.ndarray]:
     """name -> (P, ...): what the criterion reads of each training pair, columns of the split's edges.
 
@@ -102,34 +98,36 @@ def targets_of(config: Config, split: Split, names: Sequence[str]) -> dict[str, 
     return {name: columns[name] for name in names}
 
 
-def build_train_dataset(
+def build_train_data(
     config: Config,
     split: Split,
     sampler: Sampler,
     targets: Mapping[str, np.ndarray],
-    rank: int = 0,
-    ranks: int = 1,
-    first_epoch: int = 0,
-    first_step: int = 0,
+    cluster: Cluster = ALONE,
+    progress: Progress | None = None,
 ) -> TrainData:
-    """Training batches as the config asks; columns, shapes and errors: see ``train_data``.
+    """This rank's training batches as the config asks.
 
     Args:
         targets: of every training pair; see ``targets_of``.
+        progress: where to start; None: at the first step.
+
+    Raises:
+        DataError: the global batch can't be cut into equal parts.
     """
-    edges = split.edges(config.data.train_mode)
+    progress = progress or Progress()
     stream = PairStream(
         views={side: config.view(side) for side in SIDES},
         paths={side: split.paths(side) for side in SIDES},
-        pair_P2=edges.pairs(),
+        pair_P2=split.edges(config.data.train_mode).pairs(),
         targets=targets,
         sampler=sampler,
         settings=config.augment,
         seed=config.train.seed,
         skip_bad=config.data.on_bad_image == "skip",
         workers=config.data.workers,
-        shard=(rank, ranks, config.train.accumulate),
-        start=(first_epoch, first_step),
+        shard=(cluster.rank, cluster.size, config.train.accumulate),
+        start=(progress.epoch, progress.step_in_epoch),
         reuse_arrays=ms.get_context("device_target") == "CPU",  # elsewhere nobody has seen when a device has read
     )
-    return train_data(stream)
+    return TrainData(stream)

@@ -1,10 +1,8 @@
-"""The neighbors that hard negatives are drawn by: found with the encoder as it stands, and kept with the checkpoints.
+"""The neighbors that hard negatives are mined from: near on the map, or by descriptors of the encoder as it is.
 
-Letters: D drone pictures of the split, K neighbors.
+Those by descriptors are searched before the epochs that read new ones, and kept with the checkpoints.
 
-The pictures of a split that have a pair, and which of their tiles are near each, by map or by descriptor.
-
-Letters: P pairs, D drone pictures of the split, N of them or of its tiles that have a pair, E overlaps, K neighbors.
+Shapes: P pairs, Q query images of the split, N images of a side that have a pair, E overlaps, K neighbors.
 """
 
 import hashlib
@@ -30,9 +28,9 @@ from mindloc.vocabulary import SIDES, SideName
 
 
 class PairedImages:
-    """The drone pictures and tiles of a split that have a pair, and which of them overlap whatever is trained on.
+    """The query and reference images of a split that have a pair, and which of them overlap whatever is trained on.
 
-    Tiles without a pair, say those of a test area, are nobody's neighbors: no batch could hold them.
+    References without a pair, say those of a test area, are nobody's neighbors: no batch could contain them.
     """
 
     def __init__(self, split: Split, pair_P2: np.ndarray, k: int):
@@ -51,12 +49,12 @@ class PairedImages:
         return [files[index] for index in self.index[side]]
 
     def places(self, side: SideName) -> Places | None:
-        """Where they lie; None: nobody knows."""
+        """Where they are; None: unknown."""
         places = self.split.side(side).places
         return places and places.take(self.index[side])
 
     def near_on_map(self) -> np.ndarray:
-        """(D, K) int32 tiles of the split by growing distance, none that overlaps; ``NO_NEIGHBOR`` fills up.
+        """(Q, K) int32 references of the split by growing distance, none that overlaps; ``NO_NEIGHBOR`` fills up.
 
         Raises:
             DataError: a side without places.
@@ -79,9 +77,9 @@ class PairedImages:
         return self._of_split(nearest_by_descriptor(*sides, self.k, self._overlap))
 
     def _of_split(self, near_NK: np.ndarray) -> np.ndarray:
-        table_DK = np.full((len(self.split.query.files), self.k), NO_NEIGHBOR, np.int32)
-        table_DK[self.index["query"]] = np.where(near_NK < 0, NO_NEIGHBOR, self.index["reference"][near_NK])
-        return table_DK
+        table_QK = np.full((len(self.split.query.files), self.k), NO_NEIGHBOR, np.int32)
+        table_QK[self.index["query"]] = np.where(near_NK < 0, NO_NEIGHBOR, self.index["reference"][near_NK])
+        return table_QK
 
 
 def _recall_descriptors(folder: Path) -> np.ndarray:
@@ -101,11 +99,10 @@ _STATE_ARRAY = "neighbors"  # of the training state
 
 @dataclass
 class NeighborSource:
-    """Makes the table of an epoch from the encoder's descriptors; every rank has one and calls it at the same time."""
+    """Makes the table of an epoch from the encoder's descriptors; every rank has one, and calls it at the same time."""
 
     tables: NeighborTables
     images: PairedImages
-    engine_of: Callable[[Any], Engine]  # of an encoder in training
     images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches as the engine takes them
     facts_of: Callable[[SideName], dict[str, Any]]  # of a side, for the cards
     cluster: Cluster
@@ -113,38 +110,39 @@ class NeighborSource:
     def agree_on_map(self) -> None:
         """Take over the first rank's table of the map: other processors may order equal distances otherwise.
 
-        Only for ranks that hold the same pictures: the tables must have one shape.
+        Only for ranks that have the same images: the tables must have one shape.
         """
         if self.tables.map_QK is not None:
             self.tables.map_QK = self._of_first_rank(self.tables.map_QK)
 
-    def refresh(self, encoder: Any, epoch: int, folder: Path | None) -> None:
-        """Extract every paired picture, and let ``epoch`` (from 0) and those after it be planned by the result.
+    def refresh(self, engine: Engine, folder: Path | None, epoch: int) -> None:
+        """Extract every paired image, and let ``epoch`` (from 0) and those after it be planned by the result.
 
         Args:
-            folder: where the sets lie meanwhile, removed in any case; None on every rank but the first.
+            engine: of the encoder in training.
+            folder: for the sets meanwhile, removed in any case; None on every rank but the first.
 
         Raises:
-            MindlocError: a picture can't be read, the disk is full or refuses.
+            MindlocError: an image can't be read, the disk is full or refuses.
         """
-        engine = _RecallOnly(self.engine_of(encoder))
-        shape_DK = (len(self.images.split.query.files), self.images.k)
-        table_DK = np.zeros(shape_DK, np.int32)
+        engine = _RecallOnly(engine)
+        shape_QK = (len(self.images.split.query.files), self.images.k)
+        table_QK = np.zeros(shape_QK, np.int32)
         try:
             for side in SIDES:
                 self._extract(engine, side, folder)
             if folder:
-                table_DK = self.images.near_by_descriptor(folder)
+                table_QK = self.images.near_by_descriptor(folder)
         finally:
             if folder:  # if the disk is full, this is what fills it
                 shutil.rmtree(folder, ignore_errors=True)
-        self.tables.put(self.tables.extraction_for(epoch), self._of_first_rank(table_DK))
+        self.tables.put(self.tables.extraction_for(epoch), self._of_first_rank(table_QK))
 
-    def _of_first_rank(self, table_DK: np.ndarray) -> np.ndarray:
+    def _of_first_rank(self, table_QK: np.ndarray) -> np.ndarray:
         """The first rank's table on every rank; float32 counts to 16 million tiles."""
         if self.cluster.size == 1:
-            return table_DK
-        return self.cluster.gather(table_DK.astype(np.float32))[: len(table_DK)].astype(np.int32)
+            return table_QK
+        return self.cluster.gather(table_QK.astype(np.float32))[: len(table_QK)].astype(np.int32)
 
     def _extract(self, engine: Engine, side: SideName, folder: Path | None) -> None:
         names, places = self.images.names(side), self.images.places(side)
@@ -157,33 +155,33 @@ class NeighborSource:
             extract(engine, side, images, names, place_N2, folder / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
-        """What every rank must have brought from its checkpoint: the table in force, empty before there is one."""
+        """What every rank must have got from its checkpoint: the table in force, empty before there is one."""
         return self.tables.newest[1].tobytes() if self.tables.newest else b""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, facts) of the table in force, for the training state; both empty before there is one."""
         if self.tables.newest is None:
             return {}, {}
-        done_epochs, table_DK = self.tables.newest
-        digests = {"sha256": _sha256(table_DK), "pairs_sha256": self.images.pairs_sha256}
-        return {_STATE_ARRAY: table_DK}, {_STATE_ARRAY: {"done_epochs": done_epochs, **digests}}
+        done_epochs, table_QK = self.tables.newest
+        digests = {"sha256": _sha256(table_QK), "pairs_sha256": self.images.pairs_sha256}
+        return {_STATE_ARRAY: table_QK}, {_STATE_ARRAY: {"done_epochs": done_epochs, **digests}}
 
 
 def restore_table(tables: NeighborTables, images: PairedImages, state: State, progress: Progress) -> None:
-    """Bring back the table that was in force when the state was saved; one of other pairs or of another width is left.
+    """Restore the table that was in force when the state was saved; one of other pairs or another width is left out.
 
     Raises:
-        CheckpointError: it is damaged; the state stands inside an epoch that was sampled by another.
+        CheckpointError: it is damaged; the state is of an epoch under way that was sampled by another.
     """
-    facts, table_DK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
+    facts, table_QK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
     of_pairs = images.pairs_sha256
-    if facts is not None and table_DK is not None:
+    if facts is not None and table_QK is not None:
         of_pairs = facts["pairs_sha256"]
-        if _sha256(table_DK) != facts["sha256"]:
+        if _sha256(table_QK) != facts["sha256"]:
             way_out = older_checkpoint(state.path.parent)
             raise CheckpointError(f"training state {state.path} holds damaged neighbors; {way_out}")
-        if of_pairs == images.pairs_sha256 and table_DK.shape[1] == images.k:
-            tables.put(facts["done_epochs"], table_DK)
+        if of_pairs == images.pairs_sha256 and table_QK.shape[1] == images.k:
+            tables.put(facts["done_epochs"], table_QK)
     if progress.inside_epoch and tables.lacks(progress.epoch):
         raise _neighbors_are_missing(state.path, progress.epoch, of_pairs, images.pairs_sha256)
 

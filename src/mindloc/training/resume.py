@@ -1,6 +1,6 @@
-"""Where a killed or finished run goes on, and whether the settings still allow it. Without MindSpore's graphs.
+"""How far a run is, where it continues, and whether the settings still allow that. Without MindSpore.
 
-How far a run is: the one record that all callbacks share and every checkpoint stores.
+``Progress`` is the one record that all callbacks share and every checkpoint stores.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +14,7 @@ from mindloc.runtime.run_folder import RunFolder
 
 @dataclass
 class Progress:
-    """Counters of a run; all of them go on when it is resumed."""
+    """Counters of a run; all of them continue when it is resumed."""
 
     epoch: int = 0  # finished epochs
     step_in_epoch: int = 0  # finished steps of the epoch under way
@@ -27,7 +27,7 @@ class Progress:
 
     @property
     def inside_epoch(self) -> bool:
-        """True at an epoch's end only where somebody asked MindSpore to stop before the last step."""
+        """True at an epoch's end only where a callback asked MindSpore to stop before the last step."""
         return self.step_in_epoch > 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Progress:
 _SETTINGS_OF_THE_START = ("model.pretrained", "model.logit_scale_init", "model.layer_scale_init")
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
 _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
-# nor do those of the evaluation and of how large a picture is made; a new key of data counts until it is named here
+# nor do those of the evaluation and of how large an image is made; a new key of data counts until it is named here
 _SETTINGS_BESIDE_THE_ORDER = (
     *_SETTINGS_OF_THE_PLACE,
     *(f"data.{key}" for key in ("test_pairs", "test_map_px", "test_m_per_px", "test_mode")),
@@ -86,15 +86,15 @@ def find_resume_point(run: RunFolder) -> ResumePoint | None:
 
 
 def older_checkpoint(folder: Path) -> str:
-    """The way out of a checkpoint in ``folder`` that can't be used, for the end of a message."""
+    """What to do about a checkpoint in ``folder`` that can't be used, for the end of a message."""
     return f"to go on from the checkpoint before it, delete its two files in {folder}"
 
 
 def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> None:
-    """Refuse a checkpoint that does not stand where the caller thinks.
+    """Refuse a checkpoint of another epoch than the caller thinks.
 
     Raises:
-        CheckpointError: the training would begin after another number of epochs.
+        CheckpointError: the training would start after another number of epochs.
     """
     done = point.progress.epoch if point else 0
     if begin_epoch in (None, done):
@@ -104,14 +104,14 @@ def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> Non
 
 
 def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
-    """Compare the settings of a checkpoint with those it is to go on under.
+    """Compare the settings of a checkpoint with those that it is to continue under.
 
     Returns:
         One line per change that alters the training, for the log.
 
     Raises:
         CheckpointError: another model; fewer epochs than are done; another order of the data while the checkpoint
-            stands inside an epoch.
+            is inside an epoch.
     """
     changes = _changes(_flat(point.weights.config), _flat(config))
     if config["train"]["epochs"] < point.progress.epoch:
@@ -145,7 +145,7 @@ def settings_of_the_training(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def restated_schedule(before: dict[str, Any] | None, after: dict[str, Any], progress: Progress) -> str | None:
-    """A sentence for the log when a run goes on under another schedule than it was planned with."""
+    """A sentence for the log when a run continues under another schedule than it was planned with."""
     if before is None or before == after:
         return None
     changed = ", ".join(f"{key} {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key])

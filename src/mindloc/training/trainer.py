@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import mindspore as ms
 from mindspore.train import Callback, Model
@@ -12,14 +13,15 @@ from mindspore.train import Callback, Model
 import mindloc
 from mindloc.config import Config, config_to_dict, dump_yaml
 from mindloc.data.readers import read_split
-from mindloc.data.sampler import build_sampler
+from mindloc.data.sampler import Sampler, build_sampler
 from mindloc.data.split import Split
+from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
 from mindloc.runtime.run_folder import RunFolder, git_revision
-from mindloc.training.build import build_evaluation, build_neighbor_source, one_engine, starting_weights
+from mindloc.training.build import build_neighbor_source, evaluate_in_training, starting_weights
 from mindloc.training.callbacks import (
     SCORE,
     EvalCallback,
@@ -36,7 +38,7 @@ from mindloc.training.checkpointing import (
     load_weights_into,
     name_last_checkpoint,
 )
-from mindloc.training.dataset import TrainData, build_train_dataset, targets_of
+from mindloc.training.dataset import TrainData, build_train_data, targets_of
 from mindloc.training.neighbors import NeighborSource, restore_table
 from mindloc.training.optimizer import AdamW
 from mindloc.training.reporting import Reporter
@@ -62,6 +64,7 @@ class Training:
     make_data: Callable[[Progress], TrainData]  # the batches from there on
     evaluate: EvaluateFunction | None = None  # None: the settings ask for no evaluation
     neighbors: NeighborSource | None = None  # None: the settings ask for no hard negatives
+    search: Callable[[Path | None, int], None] | None = None  # (directory meanwhile, epoch) -> its table is known
     point: ResumePoint | None = None  # None: from the start
     notes: Sequence[str] = ()  # for console and log
     ranks: int = 1
@@ -98,23 +101,10 @@ def prepare(
     targets = targets_of(config, split, criterion.targets)
     is_evaluated = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = read_split(config.data, "test") if is_evaluated else None
-    engine_of = one_engine(config)
-    neighbors = build_neighbor_source(config, split, cluster, engine_of)
+    neighbors = build_neighbor_source(config, split, cluster)
     if neighbors and point:
         restore_table(neighbors.tables, neighbors.images, point.state, point.progress)
-    sampler = build_sampler(
-        split,
-        config.data.train_mode,
-        config.sampling,
-        config.train.batch_size,
-        config.train.seed,
-        neighbors and neighbors.tables,
-    )
-    done = point.progress.epoch if point else 0
-    if config.train.epochs > done:
-        is_known = neighbors is None or not neighbors.tables.lacks(done)
-        plan = (sampler if is_known else sampler.without_neighbors()).plan(done)
-        plan.shard(cluster.rank, cluster.size, config.train.accumulate)  # refuse now what can't be filled or shared
+    sampler = _checked_sampler(config, split, neighbors, cluster, done=point.progress.epoch if point else 0)
 
     ms.set_seed(config.train.seed)
     # the checkpoint's own weights follow: the file that the run once started from may be gone
@@ -127,20 +117,13 @@ def prepare(
     elif start:
         load_weights_into(step, start)
 
+    engine = MindSporeEngine(encoder, config.eval.batch_size, config.train.precision)
     training = Training(
         config,
         step,
-        make_data=lambda progress: build_train_dataset(
-            config,
-            split,
-            sampler,
-            targets,
-            cluster.rank,
-            cluster.size,
-            first_epoch=progress.epoch,
-            first_step=progress.step_in_epoch,
-        ),
-        evaluate=build_evaluation(config, test_split, cluster, engine_of) if test_split else None,
+        make_data=partial(build_train_data, config, split, sampler, targets, cluster),
+        evaluate=partial(evaluate_in_training, engine, config, test_split, cluster) if test_split else None,
+        search=partial(neighbors.refresh, engine) if neighbors else None,
         neighbors=neighbors,
         point=point,
         notes=notes,
@@ -148,9 +131,10 @@ def prepare(
     )
     if resume:
         notes += _resume_notes(training, changes)
-    cluster.require_agreement(_common_ground(training, split, test_split))
-    if neighbors:
-        neighbors.agree_on_map()
+    if cluster.size > 1:
+        cluster.require_agreement(_common_ground(training, split, test_split))
+        if neighbors:
+            neighbors.agree_on_map()
     return training
 
 
@@ -199,13 +183,26 @@ def train(training: Training, run: RunFolder | None, callbacks: Sequence[Callbac
     return progress
 
 
+def _checked_sampler(
+    config: Config, split: Split, neighbors: NeighborSource | None, cluster: Cluster, done: int
+) -> Sampler:
+    """The sampler, whose first batches after ``done`` epochs are filled and shared: what can't be is refused now."""
+    data, train, tables = config.data, config.train, neighbors and neighbors.tables
+    sampler = build_sampler(split, data.train_mode, config.sampling, train.batch_size, train.seed, tables)
+    if train.epochs > done:
+        is_known = tables is None or not tables.lacks(done)
+        plan = (sampler if is_known else sampler.without_neighbors()).plan(done)
+        plan.shard(cluster.rank, cluster.size, train.accumulate)
+    return sampler
+
+
 def _search(
     training: Training, run: RunFolder | None, progress: Progress, reporter: Reporter
 ) -> list[NeighborsCallback]:
     """One callback, or none without hard negatives."""
     if training.neighbors is None:
         return []
-    refresh = partial(training.neighbors.refresh, folder=run and run.neighbors)
+    refresh = partial(training.search, run and run.neighbors)
     tables, epochs = training.neighbors.tables, training.config.train.epochs
     return [NeighborsCallback(tables, refresh, training.step.encoder, reporter, progress, epochs)]
 
