@@ -3,7 +3,8 @@
 import pytest
 
 from mindloc.cli import main, train
-from mindloc.cli.train import Training, check_before_start, training_command
+from mindloc.cli.train import check_before_start
+from mindloc.cli.training_command import Training, training_command
 from mindloc.config import load_config
 from mindloc.errors import CheckpointError, ConfigError, DeviceError, LaunchError
 

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindloc.cli.command import OneLineParser, command
-from mindloc.cli.train import PROJECT, Training, TrainingCommand, config_path, set_words, training_command, yaml_text
+from mindloc.cli.training_command import (
+    PROJECT,
+    Training,
+    TrainingCommand,
+    config_path,
+    set_words,
+    training_command,
+    yaml_text,
+)
 from mindloc.errors import LaunchError
 from mindloc.launch.plan import (
     Plan,

@@ -4,19 +4,13 @@ A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_d
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
-import mindloc
 from mindloc.cli.arguments import add_config_arguments
-from mindloc.cli.command import OneLineParser, command
+from mindloc.cli.command import command
 from mindloc.config import Config, config_to_dict, dump_yaml, load_config
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
@@ -28,8 +22,6 @@ from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.process import last_words
 from mindloc.runtime.run_folder import RunFolder
 from mindloc.training.resume import check_begin_epoch, check_settings, find_resume_point
-
-PROJECT = Path(mindloc.__file__).resolve().parents[2]
 
 
 def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -68,19 +60,19 @@ def main(argv: list[str] | None = None) -> int:
     from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
 
     # before a folder is made: a training that is refused leaves nothing behind
-    prepared = prepare(config, resumed, cluster, args.begin_epoch)
+    training = prepare(config, resumed, cluster, args.begin_epoch)
     if not cluster.is_first:
-        train(prepared, None)
+        train(training, None)
         return 0
     run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
     print(f"run folder: {run.path}\ndevice: {device.description}")
-    way_on = f"go on from the newest checkpoint with: --resume {run.path}"
+    how_to_resume = f"go on from the newest checkpoint with: --resume {run.path}"
     try:
-        with last_words(way_on):
-            train(prepared, run)
+        with last_words(how_to_resume):
+            train(training, run)
         print(f"evaluate with: python eval.py --checkpoint {weights_of_run(run.checkpoints)}")
     except KeyboardInterrupt:
-        print(way_on, file=sys.stderr)
+        print(how_to_resume, file=sys.stderr)
         raise
     return 0
 
@@ -131,102 +123,3 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
     check_begin_epoch(point, begin_epoch)
     if point:
         check_settings(point, config_to_dict(config))
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a script or a job says about a training, besides its user's own flags."""
-
-    config: Path | None  # of the run itself when one is resumed; None: the defaults
-    data: Path
-    resumed: Path | None = None  # run folder to resume
-    weights: Path | None = None  # to start from
-    target: str | None = None
-    evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
-    begin_epoch: int | None = None
-
-
-@dataclass(frozen=True)
-class TrainingCommand:
-    """A training as a script or a job starts it: the arguments of train.py, and the config that they make."""
-
-    training: Training
-    words: tuple[str, ...]
-    config: Config
-
-    def checked(self, ranks: int, card: int | None, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-        """(device target, arguments of train.py), after all that can be checked before a rank is started.
-
-        Args:
-            card: of a lone rank; None: the config's.
-
-        Raises:
-            LaunchError: MindSpore can't be loaded to find a device.
-            LaunchError, DeviceError, CheckpointError: as ``check_before_start``.
-        """
-        target, settled = settled_target(self.config.run.device_target, environment)
-        check_before_start(self.config, target, ranks, self.training.resumed, self.training.begin_epoch)
-        alone = ["--device_id", str(card)] if ranks == 1 and card is not None else []
-        return target, [*self.words, *settled, *alone]
-
-
-def training_command(training: Training, new_run: Sequence[str], own: Sequence[str], way_out: str) -> TrainingCommand:
-    """The command of a training; what the script or the job adds comes first, so that the user's own flags win.
-
-    Args:
-        new_run: arguments that say where a new run's folder is; a resumed one has its own.
-        own: the user's flags.
-        way_out: end of the line that refuses one of them.
-
-    Raises:
-        ConfigError: the config or a flag is refused.
-    """
-    if training.resumed:
-        words = ["--resume", str(training.resumed)]
-    else:
-        words = ["--config", str(training.config)] if training.config else []
-    words += ["--data_root", yaml_text(training.data), *([] if training.resumed else new_run)]
-    if training.weights:
-        words += ["--checkpoint_start", yaml_text(training.weights)]
-    words += _evaluation_words(training)
-    if training.target:
-        words += ["--device_target", training.target]
-    words += own
-    command_line = parser(partial(OneLineParser, way_out=way_out))
-    config = load_config(training.config, command_line.parse_args(words).overrides, of_run=training.resumed is not None)
-    if training.begin_epoch is not None:
-        words += ["--begin_epoch", str(training.begin_epoch)]
-    return TrainingCommand(training, tuple(words), config)
-
-
-def _evaluation_words(training: Training) -> list[str]:
-    if training.evaluates is False:
-        return set_words(["train.eval_every_epochs=0", "train.zero_shot_eval=false"])
-    if training.evaluates and _evaluates_never(training):
-        return set_words(["train.eval_every_epochs=1"])
-    return []
-
-
-def _evaluates_never(training: Training) -> bool:
-    return load_config(training.config, of_run=training.resumed is not None).train.eval_every_epochs == 0
-
-
-def config_path(named: Path | None) -> Path | None:
-    """An experiment; a relative path counts from here, else from the project."""
-    if named is None or named.exists():
-        return named and named.absolute()
-    return PROJECT / named
-
-
-def set_words(overrides: Sequence[str]) -> list[str]:
-    """``key=value`` as arguments, each behind its --set."""
-    return [word for override in overrides for word in ("--set", override)]
-
-
-def yaml_text(path: Path) -> str:
-    """A path as train.py reads it back, which takes values for YAML: in quotes where it would read something else."""
-    text = str(path)
-    try:
-        return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
-    except yaml.YAMLError:
-        return json.dumps(text, ensure_ascii=False)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mindloc.cli.command import command
-from mindloc.cli.train import Training, config_path, set_words, training_command, yaml_text
+from mindloc.cli.training_command import Training, config_path, set_words, training_command, yaml_text
 from mindloc.errors import LaunchError, MindlocError, StoreError
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
 from mindloc.launch.processes import MASTER_PORT, with_source
