@@ -35,8 +35,8 @@ from mindloc.runtime.checkpoint import Weights, load_weights, save_weights
 from mindloc.runtime.device import describe_machine, use_device
 from mindloc.runtime.process import usable_cores
 
-VIEW = "reference"
-PICTURE_PX = 512
+SIDE, VIEW = "reference", "satellite"
+IMAGE_PX = 512
 TIMM_NAMES = {"base": "vit_base_patch16_rope_reg1_gap_256"}
 
 
@@ -68,7 +68,7 @@ def main() -> None:
                 entry.descriptors = _extract(entry.engine, config, paths)
                 entry.images_per_s.append(len(paths) / (time.perf_counter() - started))
         print(_table(entries))
-        size = "x".join(map(str, config.view(VIEW).size_px))
+        size = "x".join(map(str, config.view(SIDE).size_px))
         print(
             f"\n{config.model.backbone}, head {config.head.name}, {size} px, batches of {args.batch_size}, "
             f"{len(paths)} images, {args.rounds} rounds in turn, seed {args.seed}; {describe_machine()}, "
@@ -97,7 +97,7 @@ def _parse() -> argparse.Namespace:
 def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
     from mindloc.models.build import build_encoder
 
-    sizes = [f"data.{view}_size_px=[{args.size_px}, {args.size_px}]" for view in ("query", "reference")]
+    sizes = [f"data.{side}_size_px=[{args.size_px}, {args.size_px}]" for side in ("query", "reference")]
     names = [f"model.backbone={args.backbone}", f"head.name={args.head}", f"train.seed={args.seed}"]
     config = load_config(overrides=[*names, *sizes])
     random = np.random.default_rng(args.seed)
@@ -115,14 +115,15 @@ def _images(folder: Path, count: int) -> list[Path]:
     paths = [folder / f"{index}.jpg" for index in range(count)]
     for path in paths:
         small = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        cv2.imwrite(str(path), cv2.resize(small, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(str(path), cv2.resize(small, (IMAGE_PX, IMAGE_PX), interpolation=cv2.INTER_CUBIC))
     return paths
 
 
 def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
     """Engines ready to run, the most exact one first."""
-    from mindloc.inference.build import load_engine, load_mindir_engine, load_onnx_engine
-    from mindloc.inference.onnx import choose_provider
+    from mindloc.inference.build import load_engine
+    from mindloc.inference.mindir import load_mindir_engine
+    from mindloc.inference.onnx import choose_provider, load_onnx_engine
 
     weights, precision, batch = load_weights(checkpoint), args.precision, args.batch_size
     entries = []
@@ -151,16 +152,15 @@ class _Made:
 
 
 def _export(checkpoint: Path, folder: Path, file_format: str, args: argparse.Namespace, target: str) -> _Made:
-    from mindloc.export.build import ExportWish, export_checkpoint
-    from mindloc.inference.exported import find_exported
+    from mindloc.export.build import ExportRequest, export_checkpoint
+    from mindloc.inference.exported import read_card
 
     started = time.perf_counter()
-    wish = ExportWish(file_format, VIEW, args.batch_size, args.precision)
-    (exported,) = export_checkpoint(checkpoint, folder, wish, target)
+    request = ExportRequest(file_format, VIEW, args.batch_size, args.precision)
+    (exported,) = export_checkpoint(checkpoint, folder, request, target)
     seconds = time.perf_counter() - started
     gc.collect()
-    files = find_exported(exported.path, file_format, None, (VIEW,))
-    return _Made(files, seconds, exported.path.stat().st_size / 1e6)
+    return _Made({SIDE: read_card(exported.path)}, seconds, exported.path.stat().st_size / 1e6)
 
 
 def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> Entry:
@@ -171,9 +171,9 @@ def _timed(name: str, load: Callable[[], Engine], made: _Made | None = None) -> 
 
 
 def _extract(engine: Engine, config: Config, paths: list[Path]) -> dict[str, np.ndarray]:
-    batches = ImageBatches(config.view(VIEW), paths, engine.batch_size, config.data.workers)
-    encoded = [engine.encode({VIEW: images[:count]}) for images, count in batches]
-    return {name: np.concatenate([batch[f"{VIEW}.{name}"] for batch in encoded]) for name in engine.descriptors}
+    batches = ImageBatches(config.view(SIDE), paths, engine.batch_size, config.data.workers)
+    encoded = [engine.encode({SIDE: images[:count]}) for images, count in batches]
+    return {name: np.concatenate([batch[f"{SIDE}.{name}"] for batch in encoded]) for name in engine.descriptors}
 
 
 class TorchEngine:
@@ -189,8 +189,8 @@ class TorchEngine:
 
         half = self.precision == "fp16"
         with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.float16, enabled=half):
-            found = {view: self.model(torch.from_numpy(images).to(self.device)) for view, images in batch.items()}
-        return {f"{view}.global": descriptor.float().cpu().numpy() for view, descriptor in found.items()}
+            found = {side: self.model(torch.from_numpy(images).to(self.device)) for side, images in batch.items()}
+        return {f"{side}.global": descriptor.float().cpu().numpy() for side, descriptor in found.items()}
 
 
 def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | None:
@@ -204,7 +204,7 @@ def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | N
     if settings["backbone"] not in TIMM_NAMES or weights.config.get("head", {}).get("name", "global") != "global":
         return None
     model = timm.create_model(TIMM_NAMES[settings["backbone"]], num_classes=0, img_size=args.size_px)
-    prefix = "backbone." if settings["share_weights"] else f"{VIEW}_backbone."
+    prefix = "backbone." if settings["share_weights"] else f"{SIDE}_backbone."
     ours = {name.removeprefix(prefix): array for name, array in weights.arrays.items() if name.startswith(prefix)}
     model.load_state_dict({name: torch.from_numpy(array) for name, array in ours.items()}, strict=False)
     device = "cpu" if args.device_target == "CPU" else f"cuda:{args.device_id}"

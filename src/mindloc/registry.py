@@ -73,11 +73,14 @@ class ReaderEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry(Entry):
-    """Builder: (request, source, Config, say) -> Engine on the device of ``run``; see inference/build.py."""
+    """Builder: (EngineRequest, Source, RunConfig, batch_size, say) -> Engine, on the device of the RunConfig.
+
+    The request and the source are those of inference/build.py; ``say`` gets a line on what computes where.
+    """
 
     precisions: tuple[str, ...]  # that it can be asked for
     file_format: str | None = None  # of the exported files that it runs; None: a checkpoint
-    options: tuple[str, ...] = ()  # fields of the request that mean something to it alone
+    options: tuple[str, ...] = ()  # fields of the request that only some engines read, and this is one
 
 
 _ROPE_VIT = BackboneEntry(
@@ -148,7 +151,7 @@ READERS: dict[str, ReaderEntry] = {
 
 ENGINES: dict[str, EngineEntry] = {
     "mindspore": EngineEntry(
-        builder="mindloc.inference.engine:start_mindspore_engine", precisions=("fp32", "fp16", "bf16")
+        builder="mindloc.inference.build:start_mindspore_engine", precisions=("fp32", "fp16", "bf16")
     ),
     "mindir": EngineEntry(
         builder="mindloc.inference.mindir:start_mindir_engine",

@@ -37,9 +37,9 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize("command", ["eval", "extract"])
 def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(b"")
-    own = ["pictures", "--out", "set"] if command == "extract" else []
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    own = ["images", "--out", "set"] if command == "extract" else []
     assert main([command, *own, *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and says in error and "\n" not in error
@@ -53,4 +53,4 @@ def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
     folder.mkdir()
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "mindir", "--exported", str(folder)]) == 2
     error = capsys.readouterr().err.strip()
-    assert "holds no MINDIR file of the drone encoder; write it with:" in error and error.endswith(f"--out {folder}")
+    assert "contains no MINDIR file; write it with:" in error and error.endswith(f"--out {folder}")

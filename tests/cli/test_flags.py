@@ -40,6 +40,11 @@ def test_the_public_words_for_the_side_that_asks():
     assert [config_of("--query_mode", word).eval.swap_sides for word in ("D2S", "S2D")] == [False, True]
 
 
+def test_sizes_by_the_words_of_drone_data():
+    data = config_of("--drone_size_px", "96,128", "--satellite_size_px", "[64, 64]").data
+    assert (data.query_size_px, data.reference_size_px) == ((96, 128), (64, 64))
+
+
 def test_devices_by_their_public_names():
     assert config_of("--device_id", "3").run.device_ids == (3,)
     assert config_of("--gpu_ids", "1,0").run.device_ids == (1, 0)

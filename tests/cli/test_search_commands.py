@@ -28,7 +28,6 @@ import pytest
 from PIL import Image
 from small_world import save_untrained, set_words
 
-from mindloc.cli import arguments as int8_agreement
 from mindloc.cli import main
 from mindloc.cli import search as search_command
 from mindloc.config import config_to_dict, load_config
@@ -466,22 +465,25 @@ def test_what_pictures_do_not_fit_is_known_before_a_device_starts(here, capsys):
 def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys):
     config = load_config()
 
-    class Engine:
-        batch_size, descriptors = 2, ("global",)
-
-        def encode(self, batch):
-            return {f"{view}.global": np.tile(np.float32([[1, 0, 0]]), (len(rows), 1)) for view, rows in batch.items()}
-
-    weights = Weights(Path("none"), {}, config_to_dict(config), "c" * 64)
-    monkeypatch.setattr(search_command, "read_source", lambda wish, views: Source(config, weights, {}))
-    monkeypatch.setattr(search_command, "start_engine", lambda wish, source, config: Engine())
     compared = []
 
-    def compare(engine, batches):
-        compared.extend((view, pictures.shape[0]) for view, pictures in batches)
-        return "nearly"
+    class Engine:
+        batch_size, descriptors, facts, exact = 2, ("global",), {"precision": "fp32"}, None
 
-    monkeypatch.setattr(int8_agreement, "compare_with_fp32", compare)
+        def encode(self, batch):
+            return {f"{side}.global": np.tile(np.float32([[1, 0, 0]]), (len(rows), 1)) for side, rows in batch.items()}
+
+    class Int8Engine(Engine):
+        facts, exact = {"precision": "int8"}, Engine
+
+        def compare_with(self, exact, batches):
+            compared.extend((side, images.shape[0]) for side, images in batches)
+            return "nearly"
+
+    weights = Weights(Path("none"), {}, config_to_dict(config), "c" * 64)
+    monkeypatch.setattr(search_command, "read_source", lambda request, sides, view: Source(config, sides, weights, {}))
+    engines = {"int8": Int8Engine, None: Engine}
+    monkeypatch.setattr(search_command, "start_engine", lambda request, *_: engines[request.precision]())
     run("index", "build", "gallery_1", "--index", "tiles_index")
     (here / "pictures").mkdir()
     Image.new("RGB", (40, 30)).save(here / "pictures" / "a.png")
@@ -510,7 +512,7 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     (here / "tiles" / "03_1_000_000.png").write_bytes(b"")
     words = ("extract", "tiles", "--checkpoint", checkpoint, "--places", "--out", "set")
     assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
-    assert "which drone pictures don't have" in says(capsys, *words, "--view", "drone")
+    assert "which drone images don't have" in says(capsys, *words, "--view", "drone")
     (here / "tiles" / "picnic.png").write_bytes(b"")
     assert "tile name 'picnic.png' is not" in says(capsys, *words)
     assert not (here / "set").exists()

@@ -4,12 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from score_settings import score_settings
 
 from mindloc.config.sections import DataConfig
 from mindloc.data.readers import read_split
 from mindloc.errors import ImageError
 from mindloc.evaluation import baselines
-from mindloc.evaluation.score import Distances, ScoreSettings
+from mindloc.evaluation.score import Distances
 from mindloc.evaluation.truth import Truth, make_task
 
 
@@ -50,7 +51,7 @@ def make_case():
 def test_the_constant_answer_follows_the_training_pairs():
     truth, distances = make_case()
     order = {"pos": ["b", "elsewhere", "a"], "pos_semipos": ["b", "a"]}
-    scores = baselines.score_constant(order, ["a", "b", "c"], truth, distances, ScoreSettings(recall_at=(1, 2, 3)))
+    scores = baselines.score_constant(order, ["a", "b", "c"], truth, distances, score_settings(recall_at=(1, 2, 3)))
     pos, wide = scores.numbers["pos"], scores.numbers["pos_semipos"]
     # answers b, a, c for both: query 0 finds a at 2 (pos) and b at 1 (semi), query 1 finds c at 3
     assert [pos[f"recall@{k}"] for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
@@ -60,12 +61,12 @@ def test_the_constant_answer_follows_the_training_pairs():
 
 def test_a_constant_that_names_no_reference_is_no_answer():
     truth, distances = make_case()
-    assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, distances, ScoreSettings()) is None
+    assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, distances, score_settings()) is None
 
 
 def test_chance_distances_are_those_of_all_pairs():
     truth, distances = make_case()
-    numbers = baselines.score_chance(truth, 3, distances, ScoreSettings()).numbers["pos"]
+    numbers = baselines.score_chance(truth, 3, distances, score_settings()).numbers["pos"]
     assert numbers["dis@1_m"] == 50.0 and numbers["dis@1_median_m"] == 50.0  # 0, 50, 100 from both queries
     np.testing.assert_allclose(numbers["sdm@3"], np.mean(np.exp([0, -0.05, -0.1])))
 
@@ -99,7 +100,7 @@ def test_the_real_flights_constants_are_the_known_ones(adm_root):
         distances = Distances(
             split.query.places.coordinate_N2, split.reference.places.coordinate_N2, split.reference.place_unit
         )
-        settings = ScoreSettings(mode="pos_semipos", bootstrap=10)
+        settings = score_settings(mode="pos_semipos", bootstrap=10)
         numbers = baselines.score_constant(order, split.reference.files, truth, distances, settings).numbers[
             "pos_semipos"
         ]

@@ -17,7 +17,7 @@ def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_asked_for(colo
     assert scores.mode == "pos_semipos"
     assert {"recall@2", "recall@3", "sdm@2"} <= scores.methods["model"]["pos"].keys()
     assert not {"recall@5", "sdm@3"} & scores.methods["model"]["pos"].keys()  # the defaults'
-    assert json.loads((tmp_path / "r" / "setup.json").read_text())["sheet_queries"] == 3
+    assert json.loads((tmp_path / "r" / "setup.json").read_text())["settings"]["eval"]["contact_sheet_queries"] == 3
     # Recall@1 decides which epoch is best and stands on the sheet, whatever was asked for
     assert scores["recall@1"] == 1.0 and "recall@1" in scores.methods["chance"]["pos"]
     with Image.open(tmp_path / "r" / "contact_sheet.png") as sheet, Image.open(tmp_path / "r" / "distance_curve.png"):

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from score_settings import score_settings
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
-from mindloc.evaluation.score import ScoreSettings, score_sets
+from mindloc.evaluation.score import score_sets
 from mindloc.evaluation.truth import Truth
 
-SETTINGS = ScoreSettings(bootstrap=20)
+SETTINGS = score_settings(bootstrap=20)
 
 
 def make_set(descriptor_ND, place_N2, view="drone", unit="plane_m", checkpoint="abc"):
@@ -68,7 +69,7 @@ def test_queries_without_a_right_reference_are_left_out_and_counted():
 def test_a_mode_without_any_right_reference_is_an_error_only_where_it_leads():
     references, queries = make_set(np.eye(2), np.zeros((2, 2)), "satellite"), make_set(np.eye(2), np.zeros((2, 2)))
     truth = make_truth([[], []], [[0], [1]])
-    assert list(score_sets(queries, references, truth, ScoreSettings("pos_semipos", bootstrap=5)).numbers) == [
+    assert list(score_sets(queries, references, truth, score_settings("pos_semipos", bootstrap=5)).numbers) == [
         "pos_semipos"
     ]
     with pytest.raises(DataError, match="no query has a right reference in mode pos"):

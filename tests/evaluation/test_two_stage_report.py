@@ -1,17 +1,16 @@
 """A two-stage evaluation folder: what its report, its answers and its contact sheet say beyond the numbers."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from score_settings import score_settings
 
 from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.figures import choose_queries
 from mindloc.evaluation.rescore import rescore
-from mindloc.evaluation.score import ScoreSettings
 from mindloc.evaluation.truth import make_task, write_truth
 
 # Tile and drone image i have Omega e_i, but drone image 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
@@ -27,7 +26,7 @@ DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01
 def write_folder(color_split, tmp_path):
     """Writes the evaluation of five drone images among nine tiles; arguments change the setup."""
 
-    def write(two_stage=True, settings=None, **setup):
+    def write(two_stage=True, search=None, **setup):
         folder = tmp_path / "report"
         split = color_split
         task = make_task(split)
@@ -42,9 +41,10 @@ def write_folder(color_split, tmp_path):
             save_descriptor_set(folder / "query" / name, drone, rows, {**card, "view": "drone"})
             rows = make_rows(tiles, split.reference.places.coordinate_N2, "satellite")
             save_descriptor_set(folder / "reference" / name, satellite, rows, {**card, "view": "satellite"})
-        plain = dataclasses.asdict(ScoreSettings(bootstrap=20, recall_n=4))
+        plain = score_settings(bootstrap=20, recall_n=4, contact_sheet_queries=5).model_dump(mode="json")
+        plain["search"] |= search or {}
         facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "image_root": str(split.root)}
-        facts |= {"settings": plain | (settings or {}), "sheet_queries": 5, **setup}
+        facts |= {"settings": plain, **setup}
         (folder / "setup.json").write_text(json.dumps(facts))
         return folder
 
@@ -91,7 +91,7 @@ def test_times_are_printed_where_they_were_measured(write_folder):
 
 def test_a_third_stage_is_named_with_its_m(write_folder):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": 2.0, "how": "median of 50 single queries"}
-    folder = write_folder(settings={"consistency_m": 2}, search_times=times)
+    folder = write_folder(search={"consistency_m": 2}, search_times=times)
     rescore(folder)
     text = (folder / "report.md").read_text()
     assert "re-ranked by Phi, of these the first M = 2 by node consistency." in text
@@ -100,7 +100,7 @@ def test_a_third_stage_is_named_with_its_m(write_folder):
 
 
 def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_folder):
-    folder = write_folder(settings={"recall_n": 100})
+    folder = write_folder(search={"recall_n": 100})
     scores = rescore(folder, figures=False)
     text = (folder / "report.md").read_text()
     assert "N = 100 answers were requested of stage one and there are 9 references: all are re-ranked" in text
@@ -132,9 +132,11 @@ def test_one_stage_says_nothing_of_stages(write_folder):
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
-        ({"settings": {"recall_n": 0}}, "recall_n is 0 and consistency_m 0; at least 1 and 0 are expected"),
-        ({"settings": {"consistency_m": -1}}, "recall_n is 4 and consistency_m -1"),
-        ({"settings": {"recall_n": "many"}}, "expected those of ScoreSettings"),
+        ({"search": {"recall_n": 0}}, "settings.search.recall_n is 0: Input should be greater than"),
+        ({"search": {"consistency_m": -1}}, "settings.search.consistency_m is -1: Input should be greater than"),
+        ({"search": {"recall_n": "many"}}, "settings.search.recall_n is 'many': Input should be a valid integer"),
+        ({"search": {"n": 3}}, "settings.search.n is 3: Extra inputs are not permitted"),
+        ({"settings": [1]}, "settings is .1.: Input should be a valid dictionary"),
         ({"search_times": {"recall_ms": 1.0, "rerank_ms": 1.0}}, "search_times are"),
         ({"search_times": {"recall_ms": 1.0, "how": "once"}}, "search_times are"),
         ({"search_times": 3}, "search_times are 3, expected recall_ms"),

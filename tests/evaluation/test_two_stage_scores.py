@@ -5,10 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
+from score_settings import score_settings
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
-from mindloc.evaluation.score import ScoreSettings, score_two_stage
+from mindloc.evaluation.score import score_two_stage
 from mindloc.evaluation.truth import Truth
 from mindloc.search.index import IndexCard, Tiles
 from mindloc.search.two_stage import two_stage_search
@@ -41,7 +42,7 @@ def make_case(seed=0, levels=3, centroids=False):
 
 
 def settings_with(n, m=0, **others):
-    return ScoreSettings(bootstrap=20, recall_n=n, consistency_m=m, **others)
+    return score_settings(bootstrap=20, recall_n=n, consistency_m=m, **others)
 
 
 def cosines(queries, references, name):

@@ -1,8 +1,16 @@
 """Something to export: a small encoder's checkpoint, and a graph of one line."""
 
 import pytest
+from shallow import shallow_tiny
 
 from mindloc.config import config_to_dict, load_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    pytest.importorskip("mindspore")
+    with shallow_tiny():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +24,8 @@ def make_checkpoint(tmp_path_factory):
 
     def make(*settings):
         config = load_config(overrides=["model.backbone=tiny", *settings])
-        arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
+        with shallow_tiny():
+            arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
         path = tmp_path_factory.mktemp("run") / "checkpoints" / "weights.safetensors"
         save_weights(path, arrays, config_to_dict(config), epoch=1)
         return path
@@ -26,11 +35,11 @@ def make_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(make_checkpoint):
-    """Views of different sizes."""
+    """Sides of different sizes."""
     return make_checkpoint("data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 
 @pytest.fixture(scope="session")
 def twin_checkpoint(make_checkpoint):
-    """Views of the same size."""
+    """Sides of the same size."""
     return make_checkpoint("data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]")

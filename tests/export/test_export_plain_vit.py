@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("mindspore")
 
-from mindloc.export.build import ExportWish, export_checkpoint
+from mindloc.export.build import ExportRequest, export_checkpoint
 from mindloc.models import vit_plain
 from mindloc.models.vit_plain import PlainVitSize
 
@@ -22,7 +22,7 @@ def plain_checkpoint(make_checkpoint, monkeypatch):
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 def test_the_exported_file_answers_as_the_live_encoder(plain_checkpoint, tmp_path, file_format):
-    for exported in export_checkpoint(plain_checkpoint, tmp_path, ExportWish(file_format)):
+    for exported in export_checkpoint(plain_checkpoint, tmp_path, ExportRequest(file_format)):
         card = json.loads(exported.path.with_name(exported.path.name + ".json").read_text())
         assert card["check"]["compared"] and card["check"]["largest_difference"] <= 1e-5
         assert card["outputs"][0]["dimension"] == 192

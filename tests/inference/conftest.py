@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from shallow import shallow_tiny
 
 from mindloc.config import config_to_dict, load_config
 
@@ -11,19 +12,21 @@ SETTINGS = ["model.backbone=tiny", "data.query_size_px=[32, 48]", "data.referenc
 SETTINGS += ["model.mean=[0.5, 0.4, 0.3]", "model.std=[0.2, 0.25, 0.3]"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    pytest.importorskip("mindspore")
+    with shallow_tiny():
+        yield
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """(checkpoint, folder with both views as MINDIR and ONNX of batch 3, folder with a drone ONNX that takes pixels)"""
+    """(checkpoint, folder with both sides as MINDIR and ONNX of batch 3, folder with a drone ONNX that takes pixels)"""
     pytest.importorskip("onnxruntime")
     run = tmp_path_factory.mktemp("run")
-    checkpoint = save_checkpoint(run, SETTINGS)
-    from mindloc.export.build import ExportWish, export_checkpoint
-
-    export_checkpoint(checkpoint, run / "export", ExportWish("MINDIR", batch_size=3))
-    export_checkpoint(checkpoint, run / "export", ExportWish("ONNX", batch_size=3))
-    pixels = ExportWish("ONNX", "query", batch_size=4, with_normalization=True, unit_length=True)
-    export_checkpoint(checkpoint, run / "pixels", pixels)
-    return checkpoint, run / "export", run / "pixels"
+    pixels = ("ONNX", "drone", 4, None, True, True)
+    files = {"export": [("MINDIR", "both", 3), ("ONNX", "both", 3)], "pixels": [pixels]}
+    return save_and_export(run, SETTINGS, files), run / "export", run / "pixels"
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +34,20 @@ def exported_in_stages(tmp_path_factory):
     """(checkpoint of an encoder of Omega, Phi and centroids, folder with it as MINDIR of any batch and ONNX of 3)"""
     pytest.importorskip("onnxruntime")
     run = tmp_path_factory.mktemp("run")
-    checkpoint = save_checkpoint(run, IN_STAGES)
-    from mindloc.export.build import ExportWish, export_checkpoint
+    return save_and_export(run, IN_STAGES, {"export": [("MINDIR",), ("ONNX", "both", 3)]}), run / "export"
 
-    export_checkpoint(checkpoint, run / "export", ExportWish("MINDIR"))
-    export_checkpoint(checkpoint, run / "export", ExportWish("ONNX", batch_size=3))
-    return checkpoint, run / "export"
+
+def save_and_export(run, settings, files):
+    """The checkpoint; ``files``: folder -> arguments of the requests whose files it gets."""
+    pytest.importorskip("mindspore")
+    from mindloc.export.build import ExportRequest, export_checkpoint
+
+    with shallow_tiny():
+        checkpoint = save_checkpoint(run, settings)
+        for folder, requests in files.items():
+            for request in requests:
+                export_checkpoint(checkpoint, run / folder, ExportRequest(*request))
+    return checkpoint
 
 
 def save_checkpoint(run, settings):

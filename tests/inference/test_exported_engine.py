@@ -1,28 +1,33 @@
 """Engines on exported files give the descriptors of the checkpoint they were made from."""
 
+import functools
+
 import numpy as np
 import pytest
+from exported_sides import exported_files
 
 pytest.importorskip("mindspore")
 pytest.importorskip("onnxruntime")
 
 from mindloc.errors import DataError, DeviceError, ExportError
-from mindloc.export import formats as mindir
-from mindloc.export import formats as onnx
+from mindloc.export.formats import WRITERS
 from mindloc.inference.engine import compare_descriptors
-from mindloc.inference.exported import ExportedEngine, as_pixels, find_exported
+from mindloc.inference.exported import ExportedEngine, as_pixels
+from mindloc.inference.mindir import load_mindir_engine
+from mindloc.inference.onnx import CPU, CUDA, Provider, load_onnx_engine
 from mindloc.models.vit_rope import SIZES
+from mindloc.vocabulary import SIDES
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as the fixture's config has them
 
 
-def pictures(count, height, width, seed):
-    """Generated pictures, blobs of color, normalized as the data pipeline does."""
+def blobs(count, height, width, seed):
+    """Generated images, blobs of color, normalized as the data pipeline does."""
     import cv2
 
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    pixels = np.stack([cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR) for picture in small])
+    pixels = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in small])
     normal = (pixels - 255 * np.array(MEAN)) / (255 * np.array(STD))
     return pixels, normal.transpose(0, 3, 1, 2).astype(np.float32)
 
@@ -41,20 +46,18 @@ def live_in_stages(exported_in_stages):
     return load_engine(exported_in_stages[0], batch_size=2)[0]
 
 
-def start(exported, name, views=("query", "reference"), int8=False, folder=1):
-    from mindloc.inference.build import load_mindir_engine, load_onnx_engine
-    from mindloc.inference.onnx import CPU, Provider
-
-    files = find_exported(exported[folder], "MINDIR" if name == "mindir" else "ONNX", "fp32", views)
+@functools.cache  # a MINDIR file is compiled for every engine on it
+def start(exported, name, sides=SIDES, int8=False, folder=1):
+    files = exported_files(exported[folder], name.upper(), sides, "fp32")
     if name == "mindir":
         return load_mindir_engine(files, batch_size=4)
     return load_onnx_engine(files, Provider(CPU), int8)
 
 
-def encode(engine, view, images):
+def encode(engine, side, images):
     size = engine.batch_size
     return np.concatenate(
-        [engine.encode({view: images[i : i + size]})[f"{view}.global"] for i in range(0, len(images), size)]
+        [engine.encode({side: images[i : i + size]})[f"{side}.global"] for i in range(0, len(images), size)]
     )
 
 
@@ -70,12 +73,12 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
     both = []
     for one in (live, engine):
         query, reference = (
-            encode(one, "query", pictures(10, 32, 48, 1)[1]),
-            encode(one, "reference", pictures(40, 32, 32, 2)[1]),
+            encode(one, "query", blobs(10, 32, 48, 1)[1]),
+            encode(one, "reference", blobs(40, 32, 32, 2)[1]),
         )
         assert query.shape == (10, SIZES["tiny"].width) and query.dtype == np.float32
         both.append((query, reference))
-    tolerance = {"mindir": mindir, "onnx": onnx}[name].TOLERANCE["fp32"]  # what export lets a file differ by
+    tolerance = WRITERS[name.upper()].tolerance["fp32"]  # what export lets a file differ by
     for expected_ND, got_ND in zip(*both, strict=True):
         assert np.abs(got_ND - expected_ND).max() <= tolerance * np.abs(expected_ND).max()
     expected_QG, got_QG = (unit(query) @ unit(reference).T for query, reference in both)
@@ -87,7 +90,7 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
 
 def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
     engine = start(exported, "onnx", ("query",), folder=2)
-    _, images = pictures(6, 32, 48, 5)
+    _, images = blobs(6, 32, 48, 5)
     got, expected = encode(engine, "query", images), encode(live, "query", images)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(got, unit(expected), atol=1e-5)
@@ -102,62 +105,59 @@ def test_every_pixel_comes_back_from_its_normalized_value():
 
 def test_int8_is_near_and_says_what_it_is(exported, live):
     exact, rounded = start(exported, "onnx"), start(exported, "onnx", int8=True)
-    images = pictures(12, 32, 48, 1)[1]
+    images = blobs(12, 32, 48, 1)[1]
     exact_ND, rounded_ND = (unit(encode(engine, "query", images)) for engine in (exact, rounded))
-    assert np.abs(exact_ND - rounded_ND).max() > onnx.TOLERANCE["fp32"]  # else nothing was rounded
-    assert ((rounded_ND @ exact_ND.T).argmax(1) == np.arange(12)).all()  # each is nearest to its own picture's
+    assert np.abs(exact_ND - rounded_ND).max() > WRITERS["ONNX"].tolerance["fp32"]  # else nothing was rounded
+    assert ((rounded_ND @ exact_ND.T).argmax(1) == np.arange(12)).all()  # each is nearest to its own image's
     assert rounded.precision == "int8" and rounded.facts["quantization"].startswith("dynamic")
 
 
 def test_what_a_descriptor_set_keeps_of_an_engine(exported):
     engine = start(exported, "onnx")
     facts = engine.facts
-    card = find_exported(exported[1], "ONNX", None, ("query",))["query"]
+    card = exported_files(exported[1], "ONNX", ("query",))["query"]
     assert facts["exported"]["query"] == {"file": "drone.onnx", "sha256": card.sha256}
     assert facts["provider"] == "CPUExecutionProvider" and facts["engine"] == "onnx" and "agreement" not in facts
     assert facts["checkpoint_sha256"] == card.checkpoint_sha256
-    engine.compare_with(engine, [("query", pictures(2, 32, 48, 1)[1])])
+    engine.compare_with(engine, [("query", blobs(2, 32, 48, 1)[1])])
     assert set(engine.facts["agreement"]) == {"with", "global"} and engine.facts["agreement"]["with"] == "fp32"
     near = engine.facts["agreement"]["global"]
-    assert near["pictures"] == 2 and near["cosine_min"] == pytest.approx(1.0) == near["cosine_mean"]
+    assert near["images"] == 2 and near["cosine_min"] == pytest.approx(1.0) == near["cosine_mean"]
 
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_a_batch_that_does_not_fit_is_refused(exported, count):
-    with pytest.raises(DataError, match=f"a batch of {count} drone pictures for an engine that takes 1 to 3"):
+    with pytest.raises(DataError, match=f"a batch of {count} query images for an engine that takes 1 to 3"):
         start(exported, "onnx").encode({"query": np.zeros((count, 3, 32, 48), np.float32)})
 
 
 def test_a_file_that_answers_with_another_shape_is_named(exported):
-    files = find_exported(exported[1], "ONNX", None, ("query",))
-    engine = ExportedEngine("onnx", "fp32", files, {"query": lambda images: [np.zeros((3, 7))]}, 1)
+    files = exported_files(exported[1], "ONNX", ("query",))
+    engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 7))])
     with pytest.raises(
         ExportError,
-        match=rf"drone.onnx returns shape \(3, 7\) for 3 pictures; its card says shape \(3, {SIZES['tiny'].width}\)",
+        match=rf"drone.onnx returns shape \(3, 7\) for 3 images; its card says shape \(3, {SIZES['tiny'].width}\)",
     ):
         engine.encode({"query": np.zeros((1, 3, 32, 48), np.float32)})
 
 
 def test_int8_is_for_cpus(exported):
-    from mindloc.inference.build import load_onnx_engine
-    from mindloc.inference.onnx import CUDA, Provider
 
     with pytest.raises(DeviceError, match="int8 is quantized for CPUs"):
-        load_onnx_engine(find_exported(exported[1], "ONNX", None, ("query",)), Provider(CUDA), int8=True)
+        load_onnx_engine(exported_files(exported[1], "ONNX", ("query",)), Provider(CUDA), int8=True)
 
 
 def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
-    from mindloc.export.build import ExportWish, export_checkpoint
-    from mindloc.inference.build import load_mindir_engine
+    from mindloc.export.build import ExportRequest, export_checkpoint
 
     key = bytes(range(16))
-    export_checkpoint(exported[0], tmp_path, ExportWish(view="reference", batch_size=2, key=key))
-    files = find_exported(tmp_path, "MINDIR", None, ("reference",))
+    export_checkpoint(exported[0], tmp_path, ExportRequest(view="satellite", batch_size=2, key=key))
+    files = exported_files(tmp_path, "MINDIR", ("reference",))
     with pytest.raises(ExportError, match="is encrypted; name the file with its key: --dec_key_file"):
         load_mindir_engine(files, 2)
     with pytest.raises(ExportError, match="can't be decrypted with this key"):
         load_mindir_engine(files, 2, bytes(16))
-    images = pictures(2, 32, 32, 3)[1]
+    images = blobs(2, 32, 32, 3)[1]
     plain = start(exported, "mindir").encode({"reference": images})["reference.global"]
     secret = load_mindir_engine(files, 2, key).encode({"reference": images})["reference.global"]
     np.testing.assert_allclose(secret, plain, atol=1e-5 * np.abs(plain).max())
@@ -168,9 +168,9 @@ def test_agreement_by_hand():
     other = np.array([[2.0, 0.0], [4.0, 3.0]])  # the same direction; cosine (12 + 12) / 25
     agreement = compare_descriptors((one, other))
     assert agreement.cosine_min == pytest.approx(0.96) and agreement.cosine_mean == pytest.approx(0.98)
-    assert agreement.largest_difference == pytest.approx(0.2) and agreement.pictures == 2
+    assert agreement.largest_difference == pytest.approx(0.2) and agreement.images == 2
     wider = compare_descriptors((one, other), (np.eye(3), np.eye(3)[[0, 1, 1]]))  # cosines .., 1, 1, 0: 2.96 of 5
-    assert (wider.pictures, wider.cosine_min, wider.largest_difference) == (5, 0.0, 1.0)
+    assert (wider.images, wider.cosine_min, wider.largest_difference) == (5, 0.0, 1.0)
     assert wider.cosine_mean == pytest.approx((1 + 0.96 + 1 + 1 + 0) / 5)
 
 
@@ -181,21 +181,21 @@ def test_agreement_by_hand():
 def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_in_stages, name):
     engine = start(exported_in_stages, name)
     assert engine.descriptors == live_in_stages.descriptors == ("omega", "phi", "centroids")
-    tolerance = {"mindir": mindir, "onnx": onnx}[name].TOLERANCE["fp32"]
-    for view in ("query", "reference"):
-        images = pictures(2, 32, 32, 6)[1]  # fewer than the file takes
-        got, expected = engine.encode({view: images}), live_in_stages.encode({view: images})
-        sides = {f"{view}.omega": 4 * 8, f"{view}.phi": 3 * 8, f"{view}.centroids": 2 * 3}  # grid, channels, nodes
+    tolerance = WRITERS[name.upper()].tolerance["fp32"]
+    for side in SIDES:
+        images = blobs(2, 32, 32, 6)[1]  # fewer than the file takes
+        got, expected = engine.encode({side: images}), live_in_stages.encode({side: images})
+        sides = {f"{side}.omega": 4 * 8, f"{side}.phi": 3 * 8, f"{side}.centroids": 2 * 3}  # grid, channels, nodes
         assert {key: rows.shape for key, rows in got.items()} == {key: (2, side) for key, side in sides.items()}
         for key, rows in got.items():
             assert rows.dtype == np.float32
             assert np.abs(rows - expected[key]).max() <= tolerance * np.abs(expected[key]).max()
-            assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # pictures are told apart
+            assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # images are told apart
 
 
 def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
     engine = start(exported_in_stages, "mindir")
-    images = pictures(4, 32, 32, 7)[1]
+    images = blobs(4, 32, 32, 7)[1]
     together = engine.encode({"query": images})
     for count in (1, 3):
         for key, rows in engine.encode({"query": images[:count]}).items():
@@ -204,21 +204,20 @@ def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
 
 
 def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
-    from mindloc.inference.build import compare_with_fp32
 
     rounded = start(exported_in_stages, "onnx", int8=True)
-    images = pictures(3, 32, 32, 1)[1]
-    said = str(compare_with_fp32(rounded, [("query", images), ("reference", images)]))
+    images = blobs(3, 32, 32, 1)[1]
+    said = str(rounded.compare_with(rounded.exact(), [("query", images), ("reference", images)]))
     near = rounded.facts["agreement"]
-    assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["pictures"] == 6
-    assert near["omega"]["largest_difference"] > onnx.TOLERANCE["fp32"]  # else nothing was rounded
+    assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["images"] == 6
+    assert near["omega"]["largest_difference"] > WRITERS["ONNX"].tolerance["fp32"]  # else nothing was rounded
     assert near["omega"]["cosine_min"] > 0.9
     assert [part.split()[0] for part in said.split("; ")] == ["omega", "phi", "centroids"]
 
 
 def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):
-    files = find_exported(exported_in_stages[1], "ONNX", None, ("query",))
-    engine = ExportedEngine("onnx", "fp32", files, {"query": lambda images: [np.zeros((3, 32)), np.zeros((3, 24))]}, 1)
-    match = r"returns shapes \(3, 32\), \(3, 24\) for 3 pictures; its card says shapes .*, \(3, 6\): export again"
+    files = exported_files(exported_in_stages[1], "ONNX", ("query",))
+    engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 32)), np.zeros((3, 24))])
+    match = r"returns shapes \(3, 32\), \(3, 24\) for 3 images; its card says shapes .*, \(3, 6\): export again"
     with pytest.raises(ExportError, match=match):
         engine.encode({"query": np.zeros((1, 3, 32, 32), np.float32)})

@@ -8,16 +8,17 @@ import shutil
 
 import numpy as np
 import pytest
+from exported_sides import exported_files
 
 pytest.importorskip("mindspore")
 pytest.importorskip("onnxruntime")
 
 import onnx
 
-from mindloc.errors import DeviceError, ExportError
+from mindloc.errors import ConfigError, DeviceError, ExportError
 from mindloc.inference import onnx as onnx_file
-from mindloc.inference.build import require_one_origin
-from mindloc.inference.exported import AbsentError, ExportedFile, find_exported, read_card
+from mindloc.inference.build import EngineRequest, read_source, start_engine
+from mindloc.inference.exported import AbsentError, ExportedFile, read_card, require_one_origin
 from mindloc.inference.onnx import require_plain_graph
 from mindloc.runtime.packages import ONE_RELU
 
@@ -27,6 +28,10 @@ def folder(exported, tmp_path):
     """A copy to tamper with."""
     shutil.copytree(exported[1], tmp_path / "export")
     return tmp_path / "export"
+
+
+def choose(place, side, precision):
+    return exported_files(place, "ONNX", (side,), precision)[side]
 
 
 def change_card(path, **changes):
@@ -44,18 +49,6 @@ def outputs(*names):
     return [{"name": name, "dimension": 4, "length": "1"} for name in names]
 
 
-def test_a_card_from_before_heads_is_still_read(folder):
-    path = folder / "drone.onnx"
-    now = read_card(path)
-    card = json.loads((folder / "drone.onnx.json").read_text())
-    (output,) = card.pop("outputs")
-    card |= {"version": 2, "dimension": output["dimension"], "output": {"name": "descriptor", "length": "1"}}
-    (folder / "drone.onnx.json").write_text(json.dumps(card))
-    assert read_card(path) == now and now.descriptors == ("global",)
-    run = onnx_file.open_onnx(read_card(path), onnx_file.Provider(onnx_file.CPU))
-    assert [rows.shape for rows in run(np.zeros(now.input_shape, np.float32))] == [(3, now.dimensions["global"])]
-
-
 def test_a_tampered_file_is_not_opened(folder):
     content = bytearray((folder / "drone.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -71,9 +64,11 @@ def test_a_tampered_file_is_not_opened(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 1}, "has version 1, this mindloc reads 2 and 3"),
-        ({"version": 2}, "can't be used: lacks 'dimension'"),
-        ({"views": ["street"]}, "view 'street' is not among drone, satellite"),
+        ({"version": 2}, "has version 2, expected 1; export again"),
+        ({"sides": {"left": "drone"}}, "side 'left' is not among query, reference"),
+        ({"sides": {"query": "street"}}, "view 'street' is not among drone, satellite"),
+        ({"sides": {}}, "names no side of the encoder"),
+        ({"sides": ["query"]}, "can't be used"),
         ({"format": "MINDIR"}, "format 'MINDIR' does not fit the name drone.onnx"),
         ({"file": "satellite.onnx"}, "belongs to 'satellite.onnx'"),
         ({"outputs": [{"name": "descriptor", "dimension": 10**12}]}, "dimension is 1000000000000, expected 1 to"),
@@ -88,7 +83,7 @@ def test_a_tampered_file_is_not_opened(folder):
         ({"input__dtype": "float64"}, "input float64 of shape"),
         ({"input__std": [1, 1, 0]}, "mean"),
         ({"precision": "int4"}, "precision 'int4' is not among"),
-        ({"config": None}, "its config is no object"),
+        ({"config": None}, "its config is not an object"),
         ({"input": None}, "can't be used"),
     ],
 )
@@ -106,63 +101,83 @@ def test_a_card_that_is_none(folder, text):
 
 
 def test_which_file_is_taken(folder):
-    assert find_exported(folder, "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
-    assert find_exported(folder / "drone.onnx", "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
+    assert choose(folder, "query", None).path == folder / "drone.onnx"
+    assert choose(folder / "drone.onnx", "query", None).path == folder / "drone.onnx"
     for name in ("drone.onnx", "drone.onnx.json"):
-        shutil.copy(folder / name, folder / name.replace("query", "half"))
+        shutil.copy(folder / name, folder / name.replace("drone", "half"))
     change_card(folder / "half.onnx.json", file="half.onnx", precision="fp16")
-    assert find_exported(folder, "ONNX", None, ("query",))["query"].path == folder / "drone.onnx"
-    assert find_exported(folder, "ONNX", "fp16", ("query",))["query"].path == folder / "half.onnx"
+    assert choose(folder, "query", None).path == folder / "drone.onnx"
+    assert choose(folder, "query", "fp16").path == folder / "half.onnx"
     change_card(folder / "half.onnx.json", precision="fp32")
-    with pytest.raises(ExportError, match="several ONNX files of the drone encoder, name one: drone.onnx, half.onnx"):
-        find_exported(folder, "ONNX", None, ("query",))
+    with pytest.raises(ExportError, match="several ONNX files of the query side, name one: drone.onnx, half.onnx"):
+        choose(folder, "query", None)
 
 
 def test_what_is_not_there_is_said(folder):
     for place, precision, message in (
         (folder / "nowhere", None, "nowhere is not there"),
-        (folder, "fp16", "holds no ONNX file of the satellite encoder in fp16, only in fp32"),
-        (folder / "drone.onnx", None, "holds no ONNX file of the satellite encoder"),
+        (folder, "fp16", "contains no ONNX file of the reference side in fp16, only in fp32"),
+        (folder / "drone.onnx", None, "contains no ONNX file of the reference side"),
     ):
         with pytest.raises(AbsentError, match=message):
-            find_exported(place, "ONNX", precision, ("reference",))
-    with pytest.raises(ExportError, match="drone.mindir is no ONNX file"):
-        find_exported(folder / "drone.mindir", "ONNX", None, ("query",))
+            choose(place, "reference", precision)
+    with pytest.raises(ExportError, match="drone.mindir is not in ONNX format"):
+        choose(folder / "drone.mindir", "query", None)
 
 
-def test_views_of_different_checkpoints_do_not_go_together(folder):
+@pytest.mark.parametrize(
+    ("view", "side", "name"), [("drone", "query", "drone"), ("satellite", "reference", "satellite")]
+)
+@pytest.mark.parametrize("by", ["checkpoint", "files"])
+def test_a_view_names_the_side_that_shows_it(exported, folder, by, view, side, name):
+    given = {"checkpoint": exported[0]} if by == "checkpoint" else {}
+    source = read_source(EngineRequest("onnx", exported=folder, **given), view=view)
+    assert source.sides == (side,) == (source.side,) and source.files[side].path == folder / f"{view}.onnx"
+    live = read_source(EngineRequest(checkpoint=exported[0]), view=view)
+    assert live.side == side and live.files == {} and live.checkpoint_sha256 == source.checkpoint_sha256
+
+
+@pytest.mark.parametrize("engine", ["mindspore", "onnx"])
+def test_a_view_that_its_data_do_not_have_is_refused_with_those_they_have(exported, folder, engine):
+    request = EngineRequest(engine, checkpoint=exported[0], exported=None if engine == "mindspore" else folder)
+    message = (
+        "view 'ground' is not one of this encoder, .* drone and satellite images .*; give --view drone or satellite"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_source(request, view="ground")
+
+
+def test_sides_of_different_checkpoints_do_not_go_together(folder):
     change_card(folder / "drone.onnx.json", checkpoint_sha256="0" * 64)
     with pytest.raises(ExportError, match="come from different checkpoints"):
-        require_one_origin(find_exported(folder, "ONNX", None, ("query", "reference")))
+        require_one_origin(exported_files(folder, "ONNX"))
 
 
-def test_views_of_different_descriptors_do_not_go_together(folder):
+def test_sides_of_different_descriptors_do_not_go_together(folder):
     change_card(folder / "drone.onnx.json", outputs=outputs("omega", "phi"))
     with pytest.raises(ExportError, match="return different descriptors by their cards; export both again"):
-        require_one_origin(find_exported(folder, "ONNX", None, ("query", "reference")))
+        require_one_origin(exported_files(folder, "ONNX"))
 
 
 def test_another_checkpoint_is_said(folder):
-    files = find_exported(folder, "ONNX", None, ("query", "reference"))
+    files = exported_files(folder, "ONNX")
     require_one_origin(files, files["query"].checkpoint_sha256)
     with pytest.raises(ExportError, match="exported from another checkpoint"):
         require_one_origin(files, "0" * 64)
 
 
-def test_a_file_for_other_pictures_than_the_config_asks_is_said(folder):
-    from mindloc.inference.build import EngineWish, read_source, start_engine
-
+def test_a_file_for_other_images_than_the_config_has_is_said(folder):
     change_card(folder / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
-    wish = EngineWish("onnx", exported=folder)
-    source = read_source(wish, ("query",))
-    with pytest.raises(ExportError, match="takes drone pictures of .* mean .*; .* export the checkpoint again"):
-        start_engine(wish, source, source.config)
+    request = EngineRequest("onnx", exported=folder)
+    source = read_source(request, ("query",))
+    with pytest.raises(ExportError, match="takes drone images of .* mean .*; .* export the checkpoint again"):
+        start_engine(request, source, source.config)
 
 
 # Graphs that somebody else wrote.
 
 GRAY, ONE = (0.5,) * 3, {"global": 3}
-CARD = ExportedFile(None, "ONNX", ("query",), "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
+CARD = ExportedFile(None, "ONNX", {"query": "drone"}, "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
 
 
 def graph(*nodes, shape=(1, 3, 4, 4), weights=(), more_inputs=(), results=("descriptor",), opsets=(("", 11),)):
@@ -199,13 +214,13 @@ def loop():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (graph(node("Add", "images", "w"), weights=[external()]), "weights w lie in another file"),
-        (graph(node("Constant", value=external())), "a constant of Constant lies in another file"),
+        (graph(node("Add", "images", "w"), weights=[external()]), "weights w are in another file"),
+        (graph(node("Constant", value=external())), "a constant of Constant is in another file"),
         (
             graph(node("ConstantOfShape", "size"), weights=[huge()]),
             "a result of ConstantOfShape has 10000000000 numbers",
         ),
-        (graph(loop()), "operator Loop holds a graph of its own"),
+        (graph(loop()), "operator Loop contains a graph of its own"),
         (graph(node("Run", "images", domain="evil"), opsets=(("", 11), ("evil", 1))), "Run is of the library evil"),
         (graph(node("NonZero", "images")), "a result of NonZero has no fixed size"),
         (graph(node("Relu", "images"), shape=(64, 3, 4, 4)), r"input is float32 \(64, 3, 4, 4\), its card says"),

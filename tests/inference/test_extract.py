@@ -15,7 +15,7 @@ class MeanEngine:
     batch_size, facts = 2, {"engine": "mean", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):
-        return {f"{view}.global": images.mean((2, 3)) for view, images in batch.items()}
+        return {f"{side}.global": images.mean((2, 3)) for side, images in batch.items()}
 
 
 FACTS = {"view": "drone", "place_unit": "plane_m", "config": {"model": {"backbone": "none"}}}
@@ -42,13 +42,13 @@ def test_rows_follow_the_names_and_padding_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("count", [4, 6])
-def test_another_number_of_pictures_than_names_is_an_error(tmp_path, count):
+def test_another_number_of_images_than_names_is_an_error(tmp_path, count):
     with pytest.raises(DataError):
         extract(MeanEngine(), "query", batches()[1], list("abcdef")[:count], None, tmp_path / "set", FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encoder_that_returns_nan_names_the_picture(tmp_path):
+def test_an_encoder_that_returns_nan_names_the_image(tmp_path):
     stream = [(np.full((1, 3, 4, 4), np.nan, np.float32), 1)]
     with pytest.raises(DataError, match=r"the descriptor of drone/a.png holds NaN"):
         extract(MeanEngine(), "query", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
@@ -60,10 +60,10 @@ class TwoStageEngine(MeanEngine):
     descriptors = ("omega", "phi")
 
     def encode(self, batch):
-        ((view, images),) = batch.items()
+        ((side, images),) = batch.items()
         color = images.mean((2, 3))
         made = {"omega": color, "phi": color**2, "centroids": color[:, :2]}
-        return {f"{view}.{name}": made[name] for name in self.descriptors}
+        return {f"{side}.{name}": made[name] for name in self.descriptors}
 
 
 def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):

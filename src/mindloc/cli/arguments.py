@@ -1,8 +1,6 @@
-"""The flags that users of the field's public code know, and the config key that each one sets.
+"""Arguments that several commands share: config keys, among them the flags of the field's public code, and the engine.
 
-The arguments that name an engine: a checkpoint on MindSpore, or exported files on MindSpore or ONNX Runtime.
-
-What computing in 8 bits does to the descriptors, said before they are relied on.
+What computing in 8 bits does to the descriptors is said here too, before they are relied on.
 """
 
 import argparse
@@ -11,9 +9,11 @@ from pathlib import Path
 
 from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
-from mindloc.inference.build import EngineWish, compare_with_fp32, sample_batches
+from mindloc.inference.build import EngineRequest, sample_batches
 from mindloc.inference.engine import Engine
 from mindloc.inference.mindir import read_key
+from mindloc.registry import ENGINES
+from mindloc.vocabulary import SideName
 
 # flag -> (config key, value when the flag stands alone; None: the flag takes a value)
 KNOWN_FLAGS = {
@@ -30,6 +30,8 @@ KNOWN_FLAGS = {
     "--train_mode": ("data.train_mode", None),
     "--test_mode": ("data.test_mode", None),
     "--query_mode": ("eval.swap_sides", None),
+    "--drone_size_px": ("data.query_size_px", None),
+    "--satellite_size_px": ("data.reference_size_px", None),
     "--label_smoothing": ("loss.label_smoothing", None),
     "--with_weight": ("loss.name", "weighted_infonce"),
     "--k": ("loss.k", None),
@@ -46,7 +48,10 @@ PUBLIC_WORDS = {
     "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # drone images ask for satellite tiles, or tiles for them
 }
 
-# one root holds training and test pairs, as in the public code, also where a config has two
+# values that a flag takes with commas between: --gpu_ids 0,1 --drone_size_px 384,512 (height, width)
+_LISTS = ("run.device_ids", "data.query_size_px", "data.reference_size_px")
+
+# one root has training and test pairs, as in the public code, also where a config has two
 _ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
 
 
@@ -59,7 +64,7 @@ class _SetKey(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         value = values if self.constant is None else self.constant
-        if self.key == "run.device_ids":
+        if self.key in _LISTS and not value.startswith("["):
             value = f"[{value}]"
         value = PUBLIC_WORDS.get(self.key, {}).get(value, value)
         also = _ALSO_SETS.get(self.key, [])
@@ -84,7 +89,8 @@ def add_config_arguments(
     for flag in flags:
         key, constant = KNOWN_FLAGS[flag]
         text = f"sets {key}" if constant is None else f"sets {key}={constant}"
-        metavar = {} if constant is not None else {"metavar": key.rpartition(".")[2].upper()}
+        word = "D2S|S2D" if flag == "--query_mode" else key.rpartition(".")[2].upper()
+        metavar = {} if constant is not None else {"metavar": word}
         parser.add_argument(flag, action=_SetKey, dest="overrides", key=key, constant=constant, help=text, **metavar)
 
 
@@ -100,47 +106,52 @@ def refuse_overrides_outside(overrides: Sequence[str], sections: Sequence[str], 
             raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
 
 
-SIDE_OF = {"drone": "query", "satellite": "reference"}
-
-PRECISIONS = {
-    "mindspore": ("fp32", "fp16", "bf16"),
-    "mindir": ("fp32", "fp16", "bf16"),
-    "onnx": ("fp32", "fp16", "int8"),
-}
+# field of EngineRequest that only some engines read -> its flag
+_OPTION_FLAGS = {"key": "--dec_key_file", "tensorrt": "--tensorrt", "allow_cpu_provider": "--allow_cpu_provider"}
+_OF_FILES = " and ".join(name for name, entry in ENGINES.items() if entry.file_format)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """--engine, what it runs and how; read them by ``engine_request``."""
+    precisions = dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a training run")
-    parser.add_argument("--engine", choices=PRECISIONS, default="mindspore", help="default: mindspore")
+    parser.add_argument("--engine", choices=ENGINES, default="mindspore", help="default: mindspore")
     parser.add_argument(
         "--exported",
         type=Path,
         metavar="PATH",
-        help="exported file, or folder of such, for --engine mindir and onnx; enough without a checkpoint; "
+        help=f"exported file, or directory of such, for --engine {_OF_FILES}; enough without a checkpoint; "
         "default: export/ of the checkpoint's run",
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
-        help="default: the training's, of exported files fp32; int8: the onnx engine on CPUs, quantized while loading",
+        choices=precisions,
+        help="default: the training's, of exported files fp32; int8: fp32 files on CPUs, quantized while loading",
     )
     parser.add_argument("--dec_key_file", type=Path, metavar="FILE", help="key of an encrypted MINDIR file")
     parser.add_argument("--tensorrt", action="store_true", help="onnx on GPU: TensorRT instead of CUDA")
     parser.add_argument(
-        "--allow_cpu_provider", action="store_true", help="onnx: go on with the CPU where the GPU's provider is absent"
+        "--allow_cpu_provider", action="store_true", help="onnx: continue with the CPU where the GPU's provider fails"
     )
     parser.add_argument("--pca", type=Path, metavar="FILE", help="reduce the recall descriptors by this file of pca")
 
 
-def engine_wish(args: argparse.Namespace) -> EngineWish:
-    """What the arguments ask for.
+def add_view_argument(parser: argparse.ArgumentParser, default: SideName) -> None:
+    """--view, by the words of the data that the encoder was trained on."""
+    parser.add_argument(
+        "--view", help=f"what the images show, such as drone or satellite; default: what the {default} side does"
+    )
+
+
+def engine_request(args: argparse.Namespace) -> EngineRequest:
+    """What the arguments request.
 
     Raises:
         ConfigError: they contradict each other.
         ExportError: the key can't be read.
     """
-    _check(args)
-    return EngineWish(
+    _check_engine(args)
+    return EngineRequest(
         engine=args.engine,
         checkpoint=args.checkpoint,
         exported=args.exported,
@@ -152,29 +163,30 @@ def engine_wish(args: argparse.Namespace) -> EngineWish:
     )
 
 
-def _check(args: argparse.Namespace) -> None:
-    own = args.engine == "mindspore"
-    if own and args.checkpoint is None:
-        raise ConfigError(
-            "no --checkpoint FILE was given; only --engine mindir and onnx go without, by --exported PATH"
-        )
+def _check_engine(args: argparse.Namespace) -> None:
+    engine = ENGINES[args.engine]
+    if engine.file_format is None and args.checkpoint is None:
+        raise ConfigError(f"no --checkpoint FILE was given; only --engine {_OF_FILES} go without, by --exported PATH")
     if args.checkpoint is None and args.exported is None:
         raise ConfigError(f"--engine {args.engine} needs --exported PATH, or a --checkpoint beside whose run it looks")
-    if args.precision and args.precision not in PRECISIONS[args.engine]:
-        choices = ", ".join(PRECISIONS[args.engine])
+    if args.precision and args.precision not in engine.precisions:
+        choices = ", ".join(engine.precisions)
         raise ConfigError(f"--precision {args.precision} is not for --engine {args.engine}, which has {choices}")
-    given = {"--exported": args.exported and own, "--dec_key_file": args.dec_key_file and args.engine != "mindir"}
-    given |= {"--tensorrt": args.tensorrt and args.engine != "onnx"}
-    given |= {"--allow_cpu_provider": args.allow_cpu_provider and args.engine != "onnx"}
-    unfit = [flag for flag, wrong in given.items() if wrong]
+    unfit = ["--exported"] if args.exported and engine.file_format is None else []
+    unfit += [
+        flag
+        for option, flag in _OPTION_FLAGS.items()
+        if getattr(args, flag.removeprefix("--")) and option not in engine.options
+    ]
     if unfit:
         raise ConfigError(
             f"{', '.join(unfit)} means nothing to --engine {args.engine}; leave it out or name the engine"
         )
 
 
-def say_agreement(wish: EngineWish, engine: Engine, config: Config, paths: Mapping[str, Sequence[Path]]) -> None:
-    """Print how far an int8 engine agrees with fp32 on a few pictures of each view; of other engines nothing."""
-    if wish.precision == "int8":
-        agreement = compare_with_fp32(engine, sample_batches(config, paths, engine.batch_size))
-        print(f"agreement of int8 with fp32: {agreement}")
+def say_agreement(engine: Engine, config: Config, paths: Mapping[SideName, Sequence[Path]]) -> None:
+    """Print how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing."""
+    if engine.exact:
+        exact = engine.exact()
+        agreement = engine.compare_with(exact, sample_batches(config, paths, engine.batch_size))
+        print(f"agreement of {engine.facts['precision']} with {exact.facts['precision']}: {agreement}")

@@ -11,14 +11,18 @@ from pathlib import Path
 from mindloc.cli.arguments import (
     add_config_arguments,
     add_engine_arguments,
-    engine_wish,
+    engine_request,
     refuse_overrides_outside,
     say_agreement,
 )
 from mindloc.cli.command import command
 from mindloc.config import override_config
+from mindloc.data.readers import read_split
 from mindloc.errors import ConfigError
+from mindloc.evaluation.evaluate import evaluate
+from mindloc.evaluation.report import tables
 from mindloc.inference.build import read_source, start_engine
+from mindloc.registry import ENGINES
 from mindloc.runtime.run_folder import run_of
 from mindloc.vocabulary import SIDES
 
@@ -28,6 +32,8 @@ EVAL_FLAGS = (
     "--test_pairs_meta_file",
     "--test_mode",
     "--query_mode",
+    "--drone_size_px",
+    "--satellite_size_px",
     "--device_target",
     "--device_id",
 )
@@ -48,22 +54,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
-    wish = engine_wish(args)
-    source = read_source(wish, SIDES)
+    request = engine_request(args)
+    source = read_source(request)
     config = override_config(source.config, args.overrides)
     if config.head.name != "two_stage" and any(override.startswith("search.") for override in args.overrides):
         raise ConfigError(
             "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
         )
-    engine = start_engine(wish, source, config)
-
-    from mindloc.data.readers import read_split
-    from mindloc.evaluation.evaluate import evaluate
-    from mindloc.evaluation.report import tables
+    engine = start_engine(request, source, config)
 
     split = read_split(config.data, args.split)
-    asked = {side: split.paths(side) for side in SIDES}
-    say_agreement(wish, engine, config, asked)
+    say_agreement(engine, config, {side: split.paths(side) for side in SIDES})
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else read_split(config.data, "train") if has_train_pairs else None
     out = args.out or report_folder(args)
@@ -84,5 +85,5 @@ def report_folder(args: argparse.Namespace) -> Path:
         run, stem = args.exported.parent, args.exported.name
     else:
         run, stem = args.exported.parent.parent, args.exported.stem
-    engine = "" if args.engine == "mindspore" else f"{args.engine}_"
+    engine = f"{args.engine}_" if ENGINES[args.engine].file_format else ""
     return run / "reports" / f"{args.split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"

@@ -1,14 +1,14 @@
 """Write a trained encoder as a file for a device; each file is reloaded and compared with the live encoder.
 
-Where both views share weights and picture size, one file serves both. A JSON card beside each file says what goes in,
+Where both sides share weights and image size, one file serves both. A JSON card beside each file says what goes in,
 what comes out, and which checkpoint it was made from.
 """
 
 import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import SIDE_OF
 from mindloc.cli.command import command
+from mindloc.inference.exported import FORMATS
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_folder import export_folder
@@ -21,18 +21,18 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: export/ of the checkpoint's run")
     parser.add_argument("--file_name", metavar="NAME", help="without suffix; default: encoder, or the view's name")
-    parser.add_argument("--file_format", choices=("MINDIR", "AIR", "ONNX"), default="MINDIR")
+    parser.add_argument("--file_format", choices=FORMATS, default="MINDIR")
     parser.add_argument(
         "--view",
-        choices=("both", "query", "drone", "satellite"),
         default="both",
-        help="query: the side that asks by eval.swap_sides of the checkpoint; default: both",
+        help="both; query: the side that asks by eval.swap_sides of the checkpoint; or what the images show, such as "
+        "drone or satellite; default: both",
     )
     parser.add_argument(
         "--batch_size",
         type=number_or_any,
         metavar="N",
-        help="pictures per call, or any; default: any for MINDIR, else 1",
+        help="images per call, or any; default: any for MINDIR, else 1",
     )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: the training's; fp32 for ONNX")
     parser.add_argument(
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--unit_length",
         action="store_true",
-        help="a global descriptor of length 1 out; Omega and Phi have it always, centroids are places and stay",
+        help="a global descriptor of length 1 out; Omega and Phi have it always, centroids are positions and stay",
     )
     parser.add_argument(
         "--enc_key_file", type=Path, metavar="FILE", help="encrypt MINDIR (AES-GCM) with its 16, 24 or 32 bytes"
@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def number_or_any(text: str) -> int | str:
-    """Pictures per call as the command line says it."""
+    """Images per call as the command line says it."""
     if text != "any" and not is_number(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pictures, such as 64, nor any")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of images, such as 64, nor any")
     return text if text == "any" else int(text)
 
 
@@ -70,12 +70,15 @@ def main(argv: list[str] | None = None) -> None:
     device = use_device("CPU" if anywhere else args.device_target, args.device_id)
     print(f"device: {device.description}")
 
-    from mindloc.export.build import ExportWish, export_checkpoint  # after the device is chosen: it imports MindSpore
+    from mindloc.export.build import (  # after the device is chosen: it imports MindSpore
+        ExportRequest,
+        export_checkpoint,
+    )
     from mindloc.inference.mindir import read_key
 
-    wish = ExportWish(
+    request = ExportRequest(
         file_format=args.file_format,
-        view=SIDE_OF.get(args.view, args.view),
+        view=args.view,
         batch_size=args.batch_size,
         precision=args.precision,
         with_normalization=args.with_normalization,
@@ -84,5 +87,5 @@ def main(argv: list[str] | None = None) -> None:
         key=None if args.enc_key_file is None else read_key(args.enc_key_file),
     )
     folder = args.out or export_folder(args.checkpoint)
-    for exported in export_checkpoint(args.checkpoint, folder, wish, device.target):
+    for exported in export_checkpoint(args.checkpoint, folder, request, device.target):
         print(exported)

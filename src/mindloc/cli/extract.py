@@ -1,4 +1,4 @@
-"""Write the descriptors of every picture in a folder as descriptor sets: descriptors.npy, rows.jsonl, card.json.
+"""Write the descriptors of every image in a directory as descriptor sets: descriptors.npy, rows.jsonl, card.json.
 
 An encoder with two descriptors writes a set for each, omega/ and phi/.
 """
@@ -7,10 +7,10 @@ import argparse
 from pathlib import Path
 
 from mindloc.cli.arguments import (
-    SIDE_OF,
     add_config_arguments,
     add_engine_arguments,
-    engine_wish,
+    add_view_argument,
+    engine_request,
     refuse_overrides_outside,
     say_agreement,
 )
@@ -21,6 +21,7 @@ from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_ground
 from mindloc.errors import ConfigError
 from mindloc.inference.build import card_facts, read_source, start_engine
+from mindloc.inference.extract import extract
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="pictures (.png, .jpg, .jpeg), subfolders included")
+    parser.add_argument("folder", type=Path, help="images (.png, .jpg, .jpeg), subdirectories included")
     add_engine_arguments(parser)
-    parser.add_argument("--view", choices=("drone", "satellite"), default="satellite", help="what the pictures are")
+    add_view_argument(parser, "reference")
     parser.add_argument(
         "--places",
         action="store_true",
@@ -48,24 +49,21 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     names = image_names(args.folder)
-    wish = engine_wish(args)
-    source = read_source(wish, (SIDE_OF[args.view],))
-    config = override_config(source.config, args.overrides)
-    if args.places and SIDE_OF[args.view] != "reference":
-        raise ConfigError(
-            f"--places reads places from names of tiles, which {args.view} images don't have; leave it out"
-        )
+    request = engine_request(args)
+    source = read_source(request, ("reference",), args.view)
+    config, side = override_config(source.config, args.overrides), source.side
+    if args.places and side != "reference":
+        view = config.view(side).name
+        raise ConfigError(f"--places reads places from names of tiles, which {view} images don't have; leave it out")
     ground = read_ground(config.data, args.folder, names) if args.places else None
     if ground:
         print(f"places: {ground}")
-    engine = start_engine(wish, source, config)
-
-    from mindloc.inference.extract import extract
+    engine = start_engine(request, source, config)
 
     paths = [args.folder / name for name in names]
-    say_agreement(wish, engine, config, {SIDE_OF[args.view]: paths})
-    batches = ImageBatches(config.view(SIDE_OF[args.view]), paths, engine.batch_size, config.data.workers)
-    facts = card_facts(config, SIDE_OF[args.view], ground and ground.unit)
+    say_agreement(engine, config, {side: paths})
+    batches = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
+    facts = card_facts(config, side, ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
-    done = extract(engine, SIDE_OF[args.view], batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
+    done = extract(engine, side, batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
     print(f"{args.out}: {done}")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from mindloc.cli.arguments import (
-    SIDE_OF,
     add_config_arguments,
     add_engine_arguments,
-    engine_wish,
+    add_view_argument,
+    engine_request,
     refuse_overrides_outside,
     say_agreement,
 )
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=Path, metavar="FOLDER", help="what extract wrote of them, in place of images")
     parser.add_argument("--index", required=True, metavar="PATH", help="the index: a folder or milvus:...")
     add_engine_arguments(parser)
-    parser.add_argument("--view", choices=("drone", "satellite"), default="drone", help="what the images show")
+    add_view_argument(parser, "query")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
@@ -114,7 +114,7 @@ def _refuse_encoding(args: argparse.Namespace) -> None:
     """Refuse what says how images are encoded, where nothing is left to encode."""
     engine = argparse.ArgumentParser()
     add_engine_arguments(engine)
-    defaults = {**vars(engine.parse_args([])), "view": "drone"}
+    defaults = {**vars(engine.parse_args([])), "view": None}
     given = [f"--{name}" for name, value in defaults.items() if name != "pca" and getattr(args, name) != value]
     if given:
         raise ConfigError(f"--queries are encoded already; leave {', '.join(given)} out")
@@ -133,14 +133,13 @@ def _encode_queries(args: argparse.Namespace) -> Source:
     """The images of a folder; calling for their batches starts the device."""
     names = image_names(args.folder)
     paths = [args.folder / name for name in names]
-    wish = engine_wish(args)
-    side = SIDE_OF[args.view]
-    source = read_source(wish, (side,))
-    config = override_config(source.config, args.overrides)
+    request = engine_request(args)
+    source = read_source(request, ("query",), args.view)
+    config, side = override_config(source.config, args.overrides), source.side
 
     def batches() -> Iterator[Batch]:
-        engine = start_engine(wish, source, config)
-        say_agreement(wish, engine, config, {side: paths})
+        engine = start_engine(request, source, config)
+        say_agreement(engine, config, {side: paths})
         return encoded(engine, ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers))
 
     def encoded(engine, images) -> Iterator[Batch]:

@@ -1,1 +1,1 @@
-"""Extract once, then score from disk: metrics, baselines, report and pictures."""
+"""Extract once, then score from disk: metrics, baselines, report and figures."""

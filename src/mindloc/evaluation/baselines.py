@@ -79,8 +79,8 @@ def _chance_rank_numbers(positives_Q: np.ndarray, reference_count: int, settings
 def _chance_distance_numbers(distance_QM: np.ndarray, settings: ScoreSettings) -> Numbers:
     sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
     return {
-        **{f"sdm@{k}": sdm for k in settings.sdm_at},
-        **{f"dis@{k}_m": dis for k in settings.sdm_at},
+        **{f"sdm@{k}": sdm for k in settings.eval.sdm_at},
+        **{f"dis@{k}_m": dis for k in settings.eval.sdm_at},
         **distance_numbers(distance_QM.ravel()),
     }
 

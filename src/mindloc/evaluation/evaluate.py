@@ -1,6 +1,5 @@
 """Evaluate an encoder on a split: extract once, then everything else from disk."""
 
-import dataclasses
 import json
 import shlex
 import shutil
@@ -236,15 +235,7 @@ def _search_one(index: "FaissIndex", queries: DescriptorSets, stages: Stages, ro
 
 
 def _score_settings(config: Config) -> ScoreSettings:
-    return ScoreSettings(
-        mode=config.data.test_mode,
-        recall_at=config.eval.recall_at,
-        sdm_at=config.eval.sdm_at,
-        bootstrap=config.eval.bootstrap,
-        seed=config.train.seed,
-        recall_n=config.search.recall_n,
-        consistency_m=config.search.consistency_m,
-    )
+    return ScoreSettings(mode=config.data.test_mode, seed=config.train.seed, eval=config.eval, search=config.search)
 
 
 def _write_setup(
@@ -257,9 +248,8 @@ def _write_setup(
 ) -> None:
     setup = {
         "version": SETUP_VERSION,
-        "settings": dataclasses.asdict(_score_settings(config)),
+        "settings": _score_settings(config).model_dump(mode="json"),
         "image_root": str(Path(split.root).resolve()),
-        "sheet_queries": config.eval.contact_sheet_queries,
         "notes": notes,
         "origin": origin,
         **({"search_times": search_times} if search_times else {}),

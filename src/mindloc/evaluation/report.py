@@ -52,7 +52,7 @@ def make_report(
         "version": VERSION,
         "mode": settings.mode,
         "seed": settings.seed,
-        "bootstrap": settings.bootstrap,
+        "bootstrap": settings.eval.bootstrap,
         "data": data,
         **({"search": search} if search else {}),
         "methods": methods,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError
@@ -144,7 +145,7 @@ def load_setup(path: Path) -> dict[str, Any]:
     setup = read_json(path, DataError, "", "is this an evaluation folder, and was it finished?")
     if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
-    absent = [key for key in ("settings", "origin", "notes", "image_root", "sheet_queries") if key not in setup]
+    absent = [key for key in ("settings", "origin", "notes", "image_root") if key not in setup]
     if absent:
         raise DataError(f"{path} lacks {', '.join(absent)}; evaluate again")
     return setup
@@ -152,17 +153,11 @@ def load_setup(path: Path) -> dict[str, Any]:
 
 def _settings(setup: dict[str, Any], path: Path) -> ScoreSettings:
     try:
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in setup["settings"].items()}
-        settings = ScoreSettings(**plain)
-        sensible = settings.recall_n >= 1 and settings.consistency_m >= 0
-    except (TypeError, AttributeError):
-        raise DataError(f"{path}: settings are {setup['settings']}, expected those of ScoreSettings") from None
-    if not sensible:
-        raise DataError(
-            f"{path}: recall_n is {settings.recall_n} and consistency_m {settings.consistency_m}; "
-            "at least 1 and 0 are expected"
-        )
-    return settings
+        return ScoreSettings.model_validate(setup["settings"])
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(["settings", *map(str, problem["loc"])])
+        raise DataError(f"{path}: {key} is {problem['input']!r}: {problem['msg']}; evaluate again") from None
 
 
 def _answers(case: _Case) -> dict[str, MethodScores]:
@@ -175,11 +170,11 @@ def _answers(case: _Case) -> dict[str, MethodScores]:
 def _search(case: _Case, setup: dict[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
     """What the report says of the stages; adds to ``notes`` where there are fewer references than stage one's N."""
     count = len(case.reference_names)
-    stages = case.settings.stages(count)
-    if stages.recall_n < case.settings.recall_n:
+    stages, wanted = case.settings.stages(count), case.settings.search.recall_n
+    if stages.recall_n < wanted:
         notes.append(
-            f"N = {case.settings.recall_n} answers were requested of stage one and there are {count} references: "
-            "all are re-ranked, and stage one decides nothing."
+            f"N = {wanted} answers were requested of stage one and there are {count} references: all are re-ranked, "
+            "and stage one decides nothing."
         )
     times = setup.get("search_times")
     if times is not None and not _are_times(times):
@@ -259,7 +254,7 @@ def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSet
 
 def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScores], case: _Case) -> None:
     root, mode, model = Path(setup["image_root"]), case.settings.mode, methods["model"]
-    shown = min(setup["sheet_queries"], len(model.query[mode]))
+    shown = min(case.settings.eval.contact_sheet_queries, len(model.query[mode]))
     if not shown or not (root / case.query_names[0]).is_file():
         return  # the numbers need no images; an older sheet stays
     sample = choose_queries(model.ranking[mode].first_rank_Q, model.recall_first_rank.get(mode), shown)
@@ -289,7 +284,7 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
     ranking, query = model.ranking[mode], int(model.query[mode][row])
     exact, near = set(right[mode][query].tolist()), set(right["pos_semipos"][query].tolist())
     recalled = model.recall_rank[mode][row].tolist() if model.recall_rank else [None] * ranking.top_QK.shape[1]
-    score_name = "score" if model.recall_rank and case.settings.consistency_m else "cosine"
+    score_name = "score" if model.recall_rank and case.settings.search.consistency_m else "cosine"
     answers = [
         Answer(
             root / case.reference_names[item],

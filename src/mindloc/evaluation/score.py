@@ -10,7 +10,9 @@ Shapes: Q queries, N references, K answers per query.
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
+from mindloc.config.sections import EvalConfig, SearchConfig
 from mindloc.descriptors.ranking import (
     Ranking,
     ScoreOf,
@@ -25,6 +27,7 @@ from mindloc.errors import DataError
 from mindloc.evaluation import metrics
 from mindloc.evaluation.truth import Truth
 from mindloc.geo.points import PlaceUnit, distance_m, paired_distance_m
+from mindloc.vocabulary import PairMode
 
 WITHIN_M = (10, 25, 50, 100, 250, 500)
 _PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
@@ -33,32 +36,30 @@ Numbers = dict[str, float | int | None]
 DescriptorSets = dict[str, DescriptorSet]  # as load_descriptor_sets reads them
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """What to compute."""
+class ScoreSettings(BaseModel):
+    """What to compute: the sections of the config that say which numbers, and two keys of others."""
 
-    mode: str = "pos"  # the one that leads the report and steers training; both are always computed
-    recall_at: tuple[int, ...] = (1, 5, 10)
-    sdm_at: tuple[int, ...] = (1, 3, 5)
-    bootstrap: int = 1000
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: PairMode = "pos"  # the one that leads the report and steers training; both are always computed
     seed: int = 1
-    recall_n: int = 100  # answers of stage one that stage two re-ranks; of no account with one descriptor
-    consistency_m: int = 0  # answers of stage two that node consistency orders; 0 is off
+    eval: EvalConfig = EvalConfig()
+    search: SearchConfig = SearchConfig()
 
     @property
     def recalls(self) -> tuple[int, ...]:
         """The ranks K whose Recall@K is computed: those of the config, and 1, which steers training."""
-        return tuple(dict.fromkeys((1, *self.recall_at)))
+        return tuple(dict.fromkeys((1, *self.eval.recall_at)))
 
     @property
     def answers(self) -> int:
         """Answers to keep per query: enough for the metrics and the contact sheet."""
-        return max(5, *self.recall_at, *self.sdm_at)
+        return max(5, *self.eval.recall_at, *self.eval.sdm_at)
 
     def stages(self, reference_count: int) -> "Stages":
         """The stages of a search among so many references."""
-        recall_n = min(self.recall_n, reference_count)
-        return Stages(recall_n, min(self.consistency_m, recall_n))
+        recall_n = min(self.search.recall_n, reference_count)
+        return Stages(recall_n, min(self.search.consistency_m, recall_n))
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def distance_numbers(distance_Q: np.ndarray) -> Numbers:
 
 def _rank_numbers(ranking: Ranking, reference_count: int, settings: ScoreSettings) -> Numbers:
     first_Q = ranking.first_rank_Q
-    low, high = metrics.bootstrap_interval(first_Q == 1, settings.bootstrap, settings.seed)
+    low, high = metrics.bootstrap_interval(first_Q == 1, settings.eval.bootstrap, settings.seed)
     return {
         "queries": len(ranking),
         **{f"recall@{k}": metrics.recall_at(first_Q, k) for k in settings.recalls},
@@ -211,8 +212,8 @@ def _rank_numbers(ranking: Ranking, reference_count: int, settings: ScoreSetting
 
 def _answer_distance_numbers(distance_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
     return {
-        **{f"sdm@{k}": float(metrics.sdm_at(distance_QK, k).mean()) for k in settings.sdm_at},
-        **{f"dis@{k}_m": float(metrics.dis_at(distance_QK, k).mean()) for k in settings.sdm_at},
+        **{f"sdm@{k}": float(metrics.sdm_at(distance_QK, k).mean()) for k in settings.eval.sdm_at},
+        **{f"dis@{k}_m": float(metrics.dis_at(distance_QK, k).mean()) for k in settings.eval.sdm_at},
         **distance_numbers(distance_QK[:, 0]),
     }
 
@@ -220,7 +221,7 @@ def _answer_distance_numbers(distance_QK: np.ndarray, settings: ScoreSettings) -
 def _denseuav_numbers(degrees_QK: np.ndarray, settings: ScoreSettings) -> Numbers:
     return {
         f"sdm@{k}_denseuav": float(metrics.sdm_at(degrees_QK, k, metrics.SDM_PER_DEGREE).mean())
-        for k in settings.sdm_at
+        for k in settings.eval.sdm_at
     }
 
 

@@ -1,6 +1,6 @@
 """An exported encoder of any format: what goes in and comes out, its comparison with the live one, file and card.
 
-Suffixes: B pictures, D dimension.
+Shapes: B images, D dimension, R images of all trial batches.
 """
 
 import hashlib
@@ -15,24 +15,24 @@ import numpy as np
 from mindloc.errors import ExportError
 from mindloc.inference.exported import CARD_VERSION, RunFile, card_path, input_shape, output_name
 from mindloc.runtime.files import atomic_write, atomic_write_text
-from mindloc.vocabulary import GLOBAL
+from mindloc.vocabulary import CENTROIDS, GLOBAL, PHI, SideName
 
 _COPY_BYTES = 1 << 20
-_OF_NODES = ("phi", "centroids")  # made of parts that are put in order by area
-_DRAWS = 3  # of pictures to compare on, where the order of nodes may be in doubt
+_OF_NODES = (PHI, CENTROIDS)  # made of parts that are put in order by area
+_DRAWS = 3  # of images to compare on, where the order of nodes may be in doubt
 
 
 @dataclass(frozen=True)
 class ExportSpec:
     """What goes in and comes out."""
 
-    views: tuple[str, ...]  # whose pictures go in
+    sides: dict[SideName, str]  # of the encoder that the file contains -> the view that each is for
     size_px: tuple[int, int]  # height, width
     batch_size: int | None  # None: any
     mean: tuple[float, ...]  # of RGB pixels scaled to 0..1
     std: tuple[float, ...]
     descriptors: tuple[str, ...] = (GLOBAL,)  # in the order of the file's outputs
-    cut_border: float = 0.0  # share that was cropped from each side before resizing
+    cut_border: float = 0.0  # fraction that was cropped from each edge before resizing
     takes_pixels: bool = False  # uint8 (B, H, W, 3), normalized inside
     unit_length: bool = False  # a global descriptor is divided by its norm inside
     precision: str = "fp32"
@@ -42,13 +42,18 @@ class ExportSpec:
         return input_shape(self.batch_size, self.size_px, self.takes_pixels)
 
     @property
+    def name(self) -> str:
+        """Of the encoder, for messages: by what its images show."""
+        return " and ".join(self.sides.values())
+
+    @property
     def divided(self) -> tuple[bool, ...]:
         """Of each descriptor, whether the file divides it by its norm; Omega and Phi leave the encoder with length 1,
-        and centroids are places, which have no length."""
+        and centroids are positions, which have no length."""
         return tuple(self.unit_length and name == GLOBAL for name in self.descriptors)
 
     def trial_batches(self, draw: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Seeded pictures to compare on, (as the file takes them, as the live encoder does).
+        """Seeded images to compare on, (as the file takes them, as the live encoder does).
 
         The fixed batch, or three sizes of a free one. They are normalized here in float64, apart from the graph.
         """
@@ -61,13 +66,13 @@ class ExportSpec:
 
 
 def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float) -> tuple[list[int], dict[str, Any]]:
-    """(Dimension of each descriptor, for the card: the largest differences as shares of each one's largest entry).
+    """(Dimension of each descriptor, for the card: the largest differences relative to each one's largest entry).
 
-    Two nodes of one area, to rounding, may change places in Phi and among the centroids: where a picture's differ, it
-    makes room for another one, twice at most.
+    Two nodes of one area, to rounding, may be exchanged in Phi and among the centroids: where an image's differ,
+    another one takes its place, twice at most.
 
     Raises:
-        ExportError: one exceeds ``tolerance``, or shapes differ, or either holds NaN.
+        ExportError: one exceeds ``tolerance``, or shapes differ, or either contains NaN.
     """
     dimensions, share_R = _differences(live, exported, spec, 0)
     for draw in range(1, _DRAWS):
@@ -75,14 +80,14 @@ def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float
             break
         for name, more_R in _differences(live, exported, spec, draw)[1].items():
             share_R[name] = (np.minimum if name in _OF_NODES else np.maximum)(share_R[name], more_R)
-    for name, of_pictures_R in share_R.items():
-        if _exceeds(of_pictures_R, tolerance):
+    for name, of_images_R in share_R.items():
+        if _exceeds(of_images_R, tolerance):
             raise ExportError(
-                f"the exported {' and '.join(spec.views)} encoder's {output_name(name)} differs from the live one by "
-                f"{of_pictures_R.max():.1e} of the largest entry, allowed are {tolerance:.0e}; nothing was written: "
+                f"the exported {spec.name} encoder's {output_name(name)} differs from the live one by "
+                f"{of_images_R.max():.1e} of the largest entry, allowed are {tolerance:.0e}; nothing was written: "
                 "try another precision or MindSpore version"
             )
-    of_each = {output_name(name): float(of_pictures_R.max()) for name, of_pictures_R in share_R.items()}
+    of_each = {output_name(name): float(of_images_R.max()) for name, of_images_R in share_R.items()}
     check = {"compared": True, "largest_difference": max(of_each.values()), "of_each": of_each}
     return dimensions, {**check, "tolerance": tolerance, "relative_to": "largest entry"}
 
@@ -90,14 +95,14 @@ def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float
 def _differences(
     live: RunFile, exported: RunFile, spec: ExportSpec, draw: int
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """(Dimension of each descriptor, descriptor -> the largest difference of each of R pictures)."""
+    """(Dimension of each descriptor, descriptor -> the largest difference of each of R images)."""
     shapes, shares = [], {name: [] for name in spec.descriptors}
     for fed, image_B3HW in spec.trial_batches(draw):
         expected, got = live(image_B3HW), exported(fed)
         shapes = [rows_BD.shape for rows_BD in expected]
         if [rows_BD.shape for rows_BD in got] != shapes:
             raise ExportError(
-                f"the exported {' and '.join(spec.views)} encoder returns shapes {[rows_BD.shape for rows_BD in got]}, "
+                f"the exported {spec.name} encoder returns shapes {[rows_BD.shape for rows_BD in got]}, "
                 f"the live one {shapes}; this is a defect of the export: nothing was written"
             )
         for name, divided, expected_BD, got_BD in zip(spec.descriptors, spec.divided, expected, got, strict=True):
@@ -105,7 +110,7 @@ def _differences(
                 expected_BD = expected_BD / np.linalg.norm(expected_BD, axis=1, keepdims=True)
             largest = max(float(np.abs(expected_BD).max()), 1e-30)
             shares[name].append(np.abs(got_BD - expected_BD).max(axis=1) / largest)
-    return [side for _, side in shapes], {name: np.concatenate(parts) for name, parts in shares.items()}
+    return [width for _, width in shapes], {name: np.concatenate(parts) for name, parts in shares.items()}
 
 
 def _exceeds(share_R: np.ndarray, tolerance: float) -> bool:
@@ -122,7 +127,7 @@ def publish(partial: Path, path: Path, spec: ExportSpec, dimensions: list[int], 
         facts: format, encryption, check, checkpoint_sha256, config, versions.
 
     Raises:
-        ExportError: the disk is full or refuses; what stood there before survives.
+        ExportError: the disk is full or refuses; what was there before survives.
     """
     digest = hashlib.sha256()
     with partial.open("rb") as source, atomic_write(path, "export", ExportError) as target:
@@ -137,15 +142,15 @@ def publish(partial: Path, path: Path, spec: ExportSpec, dimensions: list[int], 
 def _interface(spec: ExportSpec, dimensions: list[int]) -> dict[str, Any]:
     normal = "RGB scaled to 0..1, then (x - mean) / std"
     return {
-        "views": list(spec.views),
+        "sides": spec.sides,
         "precision": spec.precision,
         "input": {
             "name": "images",
-            "shape": spec.input_shape,  # null: any number of pictures
+            "shape": spec.input_shape,  # null: any number of images
             "layout": "batch, height, width, RGB" if spec.takes_pixels else "batch, RGB, height, width",
             "dtype": "uint8" if spec.takes_pixels else "float32",
             "pixels": "RGB 0..255; the file normalizes them" if spec.takes_pixels else normal,
-            "cut_border": spec.cut_border,  # of each side, before the picture is resized by area to the shape
+            "cut_border": spec.cut_border,  # of each edge, before the image is resized by area to the shape
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
@@ -157,7 +162,7 @@ def _interface(spec: ExportSpec, dimensions: list[int]) -> dict[str, Any]:
 
 
 def _length(descriptor: str, unit_length: bool) -> str:
-    if descriptor == "centroids":
-        return "any: pairs (row, column) in 0..1 of the picture's grid, compared as they are"
+    if descriptor == CENTROIDS:
+        return "any: pairs (row, column) in 0..1 of the image's grid, compared as they are"
     one = descriptor != GLOBAL or unit_length
     return "1" if one else "any: divide by the Euclidean norm before comparing"

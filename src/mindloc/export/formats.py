@@ -1,14 +1,13 @@
-"""What an exported file computes: a view encoder, with the first and the last step inside the graph on request.
+"""The graph that an exported file computes, and how each format is written and read again.
 
-AIR, the graph of Ascend's own compiler: made on an Ascend, and run by Ascend's tools only.
+The graph is one side of the encoder, with the first and the last step inside on request. MINDIR is MindSpore's own
+portable format; it takes any number of images and can be encrypted. ONNX, opset 11, with a fixed number of images, is
+for ONNX Runtime, TensorRT and Ascend's converter. AIR is the format of Ascend's own compiler: made on an Ascend, and
+run by Ascend's tools only.
 
-MINDIR, MindSpore's own portable graph; it takes any number of pictures and can be encrypted.
-
-ONNX, opset 11, with a fixed number of pictures: for ONNX Runtime, TensorRT and Ascend's converter.
-
-MindSpore can't export Erf, and our own GELU becomes 25 small operators there, a third of the time in 8 bits. So GELU
-leaves MindSpore as one operator that the encoder has no other use for, and is written out with Erf afterwards, in the
-order that ONNX Runtime and TensorRT know as GELU. The comparison with the live encoder holds for what comes of it.
+MindSpore can't export Erf to ONNX, and our own GELU becomes 25 small operators there, a third of the time in 8 bits. So
+GELU leaves MindSpore as one operator that the encoder has no other use for, and is written out with Erf afterwards, in
+the order that ONNX Runtime and TensorRT know as GELU. The comparison with the live encoder is of the result.
 """
 
 import math
@@ -22,7 +21,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindloc.errors import ExportError
 from mindloc.inference.exported import RunFile
 from mindloc.inference.mindir import MODE, open_mindir
 from mindloc.inference.onnx import CPU, Provider, open_session
@@ -32,12 +30,12 @@ from mindloc.runtime.packages import optional_module
 
 
 class ExportGraph(nn.Cell):
-    """Pictures -> descriptors (B, D), a tuple in the order of ``outputs``; of one output a plain tensor.
+    """Images -> descriptors (B, D), a tuple in the order of ``outputs``; of one output a plain tensor.
 
     Args:
         side_encoder: (B, 3, H, W) float32, normalized -> {output: (B, D)}.
         pixels: (mean, std) of RGB scaled to 0..1: the graph then takes uint8 (B, H, W, 3), as cameras and decoders
-            give them, and normalizes itself. None: normalized pictures come in.
+            give them, and normalizes itself. None: normalized images come in.
         unit_length: of each output, whether to divide it by its Euclidean norm.
     """
 
@@ -67,15 +65,6 @@ class ExportGraph(nn.Cell):
 
 
 UNCOMPARED = "no program but Ascend's converter (atc) reads an AIR file; compare a descriptor of the converted one"
-
-
-def require_ascend(target: str) -> None:
-    """Raises: ExportError: this process computes elsewhere."""
-    if target != "Ascend":
-        raise ExportError(
-            f"AIR is written on an Ascend only, and this is {target}: run this command with --device_target Ascend "
-            "on a machine with its driver, CANN and MindSpore; MINDIR and ONNX are written here, and atc reads ONNX too"
-        )
 
 
 def save_air(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
@@ -174,12 +163,12 @@ def _name_results(graph: Any, names: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Format:
-    """One file format: how it is written, and how it is read again for the comparison with the live encoder.
+class Writer:
+    """How one format is written, and read again for the comparison with the live encoder.
 
     Attributes:
         save: (cell, example input, file, key or None, names of the outputs).
-        reload: (file, key or None) -> a function of the images; None: nothing here can run such a file.
+        reload: (file, key or None) -> a function of the images; None: nothing here runs such a file.
         tolerance: precision -> largest difference, of the largest entry.
     """
 
@@ -188,10 +177,10 @@ class Format:
     tolerance: dict[str, float]
 
 
-FORMATS = {
+WRITERS = {
     # a reloaded MINDIR file was seen to differ by 0.0
-    "MINDIR": Format(save_mindir, open_mindir, {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}),
+    "MINDIR": Writer(save_mindir, open_mindir, {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}),
     # in fp32 the base model at 384 px was seen at 1e-6
-    "ONNX": Format(save_onnx, reload_onnx, {"fp32": 1e-4, "fp16": 2e-2}),
-    "AIR": Format(save_air, None, {}),
+    "ONNX": Writer(save_onnx, reload_onnx, {"fp32": 1e-4, "fp16": 2e-2}),
+    "AIR": Writer(save_air, None, {}),
 }

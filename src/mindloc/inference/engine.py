@@ -1,23 +1,106 @@
-"""One call, ``encode(batch) -> named descriptors``, whatever computes them.
+"""One call, ``encode({side: images}) -> named descriptors``, whatever computes them.
 
-Suffixes: B pictures of a batch, D dimension.
+The live engine runs an encoder's own Cells on MindSpore; engines of exported files are in ``exported.py``. Any engine's
+recall descriptors can be reduced, and any two engines compared on the same images.
 
-A Cell that is in training, evaluated for a while.
-
-How far two engines agree on the same pictures.
-
-Suffixes: N pictures, D dimension.
+Shapes: B images of a batch, N images, D dimension as encoded.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from mindloc.descriptors.reduction import Reduction, require_origin
+from mindloc.descriptors.sets import RECALL_DESCRIPTORS
 from mindloc.errors import DataError
 from mindloc.runtime.compilation import compiling
+
+_SHORTEST = 1e-30  # a descriptor of zeros stays one
+
+
+class Engine(Protocol):
+    """What extraction, evaluation and search need to know of an encoder."""
+
+    batch_size: int  # most images per call
+    descriptors: tuple[str, ...]  # what it makes of an image: ("global",), or ("omega", "phi") and maybe "centroids"
+    exact: "Callable[[], Engine] | None"  # starts the engine that this one approximates in 8 bits; None: it is exact
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the card of a descriptor set says of the engine.
+
+        engine (its name in ENGINES of registry.py), precision of its arithmetic ("fp32", "fp16", "bf16", "int8"),
+        checkpoint_sha256 (None: weights that are in training); of exported files also their hashes, what runs them,
+        and how far int8 agrees with fp32.
+        """
+        ...
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Descriptors of normalized images.
+
+        Args:
+            batch: side -> (B, 3, H, W) float32, B at most ``batch_size``; has been read when this returns, since the
+                next batch may be written over it.
+
+        Returns:
+            ``{side}.{descriptor}`` -> (B, D) float32, as the encoder gives them: a global one of any length.
+
+        Raises:
+            DataError: a batch that is empty or larger than ``batch_size``.
+        """
+        ...
+
+
+class MindSporeEngine:
+    """Runs an encoder's Cells, always with the same shapes, so that each side is compiled once.
+
+    Args:
+        encoder: a ``PairEncoder``; one that is in training is switched to evaluation during each call only.
+        batch_size: a smaller batch is padded with copies of its last image; their descriptors are dropped.
+    """
+
+    name = "mindspore"
+    exact = None
+
+    def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
+        self.batch_size = batch_size
+        self.descriptors = encoder.descriptors
+        self.precision = precision
+        self.checkpoint_sha256 = checkpoint_sha256
+        self._encoder = encoder
+        self._cells: dict[str, Any] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"engine": self.name, "precision": self.precision, "checkpoint_sha256": self.checkpoint_sha256}
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As ``Engine.encode``."""
+        with evaluating(self._encoder):
+            return {key: value for side, images in batch.items() for key, value in self._encode(side, images).items()}
+
+    def _encode(self, side: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
+        import mindspore as ms
+
+        images = ms.Tensor(filled_batch(image_B3HW, self.batch_size, self.batch_size, side))
+        cell = self._cell(side, images)
+        outputs, count = cell(images), len(image_B3HW)
+        return {name: rows.asnumpy()[:count].astype(np.float32) for name, rows in zip(cell.names, outputs, strict=True)}
+
+    def _cell(self, side: str, images: Any) -> Any:
+        """The side's own Cell, compiled for these images when it is first needed."""
+        from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
+
+        if side not in self._cells:
+            side_encoder = self._encoder.side_encoder(side)
+            self._cells[side] = PlainOutputs(side_encoder, *side_encoder.outputs)
+            self._cells[side].set_train(False)
+            with compiling():
+                self._cells[side].compile(images)
+        return self._cells[side]
 
 
 @contextmanager
@@ -33,107 +116,65 @@ def evaluating(cell: Any) -> Iterator[None]:
             cell.set_train(True)
 
 
-class Engine(Protocol):
-    """What extraction, evaluation and export need to know of an encoder."""
-
-    batch_size: int  # most pictures per call
-    descriptors: tuple[str, ...]  # what it makes of a picture: ("global",), or ("omega", "phi") and maybe "centroids"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the card of a descriptor set says of the engine.
-
-        engine ("mindspore", "mindir", "onnx"), precision of its arithmetic ("fp32", "fp16", "bf16", "int8"),
-        checkpoint_sha256 (None: weights that are in training); of exported files also their hashes, ONNX Runtime's
-        provider, and how far int8 agrees with fp32.
-        """
-        ...
-
-    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Descriptors of normalized pictures.
-
-        Args:
-            batch: view -> (B, 3, H, W) float32, B at most ``batch_size``; has been read when this returns, since the
-                next batch may be written over it.
-
-        Returns:
-            ``{view}.{descriptor}`` -> (B, D) float32, as the encoder gives them: a global one of any length.
-        """
-        ...
-
-
-class MindSporeEngine:
-    """Runs an encoder's Cells, always with the same shapes, so that each view is compiled once.
-
-    Args:
-        encoder: a ``PairEncoder``; one that is in training is switched to evaluation during each call only.
-        batch_size: a smaller batch is padded with copies of its last picture; their descriptors are dropped.
-    """
-
-    name = "mindspore"
-
-    def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
-        self.batch_size = batch_size
-        self.descriptors = encoder.descriptors
-        self.precision = precision
-        self.checkpoint_sha256 = checkpoint_sha256
-        self._encoder = encoder
-        self._cells: dict[str, Any] = {}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"engine": self.name, "precision": self.precision, "checkpoint_sha256": self.checkpoint_sha256}
-
-    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As ``Engine.encode``; raises DataError on a batch that is empty or larger than ``batch_size``."""
-        with evaluating(self._encoder):
-            return {key: value for view, images in batch.items() for key, value in self._encode(view, images).items()}
-
-    def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
-        import mindspore as ms
-
-        images = ms.Tensor(filled_batch(image_B3HW, self.batch_size, self.batch_size, view))
-        cell = self._cell(view, images)
-        outputs, count = cell(images), len(image_B3HW)
-        return {name: rows.asnumpy()[:count].astype(np.float32) for name, rows in zip(cell.names, outputs, strict=True)}
-
-    def _cell(self, view: str, images: Any) -> Any:
-        """The view's own Cell, compiled for these pictures when it is first asked for."""
-        from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
-
-        if view not in self._cells:
-            side_encoder = self._encoder.side_encoder(view)
-            self._cells[view] = PlainOutputs(side_encoder, *side_encoder.outputs)
-            self._cells[view].set_train(False)
-            with compiling():
-                self._cells[view].compile(images)
-        return self._cells[view]
-
-
-def filled_batch(image_B3HW: np.ndarray, most: int, size: int, view: str) -> np.ndarray:
-    """The batch as contiguous float32, filled up to ``size`` with copies of its last picture.
+def filled_batch(image_B3HW: np.ndarray, most: int, size: int, side: str) -> np.ndarray:
+    """The batch as contiguous float32, filled up to ``size`` with copies of its last image.
 
     Raises:
-        DataError: the batch is empty or has more than ``most`` pictures.
+        DataError: the batch is empty or has more than ``most`` images.
     """
     count = len(image_B3HW)
     if not 0 < count <= most:
         raise DataError(
-            f"a batch of {count} {view} pictures for an engine that takes 1 to {most}; hand it that many at a time"
+            f"a batch of {count} {side} images for an engine that takes 1 to {most}; hand it that many at a time"
         )
     padding = np.repeat(image_B3HW[-1:], size - count, axis=0)
     full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
     return np.ascontiguousarray(full, np.float32)
 
 
-_SHORTEST = 1e-30  # a descriptor of zeros stays one
+class ReducedEngine:
+    """Any engine, with its recall descriptor (``omega`` or ``global``) reduced; its others are left as they are.
+
+    Args:
+        reduction: from its file, fitted to descriptors of the engine's checkpoint.
+
+    Raises:
+        TileIndexError: the reduction was fitted to descriptors of another checkpoint.
+    """
+
+    def __init__(self, engine: Engine, reduction: Reduction):
+        require_origin(reduction, engine.facts["checkpoint_sha256"])
+        self._engine, self._reduction = engine, reduction
+        self.batch_size, self.descriptors, self.exact = engine.batch_size, engine.descriptors, engine.exact
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As ``Engine.facts``, and reduction_sha256, which is of the recall descriptor alone."""
+        return {**self._engine.facts, "reduction_sha256": self._reduction.sha256}
+
+    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> "EngineAgreement":
+        """As ``ExportedEngine.compare_with``, before the reduction."""
+        return self._engine.compare_with(exact, batches)
+
+    def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As ``Engine.encode``.
+
+        Raises:
+            TileIndexError: moreover, descriptors of another dimension than the reduction was fitted to.
+        """
+        descriptors = self._engine.encode(batch)
+        for side in batch:
+            for name in RECALL_DESCRIPTORS:
+                if f"{side}.{name}" in descriptors:
+                    descriptors[f"{side}.{name}"] = self._reduction.project(descriptors[f"{side}.{name}"])
+        return descriptors
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one descriptor of two engines, picture by picture."""
+    """Of one descriptor of two engines, image by image."""
 
-    pictures: int
+    images: int
     cosine_min: float
     cosine_mean: float
     largest_difference: float  # between entries of descriptors of length 1
@@ -141,13 +182,13 @@ class Agreement:
     def __str__(self) -> str:
         return (
             f"cosine {self.cosine_min:.6f} at least, {self.cosine_mean:.6f} on average, "
-            f"entries within {self.largest_difference:.1e}, over {self.pictures} pictures"
+            f"entries within {self.largest_difference:.1e}, over {self.images} images"
         )
 
 
 @dataclass(frozen=True)
 class EngineAgreement:
-    """Of everything that two engines make of the same pictures."""
+    """Of everything that two engines make of the same images."""
 
     of_each: dict[str, Agreement]  # descriptor -> its agreement
 
@@ -178,11 +219,11 @@ def compare_descriptors(*pairs: tuple[np.ndarray, np.ndarray]) -> Agreement:
 
 
 def compare_engines(one: Engine, other: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
-    """Agreement of two engines on (view, normalized pictures) batches that both can take."""
-    encoded = [(view, one.encode({view: images}), other.encode({view: images})) for view, images in batches]
+    """Agreement of two engines on (side, normalized images) batches that both can take."""
+    encoded = [(side, one.encode({side: images}), other.encode({side: images})) for side, images in batches]
     return EngineAgreement(
         {
-            name: compare_descriptors(*((a[f"{view}.{name}"], b[f"{view}.{name}"]) for view, a, b in encoded))
+            name: compare_descriptors(*((a[f"{side}.{name}"], b[f"{side}.{name}"]) for side, a, b in encoded))
             for name in one.descriptors
         }
     )

@@ -1,34 +1,50 @@
-"""Exported encoders on disk: a file, and beside it the JSON card that says what goes in, what comes out, and whence.
+"""Exported encoders on disk, and as engines.
 
-Files and cards come from anywhere, so nothing in them is believed before it is checked. AIR files have cards too, but
-only Ascend's own tools run them.
+A file has a JSON card beside it that says what goes in, what comes out, and which checkpoint it was made from. Files
+and cards come from anywhere, so nothing in them is believed before it is checked. AIR files have cards too, but only
+Ascend's own tools run them.
 
-Exported files as an engine: batches brought to what the file takes, descriptors brought back.
-
-Suffixes: B pictures of a batch, D dimension.
+Shapes: B images of a batch, D dimension.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mindloc.descriptors.sets import GLOBAL
 from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
 from mindloc.runtime.checkpoint import file_sha256
 from mindloc.runtime.files import read_json
+from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, SIDES, VIEWS, SideName
 
-CARD_VERSION = 3
-BEFORE_HEADS = 2  # the card's version when every encoder had one descriptor; still read
-SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+CARD_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16")
 _MOST_CARD_BYTES = 1 << 20
 _MOST_FILE_BYTES = (1 << 31) - 1  # of a protocol buffer, which MINDIR and ONNX are
 _MOST = {"batch": 65_536, "side_px": 16_384, "dimension": 1 << 22}  # Omega of 384 px has 147 456
-_COMPLETE = ((GLOBAL,), ("omega", "phi"), ("omega", "phi", "centroids"))  # all that some encoder makes
+_COMPLETE = ((GLOBAL,), (OMEGA, PHI), (OMEGA, PHI, CENTROIDS))  # all that some encoder makes
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """What files of a format can be."""
+
+    suffix: str
+    precisions: tuple[str, ...]
+    default_precision: str | None = None  # None: the training's
+    any_batch: bool = False  # takes any number of images per call; else a number fixed by the export
+    encrypts: bool = False
+    ascend_only: bool = False  # written on an Ascend alone
+
+
+FORMATS = {
+    "MINDIR": FileFormat(".mindir", PRECISIONS, any_batch=True, encrypts=True),
+    "ONNX": FileFormat(".onnx", ("fp32", "fp16"), default_precision="fp32"),
+    "AIR": FileFormat(".air", PRECISIONS, ascend_only=True),
+}
 
 
 class AbsentError(ExportError):
@@ -40,10 +56,10 @@ class ExportedFile:
     """What a card says of its file."""
 
     path: Path
-    format: str  # a key of SUFFIXES
-    views: tuple[str, ...]  # the views whose pictures it encodes
+    format: str  # a key of FORMATS
+    sides: dict[SideName, str]  # the sides of the encoder that it contains -> the view that each is for
     precision: str  # of the arithmetic inside
-    batch_size: int | None  # pictures per call; None: any number
+    batch_size: int | None  # images per call; None: any number
     size_px: tuple[int, int]  # height, width
     takes_pixels: bool  # uint8 (B, H, W, 3) instead of normalized float32 (B, 3, H, W)
     mean: tuple[float, ...]
@@ -80,7 +96,7 @@ class ExportedFile:
 
 
 def input_shape(batch_size: int | None, size_px: tuple[int, int], takes_pixels: bool) -> tuple[int | None, ...]:
-    """(B, H, W, 3) of pixels, (B, 3, H, W) of normalized pictures; None for B: any number."""
+    """(B, H, W, 3) of pixels, (B, 3, H, W) of normalized images; None for B: any number."""
     return (batch_size, *size_px, 3) if takes_pixels else (batch_size, 3, *size_px)
 
 
@@ -93,75 +109,96 @@ def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def read_card(path: Path) -> ExportedFile:
-    """The card of the exported file at ``path``; the file itself is not opened.
+def find_exported(place: Path, file_format: str) -> list[ExportedFile]:
+    """The cards of all files of a format in directory ``place``, or of the file ``place`` itself.
 
     Raises:
-        ExportError: no card, one of another version, or one whose values can't be true.
+        AbsentError: there is none.
+        ExportError: a card is damaged.
     """
-    card = _read_json(card_path(path))
-    if card.get("version") not in (BEFORE_HEADS, CARD_VERSION):
-        raise ExportError(
-            f"card {card_path(path)} has version {card.get('version')!r}, this mindloc reads {BEFORE_HEADS} and "
-            f"{CARD_VERSION}; export again"
-        )
-    try:
-        file = _from_card(path, card)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ExportError(f"card {card_path(path)} can't be used: {reason}; export again") from None
-    return file
+    suffix = FORMATS[file_format].suffix
+    if not place.exists():
+        raise AbsentError(f"{place} is not there")
+    if place.is_file():
+        if place.suffix != suffix:
+            raise ExportError(f"{place} is not in {file_format} format (*{suffix}); name another file")
+        return [read_card(place)]
+    files = [read_card(path) for path in sorted(place.glob(f"*{suffix}")) if card_path(path).exists()]
+    if not files:
+        raise AbsentError(f"{place} contains no {file_format} file")
+    return files
 
 
-def find_exported(
-    place: Path, file_format: str, precision: str | None, views: Sequence[str]
-) -> dict[str, ExportedFile]:
-    """View -> the file in folder ``place``, or the file ``place`` itself, that encodes it in this format.
+def choose_file(files: Sequence[ExportedFile], side: SideName, precision: str | None) -> ExportedFile:
+    """The one of several files that contains a side of the encoder.
 
     Args:
         precision: of the arithmetic in the file; None takes what is there, fp32 where there are several.
 
     Raises:
         AbsentError: none does.
-        ExportError: several do, or a card is damaged.
+        ExportError: several do.
     """
-    suffix = SUFFIXES[file_format]
-    if not place.exists():
-        raise AbsentError(f"{place} is not there")
-    if place.is_file() and place.suffix != suffix:
-        raise ExportError(f"{place} is no {file_format} file (*{suffix})")
-    in_folder = (path for path in sorted(place.glob(f"*{suffix}")) if card_path(path).exists())
-    files = [read_card(path) for path in ([place] if place.is_file() else in_folder)]
-    return {view: _only_one(place, files, file_format, precision, view) for view in views}
-
-
-def _only_one(
-    place: Path, files: list[ExportedFile], file_format: str, precision: str | None, view: str
-) -> ExportedFile:
-    of_view = [file for file in files if view in file.views]
-    if precision is None and len(of_view) == 1:
-        return of_view[0]
+    of_side = [file for file in files if side in file.sides]
+    if precision is None and len(of_side) == 1:
+        return of_side[0]
     wanted = precision or "fp32"
-    fitting = [file for file in of_view if file.precision == wanted]
+    fitting = [file for file in of_side if file.precision == wanted]
     if len(fitting) == 1:
         return fitting[0]
+    place, file_format = files[0].path.parent if len(files) > 1 else files[0].path, files[0].format
     if fitting:
         names = ", ".join(file.path.name for file in fitting)
-        raise ExportError(f"{place} holds several {file_format} files of the {view} encoder, name one: {names}")
-    others = sorted({file.precision for file in of_view})
+        raise ExportError(f"{place} contains several {file_format} files of the {side} side, name one: {names}")
+    others = sorted({file.precision for file in of_side})
     there = f" in {wanted}, only in {', '.join(others)}" if others else ""
-    raise AbsentError(f"{place} holds no {file_format} file of the {view} encoder{there}")
+    raise AbsentError(f"{place} contains no {file_format} file of the {side} side{there}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ExportError(f"card {path} is missing: an exported file counts only with the card beside it")
-    return read_json(path, ExportError, "card", "export again", most_bytes=_MOST_CARD_BYTES)
+def require_one_origin(files: Mapping[SideName, ExportedFile], checkpoint_sha256: str | None = None) -> None:
+    """Refuse files that can't be one encoder.
+
+    Args:
+        checkpoint_sha256: of the checkpoint that the files are said to come from.
+
+    Raises:
+        ExportError: the files come from different checkpoints, or from another than that one, or differ in precision
+            or in what they make of an image.
+    """
+    made_from = {file.checkpoint_sha256 for file in files.values()}
+    names = ", ".join(sorted({str(file.path) for file in files.values()}))
+    if len(made_from) > 1:
+        raise ExportError(f"{names} come from different checkpoints; export both again")
+    if len({file.precision for file in files.values()}) > 1:
+        raise ExportError(f"{names} compute in different precisions; name one by --precision")
+    if len({file.descriptors for file in files.values()}) > 1:
+        raise ExportError(f"{names} return different descriptors by their cards; export both again")
+    if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
+        raise ExportError(f"{names}: exported from another checkpoint (sha256 differs); export this one")
+
+
+def read_card(path: Path) -> ExportedFile:
+    """The card of the exported file at ``path``; the file itself is not opened.
+
+    Raises:
+        ExportError: no card, one of another version, or one whose values can't be true.
+    """
+    where = card_path(path)
+    if not where.exists():
+        raise ExportError(f"card {where} is missing: an exported file counts only with the card beside it")
+    card = read_json(where, ExportError, "card", "export again", most_bytes=_MOST_CARD_BYTES)
+    if card.get("version") != CARD_VERSION:
+        raise ExportError(f"card {where} has version {card.get('version')!r}, expected {CARD_VERSION}; export again")
+    try:
+        return _from_card(path, card)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ExportError(f"card {where} can't be used: {reason}; export again") from None
 
 
 def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
     entry, form = card["input"], card["format"]
-    if SUFFIXES.get(form) != path.suffix:
+    if form not in FORMATS or FORMATS[form].suffix != path.suffix:
         raise ValueError(f"format {form!r} does not fit the name {path.name}")
     if card["file"] != path.name:
         raise ValueError(f"it belongs to {card['file']!r}")
@@ -171,21 +208,21 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
     if len(rest) != 3 or rest[2 if takes_pixels else 0] != 3 or entry["dtype"] not in ("uint8", "float32"):
         raise ValueError(f"input {entry['dtype']} of shape {entry['shape']}")
     if not isinstance(card["config"], dict):
-        raise ValueError("its config is no object")
+        raise ValueError("its config is not an object")
     mean, std = (tuple(float(value) for value in entry[key]) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
         raise ValueError(f"mean {list(mean)} and std {list(std)}")
     return ExportedFile(
         path=path,
         format=form,
-        views=tuple(_among("view", view, ("query", "reference")) for view in card["views"]),
+        sides=_sides(card["sides"]),
         precision=_among("precision", card["precision"], PRECISIONS),
         batch_size=None if batch is None else _number("batch", batch),
         size_px=(_number("side_px", sides[0]), _number("side_px", sides[1])),
         takes_pixels=takes_pixels,
         mean=mean,
         std=std,
-        dimensions=_dimensions(card),
+        dimensions=_dimensions(card["outputs"]),
         encrypted=card["encryption"] is not None,
         sha256=str(card["sha256"]),
         checkpoint_sha256=str(card["checkpoint_sha256"]),
@@ -193,14 +230,18 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
     )
 
 
-def _dimensions(card: dict[str, Any]) -> dict[str, int]:
-    if card["version"] == BEFORE_HEADS:
-        return {GLOBAL: _number("dimension", card["dimension"])}
-    names = [output["name"] for output in card["outputs"]]
+def _sides(sides: dict[str, Any]) -> dict[SideName, str]:
+    if not sides:
+        raise ValueError("it names no side of the encoder")
+    return {_among("side", side, SIDES): _among("view", view, VIEWS) for side, view in sides.items()}
+
+
+def _dimensions(outputs: Sequence[dict[str, Any]]) -> dict[str, int]:
+    names = [output["name"] for output in outputs]
     for descriptors in _COMPLETE:
         if names == [output_name(name) for name in descriptors]:
-            sides = (_number("dimension", output["dimension"]) for output in card["outputs"])
-            return dict(zip(descriptors, sides, strict=True))
+            widths = (_number("dimension", output["dimension"]) for output in outputs)
+            return dict(zip(descriptors, widths, strict=True))
     raise ValueError(f"its outputs are {names}, expected descriptor, or omega, phi and maybe centroids, in this order")
 
 
@@ -210,40 +251,44 @@ def _number(what: str, value: Any) -> int:
     return value
 
 
-def _among(what: str, value: Any, choices: Sequence[str]) -> str:
+def _among(what: str, value: Any, choices: Sequence[str]) -> Any:
     if value not in choices:
         raise ValueError(f"{what} {value!r} is not among {', '.join(choices)}")
     return value
 
 
-RunFile = Callable[[np.ndarray], Sequence[np.ndarray]]  # pictures as the file takes them -> (B, D) of each descriptor
+RunFile = Callable[[np.ndarray], Sequence[np.ndarray]]  # images as the file takes them -> (B, D) of each descriptor
 
 
 class ExportedEngine:
-    """Runs one file per view, or one for both.
+    """Runs one file per side, or one for both.
 
     Args:
         name, precision: for the cards of descriptor sets.
-        files: view -> card of the file that encodes it.
-        runs: view -> that file, opened.
-        batch_size: most pictures per call, where the files take any number; a file with a fixed batch decides itself.
+        files: side -> card of the file that encodes it.
+        open_file: opens one of them.
+        batch_size: most images per call, where the files take any number; a file with a fixed batch decides itself.
         facts: more to tell of the engine: of ONNX Runtime its provider and version ("runtime").
+        exact: starts the engine that this one approximates; None: it is exact.
     """
 
     def __init__(
         self,
         name: str,
         precision: str,
-        files: dict[str, ExportedFile],
-        runs: dict[str, RunFile],
-        batch_size: int,
+        files: Mapping[SideName, ExportedFile],
+        open_file: Callable[[ExportedFile], RunFile],
+        batch_size: int = 1,
         facts: dict[str, Any] | None = None,
+        exact: Callable[[], Engine] | None = None,
     ):
-        self.name, self.precision, self.files = name, precision, files
+        self.name, self.precision, self.files, self.exact = name, precision, files, exact
         self.batch_size = min(file.batch_size or batch_size for file in files.values())
         (self.descriptors,) = {file.descriptors for file in files.values()}
         (self.checkpoint_sha256,) = {file.checkpoint_sha256 for file in files.values()}
-        self._runs, self._more = runs, dict(facts or {})
+        opened = {file.path: open_file(file) for file in {file.path: file for file in files.values()}.values()}
+        self._runs = {side: opened[file.path] for side, file in files.items()}
+        self._more = dict(facts or {})
 
     def __str__(self) -> str:
         names = ", ".join(sorted({file.path.name for file in self.files.values()}))
@@ -257,12 +302,12 @@ class ExportedEngine:
             "engine": self.name,
             "precision": self.precision,
             "checkpoint_sha256": self.checkpoint_sha256,
-            "exported": {v: {"file": file.path.name, "sha256": file.sha256} for v, file in self.files.items()},
+            "exported": {s: {"file": file.path.name, "sha256": file.sha256} for s, file in self.files.items()},
             **self._more,
         }
 
     def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
-        """How far it agrees with a more exact engine on (view, normalized pictures); one of its facts from then on."""
+        """How far it agrees with a more exact engine on (side, normalized images); one of its facts from then on."""
         agreement = compare_engines(exact, self, batches)
         self._more["agreement"] = {"with": exact.facts["precision"], **agreement.facts}
         return agreement
@@ -271,22 +316,21 @@ class ExportedEngine:
         """As ``Engine.encode``.
 
         Raises:
-            DataError: a batch that is empty or larger than ``batch_size``.
-            ExportError: the file answers with other descriptors or shapes than its card says.
+            ExportError: moreover, the file answers with other descriptors or shapes than its card says.
         """
-        return {key: value for view, images in batch.items() for key, value in self._encode(view, images).items()}
+        return {key: value for side, images in batch.items() for key, value in self._encode(side, images).items()}
 
-    def _encode(self, view: str, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
-        file, count = self.files[view], len(image_B3HW)
+    def _encode(self, side: SideName, image_B3HW: np.ndarray) -> dict[str, np.ndarray]:
+        file, count = self.files[side], len(image_B3HW)
         size = file.batch_size or count
-        full = filled_batch(image_B3HW, self.batch_size, size, view)
-        outputs = self._runs[view](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
-        got, expected = [rows.shape for rows in outputs], [(size, side) for side in file.dimensions.values()]
+        full = filled_batch(image_B3HW, self.batch_size, size, side)
+        outputs = self._runs[side](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
+        got, expected = [rows.shape for rows in outputs], [(size, width) for width in file.dimensions.values()]
         if got != expected:
-            said = f"{file.path} returns {_listed(got)} for {size} pictures; its card says {_listed(expected)}"
+            said = f"{file.path} returns {_listed(got)} for {size} images; its card says {_listed(expected)}"
             raise ExportError(f"{said}: export again")
         named = zip(self.descriptors, outputs, strict=True)
-        return {f"{view}.{name}": np.asarray(rows_BD[:count], np.float32) for name, rows_BD in named}
+        return {f"{side}.{name}": np.asarray(rows_BD[:count], np.float32) for name, rows_BD in named}
 
 
 def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
@@ -294,7 +338,7 @@ def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def as_pixels(image_B3HW: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalized pictures as the uint8 (B, H, W, 3) that they were: exact, as pixels are whole numbers."""
+    """Normalized images as the uint8 (B, H, W, 3) that they were: exact, as pixels are whole numbers."""
     scale, shift = (np.array(values, np.float32) * 255.0 for values in (std, mean))
     pixels_BHW3 = np.ascontiguousarray(image_B3HW.transpose(0, 2, 3, 1)) * scale
     pixels_BHW3 += shift

@@ -1,6 +1,6 @@
-"""Pictures to descriptor sets on disk, once; every number is computed from the sets.
+"""Images to descriptor sets on disk, once; every number is computed from the sets.
 
-Letters: B pictures of this rank's batch, G of all ranks' batches, D channels, N names.
+Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N names.
 """
 
 import sys
@@ -35,7 +35,7 @@ class Extraction:
     """How long a set took."""
 
     count: int
-    seconds: float  # pictures read, decoded and encoded, without compiling
+    seconds: float  # images read, decoded and encoded, without compiling
     compile_s: float = 0.0
 
     @property
@@ -44,7 +44,7 @@ class Extraction:
 
     def __str__(self) -> str:
         compiling = f", after {self.compile_s:.1f} s of compiling" if self.compile_s else ""
-        return f"{self.count} pictures in {self.seconds:.1f} s ({self.images_per_s:.1f} images/s){compiling}"
+        return f"{self.count} images in {self.seconds:.1f} s ({self.images_per_s:.1f} images/s){compiling}"
 
 
 def extract(
@@ -59,22 +59,22 @@ def extract(
     cluster: Cluster = ALONE,
     bounds_N4: np.ndarray | None = None,
 ) -> Extraction:
-    """Encode every picture and write one set for each descriptor; they appear when all are done, one after the other.
+    """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
 
     What an older extraction left in the folder is replaced. Each card names the extraction, so that the sets of two
     are not taken for one.
 
     Args:
-        batches: (pictures (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
+        batches: (images (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
             several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
-        place_N2, bounds_N4: places, and what each picture covers, in ``facts["place_unit"]``; None where nobody
+        place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None where nobody
             knows them.
         folder: the set itself, or of several descriptors the folder of their sets.
         facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
 
     Raises:
-        DataError: fewer pictures than names, a descriptor with NaN, or a folder that holds something else.
+        DataError: fewer images than names, a descriptor with NaN, or a folder that contains something else.
     """
     if len(engine.descriptors) > 1 and (Path(folder) / "card.json").exists():
         raise DataError(f"{folder} is a descriptor set itself, of an encoder with one descriptor; give a new folder")
@@ -94,13 +94,13 @@ def extract(
             for name, writer in writers.items():
                 descriptor_GD = cluster.gather(descriptors[f"{side}.{name}"])
                 if cluster.size > 1:
-                    descriptor_GD = descriptor_GD[: len(begun)]  # behind the end the last picture is repeated
+                    descriptor_GD = descriptor_GD[: len(begun)]  # beyond the end the last image is repeated
                 writer.append(descriptor_GD, begun[: len(descriptor_GD)])
             done += len(descriptor_GD)
             bar.update(len(descriptor_GD))
             fault_point("extract.mid")
         if done != len(rows):
-            raise DataError(f"{done} {view} pictures came for {len(rows)} names; check the data set with: check-data")
+            raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
     remove_other_sets(folder, engine.descriptors)
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
@@ -113,7 +113,7 @@ def _card_of(descriptor: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def help_extract(engine: Engine, side: SideName, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
-    """What the other ranks do while the first one extracts: encode their pictures and hand them over."""
+    """What the other ranks do while the first one extracts: encode their images and hand them over."""
     for image_B3HW, count in batches:
         descriptors = engine.encode({side: image_B3HW[:count]})
         for name in engine.descriptors:
@@ -121,9 +121,9 @@ def help_extract(engine: Engine, side: SideName, batches: Iterable[tuple[np.ndar
 
 
 def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
-    """Which of ``count`` pictures a rank encodes, so that the ranks' batches, one after the other, are in order.
+    """Which of ``count`` images a rank encodes, so that the ranks' batches, one after the other, are in order.
 
-    Every rank gets the same number of whole batches; behind the end the last picture is repeated.
+    Every rank gets the same number of whole batches; beyond the end the last image is repeated.
     """
     if cluster.size == 1:
         return np.arange(count)

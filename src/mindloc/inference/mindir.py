@@ -1,73 +1,56 @@
-"""What libraries write to the console from C++, past Python: kept from it, and readable afterwards.
+"""MINDIR files: MindSpore runs the saved graph without our code, on any device it has."""
 
-A MINDIR file, opened: MindSpore runs the saved graph without our code.
-"""
-
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mindloc.config.sections import RunConfig
 from mindloc.errors import ExportError, first_line
-from mindloc.inference.exported import RunFile
+from mindloc.inference.build import EngineRequest, Source
+from mindloc.inference.exported import ExportedEngine, ExportedFile, RunFile
 from mindloc.runtime.compilation import compiling
-
-
-class Messages:
-    """The text, once the block is left."""
-
-    text = ""
-
-
-@contextmanager
-def native_messages() -> Iterator[Messages]:
-    """Take standard error, and what Python prints, out of the console's sight while the block runs.
-
-    For calls that write pages before they raise or go on; what matters of it is said by the caller in one line.
-    """
-    messages = Messages()
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file, os.fdopen(os.dup(file.fileno()), "w", errors="replace") as printed:
-        try:
-            os.dup2(file.fileno(), 2)
-            with redirect_stdout(printed):
-                yield messages
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            printed.flush()
-            file.seek(0)
-            messages.text = file.read().decode("utf-8", "replace")
-
+from mindloc.runtime.device import require_precision, use_device
+from mindloc.runtime.process import native_messages
+from mindloc.vocabulary import SideName
 
 MODE = "AES-GCM"
 KEY_BYTES = (16, 24, 32)
 
 
-def read_key(path: Path) -> bytes:
-    """The key in a file: its bytes, all of them.
+def start_mindir_engine(
+    request: EngineRequest, source: Source, run: RunConfig, batch_size: int, say: Callable[[str], None]
+) -> ExportedEngine:
+    """The engine of MINDIR files.
 
     Raises:
-        ExportError: the file can't be read, or is not 16, 24 or 32 bytes long. The key itself is never shown.
+        DeviceError: the device or the precision is not to be had here.
+        ExportError: a file is not what its card says, needs a key, or another one.
     """
-    try:
-        with path.open("rb") as file:
-            key = file.read(max(KEY_BYTES) + 2)
-    except OSError as error:
-        raise ExportError(f"key file {path} can't be read: {error.strerror or error}; check the path") from None
-    if len(key) not in KEY_BYTES:
-        newline = " and ends in a newline, which counts" if key.endswith(b"\n") else ""
-        long = f"over {max(KEY_BYTES)}" if len(key) > max(KEY_BYTES) else f"{len(key)}"
-        raise ExportError(
-            f"key file {path} holds {long} bytes{newline}; an AES key has 16, 24 or 32: head -c 32 /dev/urandom > FILE"
-        )
-    return key
+    device = use_device(run.device_target, run.device_ids[0], run.operator_fusion)
+    say(f"device: {device.description}")
+    for file in source.files.values():
+        require_precision(file.precision, device.target)
+    engine = load_mindir_engine(source.files, batch_size, request.key)
+    say(f"engine: {engine}")
+    return engine
+
+
+def load_mindir_engine(
+    files: dict[SideName, ExportedFile], batch_size: int, key: bytes | None = None
+) -> ExportedEngine:
+    """The same on the device that was chosen."""
+
+    def open_file(file: ExportedFile) -> RunFile:
+        file.require_intact()
+        if file.encrypted and key is None:
+            raise ExportError(f"{file.path} is encrypted; name the file with its key: --dec_key_file FILE")
+        return open_mindir(file.path, key if file.encrypted else None)
+
+    (precision,) = {file.precision for file in files.values()}
+    return ExportedEngine("mindir", precision, files, open_file, batch_size)
 
 
 def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
@@ -91,11 +74,31 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
     compiled: set[tuple[int, ...]] = set()  # shapes
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        pictures = ms.Tensor(np.ascontiguousarray(images))
+        batch = ms.Tensor(np.ascontiguousarray(images))
         # a loaded graph can't be compiled before its first run: that compiles again and finds it empty (seen in 2.8.0)
-        with nullcontext() if pictures.shape in compiled else compiling():
-            outputs = graph(pictures)
-        compiled.add(pictures.shape)
+        with nullcontext() if batch.shape in compiled else compiling():
+            outputs = graph(batch)
+        compiled.add(batch.shape)
         return [rows.asnumpy() for rows in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file: its bytes, all of them.
+
+    Raises:
+        ExportError: the file can't be read, or is not 16, 24 or 32 bytes long. The key itself is never shown.
+    """
+    try:
+        with path.open("rb") as file:
+            key = file.read(max(KEY_BYTES) + 2)
+    except OSError as error:
+        raise ExportError(f"key file {path} can't be read: {error.strerror or error}; check the path") from None
+    if len(key) not in KEY_BYTES:
+        newline = " and ends in a newline, which counts" if key.endswith(b"\n") else ""
+        long = f"over {max(KEY_BYTES)}" if len(key) > max(KEY_BYTES) else f"{len(key)}"
+        raise ExportError(
+            f"key file {path} has {long} bytes{newline}; an AES key has 16, 24 or 32: head -c 32 /dev/urandom > FILE"
+        )
+    return key

@@ -1,136 +1,77 @@
-"""An ONNX file looked at before anything runs it: it may come from anywhere.
+"""ONNX files on ONNX Runtime, on the provider that was requested and on no other.
 
-What mindloc exports is one plain graph: every shape fixed, all weights inside, the standard's own operators. Whatever
-else a file holds, paths to other files, loops, operators of somebody's library, arrays of absurd size, was not
-exported by mindloc and is refused.
-
-An ONNX file, opened on ONNX Runtime, on the provider that was asked for and on no other.
-
-ONNX Runtime goes on with its CPU provider when the CUDA one can't start, and says so only in a log. Here that is an
+ONNX Runtime continues with its CPU provider when the CUDA one can't start, and says so only in a log. Here that is an
 error unless the caller allowed it.
+
+A file may come from anywhere, so it is looked at before anything runs it. What mindloc exports is one plain graph:
+every shape fixed, all weights inside, the standard's own operators. Whatever else a file contains, paths to other
+files, loops, operators of somebody's library, arrays of absurd size, was not exported by mindloc and is refused.
 """
 
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mindloc.config.sections import RunConfig
 from mindloc.errors import DeviceError, ExportError, one_line
-from mindloc.inference.exported import ExportedFile, RunFile, output_name
-from mindloc.inference.mindir import native_messages
+from mindloc.inference.build import EngineRequest, Source
+from mindloc.inference.exported import ExportedEngine, ExportedFile, RunFile, output_name
 from mindloc.runtime.packages import ONE_RELU, optional_module, preload_onnx_libraries, why_provider_missing
-from mindloc.runtime.process import usable_cores
+from mindloc.runtime.process import native_messages, usable_cores
+from mindloc.vocabulary import SideName
 
-_MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 pictures of 384 px stay below a seventh of it
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_MOST_ELEMENTS = 1 << 31  # of one array within the graph; 64 images of 384 px stay below a seventh of it
 _SMALL_BYTES = 4096  # arrays up to this may be shapes, which the inference of shapes reads
 _INPUT_TYPES = {1: "float32", 2: "uint8"}
 
 
-def require_plain_graph(content: bytes, file: ExportedFile) -> None:
-    """Check that a file holds a graph such as mindloc exports, with the input and the outputs that its card states.
+def start_onnx_engine(
+    request: EngineRequest, source: Source, run: RunConfig, batch_size: int, say: Callable[[str], None]
+) -> ExportedEngine:
+    """The engine of ONNX files, which have their own batch size.
 
     Raises:
-        ExportError: it does not.
-        DeviceError: the onnx library is missing.
+        ExportError, DeviceError: as ``choose_provider`` and ``open_onnx``.
     """
-    onnx = optional_module("onnx")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
-    except optional_module("google.protobuf.message").DecodeError:
-        raise ExportError(f"{file.path} is no ONNX file; export again") from None
-    graph = model.graph
-    for problem in (
-        _foreign_parts(model, onnx),
-        _input_problem(graph, file),
-        _output_problem(graph, file),
-        _size_problem(model, onnx),
-    ):
-        if problem:
-            raise ExportError(f"{file.path} was not exported by mindloc: {problem}; it is not run")
+    int8 = request.precision == "int8"
+    target = "CPU" if int8 and run.device_target == "auto" else run.device_target
+    provider = choose_provider(target, run.device_ids[0], request.tensorrt, request.allow_cpu_provider)
+    if provider.note:
+        say(f"note: on the CPU, because {provider.note}")
+    engine = load_onnx_engine(source.files, provider, int8)
+    say(f"engine: {engine}")
+    return engine
 
 
-def _foreign_parts(model: Any, onnx: Any) -> str | None:
-    graph = model.graph
-    if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
-        return "it holds functions, a training or sparse weights"
-    for tensor in graph.initializer:
-        if _lies_elsewhere(tensor, onnx):
-            return f"its weights {tensor.name} lie in another file"
-    for node in graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            return f"operator {node.op_type} is of the library {node.domain}"
-        for attribute in node.attribute:
-            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-                return f"operator {node.op_type} holds a graph of its own"
-            if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
-                return f"operator {node.op_type} holds a sparse constant"
-            if any(_lies_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
-                return f"a constant of {node.op_type} lies in another file"
-    return None
-
-
-def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
-    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
-
-
-def _input_problem(graph: Any, file: ExportedFile) -> str | None:
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value.type.tensor_type for value in graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        return f"it has {len(inputs)} inputs instead of one"
-    shape, dtype = _shape(inputs[0]), _INPUT_TYPES.get(inputs[0].elem_type)
-    expected = (file.input_shape, "uint8" if file.takes_pixels else "float32")
-    if (shape, dtype) != expected:
-        return f"its input is {dtype} {shape}, its card says {expected[1]} {expected[0]}"
-    return None
-
-
-def _output_problem(graph: Any, file: ExportedFile) -> str | None:
-    names, expected = [value.name for value in graph.output], [output_name(name) for name in file.descriptors]
-    return None if names == expected else f"it returns {', '.join(names)}, its card says {', '.join(expected)}"
-
-
-def _size_problem(model: Any, onnx: Any) -> str | None:
-    """Whether some array of the graph has no fixed size, or one beyond reason; by inference, without running it."""
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > _SMALL_BYTES:
-            tensor.ClearField("raw_data")  # the sizes are enough, and inference copies the whole model
-    try:
-        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
-        return f"its shapes contradict each other ({one_line(error)[:120]})"
-    known = {value.name: _shape(value.type.tensor_type) for value in (*graph.value_info, *graph.output, *graph.input)}
-    for node in graph.node:
-        for name in filter(None, node.output):
-            shape = known.get(name)
-            if shape is None or None in shape:
-                return f"a result of {node.op_type} has no fixed size"
-            if math.prod(shape) > _MOST_ELEMENTS:
-                return f"a result of {node.op_type} has {math.prod(shape)} numbers"
-    return None
-
-
-def _shape(tensor_type: Any) -> tuple[int | None, ...] | None:
-    if not tensor_type.HasField("shape"):
-        return None
-    return tuple(side.dim_value if side.HasField("dim_value") else None for side in tensor_type.shape.dim)
-
-
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+def load_onnx_engine(files: dict[SideName, ExportedFile], provider: "Provider", int8: bool = False) -> ExportedEngine:
+    """The same on a provider; ``int8`` computes float32 files in 8 bits, on CPUs."""
+    if int8 and provider.name != CPU:
+        raise DeviceError(f"int8 is quantized for CPUs and would run on {provider.name}; take --device_target CPU")
+    (precision,) = {file.precision for file in files.values()}
+    version = f"onnxruntime {optional_module('onnxruntime').__version__}"
+    facts = {"provider": provider.name, "runtime": version}
+    exact = None
+    if int8:
+        facts["quantization"] = "dynamic, weights in 8 bits"
+        precision, exact = "int8", lambda: load_onnx_engine(files, provider)
+    return ExportedEngine(
+        "onnx", precision, files, lambda file: open_onnx(file, provider, int8), facts=facts, exact=exact
+    )
 
 
 @dataclass(frozen=True)
 class Provider:
-    """What shall compute an ONNX file."""
+    """What computes an ONNX file."""
 
     name: str  # as ONNX Runtime calls it
     device_id: int = 0
-    note: str | None = None  # why it is not the one that was asked for
+    note: str | None = None  # why it is not the one that was requested
 
 
 def choose_provider(
@@ -139,7 +80,7 @@ def choose_provider(
     """The provider for a device target; "auto" takes a GPU where this ONNX Runtime has one.
 
     Args:
-        allow_cpu: go on with the CPU where the GPU's provider is absent or does not start.
+        allow_cpu: continue with the CPU where the GPU's provider is absent or does not start.
 
     Raises:
         DeviceError: ONNX Runtime is not installed, or has no provider for the target.
@@ -161,7 +102,7 @@ def choose_provider(
         return Provider(CPU, note=reason)
     raise DeviceError(
         f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then "
-        "pip install 'onnxruntime-gpu[cuda,cudnn]'; or go on with the CPU: --allow_cpu_provider"
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'; or continue with the CPU: --allow_cpu_provider"
     )
 
 
@@ -184,7 +125,7 @@ def quantized(content: bytes) -> bytes:
     """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
 
     Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants that are no weights
-    stay: the places of a map's positions, by which centroids are computed.
+    stay: the coordinates of a map's positions, by which centroids are computed.
 
     Raises:
         DeviceError: the onnx library is missing.
@@ -214,13 +155,13 @@ def _folded(content: bytes, path: Path) -> bytes:
 
 
 def _computes_convolutions(graph: Any) -> bool:
-    """Whether weights of convolutions come out of a product, with their norms' gains; the quantizer takes constants."""
+    """Whether weights of convolutions are products with their norms' scales; the quantizer takes constants."""
     constants = {tensor.name for tensor in graph.initializer}
     return any(node.op_type == "Conv" and node.input[1] not in constants for node in graph.node)
 
 
 def _products_with_stacks(graph: Any) -> list[str]:
-    """Names of the products with a constant that is no matrix; the quantizer would take it for one."""
+    """Names of the products with a constant that is no matrix, which the quantizer would take for one."""
     stacks = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
     return [node.name for node in graph.node if node.op_type == "MatMul" and stacks & set(node.input)]
 
@@ -281,7 +222,7 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
     )
     raise DeviceError(
         f"{reason}; pip install {packages}, see python -m mindloc doctor for the driver, "
-        "or go on with the CPU: --allow_cpu_provider"
+        "or continue with the CPU: --allow_cpu_provider"
     ) from failure
 
 
@@ -295,3 +236,94 @@ def _quiet_log() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def require_plain_graph(content: bytes, file: ExportedFile) -> None:
+    """Check that a file contains a graph such as mindloc exports, with the input and the outputs that its card states.
+
+    Raises:
+        ExportError: it does not.
+        DeviceError: the onnx library is missing.
+    """
+    onnx = optional_module("onnx")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except optional_module("google.protobuf.message").DecodeError:
+        raise ExportError(f"{file.path} is not an ONNX file; export again") from None
+    graph = model.graph
+    for problem in (
+        _foreign_parts(model, onnx),
+        _input_problem(graph, file),
+        _output_problem(graph, file),
+        _size_problem(model, onnx),
+    ):
+        if problem:
+            raise ExportError(f"{file.path} was not exported by mindloc: {problem}; it is not run")
+
+
+def _foreign_parts(model: Any, onnx: Any) -> str | None:
+    graph = model.graph
+    if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
+        return "it contains functions, a training or sparse weights"
+    for tensor in graph.initializer:
+        if _lies_elsewhere(tensor, onnx):
+            return f"its weights {tensor.name} are in another file"
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            return f"operator {node.op_type} is of the library {node.domain}"
+        for attribute in node.attribute:
+            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                return f"operator {node.op_type} contains a graph of its own"
+            if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
+                return f"operator {node.op_type} contains a sparse constant"
+            if any(_lies_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
+                return f"a constant of {node.op_type} is in another file"
+    return None
+
+
+def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
+
+
+def _input_problem(graph: Any, file: ExportedFile) -> str | None:
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value.type.tensor_type for value in graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        return f"it has {len(inputs)} inputs instead of one"
+    shape, dtype = _shape(inputs[0]), _INPUT_TYPES.get(inputs[0].elem_type)
+    expected = (file.input_shape, "uint8" if file.takes_pixels else "float32")
+    if (shape, dtype) != expected:
+        return f"its input is {dtype} {shape}, its card says {expected[1]} {expected[0]}"
+    return None
+
+
+def _output_problem(graph: Any, file: ExportedFile) -> str | None:
+    names, expected = [value.name for value in graph.output], [output_name(name) for name in file.descriptors]
+    return None if names == expected else f"it returns {', '.join(names)}, its card says {', '.join(expected)}"
+
+
+def _size_problem(model: Any, onnx: Any) -> str | None:
+    """Whether some array of the graph has no fixed size, or one beyond reason; by inference, without running it."""
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > _SMALL_BYTES:
+            tensor.ClearField("raw_data")  # the sizes are enough, and inference copies the whole model
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+        return f"its shapes contradict each other ({one_line(error)[:120]})"
+    known = {value.name: _shape(value.type.tensor_type) for value in (*graph.value_info, *graph.output, *graph.input)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            shape = known.get(name)
+            if shape is None or None in shape:
+                return f"a result of {node.op_type} has no fixed size"
+            if math.prod(shape) > _MOST_ELEMENTS:
+                return f"a result of {node.op_type} has {math.prod(shape)} numbers"
+    return None
+
+
+def _shape(tensor_type: Any) -> tuple[int | None, ...] | None:
+    if not tensor_type.HasField("shape"):
+        return None
+    return tuple(side.dim_value if side.HasField("dim_value") else None for side in tensor_type.shape.dim)

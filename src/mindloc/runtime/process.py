@@ -1,13 +1,14 @@
-"""This process: its cores and age, how it answers signals, and where a test kills it."""
+"""This process: its cores and age, how it answers signals, what libraries may print, and where a test kills it."""
 
 import collections
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 _IMPORTED = time.monotonic()
@@ -95,3 +96,32 @@ def fault_point(name: str) -> None:
     _passages[name] += 1
     if _passages[name] == int(count or 1):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Messages:
+    """The text, once the block is left."""
+
+    text = ""
+
+
+@contextmanager
+def native_messages() -> Iterator[Messages]:
+    """Keep standard error, and what Python prints, from the console while the block runs.
+
+    For calls into libraries that write pages from C++, past Python, before they raise or continue; what matters of it
+    the caller says in one line.
+    """
+    messages = Messages()
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file, os.fdopen(os.dup(file.fileno()), "w", errors="replace") as printed:
+        try:
+            os.dup2(file.fileno(), 2)
+            with redirect_stdout(printed):
+                yield messages
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            printed.flush()
+            file.seek(0)
+            messages.text = file.read().decode("utf-8", "replace")
