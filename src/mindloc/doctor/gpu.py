@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from mindloc.doctor.machine import Finding, Machine, absent, ask, ask_python, good, last_line, wrong
-from mindloc.runtime.device import OLDEST_GPU
+from mindloc.runtime.packages import OLDEST_GPU
 
 DRIVER_LIBRARY = "libcuda.so.1"
 OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table

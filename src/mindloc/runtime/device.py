@@ -11,11 +11,10 @@ from typing import Literal
 
 from mindloc.errors import DeviceError, first_line
 from mindloc.runtime.compilation import Fusion, fuse_operators, prepare_import
-from mindloc.runtime.packages import INSTALL, check_packages, slow_cpu_convolutions
+from mindloc.runtime.packages import INSTALL, OLDEST_GPU, check_packages, slow_cpu_convolutions
 from mindloc.runtime.process import usable_cores
 
 TARGETS = ("Ascend", "GPU", "CPU")  # best first
-OLDEST_GPU = (6, 0)  # compute capability from which on MindSpore's plugin has kernels, see docs/gpu.md
 
 # Atlas A2, for which MindSpore and CANN document both: attention in one kernel, and bf16. The first 910 has neither.
 # That A3, two dies of the A2's generation, has them too is our assumption.

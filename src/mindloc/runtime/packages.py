@@ -11,6 +11,7 @@ from mindloc.errors import DeviceError
 
 MINDSPORE_RANGE = ((2, 7, 2), (2, 11))  # first that has all we call, first not tried
 SLOW_CONVOLUTIONS_FROM = (2, 9)  # on CPUs: 3x3, 64 channels, 56x56, batch 2 take 21 ms in 2.8.0, 4777 ms in 2.10.0
+OLDEST_GPU = (6, 0)  # compute capability from which on its GPU plugin has kernels, see docs/gpu.md
 INSTALL = "pip install -r requirements.txt -c constraints-cpu.txt"
 
 # a graph of one operator, y = relu(x) of one number, as an ONNX file of opset 11
