@@ -44,7 +44,7 @@ def noise_over_a_ramp():
 
 
 @pytest.fixture
-def picture():
+def noise():
     return noise_over_a_ramp()
 
 
@@ -133,40 +133,40 @@ def test_an_image_of_any_size_is_a_function_of_seed_epoch_and_pair(seed, epoch, 
     np.testing.assert_array_equal(image, noise_over_a_ramp())  # the given one is left as it was
 
 
-def test_without_changes_only_the_size_changes(picture):
-    np.testing.assert_array_equal(augment(picture, Augmentation(), (48, 48)), picture)
-    quarter = picture.reshape(24, 2, 24, 2, 3).mean(axis=(1, 3))  # the mean over the area of each new pixel
-    np.testing.assert_allclose(augment(picture, Augmentation(), (24, 24)), quarter, atol=0.51)
+def test_without_changes_only_the_size_changes(noise):
+    np.testing.assert_array_equal(augment(noise, Augmentation(), (48, 48)), noise)
+    quarter = noise.reshape(24, 2, 24, 2, 3).mean(axis=(1, 3))  # the mean over the area of each new pixel
+    np.testing.assert_allclose(augment(noise, Augmentation(), (24, 24)), quarter, atol=0.51)
 
 
-def test_steps_come_in_the_recipes_order(picture):
+def test_steps_come_in_the_recipes_order(noise):
     color = ColorJitter(1.1, 0.9, 1.05, 0.02, PARTS)
     change = Augmentation(True, 92, color, Sharpen(0.3), GridDropout(0.4, (0.2, 0.7)), 3)
-    small = cv2.resize(jpeg(flip_left_right(picture), 92), (32, 32), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(jpeg(flip_left_right(noise), 92), (32, 32), interpolation=cv2.INTER_AREA)
     jittered = color_jitter(small, 1.1, 0.9, 1.05, 0.02, PARTS)
     by_hand = turn(grid_dropout(sharpen(jittered, 0.3), 0.4, (0.2, 0.7)), 3)
-    np.testing.assert_array_equal(augment(picture, change, (32, 32)), by_hand)
+    np.testing.assert_array_equal(augment(noise, change, (32, 32)), by_hand)
 
 
-def test_flip_is_left_right(picture):
-    np.testing.assert_array_equal(augment(picture, Augmentation(flip=True), (48, 48)), picture[:, ::-1])
+def test_flip_is_left_right(noise):
+    np.testing.assert_array_equal(augment(noise, Augmentation(flip=True), (48, 48)), noise[:, ::-1])
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_turns_are_exact(picture, turns):
-    turned = augment(picture, Augmentation(quarter_turns=turns), (48, 48))
-    np.testing.assert_array_equal(turned, np.rot90(picture, turns))
+def test_turns_are_exact(noise, turns):
+    turned = augment(noise, Augmentation(quarter_turns=turns), (48, 48))
+    np.testing.assert_array_equal(turned, np.rot90(noise, turns))
 
 
 @pytest.mark.parametrize(("turns", "half"), [(0, False), (1, True), (2, True), (3, False)])
-def test_a_rectangular_picture_turns_by_half_circles(picture, turns, half):
-    wide = picture[:24]
+def test_a_rectangular_image_turns_by_half_circles(noise, turns, half):
+    wide = noise[:24]
     turned = augment(wide, Augmentation(quarter_turns=turns), (24, 48))
     np.testing.assert_array_equal(turned, np.rot90(wide, 2) if half else wide)
 
 
-def test_jpeg_changes_little_and_less_at_higher_quality(picture):
-    smooth = cv2.GaussianBlur(picture, (9, 9), 0)
+def test_jpeg_changes_little_and_less_at_higher_quality(noise):
+    smooth = cv2.GaussianBlur(noise, (9, 9), 0)
     error = {q: np.abs(jpeg(smooth, q).astype(int) - smooth).mean() for q in (90, 100)}
     assert error[100] < error[90] < 4
 
@@ -175,8 +175,8 @@ def test_jpeg_changes_little_and_less_at_higher_quality(picture):
 
 
 @pytest.mark.parametrize("order", [PARTS, PARTS[::-1]])
-def test_neutral_factors_change_nothing(picture, order):
-    np.testing.assert_array_equal(color_jitter(picture, 1, 1, 1, 0, order), picture)
+def test_neutral_factors_change_nothing(noise, order):
+    np.testing.assert_array_equal(color_jitter(noise, 1, 1, 1, 0, order), noise)
 
 
 def test_brightness_multiplies():
@@ -193,18 +193,18 @@ def test_saturation_moves_to_luma():
     np.testing.assert_array_equal(color_jitter(constant(), 1, 1, 0.5, 0, PARTS), constant((97, 112, 82)))
 
 
-def test_contrast_moves_to_the_mean_luma(picture):
-    luma = picture @ np.array([0.299, 0.587, 0.114])
-    expected = 0.9 * picture + 0.1 * luma.mean()
-    np.testing.assert_allclose(color_jitter(picture, 1, 0.9, 1, 0, PARTS), expected, atol=0.51)
+def test_contrast_moves_to_the_mean_luma(noise):
+    luma = noise @ np.array([0.299, 0.587, 0.114])
+    expected = 0.9 * noise + 0.1 * luma.mean()
+    np.testing.assert_allclose(color_jitter(noise, 1, 0.9, 1, 0, PARTS), expected, atol=0.51)
 
 
 @pytest.mark.parametrize("order", [PARTS, PARTS[::-1], ("contrast", "hue", "brightness", "saturation")])
-def test_one_matrix_equals_the_parts_one_after_the_other(picture, order):
-    """The definition in floats on the whole picture. OpenCV applies the matrix to uint8 with coefficients in steps of
+def test_one_matrix_equals_the_parts_one_after_the_other(noise, order):
+    """The definition in floats on the whole image. OpenCV applies the matrix to uint8 with coefficients in steps of
     2^-10, so its pixels may be off by the rounding, .5, and by three coefficients' half steps times 255, .37."""
     luma_of = np.array([0.299, 0.587, 0.114])
-    image = picture.astype(float)
+    image = noise.astype(float)
     for part in order:
         if part == "brightness":
             image = 1.1 * image
@@ -214,9 +214,9 @@ def test_one_matrix_equals_the_parts_one_after_the_other(picture, order):
             image = 0.6 * image + 0.4 * (image @ luma_of)[..., None]
         else:
             image = image @ color_matrix(np.zeros(3), 1, 1, 1, 0.1, ("hue",))[:, :3].T
-    matrix = color_matrix(picture.mean(axis=(0, 1)), 1.1, 0.8, 0.6, 0.1, order)
-    np.testing.assert_allclose(picture @ matrix[:, :3].T + matrix[:, 3], image, atol=1e-9)
-    np.testing.assert_allclose(color_jitter(picture, 1.1, 0.8, 0.6, 0.1, order), image, atol=0.88)
+    matrix = color_matrix(noise.mean(axis=(0, 1)), 1.1, 0.8, 0.6, 0.1, order)
+    np.testing.assert_allclose(noise @ matrix[:, :3].T + matrix[:, 3], image, atol=1e-9)
+    np.testing.assert_allclose(color_jitter(noise, 1.1, 0.8, 0.6, 0.1, order), image, atol=0.88)
 
 
 def test_hue_at_a_third_of_the_circle_exchanges_the_channels():
@@ -244,7 +244,7 @@ def test_an_unknown_color_part_is_named():
 # ---- filters
 
 
-def test_filters_leave_a_constant_picture_alone():
+def test_filters_leave_a_constant_image_alone():
     random = np.random.default_rng(2)
     for size in (3, 5, 7):
         noise = random.uniform(0.9, 1.1, size * size)
@@ -265,12 +265,12 @@ def test_blur_kernel_turns_with_its_angle():
     np.testing.assert_allclose(blur_kernel(7, (1.0, 0.3), 90, 1.0, np.ones(49)), flat.T, atol=1e-12)
 
 
-def test_blur_smooths_and_sharpen_roughens(picture):
+def test_blur_smooths_and_sharpen_roughens(noise):
     def roughness(image):
         return np.abs(np.diff(image.astype(int), axis=1)).mean()
 
-    blurred = advanced_blur(picture, 5, (0.9, 0.9), 0, 1.0, np.ones(25))
-    assert roughness(blurred) < roughness(picture) < roughness(sharpen(picture, 0.3))
+    blurred = advanced_blur(noise, 5, (0.9, 0.9), 0, 1.0, np.ones(25))
+    assert roughness(blurred) < roughness(noise) < roughness(sharpen(noise, 0.3))
 
 
 def test_sharpen_by_hand():
@@ -292,17 +292,17 @@ def test_grid_dropout_takes_the_square_of_its_ratio():
         assert gone.mean() == 0.16  # 40 px cells, 16 px holes, whole cells only
 
 
-def test_grid_dropout_against_its_definition(picture):
-    out = grid_dropout(picture, 0.5, (0.25, 0.75))
+def test_grid_dropout_against_its_definition(noise):
+    out = grid_dropout(noise, 0.5, (0.25, 0.75))
     for row in range(48):
         for column in range(48):  # 48 // 10 = 4 px cells, 2 px holes, moved by 1 and 3
             hole = (row + 1) % 4 < 2 and (column + 3) % 4 < 2
-            np.testing.assert_array_equal(out[row, column], 0 if hole else picture[row, column])
+            np.testing.assert_array_equal(out[row, column], 0 if hole else noise[row, column])
 
 
-def test_coarse_dropout_fills_the_named_rectangles(picture):
-    out = coarse_dropout(picture, [(0.0, 0.5, 0.25, 0.125)])  # rows 0..11, columns 24..29
-    expected = picture.copy()
+def test_coarse_dropout_fills_the_named_rectangles(noise):
+    out = coarse_dropout(noise, [(0.0, 0.5, 0.25, 0.125)])  # rows 0..11, columns 24..29
+    expected = noise.copy()
     expected[0:12, 24:30] = 0
     np.testing.assert_array_equal(out, expected)
 

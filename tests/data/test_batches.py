@@ -58,7 +58,7 @@ PLANS = (
 
 @pytest.fixture
 def folder(tmp_path):
-    """Eight drone pictures (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each with a color of its own."""
+    """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each with a color of its own."""
     random = np.random.default_rng(0)
     for name, count, (height, width) in (("drone{}.jpg", PAIRS, (40, 48)), ("tile{}.png", 4, (40, 40))):
         for index in range(count):
@@ -335,8 +335,8 @@ def test_a_batch_of_bad_images_only_stops_even_so(folder):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_an_error_of_the_step_is_not_blamed_on_a_picture(folder, settings, skip_bad):
-    """Out of memory, say, while a picture that was skipped, or spoiled after its use, is among those handed over."""
+def test_an_error_of_the_step_is_not_blamed_on_a_image(folder, settings, skip_bad):
+    """Out of memory, say, while an image that was skipped, or spoiled after its use, is among those handed over."""
     if skip_bad:
         spoil(folder / "drone5.jpg", "empty")
     data = TrainData(stream(folder, settings=settings, skip_bad=skip_bad))

@@ -85,7 +85,7 @@ def test_color_jitter_of_nothing_changes_nothing(batches):
     ],
 )
 def test_larger_and_more_holes_hide_more(batches, key, few, many):
-    # one of the two kinds is drawn for each picture: the other kind is made small
+    # one of the two kinds is drawn for each image: the other kind is made small
     small = {"augment.grid_dropout_ratio": 0.1, "augment.coarse_dropout_holes": [2, 2]}
     small |= {"augment.coarse_dropout_side": [0.05, 0.05], "augment.dropout_p": 1.0}
     assert holes(batches({**small, key: few})[0]) < holes(batches({**small, key: many})[0])
@@ -105,7 +105,7 @@ def test_a_bad_image_stops_or_is_skipped(batches, gta_root):
     gray = np.full((16, 16, 3), 127, np.uint8)
     for number in (1, 3):
         cv2.imwrite(str(gta_root / "drone" / "images" / f"100_0001_000000000{number}.png"), gray)
-    (gta_root / "drone" / "images" / "100_0001_0000000002.png").write_bytes(b"no picture")
+    (gta_root / "drone" / "images" / "100_0001_0000000002.png").write_bytes(b"no image")
     skipped = batches({"data.on_bad_image": "skip", "train.batch_size": 4})[0]
     black = (skipped == -1).all(axis=(1, 2, 3))  # one of the five pairs, wherever it comes in an epoch
     assert black.any() and not black.all()

@@ -240,6 +240,7 @@ def test_positive_missing_among_the_semipositives(change_entries):
     [
         ("drone_img_name", 5),
         ("drone_img_name", ""),
+        ("drone_img_name", "a\n.png"),
         ("drone_img_dir", None),
         ("sate_img_dir", "tiles"),
         ("drone_loc_x_y", [1.0]),

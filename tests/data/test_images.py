@@ -127,7 +127,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")  # Latin-1
     except OSError:
         pytest.skip("this file system takes no such name")
-    with pytest.raises(DataError, match=r"'caf\\udce9.png' is no UTF-8 text; rename the image"):
+    with pytest.raises(DataError, match=r"'caf\\udce9.png' is not UTF-8 text; rename the image"):
         image_names(tmp_path)
 
 

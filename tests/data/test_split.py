@@ -56,7 +56,7 @@ def test_unknown_mode_is_named():
         split().edges("semipos")
 
 
-def test_take_queries_keeps_each_picture_with_its_own_pairs():
+def test_take_queries_keeps_each_image_with_its_own_pairs():
     part = split().take_queries(np.array([2, 1]))
     assert part.query.files == ["c", "b"]
     assert part.query.places.coordinate_N2.tolist() == [[4.0, 5.0], [2.0, 3.0]]

@@ -23,7 +23,7 @@ TILES = ["03_1_000_000.png", "03_1_000_001.png", "03_2_001_003.png", "11_0_000_0
 
 @pytest.fixture
 def visloc_root(tmp_path) -> Path:
-    """Map 03 in 512 x 1024 px, map 11 in 256 x 256 px; one drone picture with two tiles of map 03."""
+    """Map 03 in 512 x 1024 px, map 11 in 256 x 256 px; one drone image with two tiles of map 03."""
     for name, size in (("03", (512, 1024)), ("11", (256, 256))):
         (tmp_path / name).mkdir()
         Image.new("RGB", size).save(tmp_path / name / f"satellite{name}.tif")
@@ -60,10 +60,10 @@ def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
     assert split.query.files == ["drone/images/03_0001.JPG"]
     assert split.query.places.coordinate_N2.tolist() == [[31.7, 119.4]]
     expected = [
-        # zoom 1 halves the picture to 256 x 512: one column of two tiles, each 0.5 deg high and 1 deg wide
+        # zoom 1 halves the image to 256 x 512: one column of two tiles, each 0.5 deg high and 1 deg wide
         [31.75, 119.5],
         [31.25, 119.5],
-        # zoom 2 is the picture itself: 2 columns of 0.5 deg, 4 rows of 0.25 deg; x = 1, y = 3
+        # zoom 2 is the image itself: 2 columns of 0.5 deg, 4 rows of 0.25 deg; x = 1, y = 3
         [32.0 - 3.5 * 0.25, 119.75],
         # map 11 is one tile
         [37.75, 101.5],
@@ -84,7 +84,7 @@ def test_bounds_of_a_map_without_corners_are_refused(visloc_root):
         read_ground(DataConfig(), visloc_root / "satellite", TILES[:1])
 
 
-def test_size_from_the_csv_needs_no_map_picture(visloc_root):
+def test_size_from_the_csv_needs_no_map_image(visloc_root):
     for name in ("03", "11"):
         (visloc_root / name / f"satellite{name}.tif").unlink()
     lines = [f"{HEADER},width_px,height_px", f"{LINE_03},512,1024", f"{LINE_11},256,256"]
@@ -132,8 +132,8 @@ def test_map_of_unknown_size(visloc_root):
     assert "width_px" in failure(visloc_root)
 
 
-def test_broken_map_picture(visloc_root):
-    (visloc_root / "11/satellite11.tif").write_bytes(b"not a picture")
+def test_broken_map_image(visloc_root):
+    (visloc_root / "11/satellite11.tif").write_bytes(b"not an image")
     assert "satellite11.tif is not a readable TIFF" in failure(visloc_root)
 
 

@@ -38,7 +38,7 @@ def test_straight_down_is_a_rectangle():
 
 
 def test_yaw_turns_clockwise():
-    # flying east, the picture's top looks east: its top left corner is north-east of the camera
+    # flying east, the image's top looks east: its top left corner is north-east of the camera
     corners = footprints_m([[0, 0]], 100, camera_axes(90, -90, 0), aspect=0.75, half_width_tan=0.5)
     np.testing.assert_allclose(corners[0], [[37.5, -50], [37.5, 50], [-37.5, 50], [-37.5, -50]], atol=1e-9)
 
@@ -48,7 +48,7 @@ def test_roll_straight_down_is_yaw():
 
 
 def test_tilt_by_hand():
-    # 45 degrees down, heading north: the middle of the picture is 100 m ahead; with a half field of atan(.5) the top
+    # 45 degrees down, heading north: the middle of the image is 100 m ahead; with a half field of atan(.5) the top
     # edge looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, the bottom edge 33.3 m ahead
     corners = footprints_m([[0, 0]], 100, camera_axes(0, -45, 0), aspect=1.0, half_width_tan=0.5)[0]
     np.testing.assert_allclose(corners[:, 1], [-300, -300, -100 / 3, -100 / 3])

@@ -1,4 +1,4 @@
-"""One image file: its bytes, whether they are whole, its pixels, and the pixels as an encoder reads them.
+"""Image files: whether one is whole, its pixels, the pixels as an encoder reads them; the names in a directory.
 
 Shapes: H height, W width, 3 red green blue.
 """
@@ -40,46 +40,6 @@ def read_bytes(path: str | Path) -> np.ndarray:
     return data
 
 
-def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is left alone.
-
-    Raises:
-        ImageError: the decoder refuses the bytes; ``path`` is only for its message.
-    """
-    image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise _bad(path, "is damaged: its pixels can't be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
-def check_decodes(path: str | Path) -> None:
-    """Pass when ``read_bytes`` and ``decode`` would, at a third of the price (a JPEG is decoded at an eighth).
-
-    Raises:
-        ImageError: as ``read_bytes`` and ``decode``.
-    """
-    if _imdecode(read_bytes(path), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
-        raise _bad(path, "is damaged: its pixels can't be decoded")
-
-
-def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """The image at (height, width), each new pixel the mean over the area that it covers.
-
-    One rule for training and evaluation and for both directions: the mean keeps a shrunk image free of aliasing, and
-    on enlarged aerial images it is no worse than bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
-    """
-    if image_HW3.shape[:2] == tuple(size_px):
-        return image_HW3
-    return cv2.resize(image_HW3, (size_px[1], size_px[0]), interpolation=cv2.INTER_AREA)
-
-
-def cut_border(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """The image without ``share`` of its height at top and bottom and of its width at left and right (a view)."""
-    height, width = image_HW3.shape[:2]
-    top, left = round(height * share), round(width * share)
-    return image_HW3[top : height - top, left : width - left]
-
-
 def bytes_problem(data: bytes) -> str | None:
     """What is wrong with a file of these bytes, as the rest of a sentence; None for a whole JPEG or PNG."""
     if not data:
@@ -110,6 +70,28 @@ def _first_scan(data: bytes) -> int | None:
     return None
 
 
+def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is left alone.
+
+    Raises:
+        ImageError: the decoder refuses the bytes; ``path`` is only for its message.
+    """
+    image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise _bad(path, "is damaged: its pixels can't be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def check_decodes(path: str | Path) -> None:
+    """Pass when ``read_bytes`` and ``decode`` would, at a third of the time (a JPEG is decoded at an eighth).
+
+    Raises:
+        ImageError: as ``read_bytes`` and ``decode``.
+    """
+    if _imdecode(read_bytes(path), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
+        raise _bad(path, "is damaged: its pixels can't be decoded")
+
+
 def _imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(data, flags)
@@ -121,29 +103,22 @@ def _bad(path: str | Path, problem: str) -> ImageError:
     return ImageError(f"image {path} {problem}; fetch the file again, or take it and its entry out")
 
 
-def image_names(folder: Path) -> list[str]:
-    """Images below a folder, relative to it, sorted.
+def cut_border(image_HW3: np.ndarray, share: float) -> np.ndarray:
+    """The image without ``share`` of its height at top and bottom and of its width at left and right (a view)."""
+    height, width = image_HW3.shape[:2]
+    top, left = round(height * share), round(width * share)
+    return image_HW3[top : height - top, left : width - left]
 
-    Raises:
-        DataError: no such folder, no image in it, or a name that is no text and could not be written down.
+
+def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """The image at (height, width), each new pixel the mean over the area that it covers.
+
+    One rule for training and evaluation and for both directions: the mean keeps a shrunk image free of aliasing, and
+    on enlarged aerial images it is no worse than bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a directory; give the one that has the images")
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    names = sorted(path.relative_to(folder).as_posix() for path in images)
-    if not names:
-        raise DataError(f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)})")
-    for name in names:
-        _require_text(folder, name)
-    return names
-
-
-def _require_text(folder: Path, name: str) -> None:
-    """Python keeps the bytes of a file name that are no UTF-8 as lone surrogates, which no text file can hold."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{folder}: the image name {ascii(name)} is no UTF-8 text; rename the image") from None
+    if image_HW3.shape[:2] == tuple(size_px):
+        return image_HW3
+    return cv2.resize(image_HW3, (size_px[1], size_px[0]), interpolation=cv2.INTER_AREA)
 
 
 def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> None:
@@ -158,3 +133,28 @@ def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> Non
 def _levels(share_3: tuple[float, float, float]) -> np.ndarray:
     """(3,1,1) float32: shares of the range of a pixel as levels 0..255."""
     return np.array([255 * share for share in share_3], np.float32).reshape(3, 1, 1)
+
+
+def image_names(folder: Path) -> list[str]:
+    """Images below a folder, relative to it, sorted.
+
+    Raises:
+        DataError: no such directory, no image in it, or a name that is not text and could not be written down.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a directory; give the one that has the images")
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(path.relative_to(folder).as_posix() for path in images)
+    if not names:
+        raise DataError(f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)})")
+    for name in names:
+        _require_text(folder, name)
+    return names
+
+
+def _require_text(folder: Path, name: str) -> None:
+    """Python keeps the bytes of a file name that are not UTF-8 as lone surrogates, which no text file can have."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{folder}: the image name {ascii(name)} is not UTF-8 text; rename the image") from None

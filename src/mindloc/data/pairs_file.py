@@ -153,7 +153,7 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
     if not isinstance(value, dict):
         raise _Unusable("broken entry", f" is a {type(value).__name__}; expected an object")
     for key in _NAME_KEYS:
-        if not isinstance(value.get(key), str) or not value[key]:
+        if not isinstance(value.get(key), str) or len(value[key].splitlines()) != 1:
             raise _broken(key, value.get(key), "a name")
     query_folder, query_name, tile_folder = (value[key] for key in _NAME_KEYS)
     place_key = f"drone_{layout.place_key}"
