@@ -1,0 +1,125 @@
+"""The examples of docs/extending.md: written to files, added to the tables, trained, evaluated and extracted with."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mindloc import registry
+from mindloc.cli import eval as eval_command
+from mindloc.cli import extract as extract_command
+from mindloc.cli import train as train_command
+from mindloc.config import load_config
+from mindloc.data.readers import read_split
+from mindloc.descriptors.sets import load_descriptor_set
+from mindloc.errors import DataError
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = re.findall(r"\*\*src/mindloc/(\w+)/(\w+\.py)\*\*:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+LINES = re.findall(r"In `([A-Z]+)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+PAIRS, SIDE_PX = 12, 32
+
+
+@pytest.fixture
+def extended(tmp_path, monkeypatch):
+    """mindloc with the page's five parts."""
+    for package, name, text in FILES:
+        folder = tmp_path / "parts" / package
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        found = importlib.import_module(f"mindloc.{package}")
+        monkeypatch.setattr(found, "__path__", [*found.__path__, str(folder)])
+    for table, line in LINES:
+        for name, entry in eval(f"{{{line}}}", vars(registry)).items():
+            monkeypatch.setitem(getattr(registry, table), name, entry)
+
+
+@pytest.fixture
+def scenes(tmp_path) -> Path:
+    """Scenes of colored squares, in color and in gray."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for view in ("visible", "infrared"):
+            (tmp_path / "scenes" / view / split).mkdir(parents=True)
+        for number in range(PAIRS):
+            scene = cv2.resize(
+                random.integers(0, 256, (4, 4, 3), dtype=np.uint8), (64, 64), interpolation=cv2.INTER_AREA
+            )
+            cv2.imwrite(str(tmp_path / "scenes" / "visible" / split / f"{number:02}.png"), scene)
+            gray = cv2.cvtColor(scene, cv2.COLOR_BGR2GRAY)
+            cv2.imwrite(str(tmp_path / "scenes" / "infrared" / split / f"{number:02}.png"), gray)
+    return tmp_path / "scenes"
+
+
+def words_of(scenes: Path, **changes) -> list[str]:
+    settings = {
+        "data.reader": "image_pairs",
+        "data.root": scenes,
+        "data.query_size_px": f"[{SIDE_PX}, {SIDE_PX}]",
+        "data.reference_size_px": f"[{SIDE_PX}, {SIDE_PX}]",
+        "model.backbone": "patch_mlp",
+        "head.name": "max",
+        "head.channels": 24,
+        "loss.name": "soft_margin",
+        "sampling.mode": "random",
+        "augment.enabled": False,
+        "optimizer.lr": 0.003,
+        "train.batch_size": 6,
+        "train.epochs": 30,
+        "train.eval_every_epochs": 30,
+        "eval.batch_size": 6,
+        "run.operator_fusion": "never",
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def test_the_page_has_an_example_for_every_table():
+    assert [table for table, _ in LINES] == ["READERS", "BACKBONES", "HEADS", "LOSSES", "ENGINES"]
+    assert len(FILES) == len(LINES)
+
+
+def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
+    run = tmp_path / "run"
+    words = [word for setting in words_of(scenes) for word in ("--set", setting)]
+    assert train_command.main([*words, "--device_target", "CPU", "--run_dir", str(run)]) == 0
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [step["loss"] for step in steps if "loss" in step and "step_s" in step]
+    assert len(losses) == 30 * (PAIRS // 6) and losses[-1] < 0.5 * losses[0]
+
+    weights = str(run / "checkpoints" / "weights_end.safetensors")
+    report = tmp_path / "report"
+    assert eval_command.main(["--checkpoint", weights, "--engine", "mirrored", "--out", str(report)]) == 0
+    found = json.loads((report / "report.json").read_text())
+    numbers = found["methods"]["model"]["pos"]
+    assert numbers["queries"] == PAIRS and 0 <= numbers["recall@1"] <= 1 and numbers.get("dis@1_median_m") is None
+    assert found["data"]["query_view"] == "visible" and found["origin"]["engine"] == "mirrored"
+
+    folder = scenes / "infrared" / "test"
+    command = [str(folder), "--checkpoint", weights, "--view", "infrared", "--out", str(tmp_path / "set")]
+    assert extract_command.main(command) == 0
+    described = load_descriptor_set(tmp_path / "set")
+    assert described.descriptor_ND.shape == (PAIRS, 24) and described.card["view"] == "infrared"
+
+
+def test_a_loss_that_reads_what_the_reader_does_not_state_is_refused(extended, scenes, tmp_path, capsys):
+    words = [word for setting in words_of(scenes, loss__name="weighted_infonce") for word in ("--set", setting)]
+    assert train_command.main([*words, "--device_target", "CPU", "--run_dir", str(tmp_path / "run")]) != 0
+    said = capsys.readouterr().err
+    assert "weighted_infonce" in said and "image_pairs" in said and "iou" in said and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_reader_states_its_views_and_no_places(extended, scenes):
+    split = read_split(load_config(None, words_of(scenes)).data, "train")
+    assert (split.query.view, split.reference.view) == ("visible", "infrared")
+    assert split.query.places is None and len(split.query.files) == len(split.positive) == PAIRS
+
+
+def test_an_absent_folder_of_the_example_is_refused_in_one_line(extended, tmp_path):
+    with pytest.raises((DataError, OSError)):
+        read_split(load_config(None, words_of(tmp_path / "nowhere")).data, "train")
