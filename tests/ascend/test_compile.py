@@ -1,8 +1,8 @@
 """Compile tests for Ascend, no more: the graphs are accepted in simulation. No number is computed.
 
 Level 0 is MindSpore's front end (types, shapes, gradients); level 1 also asks for a kernel of every operator and plans
-memory, as far as MindSpore itself knows its kernels. What CANN lacks, and speed, show on the hardware alone. One
-process compiles all graphs of a level.
+memory, as far as MindSpore itself knows its kernels. What CANN lacks, and speed, show on the hardware alone. A process
+compiles several graphs, but the large ones of two stages apart: what it has compiled slows it down.
 """
 
 import pytest
@@ -17,20 +17,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def front_end(compile_graphs):
-    graphs = [f"{what}:fp16:{level}" for level in ("O0", "O2") for what in ("train", "extract", *STAGES)]
+    graphs = [f"{what}:fp16:{level}" for level in ("O0", "O2") for what in ("train", "extract")]
     return compile_graphs(0, *graphs, *PARTS)
 
 
 @pytest.fixture(scope="module")
 def kernels(compile_graphs):
-    graphs = ["train:fp16:O0", "extract:fp16:O0", "train:bf16:O0", "train.plain:fp16:O0", "extract.plain:fp16:O0"]
-    return compile_graphs(1, *graphs, *(f"{what}:fp16:O0" for what in STAGES))
+    graphs = ("train:fp16:O0", "extract:fp16:O0", "train:bf16:O0", "train.plain:fp16:O0", "extract.plain:fp16:O0")
+    return compile_graphs(1, *graphs)
 
 
 @pytest.fixture(scope="module")
 def rank_of_eight(compile_graphs):
-    graphs = ("train:fp16:O2", "train.cached:fp16:O2", "train.cosine:fp16:O2")
-    return compile_graphs(0, *graphs, RANK_ID="3", RANK_SIZE="8")
+    return compile_graphs(0, "train:fp16:O2", "train.cached:fp16:O2", RANK_ID="3", RANK_SIZE="8")
 
 
 @pytest.mark.parametrize("level", ["O0", "O2"])
@@ -50,9 +49,10 @@ def test_front_end_accepts_extraction_with_fused_attention(front_end, level):
 
 
 @pytest.mark.parametrize("level", ["O0", "O2"])
-def test_front_end_accepts_two_stages(front_end, level):
+def test_front_end_accepts_two_stages(compile_graphs, level):
     """The one non-local block has all products of matrices; CSMG takes two more, for its nodes and where they lie."""
-    *trained, extracted = (front_end.graphs[f"{what}:fp16:{level}"] for what in STAGES)
+    names = [f"{what}:fp16:{level}" for what in STAGES]
+    *trained, extracted = map(compile_graphs(0, *names).graphs.get, names)
     for graph in trained:
         operators = graph["operators"]
         assert operators["FlashAttentionScoreGrad"] == BLOCKS and operators["Adam"] == graph["weights"]
@@ -84,8 +84,10 @@ def test_kernels_are_found_for_a_plain_vit(kernels):
     assert kernels.graphs["extract.plain:fp16:O0"]["operators"]["FlashAttentionScore"] == BLOCKS
 
 
-def test_kernels_are_found_for_two_stages(kernels):
-    assert kernels.graphs.keys() >= {f"{what}:fp16:O0" for what in STAGES}
+def test_kernels_are_found_for_two_stages(compile_graphs):
+    names = [f"{what}:fp16:O0" for what in STAGES]
+    compilation = compile_graphs(1, *names)
+    assert set(compilation.graphs) == set(names) and compilation.peak_mb > 0
 
 
 def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
@@ -115,5 +117,7 @@ def test_one_rank_of_eight_gathers_the_cached_descriptors_once(rank_of_eight):
     assert_descriptors_are_gathered(rank_of_eight.graphs["train.cached:fp16:O2"])
 
 
-def test_one_rank_of_eight_gathers_both_descriptors(rank_of_eight):
-    assert rank_of_eight.graphs["train.cosine:fp16:O2"]["operators"]["AllGather"] == 4  # Omega and Phi, of each view
+def test_one_rank_of_eight_gathers_both_descriptors(compile_graphs):
+    name = "train.cosine:fp16:O2"
+    graph = compile_graphs(0, name, RANK_ID="3", RANK_SIZE="8").graphs[name]
+    assert graph["operators"]["AllGather"] == 4  # Omega and Phi, of each view
