@@ -304,7 +304,7 @@ REFUSED_SEARCHES = [
     ("empty --checkpoint nowhere.safetensors", "empty has no image"),
     ("nowhere --checkpoint nowhere.safetensors", "nowhere is not a directory"),
     ("--queries nowhere", "descriptor set nowhere is missing"),
-    ("--queries queries/phi", "queries/phi holds phi alone; name the folder that extract wrote"),
+    ("--queries queries/phi", "queries/phi contains phi alone; name the folder that extract wrote"),
     ("--queries queries --pca nowhere.safetensors", "nowhere.safetensors is missing"),
     ("--queries foreign", "built with checkpoint cccccccccccc, the queries come with checkpoint dddddddddddd"),
 ]

@@ -123,7 +123,7 @@ def test_a_new_set_replaces_the_older_one(saved):
 @pytest.mark.parametrize(
     ("descriptor_BD", "names", "message"),
     [
-        (np.full((1, 3), np.nan), ["x"], "the descriptor of x holds NaN"),
+        (np.full((1, 3), np.nan), ["x"], "the descriptor of x contains NaN"),
         (np.ones((2, 3)), ["x"], r"shape \(2, 3\) for 1 rows"),
         (np.ones((1, 3)), ["first"], "first comes twice"),
         (np.ones((2, 3)), ["x", "x"], "x comes twice"),
@@ -150,7 +150,7 @@ def break_rows(text):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "card.json").unlink(), "holds no descriptor set; write one with"),
+        (lambda folder: (folder / "card.json").unlink(), "contains no descriptor set; write one with"),
         (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
         (lambda folder: (folder / "card.json").write_text("[]"), "contains a JSON list, expected an object"),
         (lambda folder: edit_json(folder / "card.json", version=9), "has version 9, this program reads 1"),
@@ -164,11 +164,11 @@ def break_rows(text):
         (break_rows('{"name": "a", "place": [1, NaN], "what": "drone"}\n'), "line 1"),
         (break_rows('{"name": "a", "place": null, "what": "drone"}\n' * 2), "a comes a second time"),
         (lambda folder: (folder / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
-        (lambda folder: np.save(folder / "descriptors.npy", np.ones((5, 3))), "holds float64"),
+        (lambda folder: np.save(folder / "descriptors.npy", np.ones((5, 3))), "contains float64"),
         (lambda folder: np.save(folder / "descriptors.npy", np.array([object()]), allow_pickle=True), "can't be read"),
         (
             lambda folder: np.save(folder / "descriptors.npy", np.full((5, 3), np.inf, np.float32)),
-            "satellite/0.png holds NaN or infinity",
+            "satellite/0.png contains NaN or infinity",
         ),
     ],
 )
@@ -239,7 +239,7 @@ def test_sets_of_two_extractions_are_not_taken_for_one(tmp_path, change, message
 
 def test_half_an_extraction_is_named(tmp_path):
     write_sets(tmp_path, ("omega",))
-    with pytest.raises(DataError, match="holds omega and not both omega and phi"):
+    with pytest.raises(DataError, match="contains omega and not both omega and phi"):
         load_descriptor_sets(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_memory_stays_far_below_the_covariance():
         (falling(), 0, "not 0"),
         (np.ones((1100, 1100), np.float32), 1025, "1 to 1024 numbers, not 1025"),
         (np.ones((9, 5), np.float32), 2, "all 9 vectors are alike"),
-        (np.full((9, 5), np.nan), 2, "row 0 of the vectors holds NaN"),
+        (np.full((9, 5), np.nan), 2, "row 0 of the vectors contains NaN"),
         (np.ones(5), 1, r"shape \(5,\) can't be reduced"),
         (np.ones((0, 5)), 1, r"shape \(0, 5\) can't be reduced"),
     ],

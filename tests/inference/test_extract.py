@@ -50,7 +50,7 @@ def test_another_number_of_images_than_names_is_an_error(tmp_path, count):
 
 def test_an_encoder_that_returns_nan_names_the_image(tmp_path):
     stream = [(np.full((1, 3, 4, 4), np.nan, np.float32), 1)]
-    with pytest.raises(DataError, match=r"the descriptor of drone/a.png holds NaN"):
+    with pytest.raises(DataError, match=r"the descriptor of drone/a.png contains NaN"):
         extract(MeanEngine(), "query", stream, ["drone/a.png"], None, tmp_path / "set", FACTS)
 
 

@@ -299,10 +299,10 @@ def swapped(**changes):
     ("tiles", "message"),
     [
         (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\) where the index contains vectors of width 16"),
-        (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles holds NaN"),
+        (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles contains NaN"),
         (swapped(recall_ND=np.zeros((3, WIDTH))), "is all zeros"),
         (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
-        (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles holds NaN"),
+        (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles contains NaN"),
         (swapped(rerank_NE=None), "without re-rank vectors for an index that keeps such"),
         (swapped(names=["a", "b", "a"]), "tile a comes twice"),
         (swapped(names=["a", "b", 3]), "tile name 3 is no text"),
@@ -325,7 +325,7 @@ def test_tiles_that_do_not_fit_change_nothing(tiles, message):
         (lambda index: index.recall(queries(), 0), "0 answers are requested"),
         (lambda index: index.recall(queries(0), 1), "no queries were given"),
         (lambda index: index.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
-        (lambda index: index.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries holds NaN"),
+        (lambda index: index.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries contains NaN"),
         (lambda index: index.recall(queries(), 1, Box((5, 5), (4, 6))), "upside down"),
         (lambda index: index.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries of shape \(9, 16\)"),
         (

@@ -200,7 +200,7 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
         tolerance: new scores that differ by no more are equal, such as by rounding alone.
 
     Raises:
-        ValueError: n is below 1, ``first`` holds too few answers, or a new score is NaN (which nothing could beat).
+        ValueError: n is below 1, ``first`` contains too few answers, or a new score is NaN (which nothing could beat).
     """
     held = first.top_QK.shape[1]
     if not 1 <= n <= held or k > held:
@@ -216,7 +216,7 @@ def cosine_of(query_QE: np.ndarray, reference_NE: np.ndarray) -> tuple[ScoreOf, 
     """Cosines in float64 as new scores, and the difference that rounding alone can make.
 
     Args:
-        query_QE, reference_NE: any float type, any length; memmaps welcome, of which only the rows asked for are read.
+        query_QE, reference_NE: any float type, any length; memmaps welcome, of which only these rows are read.
     """
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:

@@ -170,7 +170,7 @@ def _mean(omega_ND: np.ndarray) -> np.ndarray:
         broken_B = ~np.isfinite(block_BD).all(axis=1)
         if broken_B.any():
             row = first + int(np.flatnonzero(broken_B)[0])
-            raise TileIndexError(f"row {row} of the vectors holds NaN or infinity; the encoder's weights are broken")
+            raise TileIndexError(f"row {row} of the vectors contains NaN or infinity; the encoder's weights are broken")
         total_D += block_BD.sum(axis=0, dtype=np.float64)
     return total_D / len(omega_ND)
 

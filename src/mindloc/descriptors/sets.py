@@ -54,7 +54,7 @@ class DescriptorSet:
 
     @property
     def descriptor(self) -> str:
-        """Which of an encoder's descriptors it holds."""
+        """Which of an encoder's descriptors it is."""
         return self.card.get("descriptor", GLOBAL)  # of a baseline's no card says it
 
     def place_N2(self) -> np.ndarray:
@@ -77,8 +77,8 @@ class DescriptorWriter:
         card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
 
     Raises:
-        DataError: the folder holds something else than a set; a batch has another dimension, holds NaN or infinity, or
-            does not fit its rows.
+        DataError: the folder contains something else than a set; a batch has another dimension, contains NaN or
+            infinity, or does not fit its rows.
     """
 
     def __init__(self, folder: str | Path, card: dict[str, Any]):
@@ -130,7 +130,7 @@ class DescriptorWriter:
             _check_row(row, f"row {self._count} of {self.folder}")
             name = row["name"]
             if not np.isfinite(descriptor_D).all():
-                raise DataError(f"the descriptor of {name} holds NaN or infinity; the encoder's weights are broken")
+                raise DataError(f"the descriptor of {name} contains NaN or infinity; the encoder's weights are broken")
             if name in self._names:
                 raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
             self._names.add(name)
@@ -185,7 +185,7 @@ def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[st
         return {one.descriptor: one}
     sets = {name: load_descriptor_set(Path(folder) / name, memory_map) for name in inner}
     if not {OMEGA, PHI} <= sets.keys():
-        raise DataError(f"{folder} holds {', '.join(inner)} and not both omega and phi; extract it again")
+        raise DataError(f"{folder} contains {', '.join(inner)} and not both omega and phi; extract it again")
     first = sets[OMEGA]
     for name, other in sets.items():
         if other.descriptor != name:
@@ -214,7 +214,7 @@ def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> Descript
     if not folder.is_dir():
         raise DataError(f"descriptor set {folder} is missing; write one with: python -m mindloc extract")
     if not (folder / "card.json").is_file():
-        raise DataError(f"{folder} holds no descriptor set; write one with: python -m mindloc extract")
+        raise DataError(f"{folder} contains no descriptor set; write one with: python -m mindloc extract")
     card = _load_card(folder / "card.json")
     rows = _load_rows(folder / "rows.jsonl")
     descriptor_ND = _load_matrix(folder / "descriptors.npy", memory_map)
@@ -289,7 +289,7 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
         raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32:
         kind = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "no array"
-        raise DataError(f"{path} holds {kind}, expected float32 of shape (count, dimension)")
+        raise DataError(f"{path} contains {kind}, expected float32 of shape (count, dimension)")
     return matrix
 
 
@@ -298,7 +298,7 @@ def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], folder:
         finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS]).all(axis=1)
         if not finite_B.all():
             name = rows[start + int(np.argmin(finite_B))]["name"]
-            raise DataError(f"{folder}: the descriptor of {name} holds NaN or infinity; extract the set again")
+            raise DataError(f"{folder}: the descriptor of {name} contains NaN or infinity; extract the set again")
 
 
 def _npy_header(count: int, dimension: int) -> bytes:

@@ -125,7 +125,7 @@ def load_extracted(folder: Path, pca: Path | None = None) -> Extracted:
     recall = next((sets[name] for name in RECALL_DESCRIPTORS if name in sets), None)
     if recall is None:
         raise TileIndexError(
-            f"{folder} holds {', '.join(sets)} alone; name the folder that extract wrote, which holds omega as well"
+            f"{folder} contains {', '.join(sets)} alone; name the folder that extract wrote, with omega in it"
         )
     reduction = None
     if pca is not None:

@@ -110,7 +110,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Hits:
-    """Answers to Q queries, best first; fewer than asked for only where a box contains fewer.
+    """Answers to Q queries, best first; fewer than requested only where a box contains fewer.
 
     Or where a graph of Milvus (hnsw, diskann) finds fewer in a box with all its effort.
     """
@@ -208,7 +208,7 @@ def unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False
     broken_N = ~np.isfinite(length_N) | ((length_N == 0) & (not zeros))
     if broken_N.any():
         row = int(np.flatnonzero(broken_N)[0])
-        kind = "is all zeros" if length_N[row] == 0 else "holds NaN or infinity"
+        kind = "is all zeros" if length_N[row] == 0 else "contains NaN or infinity"
         raise TileIndexError(f"row {row} of the {what} {kind}; the encoder's weights or the input are broken")
     unit_ND /= np.where(length_N == 0, 1.0, length_N)[:, None].astype(np.float32)
     return unit_ND

@@ -62,7 +62,7 @@ class TileTable:
         """Let the rows of these names die.
 
         Raises:
-            TileIndexError: a name that is not there; then nothing is taken out.
+            TileIndexError: a name that is not there; then nothing is removed.
         """
         self.alive_N[self.rows(names)] = False
         for name in names:
