@@ -29,6 +29,7 @@ from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.inference.build import read_source, start_engine
+from mindloc.inference.queries import encoded_queries, known_queries
 from mindloc.runtime.files import atomic_write
 from mindloc.search.answers import plan_search, require_fit, search_all
 from mindloc.search.build import open_index
@@ -38,7 +39,11 @@ from mindloc.search.index import Box
 from mindloc.search.two_stage import Circle
 
 _ORDER = "latitude before longitude, or x before y; below zero write it as --near=-34,151 or --box=-34,151,-33,152"
-Source = tuple[Queries, Config, Callable[[], Iterator[Batch]], str]  # the last: how to come by both descriptors
+_BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
+    True: "name the folder that extract wrote, with omega and phi",
+    False: "encode them by the checkpoint, or by files exported with both descriptors",
+}
+Source = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     with closing(open_index(args.index)) as index:
         if given := given_parameters(args, WHILE_SEARCHING):
             index.search_with(given)
-        queries, config, batches, way_out = _read_queries(args) if args.queries else _encode_queries(args)
-        require_fit(index.card, queries, way_out)
+        queries, config, batches = _read_queries(args) if args.queries else _encode_queries(args)
+        require_fit(index.card, queries, _BOTH_STAGES[bool(args.queries)])
         plan = plan_search(index, args.top, config.search.recall_n, config.search.consistency_m, where)
         with atomic_write(args.out, "answers", TileIndexError) as file:
             summary = search_all(index, batches(), plan, file, queries.count, encoding=not args.queries)
@@ -125,37 +130,20 @@ def _read_queries(args: argparse.Namespace) -> Source:
     """The queries of an extraction; no device, no MindSpore."""
     extracted = load_extracted(args.queries, args.pca)
     config = override_config(config_from_dict(extracted.recall.card.get("config", {})), args.overrides)
-    way_out = "name the folder that extract wrote, with omega and phi"
-    return extracted.queries, config, extracted.batches, way_out
+    return extracted.queries, config, extracted.batches
 
 
 def _encode_queries(args: argparse.Namespace) -> Source:
     """The images of a folder; calling for their batches starts the device."""
     names = image_names(args.folder)
-    paths = [args.folder / name for name in names]
     request = engine_request(args)
     source = read_source(request, ("query",), args.view)
     config, side = override_config(source.config, args.overrides), source.side
 
     def batches() -> Iterator[Batch]:
-        engine = start_engine(request, source, config)
+        engine, paths = start_engine(request, source, config), [args.folder / name for name in names]
         say_agreement(engine, config, {side: paths})
-        return encoded(engine, ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers))
+        images = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
+        return encoded_queries(engine, side, images, names)
 
-    def encoded(engine, images) -> Iterator[Batch]:
-        done = 0
-        for image_B3HW, count in images:
-            found = {key.partition(".")[2]: rows for key, rows in engine.encode({side: image_B3HW[:count]}).items()}
-            yield Batch(names[done : done + count], found[engine.descriptors[0]], found.get("phi"))
-            done += count
-
-    file = source.files.get(side)
-    known = source.reduction.dimension if source.reduction else next(iter(file.dimensions.values())) if file else None
-    queries = Queries(
-        count=len(names),
-        checkpoint_sha256=source.checkpoint_sha256,
-        reduction_sha256=source.reduction and source.reduction.sha256,
-        dimension=known,
-        has_rerank="phi" in file.descriptors if file else config.head.name == "two_stage",
-    )
-    return queries, config, batches, "encode them by the checkpoint, or by files exported with both descriptors"
+    return known_queries(source, len(names)), config, batches
