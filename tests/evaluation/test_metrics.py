@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from mindloc.descriptors.ranking import rank_references
@@ -75,6 +77,24 @@ def test_trapezoid_average_precision_follows_a_walk_down_the_list(gta):
         np.testing.assert_allclose(ours, naive_trapezoid(ranks), atol=1e-12)
 
 
+ranks_of_queries = st.lists(st.sets(st.integers(1, 60), min_size=1, max_size=8).map(sorted), min_size=1, max_size=6)
+
+
+@given(ranks_of_queries)
+def test_ranks_give_what_their_definitions_say(queries):
+    """Each query's right references stand at these ranks; each definition walks down its list."""
+    start, rank_E = np.cumsum([0, *map(len, queries)]), np.concatenate(queries)
+    step = [np.mean([(found + 1) / rank for found, rank in enumerate(ranks)]) for ranks in queries]
+    np.testing.assert_allclose(metrics.average_precision_step(start, rank_E), step, rtol=1e-12)
+    trapezoid = [naive_trapezoid(ranks) for ranks in queries]
+    np.testing.assert_allclose(metrics.average_precision_trapezoid(start, rank_E), trapezoid, atol=1e-12)
+    first_Q = np.array([ranks[0] for ranks in queries])
+    for k in (1, 3, 60):
+        assert metrics.recall_at(first_Q, k) == sum(any(rank <= k for rank in ranks) for ranks in queries) / len(
+            queries
+        )
+
+
 def test_average_precisions_by_hand():
     start, rank_E = np.array([0, 2, 3]), np.array([1, 3, 4])
     # query 0: right at 1 and 3: (1/1 + 2/3) / 2 = 5/6; query 1: right at 4: 1/4
@@ -109,12 +129,13 @@ def naive_sdm(distances, k, per_unit):
     return above / sum(k - i for i in range(k))
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("per_unit", [metrics.SDM_PER_M, metrics.SDM_PER_DEGREE])
-def test_sdm_follows_its_formula(k, per_unit):
-    distance_QK = np.random.default_rng(0).exponential(1 / per_unit, (7, 5))
+@given(st.lists(st.lists(st.floats(0, 5), min_size=5, max_size=5), min_size=1, max_size=4), st.integers(1, 5))
+def test_sdm_and_dis_follow_their_formulas(per_unit, decays, k):
+    distance_QK = np.array(decays) / per_unit
     expected = [naive_sdm(row, k, per_unit) for row in distance_QK]
     np.testing.assert_allclose(metrics.sdm_at(distance_QK, k, per_unit), expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics.dis_at(distance_QK, k), [sum(row[:k]) / k for row in distance_QK], rtol=1e-12)
 
 
 def test_denseuav_weights_give_the_same_sum():

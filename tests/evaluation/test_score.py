@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from score_settings import score_settings
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
@@ -44,6 +46,32 @@ def test_a_constant_descriptor_scores_nothing_and_says_why():
     numbers = score_sets(make_set(np.ones((10, 8)), np.zeros((10, 2))), references, truth, SETTINGS).numbers["pos"]
     assert numbers["recall@1"] == numbers["recall@10"] == 0.0
     assert numbers["tied_queries"] == 10
+
+
+small_numbers = st.integers(-2, 2)  # few values: many ties
+
+
+@given(
+    st.lists(st.tuples(small_numbers, small_numbers), min_size=2, max_size=7),
+    st.lists(st.tuples(small_numbers, small_numbers, st.sets(st.integers(0, 6), min_size=1)), min_size=1, max_size=4),
+)
+def test_a_tie_is_never_won(reference_rows, query_rows):
+    """By a sort of each query's references, in which a wrong one precedes a right one of the same cosine."""
+    vectors = [np.array([*row, 3]) for row in reference_rows]  # whole numbers: cosines that tie do so exactly enough
+    right = [{index % len(vectors) for index in indices} for *_, indices in query_rows]
+    queries = [np.array([a, b, 3]) for a, b, _ in query_rows]
+    ranks = []
+    for query, wanted in zip(queries, right, strict=True):
+        cosine = [round(query @ v / np.linalg.norm(query) / np.linalg.norm(v), 12) for v in vectors]
+        order = sorted(range(len(vectors)), key=lambda i: (-cosine[i], i in wanted))
+        ranks.append([rank for rank, i in enumerate(order, 1) if i in wanted])
+    truth = make_truth([sorted(wanted) for wanted in right], [sorted(wanted) for wanted in right])
+    sets = make_set(queries, None, unit=None), make_set(vectors, None, "satellite", None)
+    numbers = score_sets(*sets, truth, SETTINGS).numbers["pos"]
+    for k in (1, 5):
+        assert numbers[f"recall@{k}"] == pytest.approx(np.mean([of_query[0] <= k for of_query in ranks]))
+    precision = [np.mean([(found + 1) / rank for found, rank in enumerate(of_query)]) for of_query in ranks]
+    assert numbers["ap"] == pytest.approx(np.mean(precision))
 
 
 def test_permuting_the_references_changes_no_number():

@@ -234,7 +234,7 @@ def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: s
         borderaxespad=0,
     )
     figure.text(0.075, 0.965, title, fontsize=14, fontweight="bold", color="#1b1f24", va="top")
-    figure.text(0.075, 0.915, f"{subtitle}; in brackets the median", fontsize=10, color="#667079", va="top")
+    figure.text(0.075, 0.915, f"{subtitle}; median in parentheses", fontsize=10, color="#667079", va="top")
     figure.subplots_adjust(left=0.075, right=0.975, top=0.85 - 0.05 * rows, bottom=0.115)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", metadata={"Software": None})
