@@ -42,7 +42,7 @@ class Side:
 
     @property
     def place_unit(self) -> PlaceUnit | None:
-        return self.places and self.places.unit
+        return self.places.unit if self.places else None
 
     def take(self, index_N: np.ndarray) -> "Side":
         """Some of the images, in the order given."""

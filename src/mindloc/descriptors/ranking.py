@@ -18,6 +18,7 @@ from mindloc.errors import DataError, TileIndexError
 _STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
 _STRIP_QUERIES = 1024
 _REFERENCE_ROWS = 4096
+_EPSILON = float(np.finfo(np.float64).eps)
 _BLOCK_NUMBERS = 2**25  # float64 numbers of a side held at once: 256 MB, whatever the length of a descriptor
 
 
@@ -130,7 +131,7 @@ def _strips(
             longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
         longest *= float(np.linalg.norm(query_BD, axis=1).max())
         # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
-        yield first, score_BN, query_QD.shape[1] * np.finfo(np.float64).eps * longest
+        yield first, score_BN, query_QD.shape[1] * _EPSILON * longest
 
 
 def float64_rows(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
@@ -222,7 +223,7 @@ def cosine_of(query_QE: np.ndarray, reference_NE: np.ndarray) -> tuple[ScoreOf, 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
         return float64_rows(reference_NE[items], True) @ float64_rows(query_QE[query : query + 1], True)[0]
 
-    return score_of, query_QE.shape[1] * np.finfo(np.float64).eps  # two sums of E products, as in ranking.py
+    return score_of, query_QE.shape[1] * _EPSILON  # two sums of E products, as in ranking.py
 
 
 def recall_rank(first: Ranking, final: Ranking) -> np.ndarray:

@@ -139,7 +139,7 @@ class DescriptorWriter:
         return writing(f"descriptor set {self.folder}", DataError)
 
     def _complete(self) -> None:
-        if not self._count:
+        if self._dimension is None or not self._count:
             raise DataError(f"descriptor set {self.folder} would be empty; give it at least one image")
         self._matrix.seek(0)
         self._matrix.write(_npy_header(self._count, self._dimension))

@@ -18,7 +18,7 @@ from mindloc.runtime.process import fault_point
 
 TEMPORARY_SUFFIX = ".tmp"
 _READ_BYTES = 1 << 22
-_JSON_KINDS = {dict: "an object", list: "a list"}
+_JSON_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 
 
 @contextmanager
