@@ -1,13 +1,16 @@
 """A value that nothing reads is refused of whoever writes it, and taken where a run or a checkpoint holds it."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from mindloc import registry
 from mindloc.config import Config, config_from_dict, config_to_dict, load_config, override_config
 from mindloc.config.unread import readers_of_keys
 from mindloc.errors import ConfigError
-from mindloc.registry import BACKBONES, HEADS, LOSSES, BackboneEntry, HeadEntry, LossEntry
+from mindloc.registry import BACKBONES, ENGINES, HEADS, LOSSES, READERS, BackboneEntry, HeadEntry, LossEntry
+
+SOURCE = Path(__file__).parents[2] / "src"
 
 TWO_STAGES = ["head.name=two_stage", "data.query_size_px=[96, 96]", "data.reference_size_px=[96, 96]"]
 ROPE = "set model.backbone=tiny, compact, small, medium or base to have it read"
@@ -98,9 +101,7 @@ def test_a_section_that_is_written_as_a_whole_is_looked_at(tmp_path):
 
 def test_tables_and_schema_name_keys_choices_and_values_that_exist():
     readers = readers_of_keys()
-    named = {
-        key for table in (BACKBONES, HEADS, LOSSES, registry.READERS) for entry in table.values() for key in entry.reads
-    }
+    named = {key for table in (BACKBONES, HEADS, LOSSES, READERS) for entry in table.values() for key in entry.reads}
     assert named <= readers.keys()  # a key that is not there would be lost
     for key, choices in readers.items():
         for choice, values in choices.items():
@@ -108,6 +109,17 @@ def test_tables_and_schema_name_keys_choices_and_values_that_exist():
                 Config().with_values({choice: value})
             assert values, (key, choice)
     assert {loss for head in HEADS.values() for loss in head.losses.values()} == {"loss.name", "loss.omega", "loss.phi"}
+
+
+def test_every_builder_exists():
+    absent = []
+    for table in (BACKBONES, HEADS, LOSSES, READERS, ENGINES):
+        for entry in table.values():
+            for name in filter(None, (entry.builder, getattr(entry, "ground", None))):
+                module, _, function = name.partition(":")
+                code = SOURCE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+                absent += [] if f"\ndef {function}(" in code else [name]
+    assert absent == []
 
 
 def test_a_new_part_is_one_entry(monkeypatch):

@@ -22,7 +22,7 @@ from mindloc.errors import ConfigError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.report import tables
 from mindloc.inference.build import read_source, start_engine
-from mindloc.registry import ENGINES
+from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.run_folder import run_of
 from mindloc.vocabulary import SIDES
 
@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     request = engine_request(args)
     source = read_source(request)
     config = override_config(source.config, args.overrides)
-    if config.head.name != "two_stage" and any(override.startswith("search.") for override in args.overrides):
+    two_stages = "search.recall_n" in HEADS[config.head.name].reads
+    if not two_stages and any(override.startswith("search.") for override in args.overrides):
         raise ConfigError(
             "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
         )

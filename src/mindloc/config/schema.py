@@ -97,16 +97,19 @@ class Config(Section):
         )
 
     def side_of(self, view: str) -> SideName:
-        """The side that shows a view, such as "drone", or that is called so itself.
+        """The side of a pair that shows a view, such as "drone"; the query side where both show the same.
 
         Raises:
-            ConfigError: neither is.
+            ConfigError: none does.
         """
         reader = self.data.reader
-        names = (*READERS[reader].views, *SIDES)
-        if view not in names:
-            raise ConfigError(f"no side shows {view} with data.reader={reader}; choose from {', '.join(names)}")
-        return SIDES[names.index(view) % len(SIDES)]
+        views = READERS[reader].views
+        if view not in views:
+            raise ConfigError(
+                f"view {view} is not among the {' and '.join(dict.fromkeys(views))} images of data.reader={reader}; "
+                f"give --view {' or '.join(dict.fromkeys(views))}"
+            )
+        return SIDES[views.index(view)]
 
 
 def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mindloc.config.schema import Config
 from mindloc.errors import ConfigError, ExportError, first_line
 from mindloc.export.artifact import ExportSpec, compare, publish
 from mindloc.export.formats import UNCOMPARED, WRITERS, ExportGraph, Writer
-from mindloc.inference.build import load_encoder, side_of_view
+from mindloc.inference.build import load_encoder
 from mindloc.inference.exported import FORMATS, output_name
 from mindloc.inference.mindir import MODE
 from mindloc.models.encoder import PlainOutputs
@@ -125,7 +125,7 @@ def _files(config: Config, view: str) -> list[tuple[SideName, ...]]:
     if view == "query":
         return [("reference",) if config.eval.swap_sides else ("query",)]
     if view != "both":
-        return [(side_of_view(config, view),)]
+        return [(config.side_of(view),)]
     query, reference = (config.view(side) for side in SIDES)
     same_input = (query.size_px, query.cut_border) == (reference.size_px, reference.cut_border)
     return [SIDES] if config.model.share_weights and same_input else [(side,) for side in SIDES]

@@ -16,7 +16,7 @@ from mindloc.config.schema import Config
 from mindloc.config.sections import RunConfig
 from mindloc.data.loader import ImageBatches
 from mindloc.descriptors.reduction import Reduction, load_reduction, require_origin
-from mindloc.errors import CheckpointError, ConfigError, ExportError
+from mindloc.errors import CheckpointError, ExportError
 from mindloc.inference.engine import Engine, MindSporeEngine, ReducedEngine
 from mindloc.inference.exported import (
     AbsentError,
@@ -25,7 +25,7 @@ from mindloc.inference.exported import (
     find_exported,
     require_one_origin,
 )
-from mindloc.registry import ENGINES
+from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.run_folder import export_folder
@@ -131,22 +131,7 @@ def _read_exported(
 
 
 def _sides(config: Config, sides: Sequence[SideName], view: str | None) -> tuple[SideName, ...]:
-    return tuple(sides) if view is None else (side_of_view(config, view),)
-
-
-def side_of_view(config: Config, view: str) -> SideName:
-    """The side of a pair that shows a view, by the reader that the encoder was trained with.
-
-    Raises:
-        ConfigError: none does.
-    """
-    names = {config.view(side).name: side for side in SIDES}
-    if view not in names:
-        raise ConfigError(
-            f"view {view!r} is not one of this encoder, which was trained on {' and '.join(names)} images "
-            f"(data.reader {config.data.reader}); give --view {' or '.join(names)}"
-        )
-    return names[view]
+    return tuple(sides) if view is None else (config.side_of(view),)
 
 
 def start_engine(request: EngineRequest, source: Source, config: Config, say: Callable[[str], None] = print) -> Engine:
@@ -230,7 +215,7 @@ def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[s
     """What the cards of a side's descriptor sets say beside what the engine says of itself."""
     view = config.view(side)
     facts = {"view": view.name, "place_unit": place_unit, "input_size_px": list(view.size_px)}
-    nodes = {"nodes": config.head.nodes} if config.head.name == "two_stage" else {}
+    nodes = {"nodes": config.head.nodes} if "head.nodes" in HEADS[config.head.name].reads else {}
     return {**facts, **nodes, "config": config_to_dict(config)}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mindloc.inference.build import Source
 from mindloc.inference.engine import Engine
+from mindloc.registry import HEADS
 from mindloc.search.extraction import Batch, Queries
 from mindloc.vocabulary import PHI, SideName
 
@@ -25,7 +26,7 @@ def known_queries(source: Source, count: int) -> Queries:
         checkpoint_sha256=source.checkpoint_sha256,
         reduction_sha256=source.reduction.sha256 if source.reduction else None,
         dimension=dimension,
-        has_rerank=PHI in file.descriptors if file else source.config.head.name == "two_stage",
+        has_rerank=PHI in (file.descriptors if file else HEADS[source.config.head.name].losses),
     )
 
 
