@@ -136,7 +136,7 @@ def check_data(
     report = CheckReport(data.reader, data.source(splits[0])[0], batch_sizes)
     found = {name: split for name in splits if (split := _read(data, name, report)) is not None}
     if len(found) == 2:
-        _check_shared_queries(*found.values(), report)
+        _check_shared_queries(found["train"], found["test"], report)
     _check_images(found.values(), read_images, report)
     if "train" in found:
         report.kept = _kept(found["train"], batch_sizes)

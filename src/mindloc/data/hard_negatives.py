@@ -111,7 +111,7 @@ class NeighborTables:
         """The (Q, K) tables that ``epoch`` reads, empty where it has no hard negatives; None: one is not here (yet)."""
         if self.lacks(epoch):
             return None
-        by_descriptor = [self._newest[1]] if self.extraction_for(epoch) is not None else []
+        by_descriptor = [self._newest[1]] if self._newest and self.extraction_for(epoch) is not None else []
         return by_descriptor + ([self.map_QK] if self.reads_map(epoch) else [])
 
     def candidates(self, epoch: int) -> np.ndarray | None:

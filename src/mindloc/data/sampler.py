@@ -144,7 +144,7 @@ class Sampler(ABC):
             replaced = tables is not None and any(map(is_not, tables, tables_then))
             if plan is None or replaced:
                 plan = self._make_plan(epoch)
-                self._plans[epoch] = (plan, tables)
+                self._plans[epoch] = (plan, tables or [])
                 for old in sorted(self._plans.keys() - {epoch})[: 1 - _PLANS_KEPT]:
                     del self._plans[old]
             return plan

@@ -126,7 +126,8 @@ class Map:
 def _tile_places(root: Path, tiles: list[str], pairs: PairsFile, report: Report) -> np.ndarray:
     """(S,2) float64: latitude and longitude of the tile centers, NaN where neither map nor pairs tell."""
     map_of = _maps(root)
-    places, lost = [], {}
+    places: list[tuple[float, float]] = []
+    lost: dict[str, list[str]] = {}  # map -> its tiles
     for name in tiles:
         tile = parse_tile(name)
         this_map = map_of(tile.map)
