@@ -18,15 +18,15 @@ def batch(size=6, width=5, seed=0):
 
 
 def naive(query, reference, margin, negatives, mask, triplet):
-    """The definition tile by tile in float64."""
+    """The definition anchor by anchor in float64."""
     query, reference = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), reference.astype(float)))
     losses = []
-    for j, tile in enumerate(reference):
+    for j, anchor in enumerate(reference):
         if not mask[j, j]:
             continue
-        own = query[j] @ tile
+        own = query[j] @ anchor
         shift = margin - own if triplet else -margin
-        pushed = [max(0.0, query[i] @ tile + shift) for i in range(len(query)) if i != j and mask[i, j]]
+        pushed = [max(0.0, query[i] @ anchor + shift) for i in range(len(query)) if i != j and mask[i, j]]
         reduced = (max(pushed) if negatives == "hardest" else np.mean(pushed)) if pushed else 0.0
         losses.append(reduced if triplet else 1 - own + reduced)
     return np.mean(losses)
@@ -43,7 +43,7 @@ QUERY = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32) * 3  # the length does no
 
 
 def test_embedding_by_hand():
-    # tile 0: own .6, other .8 -> .4 + .8; tile 1: own .6, other .8 -> the same
+    # reference 0: own .6, other .8 -> .4 + .8; reference 1: own .6, other .8 -> the same
     assert value(cosine_embedding, QUERY, REFERENCE) == pytest.approx(1.2, rel=1e-6)
     # margin .7: .4 + .1; margin -1: .4 + 1.8
     assert value(cosine_embedding, QUERY, REFERENCE, margin=0.7) == pytest.approx(0.5, rel=1e-6)
@@ -71,15 +71,15 @@ def test_naive_definition(function, margin, negatives, masked):
     assert got == pytest.approx(naive(query, reference, margin, negatives, mask, triplet), rel=1e-5)
 
 
-def test_the_anchor_is_the_tile():
-    """Drone pictures that are all alike: every tile sees the same negatives, whatever the other tiles look like."""
+def test_the_anchor_is_the_reference():
+    """Queries that are all alike: every reference has the same negatives, whatever the other references look like."""
     same = np.repeat(batch()[0][:1], 6, axis=0)
     reference = batch()[1]
     mask = np.ones((6, 6), bool)
-    mask[0, 1:] = False  # drone picture 0 is no negative of any other tile: of no account, as its copies still are
+    mask[0, 1:] = False  # query 0 is no negative of any other reference: of no account, as its copies still are
     full, fewer = (value(cosine_triplet, same, reference, mask=m) for m in (np.ones((6, 6), bool), mask))
     assert full == pytest.approx(fewer, rel=1e-6) and full == pytest.approx(0.2, rel=1e-5)
-    mask[:, 0] = [True, False, False, False, False, False]  # tile 0 has no negatives: its triplet loss is 0
+    mask[:, 0] = [True, False, False, False, False, False]  # reference 0 has no negatives: its triplet loss is 0
     assert value(cosine_triplet, same, reference, mask=mask) == pytest.approx(0.2 * 5 / 6, rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The joined loss of Omega and Phi: its parts, their share, and what the settings choose."""
+"""The joined loss of Omega and Phi: its parts, their weights, and what the settings choose."""
 
 import mindspore as ms
 import numpy as np

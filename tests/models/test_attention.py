@@ -31,8 +31,8 @@ def rows_and_tables() -> list[np.ndarray]:
 
 
 def softmax(score):
-    share = np.exp(score - score.max(-1, keepdims=True))
-    return share / share.sum(-1, keepdims=True)
+    power = np.exp(score - score.max(-1, keepdims=True))
+    return power / power.sum(-1, keepdims=True)
 
 
 def naive_attention(weights, x_MC, cos_ND, sin_ND):

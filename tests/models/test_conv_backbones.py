@@ -83,14 +83,14 @@ def test_the_map_equals_torchvisions_and_the_descriptor_is_its_mean(backbone, ex
     np.testing.assert_allclose(descriptor_BC.asnumpy(), expected_BNC.mean(axis=1), rtol=0, atol=atol)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(backbone):
+def test_a_batch_equals_its_images_one_by_one(backbone):
     images = noise(3, 3, 64, 32)  # not square
     together = backbone(Tensor(images)).asnumpy()
     alone = np.concatenate([backbone(Tensor(images[i : i + 1])).asnumpy() for i in range(3)])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
-BLANK, SPOT = 0, 1  # pictures of ``fresh_BNC``; the rest is noise
+BLANK, SPOT = 0, 1  # images of ``fresh_BNC``; the rest is noise
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The two-view encoder: names, sharing, sizes, start."""
+"""The encoder of pairs: names, sharing, sizes, start."""
 
 import mindspore as ms
 import numpy as np
@@ -10,6 +10,7 @@ from mindloc.models.build import build_encoder
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.parameters import initial_value, initialize, names_within
 from mindloc.models.vit_rope import RopeVit, VitSize
+from mindloc.vocabulary import SIDES
 
 SMALL = VitSize(64, 2, 2)
 
@@ -26,12 +27,23 @@ def encoder_of(count, seed=1):
     return PairEncoder(*backbones)
 
 
-def pictures(height, width, count=2, seed=0):
+@pytest.fixture(scope="module")
+def encoders():
+    """By their number of backbones."""
+    return {count: encoder_of(count) for count in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def side_encoders(encoders):
+    return {(count, side): encoders[count].side_encoder(side) for count in encoders for side in SIDES}
+
+
+def images_of(height, width, count=2, seed=0):
     return Tensor(np.random.RandomState(seed).standard_normal((count, 3, height, width)).astype(np.float32))
 
 
-def test_outputs_of_a_shared_encoder():
-    outputs = encoder_of(1)(pictures(32, 32), pictures(32, 32, seed=1))
+def test_outputs_of_a_shared_encoder(encoders):
+    outputs = encoders[1](images_of(32, 32), images_of(32, 32, seed=1))
     assert set(outputs) == {"query.global", "reference.global", "logit_scale"}
     assert outputs["query.global"].shape == outputs["reference.global"].shape == (2, 64)
     np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07], rtol=1e-6)
@@ -39,43 +51,41 @@ def test_outputs_of_a_shared_encoder():
 
 @pytest.mark.parametrize("reference_px", [(32, 32), (48, 16)])
 @pytest.mark.parametrize("backbones", [1, 2])
-def test_view_encoders_give_what_the_pair_gives(backbones, reference_px):
-    encoder = encoder_of(backbones)
-    query, reference = pictures(32, 32), pictures(*reference_px, seed=1)
-    names = [parameter.name for parameter in encoder.get_parameters()]
-    outputs = encoder(query, reference)
-    for view, images in (("query", query), ("reference", reference)):
-        alone = encoder.side_encoder(view)(images)
-        assert list(alone) == [f"{view}.global"]
-        np.testing.assert_allclose(alone[f"{view}.global"].asnumpy(), outputs[f"{view}.global"].asnumpy(), atol=1e-5)
-    assert [parameter.name for parameter in encoder.get_parameters()] == names
+def test_side_encoders_give_what_the_pair_gives(encoders, side_encoders, backbones, reference_px):
+    query, reference = images_of(32, 32), images_of(*reference_px, seed=1)
+    outputs = encoders[backbones](query, reference)
+    for side, images in (("query", query), ("reference", reference)):
+        alone = side_encoders[backbones, side](images)
+        assert list(alone) == [f"{side}.global"]
+        np.testing.assert_allclose(alone[f"{side}.global"].asnumpy(), outputs[f"{side}.global"].asnumpy(), atol=1e-5)
 
 
-def test_parameter_names():
-    shared = [parameter.name for parameter in encoder_of(1).get_parameters()]
+def test_parameter_names(encoders, side_encoders):
+    """Side encoders, which are made of the same parameters, leave them as they are."""
+    shared = [parameter.name for parameter in encoders[1].get_parameters()]
     assert "backbone.blocks.0.attn.qkv.weight" in shared and "log_logit_scale" in shared
-    apart = [parameter.name for parameter in encoder_of(2).get_parameters()]
+    apart = [parameter.name for parameter in encoders[2].get_parameters()]
     assert {name.split(".")[0] for name in apart} == {"query_backbone", "reference_backbone", "log_logit_scale"}
     assert len(set(apart)) == len(apart) == 2 * len(shared) - 1
 
 
-def test_a_trained_step_needs_every_parameter():
-    encoder = encoder_of(2)
+def test_a_trained_step_needs_every_parameter(encoders):
+    encoder = encoders[2]
     parameters = encoder.trainable_params()
 
     def total(query, reference):
         outputs = encoder(query, reference)
         return (outputs["query.global"] * outputs["reference.global"] * outputs["logit_scale"]).sum()
 
-    gradients = ms.grad(total, None, parameters)(pictures(32, 32), pictures(32, 32, seed=1))
+    gradients = ms.grad(total, None, parameters)(images_of(32, 32), images_of(32, 32, seed=1))
     for parameter, gradient in zip(parameters, gradients, strict=True):
         assert np.abs(gradient.asnumpy()).max() > 0, parameter.name
 
 
-def test_deep_graph_is_built_in_seconds():
+def test_a_deep_graph_is_built():
     # a concatenation of parameters in a graph that returns a dict once made this take minutes at six blocks
     backbone = RopeVit(VitSize(64, 12, 2))
-    outputs = PairEncoder(backbone).side_encoder("query")(pictures(16, 16, count=1))
+    outputs = PairEncoder(backbone).side_encoder("query")(images_of(16, 16, count=1))
     assert outputs["query.global"].shape == (1, 64)
 
 

@@ -49,10 +49,10 @@ def test_attention_by_products_is_attention(scale):
 def test_attention_by_products_by_its_definition():
     query, key, value, weight = (normal(*SHAPE_BHND, seed=i).astype(np.float64) for i in range(4))
     power = np.exp(np.einsum("bhnd,bhmd->bhnm", query, key))
-    share = power / power.sum(-1, keepdims=True)
-    by_share = np.einsum("bhnd,bhmd->bhnm", weight, value)
-    by_score = share * (by_share - (share * by_share).sum(-1, keepdims=True))
-    expected = [share @ value, by_score @ key, by_score.swapaxes(2, 3) @ query, share.swapaxes(2, 3) @ weight]
+    weights = power / power.sum(-1, keepdims=True)
+    by_weights = np.einsum("bhnd,bhmd->bhnm", weight, value)
+    by_score = weights * (by_weights - (weights * by_weights).sum(-1, keepdims=True))
+    expected = [weights @ value, by_score @ key, by_score.swapaxes(2, 3) @ query, weights.swapaxes(2, 3) @ weight]
     got = attended("products", [normal(*SHAPE_BHND, seed=i) for i in range(4)])
     for one, other in zip(got, expected, strict=True):
         assert relative(one, other) < 2e-6
@@ -61,25 +61,25 @@ def test_attention_by_products_by_its_definition():
 @pytest.mark.parametrize("offset", [0.0, 100.0])  # a mean far above the deviation
 def test_norm_by_products_by_its_definition(offset):
     x_MI, weight_MI, eps = normal(40, 24) + np.float32(offset), normal(40, 24, seed=1), 1e-6
-    gain, bias = 1 + 0.1 * normal(24, seed=2), normal(24, seed=3)
+    scale, bias = 1 + 0.1 * normal(24, seed=2), normal(24, seed=3)
     layer = LayerNorm(24, form="products")
-    layer.weight.set_data(Tensor(gain))
+    layer.weight.set_data(Tensor(scale))
     layer.bias.set_data(Tensor(bias))
     weight = Tensor(weight_MI)
 
     def total(x):
         return ops.sum(layer(x) * weight)
 
-    _, (dx, (dgain, dbias)) = ops.value_and_grad(total, 0, layer.trainable_params())(Tensor(x_MI))
+    _, (dx, (dscale, dbias)) = ops.value_and_grad(total, 0, layer.trainable_params())(Tensor(x_MI))
 
     wide = x_MI.astype(np.float64)
     deviation = np.sqrt(wide.var(1, keepdims=True) + eps)
     unit = (wide - wide.mean(1, keepdims=True)) / deviation
-    by_unit = weight_MI * gain
+    by_unit = weight_MI * scale
     along = (by_unit * unit).mean(1, keepdims=True)
-    assert relative(layer(Tensor(x_MI)).asnumpy(), unit * gain + bias) < 1e-5
+    assert relative(layer(Tensor(x_MI)).asnumpy(), unit * scale + bias) < 1e-5
     assert relative(dx.asnumpy(), (by_unit - by_unit.mean(1, keepdims=True) - unit * along) / deviation) < 1e-5
-    assert relative(dgain.asnumpy(), (weight_MI * unit).sum(0)) < 1e-5
+    assert relative(dscale.asnumpy(), (weight_MI * unit).sum(0)) < 1e-5
     assert relative(dbias.asnumpy(), weight_MI.sum(0)) < 1e-6
 
 

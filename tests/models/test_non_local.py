@@ -1,4 +1,4 @@
-"""The non-local block against naive loops, its identity at the start and the way its gradients take."""
+"""The non-local block against naive loops, its identity at the start and where its gradients reach."""
 
 import mindspore as ms
 import numpy as np

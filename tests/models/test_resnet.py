@@ -77,7 +77,7 @@ class Definition(nn.Cell):
 
 
 class Weighted(nn.Cell):
-    """A number that every entry of the map has a different share in."""
+    """A number that every entry of the map counts in differently."""
 
     def __init__(self, cell, shares):
         super().__init__(auto_prefix=False)
@@ -110,4 +110,4 @@ def test_a_fresh_residual_block_hands_its_input_on():
     initialize(network, seed=0)
     x_BCHW = np.abs(np.random.RandomState(0).standard_normal((1, 64, 4, 4))).astype(np.float32)  # as behind a ReLU
     np.testing.assert_array_equal(network(Tensor(x_BCHW)).asnumpy(), x_BCHW)
-    assert block.conv3.weight.asnumpy().any() and block.bn2.weight.asnumpy().all()  # by its last gain alone
+    assert block.conv3.weight.asnumpy().any() and block.bn2.weight.asnumpy().all()  # by its last scale alone

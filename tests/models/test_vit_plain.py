@@ -33,7 +33,7 @@ def tiny(reference):
     return {pool: with_reference_weights(PlainVit(TINY, pool), seed) for pool in POOLS}
 
 
-def pictures(reference, px):
+def images_of(reference, px):
     return Tensor(np.random.RandomState(int(reference[f"x{px}_seed"])).standard_normal((2, 3, px, px)), ms.float32)
 
 
@@ -45,7 +45,7 @@ def test_names_and_shapes_are_timms(tiny, reference, pool):
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize(("px", "key"), [(64, "64"), (96, "96_resampled")])
 def test_descriptors_equal_timm_at_the_tables_grid_and_at_another(tiny, reference, pool, px, key):
-    descriptors = tiny[pool](pictures(reference, px)).asnumpy()
+    descriptors = tiny[pool](images_of(reference, px)).asnumpy()
     np.testing.assert_allclose(descriptors, reference[f"{pool}_{key}"], rtol=0, atol=5e-6)  # asked for: 1e-4
 
 
@@ -55,7 +55,7 @@ def test_a_table_resampled_beforehand_gives_the_same(tiny, reference):
     given["pos_embed"] = resampled_table(given["pos_embed"], (6, 6))
     for name, parameter in names_within(other):
         parameter.set_data(Tensor(given[name]))
-    images = pictures(reference, 96)
+    images = images_of(reference, 96)
     np.testing.assert_allclose(other(images).asnumpy(), tiny["token"](images).asnumpy(), atol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_the_map_is_the_patch_tokens_through_the_last_norm(tiny, pool):
     np.testing.assert_allclose(features, expected + norm[f"{name}.bias"].asnumpy(), atol=1e-5)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(tiny):
+def test_a_batch_equals_its_images_one_by_one(tiny):
     images = np.random.RandomState(0).standard_normal((3, 3, 64, 32)).astype(np.float32)  # neither square nor 64
     together = tiny["token"](Tensor(images)).asnumpy()
     alone = np.concatenate([tiny["token"](Tensor(images[i : i + 1])).asnumpy() for i in range(3)])

@@ -74,7 +74,7 @@ def test_sizes(name, millions):
     assert size.width == 64 * size.heads
 
 
-def test_a_batch_equals_its_pictures_one_by_one(tiny):
+def test_a_batch_equals_its_images_one_by_one(tiny):
     images = np.random.RandomState(0).standard_normal((3, 3, 64, 32)).astype(np.float32)  # neither square nor 96
     together = tiny(Tensor(images)).asnumpy()
     alone = np.concatenate([tiny(Tensor(images[i : i + 1])).asnumpy() for i in range(3)])

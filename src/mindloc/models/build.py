@@ -32,6 +32,8 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
     """
     model, precision = config.model, config.train.precision
     entry = BACKBONES[model.backbone]
+    if model.pretrained:
+        _check_normalization(config)
     if entry.convolutional and (slow := slow_convolutions(ms.get_context("device_target"))):
         say(slow)
     form = form or encoder_form(precision)
@@ -46,7 +48,6 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         initialize(cell, config.train.seed)
     encoder = PairEncoder(*backbones, heads=heads, logit_scale=model.logit_scale_init)
     if model.pretrained:
-        _check_normalization(config)
         say(import_weights(encoder, model.pretrained).summary())
         usual = entry.unstated_normalization
         if usual and (doubt := unstated_normalization(model.pretrained, model.mean, model.std, usual)):
