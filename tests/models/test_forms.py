@@ -87,10 +87,11 @@ def gradients_and_rows(vit, images, weight) -> list[np.ndarray]:
     """By every parameter, of the rows' sum weighted; then the rows."""
 
     def total(x):
-        return ops.sum(vit(x) * weight)
+        rows = vit(x)
+        return ops.sum(rows * weight), rows
 
-    _, gradients = ops.value_and_grad(total, None, vit.trainable_params())(images)
-    return [array.asnumpy() for array in (*gradients, vit(images))]
+    (_, rows), gradients = ops.value_and_grad(total, None, vit.trainable_params(), has_aux=True)(images)
+    return [array.asnumpy() for array in (*gradients, rows)]
 
 
 @pytest.mark.parametrize("backbone", ["rope", "plain"])
@@ -99,9 +100,9 @@ def test_whole_backbones_agree_in_both_forms(backbone):
     outcomes = []
     for form in ("plain", "products"):
         if backbone == "rope":
-            vit = RopeVit(VitSize(48, 3, 3, reference_grid=4), form=form)
+            vit = RopeVit(VitSize(48, 2, 3, reference_grid=4), form=form)
         else:
-            vit = PlainVit(PlainVitSize(48, 3, 3, 16, 4), form=form)
+            vit = PlainVit(PlainVitSize(48, 2, 3, 16, 4), form=form)
         for i, parameter in enumerate(vit.get_parameters()):
             parameter.set_data(Tensor(0.3 * normal(*parameter.shape, seed=i) + ("norm" in parameter.name)))
         outcomes.append(gradients_and_rows(vit, images, weight))
@@ -109,6 +110,7 @@ def test_whole_backbones_agree_in_both_forms(backbone):
         assert relative(got, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_fused_operators_change_nothing_but_the_last_bits(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("MS_COMPILER_CACHE_PATH", None)

@@ -39,14 +39,16 @@ def head_of(**options):
     return head
 
 
-def described(head, rows=4, columns=6, seed=0):
-    features = np.random.RandomState(seed).standard_normal((2, rows * columns, WIDTH)).astype(np.float32)
-    return [output.asnumpy() for output in OnGrid(head, rows, columns)(Tensor(features))]
+@functools.cache
+def described(rows=4, columns=6, **options):
+    """What a head of these options makes of one map; computed once."""
+    features = np.random.RandomState(0).standard_normal((2, rows * columns, WIDTH)).astype(np.float32)
+    return [output.asnumpy() for output in OnGrid(head_of(**options), rows, columns)(Tensor(features))]
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (1, 5), (7, 3)])
 def test_any_grid_gives_two_descriptors_of_length_1(grid):
-    omega, phi = described(head_of(), *grid)
+    omega, phi = described(*grid)
     assert omega.shape == (2, grid[0] * grid[1] * CHANNELS) and phi.shape == (2, NODES * CHANNELS)
     for rows in (omega, phi):
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
@@ -54,14 +56,14 @@ def test_any_grid_gives_two_descriptors_of_length_1(grid):
 
 def test_omega_of_a_coarser_grid_averages_the_map():
     """Blocks of 2 x 3 positions; averaging commutes with everything but the lengths."""
-    whole, coarse = (described(head_of(omega_grid=side))[0] for side in (0, 2))
+    whole, coarse = (described(**options)[0] for options in ({}, {"omega_grid": 2}))
     block_B = whole.reshape(2, 2, 2, 2, 3, CHANNELS).mean((2, 4)).reshape(2, -1)
     np.testing.assert_allclose(coarse, block_B / np.linalg.norm(block_B, axis=1, keepdims=True), atol=1e-6)
 
 
 def test_phi_reads_the_map_before_the_block_unless_told_otherwise():
-    with_block, without = described(head_of()), described(head_of(non_local=None))
-    after = described(head_of(phi_reads_non_local=True))
+    with_block, without = described(), described(non_local=None)
+    after = described(phi_reads_non_local=True)
     np.testing.assert_array_equal(with_block[1], without[1])
     assert np.abs(with_block[0] - without[0]).max() > 1e-3
     assert np.abs(after[1] - without[1]).max() > 1e-3
@@ -69,11 +71,10 @@ def test_phi_reads_the_map_before_the_block_unless_told_otherwise():
 
 
 def test_centroids_come_third():
-    head = head_of(centroids=True)
-    omega, phi, centroids = described(head)
-    assert head.descriptors == ("omega", "phi", "centroids") and centroids.shape == (2, 2 * NODES)
+    omega, phi, centroids = described(centroids=True)
+    assert head_of(centroids=True).descriptors == ("omega", "phi", "centroids") and centroids.shape == (2, 2 * NODES)
     assert ((centroids >= 0) & (centroids <= 1)).all()
-    np.testing.assert_array_equal(phi, described(head_of())[1])
+    np.testing.assert_array_equal(phi, described()[1])
 
 
 TWO_STAGE = [

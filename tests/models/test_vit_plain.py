@@ -120,7 +120,7 @@ def test_a_batch_equals_its_images_one_by_one(tiny):
 
 
 def test_half_precision_is_near():
-    backbones = [PlainVit(PlainVitSize(96, 2, 3, 16, 2), "token", precision) for precision in ("fp32", "fp16")]
+    backbones = [PlainVit(PlainVitSize(96, 1, 3, 16, 2), "token", precision) for precision in ("fp32", "fp16")]
     for backbone in backbones:
         initialize(backbone, seed=1)
     images = Tensor(np.random.RandomState(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
@@ -187,7 +187,7 @@ def test_every_parameter_learns_and_recomputing_changes_nothing(pool):
     gradients = []
     images = [Tensor(np.random.RandomState(i).standard_normal((2, 3, 32, 32 + 16 * i)), ms.float32) for i in (0, 1)]
     for recompute in (False, True):
-        backbone = PlainVit(PlainVitSize(48, 2, 3, 16, 2), pool)
+        backbone = PlainVit(PlainVitSize(48, 1, 3, 16, 2), pool)
         initialize(backbone, seed=1)
         encoder = PairEncoder(backbone)  # the query side reads the table as it is, the other resampled
         if recompute:

@@ -44,7 +44,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         )
     backbones = [entry.build(model, precision, form) for _ in range(1 if model.share_weights else 2)]
     heads = [HEADS[config.head.name].build(config.head, backbone.width) for backbone in backbones]
-    for cell in filter(None, (*backbones, *heads)):
+    for cell in (part for part in (*backbones, *heads) if part is not None):
         initialize(cell, config.train.seed)
     encoder = PairEncoder(*backbones, heads=heads, logit_scale=model.logit_scale_init)
     if model.pretrained:
