@@ -221,7 +221,7 @@ class ReportCallback(Callback):
             self.reporter.warn(text, record["step"])
 
     def _record_epoch(self) -> None:
-        """Means are over the steps that were not skipped; the sums start anew."""
+        """Means are over the steps that were not skipped; the sums restart at 0."""
         sums, self.progress.epoch_sums = dict(self.progress.epoch_sums), {}
         steps, skipped = sums.pop("steps", 0.0), sums.pop("skipped", 0.0)
         epoch = self.progress.epoch

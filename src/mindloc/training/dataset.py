@@ -20,7 +20,7 @@ from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.training.resume import Progress
 from mindloc.vocabulary import SIDES
 
-PREFETCH = 1  # batches that MindSpore holds ready; its default of 16 is 3.6 GB at batch 64 and 384 px
+PREFETCH = 1  # batches that MindSpore keeps ready; its default of 16 is 3.6 GB at batch 64 and 384 px
 
 
 class TrainData:
@@ -128,6 +128,6 @@ def build_train_data(
         workers=config.data.workers,
         shard=(cluster.rank, cluster.size, config.train.accumulate),
         start=(progress.epoch, progress.step_in_epoch),
-        reuse_arrays=ms.get_context("device_target") == "CPU",  # elsewhere nobody has seen when a device has read
+        reuse_arrays=ms.get_context("device_target") == "CPU",  # of other devices it is not known when they have read
     )
     return TrainData(stream)

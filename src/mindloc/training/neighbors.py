@@ -30,7 +30,7 @@ from mindloc.vocabulary import SIDES, SideName
 class PairedImages:
     """The query and reference images of a split that have a pair, and which of them overlap whatever is trained on.
 
-    References without a pair, say those of a test area, are nobody's neighbors: no batch could contain them.
+    References without a pair, say those of a test area, are no neighbors: no batch could contain them.
     """
 
     def __init__(self, split: Split, pair_P2: np.ndarray, k: int):

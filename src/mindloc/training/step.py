@@ -105,7 +105,7 @@ class MeanGradients(nn.Cell):
         criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
             it reads of each pair in ``targets``.
         weights: a ParameterTuple, differentiated by.
-        parts: P, a divisor of B. Every rank holds an equal share of each part, in the order of the parts.
+        parts: P, a divisor of B. Every rank has an equal share of each part, in the order of the parts.
         gather: outputs of this rank -> outputs of all ranks.
     """
 
@@ -315,7 +315,7 @@ class ClipGradients(nn.Cell):
 
 
 class LossScale(nn.Cell):
-    """The factor on the loss, with its state as parameters, so that a resumed run goes on with it.
+    """The factor on the loss, with its state as parameters, so that a resumed run continues with it.
 
     Args:
         initial: first scale; 1 with ``dynamic=False`` means no scaling.

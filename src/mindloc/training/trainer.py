@@ -243,7 +243,7 @@ def _callbacks(
 
 
 def _common_ground(training: Training, split: Split, test_split: Split | None) -> dict[str, bytes | str]:
-    """What every rank must have in common before the first step; where its files lie is its own affair."""
+    """What every rank must have in common before the first step; its files may be anywhere."""
     config, point, neighbors = training.config, training.point, training.neighbors
     edges = split.edges(config.data.train_mode)
     return {
