@@ -78,7 +78,6 @@ def run_child(program: str, *arguments: str, fault: str = "") -> subprocess.Comp
         [sys.executable, "-c", head + textwrap.dedent(program), *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
         env={**os.environ, "MINDLOC_FAULT": fault},
     )
 

@@ -41,7 +41,7 @@ class Server:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait()
         self.process.stdout.close()
 
 
@@ -97,7 +97,7 @@ def test_two_runs_are_the_same(server, whole):
     assert_same_run(server.folder / "twin", whole[0])
 
 
-# a kill in an extraction: see cli/test_main_job.py
+# a kill in an extraction: see cli/test_stopped_job.py
 @pytest.mark.parametrize("point", [point for point in fault_points.TRAINING if point != "extract.mid"])
 def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, whole, point):
     name = point.replace(".", "_")
