@@ -70,7 +70,7 @@ def test_export_is_reloaded_and_compared(checkpoint, tmp_path, capsys):
     assert main(["export", "--checkpoint_file", checkpoint, "--out", str(tmp_path), "--view", "satellite"]) == 0
     assert "reloaded" in capsys.readouterr().out
     card = json.loads((tmp_path / "satellite.mindir.json").read_text())
-    assert card["views"] == ["satellite"]
+    assert card["sides"] == {"reference": "satellite"}
 
 
 def test_exported_files_are_evaluated_without_the_checkpoint(tiny_world, checkpoint, live, tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_exported_files_are_evaluated_without_the_checkpoint(tiny_world, checkpo
     assert "agreement of int8 with fp32: cosine 0.99" in capsys.readouterr().out
     card = load_descriptor_set(tmp_path / "int8").card
     assert card["precision"] == "int8" and card["agreement"]["global"]["cosine_min"] > 0.99
-    assert card["exported"]["satellite"]["file"] == "encoder.onnx"
+    assert card["exported"]["reference"]["file"] == "encoder.onnx"
 
 
 def test_a_training_that_is_ended_while_it_compiles_would_say_how_to_go_on(tiny_run, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ def plain_checkpoint(make_checkpoint, monkeypatch):
     return make_checkpoint(f"model.backbone={NAME}", "data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 def test_the_exported_file_answers_as_the_live_encoder(plain_checkpoint, tmp_path, file_format):
     for exported in export_checkpoint(plain_checkpoint, tmp_path, ExportRequest(file_format, batch_size=1)):

@@ -182,6 +182,7 @@ class Sum(nn.Cell):
         return ops.sum(ops.sin(outputs["query.global"])) + ops.sum(ops.cos(outputs["reference.global"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", POOLS)
 def test_every_parameter_learns_and_recomputing_changes_nothing(pool):
     gradients = []

@@ -15,6 +15,8 @@ import pytest
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
 from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "src"
 
 

@@ -63,6 +63,7 @@ def test_losses_follow_pytorch_for_twenty_steps(reference_dir):
     np.testing.assert_allclose(encoder.log_logit_scale.asnumpy()[0], scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clip", "clip_at"), [("value", 0.02), ("norm", 0.5)])
 def test_strong_decay_and_biting_clips_end_at_the_float64_weights(reference_dir, clip, clip_at):
     with np.load(reference_dir / "trajectory.npz", allow_pickle=False) as file:
