@@ -118,6 +118,23 @@ def test_it_is_evaluated_by_the_command_with_baselines(run, tmp_path, capsys):
     assert not [name for name, value in model.items() if name.startswith(("dis@", "sdm@")) and value is not None]
 
 
+@pytest.mark.slow
+def test_its_images_are_extracted_and_their_names_tell_no_place(root, run, tmp_path, capsys):
+    words = [
+        "extract",
+        str(root / "infrared" / "test"),
+        "--checkpoint",
+        str(run / "checkpoints" / "weights_end.safetensors"),
+    ]
+    words += ["--view", "infrared", "--out", str(tmp_path / "set")]
+    assert main([*words, "--places"]) == 2
+    assert "names of images tell no place with data.reader=toy; leave --places out" in capsys.readouterr().err
+    assert not main(words)
+    card = json.loads((tmp_path / "set" / "card.json").read_text())
+    assert (card["view"], card["place_unit"]) == ("infrared", None)
+    assert len((tmp_path / "set" / "rows.jsonl").read_text().splitlines()) == SCENES["test"]
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
