@@ -1,6 +1,9 @@
 """Engines on exported files give the descriptors of the checkpoint they were made from."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("mindspore")
 pytest.importorskip("onnxruntime")
 
+from mindloc.descriptors.sets import load_descriptor_set
 from mindloc.errors import DataError, DeviceError, ExportError
 from mindloc.export.formats import WRITERS
 from mindloc.inference.engine import compare_descriptors
@@ -103,6 +107,21 @@ def test_every_pixel_comes_back_from_its_normalized_value(mean, std):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     normal = ((pixels - 255.0 * np.array(mean)) / (255.0 * np.array(std))).astype(np.float32)
     np.testing.assert_array_equal(as_pixels(normal.transpose(0, 3, 1, 2), mean, std), pixels)
+
+
+def test_an_onnx_file_runs_without_mindspore(exported, tmp_path):
+    import cv2
+
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((40, 40, 3), np.uint8))
+    words = ["extract", str(tmp_path / "images"), "--engine", "onnx", "--exported", str(exported[1])]
+    words += ["--precision", "int8", "--out", str(tmp_path / "set")]
+    code = f"import sys; from mindloc.cli import main; sys.exit(main({words}) or 'mindspore' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "agreement of int8 with fp32: cosine" in done.stdout
+    assert load_descriptor_set(tmp_path / "set").card["view"] == "satellite"
 
 
 def test_int8_is_near_and_says_what_it_is(exported, live):

@@ -168,7 +168,7 @@ def _check_engine(args: argparse.Namespace) -> None:
     if engine.file_format is None and args.checkpoint is None:
         raise ConfigError(f"no --checkpoint FILE was given; only --engine {_OF_FILES} go without, by --exported PATH")
     if args.checkpoint is None and args.exported is None:
-        raise ConfigError(f"--engine {args.engine} needs --exported PATH, or a --checkpoint beside whose run it looks")
+        raise ConfigError(f"--engine {args.engine} needs --exported PATH, or a --checkpoint whose export/ has them")
     if args.precision and args.precision not in engine.precisions:
         choices = ", ".join(engine.precisions)
         raise ConfigError(f"--precision {args.precision} is not for --engine {args.engine}, which has {choices}")
