@@ -473,6 +473,7 @@ def test_a_page_has_a_line_for_each_finding_and_a_way_out_once(tmp_path, driver,
     assert main(["doctor", "--device_target", "GPU"]) == 2
 
 
+@pytest.mark.slow
 def test_programs_get_json_with_what_mindspore_itself_says(capsys):
     code = main(["doctor", "--json"])
     told = json.loads(capsys.readouterr().out)

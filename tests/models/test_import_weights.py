@@ -172,6 +172,7 @@ def write_config_json(folder, mean):
     (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": mean, "std": [0.25, 0.25, 0.25]}}))
 
 
+@pytest.mark.slow
 def test_normalization_follows_the_weights(tmp_path, timm):
     path = saved(tmp_path, timm)
     assert stated_normalization(path) is None

@@ -151,6 +151,7 @@ Product()(ms.ops.ones((2, 3)))
 """
 
 
+@pytest.mark.slow
 def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_path):
     work, temporary = tmp_path / "work", tmp_path / "temporary"
     work.mkdir()

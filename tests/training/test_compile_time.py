@@ -58,6 +58,7 @@ def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path
     assert "first step done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, monkeypatch):
     """The zero-shot evaluation before the first epoch, that after an epoch, and another training of this process."""
 
