@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from report import PROJECT, make_world, origin, percent, print_origin, print_table, run_command, set_words, write_json
 
-from mindloc.runtime.run_folder import read_metrics
+from mindloc.runtime.run_directory import read_metrics
 
 Settings = Mapping[str, object]
 SEMIPOS = "semipos_recall@1"  # tiles that overlap partly count as right too
@@ -132,7 +132,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--out", type=Path, required=True, help="folder for worlds, runs and numbers")
+    parser.add_argument("--out", type=Path, required=True, help="directory for worlds, runs and numbers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings; worlds have theirs")
     parser.add_argument("--epochs", type=int, help="default: the study's")
     parser.add_argument("--frames", type=int, help="drone images of each world; default: the study's")
@@ -150,7 +150,7 @@ def _world(args: argparse.Namespace, name: str) -> Path:
 
 def _measure(study: Study, name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     started, settings = time.perf_counter(), _settings(study, name, seed, args)
-    run = variant_folder(args.out / f"seed_{seed}", name, settings, args.set)
+    run = variant_directory(args.out / f"seed_{seed}", name, settings, args.set)
     if train_variant(run, PROJECT / "configs" / study.config, settings, args.set, args.jobs):
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     return {"variant": name, "seed": seed, **_numbers(run, args)}
@@ -177,7 +177,7 @@ def _settings(study: Study, name: str, seed: int, args: argparse.Namespace) -> d
     return settings
 
 
-def variant_folder(out: Path, name: str, settings: Settings, changes: Sequence[str] = ()) -> Path:
+def variant_directory(out: Path, name: str, settings: Settings, changes: Sequence[str] = ()) -> Path:
     """Where the run of a variant lies: its name and a digest of its settings, so that others are never taken for it."""
     asked = json.dumps([{key: str(value) for key, value in settings.items()}, list(changes)], sort_keys=True)
     readable = "".join(c if c.isalnum() else "_" for c in name).strip("_")

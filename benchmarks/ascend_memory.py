@@ -71,11 +71,11 @@ def main() -> None:
         return
     if reason := obstacle():
         sys.exit(reason)
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, **build_stand_ins(Path(folder))}
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {**os.environ, **build_stand_ins(Path(directory))}
         print("| attention | recompute | ranks | pairs per card | memory per card, GiB |\n|---|---|--:|--:|--:|")
         for case in _cases(args):
-            _print(case, _measure(case, environment, folder))
+            _print(case, _measure(case, environment, directory))
 
 
 def _parse() -> argparse.Namespace:
@@ -98,13 +98,13 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     ]
 
 
-def _measure(case: Case, environment: dict[str, str], folder: str) -> float:
+def _measure(case: Case, environment: dict[str, str], directory: str) -> float:
     """GiB that one card needs."""
     environment = {**environment, "MS_SIMULATION_LEVEL": "1", "SIMULATED_CHIP": CHIPS[case.attention], "GLOG_v": "2"}
     if case.ranks > 1:
         environment |= {"RANK_ID": str(case.ranks - 1), "RANK_SIZE": str(case.ranks)}
     command = [sys.executable, str(Path(__file__).resolve()), "--case", json.dumps(asdict(case))]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
     peaks = PEAK.findall(done.stdout + done.stderr)
     if done.returncode or not peaks:
         sys.exit(f"{case} did not compile:\n{done.stderr[-3000:]}")

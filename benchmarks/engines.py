@@ -56,10 +56,10 @@ class Entry:
 def main() -> None:
     args = _parse()
     device = use_device("CPU" if args.onnx_only else args.device_target, args.device_id, operator_fusion="auto")
-    with tempfile.TemporaryDirectory(prefix="mindloc-engines-") as folder:
-        checkpoint = args.checkpoint or _seeded_checkpoint(Path(folder), args)
-        paths = _images(Path(folder) / "images", args.images)
-        entries, config = _entries(checkpoint, Path(folder), args, device.target)
+    with tempfile.TemporaryDirectory(prefix="mindloc-engines-") as directory:
+        checkpoint = args.checkpoint or _seeded_checkpoint(Path(directory), args)
+        paths = _images(Path(directory) / "images", args.images)
+        entries, config = _entries(checkpoint, Path(directory), args, device.target)
         for entry in entries:  # compiling and first touches are not counted
             _extract(entry.engine, config, paths[: args.batch_size])
         for _ in range(args.rounds):
@@ -94,7 +94,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
+def _seeded_checkpoint(directory: Path, args: argparse.Namespace) -> Path:
     from mindloc.models.build import build_encoder
 
     sizes = [f"data.{side}_size_px=[{args.size_px}, {args.size_px}]" for side in ("query", "reference")]
@@ -105,21 +105,21 @@ def _seeded_checkpoint(folder: Path, args: argparse.Namespace) -> Path:
     for name, parameter in build_encoder(config).parameters_and_names():
         spread = 0.02 if parameter.ndim > 1 else 0.0  # beyond the seeded start, so that every block has its say
         arrays[name] = parameter.asnumpy() + spread * random.standard_normal(parameter.shape, np.float32)
-    save_weights(folder / "weights.safetensors", arrays, config_to_dict(config))
-    return folder / "weights.safetensors"
+    save_weights(directory / "weights.safetensors", arrays, config_to_dict(config))
+    return directory / "weights.safetensors"
 
 
-def _images(folder: Path, count: int) -> list[Path]:
+def _images(directory: Path, count: int) -> list[Path]:
     random = np.random.default_rng(0)
-    folder.mkdir()
-    paths = [folder / f"{index}.jpg" for index in range(count)]
+    directory.mkdir()
+    paths = [directory / f"{index}.jpg" for index in range(count)]
     for path in paths:
         small = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         cv2.imwrite(str(path), cv2.resize(small, (IMAGE_PX, IMAGE_PX), interpolation=cv2.INTER_CUBIC))
     return paths
 
 
-def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
+def _entries(checkpoint: Path, directory: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
     """Engines ready to run, the most exact one first."""
     from mindloc.inference.build import load_engine
     from mindloc.inference.mindir import load_mindir_engine
@@ -127,12 +127,12 @@ def _entries(checkpoint: Path, folder: Path, args: argparse.Namespace, target: s
 
     weights, precision, batch = load_weights(checkpoint), args.precision, args.batch_size
     entries = []
-    made = _export(checkpoint, folder, "ONNX", args, target)
+    made = _export(checkpoint, directory, "ONNX", args, target)
     provider = choose_provider(args.device_target, args.device_id, args.tensorrt)
     where = provider.name.removesuffix("ExecutionProvider")
     if not args.onnx_only:
         entries.append(_timed(f"mindspore {precision}", lambda: load_engine(weights, batch, precision)[0]))
-        mindir = _export(checkpoint, folder, "MINDIR", args, target)
+        mindir = _export(checkpoint, directory, "MINDIR", args, target)
         entries.append(_timed(f"mindir {precision}", lambda: load_mindir_engine(mindir.files, batch), mindir))
     entries.append(_timed(f"onnx {precision}, {where}", lambda: load_onnx_engine(made.files, provider), made))
     if args.device_target == "CPU" and precision == "fp32":
@@ -151,13 +151,13 @@ class _Made:
     megabytes: float
 
 
-def _export(checkpoint: Path, folder: Path, file_format: str, args: argparse.Namespace, target: str) -> _Made:
+def _export(checkpoint: Path, directory: Path, file_format: str, args: argparse.Namespace, target: str) -> _Made:
     from mindloc.export.build import ExportRequest, export_checkpoint
     from mindloc.inference.exported import read_card
 
     started = time.perf_counter()
     request = ExportRequest(file_format, VIEW, args.batch_size, args.precision)
-    (exported,) = export_checkpoint(checkpoint, folder, request, target)
+    (exported,) = export_checkpoint(checkpoint, directory, request, target)
     seconds = time.perf_counter() - started
     gc.collect()
     return _Made({SIDE: read_card(exported.path)}, seconds, exported.path.stat().st_size / 1e6)

@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(measure(json.loads(args.one))))
         return
     require_peer(args.peer, ("torch", "albumentations", "cv2"))
-    with tempfile.TemporaryDirectory() as folder:
-        files = _images(args, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        files = _images(args, Path(directory))
         result = {**origin(), "side_px": args.size, "batch_size": args.batch_size, "batches": args.batches}
         result["cases"] = _alone(files, args)
         if args.peer:
@@ -103,21 +103,21 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _images(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+def _images(args: argparse.Namespace, directory: Path) -> dict[str, list[str]]:
     if args.query:
         sides = {side: sorted(glob.glob(getattr(args, side))) for side in IMAGE_SIZES}
     else:
-        sides = {side: [str(path) for path in paths] for side, paths in make_images(folder, 64).items()}
+        sides = {side: [str(path) for path in paths] for side, paths in make_images(directory, 64).items()}
     if not all(sides.values()):
         sys.exit(f"{len(sides['query'])} query and {len(sides['reference'])} reference images match; expected some")
     return sides
 
 
-def make_images(folder: Path, count: int) -> dict[str, list[Path]]:
+def make_images(directory: Path, count: int) -> dict[str, list[Path]]:
     """JPEG files with about as many bytes as real aerial images, 0.3 a pixel: noise on three scales."""
     random, sides = np.random.default_rng(0), {}
     for side, (height, width) in IMAGE_SIZES.items():
-        sides[side] = [folder / f"{side}{index}.jpg" for index in range(count)]
+        sides[side] = [directory / f"{side}{index}.jpg" for index in range(count)]
         for path in sides[side]:
             image = np.zeros((height, width, 3))
             for scale in (64, 16, 4):

@@ -85,10 +85,10 @@ def run_command(words: Sequence[str], log: Path | None = None, jobs: int = 1) ->
         sys.exit(f"{' '.join(words)} failed: {(done.stderr or done.stdout)[-500:]}")
 
 
-def make_world(folder: Path, words: Sequence[str]) -> None:
+def make_world(directory: Path, words: Sequence[str]) -> None:
     """A generated world with JPEG images, unless it is there."""
-    if not (folder / "world.json").is_file():
-        run_command(["-m", "mindloc", "world", str(folder), *words, "--tile_format", "jpg", "--drone_format", "jpg"])
+    if not (directory / "world.json").is_file():
+        run_command(["-m", "mindloc", "world", str(directory), *words, "--tile_format", "jpg", "--drone_format", "jpg"])
 
 
 def set_words(settings: Mapping[str, object], changes: Sequence[str] = ()) -> list[str]:

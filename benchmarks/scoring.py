@@ -25,9 +25,9 @@ LIMIT_S, LIMIT_GB = 60.0, 2.0
 
 def main() -> None:
     args = _parse()
-    with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder), args.queries, args.gallery, args.dimension, args.right)
-        result = _measure(Path(folder), args.queries, args.gallery, args.dimension)
+    with tempfile.TemporaryDirectory() as directory:
+        _make(Path(directory), args.queries, args.gallery, args.dimension, args.right)
+        result = _measure(Path(directory), args.queries, args.gallery, args.dimension)
     _print(result)
     write_json(args.json, result)
 
@@ -42,7 +42,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _make(folder: Path, queries: int, gallery: int, dimension: int, right: int) -> None:
+def _make(directory: Path, queries: int, gallery: int, dimension: int, right: int) -> None:
     random = np.random.default_rng(0)
     gallery_ND = random.standard_normal((gallery, dimension), np.float32)
     right_QP = random.integers(0, gallery, (queries, right))
@@ -50,17 +50,17 @@ def _make(folder: Path, queries: int, gallery: int, dimension: int, right: int) 
     for name, matrix, view in (("query", query_QD, "drone"), ("gallery", gallery_ND, "satellite")):
         names = [f"{view}/{index}.png" for index in range(len(matrix))]
         rows = make_rows(names, random.uniform(0, 10_000, (len(matrix), 2)), view)
-        save_descriptor_set(folder / name, matrix, rows, {"view": view, "place_unit": "plane_m"})
+        save_descriptor_set(directory / name, matrix, rows, {"view": view, "place_unit": "plane_m"})
     lists = [[f"satellite/{index}.png" for index in np.unique(row)] for row in right_QP]
     first = [[f"satellite/{index}.png" for index in row[: right // 2]] for row in right_QP]
     names = [f"drone/{index}.png" for index in range(queries)]
-    write_truth(folder / "truth.jsonl", names, {"pos": first, "pos_semipos": lists})
+    write_truth(directory / "truth.jsonl", names, {"pos": first, "pos_semipos": lists})
 
 
-def _measure(folder: Path, queries: int, gallery: int, dimension: int) -> dict:
+def _measure(directory: Path, queries: int, gallery: int, dimension: int) -> dict:
     before_gb, started = _reset_peak(), time.perf_counter()
-    query_set, gallery_set = load_descriptor_set(folder / "query"), load_descriptor_set(folder / "gallery")
-    truth = load_truth(folder / "truth.jsonl", query_set, gallery_set)
+    query_set, gallery_set = load_descriptor_set(directory / "query"), load_descriptor_set(directory / "gallery")
+    truth = load_truth(directory / "truth.jsonl", query_set, gallery_set)
     loaded = time.perf_counter()
     scores = score_sets(query_set, gallery_set, truth, ScoreSettings())
     seconds = time.perf_counter() - started

@@ -69,8 +69,8 @@ def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, An
     names = [f"{variant}, empty", f"{variant}, filled"] if leaves else [variant]
     runs: list[list[dict]] = [[] for _ in names]
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            asked = {"case": asdict(case), "work": work, "variant": variant, "folder": folder}
+        with tempfile.TemporaryDirectory() as directory:
+            asked = {"case": asdict(case), "work": work, "variant": variant, "directory": directory}
             for found in runs:
                 found.append(run_case([sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(asked)]))
     facts = {"case": str(case), "work": work}
@@ -83,11 +83,11 @@ def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {figure: statistics.median(run[figure] for run in runs) for figure in FIGURES}
 
 
-def measure(case: dict[str, Any], work: str, variant: str, folder: str) -> dict[str, float]:
+def measure(case: dict[str, Any], work: str, variant: str, directory: str) -> dict[str, float]:
     """Seconds of each stage of this process, imports from its start on, and the peak of its memory after each;
     ``compiled_s`` went into compiling.
     """
-    os.environ["XDG_CACHE_HOME"] = folder  # where loops are kept
+    os.environ["XDG_CACHE_HOME"] = directory  # where loops are kept
     from mindloc.runtime.compilation import compiled_s
     from mindloc.runtime.process import process_age_s
 

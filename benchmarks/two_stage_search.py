@@ -1,9 +1,9 @@
-"""Milliseconds of one query through both stages: python benchmarks/two_stage_search.py --folder FOLDER [--out FILE].
+"""Milliseconds of a query through both stages: benchmarks/two_stage_search.py --directory DIRECTORY [--out FILE].
 
 15 000 tiles, recall among all by Omega, re-ranking of N = 100 by Phi (1024 numbers, 4 nodes), on request the nodes of
 the first ten compared, one query at a time. Omega once reduced to 512 numbers, memory-mapped from disk, and once whole
 (50 176 numbers, 3 GB). The vectors are made from a seed, lie to each other as a trained encoder's do and are kept in
-FOLDER; they vary in no more directions than the reduction keeps, so what a reduction costs in recall is not to be seen
+DIRECTORY; they vary in no more directions than the reduction keeps, so its cost in recall can't be seen
 here. Fitting it is timed.
 Goal: under 10 ms a query on two cores with the reduction.
 """
@@ -108,7 +108,9 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="folder that keeps vectors and the built index")
+    parser.add_argument(
+        "--directory", type=Path, required=True, help="directory that keeps vectors and the built index"
+    )
     parser.add_argument("--tiles", type=int, default=TILES)
     parser.add_argument("--reduced", type=int, default=REDUCED, help="numbers that Omega is reduced to")
     parser.add_argument("--queries", type=int, default=300)
@@ -120,7 +122,7 @@ def _parse() -> argparse.Namespace:
 
 def _reduction(omega_ND: np.ndarray, args: argparse.Namespace, facts: dict) -> Reduction:
     """Fitted, timed and kept, unless it is there already."""
-    path = args.folder / f"reduction_{args.tiles}_{args.reduced}_seed{args.seed}.safetensors"
+    path = args.directory / f"reduction_{args.tiles}_{args.reduced}_seed{args.seed}.safetensors"
     if path.exists():
         return load_reduction(path)
     started, core_started = time.perf_counter(), time.process_time()
@@ -134,9 +136,9 @@ def _reduction(omega_ND: np.ndarray, args: argparse.Namespace, facts: dict) -> R
 def _omega(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Recall vectors of all tiles, a memmap, and of the queries."""
     model = FallingSpectrum(OMEGA, args.seed)
-    path = args.folder / f"omega_{args.tiles}_seed{args.seed}.npy"
+    path = args.directory / f"omega_{args.tiles}_seed{args.seed}.npy"
     if not path.exists():
-        args.folder.mkdir(parents=True, exist_ok=True)
+        args.directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         matrix = np.lib.format.open_memmap(partial, "w+", np.float32, (args.tiles, OMEGA))
         for first in range(0, args.tiles, _BLOCK):
@@ -167,9 +169,9 @@ def _tiles(recall_ND: np.ndarray, phi_NE: np.ndarray) -> Iterator[Tiles]:
 def _reduced_index(
     args: argparse.Namespace, reduction: Reduction, omega_ND: np.ndarray, phi_NE: np.ndarray
 ) -> FaissIndex:
-    folder = args.folder / f"reduced_{args.tiles}_{args.reduced}_seed{args.seed}"
-    build_faiss_index(_card(args.reduced), _tiles(reduction.project(omega_ND), phi_NE)).save(folder)
-    return load_faiss_index(folder, memory_map=True)
+    directory = args.directory / f"reduced_{args.tiles}_{args.reduced}_seed{args.seed}"
+    build_faiss_index(_card(args.reduced), _tiles(reduction.project(omega_ND), phi_NE)).save(directory)
+    return load_faiss_index(directory, memory_map=True)
 
 
 def _measure(

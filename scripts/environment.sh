@@ -19,7 +19,7 @@ find_python() {
     return 1
 }
 
-# install FILE...: each requirements file, pinned for CPU machines, and mindloc itself as a link to this folder;
+# install FILE...: each requirements file, pinned for CPU machines, and mindloc itself as a link to this directory;
 # done again only when one of the files changes
 install() {
     local python stamp file arguments=()

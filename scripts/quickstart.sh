@@ -8,7 +8,7 @@ install requirements.txt
 
 started=$SECONDS
 echo "making two worlds and training on one of them: about five minutes"
-make_world() { # FOLDER ARGUMENT...: unless it is there already
+make_world() { # DIRECTORY ARGUMENT...: unless it is there already
     [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@" --tile_format jpg --drone_format jpg
 }
 make_world data/world_train --seed 1 --drones 1500 --test_share 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # python -m mindloc with the Python that has MindSpore: the one named by MINDLOC_PYTHON, this project's environment, or that
-# of a platform's image. Nothing is installed. From any folder, e.g.: bash scripts/run_mindloc.sh doctor
+# of a platform's image. Nothing is installed. From any directory, e.g.: bash scripts/run_mindloc.sh doctor
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 gpu=${MINDLOC_VENV:-$PROJECT/.venv}/gpu.env # made by setup_gpu.sh: the libraries of MindSpore's GPU plugin
 if [ -f "$gpu" ]; then source "$gpu"; fi

@@ -22,7 +22,7 @@ echo "installing ${#packages[@]} packages of CUDA libraries into $VENV (1.7 GB t
     exit 2
 }
 
-# one folder laid out like a CUDA installation, with links to just the libraries that the plugin or another one loads
+# one directory laid out like a CUDA installation, with links to just the libraries that the plugin or another one loads
 cuda=$VENV/cuda-11.6
 rm -rf "$cuda"
 mkdir -p "$cuda/bin" "$cuda/lib64"
@@ -38,7 +38,7 @@ for library in cuda_runtime/lib/libcudart.so.11.0 cublas/lib/libcublas.so.11 cub
     ln -s "$packed/$library" "$cuda/lib64/"
 done
 
-# MindSpore reads versions from names: of the CUDA runtime to choose its own kernels' folder (the libraries are of 11.8,
+# MindSpore reads versions from names: of the CUDA runtime to choose its own kernels' directory (the libraries are of 11.8,
 # which serves programs of 11.6; MindSpore knows 11.1 and 11.6), and of cuDNN to warn
 ln -s libcudart.so.11.0 "$cuda/lib64/libcudart.so.11.6.124"
 cudnn=$("$PYTHON" -c 'from importlib import metadata; print(metadata.version("nvidia-cudnn-cu11"))')

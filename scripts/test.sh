@@ -3,7 +3,7 @@
 # --all adds the slow ones: kills, several ranks, compiling for Ascend, benchmarks. Other arguments go to pytest:
 #   bash scripts/test.sh tests/losses -k mask
 #
-# MINDLOC_DATA   a folder with real images: adds the tests on them; without it they are skipped and listed
+# MINDLOC_DATA   a directory with real images: adds the tests on them; without it they are skipped and listed
 # MINDLOC_VENV, MINDLOC_PYTHON   see environment.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -15,4 +15,4 @@ TRAINING = (
     "extract.mid",
 )
 # and those of saving an index of tiles
-INDEX = ("index.before_write", "index.mid_write", "index.before_swap", "folder.mid_swap")
+INDEX = ("index.before_write", "index.mid_write", "index.before_swap", "directory.mid_swap")

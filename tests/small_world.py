@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[1]
 WORLD = "--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2"
@@ -29,7 +29,7 @@ RUN_SETTINGS = {**SETTINGS, "train.epochs": 2, "train.eval_every_epochs": 2, "tr
 
 
 def world_words(drones: int) -> list[str]:
-    """Arguments of ``mindloc world`` besides the folder: so many drone images."""
+    """Arguments of ``mindloc world`` besides the directory: so many drone images."""
     return [*WORLD.split(), "--drones", str(drones)]
 
 

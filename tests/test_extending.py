@@ -28,11 +28,11 @@ PAIRS, SIDE_PX = 12, 32
 def extended(tmp_path, monkeypatch):
     """mindloc with the page's five parts."""
     for package, name, text in FILES:
-        folder = tmp_path / "parts" / package
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        directory = tmp_path / "parts" / package
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
         found = importlib.import_module(f"mindloc.{package}")
-        monkeypatch.setattr(found, "__path__", [*found.__path__, str(folder)])
+        monkeypatch.setattr(found, "__path__", [*found.__path__, str(directory)])
     for table, line in LINES:
         for name, entry in eval(f"{{{line}}}", vars(registry)).items():
             monkeypatch.setitem(getattr(registry, table), name, entry)
@@ -99,8 +99,8 @@ def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
     assert numbers["queries"] == PAIRS and 0 <= numbers["recall@1"] <= 1 and numbers.get("dis@1_median_m") is None
     assert found["data"]["query_view"] == "visible" and found["origin"]["engine"] == "mirrored"
 
-    folder = scenes / "infrared" / "test"
-    command = [str(folder), "--checkpoint", weights, "--view", "infrared", "--out", str(tmp_path / "set")]
+    directory = scenes / "infrared" / "test"
+    command = [str(directory), "--checkpoint", weights, "--view", "infrared", "--out", str(tmp_path / "set")]
     assert extract_command.main(command) == 0
     described = load_descriptor_set(tmp_path / "set")
     assert described.descriptor_ND.shape == (PAIRS, 24) and described.card["view"] == "infrared"
@@ -120,6 +120,6 @@ def test_the_reader_states_its_views_and_no_places(extended, scenes):
     assert split.query.places is None and len(split.query.files) == len(split.positive) == PAIRS
 
 
-def test_an_absent_folder_of_the_example_is_refused_in_one_line(extended, tmp_path):
+def test_an_absent_directory_of_the_example_is_refused_in_one_line(extended, tmp_path):
     with pytest.raises((DataError, OSError)):
         read_split(load_config(None, words_of(tmp_path / "nowhere")).data, "train")

@@ -20,7 +20,7 @@ PAIRS = {name: DOCS / name.replace(".zh.md", ".md") for name in GUIDES if name.e
 PAIRS |= {name: PROJECT / "README.md" for name in GUIDES if name == "README_CN.md"}
 TEXT = {name: path.read_text(encoding="utf-8") for name, path in GUIDES.items()}
 GAME4LOC = [name for name in TEXT if name.startswith("coming_from_game4loc")]
-FOLDERS = ("tests", "src", "benchmarks", "configs", "docs", "scripts", "modelarts")
+DIRECTORIES = ("tests", "src", "benchmarks", "configs", "docs", "scripts", "modelarts")
 PACKAGE = PROJECT / "src" / "mindloc"
 PACKAGES = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -63,12 +63,12 @@ def test_every_command_is_one():
 
 
 def named_files(name: str) -> set[str]:
-    """Files and folders of ours that a page names; the first column of a table about Game4Loc holds that one's.
+    """Files and directories of ours that a page names; the first column of a table about Game4Loc holds that one's.
 
     Modules go by the names of their packages too: ``data/sampler.py``.
     """
     text = re.sub(r"(?m)^ *\|[^|]*", "", TEXT[name]) if name in GAME4LOC else TEXT[name]
-    return set(re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*|(?:{'|'.join(PACKAGES)})/\w+\.py)`", text))
+    return set(re.findall(rf"`((?:{'|'.join(DIRECTORIES)})/[\w./-]*|(?:{'|'.join(PACKAGES)})/\w+\.py)`", text))
 
 
 def test_every_file_that_a_guide_names_exists():

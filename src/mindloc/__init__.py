@@ -1,4 +1,4 @@
-"""mindloc: where is this drone picture on the map?"""
+"""mindloc: where is this drone image on the map?"""
 
 import sys
 

@@ -31,7 +31,7 @@ class DataError(MindlocError):
 
 
 class ImageError(DataError):
-    """One picture that can't be read."""
+    """One image that can't be read."""
 
 
 class CheckpointError(MindlocError):

@@ -68,7 +68,7 @@ class ReaderEntry(Entry):
     """Builder: (DataConfig, "train" or "test", json_only, Report) -> Split; see data/readers.py."""
 
     views: tuple[str, str]  # what the query and the reference side show, of vocabulary.VIEWS
-    ground: str | None = None  # "module:function": (DataConfig, folder, tile names) -> Ground; None: names tell none
+    ground: str | None = None  # "module:function": (DataConfig, directory, tile names) -> Ground; None: names tell none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,14 +36,14 @@ def compile_graphs(ascend_environment, tmp_path_factory):
     """(level, graphs, environment variables) -> Compilation; AssertionError with the end of the log where one fails."""
 
     def run(level: int, *graphs: str, **variables: str) -> Compilation:
-        folder = tmp_path_factory.mktemp("graphs")
+        directory = tmp_path_factory.mktemp("graphs")
         environment = {**os.environ, **ascend_environment, **variables}
         environment |= {"MS_SIMULATION_LEVEL": str(level), "GLOG_v": "2", "GLOG_logtostderr": "1"}
-        environment |= {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(folder)}
+        environment |= {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(directory)}
         environment["MS_DEV_DUMP_IR_PASSES"] = "validate"  # the last of the front end
         environment["PYTHONPATH"] = f"{SOURCE}:{environment['PYTHONPATH']}"
         command = [sys.executable, str(HERE / "graphs.py"), *graphs]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"graph"')]
         peaks = PEAK.findall(done.stdout + done.stderr)

@@ -58,7 +58,7 @@ def config_of(kind: str, precision: str) -> Config:
     return Config().with_values(values)
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     return Tensor(np.zeros((PAIRS, 3, SIDE, SIDE), np.float32))
 
 
@@ -68,12 +68,12 @@ def train(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
     step = TrainStep(encoder, build_criterion(config), optimizer, config.train, cluster)
     total = PAIRS * cluster.size
     weight, mask = np.ones(total, np.float32), np.ones((total, total), bool)
-    return step.set_train(), [pictures(), pictures(), Tensor(mask), Tensor(weight)]
+    return step.set_train(), [images(), images(), Tensor(mask), Tensor(weight)]
 
 
 def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
     view = build_encoder(config).side_encoder("query")
-    return PlainOutputs(view, *view.outputs).set_train(False), [pictures()]
+    return PlainOutputs(view, *view.outputs).set_train(False), [images()]
 
 
 def compiled(graph: str, cluster: Cluster) -> dict:

@@ -73,23 +73,23 @@ def obstacle() -> str | None:
     return None
 
 
-def build_stand_ins(folder: Path) -> dict[str, str]:
-    """Build into an empty folder; about ten seconds.
+def build_stand_ins(directory: Path) -> dict[str, str]:
+    """Build into an empty directory; about ten seconds.
 
     Returns:
         Environment variables under which a new process finds the stand-ins.
     """
-    libraries = folder / "cann" / "lib64"
+    libraries = directory / "cann" / "lib64"
     (libraries / "driver").mkdir(parents=True)
-    _write_hccl_package(folder / "hccl")
-    _link_answers(libraries / "libanswers.so", missing_symbols(_mindspore_libraries()), folder)
+    _write_hccl_package(directory / "hccl")
+    _link_answers(libraries / "libanswers.so", missing_symbols(_mindspore_libraries()), directory)
     for name in [*(f"lib{name}.so" for name in NAMES), "driver/libascend_hal.so"]:
         _link_empty(libraries / name, libraries)
     homes = ("ASCEND_HOME_PATH", "ASCEND_CUSTOM_PATH", "ASCEND_OPP_PATH")
     return {
         "LD_LIBRARY_PATH": _before_present("LD_LIBRARY_PATH", f"{libraries}:{libraries / 'driver'}"),
-        "PYTHONPATH": _before_present("PYTHONPATH", str(folder)),
-        **dict.fromkeys(homes, str(folder / "cann")),
+        "PYTHONPATH": _before_present("PYTHONPATH", str(directory)),
+        **dict.fromkeys(homes, str(directory / "cann")),
     }
 
 
@@ -142,9 +142,9 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _link_answers(library: Path, symbols: set[str], folder: Path) -> None:
+def _link_answers(library: Path, symbols: set[str], directory: Path) -> None:
     """One library with every symbol."""
-    source, assembly = folder / "answers.cc", folder / "zeros.s"
+    source, assembly = directory / "answers.cc", directory / "zeros.s"
     source.write_text(SOURCE % "\n".join(ANSWERS.values()))
     zeros = sorted(symbols - ANSWERS.keys() - {STATUS_FACTORY})
     functions = "".join(f".globl {name}\n.type {name},@function\n{name}:\n{_body(name)}" for name in zeros)
@@ -180,8 +180,8 @@ def _body(symbol: str) -> str:
     return "xorl %eax,%eax\nret\n"
 
 
-def _write_hccl_package(folder: Path) -> None:
+def _write_hccl_package(directory: Path) -> None:
     """What MindSpore imports to learn the version of CANN's collectives."""
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "sys_version.py").write_text('__sys_version__ = "7.0"\n')
+    directory.mkdir()
+    (directory / "__init__.py").touch()
+    (directory / "sys_version.py").write_text('__sys_version__ = "7.0"\n')

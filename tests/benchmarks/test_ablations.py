@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ablation
 import pytest
-from ablation import STUDIES, train_variant, variant_folder, variant_table
+from ablation import STUDIES, train_variant, variant_directory, variant_table
 
 from mindloc.config import load_config
 
@@ -19,8 +19,10 @@ def commands(monkeypatch):
     return run
 
 
-def test_the_same_settings_have_the_same_folder():
-    assert variant_folder(Path("out"), "+ weights", SETTINGS) == variant_folder(Path("out"), "+ weights", SETTINGS)
+def test_the_same_settings_have_the_same_directory():
+    assert variant_directory(Path("out"), "+ weights", SETTINGS) == variant_directory(
+        Path("out"), "+ weights", SETTINGS
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,13 +34,13 @@ def test_the_same_settings_have_the_same_folder():
         (SETTINGS, ("train.batch_size=16",)),
     ],
 )
-def test_other_settings_have_another_folder(settings, changes):
-    assert variant_folder(Path(), "plain", settings, changes) != variant_folder(Path(), "plain", SETTINGS)
+def test_other_settings_have_another_directory(settings, changes):
+    assert variant_directory(Path(), "plain", settings, changes) != variant_directory(Path(), "plain", SETTINGS)
 
 
 def test_the_last_of_two_changes_counts_so_their_order_does():
     first, second = ("optimizer.lr=1", "optimizer.lr=2"), ("optimizer.lr=2", "optimizer.lr=1")
-    assert variant_folder(Path(), "plain", SETTINGS, first) != variant_folder(Path(), "plain", SETTINGS, second)
+    assert variant_directory(Path(), "plain", SETTINGS, first) != variant_directory(Path(), "plain", SETTINGS, second)
 
 
 def test_a_run_begins_once_goes_on_and_is_then_left_alone(tmp_path, commands):

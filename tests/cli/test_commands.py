@@ -18,10 +18,10 @@ def test_every_command_has_help(capsys):
     [
         (["train", "--set", "train.epoch=3"], "did you mean train.epochs?"),
         (["train", "--data_root", "nowhere"], "nowhere"),
-        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
         (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["eval", "--checkpoint", "x", "--set", "model.backbone=tiny"], "fixed by the checkpoint"),
-        (["eval", "--checkpoint", "."], "is a folder"),
+        (["eval", "--checkpoint", "."], "is a directory"),
         (["world", "w", "--zooms", "30"], "zooms are (30,); the finest tile"),
         (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["score", "nowhere"], "nowhere"),
@@ -38,7 +38,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, says, capsys, tmp_path, mon
     assert not any(tmp_path.iterdir()), "a refused command left something behind"
 
 
-def test_check_data_of_a_missing_folder_is_not_ok(capsys, tmp_path):
+def test_check_data_of_a_missing_directory_is_not_ok(capsys, tmp_path):
     assert main(["check-data", str(tmp_path / "nowhere")]) == 1
     assert "NOT OK" in capsys.readouterr().out
 
@@ -57,6 +57,6 @@ def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
     page = capsys.readouterr().out
     assert page.count("ok: nothing is wrong") == 2 and "elsewhere than computed" not in page
     assert main([*command, str(tmp_path / "train")]) == 0
-    assert capsys.readouterr().out.count("ok: nothing is wrong") == 1  # a folder that is named is looked at alone
+    assert capsys.readouterr().out.count("ok: nothing is wrong") == 1  # a directory that is named is looked at alone
     (tmp_path / "test/satellite").rename(tmp_path / "test/gone")
     assert main(command) == 1

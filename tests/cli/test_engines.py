@@ -49,8 +49,8 @@ def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "onnx", "--precision", "fp16"]) == 2
     line = f"write it with: python export.py --checkpoint {checkpoint} --file_format ONNX --precision fp16"
     assert capsys.readouterr().err.strip().endswith(line)
-    folder = checkpoint.parents[1] / "mine"
-    folder.mkdir()
-    assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "mindir", "--exported", str(folder)]) == 2
+    directory = checkpoint.parents[1] / "mine"
+    directory.mkdir()
+    assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "mindir", "--exported", str(directory)]) == 2
     error = capsys.readouterr().err.strip()
-    assert "contains no MINDIR file; write it with:" in error and error.endswith(f"--out {folder}")
+    assert "contains no MINDIR file; write it with:" in error and error.endswith(f"--out {directory}")

@@ -115,7 +115,7 @@ def test_going_on_for_fewer_epochs_than_are_done_is_refused(tiny_run, capsys):
         (["--set", "train.precision=fp16"], "fp16"),
     ],
 )
-def test_a_refused_training_leaves_no_run_folder(tiny_world, tmp_path, capsys, arguments, says):
+def test_a_refused_training_leaves_no_run_directory(tiny_world, tmp_path, capsys, arguments, says):
     words = [*set_words({**RUN_SETTINGS, "data.root": tiny_world}), "--run_dir", str(tmp_path / "refused")]
     assert main(["train", *words, *arguments]) == 2
     assert says in capsys.readouterr().err

@@ -7,11 +7,11 @@ The small index, worked out by hand. The queries' recall vectors are (1, 0, 0) a
 tile   recall                    re-rank         place
 ====== ========================= =============== ==========
 t0     1, 0, 0                   0, 1            0, 0
-t1     .8, .6, 0                 .6, .8          100, 0
-t2     .6, .8, 0                 1, 0            200, 0
-t3     0, 1, 0                   .28, .96        300, 0
+t1     0.8, 0.6, 0                 0.6, 0.8          100, 0
+t2     0.6, 0.8, 0                 1, 0            200, 0
+t3     0, 1, 0                   0.28, 0.96        300, 0
 t4     -1, 0, 0                  1, 0            400, 0
-t5     .96, .28, 0               .8, .6          290, 90
+t5     0.96, 0.28, 0               0.8, 0.6          290, 90
 ====== ========================= =============== ==========
 """
 
@@ -47,7 +47,7 @@ TILES = [f"t{row}" for row in range(6)]
 WITH_MILVUS = pytest.mark.skipif(importlib.util.find_spec("pymilvus") is None, reason="pymilvus is not installed")
 
 
-def write_extraction(folder, omega, phi, names, place=None, view="satellite", unit="plane_m", **facts) -> str:
+def write_extraction(directory, omega, phi, names, place=None, view="satellite", unit="plane_m", **facts) -> str:
     """What extract writes of a two-stage encoder, or with ``phi`` None of a one-stage one."""
     place_N2 = None if place is None else np.array(place, np.float64)
     bounds_N4 = None if place is None else np.hstack([place_N2 - 50, place_N2 + 50])
@@ -56,13 +56,13 @@ def write_extraction(folder, omega, phi, names, place=None, view="satellite", un
     sets = {"global": omega} if phi is None else {"omega": omega, "phi": phi}
     for name, vectors in sets.items():
         own = {**card, "descriptor": name} | ({"nodes": 1} if name == "phi" else {})
-        save_descriptor_set(folder if phi is None else folder / name, np.array(vectors, np.float32), rows, own)
-    return str(folder)
+        save_descriptor_set(directory if phi is None else directory / name, np.array(vectors, np.float32), rows, own)
+    return str(directory)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with gallery/ and queries/, two-stage, and gallery_1/ and queries_1/, one-stage."""
+    """A working directory with gallery/ and queries/, two-stage, and gallery_1/ and queries_1/, one-stage."""
     monkeypatch.chdir(tmp_path)
     for name, phi, query_phi in (("", PHI, np.eye(2)), ("_1", None, None)):
         write_extraction(tmp_path / f"gallery{name}", OMEGA, phi, TILES, PLACE)
@@ -128,7 +128,7 @@ def test_milvus_gives_the_same_answers(here, capsys):
     assert "contains 6 tiles already; continue with: index add" in says(
         capsys, "index", "build", "gallery", "--index", "milvus:tiles.db"
     )
-    assert "--nlist is for an index in a folder" in says(
+    assert "--nlist is for an index in a directory" in says(
         capsys, "index", "build", "gallery", "--index", "milvus:tiles.db#other", "--nlist", "4"
     )
 
@@ -169,7 +169,7 @@ def test_nothing_to_find_where_one_looks(here, capsys):
 
 
 def test_a_circle_in_degrees_is_round_on_the_ground(here):
-    # at 60 degrees north .002 degrees of longitude are 111 m (half of a latitude's), .002 of latitude 222 m
+    # at 60 degrees north 0.002 degrees of longitude are 111 m (half of a latitude's), 0.002 of latitude 222 m
     place = [[60, 10], [60, 10.002], [60.002, 10], [60, 10.004], [61, 10], [62, 10]]
     write_extraction(here / "degrees", OMEGA, PHI, TILES, place, unit="lat_lon_deg")
     run("index", "build", "degrees", "--index", "tiles_index")
@@ -231,7 +231,7 @@ def test_a_summary_keeps_scores_of_different_kinds_apart(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     words = ("--near", "300,0", "--within_m", "90.2", *set_words({"search.recall_n": 6, "search.consistency_m": 1}))
     search(*words, queries="many")
-    # in the box are t3 and t5, which is 90.6 m off; cosines with t3: .8 * .28 + .6 * .96 = .8, and 1
+    # in the box are t3 and t5, which is 90.6 m off; cosines with t3: 0.8 * 0.28 + 0.6 * 0.96 = 0.8, and 1
     page = capsys.readouterr().out
     assert f"consistency of {count // 2} first answers 1.000 to 1.000, median 1.000" in page
     assert f"cosine of {count // 2} first answers 0.800 to 0.800, median 0.800" in page
@@ -295,16 +295,19 @@ REFUSED_SEARCHES = [
     ("--queries queries --dec_key_file x --view satellite", "leave --dec_key_file, --view out"),
     ("--queries queries --device_target CPU", "run.device_target can't be set here: --queries are encoded already"),
     ("--queries queries --set eval.batch_size=2", "eval.batch_size can't be set here: --queries are encoded already"),
-    ("--queries queries/omega", "the queries come without phi; name the folder that extract wrote, with omega and phi"),
+    (
+        "--queries queries/omega",
+        "the queries come without phi; name the directory that extract wrote, with omega and phi",
+    ),
     ("--queries queries --nprobe 2 --refine 2", "--nprobe, --refine means nothing to an index of kind flat"),
-    ("--queries queries pictures", "give either a folder of images or --queries"),
-    ("", "give either a folder of images or --queries"),
-    ("pictures", "no --checkpoint FILE was given"),
-    ("pictures --checkpoint nowhere.safetensors", "nowhere.safetensors is missing"),
+    ("--queries queries images", "give either a directory of images or --queries"),
+    ("", "give either a directory of images or --queries"),
+    ("images", "no --checkpoint FILE was given"),
+    ("images --checkpoint nowhere.safetensors", "nowhere.safetensors is missing"),
     ("empty --checkpoint nowhere.safetensors", "empty has no image"),
     ("nowhere --checkpoint nowhere.safetensors", "nowhere is not a directory"),
     ("--queries nowhere", "descriptor set nowhere is missing"),
-    ("--queries queries/phi", "queries/phi contains phi alone; name the folder that extract wrote"),
+    ("--queries queries/phi", "queries/phi contains phi alone; name the directory that extract wrote"),
     ("--queries queries --pca nowhere.safetensors", "nowhere.safetensors is missing"),
     ("--queries foreign", "built with checkpoint cccccccccccc, the queries come with checkpoint dddddddddddd"),
 ]
@@ -314,8 +317,8 @@ REFUSED_SEARCHES = [
 def test_a_search_that_can_not_be_is_one_line(here, words, line, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     (here / "empty").mkdir()
-    (here / "pictures").mkdir()
-    (here / "pictures" / "a.png").write_bytes(b"")
+    (here / "images").mkdir()
+    (here / "images" / "a.png").write_bytes(b"")
     write_extraction(here / "foreign", np.eye(3)[:2], np.eye(2), ["q0", "q1"], view="drone", checkpoint_sha256="d" * 64)
     before = sorted(here.rglob("*"))
     assert line in says(capsys, "search", *words.split(), "--index", "tiles_index", "--out", "answers.jsonl")
@@ -429,7 +432,7 @@ def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
     run(*words)
 
 
-def test_what_pictures_do_not_fit_is_known_before_a_device_starts(here, capsys):
+def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
     save_nothing(here / "weights.safetensors")
     origin = {"checkpoint_sha256": load_weights(here / "weights.safetensors").sha256}
     random = np.random.default_rng(0)
@@ -438,11 +441,11 @@ def test_what_pictures_do_not_fit_is_known_before_a_device_starts(here, capsys):
     origin["reduction_sha256"] = load_reduction("omega_2.safetensors").sha256
     write_extraction(here / "forged", OMEGA, None, TILES, PLACE, **origin)
     run("index", "build", "forged", "--index", "tiles_index")
-    (here / "pictures").mkdir()
-    (here / "pictures" / "a.png").write_bytes(b"")
+    (here / "images").mkdir()
+    (here / "images" / "a.png").write_bytes(b"")
     words = (
         "search",
-        "pictures",
+        "images",
         "--checkpoint",
         "weights.safetensors",
         "--index",
@@ -485,9 +488,9 @@ def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys
     engines = {"int8": Int8Engine, None: Engine}
     monkeypatch.setattr(search_command, "start_engine", lambda request, *_: engines[request.precision]())
     run("index", "build", "gallery_1", "--index", "tiles_index")
-    (here / "pictures").mkdir()
-    Image.new("RGB", (40, 30)).save(here / "pictures" / "a.png")
-    words = ("search", "pictures", "--exported", "encoder.onnx", "--engine", "onnx")
+    (here / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(here / "images" / "a.png")
+    words = ("search", "images", "--exported", "encoder.onnx", "--engine", "onnx")
     words += ("--index", "tiles_index", "--out", "a")
     run(*words, "--precision", "int8")
     assert "agreement of int8 with fp32: nearly" in capsys.readouterr().out and compared == [("query", 1)]
@@ -520,23 +523,23 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A generated world with its untrained two-stage encoder, tiles and drone pictures extracted, and a reduction."""
-    folder = tmp_path_factory.mktemp("world")
+    """A generated world with its untrained two-stage encoder, tiles and drone images extracted, and a reduction."""
+    directory = tmp_path_factory.mktemp("world")
     words = "--seed 3 --map_px 512 --zooms 3 --tile_size_px 32 --drone_size_px 32 48 --flights 1 --drones 10"
-    run("world", folder / "data", *words.split())
-    checkpoint = folder / "run" / "checkpoints" / "weights.safetensors"
+    run("world", directory / "data", *words.split())
+    checkpoint = directory / "run" / "checkpoints" / "weights.safetensors"
     settings = {"head.name": "two_stage", "head.channels": 8, "head.nodes": 2, "data.map_px": 512, "eval.batch_size": 8}
     save_untrained(checkpoint, **settings)
     extract = ("--checkpoint", checkpoint, "--device_target", "CPU", "--out")
-    run("extract", folder / "data/satellite", "--places", *extract, folder / "gallery")
-    run("extract", folder / "data/drone/images", "--view", "drone", *extract, folder / "queries")
-    run("pca", folder / "gallery", "--dimension", "8", "--out", folder / "omega_8.safetensors")
-    return folder
+    run("extract", directory / "data/satellite", "--places", *extract, directory / "gallery")
+    run("extract", directory / "data/drone/images", "--view", "drone", *extract, directory / "queries")
+    run("pca", directory / "gallery", "--dimension", "8", "--out", directory / "omega_8.safetensors")
+    return directory
 
 
 def test_tiles_of_a_world_have_places_and_bounds(world):
     rows = {row["name"]: row for row in load_descriptor_sets(world / "gallery")["omega"].rows}
-    # zoom 3 of 512 px at .3 m: 19.2 m a side; 3_128_1_0 begins half a side further
+    # zoom 3 of 512 px at 0.3 m: 19.2 m a side; 3_128_1_0 begins half a side further
     assert rows["3_0_2_1.png"]["bounds"] == pytest.approx([38.4, 19.2, 57.6, 38.4])
     assert rows["3_128_1_0.png"]["place"] == pytest.approx([2 * 19.2, 19.2])
     assert load_descriptor_sets(world / "gallery")["phi"].card["place_unit"] == "plane_m"
@@ -546,7 +549,7 @@ def unit(row_ND: np.ndarray) -> np.ndarray:
     return row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True)
 
 
-def test_pictures_are_answered_as_the_definition_says(world, monkeypatch, capsys):
+def test_images_are_answered_as_the_definition_says(world, monkeypatch, capsys):
     monkeypatch.chdir(world)
     pca = ("--pca", "omega_8.safetensors")
     run("index", "build", "gallery", *pca, "--index", "tiles_index")
@@ -572,15 +575,15 @@ def test_pictures_are_answered_as_the_definition_says(world, monkeypatch, capsys
             assert answer["place"] == gallery["omega"].rows[own]["place"]
 
 
-def test_a_broken_picture_leaves_no_answers(world, tmp_path, monkeypatch, capsys):
+def test_a_broken_image_leaves_no_answers(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     run("index", "build", world / "gallery", "--index", "tiles_index")
     words = ("--checkpoint", world / "run/checkpoints/weights.safetensors", "--device_target", "CPU")
     words += ("--index", "tiles_index", "--out", "answers.jsonl")
-    assert "broken.png" in says(capsys, "search", "pictures", *words)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "tiles_index"]
+    assert "broken.png" in says(capsys, "search", "images", *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "tiles_index"]
 
 
 def test_reducing_while_extracting_is_reducing_while_building(world, monkeypatch):

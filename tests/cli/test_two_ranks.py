@@ -17,7 +17,7 @@ from small_world import PROJECT, RUN_SETTINGS, end_weights, finish, start, train
 
 from mindloc.cli import main
 from mindloc.launch.host import free_port
-from mindloc.runtime.run_folder import read_metrics
+from mindloc.runtime.run_directory import read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +49,8 @@ def two_ranks(table: Path, world: Path, output: Path, *arguments: str) -> subpro
 
 
 def run_of(output: Path) -> Path:
-    (folder,) = (output / "tiny").iterdir()
-    return folder
+    (directory,) = (output / "tiny").iterdir()
+    return directory
 
 
 def losses_of(run: Path) -> list[float]:
@@ -59,7 +59,7 @@ def losses_of(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def of_two(tiny_world, table, settings, tmp_path_factory) -> tuple[Path, str]:
-    """(output folder, what the console said) of a training that nothing disturbed."""
+    """(output directory, what the console said) of a training that nothing disturbed."""
     output = tmp_path_factory.mktemp("of two") / "out put"
     done = finish(two_ranks(table, tiny_world, output, "", "True", *settings))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,20 +30,20 @@ def words(tiny_world) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(words, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    trained(*words, "--run_dir", folder)
-    return folder
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    trained(*words, "--run_dir", directory)
+    return directory
 
 
-def report_of(folder: Path) -> dict:
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+def report_of(directory: Path) -> dict:
+    return json.loads((directory / "report.json").read_text(encoding="utf-8"))
 
 
 def test_a_killed_and_resumed_training_ends_as_the_whole_one(words, run, tmp_path):
     killed = tmp_path / "killed"
     assert train(*words, "--run_dir", killed, fault="epoch.mid:2").returncode != 0
     trained("--resume", killed)
-    ends = [end_weights(folder) for folder in (run, killed)]
+    ends = [end_weights(directory) for directory in (run, killed)]
     assert {"head.csmg.centers", "head.non_local.last.weight", "log_logit_scale"} <= ends[0].keys()
     assert np.abs(ends[0]["head.non_local.last.weight"]).max() > 0  # no longer the identity
     for name, array in ends[0].items():

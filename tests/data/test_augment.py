@@ -189,7 +189,7 @@ def test_values_beyond_white_are_clipped():
 
 
 def test_saturation_moves_to_luma():
-    # luma of (90, 120, 60): .299 * 90 + .587 * 120 + .114 * 60 = 104.19; half way: 97.095, 112.095, 82.095
+    # luma of (90, 120, 60): 0.299 * 90 + 0.587 * 120 + 0.114 * 60 = 104.19; half way: 97.095, 112.095, 82.095
     np.testing.assert_array_equal(color_jitter(constant(), 1, 1, 0.5, 0, PARTS), constant((97, 112, 82)))
 
 
@@ -202,7 +202,7 @@ def test_contrast_moves_to_the_mean_luma(noise):
 @pytest.mark.parametrize("order", [PARTS, PARTS[::-1], ("contrast", "hue", "brightness", "saturation")])
 def test_one_matrix_equals_the_parts_one_after_the_other(noise, order):
     """The definition in floats on the whole image. OpenCV applies the matrix to uint8 with coefficients in steps of
-    2^-10, so its pixels may be off by the rounding, .5, and by three coefficients' half steps times 255, .37."""
+    2^-10, so its pixels may be off by the rounding, 0.5, and by three coefficients' half steps times 255, 0.37."""
     luma_of = np.array([0.299, 0.587, 0.114])
     image = noise.astype(float)
     for part in order:
@@ -274,12 +274,12 @@ def test_blur_smooths_and_sharpen_roughens(noise):
 
 
 def test_sharpen_by_hand():
-    # one pixel of 100 in a field of 90, alpha .2: kernel center .8 + 9 * .2 = 2.6, others -.2
+    # one pixel of 100 in a field of 90, alpha 0.2: kernel center 0.8 + 9 * 0.2 = 2.6, others -0.2
     image = constant((90, 90, 90))
     image[20, 20] = 100
     out = sharpen(image, 0.2)
-    assert out[20, 20, 0] == 116  # 2.6 * 100 - 8 * .2 * 90
-    assert out[20, 21, 0] == 88  # 90 - .2 * 10
+    assert out[20, 20, 0] == 116  # 2.6 * 100 - 8 * 0.2 * 90
+    assert out[20, 21, 0] == 88  # 90 - 0.2 * 10
 
 
 # ---- dropout
@@ -308,7 +308,7 @@ def test_coarse_dropout_fills_the_named_rectangles(noise):
 
 
 def test_coarse_dropout_share_lies_in_its_range():
-    """Between one hole of .1 x .1 (all alike) and 25 of .2 x .2 (nowhere overlapping)."""
+    """Between one hole of 0.1 x 0.1 (all alike) and 25 of 0.2 x 0.2 (nowhere overlapping)."""
     white = constant((255, 255, 255), 200, 200)
     shares = []
     for pair in range(100):
@@ -316,5 +316,5 @@ def test_coarse_dropout_share_lies_in_its_range():
         if isinstance(change, CoarseDropout):
             shares.append((coarse_dropout(white, change.holes)[..., 0] == 0).mean())
     assert min(shares) >= 0.01 and max(shares) <= 1.0
-    # 17.5 holes of .15 x .15 on average, independent and mostly inside: 1 - (1 - .0225)^17.5 = .33
+    # 17.5 holes of 0.15 x 0.15 on average, independent and mostly inside: 1 - (1 - 0.0225)^17.5 = 0.33
     assert np.mean(shares) == pytest.approx(0.33, abs=0.06)

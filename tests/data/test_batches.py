@@ -57,7 +57,7 @@ PLANS = (
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each with a color of its own."""
     random = np.random.default_rng(0)
     for name, count, (height, width) in (("drone{}.jpg", PAIRS, (40, 48)), ("tile{}.png", 4, (40, 40))):
@@ -67,14 +67,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def drone_files(folder):
-    return [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+def drone_files(directory):
+    return [directory / f"drone{i}.jpg" for i in range(PAIRS)]
 
 
-def stream(folder, plans=PLANS, **options):
+def stream(directory, plans=PLANS, **options):
     given = {"views": VIEWS, "settings": AugmentConfig(), "seed": 7}
     return PairStream(
-        paths={"query": drone_files(folder), "reference": [folder / f"tile{i}.png" for i in range(4)]},
+        paths={"query": drone_files(directory), "reference": [directory / f"tile{i}.png" for i in range(4)]},
         pair_P2=np.array([[p, p % 4] for p in range(PAIRS)], np.int32),
         targets={"iou": np.linspace(0.2, 0.9, PAIRS, dtype=np.float32)},
         sampler=FixedPlans(*plans),
@@ -88,8 +88,8 @@ def batches(data, epochs):
     return [[tuple(column.copy() for column in row) for row in iterator] for _ in range(epochs)]
 
 
-def read(folder, epochs=4, **options):
-    return batches(TrainData(stream(folder, **options)), epochs)
+def read(directory, epochs=4, **options):
+    return batches(TrainData(stream(directory, **options)), epochs)
 
 
 def image_batches(paths, batch_size, **options):
@@ -115,25 +115,25 @@ def normalized(image_HW3):
 # ---- batches
 
 
-def test_epochs_of_different_length_come_through_whole(folder):
-    data = TrainData(stream(folder))
+def test_epochs_of_different_length_come_through_whole(directory):
+    data = TrainData(stream(directory))
     assert data.dataset.get_dataset_size() == 3
     assert [data.steps(e) for e in range(4)] == [3, 1, 5, 2]
     assert data.report(1) == "report 1"
     assert [len(epoch) for epoch in batches(data, 4)] == [3, 1, 5, 2]
 
 
-def test_columns_are_what_the_training_step_expects(folder):
-    data = TrainData(stream(folder))
+def test_columns_are_what_the_training_step_expects(directory):
+    data = TrainData(stream(directory))
     assert data.dataset.get_col_names() == ["query", "reference", "mask", "iou"]
     for batch in batches(data, 1)[0]:
         assert [column.shape for column in batch] == [(4, 3, 32, 32), (4, 3, 32, 32), (4, 4), (4,)]
         assert [column.dtype for column in batch] == [np.float32, np.float32, bool, np.float32]
 
 
-def test_every_row_is_the_pair_that_the_plan_names(folder):
+def test_every_row_is_the_pair_that_the_plan_names(directory):
     """Each row made again by itself, from the file and the drawn parameters."""
-    for epoch, rows in enumerate(read(folder)):
+    for epoch, rows in enumerate(read(directory)):
         for pairs, (query, reference, mask, weight) in zip(PLANS[epoch], rows, strict=True):
             for row, pair in enumerate(pairs):
                 if pair < 0:
@@ -142,48 +142,48 @@ def test_every_row_is_the_pair_that_the_plan_names(folder):
                     continue
                 assert weight[row] == pytest.approx(0.2 + 0.1 * pair)
                 change = draw_augmentation(7, epoch, pair, AugmentConfig(), VIEWS)
-                image = augment(load(folder / f"drone{pair}.jpg"), change["query"], SIZE)
+                image = augment(load(directory / f"drone{pair}.jpg"), change["query"], SIZE)
                 np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
-                image = augment(load(folder / f"tile{pair % 4}.png"), change["reference"], SIZE)
+                image = augment(load(directory / f"tile{pair % 4}.png"), change["reference"], SIZE)
                 np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
-def test_the_samplers_mask_arrives_as_it_is(folder):
-    mask = read(folder, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
+def test_the_samplers_mask_arrives_as_it_is(directory):
+    mask = read(directory, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
-    mask = batches(TrainData(stream(folder, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
+    mask = batches(TrainData(stream(directory, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
-def test_workers_change_no_byte(folder):
-    assert_same(read(folder, workers=1), read(folder, workers=2))
+def test_workers_change_no_byte(directory):
+    assert_same(read(directory, workers=1), read(directory, workers=2))
 
 
-def test_another_seed_changes_pixels_and_not_the_order(folder):
-    some, other = read(folder, epochs=1)[0], read(folder, epochs=1, seed=8)[0]
+def test_another_seed_changes_pixels_and_not_the_order(directory):
+    some, other = read(directory, epochs=1)[0], read(directory, epochs=1, seed=8)[0]
     assert not np.array_equal(some[0][0], other[0][0])
     np.testing.assert_array_equal(some[0][3], other[0][3])
 
 
 @pytest.mark.parametrize("start", [(0, 1), (2, 0), (2, 3), (3, 1)])
-def test_resuming_goes_on_with_the_same_bytes(folder, start):
+def test_resuming_goes_on_with_the_same_bytes(directory, start):
     epoch, step = start
-    whole = read(folder)[epoch:]
+    whole = read(directory)[epoch:]
     whole[0] = whole[0][step:]
-    assert_same(read(folder, epochs=4 - epoch, start=start), whole)
+    assert_same(read(directory, epochs=4 - epoch, start=start), whole)
 
 
-def test_a_start_behind_the_epoch_is_an_error(folder):
+def test_a_start_behind_the_epoch_is_an_error(directory):
     with pytest.raises(ValueError, match="epoch 1 has 1 steps"):
-        stream(folder, start=(1, 1))
+        stream(directory, start=(1, 1))
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_two_devices_share_one_global_batch(folder, skip_bad):
+def test_two_devices_share_one_global_batch(directory, skip_bad):
     if skip_bad:
-        spoil(folder / "drone4.jpg", "empty")
-    whole = read(folder, skip_bad=skip_bad)
-    parts = [read(folder, shard=(rank, 2, 1), skip_bad=skip_bad) for rank in range(2)]
+        spoil(directory / "drone4.jpg", "empty")
+    whole = read(directory, skip_bad=skip_bad)
+    parts = [read(directory, shard=(rank, 2, 1), skip_bad=skip_bad) for rank in range(2)]
     for epoch in range(4):
         for step, (query, reference, mask, weight) in enumerate(whole[epoch]):
             halves = [part[epoch][step] for part in parts]
@@ -195,22 +195,22 @@ def test_two_devices_share_one_global_batch(folder, skip_bad):
     assert whole[1][0][3].shape == (4,)
 
 
-def test_a_batch_that_can_not_be_cut_is_an_error(folder):
+def test_a_batch_that_can_not_be_cut_is_an_error(directory):
     with pytest.raises(DataError, match="4 can't be cut into 3"):
-        stream(folder, shard=(0, 3, 1))
+        stream(directory, shard=(0, 3, 1))
 
 
-def test_without_augmentation_images_are_only_resized(folder):
-    (query, reference, _, _) = read(folder, epochs=1, settings=OFF)[0][1]  # pairs 7 6 5 4
+def test_without_augmentation_images_are_only_resized(directory):
+    (query, reference, _, _) = read(directory, epochs=1, settings=OFF)[0][1]  # pairs 7 6 5 4
     for row, pair in enumerate((7, 6, 5, 4)):
-        image = resize(load(folder / f"drone{pair}.jpg"), SIZE)
+        image = resize(load(directory / f"drone{pair}.jpg"), SIZE)
         np.testing.assert_allclose(query[row], normalized(image), atol=1e-5)
-        image = resize(load(folder / f"tile{pair % 4}.png"), SIZE)
+        image = resize(load(directory / f"tile{pair % 4}.png"), SIZE)
         np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
-def test_padded_rows_without_augmentation_are_black(folder):
-    query = read(folder, settings=OFF)[2][0][0]  # pairs 4 5 6 and padding
+def test_padded_rows_without_augmentation_are_black(directory):
+    query = read(directory, settings=OFF)[2][0][0]  # pairs 4 5 6 and padding
     np.testing.assert_allclose(query[3], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
 
 
@@ -219,20 +219,20 @@ UPRIGHT = {side: replace(view, rotate=False) for side, view in VIEWS.items()}
 
 
 @pytest.mark.parametrize("settings", [OFF, UNCHANGED])
-def test_a_border_is_cut_before_everything_else(folder, settings):
+def test_a_border_is_cut_before_everything_else(directory, settings):
     views = {**UPRIGHT, "query": replace(UPRIGHT["query"], cut_border=0.25)}
-    query = read(folder, epochs=1, views=views, settings=settings)[0][0][0]
-    image = load(folder / "drone2.jpg")[10:30, 12:36]
+    query = read(directory, epochs=1, views=views, settings=settings)[0][0][0]
+    image = load(directory / "drone2.jpg")[10:30, 12:36]
     np.testing.assert_allclose(query[2], normalized(resize(image, SIZE)), atol=1e-5)
 
 
-def test_views_may_have_different_rectangular_sizes(folder):
+def test_views_may_have_different_rectangular_sizes(directory):
     views = {**VIEWS, "query": replace(DRONE, size_px=(16, 48))}
-    query, reference, _, _ = read(folder, epochs=1, views=views)[0][0]
+    query, reference, _, _ = read(directory, epochs=1, views=views)[0][0]
     assert query.shape == (4, 3, 16, 48) and reference.shape == (4, 3, 32, 32)
 
 
-def test_model_train_walks_through_the_epochs(folder):
+def test_model_train_walks_through_the_epochs(directory):
     """The framework's own loop: every step of every epoch arrives, once, in order."""
     seen = []
 
@@ -245,23 +245,23 @@ def test_model_train_walks_through_the_epochs(folder):
         def construct(self, query, reference, mask, iou):
             return iou.sum()
 
-    data = TrainData(stream(folder))
+    data = TrainData(stream(directory))
     ms.train.Model(Step()).train(4, data.dataset, callbacks=[Watch()], dataset_sink_mode=False)
     assert [epoch for epoch, _ in seen] == [1] * 3 + [2] + [3] * 5 + [4] * 2
-    expected = [rows[3] for epoch in read(folder) for rows in epoch]
+    expected = [rows[3] for epoch in read(directory) for rows in epoch]
     np.testing.assert_array_equal([weight for _, weight in seen], expected)
 
 
-def test_batches_share_a_few_arrays_of_memory(folder):
-    source = stream(folder, plans=([[0, 1, 2, 3]] * 40,))
+def test_batches_share_a_few_arrays_of_memory(directory):
+    source = stream(directory, plans=([[0, 1, 2, 3]] * 40,))
     for batch in TrainData(source).dataset.create_tuple_iterator(num_epochs=1):
         assert batch[0].shape == (4, 3, 32, 32)
     begun = 2 + 4 * source.workers // 4  # steps in the making; one each is yielded, queued, here, and just left
     assert len(source._arrays["query"]) <= begun + 4
 
 
-def test_a_loop_may_be_left_early(folder):
-    data = TrainData(stream(folder, plans=([[0, 1, 2, 3]] * 200,)))
+def test_a_loop_may_be_left_early(directory):
+    data = TrainData(stream(directory, plans=([[0, 1, 2, 3]] * 200,)))
     iterator = data.dataset.create_tuple_iterator(num_epochs=5)
     next(iterator)
     del iterator
@@ -285,9 +285,9 @@ def spoil(path, how):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_image_stops_the_training_by_name(folder, how, settings):
-    spoil(folder / "drone5.jpg", how)
-    data = TrainData(stream(folder, settings=settings, workers=2))
+def test_a_bad_image_stops_the_training_by_name(directory, how, settings):
+    spoil(directory / "drone5.jpg", how)
+    data = TrainData(stream(directory, settings=settings, workers=2))
     with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
         batches(data, 2)
     assert "\n" not in str(caught.value)
@@ -296,14 +296,14 @@ def test_a_bad_image_stops_the_training_by_name(folder, how, settings):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_image_is_masked_and_counted_on_request(folder, how, settings, caplog):
-    good = read(folder, settings=settings)
-    spoil(folder / "drone5.jpg", how)
-    data = TrainData(stream(folder, settings=settings, skip_bad=True))
+def test_a_bad_image_is_masked_and_counted_on_request(directory, how, settings, caplog):
+    good = read(directory, settings=settings)
+    spoil(directory / "drone5.jpg", how)
+    data = TrainData(stream(directory, settings=settings, skip_bad=True))
     with caplog.at_level(logging.WARNING):
         found = batches(data, 4)
     assert len(data.bad_images) == 1
-    problem = data.bad_images[str(folder / "drone5.jpg")]
+    problem = data.bad_images[str(directory / "drone5.jpg")]
     assert "fetch the file again" in problem and "on_bad_image" not in problem  # that is set already
     assert not caplog.text  # whoever trains says it, once
     for epoch, plan in enumerate(PLANS):
@@ -316,18 +316,18 @@ def test_a_bad_image_is_masked_and_counted_on_request(folder, how, settings, cap
             np.testing.assert_array_equal(found[epoch][step][2], expected)
 
 
-def test_a_bad_tile_masks_every_pair_that_shows_it(folder):
-    spoil(folder / "tile1.png", "truncated")
-    data = TrainData(stream(folder, skip_bad=True))
+def test_a_bad_tile_masks_every_pair_that_shows_it(directory):
+    spoil(directory / "tile1.png", "truncated")
+    data = TrainData(stream(directory, skip_bad=True))
     first, second, third = batches(data, 1)[0]
     assert [np.flatnonzero(batch[3] == 0).tolist() for batch in (first, second, third)] == [[1], [2], [1]]
     assert len(data.bad_images) == 1
 
 
-def test_a_batch_of_bad_images_only_stops_even_so(folder):
+def test_a_batch_of_bad_images_only_stops_even_so(directory):
     for index in range(4):
-        spoil(folder / f"tile{index}.png", "empty")
-    data = TrainData(stream(folder, skip_bad=True))
+        spoil(directory / f"tile{index}.png", "empty")
+    data = TrainData(stream(directory, skip_bad=True))
     with pytest.raises(ImageError, match="epoch 0, step 0: no pair") as caught, data.clear_errors():
         batches(data, 1)
     assert "on_bad_image" not in str(caught.value)
@@ -335,13 +335,13 @@ def test_a_batch_of_bad_images_only_stops_even_so(folder):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_an_error_of_the_step_is_not_blamed_on_a_image(folder, settings, skip_bad):
+def test_an_error_of_the_step_is_not_blamed_on_a_image(directory, settings, skip_bad):
     """Out of memory, say, while an image that was skipped, or spoiled after its use, is among those handed over."""
     if skip_bad:
-        spoil(folder / "drone5.jpg", "empty")
-    data = TrainData(stream(folder, settings=settings, skip_bad=skip_bad))
+        spoil(directory / "drone5.jpg", "empty")
+    data = TrainData(stream(directory, settings=settings, skip_bad=skip_bad))
     batches(data, 1)
-    spoil(folder / "drone2.jpg", "missing")
+    spoil(directory / "drone2.jpg", "missing")
     with pytest.raises(RuntimeError, match="out of memory"), data.clear_errors():
         raise RuntimeError("out of memory")
 
@@ -349,8 +349,8 @@ def test_an_error_of_the_step_is_not_blamed_on_a_image(folder, settings, skip_ba
 # ---- evaluation
 
 
-def test_images_come_in_order_and_the_last_batch_is_filled(folder):
-    paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+def test_images_come_in_order_and_the_last_batch_is_filled(directory):
+    paths = [directory / f"drone{i}.jpg" for i in range(PAIRS)]
     images = image_batches(paths, 3, workers=2)
     found = list(images)
     assert len(images) == len(found) == 3
@@ -362,24 +362,24 @@ def test_images_come_in_order_and_the_last_batch_is_filled(folder):
     np.testing.assert_allclose(found[2][0][2], normalized(np.zeros((*SIZE, 3))), atol=1e-5)
 
 
-def test_images_can_be_read_twice(folder):
-    images = image_batches([folder / "tile0.png", folder / "tile1.png"], 1)
+def test_images_can_be_read_twice(directory):
+    images = image_batches([directory / "tile0.png", directory / "tile1.png"], 1)
     np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
 
 
-def test_images_that_are_kept_are_not_written_over(folder):
-    paths = [folder / f"drone{index % PAIRS}.jpg" for index in range(24)]
+def test_images_that_are_kept_are_not_written_over(directory):
+    paths = [directory / f"drone{index % PAIRS}.jpg" for index in range(24)]
     kept = [batch for batch, _ in image_batches(paths, 2, workers=2)]
     copies = [batch.copy() for batch, _ in image_batches(paths, 2, workers=2)]
     np.testing.assert_array_equal(kept, copies)
 
 
-def test_training_and_evaluation_see_the_same_image(folder):
+def test_training_and_evaluation_see_the_same_image(directory):
     """Same file, nothing random: the three ways through the program agree byte for byte."""
-    paths = [folder / f"drone{i}.jpg" for i in range(4)]
+    paths = [directory / f"drone{i}.jpg" for i in range(4)]
     ((batch, _),) = image_batches(paths, 4)
     for settings in (OFF, UNCHANGED):
-        np.testing.assert_array_equal(read(folder, epochs=1, views=UPRIGHT, settings=settings)[0][0][0], batch)
+        np.testing.assert_array_equal(read(directory, epochs=1, views=UPRIGHT, settings=settings)[0][0][0], batch)
 
 
 def test_no_images_is_no_batch():
@@ -387,9 +387,9 @@ def test_no_images_is_no_batch():
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_image_stops_an_evaluation_by_name(folder, how):
-    spoil(folder / "drone6.jpg", how)
-    paths = [folder / f"drone{i}.jpg" for i in range(PAIRS)]
+def test_a_bad_image_stops_an_evaluation_by_name(directory, how):
+    spoil(directory / "drone6.jpg", how)
+    paths = [directory / f"drone{i}.jpg" for i in range(PAIRS)]
     with pytest.raises(ImageError, match=f"drone6.jpg is {how}") as caught:
         list(image_batches(paths, 2, workers=2))
     assert "fetch the file again" in str(caught.value) and "on_bad_image" not in str(caught.value)

@@ -126,7 +126,7 @@ def test_the_memory_of_batches_is_used_again_on_cpus_alone(gta_root, monkeypatch
 def test_the_test_map_has_its_own_side(gta_root):
     words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
     config = load_config(None, [f"{key}={value}" for key, value in words.items()])
-    # 2048 px at .5 m/px cut twice: tiles of 512 m
+    # 2048 px at 0.5 m/px cut twice: tiles of 512 m
     assert read_split(config.data, "test").reference.places.coordinate_N2.tolist() == [
         [256, 256],
         [256, 768],

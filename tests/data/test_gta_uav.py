@@ -31,7 +31,7 @@ def flight(adm_root, **values) -> DataConfig:
 def test_files_places_and_overlaps(gta_root):
     split = read(gta_root)
     assert split.query.files[0] == "drone/images/100_0001_0000000001.png"
-    # every tile of the folder, sorted, also 1_0_1_1, which no pair names
+    # every tile of the directory, sorted, also 1_0_1_1, which no pair names
     assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0), (1, 1))]
     # tile_px = 1024 / 2 = 512, center = 512 * (t + 1/2) * 0.5: 128 or 384
     assert split.reference.places.coordinate_N2.tolist() == [[128, 128], [128, 384], [384, 128], [384, 384]]
@@ -190,7 +190,7 @@ def test_tile_that_is_there_with_another_ending(gta_root):
     one_line(gta_root, "entry 0", "1_0_0_1.png", "1_0_0_1.jpg is there")
 
 
-def test_image_in_the_tile_folder_that_is_not_a_tile(gta_root):
+def test_image_in_the_tile_directory_that_is_not_a_tile(gta_root):
     (gta_root / "satellite/1_0_0_0.png").rename(gta_root / "satellite/overview.png")
     one_line(gta_root, "satellite/overview.png", "no GTA-UAV tile name")
 
@@ -307,14 +307,14 @@ def test_file_that_is_no_list_of_entries(gta_root, content, word):
     one_line(gta_root, "train.json", word)
 
 
-def test_missing_file_and_folder(gta_root):
+def test_missing_file_and_directory(gta_root):
     with pytest.raises(DataError, match=r"nothing\.json is missing"):
         read(gta_root, train_pairs="nothing.json")
     (gta_root / "satellite").rename(gta_root / "elsewhere")
     one_line(gta_root, "satellite", "can't be listed")
 
 
-def test_empty_tile_folder(gta_root):
+def test_empty_tile_directory(gta_root):
     for path in (gta_root / "satellite").iterdir():
         path.unlink()
     one_line(gta_root, "satellite has no tile")

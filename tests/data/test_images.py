@@ -85,7 +85,7 @@ def test_other_files_are_named_with_what_is_wrong(tmp_path, data, problem):
         read_bytes(path)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(ImageError, match="nowhere.jpg is missing"):
         read_bytes(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="can't be read"):
@@ -115,7 +115,7 @@ def test_cut_border_crops_a_share_of_every_side():
     np.testing.assert_array_equal(cut_border(PIXELS, 0.0), PIXELS)
 
 
-def test_images_of_all_subfolders_are_sorted_and_relative(tmp_path):
+def test_images_of_all_subdirectories_are_sorted_and_relative(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("b/1.JPG", "c.png", "a.jpeg", "é.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
@@ -139,7 +139,7 @@ def test_nothing_to_name_is_one_line(tmp_path):
 
 
 def test_every_channel_has_its_own_mean_and_std():
-    # (51 / 255 - .1) / .2 = .5, (102 / 255 - .2) / .4 = .5, (204 / 255 - .3) / .5 = 1
+    # (51 / 255 - 0.1) / 0.2 = 0.5, (102 / 255 - 0.2) / 0.4 = 0.5, (204 / 255 - 0.3) / 0.5 = 1
     image = np.full((2, 5, 3), (51, 102, 204), np.uint8)
     out = np.full((3, 2, 5), np.nan, np.float32)
     normalize(image, ViewSpec("drone", (2, 5), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.5)), out)

@@ -28,7 +28,7 @@ def test_training_split_takes_the_share_and_the_test_split_does_not(config):
     assert len(read_split(config.data, "test").query.files) == 3
 
 
-def test_test_split_has_its_own_folder_and_scale(config):
+def test_test_split_has_its_own_directory_and_scale(config):
     values = {"data.test_root": config.data.root, "data.root": "nowhere", "data.test_m_per_px": 1.0}
     config = config.with_values(values)
     # twice the scale of the training map: centers at 256 and 768 m
@@ -89,7 +89,7 @@ def test_no_positive_to_train_on(config, change_entries):
 
 
 def test_meters_are_read_from_side_and_scale():
-    # 512 px at .3 m are 153.6 m, at zoom 3 eight tiles of 19.2 m a side; offset 128 of 256 is half a side
+    # 512 px at 0.3 m are 153.6 m, at zoom 3 eight tiles of 19.2 m a side; offset 128 of 256 is half a side
     ground = read_ground(GTA, Path("tiles"), ["3_0_2_1.png", "part/3_128_1_0.png"])
     assert ground.unit == "plane_m"
     np.testing.assert_allclose(ground.bounds_N4, [[38.4, 19.2, 57.6, 38.4], [28.8, 9.6, 48, 28.8]])
@@ -103,7 +103,7 @@ def test_degrees_are_read_from_the_corners_of_maps(tmp_path):
     )
     ground = read_ground(VISLOC, tmp_path / "tiles", ["03_1_000_001.png", "part/03_2_001_003.png"])
     assert ground.unit == "lat_lon_deg"
-    # zoom 1: one column of two tiles, .5 by 1 degrees; zoom 2: tiles of .25 by .5 degrees, column 1, row 3
+    # zoom 1: one column of two tiles, 0.5 by 1 degrees; zoom 2: tiles of 0.25 by 0.5 degrees, column 1, row 3
     np.testing.assert_allclose(ground.bounds_N4, [[31, 119, 31.5, 120], [31, 119.5, 31.25, 120]])
     np.testing.assert_allclose(ground.place_N2, [[31.25, 119.5], [31.125, 119.75]])
     assert str(ground) == "2 tiles from 31, 119 to 31.5, 120 (lat_lon_deg)"

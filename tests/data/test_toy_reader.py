@@ -14,7 +14,7 @@ from mindloc.config import load_config
 from mindloc.data.check import check_data
 from mindloc.data.readers import read_split
 from mindloc.registry import READERS, ReaderEntry
-from mindloc.runtime.run_folder import read_metrics
+from mindloc.runtime.run_directory import read_metrics
 
 SCENES = {"train": 24, "test": 9}
 SETTINGS = {
@@ -51,10 +51,10 @@ def root(tmp_path_factory) -> Path:
 def toy(tmp_path_factory):
     """The file of the page as a module, its entry in the table."""
     code, entry = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "data.md").read_text(), re.DOTALL)
-    folder = tmp_path_factory.mktemp("code")
-    (folder / "toy_reader.py").write_text(code)
+    directory = tmp_path_factory.mktemp("code")
+    (directory / "toy_reader.py").write_text(code)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
+        patch.syspath_prepend(directory)
         entries = eval(f"{{{entry.replace('mindloc.data.toy:', 'toy_reader:')}}}", {"ReaderEntry": ReaderEntry})
         patch.setitem(READERS, "toy", entries["toy"])
         yield

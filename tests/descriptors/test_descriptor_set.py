@@ -58,11 +58,11 @@ def test_what_is_written_comes_back(rows, data, memory_map):
     shape = (len(rows), data.draw(st.integers(1, 4)))
     descriptor_ND = data.draw(arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
-    with TemporaryDirectory() as folder:
-        with DescriptorWriter(Path(folder) / "set", CARD) as writer:
+    with TemporaryDirectory() as directory:
+        with DescriptorWriter(Path(directory) / "set", CARD) as writer:
             for start, end in pairwise(cuts):
                 writer.append(descriptor_ND[start:end], rows[start:end])
-        loaded = load_descriptor_set(Path(folder) / "set", memory_map)
+        loaded = load_descriptor_set(Path(directory) / "set", memory_map)
         np.testing.assert_array_equal(loaded.descriptor_ND, descriptor_ND)
         assert isinstance(loaded.descriptor_ND, np.memmap) is memory_map
     assert loaded.rows == rows and loaded.count == len(rows)
@@ -80,12 +80,12 @@ def test_plain_numpy_reads_the_matrix(saved):
 
 
 def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
-    folder, descriptor_ND, rows = saved
+    directory, descriptor_ND, rows = saved
     with DescriptorWriter(tmp_path / "streamed", CARD) as writer:
         for start in (0, 2, 4):
             writer.append(descriptor_ND[start : start + 2], rows[start : start + 2])
     for name in ("descriptors.npy", "rows.jsonl", "card.json"):
-        assert (tmp_path / "streamed" / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "streamed" / name).read_bytes() == (directory / name).read_bytes()
 
 
 def test_unit_length_is_seen(tmp_path):
@@ -93,31 +93,31 @@ def test_unit_length_is_seen(tmp_path):
     assert load_descriptor_set(tmp_path / "unit").card["normalized"] is True
 
 
-def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
-    picture = tmp_path / "pictures" / "a.png"
-    picture.parent.mkdir()
-    picture.write_bytes(b"mine")
+def test_a_directory_that_holds_anything_else_is_never_replaced(tmp_path):
+    image = tmp_path / "images" / "a.png"
+    image.parent.mkdir()
+    image.write_bytes(b"mine")
     rows = make_rows("a", None, "drone")
-    for folder, message in ((picture.parent, "contains a.png"), (picture, "is a file")):
+    for directory, message in ((image.parent, "contains a.png"), (image, "is a file")):
         with pytest.raises(DataError, match=message):
-            save_descriptor_set(folder, np.ones((1, 3), np.float32), rows, CARD)
-    assert picture.read_bytes() == b"mine"
+            save_descriptor_set(directory, np.ones((1, 3), np.float32), rows, CARD)
+    assert image.read_bytes() == b"mine"
 
 
 def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
-    folder, descriptor_ND, _ = saved
-    with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(folder, CARD) as writer:
+    directory, descriptor_ND, _ = saved
+    with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(directory, CARD) as writer:
         writer.append(np.ones((1, 9), np.float32), make_rows(["x"], None, "satellite"))
         raise RuntimeError("power cut")
-    np.testing.assert_array_equal(load_descriptor_set(folder).descriptor_ND, descriptor_ND)
-    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+    np.testing.assert_array_equal(load_descriptor_set(directory).descriptor_ND, descriptor_ND)
+    assert [path.name for path in directory.parent.iterdir()] == ["set"]
 
 
 def test_a_new_set_replaces_the_older_one(saved):
-    folder = saved[0]
-    save_descriptor_set(folder, np.ones((2, 4), np.float32), make_rows("ab", None, "satellite"), CARD)
-    assert load_descriptor_set(folder).descriptor_ND.shape == (2, 4)
-    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+    directory = saved[0]
+    save_descriptor_set(directory, np.ones((2, 4), np.float32), make_rows("ab", None, "satellite"), CARD)
+    assert load_descriptor_set(directory).descriptor_ND.shape == (2, 4)
+    assert [path.name for path in directory.parent.iterdir()] == ["set"]
 
 
 @pytest.mark.parametrize(
@@ -144,30 +144,33 @@ def test_an_empty_set_is_refused(tmp_path):
 
 
 def break_rows(text):
-    return lambda folder: (folder / "rows.jsonl").write_text(text)
+    return lambda directory: (directory / "rows.jsonl").write_text(text)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "card.json").unlink(), "contains no descriptor set; write one with"),
-        (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
-        (lambda folder: (folder / "card.json").write_text("[]"), "contains a JSON list, expected an object"),
-        (lambda folder: edit_json(folder / "card.json", version=9), "has version 9, this program reads 1"),
-        (lambda folder: edit_json(folder / "card.json", view="street"), "lacks a view"),
-        (lambda folder: edit_json(folder / "card.json", count=4), "contradicts itself"),
-        (lambda folder: edit_json(folder / "card.json", dimension=4), "contradicts itself"),
-        (lambda folder: (folder / "rows.jsonl").unlink(), "rows.jsonl can't be read"),
+        (lambda directory: (directory / "card.json").unlink(), "contains no descriptor set; write one with"),
+        (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
+        (lambda directory: (directory / "card.json").write_text("[]"), "contains a JSON list, expected an object"),
+        (lambda directory: edit_json(directory / "card.json", version=9), "has version 9, this program reads 1"),
+        (lambda directory: edit_json(directory / "card.json", view="street"), "lacks a view"),
+        (lambda directory: edit_json(directory / "card.json", count=4), "contradicts itself"),
+        (lambda directory: edit_json(directory / "card.json", dimension=4), "contradicts itself"),
+        (lambda directory: (directory / "rows.jsonl").unlink(), "rows.jsonl can't be read"),
         (break_rows("{}\n"), "rows.jsonl line 1 is {}, expected"),
         (break_rows("nonsense\n"), "line 1 is no JSON"),
         (break_rows('{"name": "a", "place": [1], "what": "drone"}\n'), "line 1"),
         (break_rows('{"name": "a", "place": [1, NaN], "what": "drone"}\n'), "line 1"),
         (break_rows('{"name": "a", "place": null, "what": "drone"}\n' * 2), "a comes a second time"),
-        (lambda folder: (folder / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
-        (lambda folder: np.save(folder / "descriptors.npy", np.ones((5, 3))), "contains float64"),
-        (lambda folder: np.save(folder / "descriptors.npy", np.array([object()]), allow_pickle=True), "can't be read"),
+        (lambda directory: (directory / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
+        (lambda directory: np.save(directory / "descriptors.npy", np.ones((5, 3))), "contains float64"),
         (
-            lambda folder: np.save(folder / "descriptors.npy", np.full((5, 3), np.inf, np.float32)),
+            lambda directory: np.save(directory / "descriptors.npy", np.array([object()]), allow_pickle=True),
+            "can't be read",
+        ),
+        (
+            lambda directory: np.save(directory / "descriptors.npy", np.full((5, 3), np.inf, np.float32)),
             "satellite/0.png contains NaN or infinity",
         ),
     ],
@@ -202,12 +205,12 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_sets(folder, descriptors=("omega", "phi"), count=3, **facts):
+def write_sets(directory, descriptors=("omega", "phi"), count=3, **facts):
     """One set for each descriptor, as an extraction writes them."""
     for width, name in enumerate(descriptors, 2):
         card = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc", "extraction": "one"}
         rows = make_rows([f"{row}.png" for row in range(count)], None, "satellite")
-        save_descriptor_set(folder / name, np.ones((count, width)), rows, {**card, "descriptor": name, **facts})
+        save_descriptor_set(directory / name, np.ones((count, width)), rows, {**card, "descriptor": name, **facts})
 
 
 def test_the_sets_of_an_extraction_are_read_together(tmp_path):

@@ -56,7 +56,7 @@ def test_ranks_and_answers_follow_a_naive_sort(n, k):
 
 
 def test_by_hand():
-    """Stage one: 4 2 0 1 3. The first three get .1 .9 .5, so 2 0 4 1 3; items 1 and 4 are right."""
+    """Stage one: 4 2 0 1 3. The first three get 0.1 0.9 0.5, so 2 0 4 1 3; items 1 and 4 are right."""
     first = rank_scores(np.array([[3.0, 2.0, 4.0, 1.0, 5.0]]), [np.array([4, 1])], 5)
     assert first.top_QK.tolist() == [[4, 2, 0, 1, 3]] and first.rank_E.tolist() == [1, 4]
     final = rerank_first(first, 3, from_table(np.array([[0.5, 7.0, 0.9, 7.0, 0.1]])), 4, tolerance=0.0)

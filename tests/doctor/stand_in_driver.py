@@ -1,6 +1,6 @@
 """A stand-in for NVIDIA's driver library: just enough of libcuda.so.1 to be asked for its cards, and to be linked to.
 
-``python tests/doctor/stand_in_driver.py FOLDER`` makes FOLDER/libcuda.so.1 with a C compiler. What it answers comes
+``python tests/doctor/stand_in_driver.py DIRECTORY`` makes DIRECTORY/libcuda.so.1 with a C compiler. Its answers come
 from the environment of the process that loads it:
 
 STAND_IN_CUDA_INIT     result of cuInit, default 100 (no CUDA-capable device is detected)
@@ -67,10 +67,10 @@ def has_compiler() -> bool:
     return shutil.which("gcc") is not None or shutil.which("cc") is not None
 
 
-def build(folder: Path) -> Path:
-    """``folder``/libcuda.so.1, compiled."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source, library = folder / "stand_in.c", folder / "libcuda.so.1"
+def build(directory: Path) -> Path:
+    """``directory``/libcuda.so.1, compiled."""
+    directory.mkdir(parents=True, exist_ok=True)
+    source, library = directory / "stand_in.c", directory / "libcuda.so.1"
     source.write_text(SOURCE, encoding="utf-8")
     compiler = shutil.which("gcc") or shutil.which("cc")
     command = [compiler, "-shared", "-fPIC", "-O1", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(source)]

@@ -1,4 +1,4 @@
-"""The doctor: machines made of folders, each with one thing wrong, and the line that tells it apart."""
+"""The doctor: machines made of directories, each with one thing wrong, and the line that tells it apart."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def make_nvcc(home: Path, says: str = "Cuda compilation tools, release 11.6, V11
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory) -> Path:
-    """A folder with a driver that says what its environment tells it to."""
+    """A directory with a driver that says what its environment tells it to."""
     return stand_in_driver.build(tmp_path_factory.mktemp("driver")).parent
 
 
@@ -45,14 +45,14 @@ def cuda(tmp_path) -> Path:
     return home
 
 
-def machine_with(tmp_path: Path, *library_folders: Path, **environ: str) -> Machine:
+def machine_with(tmp_path: Path, *library_directories: Path, **environ: str) -> Machine:
     """A machine with nothing but a MindSpore that has its plugins, and what the arguments add."""
     mindspore = tmp_path / "site-packages" / "mindspore"
     for name in ("libmindspore_gpu.so.11.1", "libmindspore_gpu.so.11.6", "libmindspore_ascend.so.2"):
         touch(mindspore / "lib" / "plugin" / name)
     (tmp_path / "root").mkdir(exist_ok=True)
     return Machine(
-        {"LD_LIBRARY_PATH": ":".join(map(str, library_folders)), **environ},
+        {"LD_LIBRARY_PATH": ":".join(map(str, library_directories)), **environ},
         root=tmp_path / "root",
         prefix=tmp_path / "venv",
         versions={"mindspore": "2.8.0", "numpy": "1.26.4"},
@@ -428,7 +428,7 @@ def test_the_rank_table_that_the_environment_names(tmp_path, content, state, say
 
 
 def test_limits_of_a_container_count(tmp_path):
-    machine = Machine({}, root=tmp_path, cores=8, folder=tmp_path)
+    machine = Machine({}, root=tmp_path, cores=8, directory=tmp_path)
     touch(tmp_path / "proc/meminfo", "MemTotal: 33554432 kB\nMemAvailable: 16777216 kB\n")  # 32 and 16 GiB
     assert cgroup_cores(machine) is None and cgroup_memory(machine) is None
     assert [finding.found for finding in look_at_resources(machine)[:2]] == [

@@ -1,4 +1,4 @@
-"""A data set of six drone pictures and nine tiles whose right answers can be told from their colors."""
+"""A data set of six drone images and nine tiles whose right answers can be told from their colors."""
 
 import cv2
 import numpy as np
@@ -9,13 +9,13 @@ from mindloc.data.split import Edges, Places, Side, Split
 
 @pytest.fixture
 def color_split(tmp_path):
-    """Tile i stands at (100 i, 0) in its own color; drone picture d stands 10 m beside tile d and shows its color.
+    """Tile i stands at (100 i, 0) in its own color; drone image d stands 10 m beside tile d and shows its color.
 
-    Positive: tile d. Semi-positive: also tile d + 1. Drone picture 5 overlaps nothing.
+    Positive: tile d. Semi-positive: also tile d + 1. Drone image 5 overlaps nothing.
     """
     root = tmp_path / "data"
-    for folder in ("drone/images", "satellite"):
-        (root / folder).mkdir(parents=True)
+    for directory in ("drone/images", "satellite"):
+        (root / directory).mkdir(parents=True)
     drone_files = [f"drone/images/{index}.png" for index in range(6)]
     tiles = [f"satellite/4_0_0_{index}.png" for index in range(9)]
     for name in drone_files + tiles:

@@ -44,12 +44,12 @@ def config():
 
 @pytest.fixture
 def finished(config, color_split, tmp_path):
-    folder = tmp_path / "report"
-    return folder, evaluate(ColorEngine(), config, color_split, folder, color_split, command="python eval.py")
+    directory = tmp_path / "report"
+    return directory, evaluate(ColorEngine(), config, color_split, directory, color_split, command="python eval.py")
 
 
 def test_the_numbers_are_those_of_the_colors(finished):
-    folder, scores = finished
+    directory, scores = finished
     assert scores["recall@1"] == 1.0 and scores["queries"] == 5 and scores["queries_left_out"] == 1
     assert scores["dis@1_m"] == 10.0 and scores["distinct_top1"] == 5
     assert scores.methods["color_histogram"]["pos"]["recall@1"] == 1.0
@@ -59,30 +59,30 @@ def test_the_numbers_are_those_of_the_colors(finished):
     assert "recall@1 100.00" in scores.summary()
 
 
-def test_a_folder_that_holds_anything_else_is_left_alone(config, color_split, tmp_path):
+def test_a_directory_that_holds_anything_else_is_left_alone(config, color_split, tmp_path):
     kept = tmp_path / "mine" / "reference" / "a.png"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"mine")
-    for folder, message in ((tmp_path / "mine", "neither empty nor an earlier"), (kept, "is a file")):
+    for directory, message in ((tmp_path / "mine", "neither empty nor an earlier"), (kept, "is a file")):
         with pytest.raises(DataError, match=message):
-            evaluate(ColorEngine(), config, color_split, folder)
+            evaluate(ColorEngine(), config, color_split, directory)
     assert kept.read_bytes() == b"mine" and [path.name for path in (tmp_path / "mine").iterdir()] == ["reference"]
 
 
-def test_the_folder_holds_everything(finished):
-    folder, _ = finished
-    names = {path.name for path in folder.iterdir()}
+def test_the_directory_holds_everything(finished):
+    directory, _ = finished
+    names = {path.name for path in directory.iterdir()}
     assert names == {
         *("query", "reference", "baselines", "truth.jsonl", "setup.json", "queries.jsonl"),
         *("report.json", "report.md", "contact_sheet.png", "distance_curve.png"),
     }
     for figure in ("contact_sheet.png", "distance_curve.png"):
-        with Image.open(folder / figure) as image:
+        with Image.open(directory / figure) as image:
             assert image.size[0] > 1000 and len(image.getcolors(1 << 20)) > 20
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((directory / "report.json").read_text())
     assert report["origin"]["command"] == "python eval.py" and report["origin"]["checkpoint_sha256"] == "abc"
     assert report["seed"] == 1 and "pessimistic" in report["conventions"]["ties"]
-    lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (directory / "queries.jsonl").read_text().splitlines()]
     assert lines[0]["answers"][0] == "satellite/4_0_0_0.png" and lines[0]["first_rank"] == {"pos": 1, "pos_semipos": 1}
 
 
@@ -94,21 +94,21 @@ def test_the_page_shows_every_method_in_both_modes(finished):
 
 
 def test_rescoring_gives_the_same_files(finished):
-    folder, scores = finished
+    directory, scores = finished
     outputs = ("report.json", "report.md", "queries.jsonl", "contact_sheet.png", "distance_curve.png")
-    before = {name: (folder / name).read_bytes() for name in outputs}
+    before = {name: (directory / name).read_bytes() for name in outputs}
     for name in outputs:
-        (folder / name).unlink()
-    assert rescore(folder).methods == scores.methods
-    assert {name: (folder / name).read_bytes() for name in outputs} == before
+        (directory / name).unlink()
+    assert rescore(directory).methods == scores.methods
+    assert {name: (directory / name).read_bytes() for name in outputs} == before
 
 
 def test_rescoring_needs_neither_mindspore_nor_images(finished, color_split):
-    folder, _ = finished
+    directory, _ = finished
     color_split.root.rename(color_split.root.with_name("gone"))
     code = "import sys; from mindloc.evaluation.rescore import rescore; rescore(sys.argv[1]); "
     code += "assert 'mindspore' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code, folder], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    subprocess.run([sys.executable, "-c", code, directory], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
 def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
@@ -126,16 +126,16 @@ def test_without_places_the_report_tells_of_ranks_alone_and_says_so_once(config,
     config = config.with_values({"eval.swap_sides": swapped})
     nowhere = [dataclasses.replace(side, places=None) for side in (color_split.query, color_split.reference)]
     split = dataclasses.replace(color_split, query=nowhere[0], reference=nowhere[1])
-    folder = tmp_path / "r"
-    scores = evaluate(ColorEngine(), config, split, folder, split)
+    directory = tmp_path / "r"
+    scores = evaluate(ColorEngine(), config, split, directory, split)
     assert scores["recall@1"] == 1.0 and list(scores.methods) == ["model", "color_histogram", "constant", "chance"]
     told = {key for by_mode in scores.methods.values() for numbers in by_mode.values() for key in numbers}
     assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in told)
-    text = (folder / "report.md").read_text()
+    text = (directory / "report.md").read_text()
     assert text.count("SDM") == text.count("Dis") == 1 and text.count("have no places") == 1
     assert scores.summary() == "pos: recall@1 100.00, recall@5 100.00, recall@10 100.00, ap 100.00 %"
-    assert "off_m" not in (folder / "queries.jsonl").read_text()
-    assert (folder / "contact_sheet.png").exists() and not (folder / "distance_curve.png").exists()
+    assert "off_m" not in (directory / "queries.jsonl").read_text()
+    assert (directory / "contact_sheet.png").exists() and not (directory / "distance_curve.png").exists()
 
 
 def test_both_directions_state_the_same_pairs(color_split):
@@ -178,16 +178,16 @@ def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "setup.json").unlink(), "is this an evaluation folder, and was it finished"),
-        (lambda folder: (folder / "setup.json").write_text("{}"), "not of version 1"),
+        (lambda directory: (directory / "setup.json").unlink(), "is this an evaluation directory, and was it finished"),
+        (lambda directory: (directory / "setup.json").write_text("{}"), "not of version 1"),
         (
-            lambda folder: (folder / "baselines" / "constant.json").write_text("[1]"),
+            lambda directory: (directory / "baselines" / "constant.json").write_text("[1]"),
             "constant.json contains a JSON",
         ),
-        (lambda folder: (folder / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
+        (lambda directory: (directory / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
     ],
 )
-def test_a_broken_folder_is_named(finished, damage, message):
+def test_a_broken_directory_is_named(finished, damage, message):
     damage(finished[0])
     with pytest.raises(DataError, match=message):
         rescore(finished[0])

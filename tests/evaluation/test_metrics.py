@@ -111,9 +111,9 @@ def test_recall_by_hand():
 @pytest.mark.parametrize(
     ("reference_count", "cmc_within", "vigor_within"),
     [
-        (49, 1, 1),  # round(.49) = 0, int(.49) = 0
-        (50, 1, 1),  # round(.5) = 0: half to even
-        (51, 2, 1),  # round(.51) = 1
+        (49, 1, 1),  # round(0.49) = 0, int(0.49) = 0
+        (50, 1, 1),  # round(0.5) = 0: half to even
+        (51, 2, 1),  # round(0.51) = 1
         (150, 3, 2),  # round(1.5) = 2, int(1.5) = 1
         (400, 5, 5),  # index 4 is the fifth
     ],
@@ -152,7 +152,7 @@ def test_fewer_answers_than_k_are_measured_as_they_are():
 
 
 def test_bootstrap_is_seeded_and_covers_the_mean():
-    hit_Q = np.arange(200) % 4 == 0  # mean .25, standard error sqrt(.25 * .75 / 200) = .0306
+    hit_Q = np.arange(200) % 4 == 0  # mean 0.25, standard error sqrt(0.25 * 0.75 / 200) = 0.0306
     low, high = metrics.bootstrap_interval(hit_Q, 2000, seed=5)
     assert (low, high) == metrics.bootstrap_interval(hit_Q, 2000, seed=5)
     assert (low, high) != metrics.bootstrap_interval(hit_Q, 2000, seed=6)

@@ -1,4 +1,4 @@
-"""A two-stage evaluation folder: what its report, its answers and its contact sheet say beyond the numbers."""
+"""A two-stage evaluation directory: what its report, its answers and its contact sheet say beyond the numbers."""
 
 import json
 
@@ -23,39 +23,39 @@ DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01
 
 
 @pytest.fixture
-def write_folder(color_split, tmp_path):
+def write_directory(color_split, tmp_path):
     """Writes the evaluation of five drone images among nine tiles; arguments change the setup."""
 
     def write(two_stage=True, search=None, **setup):
-        folder = tmp_path / "report"
+        directory = tmp_path / "report"
         split = color_split
         task = make_task(split)
         drones, tiles = split.query.files[:5], split.reference.files
         names = {mode: [[tiles[i] for i in items] for items in right] for mode, right in task.right.items()}
-        folder.mkdir()
-        write_truth(folder / "truth.jsonl", split.query.files, names)
+        directory.mkdir()
+        write_truth(directory / "truth.jsonl", split.query.files, names)
         matrices = {"omega": (DRONE_OMEGA, OMEGA), "phi": (DRONE_PHI, np.eye(9))}
         for name, (drone, satellite) in matrices.items() if two_stage else [("", matrices["omega"])]:
             card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 3, "descriptor": name or "global"}
             rows = make_rows(drones, split.query.places.coordinate_N2[:5], "drone")
-            save_descriptor_set(folder / "query" / name, drone, rows, {**card, "view": "drone"})
+            save_descriptor_set(directory / "query" / name, drone, rows, {**card, "view": "drone"})
             rows = make_rows(tiles, split.reference.places.coordinate_N2, "satellite")
-            save_descriptor_set(folder / "reference" / name, satellite, rows, {**card, "view": "satellite"})
+            save_descriptor_set(directory / "reference" / name, satellite, rows, {**card, "view": "satellite"})
         plain = score_settings(bootstrap=20, recall_n=4, contact_sheet_queries=5).model_dump(mode="json")
         plain["search"] |= search or {}
         facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "image_root": str(split.root)}
         facts |= {"settings": plain, **setup}
-        (folder / "setup.json").write_text(json.dumps(facts))
-        return folder
+        (directory / "setup.json").write_text(json.dumps(facts))
+        return directory
 
     return write
 
 
-def test_the_table_has_the_stages_before_the_baselines(write_folder):
-    folder = write_folder()
-    scores = rescore(folder)
+def test_the_table_has_the_stages_before_the_baselines(write_directory):
+    directory = write_directory()
+    scores = rescore(directory)
     assert list(scores.methods) == ["model", "stage_one", "phi", "chance"]
-    lines = (folder / "report.md").read_text().splitlines()
+    lines = (directory / "report.md").read_text().splitlines()
     titles = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
     assert titles[:5] == [
         "answers by",
@@ -65,67 +65,67 @@ def test_the_table_has_the_stages_before_the_baselines(write_folder):
     ] + ["chance"]
 
 
-def test_the_page_says_what_the_stages_did(write_folder):
+def test_the_page_says_what_the_stages_did(write_directory):
     """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 stands fifth in stage one, beyond N = 4; 3 became 0)."""
-    folder = write_folder()
-    scores = rescore(folder)
-    text = (folder / "report.md").read_text()
+    directory = write_directory()
+    scores = rescore(directory)
+    text = (directory / "report.md").read_text()
     assert "the first N = 4 answers of Omega are re-ranked by Phi." in text and "Time per query" not in text
     assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone images" in text
     assert "Re-ranking won 1 right first answers and lost 1 against stage one." in text
     assert "recall@1 60.00 -> 60.00 (stage one -> re-ranked), recall@5" in scores.summary()
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((directory / "report.json").read_text())
     assert report["search"] == {"recall_n": 4, "consistency_m": 0, "times": None}
     assert report["methods"]["stage_one"]["pos"]["recall@4"] == 0.8
     assert "pessimistic" in report["conventions"]["ties in stage two"]
     assert report["notes"] == []
 
 
-def test_times_are_printed_where_they_were_measured(write_folder):
+def test_times_are_printed_where_they_were_measured(write_directory):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": None, "how": "median of 50 single queries"}
-    folder = write_folder(search_times=times)
-    rescore(folder, figures=False)
-    text = (folder / "report.md").read_text()
+    directory = write_directory(search_times=times)
+    rescore(directory, figures=False)
+    text = (directory / "report.md").read_text()
     assert "Time per query: recall 3.25 ms, re-ranking 0.50 ms (median of 50 single queries)." in text
 
 
-def test_a_third_stage_is_named_with_its_m(write_folder):
+def test_a_third_stage_is_named_with_its_m(write_directory):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": 2.0, "how": "median of 50 single queries"}
-    folder = write_folder(search={"consistency_m": 2}, search_times=times)
-    rescore(folder)
-    text = (folder / "report.md").read_text()
+    directory = write_directory(search={"consistency_m": 2}, search_times=times)
+    rescore(directory)
+    text = (directory / "report.md").read_text()
     assert "re-ranked by Phi, of these the first M = 2 by node consistency." in text
     assert "re-ranking 0.50 ms, node consistency 2.00 ms (median" in text
-    assert json.loads((folder / "report.json").read_text())["search"]["consistency_m"] == 2
+    assert json.loads((directory / "report.json").read_text())["search"]["consistency_m"] == 2
 
 
-def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_folder):
-    folder = write_folder(search={"recall_n": 100})
-    scores = rescore(folder, figures=False)
-    text = (folder / "report.md").read_text()
+def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_directory):
+    directory = write_directory(search={"recall_n": 100})
+    scores = rescore(directory, figures=False)
+    text = (directory / "report.md").read_text()
     assert "N = 100 answers were requested of stage one and there are 9 references: all are re-ranked" in text
     assert "the first N = 9 answers" in text
     assert scores["recall@1"] == scores.methods["phi"]["pos"]["recall@1"] == 0.8
 
 
-def test_answers_tell_where_they_come_from(write_folder):
-    folder = write_folder()
-    rescore(folder, figures=False)
-    first, *_, last = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+def test_answers_tell_where_they_come_from(write_directory):
+    directory = write_directory()
+    rescore(directory, figures=False)
+    first, *_, last = [json.loads(line) for line in (directory / "queries.jsonl").read_text().splitlines()]
     tile = "satellite/4_0_0_{}.png".format
     assert first["answers"][:2] == [tile(0), tile(1)] and first["recall_rank"][:2] == [2, 1]
     assert "cosine" not in first and first["score"][0] > 0.99
     assert last["first_rank"]["pos"] == 5 and last["answers"][4] == tile(4) and last["recall_rank"][4] == 5
 
 
-def test_one_stage_says_nothing_of_stages(write_folder):
-    folder = write_folder(two_stage=False)
-    scores = rescore(folder)
+def test_one_stage_says_nothing_of_stages(write_directory):
+    directory = write_directory(two_stage=False)
+    scores = rescore(directory)
     assert list(scores.methods) == ["model", "chance"] and "->" not in scores.summary()
-    text = (folder / "report.md").read_text()
+    text = (directory / "report.md").read_text()
     assert "| this model |" in text and "stage" not in text
-    assert "search" not in json.loads((folder / "report.json").read_text())
-    line = json.loads((folder / "queries.jsonl").read_text().splitlines()[0])
+    assert "search" not in json.loads((directory / "report.json").read_text())
+    line = json.loads((directory / "queries.jsonl").read_text().splitlines()[0])
     assert "recall_rank" not in line and len(line["cosine"]) == 9
 
 
@@ -142,15 +142,15 @@ def test_one_stage_says_nothing_of_stages(write_folder):
         ({"search_times": 3}, "search_times are 3, expected recall_ms"),
     ],
 )
-def test_a_broken_setup_is_named(write_folder, setup, message):
+def test_a_broken_setup_is_named(write_directory, setup, message):
     with pytest.raises(DataError, match=message):
-        rescore(write_folder(**setup))
+        rescore(write_directory(**setup))
 
 
-def test_the_sheet_of_two_stages_has_a_line_more(write_folder):
-    folder = write_folder()
-    rescore(folder)
-    with Image.open(folder / "contact_sheet.png") as one, Image.open(folder / "distance_curve.png") as curve:
+def test_the_sheet_of_two_stages_has_a_line_more(write_directory):
+    directory = write_directory()
+    rescore(directory)
+    with Image.open(directory / "contact_sheet.png") as one, Image.open(directory / "distance_curve.png") as curve:
         assert one.size[1] == 84 + 20 + 5 * (222 + 62) + 28 and len(one.getcolors(1 << 20)) > 20
         assert len(curve.getcolors(1 << 20)) > 20
 

@@ -160,10 +160,10 @@ def test_hostile_exports_are_one_line_each(tmp_path, checkpoint, capsys):
 
 
 def test_a_lone_checkpoint_has_its_export_beside_it(make_checkpoint, checkpoint, tmp_path):
-    from mindloc.runtime.run_folder import export_folder
+    from mindloc.runtime.run_directory import export_directory
 
-    assert export_folder(checkpoint) == checkpoint.parents[1] / "export"
-    assert export_folder(tmp_path / "weights.safetensors") == tmp_path / "export"
+    assert export_directory(checkpoint) == checkpoint.parents[1] / "export"
+    assert export_directory(tmp_path / "weights.safetensors") == tmp_path / "export"
 
 
 def test_the_command_writes_what_its_flags_say(checkpoint, tmp_path, capsys):

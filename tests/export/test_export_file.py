@@ -233,7 +233,7 @@ def test_a_graph_that_can_not_be_saved_is_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path):
+def test_a_directory_that_is_a_file_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(ExportError, match="can't write .*out/drone.mindir"):
         export(tmp_path / "out" / "drone.mindir", spec(), "MINDIR")

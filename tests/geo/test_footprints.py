@@ -32,7 +32,7 @@ def squares(bounds_P4):
 
 
 def test_straight_down_is_a_rectangle():
-    # tan of half the field .5, height 100: half a width 50 m; aspect .75: half a height 37.5 m; top is north (y down)
+    # tan of half the field 0.5, height 100: half a width 50 m; aspect 0.75: half a height 37.5 m; top is north (y down)
     corners = footprints_m([[10, 20]], 100, camera_axes(0, -90, 0), aspect=0.75, half_width_tan=0.5)
     np.testing.assert_allclose(corners[0], [[-40, -17.5], [60, -17.5], [60, 57.5], [-40, 57.5]], atol=1e-9)
 
@@ -48,11 +48,11 @@ def test_roll_straight_down_is_yaw():
 
 
 def test_tilt_by_hand():
-    # 45 degrees down, heading north: the middle of the image is 100 m ahead; with a half field of atan(.5) the top
+    # 45 degrees down, heading north: the middle of the image is 100 m ahead; with a half field of atan(0.5) the top
     # edge looks 45 - 26.57 = 18.43 degrees below the horizon, tan = 1/3, so 300 m ahead, the bottom edge 33.3 m ahead
     corners = footprints_m([[0, 0]], 100, camera_axes(0, -45, 0), aspect=1.0, half_width_tan=0.5)[0]
     np.testing.assert_allclose(corners[:, 1], [-300, -300, -100 / 3, -100 / 3])
-    # half the width grows with the distance along the sight line: 100 / (ray down), with ray down = (1 - .5) / sqrt 2
+    # half the width grows with the distance along the sight line: 100 / (ray down), with ray down = (1 - 0.5) / sqrt 2
     np.testing.assert_allclose(corners[1, 0], 0.5 * 100 / ((1 - 0.5) / np.sqrt(2)))
 
 

@@ -24,7 +24,7 @@ def test_a_quarter_of_the_equator_and_a_pole():
 
 
 def test_latitude_comes_first():
-    # at 60 degrees north a degree of longitude is half as long as one of latitude (cos 60 = .5)
+    # at 60 degrees north a degree of longitude is half as long as one of latitude (cos 60 = 0.5)
     one_lat, one_lon = distance_m([[60, 10]], [[60.001, 10], [60, 10.001]], "lat_lon_deg")[0]
     assert one_lat == pytest.approx(EARTH_RADIUS_M * np.radians(0.001), rel=1e-6)
     assert one_lon == pytest.approx(one_lat / 2, rel=1e-4)

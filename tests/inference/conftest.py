@@ -21,7 +21,7 @@ def shallow():
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """(checkpoint, folder with both sides as MINDIR and ONNX of batch 3, folder with a drone ONNX that takes pixels)"""
+    """(checkpoint, directory: both sides as MINDIR and ONNX of batch 3, directory: a drone ONNX that takes pixels)"""
     pytest.importorskip("onnxruntime")
     run = tmp_path_factory.mktemp("run")
     pixels = ("ONNX", "drone", 4, None, True, True)
@@ -31,22 +31,22 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_in_stages(tmp_path_factory):
-    """(checkpoint of an encoder of Omega, Phi and centroids, folder with it as MINDIR of any batch and ONNX of 3)"""
+    """(checkpoint of an encoder of Omega, Phi and centroids, directory with it as MINDIR of any batch and ONNX of 3)"""
     pytest.importorskip("onnxruntime")
     run = tmp_path_factory.mktemp("run")
     return save_and_export(run, IN_STAGES, {"export": [("MINDIR",), ("ONNX", "both", 3)]}), run / "export"
 
 
 def save_and_export(run, settings, files):
-    """The checkpoint; ``files``: folder -> arguments of the requests whose files it gets."""
+    """The checkpoint; ``files``: directory -> arguments of the requests whose files it gets."""
     pytest.importorskip("mindspore")
     from mindloc.export.build import ExportRequest, export_checkpoint
 
     with shallow_tiny():
         checkpoint = save_checkpoint(run, settings)
-        for folder, requests in files.items():
+        for directory, requests in files.items():
             for request in requests:
-                export_checkpoint(checkpoint, run / folder, ExportRequest(*request))
+                export_checkpoint(checkpoint, run / directory, ExportRequest(*request))
     return checkpoint
 
 

@@ -53,8 +53,8 @@ def live_in_stages(exported_in_stages):
 
 
 @functools.cache  # a MINDIR file is compiled for every engine on it
-def start(exported, name, sides=SIDES, int8=False, folder=1):
-    files = exported_files(exported[folder], name.upper(), sides, "fp32")
+def start(exported, name, sides=SIDES, int8=False, directory=1):
+    files = exported_files(exported[directory], name.upper(), sides, "fp32")
     if name == "mindir":
         return load_mindir_engine(files, batch_size=4)
     return load_onnx_engine(files, Provider(CPU), int8)
@@ -95,7 +95,7 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
 
 
 def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
-    engine = start(exported, "onnx", ("query",), folder=2)
+    engine = start(exported, "onnx", ("query",), directory=2)
     _, images = blobs(6, 32, 48, 5)
     got, expected = encode(engine, "query", images), encode(live, "query", images)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)

@@ -24,7 +24,7 @@ from mindloc.runtime.packages import ONE_RELU
 
 
 @pytest.fixture
-def folder(exported, tmp_path):
+def directory(exported, tmp_path):
     """A copy to tamper with."""
     shutil.copytree(exported[1], tmp_path / "export")
     return tmp_path / "export"
@@ -49,14 +49,14 @@ def outputs(*names):
     return [{"name": name, "dimension": 4, "length": "1"} for name in names]
 
 
-def test_a_tampered_file_is_not_opened(folder):
-    content = bytearray((folder / "drone.onnx").read_bytes())
+def test_a_tampered_file_is_not_opened(directory):
+    content = bytearray((directory / "drone.onnx").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "drone.onnx").write_bytes(content)
-    file = read_card(folder / "drone.onnx")
+    (directory / "drone.onnx").write_bytes(content)
+    file = read_card(directory / "drone.onnx")
     with pytest.raises(ExportError, match="drone.onnx is not the one that its card names .sha256 differs"):
         onnx_file.open_onnx(file, onnx_file.Provider(onnx_file.CPU))
-    (folder / "drone.onnx").unlink()
+    (directory / "drone.onnx").unlink()
     with pytest.raises(ExportError, match="drone.onnx is missing, only its card is there"):
         file.require_intact()
 
@@ -87,86 +87,86 @@ def test_a_tampered_file_is_not_opened(folder):
         ({"input": None}, "can't be used"),
     ],
 )
-def test_a_card_that_can_not_be_true(folder, changes, message):
-    change_card(folder / "drone.onnx.json", **changes)
+def test_a_card_that_can_not_be_true(directory, changes, message):
+    change_card(directory / "drone.onnx.json", **changes)
     with pytest.raises(ExportError, match=message):
-        read_card(folder / "drone.onnx")
+        read_card(directory / "drone.onnx")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{" * 5000, " " * (1 << 21)])
-def test_a_card_that_is_none(folder, text):
-    (folder / "drone.onnx.json").write_text(text)
+def test_a_card_that_is_none(directory, text):
+    (directory / "drone.onnx.json").write_text(text)
     with pytest.raises(ExportError, match="drone.onnx.json"):
-        read_card(folder / "drone.onnx")
+        read_card(directory / "drone.onnx")
 
 
-def test_which_file_is_taken(folder):
-    assert choose(folder, "query", None).path == folder / "drone.onnx"
-    assert choose(folder / "drone.onnx", "query", None).path == folder / "drone.onnx"
+def test_which_file_is_taken(directory):
+    assert choose(directory, "query", None).path == directory / "drone.onnx"
+    assert choose(directory / "drone.onnx", "query", None).path == directory / "drone.onnx"
     for name in ("drone.onnx", "drone.onnx.json"):
-        shutil.copy(folder / name, folder / name.replace("drone", "half"))
-    change_card(folder / "half.onnx.json", file="half.onnx", precision="fp16")
-    assert choose(folder, "query", None).path == folder / "drone.onnx"
-    assert choose(folder, "query", "fp16").path == folder / "half.onnx"
-    change_card(folder / "half.onnx.json", precision="fp32")
+        shutil.copy(directory / name, directory / name.replace("drone", "half"))
+    change_card(directory / "half.onnx.json", file="half.onnx", precision="fp16")
+    assert choose(directory, "query", None).path == directory / "drone.onnx"
+    assert choose(directory, "query", "fp16").path == directory / "half.onnx"
+    change_card(directory / "half.onnx.json", precision="fp32")
     with pytest.raises(ExportError, match="several ONNX files of the query side, name one: drone.onnx, half.onnx"):
-        choose(folder, "query", None)
+        choose(directory, "query", None)
 
 
-def test_what_is_not_there_is_said(folder):
+def test_what_is_not_there_is_said(directory):
     for place, precision, message in (
-        (folder / "nowhere", None, "nowhere is not there"),
-        (folder, "fp16", "contains no ONNX file of the reference side in fp16, only in fp32"),
-        (folder / "drone.onnx", None, "contains no ONNX file of the reference side"),
+        (directory / "nowhere", None, "nowhere is not there"),
+        (directory, "fp16", "contains no ONNX file of the reference side in fp16, only in fp32"),
+        (directory / "drone.onnx", None, "contains no ONNX file of the reference side"),
     ):
         with pytest.raises(AbsentError, match=message):
             choose(place, "reference", precision)
     with pytest.raises(ExportError, match="drone.mindir is not in ONNX format"):
-        choose(folder / "drone.mindir", "query", None)
+        choose(directory / "drone.mindir", "query", None)
 
 
 @pytest.mark.parametrize(
     ("view", "side", "name"), [("drone", "query", "drone"), ("satellite", "reference", "satellite")]
 )
 @pytest.mark.parametrize("by", ["checkpoint", "files"])
-def test_a_view_names_the_side_that_shows_it(exported, folder, by, view, side, name):
+def test_a_view_names_the_side_that_shows_it(exported, directory, by, view, side, name):
     given = {"checkpoint": exported[0]} if by == "checkpoint" else {}
-    source = read_source(EngineRequest("onnx", exported=folder, **given), view=view)
-    assert source.sides == (side,) == (source.side,) and source.files[side].path == folder / f"{view}.onnx"
+    source = read_source(EngineRequest("onnx", exported=directory, **given), view=view)
+    assert source.sides == (side,) == (source.side,) and source.files[side].path == directory / f"{view}.onnx"
     live = read_source(EngineRequest(checkpoint=exported[0]), view=view)
     assert live.side == side and live.files == {} and live.checkpoint_sha256 == source.checkpoint_sha256
 
 
 @pytest.mark.parametrize("engine", ["mindspore", "onnx"])
-def test_a_view_that_its_data_do_not_have_is_refused_with_those_they_have(exported, folder, engine):
-    request = EngineRequest(engine, checkpoint=exported[0], exported=None if engine == "mindspore" else folder)
+def test_a_view_that_its_data_do_not_have_is_refused_with_those_they_have(exported, directory, engine):
+    request = EngineRequest(engine, checkpoint=exported[0], exported=None if engine == "mindspore" else directory)
     message = "view ground is not among the drone and satellite images of data.reader=gta_uav; give --view drone or sat"
     with pytest.raises(ConfigError, match=message):
         read_source(request, view="ground")
 
 
-def test_sides_of_different_checkpoints_do_not_go_together(folder):
-    change_card(folder / "drone.onnx.json", checkpoint_sha256="0" * 64)
+def test_sides_of_different_checkpoints_do_not_go_together(directory):
+    change_card(directory / "drone.onnx.json", checkpoint_sha256="0" * 64)
     with pytest.raises(ExportError, match="come from different checkpoints"):
-        require_one_origin(exported_files(folder, "ONNX"))
+        require_one_origin(exported_files(directory, "ONNX"))
 
 
-def test_sides_of_different_descriptors_do_not_go_together(folder):
-    change_card(folder / "drone.onnx.json", outputs=outputs("omega", "phi"))
+def test_sides_of_different_descriptors_do_not_go_together(directory):
+    change_card(directory / "drone.onnx.json", outputs=outputs("omega", "phi"))
     with pytest.raises(ExportError, match="return different descriptors by their cards; export both again"):
-        require_one_origin(exported_files(folder, "ONNX"))
+        require_one_origin(exported_files(directory, "ONNX"))
 
 
-def test_another_checkpoint_is_said(folder):
-    files = exported_files(folder, "ONNX")
+def test_another_checkpoint_is_said(directory):
+    files = exported_files(directory, "ONNX")
     require_one_origin(files, files["query"].checkpoint_sha256)
     with pytest.raises(ExportError, match="exported from another checkpoint"):
         require_one_origin(files, "0" * 64)
 
 
-def test_a_file_for_other_images_than_the_config_has_is_said(folder):
-    change_card(folder / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
-    request = EngineRequest("onnx", exported=folder)
+def test_a_file_for_other_images_than_the_config_has_is_said(directory):
+    change_card(directory / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
+    request = EngineRequest("onnx", exported=directory)
     source = read_source(request, ("query",))
     with pytest.raises(ExportError, match="takes drone images of .* mean .*; .* export the checkpoint again"):
         start_engine(request, source, source.config)

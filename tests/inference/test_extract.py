@@ -22,7 +22,7 @@ FACTS = {"view": "drone", "place_unit": "plane_m", "config": {"model": {"backbon
 
 
 def batches():
-    """Five pictures in batches of two, the last one filled up with NaN that must not come through."""
+    """Five images in batches of two, the last one filled up with NaN that must not come through."""
     image_5 = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
     padded = np.concatenate([image_5, np.full((1, 3, 4, 4), np.nan, np.float32)])
     return image_5, [(padded[0:2], 2), (padded[2:4], 2), (padded[4:6], 1)]
@@ -82,7 +82,7 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
     assert again["phi"].card["extraction"] == again["omega"].card["extraction"] != sets["phi"].card["extraction"]
 
 
-def test_a_set_is_no_folder_of_sets(tmp_path):
+def test_a_set_is_no_directory_of_sets(tmp_path):
     names = [f"drone/{i}.png" for i in range(5)]
     extract(MeanEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
     with pytest.raises(DataError, match="is a descriptor set itself"):

@@ -53,7 +53,7 @@ def model_arts_groups():
     return {"status": "completed", "group_count": "1", "group_list": [group]}
 
 
-def write(folder, tree, name="table.json"):
-    path = folder / name
+def write(directory, tree, name="table.json"):
+    path = directory / name
     path.write_text(json.dumps(tree), encoding="utf-8")
     return path

@@ -22,15 +22,15 @@ init()
 while True:
     rows = ops.AllGather()(ms.Tensor(np.full((1, 1), get_rank(), np.float32))).asnumpy()
     print("gathered", rows.tolist(), flush=True)
-    time.sleep(.2)
+    time.sleep(0.2)
 """
 
 
-def plan(folder):
-    script = folder / "gather.py"
+def plan(directory):
+    script = directory / "gather.py"
     script.write_text(GATHER)
     command = [sys.executable, str(script)]
-    return plan_ranks(command, target="CPU", log_dir=folder / "logs", device_ids=(0, 1))
+    return plan_ranks(command, target="CPU", log_dir=directory / "logs", device_ids=(0, 1))
 
 
 SUPERVISOR = """

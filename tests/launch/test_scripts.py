@@ -21,7 +21,7 @@ WITHOUT_EVALUATION = ["--set", "train.eval_every_epochs=0", "--set", "train.zero
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with a data set, weights, a run and a rank table of this host; the caller stands in it."""
+    """A directory with a data set, weights, a run and a rank table of this host; the caller stands in it."""
     monkeypatch.chdir(tmp_path)
     for variable in ("CONFIG", "LAUNCHER", "SERVER_ID", "SERVER_COUNT", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(variable, raising=False)
@@ -144,14 +144,14 @@ HOSTILE = {
     "too few": (["table.json", "data set"], "2 arguments before the options, expected 3 to 6"),
     "too many": (["2", "data set", "out", "", "3", "True", "x"], "7 arguments before the options"),
     "no such table": (["tabel.json", "data set", "out"], "RANK_TABLE_FILE tabel.json is not there"),
-    "table that is a folder": (["run", "data set", "out"], "RANK_TABLE_FILE run is a folder"),
+    "table that is a directory": (["run", "data set", "out"], "RANK_TABLE_FILE run is a directory"),
     "no ranks": (["0", "data set", "out"], "RANKS is 0"),
     "no such data set": (["2", "dataset", "out"], "DATASET_PATH dataset is not there"),
     "empty data set": (["2", "", "out"], "DATASET_PATH (empty) is not there"),
     "data set that is a file": (["2", "table.json", "out"], "DATASET_PATH table.json is a file"),
-    "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is no folder"),
+    "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is no directory"),
     "no such checkpoint": (["2", "data set", "out", "no.safetensors"], "CHECKPOINT_PATH no.safetensors is not there"),
-    "folder that is no run": (["2", "data set", "out", "run/checkpoints"], "is a folder without config.yaml"),
+    "directory that is no run": (["2", "data set", "out", "run/checkpoints"], "is a directory without config.yaml"),
     "neither epoch nor evaluation": (["2", "data set", "out", "", "yes"], "'yes' is neither a BEGIN_EPOCH"),
     "negative epoch": (["2", "data set", "out", "", "-1"], "'-1' is neither a BEGIN_EPOCH"),
     "two epochs": (["2", "data set", "out", "", "3", "4"], "BEGIN_EPOCH is given twice"),
@@ -160,7 +160,7 @@ HOSTILE = {
     "no such config": (["2", "data set", "out", "--config", "no.yaml"], "no.yaml is missing"),
     "resume as an option": (
         ["2", "data set", "out", "--resume", "run"],
-        "the run folder to go on with is CHECKPOINT_PATH",
+        "the run directory to go on with is CHECKPOINT_PATH",
     ),
     "unknown launcher": (["2", "data set", "out", "--launcher", "mpirun"], "launcher is 'mpirun'"),
     "batch that can't be shared": (["3", "data set", "out"], "--set train.batch_size=63 or 66"),  # 64 by default
@@ -208,10 +208,10 @@ sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project, in a folder with a space, whose programs tell their arguments."""
+    """A copy of the project, in a directory with a space, whose programs tell their arguments."""
     project = tmp_path_factory.mktemp("a project") / "mind loc"
-    for folder in ("src", "scripts", "configs"):
-        shutil.copytree(PROJECT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for directory in ("src", "scripts", "configs"):
+        shutil.copytree(PROJECT / directory, project / directory, ignore=shutil.ignore_patterns("__pycache__"))
     for program in ("train.py", "eval.py"):
         (project / program).write_text(FAKE_PROGRAM)
     experiment = project / "configs" / "gta_uav_cross.yaml"
@@ -228,7 +228,7 @@ def call(project, script, *argv, **environment):
     )
 
 
-def test_a_script_from_another_folder(project, here):
+def test_a_script_from_another_directory(project, here):
     done = call(project, "run_standalone_train.sh", "0", "data set", "out put", "--device_target", "CPU")
     assert done.returncode == 0, done.stderr
     first, where, said = done.stdout.splitlines()

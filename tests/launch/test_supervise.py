@@ -91,8 +91,8 @@ def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, mon
         f"  if not child: os.setsid()\n"
         f"  open(r'{tmp_path}/' + ('parent' if child else 'child'), 'w').write(str(os.getpid()))\n"
         "  time.sleep(600)\n"
-        f"while not os.path.exists(r'{tmp_path}/child') or not os.path.exists(r'{tmp_path}/parent'): time.sleep(.01)\n"
-        "time.sleep(.2)\n"
+        f"while not os.path.exists(r'{tmp_path}/child') or not os.path.exists(r'{tmp_path}/parent'): time.sleep(0.01)\n"
+        "time.sleep(0.2)\n"
         "sys.exit(3)"
     )
     assert run_plan(plan(tmp_path, deaf)) == 3
@@ -106,7 +106,7 @@ def test_a_rank_may_end_politely(tmp_path):
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"ready = r'{tmp_path}/ready'\n"
         "if rank == 1:\n"
-        "  while not os.path.exists(ready): time.sleep(.01)\n"
+        "  while not os.path.exists(ready): time.sleep(0.01)\n"
         "  sys.exit(5)\n"
         "try:\n"
         "  open(ready, 'w').close(); time.sleep(600)\n"
@@ -146,21 +146,21 @@ sys.exit(main(sys.argv[1:3]))
 """
 
 
-def supervisor_of(folder, code, ignored=None):
+def supervisor_of(directory, code, ignored=None):
     """A supervisor in a process of its own, of two ranks that run ``code``.
 
     Args:
         ignored: a signal that the process inherits as one to ignore.
     """
     paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    command = [sys.executable, "-c", SUPERVISOR, str(folder), code, *paths]
+    command = [sys.executable, "-c", SUPERVISOR, str(directory), code, *paths]
     with answered(signal.SIG_IGN, *([] if ignored is None else [ignored])):
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def logs_of_two_ranks(folder):
+def logs_of_two_ranks(directory):
     """Their logs, once both have begun."""
-    logs = [folder / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
+    logs = [directory / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
     wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
     return logs
 
@@ -186,7 +186,7 @@ def test_who_stops_the_script_stops_everything(supervised, number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_launch_outlives_the_signals_that_it_was_told_to_ignore(tmp_path, number):
     """In the background of a script SIGINT is ignored, under nohup SIGHUP."""
-    go, words = tmp_path / "go", f"while not os.path.exists(r'{tmp_path}/go'): time.sleep(.02)"
+    go, words = tmp_path / "go", f"while not os.path.exists(r'{tmp_path}/go'): time.sleep(0.02)"
     supervisor = supervisor_of(tmp_path, words, ignored=number)
     logs_of_two_ranks(tmp_path)
     supervisor.send_signal(number)

@@ -43,17 +43,17 @@ QUERY = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32) * 3  # the length does no
 
 
 def test_embedding_by_hand():
-    # reference 0: own .6, other .8 -> .4 + .8; reference 1: own .6, other .8 -> the same
+    # reference 0: own 0.6, other 0.8 -> 0.4 + 0.8; reference 1: own 0.6, other 0.8 -> the same
     assert value(cosine_embedding, QUERY, REFERENCE) == pytest.approx(1.2, rel=1e-6)
-    # margin .7: .4 + .1; margin -1: .4 + 1.8
+    # margin 0.7: 0.4 + 0.1; margin -1: 0.4 + 1.8
     assert value(cosine_embedding, QUERY, REFERENCE, margin=0.7) == pytest.approx(0.5, rel=1e-6)
     assert value(cosine_embedding, QUERY, REFERENCE, margin=-1.0) == pytest.approx(2.2, rel=1e-6)
 
 
 def test_triplet_by_hand():
-    # .8 - .6 + .2
+    # 0.8 - 0.6 + 0.2
     assert value(cosine_triplet, QUERY, REFERENCE) == pytest.approx(0.4, rel=1e-6)
-    # the pairs exchanged: .6 - .8 + .2 = 0
+    # the pairs exchanged: 0.6 - 0.8 + 0.2 = 0
     assert value(cosine_triplet, QUERY[::-1].copy(), REFERENCE) == pytest.approx(0.0, abs=1e-6)
 
 

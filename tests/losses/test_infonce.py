@@ -52,7 +52,7 @@ def batch(size, width=16, seed=0):
 
 def test_one_row_by_hand():
     # e^8.5 = 4914.77, e^2.1 = 8.17, e^1.8 = 6.05, e^2.3 = 9.97: LSE = ln 4938.96 = 8.50491
-    # eps = 1 / (1 + e^2.5) = .07586; mean = 3.675; l = 8.50491 - .92414 * 8.5 - .07586 * 3.675 = .3709
+    # eps = 1 / (1 + e^2.5) = 0.07586; mean = 3.675; l = 8.50491 - 0.92414 * 8.5 - 0.07586 * 3.675 = 0.3709
     smoothing = overlap_smoothing(Tensor([0.5], ms.float32), 5.0)
     np.testing.assert_allclose(smoothing.asnumpy(), [0.0759], atol=5e-5)
     logit = np.zeros((4, 4), np.float32)
@@ -90,7 +90,7 @@ def test_value_and_gradients_equal_pytorch(stored, size, mode):
     for gradient, key in zip(gradients[:2], ("g1", "g2"), strict=True):
         expected = stored[f"{size}_{mode}_{key}"]
         assert np.linalg.norm(gradient.asnumpy() - expected) <= 1e-5 * np.linalg.norm(expected), key
-    # The scale's gradient is a sum over all cells that nearly cancels, a loss of the order of 1 left at .01: PyTorch's
+    # The scale's gradient is a sum over all cells that nearly cancels, a loss of the order of 1 left at 0.01: PyTorch's
     # own float32 value is 4e-5 of itself away from float64's. So it is compared on the scale of its terms.
     np.testing.assert_allclose(gradients[2].asnumpy(), [stored[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
 

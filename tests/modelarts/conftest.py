@@ -26,7 +26,7 @@ def image(monkeypatch):
 
 @pytest.fixture
 def bucket(image, monkeypatch, tmp_path) -> Path:
-    """The folder behind obs://bucket on an image with moxing."""
+    """The directory behind obs://bucket on an image with moxing."""
     monkeypatch.setenv("FAKE_OBS", str(tmp_path / "obs"))
     (tmp_path / "obs" / "bucket").mkdir(parents=True)
     image("platform")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.incoming import bring_file, bring_folder, start_id
+from mindloc.modelarts.incoming import bring_directory, bring_file, start_id
 from mindloc.modelarts.stores import Unavailable, build_store
 
 PROCESS = Path(__file__).with_name("copying_process.py")
@@ -33,11 +33,11 @@ def scratch(tmp_path) -> Path:
 
 
 def bring(scratch: Path, start: str = "first") -> Path:
-    return bring_folder(build_store(URL), URL, scratch, start)
+    return bring_directory(build_store(URL), URL, scratch, start)
 
 
-def assert_whole(folder: Path) -> None:
-    assert {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")} == FILES
+def assert_whole(directory: Path) -> None:
+    assert {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*.bin")} == FILES
 
 
 def calls(bucket: Path, function: str) -> int:
@@ -46,17 +46,17 @@ def calls(bucket: Path, function: str) -> int:
 
 
 def test_a_copy_is_whole_and_used_again_by_the_same_start(data, bucket, scratch):
-    folder = bring(scratch)
-    assert_whole(folder)
+    directory = bring(scratch)
+    assert_whole(directory)
     (data / "late.bin").write_bytes(b"late")  # what another process of this start sees must not change under it
-    assert bring(scratch) == folder
-    assert_whole(folder)
+    assert bring(scratch) == directory
+    assert_whole(directory)
     assert calls(bucket, "copy_parallel") == 1
 
 
 def test_another_start_uses_it_while_the_bytes_are_as_many(data, bucket, scratch, capsys):
-    folder = bring(scratch)
-    assert bring(scratch, "second") == folder
+    directory = bring(scratch)
+    assert bring(scratch, "second") == directory
     assert calls(bucket, "copy_parallel") == 1
     assert "used again" in capsys.readouterr().out
     (data / "deep" / "0.bin").write_bytes(b"longer")
@@ -86,7 +86,7 @@ def test_a_store_that_lost_a_file_on_the_way_is_noticed(data, scratch, monkeypat
 
     monkeypatch.setattr(store._file, "copy_parallel", lossy)
     with pytest.raises(Unavailable, match="has 21 bytes and 15 arrived"):  # 1 + 2 + ... + 6, without the last
-        bring_folder(store, URL, scratch, "first")
+        bring_directory(store, URL, scratch, "first")
 
 
 def test_a_disk_that_is_too_small_is_said_before_copying(data, bucket, scratch, monkeypatch):
@@ -101,18 +101,18 @@ class _Usage:
 
 
 def test_an_empty_url_is_refused(bucket, scratch):
-    with pytest.raises(StoreError, match="is empty; name the folder"):
-        bring_folder(build_store(URL), "obs://bucket/typo", scratch, "first")
+    with pytest.raises(StoreError, match="is empty; name the directory"):
+        bring_directory(build_store(URL), "obs://bucket/typo", scratch, "first")
 
 
 def test_a_path_is_read_in_place(tmp_path, scratch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "w.safetensors").write_bytes(b"w")
-    assert bring_folder(build_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
+    assert bring_directory(build_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
     file = str(tmp_path / "own" / "w.safetensors")
     assert bring_file(build_store(""), file, scratch, "first") == Path(file)
-    with pytest.raises(StoreError, match="is no folder"):
-        bring_folder(build_store(""), str(tmp_path / "typo"), scratch, "first")
+    with pytest.raises(StoreError, match="is no directory"):
+        bring_directory(build_store(""), str(tmp_path / "typo"), scratch, "first")
 
 
 def test_a_single_file_keeps_its_name(data, scratch):
@@ -159,9 +159,9 @@ def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
     for waiter in waiters:
         wait_for_waiting(waiter)
     gate.touch()
-    folders = {process.communicate()[0].splitlines()[-1] for process in (copier, *waiters)}
-    assert len(folders) == 1
-    assert_whole(Path(folders.pop()))
+    directories = {process.communicate()[0].splitlines()[-1] for process in (copier, *waiters)}
+    assert len(directories) == 1
+    assert_whole(Path(directories.pop()))
     assert calls(bucket, "copy_parallel") == 1
 
 

@@ -31,7 +31,7 @@ WRITTEN = {
 @pytest.fixture
 def data(bucket) -> Path:
     (bucket / "data").mkdir()
-    (bucket / "data" / "picture.png").write_bytes(b"pixels")
+    (bucket / "data" / "image.png").write_bytes(b"pixels")
     return bucket / "data"
 
 
@@ -41,7 +41,7 @@ def start(data, monkeypatch, tmp_path):
 
     def start(rest: str, *parameters: str) -> int:
         def build(args, place, data, weights, run, resumes, logs):
-            assert (data / "picture.png").read_bytes() == b"pixels"
+            assert (data / "image.png").read_bytes() == b"pixels"
             program = [sys.executable, "-c", TRAINING.format(rest=rest), str(run)]
             return plan_ranks(program, target="CPU", log_dir=logs)
 
@@ -123,7 +123,7 @@ def test_the_first_start_of_a_job_that_may_be_started_again(start, capsys):
 def test_a_checkpoint_url_that_is_nothing_is_refused(start, tmp_path, capsys):
     assert start("", "--checkpoint_url=obs://bucket/typo") == 2
     assert list((tmp_path / "cache").glob("start_*")) == []
-    assert "neither a file of weights nor a run folder" in capsys.readouterr().err
+    assert "neither a file of weights nor a run directory" in capsys.readouterr().err
 
 
 def test_a_local_run_needs_no_store(start, tmp_path, data, monkeypatch):

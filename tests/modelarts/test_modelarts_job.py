@@ -13,7 +13,7 @@ import small_world
 
 from mindloc.cli import main as mindloc
 from mindloc.runtime.checkpoint import complete_checkpoints, load_weights
-from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 PLATFORM = Path(__file__).parent / "packages" / "platform"
@@ -30,7 +30,7 @@ PARAMETERS = ["--data_url=obs://bucket/world", "--modelarts=True", "--run_distri
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """The folder behind obs://, with a data set in its bucket."""
+    """The directory behind obs://, with a data set in its bucket."""
     root = tmp_path_factory.mktemp("obs")
     assert mindloc(["world", str(root / "bucket" / "world"), *small_world.world_words(drones=16)]) == 0
     return root
@@ -63,9 +63,9 @@ def run(store: Path, *parameters: str, **trouble) -> tuple[int, str, str]:
     return process.returncode, out, error
 
 
-def files_of(folder: Path) -> set[str]:
+def files_of(directory: Path) -> set[str]:
     """Of a train_url, without the logs of its jobs, which are named by the time."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
     return {name for name in names if not name.startswith("logs/")}
 
 
@@ -96,12 +96,12 @@ def test_an_interrupted_job_that_is_started_again_ends_like_an_uninterrupted_one
     assert "resumed from weights_e3" in out
     assert files_of(broken) == files_of(whole)
     assert len(complete_checkpoints(broken / "checkpoints")) == SETTINGS["train.keep_checkpoints"]
-    ends = [load_weights(folder / "checkpoints" / "weights_end.safetensors").arrays for folder in (whole, broken)]
+    ends = [load_weights(directory / "checkpoints" / "weights_end.safetensors").arrays for directory in (whole, broken)]
     for name, array in ends[0].items():
         np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
     lines = [
-        [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(folder / "metrics.jsonl")]
-        for folder in (whole, broken)
+        [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(directory / "metrics.jsonl")]
+        for directory in (whole, broken)
     ]
     assert lines[0] == lines[1]
 
@@ -111,7 +111,7 @@ def test_a_run_is_not_written_over_another_one(store, whole):
     code, _, error = run(store, "--train_url=obs://bucket/whole")
     assert code == 2
     assert error == (
-        "error: train_url obs://bucket/whole contains a run; give a new folder, or go on with that run: "
+        "error: train_url obs://bucket/whole contains a run; give a new directory, or go on with that run: "
         "--checkpoint_url obs://bucket/whole\n"
     )
 

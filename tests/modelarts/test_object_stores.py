@@ -1,18 +1,18 @@
-"""A folder and moxing behave alike; what fails for now is tried again."""
+"""A directory and moxing behave alike; what fails for now is tried again."""
 
 import sys
 
 import pytest
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.stores import FolderStore, MoxingStore, Unavailable, build_store, find_moxing, join, patiently
+from mindloc.modelarts.stores import DirectoryStore, MoxingStore, Unavailable, build_store, find_moxing, join, patiently
 
 FILES = {"a.txt": b"one", "deep/b.bin": b"three", "deep/er/c.bin": b"\0" * 11, "d": b""}
 
 
 @pytest.fixture(params=["path", "moxing"])
 def url(request, image, monkeypatch, tmp_path) -> str:
-    """An empty folder in a store of each kind."""
+    """An empty directory in a store of each kind."""
     if request.param == "path":
         return str(tmp_path / "remote")
     monkeypatch.setenv("FAKE_OBS", str(tmp_path / "obs"))
@@ -29,7 +29,7 @@ def test_what_is_sent_is_there_and_comes_back(url, tmp_path):
     assert store.names(url) == sorted(FILES)
     assert store.total_bytes(url) == 3 + 5 + 11
     assert store.size(join(url, "deep/b.bin")) == 5
-    store.fetch_folder(url, tmp_path / "copy")
+    store.fetch_directory(url, tmp_path / "copy")
     assert {name: (tmp_path / "copy" / name).read_bytes() for name in FILES} == FILES
     store.fetch(join(url, "a.txt"), tmp_path / "alone" / "a.txt")
     assert (tmp_path / "alone" / "a.txt").read_bytes() == b"one"
@@ -46,7 +46,7 @@ def test_nothing_there_is_an_answer(url):
     assert store.total_bytes(url) == 0
 
 
-def test_a_folder_is_no_object(url, tmp_path):
+def test_a_directory_is_no_object(url, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     store = build_store(url)
     store.send(tmp_path / "file", join(url, "inner/file"))
@@ -62,7 +62,7 @@ def test_moxing_reads_urls_and_the_package_of_pypi_never(image, monkeypatch, tmp
     image("platform")
     assert isinstance(build_store("obs://bucket/x"), MoxingStore)
     assert isinstance(build_store("s3://bucket/x"), MoxingStore)
-    assert isinstance(build_store("some/folder"), FolderStore)
+    assert isinstance(build_store("some/directory"), DirectoryStore)
 
 
 def test_what_is_missing_is_said(monkeypatch):

@@ -15,9 +15,9 @@ OUT = "obs://bucket/out"
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    folder = tmp_path / "run"
-    write(folder, "config.yaml", "metrics.jsonl", "log.txt")
-    return folder
+    directory = tmp_path / "run"
+    write(directory, "config.yaml", "metrics.jsonl", "log.txt")
+    return directory
 
 
 @pytest.fixture
@@ -161,8 +161,8 @@ def test_a_resumed_run_drops_what_an_earlier_job_left(run, store):
     ]
 
 
-def test_a_run_folder_without_checkpoints_drops_nothing(run, store):
-    """An evaluation writes its report into the folder of the training."""
+def test_a_run_directory_without_checkpoints_drops_nothing(run, store):
+    """An evaluation writes its report into the directory of the training."""
     store.objects[f"{OUT}/checkpoints/weights_e1.state.safetensors"] = b"state"
     outgoing(store, run).finish()
     assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)
@@ -225,9 +225,9 @@ class Training:
 
     def checkpoint(self) -> None:
         self.epoch += 1
-        folder = self.run / "checkpoints"
-        (folder / f"weights_e{self.epoch}.safetensors").write_text(f"{self.epoch}")
-        (folder / f"weights_e{self.epoch}.state.safetensors").write_text(f"{self.epoch} {self.lines}")
+        directory = self.run / "checkpoints"
+        (directory / f"weights_e{self.epoch}.safetensors").write_text(f"{self.epoch}")
+        (directory / f"weights_e{self.epoch}.state.safetensors").write_text(f"{self.epoch} {self.lines}")
         if self.epoch > self.keep:
             drop_checkpoint(self.run, f"weights_e{self.epoch - self.keep}")
 

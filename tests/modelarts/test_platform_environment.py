@@ -45,7 +45,7 @@ def test_older_images_say_device_num_and_device_id(tmp_path):
     assert place.rank_variables()["RANK_TABLE_FILE"] == str(table)
 
 
-def test_the_table_may_be_named_by_its_folder(tmp_path):
+def test_the_table_may_be_named_by_its_directory(tmp_path):
     (tmp_path / "config").mkdir()
     table = tmp_path / "config" / "jobstart_hccl.json"
     table.write_text("{}")

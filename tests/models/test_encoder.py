@@ -101,7 +101,7 @@ def test_start_depends_on_seed_and_name_alone():
 
 def test_start_values():
     qkv = initial_value("blocks.0.attn.qkv.weight", (600, 200), "glorot", seed=0)
-    # variance 1 / 200 for three square matrices; cut at two deviations it shrinks to .774 of it
+    # variance 1 / 200 for three square matrices; cut at two deviations it shrinks to 0.774 of it
     np.testing.assert_allclose(qkv.std(), np.sqrt(0.774 / 200), rtol=0.02)
     assert np.abs(qkv).max() <= 2 / np.sqrt(200)
     backbone = RopeVit(SMALL, layer_scale=0.3)

@@ -168,8 +168,8 @@ def test_unreadable_files(tmp_path):
             import_weights(encoder_of(), tmp_path / name)
 
 
-def write_config_json(folder, mean):
-    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": mean, "std": [0.25, 0.25, 0.25]}}))
+def write_config_json(directory, mean):
+    (directory / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": mean, "std": [0.25, 0.25, 0.25]}}))
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def test_the_kernel_by_hand():
 
 
 def test_twice_as_many_positions_by_hand():
-    # new position 2 of 8 stands at 1.25 of 4, a quarter left of cell 1's center: distances -.75, .25, 1.25, 2.25
+    # new position 2 of 8 stands at 1.25 of 4, a quarter left of cell 1's center: distances -0.75, 0.25, 1.25, 2.25
     weight = np.array([29 / 128, 111 / 128, -9 / 128, 0])
     np.testing.assert_allclose(weight / weight.sum(), resampling_matrix(4, 8)[2], atol=1e-7)
 

@@ -11,7 +11,7 @@ def rotated(x_ND, cos_ND, sin_ND):
 
 
 def test_angles_by_hand():
-    # head of 8: bands 10000^0 = 1 and 10000^-.5 = .01; reference 16 on a 2 x 4 grid: steps of 8 down and 4 across
+    # head of 8: bands 10000^0 = 1 and 10000^-0.5 = 0.01; reference 16 on a 2 x 4 grid: steps of 8 down and 4 across
     angle = rope_angles((2, 4), 8, 16)
     np.testing.assert_allclose(angle[1], [0, 0, 4, 0.04])  # row 0, column 1
     np.testing.assert_allclose(angle[4], [8, 0.08, 0, 0])  # row 1, column 0

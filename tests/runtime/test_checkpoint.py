@@ -94,7 +94,7 @@ def test_what_is_no_checkpoint_is_named(path, tmp_path):
     path.write_text("this is a text and no checkpoint " * 9)
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         load_weights(path)
-    with pytest.raises(CheckpointError, match="is a folder; name a .safetensors file in it"):
+    with pytest.raises(CheckpointError, match="is a directory; name a .safetensors file in it"):
         load_weights(tmp_path)
 
 

@@ -37,14 +37,14 @@ def no_decorator(monkeypatch):
     )
 
 
-def folder_of(machine: str) -> str:
+def directory_of(machine: str) -> str:
     return f"mindspore-{ms.__version__}-{machine}"
 
 
 def test_a_cpu_fuses_and_keeps_its_loops_in_the_users_cache(tmp_path):
     assert fuse_operators("CPU", "auto") == ", fused operators"
     assert is_fused()
-    assert kernel_place() == tmp_path / "cache" / "mindloc" / folder_of(platform.machine()) / "akg_kernel_meta"
+    assert kernel_place() == tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
     assert kernel_place().stat().st_mode & 0o777 == 0o700  # what lies there is run
     assert os.environ["AKG_WHITE_LIST_PATH"] == "set by the user"
 
@@ -52,7 +52,7 @@ def test_a_cpu_fuses_and_keeps_its_loops_in_the_users_cache(tmp_path):
 def test_other_processors_have_other_loops(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64" if os.uname().machine != "aarch64" else "x86_64")
     fuse_operators("CPU", "auto")
-    assert kernel_place().parent == tmp_path / "cache" / "mindloc" / folder_of(platform.machine())
+    assert kernel_place().parent == tmp_path / "cache" / "mindloc" / directory_of(platform.machine())
 
 
 def test_exponentials_are_left_out():
@@ -95,18 +95,18 @@ def test_a_home_without_write_access_gets_a_temporary_place(tmp_path, monkeypatc
     ("name", "answer", "reason"),
     [("getuid", -1, "it belongs to another user"), ("access", False, "no permission to write there")],
 )
-def test_a_folder_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_path, monkeypatch, name, answer, reason):
-    folder = tmp_path / "cache" / "mindloc" / folder_of(platform.machine()) / "akg_kernel_meta"
-    folder.mkdir(mode=0o700, parents=True)
+def test_a_directory_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_path, monkeypatch, name, answer, reason):
+    directory = tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
+    directory.mkdir(mode=0o700, parents=True)
     monkeypatch.setattr(compilation.os, name, lambda *arguments: answer)
     assert f"akg_kernel_meta: {reason}; set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
     assert tmp_path not in kernel_place().parents
 
 
 def test_loops_that_others_could_have_written_are_not_run(tmp_path):
-    folder = tmp_path / "cache" / "mindloc" / folder_of(platform.machine()) / "akg_kernel_meta"
-    folder.mkdir(parents=True)
-    folder.chmod(0o770)
+    directory = tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
+    directory.mkdir(parents=True)
+    directory.chmod(0o770)
     assert "akg_kernel_meta: others may write there (chmod go-w); set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
     assert tmp_path not in kernel_place().parents
 

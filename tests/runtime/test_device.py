@@ -152,7 +152,7 @@ Product()(ms.ops.ones((2, 3)))
 
 
 @pytest.mark.slow
-def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_path):
+def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_directory(tmp_path):
     work, temporary = tmp_path / "work", tmp_path / "temporary"
     work.mkdir()
     temporary.mkdir()

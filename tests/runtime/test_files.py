@@ -10,7 +10,7 @@ import pytest
 from mindloc.errors import CheckpointError, DataError, MindlocError
 from mindloc.runtime import files
 from mindloc.runtime.files import (
-    atomic_folder,
+    atomic_directory,
     atomic_link,
     atomic_write,
     atomic_write_text,
@@ -21,7 +21,7 @@ from mindloc.runtime.files import (
 )
 
 
-def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path):
+def test_a_write_replaces_the_file_and_makes_its_directory(tmp_path):
     path = tmp_path / "new" / "file.txt"
     for text in ("one", "tür"):
         atomic_write_text(path, text)
@@ -71,7 +71,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == b"old"
 
 
-def test_a_folder_that_is_a_file_is_one_line(tmp_path):
+def test_a_directory_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(CheckpointError, match=r"^can't write [^\n]*$"):
         atomic_write_text(tmp_path / "file" / "below", "x", CheckpointError)
@@ -107,24 +107,24 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     assert os.listdir(tmp_path) == ["kept.tmp"]
 
 
-def test_a_folder_takes_its_name_when_it_is_complete(tmp_path):
-    folder = tmp_path / "set"
+def test_a_directory_takes_its_name_when_it_is_complete(tmp_path):
+    directory = tmp_path / "set"
     for content in ("one", "two"):
-        with atomic_folder(folder) as partial:
+        with atomic_directory(directory) as partial:
             atomic_write_text(partial / "file", content)
-            assert not folder.exists() or (folder / "file").read_text() == "one"
-        assert (folder / "file").read_text() == content
+            assert not directory.exists() or (directory / "file").read_text() == "one"
+        assert (directory / "file").read_text() == content
     assert os.listdir(tmp_path) == ["set"]
 
 
-def test_a_folder_that_fails_on_the_way_leaves_the_older_one(tmp_path):
-    folder = tmp_path / "set"
-    with atomic_folder(folder) as partial, synced(partial / "file") as file:
+def test_a_directory_that_fails_on_the_way_leaves_the_older_one(tmp_path):
+    directory = tmp_path / "set"
+    with atomic_directory(directory) as partial, synced(partial / "file") as file:
         file.write(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_directory(directory) as partial:
         (partial / "file").write_bytes(b"half")
         raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["set"] and (folder / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["set"] and (directory / "file").read_bytes() == b"old"
 
 
 def test_what_a_json_file_contains(tmp_path):

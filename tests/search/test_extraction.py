@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mindloc.descriptors.reduction import Reduction, save_reduction
-from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_folder
+from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_directory
 from mindloc.errors import TileIndexError
 from mindloc.search import extraction as module
 from mindloc.search.extraction import load_extracted
@@ -20,12 +20,12 @@ OMEGA = OMEGA[:, :WIDTH]
 REDUCTION = Reduction(np.array([1, 0, 0], np.float32), np.eye(3, 2, dtype=np.float32), 0.9, 7, 0, "abc")
 
 
-def write(folder, descriptors, **facts):
+def write(directory, descriptors, **facts):
     card = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": "abc", **facts}
     rows = make_rows(NAMES, PLACE_N2, "satellite", np.hstack([PLACE_N2 - 1, PLACE_N2 + 1]))
     for name, matrix in descriptors.items():
-        save_descriptor_set(set_folder(folder, name), matrix, rows, {**card, "descriptor": name})
-    return folder
+        save_descriptor_set(set_directory(directory, name), matrix, rows, {**card, "descriptor": name})
+    return directory
 
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 3, 100])
@@ -60,8 +60,8 @@ def test_a_card_of_wrong_types_is_not_that_of_an_index(tmp_path, facts):
 
 def test_recall_descriptors_are_reduced_on_the_way(tmp_path):
     saved = save_reduction(tmp_path / "two.safetensors", REDUCTION)
-    folder = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)
-    tiles = load_extracted(folder, tmp_path / "two.safetensors")
+    directory = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)
+    tiles = load_extracted(directory, tmp_path / "two.safetensors")
     (batch,) = tiles.batches()
     shorter = OMEGA[:, :2] - [1, 0]
     np.testing.assert_allclose(batch.recall_BD, shorter / np.linalg.norm(shorter, axis=1, keepdims=True), atol=1e-6)
@@ -75,10 +75,10 @@ def test_what_can_not_be_reduced_or_recalled_is_one_line(tmp_path):
     reduced = write(tmp_path / "reduced", {"omega": OMEGA, "phi": PHI}, reduction_sha256="f" * 64)
     other = write(tmp_path / "other", {"global": OMEGA}, checkpoint_sha256="xyz")
     phi = write(tmp_path / "both", {"omega": OMEGA, "phi": PHI}) / "phi"
-    for folder, pca, message in (
+    for directory, pca, message in (
         (reduced, tmp_path / "two.safetensors", "was reduced when it was extracted; leave --pca out"),
         (other, tmp_path / "two.safetensors", "fitted to descriptors of checkpoint abc, these are of checkpoint xyz"),
-        (phi, None, "contains phi alone; name the folder that extract wrote"),
+        (phi, None, "contains phi alone; name the directory that extract wrote"),
     ):
         with pytest.raises(TileIndexError, match=message):
-            load_extracted(folder, pca)
+            load_extracted(directory, pca)

@@ -16,7 +16,7 @@ import pytest
 
 from mindloc.errors import TileIndexError
 from mindloc.runtime import files as atomic
-from mindloc.search import faiss_index, index_folder
+from mindloc.search import faiss_index, index_directory
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS, FaissParameters, resolve
 from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
@@ -77,11 +77,11 @@ def assert_same_answers(one, other, k=10, box=None):
 
 @pytest.fixture(scope="module", params=KINDS)
 def saved(request, tmp_path_factory):
-    """An index of each kind and the folder it was saved to; not to be changed."""
+    """An index of each kind and the directory it was saved to; not to be changed."""
     index = build(request.param)
-    folder = tmp_path_factory.mktemp(request.param) / "tiles_index"
-    index.save(folder)
-    return index, folder
+    directory = tmp_path_factory.mktemp(request.param) / "tiles_index"
+    index.save(directory)
+    return index, directory
 
 
 @pytest.mark.parametrize("kind", EXACT_KINDS)
@@ -121,8 +121,8 @@ def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
 
 @pytest.mark.parametrize("memory_map", [True, False])
 def test_every_kind_answers_the_same_after_disk(saved, memory_map):
-    index, folder = saved
-    loaded = load_faiss_index(folder, memory_map)
+    index, directory = saved
+    loaded = load_faiss_index(directory, memory_map)
     assert loaded.card == index.card and loaded.count == COUNT and loaded.parameters == index.parameters
     assert_same_answers(loaded, index)
     assert_same_answers(loaded, index, box=Box((20, 20), (70, 70)))
@@ -133,10 +133,10 @@ def test_every_kind_answers_the_same_after_disk(saved, memory_map):
 
 
 def test_what_is_memory_mapped_can_be_saved_again(saved, tmp_path):
-    index, folder = saved
-    load_faiss_index(folder).save(tmp_path / "copy")
+    index, directory = saved
+    load_faiss_index(directory).save(tmp_path / "copy")
     for name in ("vectors.faiss", "phi.npy", "names.json", "alive.npy", "places.npy", "bounds.npy"):
-        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "copy" / name).read_bytes() == (directory / name).read_bytes()
 
 
 def test_a_memory_mapped_index_says_how_to_change_it(saved):
@@ -273,7 +273,7 @@ def test_equal_rerank_scores_keep_the_order_of_stage_one():
 
 
 def test_a_phi_of_zeros_is_like_nothing():
-    """Of a picture that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
+    """Of an image that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
     tiles = make_tiles(3)
     tiles.rerank_NE[1] = 0
     index, own = build("flat", tiles), list(tiles.names)
@@ -421,10 +421,10 @@ def test_queries_of_another_origin_are_refused(origin, message):
         CARD.require_fit(*origin)
 
 
-def edit_card(folder, change):
-    card = json.loads((folder / "card.json").read_text())
+def edit_card(directory, change):
+    card = json.loads((directory / "card.json").read_text())
     change(card)
-    (folder / "card.json").write_text(json.dumps(card))
+    (directory / "card.json").write_text(json.dumps(card))
 
 
 def flip_last_byte(path):
@@ -435,35 +435,44 @@ def flip_last_byte(path):
 
 FILES = ("vectors.faiss", "phi.npy", "names.json", "places.npy", "bounds.npy", "alive.npy")
 DAMAGES = [
-    *[(lambda folder, name=name: (folder / name).unlink(), f"{name} is missing") for name in FILES],
-    *[(lambda folder, name=name: flip_last_byte(folder / name), f"{name} was changed since") for name in FILES],
+    *[(lambda directory, name=name: (directory / name).unlink(), f"{name} is missing") for name in FILES],
+    *[(lambda directory, name=name: flip_last_byte(directory / name), f"{name} was changed since") for name in FILES],
     *[
         (
-            lambda folder, name=name: os.truncate(folder / name, (folder / name).stat().st_size // 2),
+            lambda directory, name=name: os.truncate(directory / name, (directory / name).stat().st_size // 2),
             f"{name} has .* bytes",
         )
         for name in FILES
     ],
-    (lambda folder: (folder / "card.json").unlink(), "contains no tile index; make one with"),
-    (lambda folder: (folder / "card.json").write_text("{"), "card.json can't be read"),
-    (lambda folder: (folder / "card.json").write_text("[" * 100_000), "card.json can't be read"),
-    (lambda folder: (folder / "card.json").write_text('{"version": 1}'), "is no card of a tile index"),
-    (lambda folder: edit_card(folder, lambda card: card.update(version=2)), "has version 2, this program reads 1"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].pop("kind")), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension="16")), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["parameters"].update(nprobe=1.5)), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["parameters"].update(ef_search=2**31)), "ef_search is 2147"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(nodes="3")), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=4)), "is not float32"),
-    (lambda folder: edit_card(folder, lambda card: card["index"].update(rerank_dimension=None)), "lists other files"),
-    (lambda folder: edit_card(folder, lambda card: card["files"].update({"../x": {}})), "lists other files"),
-    (lambda folder: edit_card(folder, lambda card: card.update(count=5)), "other tiles than its card says"),
-    (lambda folder: edit_card(folder, lambda card: card.update(rows=5)), "is no list of 5 names"),
+    (lambda directory: (directory / "card.json").unlink(), "contains no tile index; make one with"),
+    (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
+    (lambda directory: (directory / "card.json").write_text("[" * 100_000), "card.json can't be read"),
+    (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is no card of a tile index"),
+    (
+        lambda directory: edit_card(directory, lambda card: card.update(version=2)),
+        "has version 2, this program reads 1",
+    ),
+    (lambda directory: edit_card(directory, lambda card: card["index"].pop("kind")), "lacks facts"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(dimension="16")), "lacks facts"),
+    (lambda directory: edit_card(directory, lambda card: card["parameters"].update(nprobe=1.5)), "lacks facts"),
+    (
+        lambda directory: edit_card(directory, lambda card: card["parameters"].update(ef_search=2**31)),
+        "ef_search is 2147",
+    ),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(nodes="3")), "lacks facts"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=4)), "is not float32"),
+    (
+        lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=None)),
+        "lists other files",
+    ),
+    (lambda directory: edit_card(directory, lambda card: card["files"].update({"../x": {}})), "lists other files"),
+    (lambda directory: edit_card(directory, lambda card: card.update(count=5)), "other tiles than its card says"),
+    (lambda directory: edit_card(directory, lambda card: card.update(rows=5)), "is no list of 5 names"),
 ]
 
 
@@ -484,13 +493,13 @@ def test_a_file_that_lies_about_its_size_is_named_though_its_sum_is_right(saved,
     import hashlib
     import shutil
 
-    folder = shutil.copytree(saved[1], tmp_path / "tiles_index")
-    data = (folder / "vectors.faiss").read_bytes()[:keep]
-    (folder / "vectors.faiss").write_bytes(data)
+    directory = shutil.copytree(saved[1], tmp_path / "tiles_index")
+    data = (directory / "vectors.faiss").read_bytes()[:keep]
+    (directory / "vectors.faiss").write_bytes(data)
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    edit_card(folder, lambda card: card["files"].update({"vectors.faiss": facts}))
+    edit_card(directory, lambda card: card["files"].update({"vectors.faiss": facts}))
     with pytest.raises(TileIndexError, match=r"vectors.faiss can't be read by FAISS \([^()]+.*\); build") as caught:
-        load_faiss_index(folder, memory_map)
+        load_faiss_index(directory, memory_map)
     assert "\n" not in str(caught.value)
 
 
@@ -499,7 +508,7 @@ def test_a_missing_index_is_one_line(tmp_path):
         load_faiss_index(tmp_path / "nowhere")
 
 
-def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
+def test_a_directory_that_holds_something_else_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(TileIndexError, match="contains mine.txt, so it is no tile index"):
         build("flat").save(tmp_path)
@@ -564,29 +573,29 @@ def test_a_kill_while_saving_leaves_the_older_index(tmp_path, point):
 
 
 def test_a_reader_leaves_the_older_index_to_the_writer_that_put_it_aside(tmp_path, monkeypatch):
-    folder, read = tmp_path / "tiles_index", []
-    build("flat").save(folder)
-    monkeypatch.setattr(atomic, "fault_point", lambda point: read.append(load_faiss_index(folder).count))
-    build("flat", make_tiles(20)).save(folder)
+    directory, read = tmp_path / "tiles_index", []
+    build("flat").save(directory)
+    monkeypatch.setattr(atomic, "fault_point", lambda point: read.append(load_faiss_index(directory).count))
+    build("flat", make_tiles(20)).save(directory)
     assert read == [COUNT]  # between the two renames
-    assert load_faiss_index(folder).count == 20 and os.listdir(tmp_path) == ["tiles_index"]
+    assert load_faiss_index(directory).count == 20 and os.listdir(tmp_path) == ["tiles_index"]
 
 
 @pytest.mark.parametrize("step", ["_read_facts", "_check_files", "_read_table"])
 @pytest.mark.parametrize("memory_map", [True, False])
 def test_an_index_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, step, memory_map):
-    newer, folder = build("flat", make_tiles(seed=3)), tmp_path / "tiles_index"
-    build("flat").save(folder)
-    original = getattr(index_folder, step)
+    newer, directory = build("flat", make_tiles(seed=3)), tmp_path / "tiles_index"
+    build("flat").save(directory)
+    original = getattr(index_directory, step)
 
     def replaced_meanwhile(*arguments):
         done = original(*arguments)
-        monkeypatch.setattr(index_folder, step, original)
-        newer.save(folder)
+        monkeypatch.setattr(index_directory, step, original)
+        newer.save(directory)
         return done
 
-    monkeypatch.setattr(index_folder, step, replaced_meanwhile)
-    loaded = load_faiss_index(folder, memory_map)
+    monkeypatch.setattr(index_directory, step, replaced_meanwhile)
+    loaded = load_faiss_index(directory, memory_map)
     assert_same_answers(loaded, newer)
     assert loaded.facts(["tile/5.png"]) == newer.facts(["tile/5.png"])
     np.testing.assert_array_equal(loaded.rerank_vectors(["tile/5.png"]), newer.rerank_vectors(["tile/5.png"]))
@@ -642,7 +651,7 @@ def test_fewer_vectors_than_names_are_refused_before_they_are_learned_from():
 def test_the_same_seed_learns_the_same(tmp_path):
     for kind in ("ivf_flat", "ivf_pq"):
         few = dataclasses.replace(THOROUGH, train_rows=300)
-        for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-            build(kind, parameters=dataclasses.replace(few, seed=seed)).save(tmp_path / folder)
-        a, b, c = ((tmp_path / folder / "vectors.faiss").read_bytes() for folder in "abc")
+        for directory, seed in (("a", 0), ("b", 0), ("c", 1)):
+            build(kind, parameters=dataclasses.replace(few, seed=seed)).save(tmp_path / directory)
+        a, b, c = ((tmp_path / directory / "vectors.faiss").read_bytes() for directory in "abc")
         assert a == b != c

@@ -66,7 +66,7 @@ def test_an_index_is_a_dictionary_of_tiles(steps, kind, seed):
     random, model = np.random.default_rng(seed), {}
     card = IndexCard(kind, "omega", WIDTH, RERANK_WIDTH, None, "plane_m", None, None)
     index = build_faiss_index(card, make_tiles([], random), FaissParameters(ef_search=200))
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as directory:
         for step, names in steps:
             if step == "add":
                 tiles = make_tiles(names, random)
@@ -79,7 +79,7 @@ def test_an_index_is_a_dictionary_of_tiles(steps, kind, seed):
                 for name in present:
                     del model[name]
             else:
-                index.save(Path(folder) / "index")
-                check(load_faiss_index(Path(folder) / "index"), model, random)
-                index = load_faiss_index(Path(folder) / "index", memory_map=False)
+                index.save(Path(directory) / "index")
+                check(load_faiss_index(Path(directory) / "index"), model, random)
+                index = load_faiss_index(Path(directory) / "index", memory_map=False)
             check(index, model, random)

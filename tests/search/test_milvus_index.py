@@ -311,7 +311,7 @@ def test_batches_are_every_row_once_and_fit_into_a_message():
 # ----- indexes and the way to them -----
 
 
-def test_two_openings_of_a_folder_live_apart_and_the_last_frees_it(address, tmp_path):
+def test_two_openings_of_a_directory_live_apart_and_the_last_frees_it(address, tmp_path):
     one, two = create_milvus_index(address, CARD), create_milvus_index(f"{address}#rivers", RECALL_ONLY)
     one.close()
     two.add(Tiles(["t"], np.ones((1, D)), None, np.full((1, 2), np.nan), np.full((1, 4), np.nan)))
@@ -374,7 +374,7 @@ def test_addresses(text, uri, collection, embedded):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("milvus:tiles", "is no Milvus address; give milvus:FOLDER.db or milvus:http://host:19530"),
+        ("milvus:tiles", "is no Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530"),
         ("milvus:ftp://host/tiles.db", "is no Milvus address"),
         ("milvus:http://", "names no host and port"),
         ("milvus:http://host:x", "names no host and port"),
@@ -403,7 +403,7 @@ def test_the_same_card_goes_on_with_an_index_and_another_is_refused(address):
         create_milvus_index(address, other)
     with pytest.raises(TileIndexError, match="#tiles is there already with kind flat, not hnsw; name another"):
         create_milvus_index(address, CARD, "hnsw")
-    opened = open_milvus_index(address)  # the refusal let go of the folder
+    opened = open_milvus_index(address)  # the refusal let go of the directory
     assert opened.card == CARD
     opened.close()
 
@@ -426,15 +426,15 @@ def card_text(**facts):
     ],
 )
 def test_collections_of_others(tmp_path, properties, message):
-    folder = str(tmp_path / "tiles.db")
-    client = optional_module("pymilvus").MilvusClient(folder)
+    directory = str(tmp_path / "tiles.db")
+    client = optional_module("pymilvus").MilvusClient(directory)
     schema = client.create_schema()
     schema.add_field("id", optional_module("pymilvus").DataType.INT64, is_primary=True)
     schema.add_field("recall", optional_module("pymilvus").DataType.FLOAT_VECTOR, dim=4)
     client.create_collection("tiles", schema=schema, properties=properties)
     client.close()
     with pytest.raises(TileIndexError, match=message):
-        open_milvus_index(f"milvus:{folder}")
+        open_milvus_index(f"milvus:{directory}")
 
 
 @pytest.mark.parametrize(("dimension", "rerank"), [(50_176, None), (D, 32_769)])
@@ -454,18 +454,18 @@ def test_what_milvus_lite_does_not_have(address):
 
 def test_what_stands_where_an_index_should_be(tmp_path):
     (tmp_path / "file.db").write_text("SQLite format 3")
-    (tmp_path / "folder.db").mkdir()
-    (tmp_path / "folder.db" / "thesis.tex").write_text("years of work")
+    (tmp_path / "directory.db").mkdir()
+    (tmp_path / "directory.db" / "thesis.tex").write_text("years of work")
     for name, message in (
         ("none.db", "none.db is missing; check the path"),
         ("file.db", "file.db is a file"),
-        ("folder.db", "folder.db was not made by milvus-lite"),
+        ("directory.db", "directory.db was not made by milvus-lite"),
     ):
         with pytest.raises(TileIndexError, match=message):
             open_milvus_index(f"milvus:{tmp_path}/{name}")
-    with pytest.raises(TileIndexError, match="folder .*/nowhere for tiles.db is missing"):
+    with pytest.raises(TileIndexError, match="directory .*/nowhere for tiles.db is missing"):
         create_milvus_index(f"milvus:{tmp_path}/nowhere/tiles.db", CARD)
-    assert os.listdir(tmp_path / "folder.db") == ["thesis.tex"]
+    assert os.listdir(tmp_path / "directory.db") == ["thesis.tex"]
 
 
 def test_another_collections_name_is_told(small, address):

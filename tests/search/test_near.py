@@ -5,10 +5,10 @@ The query's recall vector is (1, 0), its re-rank vector (1, 0), so that a cosine
 ==== ======== ========= ========
 tile recall   re-rank   place
 ==== ======== ========= ========
-west .8, .6   .6, .8    100, 0
-here .6, .8   1, 0      200, 0
-east 0, 1     .28, .96  300, 0
-edge .96, .28 .8, .6    290, 90
+west 0.8, 0.6   0.6, 0.8    100, 0
+here 0.6, 0.8   1, 0      200, 0
+east 0, 1     0.28, 0.96  300, 0
+edge 0.96, 0.28 0.8, 0.6    290, 90
 far  1, 0     1, 0      400, 0
 ==== ======== ========= ========
 """
@@ -67,7 +67,7 @@ def test_scores_that_are_consistencies_are_counted_behind_the_dropped_ones():
 
 
 def test_a_circle_of_degrees_is_round_on_the_ground():
-    # at 60 degrees north .002 degrees of longitude are 111 m, half of a latitude's
+    # at 60 degrees north 0.002 degrees of longitude are 111 m, half of a latitude's
     place = [[60, 10], [60, 10.002], [60.002, 10], [60, 10.004], [61, 10]]
     found = ask(Circle((60, 10), 150), index=make("lat_lon_deg", place))
     assert sorted(name for name, _, _ in found) == ["here", "west"]

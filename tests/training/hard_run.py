@@ -1,6 +1,6 @@
 """A training of seconds with hard negatives for the kill tests; jobs and answers as small_run.py has them.
 
-Twelve drone pictures of 4 x 4 pixels over a tile each, batches of three; neighbors by descriptors from the second epoch
+Twelve drone images of 4 x 4 pixels over a tile each, batches of three; neighbors by descriptors from the second epoch
 on, found anew before each.
 """
 
@@ -44,34 +44,34 @@ class LinearEngine:
         return {f"{view}.global": image.reshape(len(image), -1) @ weight for view, image in batch.items()}
 
 
-def make_split(folder: Path) -> Split:
-    """Pictures drawn from a seed; every picture also overlaps the tile after its own."""
+def make_split(directory: Path) -> Split:
+    """Images drawn from a seed; every image also overlaps the tile after its own."""
     random = np.random.default_rng(0)
     files = {view: [f"{view}{index:02}.png" for index in range(PAIRS)] for view in ("query", "tile")}
     for name in [*files["query"], *files["tile"]]:
-        cv2.imwrite(str(folder / name), random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+        cv2.imwrite(str(directory / name), random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
     tiles = np.stack([np.arange(PAIRS), (np.arange(PAIRS) + 1) % PAIRS], axis=1).astype(np.int32)
     own = Edges(np.arange(PAIRS + 1), tiles[:, 0], {"iou": np.full(PAIRS, 0.6, np.float32)})
     all_edges = Edges(2 * np.arange(PAIRS + 1), tiles.reshape(-1), {"iou": np.full(2 * PAIRS, 0.5, np.float32)})
     places = Places(np.zeros((PAIRS, 2)), "plane_m")
     sides = Side("drone", files["query"], places), Side("satellite", files["tile"], places)
-    return Split(folder, *sides, own, all_edges, [{}] * PAIRS)
+    return Split(directory, *sides, own, all_edges, [{}] * PAIRS)
 
 
 def images_of(split: Split):
     def images(view: str, paths: list[Path]):
         for first in range(0, len(paths), LinearEngine.batch_size):
-            pictures = [cv2.imread(str(path)) for path in paths[first : first + LinearEngine.batch_size]]
-            image_B3HW = (np.stack(pictures).transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32)
+            images = [cv2.imread(str(path)) for path in paths[first : first + LinearEngine.batch_size]]
+            image_B3HW = (np.stack(images).transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32)
             yield image_B3HW, len(image_B3HW)
 
     return images
 
 
-def run(folder: Path, callbacks=()) -> Progress:
-    """Begin, or go on when the folder holds a run."""
-    run_folder, point, step = small_run.begin(folder)
-    split = make_split(folder)
+def run(directory: Path, callbacks=()) -> Progress:
+    """Begin, or go on when the directory holds a run."""
+    run_directory, point, step = small_run.begin(directory)
+    split = make_split(directory)
     images = PairedImages(split, split.edges("pos").pairs(), k=4)
     tables = NeighborTables(HARD)
     if point:
@@ -87,7 +87,7 @@ def run(folder: Path, callbacks=()) -> Progress:
     search = partial(source.refresh, LinearEngine(step.encoder))
     own = {"make_data": data_of(split, tables), "neighbors": source, "search": search}
     settings = {"checkpoint_every_steps": 1}
-    return train(small_run.make_training(point, step, EPOCHS, settings, **own), run_folder, callbacks)
+    return train(small_run.make_training(point, step, EPOCHS, settings, **own), run_directory, callbacks)
 
 
 def data_of(split: Split, tables: NeighborTables):

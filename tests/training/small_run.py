@@ -1,4 +1,4 @@
-"""A training of seconds for the kill tests: a linear encoder, pictures drawn from (epoch, step), epochs of 4, 6 and 5.
+"""A training of seconds for the kill tests: a linear encoder, images drawn from (epoch, step), epochs of 4, 6 and 5.
 
 ``python small_run.py`` reads jobs from standard input, one JSON object per line, and runs each in a forked process, so
 that MindSpore is imported once. It answers with one line per job: how the process ended (0, or minus the signal).
@@ -25,7 +25,7 @@ from mindloc.config import load_config
 from mindloc.config.sections import OptimizerConfig, TrainConfig
 from mindloc.losses.criterion import Criterion
 from mindloc.losses.infonce import WeightedInfonce
-from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.run_directory import RunDirectory
 from mindloc.training.checkpointing import load_state_into, load_weights_into
 from mindloc.training.optimizer import AdamW
 from mindloc.training.resume import Progress, ResumePoint, find_resume_point
@@ -103,9 +103,9 @@ def make_step(**options) -> TrainStep:
     return TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce()}), optimizer, TrainConfig(**options))
 
 
-def score(folder: Path) -> dict[str, float]:
+def score(directory: Path) -> dict[str, float]:
     """A stand-in for an evaluation that rises and falls: the second epoch is the best."""
-    return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(folder.name, 0.3)}
+    return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(directory.name, 0.3)}
 
 
 class Slow(Callback):
@@ -115,25 +115,25 @@ class Slow(Callback):
         time.sleep(0.01)
 
 
-def run(folder: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
-    """Begin, or go on when the folder holds a run."""
-    run_folder, point, step = begin(folder)
+def run(directory: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
+    """Begin, or go on when the directory holds a run."""
+    run_directory, point, step = begin(directory)
     settings = {"checkpoint_every_steps": 3, **settings}
     training = make_training(point, step, epochs, settings, make_data=SmallData, evaluate=score)
-    return train(training, run_folder, callbacks)
+    return train(training, run_directory, callbacks)
 
 
-def begin(folder: Path) -> tuple[RunFolder, ResumePoint | None, TrainStep]:
-    """The folder's run or a new one, where it goes on, and a step that stands there."""
-    begins = not (folder / "config.yaml").exists()
-    run_folder = RunFolder(folder) if begins else RunFolder.open(folder)
+def begin(directory: Path) -> tuple[RunDirectory, ResumePoint | None, TrainStep]:
+    """The directory's run or a new one, where it goes on, and a step that stands there."""
+    begins = not (directory / "config.yaml").exists()
+    run_directory = RunDirectory(directory) if begins else RunDirectory.open(directory)
     if begins:
-        run_folder.write_config("a: 1\n")
-    point, step = find_resume_point(run_folder), make_step()
+        run_directory.write_config("a: 1\n")
+    point, step = find_resume_point(run_directory), make_step()
     if point:
         load_weights_into(step, point.weights)
         load_state_into(step, point.state)
-    return run_folder, point, step
+    return run_directory, point, step
 
 
 def make_training(point: ResumePoint | None, step: TrainStep, epochs: int, settings: dict, **own) -> Training:
@@ -153,7 +153,7 @@ def _fork(job: dict) -> int:
             with open(job["output"], "a") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-            run(Path(job["folder"]), callbacks=[Slow()])
+            run(Path(job["directory"]), callbacks=[Slow()])
             os._exit(0)
         except BaseException:
             traceback.print_exc()

@@ -9,7 +9,7 @@ import small_run
 from mindspore import nn
 
 from mindloc.runtime import compilation as compile_time
-from mindloc.runtime.run_folder import read_metrics
+from mindloc.runtime.run_directory import read_metrics
 from mindloc.training.step import TrainStep
 
 WAIT_S = 1.5
@@ -62,7 +62,7 @@ def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path
 def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, monkeypatch):
     """The zero-shot evaluation before the first epoch, that after an epoch, and another training of this process."""
 
-    def evaluation_that_compiles(folder):
+    def evaluation_that_compiles(directory):
         with compile_time.compiling():
             time.sleep(WAIT_S)
         return {"recall@1": 0.1}

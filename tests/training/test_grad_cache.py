@@ -97,7 +97,7 @@ def test_gradients_are_those_of_the_whole_batch(case):
 
 
 def test_steps_are_those_of_the_whole_batch_also_over_an_overflow():
-    """Moments, weights, norm and loss scale of three steps, the second of which has a picture that is not finite."""
+    """Moments, weights, norm and loss scale of three steps, the second of which has an image that is not finite."""
     ends = []
     for parts in (1, 4):
         step = make_step(parts)

@@ -15,8 +15,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(server):
-    assert server.run("whole") == 0, (server.folder / "whole.txt").read_text()
-    return server.folder / "whole"
+    assert server.run("whole") == 0, (server.directory / "whole.txt").read_text()
+    return server.directory / "whole"
 
 
 def last_of(run):
@@ -48,7 +48,7 @@ def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(who
     "fault",
     [
         "epoch.mid:2",  # inside the first epoch that reads neighbors
-        "extract.mid:2",  # in the first search, with the drone pictures
+        "extract.mid:2",  # in the first search, with the drone images
         "extract.mid:11",  # in the second, with the tiles
         "weights.before_write:6",  # a table was found and no checkpoint has it, or one of an epoch under way
         "checkpoint.between_weights_and_state:9",
@@ -57,25 +57,25 @@ def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(who
 def test_killed_and_resumed_as_if_nothing_had_been(server, whole, fault):
     name = fault.replace(".", "_").replace(":", "_")
     assert server.run(name, environment={"MINDLOC_FAULT": fault}) == -9
-    assert server.run(name) == 0, (server.folder / f"{name}.txt").read_text()
-    assert_same_end(server.folder / name, whole)
+    assert server.run(name) == 0, (server.directory / f"{name}.txt").read_text()
+    assert_same_end(server.directory / name, whole)
 
 
 def test_killed_in_an_epoch_and_then_in_the_search_after_it(server, whole):
     assert server.run("twice", environment={"MINDLOC_FAULT": "epoch.mid:2"}) == -9
-    _, state = last_of(server.folder / "twice")
+    _, state = last_of(server.directory / "twice")
     assert state.facts["progress"]["epoch"] == 1 and state.facts["progress"]["step_in_epoch"] > 0
     assert state.facts["neighbors"]["done_epochs"] == 1  # the table that the rest of the epoch is sampled by
     assert server.run("twice", environment={"MINDLOC_FAULT": "extract.mid:2"}) == -9
     assert server.run("twice") == 0
-    assert_same_end(server.folder / "twice", whole)
+    assert_same_end(server.directory / "twice", whole)
 
 
 def test_a_search_that_fails_ends_the_training_although_the_loader_waits_for_it(server):
-    folder = server.folder / "full"
-    folder.mkdir()
-    (folder / "neighbors").write_text("a file where the descriptors were to lie")
+    directory = server.directory / "full"
+    directory.mkdir()
+    (directory / "neighbors").write_text("a file where the descriptors were to lie")
     assert server.run("full") == 1
-    said = (server.folder / "full.txt").read_text()
+    said = (server.directory / "full.txt").read_text()
     assert "DataError: can't write descriptor set" in said
     assert "not finished and cannot be joined" not in said

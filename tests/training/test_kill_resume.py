@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.run_folder import CLOCK_KEYS, read_metrics
+from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -23,20 +23,20 @@ SOURCE = Path(__file__).parents[2] / "src"
 class Server:
     """Runs small trainings in forked processes that can be killed; see small_run.py."""
 
-    def __init__(self, folder: Path, script: str = "small_run.py"):
-        self.folder = folder
+    def __init__(self, directory: Path, script: str = "small_run.py"):
+        self.directory = directory
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name(script))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=folder,
+            cwd=directory,
             env={"PYTHONPATH": str(SOURCE), "GLOG_v": "3", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         )
 
     def run(self, name: str, **job) -> int:
-        """Begin or resume the training in folder ``name``: 0, or minus the signal that ended it."""
-        job |= {"folder": str(self.folder / name), "output": str(self.folder / f"{name}.txt")}
+        """Begin or resume the training in directory ``name``: 0, or minus the signal that ended it."""
+        job |= {"directory": str(self.directory / name), "output": str(self.directory / f"{name}.txt")}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -56,11 +56,11 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(server) -> tuple[Path, float]:
-    """Folder of a run that nobody killed, and the seconds that such a run takes."""
-    assert server.run("whole") == 0, (server.folder / "whole.txt").read_text()
+    """Directory of a run that nobody killed, and the seconds that such a run takes."""
+    assert server.run("whole") == 0, (server.directory / "whole.txt").read_text()
     started = time.monotonic()
     assert server.run("twin") == 0
-    return server.folder / "whole", time.monotonic() - started
+    return server.directory / "whole", time.monotonic() - started
 
 
 def records(run: Path) -> list[dict]:
@@ -96,7 +96,7 @@ def passages(point: str) -> int:
 
 
 def test_two_runs_are_the_same(server, whole):
-    assert_same_run(server.folder / "twin", whole[0])
+    assert_same_run(server.directory / "twin", whole[0])
 
 
 # a kill in an extraction: see cli/test_stopped_job.py
@@ -104,24 +104,24 @@ def test_two_runs_are_the_same(server, whole):
 def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, whole, point):
     name = point.replace(".", "_")
     assert server.run(name, environment={"MINDLOC_FAULT": f"{point}:{passages(point)}"}) == -9
-    assert server.run(name) == 0, (server.folder / f"{name}.txt").read_text()
-    assert_same_run(server.folder / name, whole[0])
+    assert server.run(name) == 0, (server.directory / f"{name}.txt").read_text()
+    assert_same_run(server.directory / name, whole[0])
 
 
 @pytest.mark.parametrize("moment", range(5))  # the seed of when
 def test_a_run_killed_at_a_random_moment_goes_on_as_if_nothing_had_been(server, whole, moment):
-    folder, seconds = whole
+    directory, seconds = whole
     after_s = random.Random(moment).uniform(0.1, 0.9) * seconds
     name = f"random{moment}"
     while server.run(name, kill_after_s=after_s) != -9:  # it was faster than its twin
-        shutil.rmtree(server.folder / name)
+        shutil.rmtree(server.directory / name)
         after_s *= 0.8
-    assert server.run(name) == 0, f"killed after {after_s:.3f} s: {(server.folder / f'{name}.txt').read_text()}"
-    assert_same_run(server.folder / name, folder)
+    assert server.run(name) == 0, f"killed after {after_s:.3f} s: {(server.directory / f'{name}.txt').read_text()}"
+    assert_same_run(server.directory / name, directory)
 
 
 def test_a_run_may_be_killed_again_and_again(server, whole):
     for point in ("weights.mid_write", "epoch.mid:2", "state.before_rename", "metrics.mid_append:4"):
         assert server.run("often", environment={"MINDLOC_FAULT": point}) == -9
     assert server.run("often") == 0
-    assert_same_run(server.folder / "often", whole[0])
+    assert_same_run(server.directory / "often", whole[0])

@@ -13,7 +13,7 @@ from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
 
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.run_folder import RunFolder, read_metrics
+from mindloc.runtime.run_directory import RunDirectory, read_metrics
 from mindloc.training.resume import Progress, check_settings, find_resume_point, restated_schedule
 
 CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}
@@ -21,14 +21,14 @@ CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """Three epochs of 4, 6 and 5 steps with scores .2, .5, .3; saved at steps 3, 6, 9 and at the ends of the epochs."""
-    folder = tmp_path_factory.mktemp("finished")
-    small_run.run(folder)
-    return folder
+    """Three epochs of 4, 6 and 5 steps with scores 0.2, 0.5, 0.3; saved at steps 3, 6, 9 and after each epoch."""
+    directory = tmp_path_factory.mktemp("finished")
+    small_run.run(directory)
+    return directory
 
 
-def of_kind(folder: Path, kind: str) -> list[dict]:
-    return [record for record in read_metrics(folder / "metrics.jsonl") if record["kind"] == kind]
+def of_kind(directory: Path, kind: str) -> list[dict]:
+    return [record for record in read_metrics(directory / "metrics.jsonl") if record["kind"] == kind]
 
 
 def test_best_and_last_are_kept_under_their_names(finished):
@@ -114,7 +114,9 @@ def test_a_stop_inside_an_epoch_is_saved_and_gone_on_with(tmp_path, finished):
     progress = small_run.run(tmp_path, callbacks=[StopAt(7)])
     assert (progress.epoch, progress.step_in_epoch, progress.step) == (1, 3, 7)
     small_run.run(tmp_path)
-    ours, theirs = (load_weights(folder / "checkpoints/weights_end.safetensors") for folder in (tmp_path, finished))
+    ours, theirs = (
+        load_weights(directory / "checkpoints/weights_end.safetensors") for directory in (tmp_path, finished)
+    )
     np.testing.assert_array_equal(ours.arrays["weight"], theirs.arrays["weight"])
 
 
@@ -133,8 +135,8 @@ def test_a_new_schedule_is_said(tmp_path):
     assert restated_schedule(before, dict(before), Progress()) is None
 
 
-def resume_point(folder: Path, **progress):
-    point = find_resume_point(RunFolder(folder))
+def resume_point(directory: Path, **progress):
+    point = find_resume_point(RunDirectory(directory))
     weights = dataclasses.replace(point.weights, config=CONFIG)
     return dataclasses.replace(point, weights=weights, progress=Progress(**progress))
 

@@ -17,8 +17,8 @@ from mindloc.training.neighbors import NeighborSource, PairedImages, restore_tab
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 
-# Five drone pictures over five tiles in a row, 10 m from each other; picture d also overlaps tile d + 1, and drone
-# picture 4 and tile 4 have no pair.
+# Five drone images over five tiles in a row, 10 m from each other; image d also overlaps tile d + 1, and drone
+# image 4 and tile 4 have no pair.
 QUERIES, TILES = 5, 5
 POSITIVE = [[0], [1], [2], [3], []]
 OVERLAPS = [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
@@ -45,13 +45,13 @@ def split(tmp_path) -> Split:
 
 
 @pytest.fixture
-def pictures(split) -> PairedImages:
+def images(split) -> PairedImages:
     return PairedImages(split, split.edges("pos").pairs(), k=3)
 
 
-def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictures):
-    # places of the pictures 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, picture 4 neither)
-    assert pictures.near_on_map().tolist() == [
+def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(images):
+    # places of the images 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, image 4 neither)
+    assert images.near_on_map().tolist() == [
         [2, 3, NO_NEIGHBOR],  # overlaps 0 and 1
         [0, 3, NO_NEIGHBOR],  # 11 m to tile 0, 19 m to tile 3
         [1, 0, NO_NEIGHBOR],
@@ -61,7 +61,7 @@ def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(pictur
 
 
 class FakeEngine:
-    """The descriptor of a picture is its first pixel's three channels; Phi would order the tiles the other way."""
+    """The descriptor of an image is its first pixel's three channels; Phi would order the tiles the other way."""
 
     batch_size = 2
     facts = {"engine": "fake", "checkpoint_sha256": None}
@@ -79,7 +79,7 @@ class FakeEngine:
 
 
 def pixels(view: str, files: list) -> list:
-    """Pictures lie on a circle: neighbors by number are the most similar."""
+    """Images lie on a circle: neighbors by number are the most similar."""
     angle_N = np.array([0.3 * int(path.stem[-1]) for path in files]) + (0.1 if view == "query" else 0)
     image_N3HW = np.stack([np.cos(angle_N), np.sin(angle_N), 0 * angle_N], axis=1)[:, :, None, None].astype(np.float32)
     return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
@@ -90,10 +90,10 @@ def tables_of(source: str, from_epoch: int, refresh_every: int = 1) -> NeighborT
     return NeighborTables(SamplingConfig(**sampling))
 
 
-def source_of(pictures, cluster=ALONE, refresh_every=1) -> NeighborSource:
+def source_of(images, cluster=ALONE, refresh_every=1) -> NeighborSource:
     tables = tables_of("descriptors", 1, refresh_every)
     facts = {"view": "drone", "place_unit": "plane_m"}
-    return NeighborSource(tables, pictures, pixels, lambda view: facts, cluster)
+    return NeighborSource(tables, images, pixels, lambda view: facts, cluster)
 
 
 BY_DESCRIPTOR = [
@@ -106,8 +106,8 @@ BY_DESCRIPTOR = [
 
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
-def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descriptors):
-    source = source_of(pictures)
+def test_by_descriptor_of_the_encoder_as_it_stands(images, tmp_path, descriptors):
+    source = source_of(images)
     source.refresh(FakeEngine(descriptors), tmp_path / "neighbors", 1)
     assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
@@ -115,7 +115,7 @@ def test_by_descriptor_of_the_encoder_as_it_stands(pictures, tmp_path, descripto
 
 
 @pytest.mark.parametrize("failing_at", [1, 3])  # in the drone's set, and in the satellite's with the drone's on disk
-def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp_path, failing_at):
+def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(images, tmp_path, failing_at):
     engine = FakeEngine()
 
     class FullDisk(FakeEngine):
@@ -124,15 +124,15 @@ def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(pictures, tmp
                 raise DataError("no space left")
             return engine.encode(batch)
 
-    source = source_of(pictures)
+    source = source_of(images)
     with pytest.raises(DataError, match="no space left"):
         source.refresh(FullDisk(), tmp_path / "neighbors", 1)
     assert engine.encoded[-1][0] == ("query" if failing_at == 1 else "reference")
     assert not (tmp_path / "neighbors").exists() and source.tables.newest is None
 
 
-def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(pictures, tmp_path):
-    source = source_of(pictures, refresh_every=3)
+def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(images, tmp_path):
+    source = source_of(images, refresh_every=3)
     # a run that goes on with epoch 5 reads what was found before epoch 4
     source.refresh(FakeEngine(), tmp_path / "neighbors", 5)
     assert source.tables.newest[0] == 4 and not source.tables.lacks(6) and source.tables.lacks(7)
@@ -151,19 +151,19 @@ class FakeCluster:
         return np.concatenate([rows, other] if self.rank == 0 else [other, rows])
 
 
-def test_every_rank_has_the_table_of_the_first(pictures):
+def test_every_rank_has_the_table_of_the_first(images):
     of_first = np.array(BY_DESCRIPTOR, np.float32)
-    source = source_of(pictures, FakeCluster(1, of_first))
+    source = source_of(images, FakeCluster(1, of_first))
     source.refresh(FakeEngine(), None, 1)
     assert source.tables.newest[1].tolist() == BY_DESCRIPTOR
     assert source.tables.newest[1].dtype == np.int32
 
 
-def test_every_rank_has_the_first_one_s_table_of_the_map(pictures):
-    own = pictures.near_on_map()
+def test_every_rank_has_the_first_one_s_table_of_the_map(images):
+    own = images.near_on_map()
     of_first = own.astype(np.float32)
     of_first[1, :2] = of_first[1, 1::-1]  # two tiles that the first rank's processor finds in another order
-    source = source_of(pictures, FakeCluster(1, of_first))
+    source = source_of(images, FakeCluster(1, of_first))
     source.agree_on_map()  # no table, nothing to agree on
     source.tables.map_QK = own
     source.agree_on_map()
@@ -171,9 +171,9 @@ def test_every_rank_has_the_first_one_s_table_of_the_map(pictures):
     assert source.tables.map_QK.dtype == np.int32
 
 
-def saved_state(folder, source: NeighborSource, **progress):
+def saved_state(directory, source: NeighborSource, **progress):
     arrays, facts = source.state()
-    path = folder / "weights_e1_s1.safetensors"
+    path = directory / "weights_e1_s1.safetensors"
     sha256 = save_weights(path, {"w": np.zeros(1, np.float32)}, {})
     save_state(
         path, sha256, {"m": np.ones(2, np.float32), **arrays}, {"progress": Progress(**progress).to_dict(), **facts}
@@ -181,33 +181,33 @@ def saved_state(folder, source: NeighborSource, **progress):
     return load_state(load_weights(path))
 
 
-def test_a_checkpoint_brings_the_table_back(pictures, tmp_path):
-    source = source_of(pictures)
+def test_a_checkpoint_brings_the_table_back(images, tmp_path):
+    source = source_of(images)
     assert source.state() == ({}, {}) and source.digest() == b""
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     assert source.digest() == source.tables.newest[1].tobytes()
     state = saved_state(tmp_path, source, epoch=2, step_in_epoch=1)
     tables = NeighborTables(source.tables.sampling)
-    restore_table(tables, pictures, state, Progress(epoch=2, step_in_epoch=1))
+    restore_table(tables, images, state, Progress(epoch=2, step_in_epoch=1))
     assert tables.newest[0] == 2 and tables.newest[1].tolist() == BY_DESCRIPTOR
 
 
-def test_a_damaged_table_is_refused(pictures, tmp_path):
-    source = source_of(pictures)
+def test_a_damaged_table_is_refused(images, tmp_path):
+    source = source_of(images)
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
     state.arrays["neighbors"][0, 0] += 1
     with pytest.raises(CheckpointError, match=rf"damaged neighbors; .* delete its two files in {tmp_path}$"):
-        restore_table(NeighborTables(source.tables.sampling), pictures, state, Progress(epoch=2))
+        restore_table(NeighborTables(source.tables.sampling), images, state, Progress(epoch=2))
 
 
-def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(pictures, split, tmp_path):
-    source = source_of(pictures)
+def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(images, split, tmp_path):
+    source = source_of(images)
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
     wider = PairedImages(split, split.edges("pos").pairs(), k=4)
     other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
-    digests = f"sha256 {pictures.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
+    digests = f"sha256 {images.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.sampling)
         restore_table(tables, now, state, Progress(epoch=2))

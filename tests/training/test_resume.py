@@ -9,13 +9,13 @@ from mindloc.config import Config, config_to_dict
 from mindloc.config.sections import DataConfig
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
-from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.run_directory import RunDirectory
 from mindloc.training.resume import Progress, ResumePoint, check_settings, find_resume_point
 
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])
 def test_past_a_damaged_checkpoint_to_the_one_before_it(tmp_path, damaged):
-    run = RunFolder.create(tmp_path, "run", "{}", [])
+    run = RunDirectory.create(tmp_path, "run", "{}", [])
     for step in (1, 2):
         path = run.checkpoints / f"weights_e{step}_s{step}.safetensors"
         sha256 = save_weights(path, {"w": np.zeros(3, np.float32)}, {})
@@ -48,7 +48,7 @@ def resume_inside_an_epoch(section: str, key: str) -> list[str]:
 
 # which pairs there are, where they lie (near ones share a batch), which of them fall out
 MOVE_PAIRS = ["reader", "train_pairs", "map_px", "m_per_px", "train_mode", "train_ratio", "on_bad_image"]
-# where files lie, what the evaluation does, how large a picture is made
+# where files lie, what the evaluation does, how large an image is made
 MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode"]
 MOVE_NONE += ["query_size_px", "reference_size_px", "workers"]
 

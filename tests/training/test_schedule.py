@@ -18,7 +18,7 @@ def test_warm_up_is_linear_from_zero():
 
 def test_cosine_is_halfway_down_halfway_through():
     schedule = schedule_of(lr=1.0, epochs=10, warmup_epochs=2.0, end_lr=0.2)
-    assert schedule.at(6.0) == pytest.approx(0.6)  # halfway from 1 to .2
+    assert schedule.at(6.0) == pytest.approx(0.6)  # halfway from 1 to 0.2
     assert schedule.at(4.0) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + 0.5**0.5))  # cos 45 degrees
     assert schedule.at(10.0) == pytest.approx(0.2)
 

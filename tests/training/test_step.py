@@ -22,7 +22,7 @@ def graph_mode():
 
 
 class Product(nn.Cell):
-    """Gradients known by hand: that of the matrix is the mean picture, that of the gain the mean weight."""
+    """Gradients known by hand: that of the matrix is the mean image, that of the gain the mean weight."""
 
     def __init__(self):
         super().__init__()
@@ -71,21 +71,21 @@ def naive_adamw(start, gradients, lr, decay, eps=1e-3, beta1=0.9, beta2=0.999):
 
 
 def test_first_step_by_hand():
-    # gradient g: m^ = g, v^ = g^2, so the update is lr * g / (|g| + eps) = lr * .5 / .501, after w *= 1 - .1 * .5
+    # gradient g: m^ = g, v^ = g^2, so the update is lr * g / (|g| + eps) = lr * 0.5 / 0.501, after w *= 1 - 0.1 * 0.5
     step = product_step()
     run_step(step, [[0.5, 0.5]], [0.5], lr=0.1)
     np.testing.assert_allclose(step.encoder.gain.asnumpy(), [2.0 * 0.95 - 0.1 * 0.5 / 0.501], rtol=1e-6)
 
 
 def test_steps_follow_the_definition():
-    pictures = np.array([[[0.5, -0.1]], [[0.2, 0.001]], [[-0.3, 4.0]]])
+    images = np.array([[[0.5, -0.1]], [[0.2, 0.001]], [[-0.3, 4.0]]])
     step = product_step(decay_norm_and_bias=False)
-    for picture in pictures:
-        run_step(step, picture, [0.5], lr=0.1)
-    expected = naive_adamw([0.5, -0.25], pictures[:, 0], 0.1, decay=0.5)
+    for image in images:
+        run_step(step, image, [0.5], lr=0.1)
+    expected = naive_adamw([0.5, -0.25], images[:, 0], 0.1, decay=0.5)
     np.testing.assert_allclose(
         step.encoder.matrix.asnumpy()[0], expected, rtol=0, atol=6e-7
-    )  # float32 of updates of .1
+    )  # float32 of updates of 0.1
     expected = naive_adamw([2.0], [0.5] * 3, 0.1, decay=0.0)  # one axis: no decay
     np.testing.assert_allclose(step.encoder.gain.asnumpy(), expected, rtol=0, atol=6e-7)
 
@@ -136,8 +136,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
 def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
     step = product_step(scaled(8.0))
     scales, norms = [], []
-    for picture in ([0.3, 0.4], [0.3, 0.4], [0.3, np.inf], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]):
-        outputs = run_step(step, [picture], [0.0], lr=0.1)
+    for image in ([0.3, 0.4], [0.3, 0.4], [0.3, np.inf], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]):
+        outputs = run_step(step, [image], [0.0], lr=0.1)
         scales.append(float(outputs[4]))
         norms.append(float(outputs[2]))
     assert scales == [8.0, 8.0, 16.0, 8.0, 8.0, 16.0]
@@ -171,7 +171,7 @@ def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
         loss, components, *_ = part(*map(Tensor, arrays))
         parts.append((collect_arrays(part)[1], float(loss), [float(c) for c in components]))
     moments = collect_arrays(step)[1]
-    # learning rate 0, so both steps see the same gradient g: the first moment is .1 g, then .19 g
+    # learning rate 0, so both steps see the same gradient g: the first moment is 0.1 g, then 0.19 g
     for name in ("moment1.weight", "moment1.log_logit_scale"):
         expected = 1.9 * (parts[0][0][name] + parts[1][0][name]) / 2
         np.testing.assert_allclose(moments[name], expected, rtol=1e-5, atol=1e-7)

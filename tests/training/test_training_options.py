@@ -36,12 +36,12 @@ def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
 @pytest.mark.parametrize(
     ("override", "progress", "rate"),
     [
-        # 4 epochs, no warm-up, from .8: halfway is half of the cosine, of the line, and a quarter of the square
+        # 4 epochs, no warm-up, from 0.8: halfway is half of the cosine, of the line, and a quarter of the square
         ("schedule.name=cosine", 2.0, 0.4),
         ("schedule.name=polynomial", 2.0, 0.4),
         ("schedule.name=polynomial, schedule.power=2.0", 2.0, 0.2),
         ("schedule.name=constant", 3.9, 0.8),
-        ("schedule.name=polynomial, schedule.end_lr=0.2", 2.0, 0.5),  # halfway between .8 and .2
+        ("schedule.name=polynomial, schedule.end_lr=0.2", 2.0, 0.5),  # halfway between 0.8 and 0.2
         ("schedule.name=constant, schedule.warmup_epochs=2.0", 1.0, 0.4),
     ],
 )

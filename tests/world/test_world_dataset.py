@@ -128,7 +128,7 @@ def test_cross_area_lists_share_no_tile(world):
     assert train and test and not train & test
 
 
-def test_pictures_have_their_sizes_and_differ(world):
+def test_images_have_their_sizes_and_differ(world):
     tiles = sorted((world / "satellite").iterdir())
     drones = sorted((world / "drone/images").iterdir())
     assert len(tiles) == 4 + 16 + 64 + 1 + 9 + 49 and len(drones) == SMALL.drones
@@ -179,7 +179,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_is_taken(tmp_path):
+def test_an_empty_directory_is_taken(tmp_path):
     generate_world(replace(SMALL, json_only=True), tmp_path)
     assert (tmp_path / "world.json").is_file()
 
@@ -207,7 +207,7 @@ def test_views_are_of_the_same_place(world):
 
 
 def test_meta_files_at_the_true_scale(tmp_path):
-    """33 763 drone pictures over 14 640 tiles, as GTA-UAV has: seconds, not minutes."""
+    """33 763 drone images over 14 640 tiles, as GTA-UAV has: seconds, not minutes."""
     spec = WorldSpec(map_px=24576, m_per_px=0.45, zooms=(4, 5, 6, 7), offsets=(0,), tiles=14640, drones=33763,
                      json_only=True)  # fmt: skip
     card = json.loads((generate_world(spec, tmp_path / "gta") / "world.json").read_text())

@@ -23,8 +23,8 @@ def frames(gallery):
 
 
 def test_a_ground_point_is_seen_where_hand_says():
-    # straight down from 100 m with tan(half field) = .5, 200 px wide: focal length 100 / .5 = 200 px, so 1 m = 2 px;
-    # heading east (yaw 90) the picture's up is east and its right is south: (110, 20) is 10 m ahead of (100, 20)
+    # straight down from 100 m with tan(half field) = 0.5, 200 px wide: focal length 100 / 0.5 = 200 px, so 1 m = 2 px;
+    # heading east (yaw 90) the image's up is east and its right is south: (110, 20) is 10 m ahead of (100, 20)
     axes = camera_axes(90, -90, 0)[0]
     got = project([[110, 20, 0], [100, 25, 0], [100, 25, 50]], (100, 20), 100, axes, (150, 200), 0.5)
     # a point 50 m up is twice as near, so twice as far from the middle (100, 75)

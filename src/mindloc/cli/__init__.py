@@ -7,12 +7,12 @@ import sys
 from mindloc import __version__
 
 COMMANDS = {
-    "world": "make a data set: a generated map, its tiles and drone pictures",
+    "world": "make a data set: a generated map, its tiles and drone images",
     "check-data": "read a data set and say on one page what is there and what is wrong",
     "train": "train an encoder (as train.py)",
     "eval": "evaluate a checkpoint (as eval.py)",
     "score": "recompute an evaluation from its descriptor sets, without a device",
-    "extract": "write the descriptors of a folder of pictures",
+    "extract": "write the descriptors of a directory of images",
     "pca": "fit the reduction of descriptors to those of many tiles",
     "index": "make, change and look at an index of tiles that can be searched",
     "search": "look drone images up in an index of tiles",

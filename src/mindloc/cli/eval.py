@@ -23,7 +23,7 @@ from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.report import tables
 from mindloc.inference.build import read_source, start_engine
 from mindloc.registry import ENGINES, HEADS
-from mindloc.runtime.run_folder import run_of
+from mindloc.runtime.run_directory import run_of
 from mindloc.vocabulary import SIDES
 
 EVAL_FLAGS = (
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_engine_arguments(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which pairs to ask for")
-    parser.add_argument("--out", type=Path, help="folder of the report; default: reports/ beside checkpoints/")
+    parser.add_argument("--out", type=Path, help="directory of the report; default: reports/ beside checkpoints/")
     add_config_arguments(parser, EVAL_FLAGS, with_file=False)
     return parser
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     say_agreement(engine, config, {side: split.paths(side) for side in SIDES})
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else read_split(config.data, "train") if has_train_pairs else None
-    out = args.out or report_folder(args)
+    out = args.out or report_directory(args)
     scores = evaluate(engine, config, split, out, train_split)
     print(tables(scores.report))
     for role in ("query", "reference"):
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"report and figures: {out}")
 
 
-def report_folder(args: argparse.Namespace) -> Path:
+def report_directory(args: argparse.Namespace) -> Path:
     """``reports/{split}_{what}_{time}`` of the run that the encoder comes from, or beside a lone file."""
     if args.checkpoint is not None:
         run, stem = run_of(args.checkpoint), args.checkpoint.stem

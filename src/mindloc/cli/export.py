@@ -11,7 +11,7 @@ from mindloc.cli.command import command
 from mindloc.inference.exported import FORMATS
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
-from mindloc.runtime.run_folder import export_folder
+from mindloc.runtime.run_directory import export_directory
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", "--checkpoint_file", type=Path, required=True, metavar="FILE", help="weights of a training run"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: export/ of the checkpoint's run")
+    parser.add_argument("--out", type=Path, metavar="DIRECTORY", help="default: export/ of the checkpoint's run")
     parser.add_argument("--file_name", metavar="NAME", help="without suffix; default: encoder, or the view's name")
     parser.add_argument("--file_format", choices=FORMATS, default="MINDIR")
     parser.add_argument(
@@ -86,6 +86,6 @@ def main(argv: list[str] | None = None) -> None:
         file_name=args.file_name,
         key=None if args.enc_key_file is None else read_key(args.enc_key_file),
     )
-    folder = args.out or export_folder(args.checkpoint)
-    for exported in export_checkpoint(args.checkpoint, folder, request, device.target):
+    directory = args.out or export_directory(args.checkpoint)
+    for exported in export_checkpoint(args.checkpoint, directory, request, device.target):
         print(exported)

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="images (.png, .jpg, .jpeg), subdirectories included")
+    parser.add_argument("directory", type=Path, help="images (.png, .jpg, .jpeg), subdirectories included")
     add_engine_arguments(parser)
     add_view_argument(parser, "reference")
     parser.add_argument(
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="of tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
     )
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the descriptor set")
+    parser.add_argument("--out", type=Path, required=True, help="new directory for the descriptor set")
     add_config_arguments(parser, ("--device_target", "--device_id"), with_file=False)
     return parser
 
@@ -48,19 +48,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    names = image_names(args.folder)
+    names = image_names(args.directory)
     request = engine_request(args)
     source = read_source(request, ("reference",), args.view)
     config, side = override_config(source.config, args.overrides), source.side
     if args.places and side != "reference":
         view = config.view(side).name
         raise ConfigError(f"--places reads places from names of tiles, which {view} images don't have; leave it out")
-    ground = read_ground(config.data, args.folder, names) if args.places else None
+    ground = read_ground(config.data, args.directory, names) if args.places else None
     if ground:
         print(f"places: {ground}")
     engine = start_engine(request, source, config)
 
-    paths = [args.folder / name for name in names]
+    paths = [args.directory / name for name in names]
     say_agreement(engine, config, {side: paths})
     batches = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
     facts = card_facts(config, side, ground and ground.unit)

@@ -1,6 +1,6 @@
 """Make, change and look at an index of tiles that can be searched, from what extract wrote.
 
-An index is a folder, or a collection of Milvus: milvus:FOLDER.db, milvus:http://host:19530, either with #NAME.
+An index is a directory, or a collection of Milvus: milvus:DIRECTORY.db, milvus:http://host:19530, either with #NAME.
 """
 
 import argparse
@@ -45,12 +45,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-    action.add_argument("--index", required=True, metavar="PATH", help="the index: a folder or milvus:...")
+    action.add_argument("--index", required=True, metavar="PATH", help="the index: a directory or milvus:...")
     return action
 
 
 def _add_source(action: argparse.ArgumentParser) -> None:
-    action.add_argument("folder", type=Path, help="what extract wrote, best with --places")
+    action.add_argument("directory", type=Path, help="what extract wrote, best with --places")
     action.add_argument("--pca", type=Path, metavar="FILE", help="reduce the recall descriptors by this file of pca")
 
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 def _build(args: argparse.Namespace) -> None:
     given = given_parameters(args, [parameter.name for parameter in fields(FaissParameters)])
     require_buildable(args.index, args.kind, given)
-    extracted = load_extracted(args.folder, args.pca)
+    extracted = load_extracted(args.directory, args.pca)
     started = time.perf_counter()
     build_index(args.index, extracted, args.kind, given)
     if extracted.recall.card["place_unit"] is None:
@@ -77,7 +77,7 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _add(args: argparse.Namespace) -> None:
-    extracted = load_extracted(args.folder, args.pca)
+    extracted = load_extracted(args.directory, args.pca)
     added = add_tiles(args.index, extracted)
     print(f"{args.index}: {extracted.count} tiles added, {added.replaced} of them replaced; {added.total} in all")
 

@@ -32,7 +32,7 @@ from mindloc.launch.plan import (
 )
 from mindloc.launch.processes import alone
 from mindloc.launch.rank_table import read_rank_table
-from mindloc.launch.supervise import new_log_folder, remove_log_folder, run_plan
+from mindloc.launch.supervise import new_log_directory, remove_log_directory, run_plan
 from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import card_numbers, is_number
 
@@ -128,7 +128,7 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
     first_card = table.servers[0].cards[0].device_id if table else cards[0]
     target, words = training.checked(size, first_card, environment)
     master = meeting_place(environment, count)
-    log_dir = new_log_folder(given.output)
+    log_dir = new_log_directory(given.output)
     try:
         return plan_ranks(
             [sys.executable, str(PROJECT / script.program), *words],
@@ -143,7 +143,7 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
             environment=environment,
         )
     except LaunchError:
-        remove_log_folder(log_dir)  # nothing was started
+        remove_log_directory(log_dir)  # nothing was started
         raise
 
 
@@ -157,7 +157,7 @@ def read_training(
     own.add_argument("--launcher")
     mine, options = own.parse_known_args(given.options)
     if "--resume" in options:
-        raise LaunchError("--resume is train.py's own; here the run folder to go on with is CHECKPOINT_PATH")
+        raise LaunchError("--resume is train.py's own; here the run directory to go on with is CHECKPOINT_PATH")
     resumed = given.checkpoint if resumes(given) else None
     experiment = mine.config or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
     training = Training(
@@ -179,13 +179,13 @@ def resumes(given: "ScriptArguments") -> bool:
     """Whether the checkpoint is a run to resume.
 
     Raises:
-        LaunchError: it is another folder.
+        LaunchError: it is another directory.
     """
     if given.checkpoint is None or given.checkpoint.is_file():
         return False
     if not (given.checkpoint / "config.yaml").is_file():
         raise LaunchError(
-            f"CHECKPOINT_PATH {given.checkpoint} is a folder without config.yaml; give a run folder "
+            f"CHECKPOINT_PATH {given.checkpoint} is a directory without config.yaml; give a run directory "
             "(work_dir/NAME/MMDDhhmmss) to go on with it, or a .safetensors file to begin from its weights"
         )
     return True
@@ -221,7 +221,7 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
         if not len(required) <= len(places) <= len(names):
             most = f" to {len(names)}" if len(names) > len(required) else ""
             raise LaunchError(f"{len(places)} arguments before the options, expected {len(required)}{most}")
-        values = {"dataset": _folder("DATASET_PATH", places[1]), "options": options}
+        values = {"dataset": _directory("DATASET_PATH", places[1]), "options": options}
         values |= _FIRST_PLACES[script.first](places[0])
         if script.evaluates:
             return ScriptArguments(**values, checkpoint=_existing("CHECKPOINT_PATH", places[2]))
@@ -277,22 +277,22 @@ def _existing(name: str, word: str) -> Path:
     return path
 
 
-def _folder(name: str, word: str) -> Path:
+def _directory(name: str, word: str) -> Path:
     path = _existing(name, word)
     if not path.is_dir():
-        raise LaunchError(f"{name} {word} is a file, expected a folder")
+        raise LaunchError(f"{name} {word} is a file, expected a directory")
     return path
 
 
 def _file(name: str, word: str) -> Path:
     path = _existing(name, word)
     if not path.is_file():
-        raise LaunchError(f"{name} {word} is a folder, expected a file or a number of ranks")
+        raise LaunchError(f"{name} {word} is a directory, expected a file or a number of ranks")
     return path
 
 
 def _output(word: str) -> Path:
     path = Path(word).absolute()
     if not word or (path.exists() and not path.is_dir()):
-        raise LaunchError(f"TRAIN_OUTPUT_PATH {word or '(empty)'} is no folder; name a new or an existing one")
+        raise LaunchError(f"TRAIN_OUTPUT_PATH {word or '(empty)'} is no directory; name a new or an existing one")
     return path

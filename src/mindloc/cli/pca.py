@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="what extract wrote of the tiles")
+    parser.add_argument("directory", type=Path, help="what extract wrote of the tiles")
     parser.add_argument("--dimension", type=int, default=512, help="numbers that are left; default: 512")
     parser.add_argument("--seed", type=int, default=0, help="of the random directions to begin from; default: 0")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="new .safetensors file")
@@ -34,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     _check(args)
-    tiles = load_extracted(args.folder)
+    tiles = load_extracted(args.directory)
     if tiles.reduction_sha256:
-        raise TileIndexError(f"{args.folder} was reduced when it was extracted; extract it once more without --pca")
+        raise TileIndexError(f"{args.directory} was reduced when it was extracted; extract it once more without --pca")
     started = time.perf_counter()
     fitted = fit_reduction(tiles.recall.descriptor_ND, args.dimension, args.seed, tiles.checkpoint_sha256)
     save_reduction(args.out, fitted)

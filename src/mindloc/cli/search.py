@@ -40,7 +40,7 @@ from mindloc.search.two_stage import Circle
 
 _ORDER = "latitude before longitude, or x before y; below zero write it as --near=-34,151 or --box=-34,151,-33,152"
 _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
-    True: "name the folder that extract wrote, with omega and phi",
+    True: "name the directory that extract wrote, with omega and phi",
     False: "encode them by the checkpoint, or by files exported with both descriptors",
 }
 Source = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
@@ -53,9 +53,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, nargs="?", help="images (.png, .jpg, .jpeg), subfolders included")
-    parser.add_argument("--queries", type=Path, metavar="FOLDER", help="what extract wrote of them, in place of images")
-    parser.add_argument("--index", required=True, metavar="PATH", help="the index: a folder or milvus:...")
+    parser.add_argument("directory", type=Path, nargs="?", help="images (.png, .jpg, .jpeg), subdirectories included")
+    parser.add_argument(
+        "--queries", type=Path, metavar="DIRECTORY", help="what extract wrote of them, in place of images"
+    )
+    parser.add_argument("--index", required=True, metavar="PATH", help="the index: a directory or milvus:...")
     add_engine_arguments(parser)
     add_view_argument(parser, "query")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
@@ -104,8 +106,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if (args.folder is None) == (args.queries is None):
-        raise ConfigError("give either a folder of images or --queries FOLDER")
+    if (args.directory is None) == (args.queries is None):
+        raise ConfigError("give either a directory of images or --queries DIRECTORY")
     if args.queries:
         _refuse_encoding(args)
     refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
@@ -134,14 +136,14 @@ def _read_queries(args: argparse.Namespace) -> Source:
 
 
 def _encode_queries(args: argparse.Namespace) -> Source:
-    """The images of a folder; calling for their batches starts the device."""
-    names = image_names(args.folder)
+    """The images of a directory; calling for their batches starts the device."""
+    names = image_names(args.directory)
     request = engine_request(args)
     source = read_source(request, ("query",), args.view)
     config, side = override_config(source.config, args.overrides), source.side
 
     def batches() -> Iterator[Batch]:
-        engine, paths = start_engine(request, source, config), [args.folder / name for name in names]
+        engine, paths = start_engine(request, source, config), [args.directory / name for name in names]
         say_agreement(engine, config, {side: paths})
         images = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
         return encoded_queries(engine, side, images, names)

@@ -1,6 +1,6 @@
 """Train an encoder, or go on with a training that was stopped.
 
-A new run gets its own folder, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
+A new run gets its own directory, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from mindloc.config import Config, config_to_dict, dump_yaml, load_config
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
 from mindloc.launch.processes import with_source
-from mindloc.launch.supervise import new_log_folder, run_plan
+from mindloc.launch.supervise import new_log_directory, run_plan
 from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.process import last_words
-from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.run_directory import RunDirectory
 from mindloc.training.resume import check_begin_epoch, check_settings, find_resume_point
 
 
@@ -30,12 +30,12 @@ def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParse
         prog="train.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)
-    parser.add_argument("--run_dir", type=Path, help="new folder for this run")
+    parser.add_argument("--run_dir", type=Path, help="new directory for this run")
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with this run folder exactly where it stopped, with its own config; --epochs may be raised",
+        help="go on with this run directory exactly where it stopped, with its own config; --epochs may be raised",
     )
     parser.add_argument(
         "--begin_epoch", type=int, metavar="N", help="refuse to begin unless exactly N epochs are done by then"
@@ -47,8 +47,8 @@ def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParse
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.resume and (args.config or args.run_dir):
-        raise ConfigError("--resume goes on with the run's own config and folder; leave out --config and --run_dir")
-    resumed = RunFolder.open(args.resume) if args.resume else None
+        raise ConfigError("--resume goes on with the run's own config and directory; leave out --config and --run_dir")
+    resumed = RunDirectory.open(args.resume) if args.resume else None
     config = load_config(resumed.config_path if resumed else args.config, args.overrides, of_run=resumed is not None)
     launched = announced_ranks() > 1
     if len(config.run.device_ids) > 1 and not launched:
@@ -59,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 
     from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
 
-    # before a folder is made: a training that is refused leaves nothing behind
+    # before a directory is made: a training that is refused leaves nothing behind
     training = prepare(config, resumed, cluster, args.begin_epoch)
     if not cluster.is_first:
         train(training, None)
         return 0
     run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
-    print(f"run folder: {run.path}\ndevice: {device.description}")
+    print(f"run directory: {run.path}\ndevice: {device.description}")
     how_to_resume = f"go on from the newest checkpoint with: --resume {run.path}"
     try:
         with last_words(how_to_resume):
@@ -92,15 +92,15 @@ def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -
             f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
         )
     check_before_start(config, target, len(cards), args.resume, args.begin_epoch)
-    log_dir = new_log_folder(Path(config.run.work_dir))
+    log_dir = new_log_directory(Path(config.run.work_dir))
     command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
 
 
-def new_run(config: Config, folder: Path | None, words: list[str]) -> RunFolder:
-    """A new run folder with its config and the command in it."""
+def new_run(config: Config, directory: Path | None, words: list[str]) -> RunDirectory:
+    """A new run directory with its config and the command in it."""
     name = config.run.name or config.model.backbone
-    return RunFolder.create(config.run.work_dir, name, dump_yaml(config), words, folder)
+    return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), words, directory)
 
 
 def check_before_start(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:
@@ -108,7 +108,7 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
 
     Args:
         target: "CPU", "GPU" or "Ascend", where the training will run.
-        resumed: run folder to resume.
+        resumed: run directory to resume.
         begin_epoch: epochs that the user takes for done.
 
     Raises:
@@ -119,7 +119,7 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
     require_shareable_batch(config.train.batch_size, ranks)
     if target != "Ascend":  # there it depends on the chip, which the ranks alone can ask
         require_precision(config.train.precision, target, training=True)
-    point = find_resume_point(RunFolder.open(resumed)) if resumed else None
+    point = find_resume_point(RunDirectory.open(resumed)) if resumed else None
     check_begin_epoch(point, begin_epoch)
     if point:
         check_settings(point, config_to_dict(config))

@@ -23,7 +23,7 @@ class Training:
 
     config: Path | None  # of the run itself when one is resumed; None: the defaults
     data: Path
-    resumed: Path | None = None  # run folder to resume
+    resumed: Path | None = None  # run directory to resume
     weights: Path | None = None  # to start from
     target: str | None = None
     evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
@@ -58,7 +58,7 @@ def training_command(training: Training, new_run: Sequence[str], own: Sequence[s
     """The command of a training; what the script or the job adds comes first, so that the user's own flags win.
 
     Args:
-        new_run: arguments that say where a new run's folder is; a resumed one has its own.
+        new_run: arguments that say where a new run's directory is; a resumed one has its own.
         own: the user's flags.
         way_out: end of the line that refuses one of them.
 

@@ -1,4 +1,4 @@
-"""Make a data set in GTA-UAV's layout from a seed: a map, its satellite tiles, and drone pictures of it.
+"""Make a data set in GTA-UAV's layout from a seed: a map, its satellite tiles, and drone images of it.
 
 The same arguments give the same bytes.
 """
@@ -22,10 +22,10 @@ HELP = {
     "zooms": "a tile of zoom z is map_px / 2^z map pixels wide",
     "offsets": "shifts of the tile cut, in 256ths of a tile",
     "tiles": "keep this many tiles, those nearest to the middle",
-    "drones": "drone pictures",
+    "drones": "drone images",
     "heights_m": "flight levels, meters; default: footprints as large as the two finest tiles",
     "flights": "each has its own season, light and camera",
-    "test_share": "share of the drone pictures in the test lists",
+    "test_share": "share of the drone images in the test lists",
 }
 
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, help="new folder")
+    parser.add_argument("out", type=Path, help="new directory")
     for field, hint in typing.get_type_hints(WorldSpec).items():
         _add_field(parser, field, hint, getattr(WorldSpec, field))
     return parser

@@ -35,7 +35,7 @@ LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", parse_tile)
 
 
 def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
-    """One split; its reference side is every tile in the satellite folder.
+    """One split; its reference side is every tile in the satellite directory.
 
     Tiles lie where their names, ``data.map_px`` and ``data.m_per_px`` put them. The centers that the file states are
     not used: the public preparation script calls its own formula with the arguments in another order, so they may be
@@ -52,7 +52,7 @@ def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Re
     return join_split(Path(root), pairs, tiles, place_S2, report)
 
 
-def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
+def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
     """The ground of tiles by their names, on the map of ``data``."""
     tile_N4 = [parse_tile(name) for name in names]
     return Ground(LAYOUT.place_unit, TileGrid(data.map_px, data.m_per_px).bounds_of(tile_N4))

@@ -135,26 +135,26 @@ def _levels(share_3: tuple[float, float, float]) -> np.ndarray:
     return np.array([255 * share for share in share_3], np.float32).reshape(3, 1, 1)
 
 
-def image_names(folder: Path) -> list[str]:
-    """Images below a folder, relative to it, sorted.
+def image_names(directory: Path) -> list[str]:
+    """Images below a directory, relative to it, sorted.
 
     Raises:
         DataError: no such directory, no image in it, or a name that is not text and could not be written down.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a directory; give the one that has the images")
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    names = sorted(path.relative_to(folder).as_posix() for path in images)
+    if not directory.is_dir():
+        raise DataError(f"{directory} is not a directory; give the one that has the images")
+    images = (path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(path.relative_to(directory).as_posix() for path in images)
     if not names:
-        raise DataError(f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{directory} has no image ({', '.join(IMAGE_SUFFIXES)})")
     for name in names:
-        _require_text(folder, name)
+        _require_text(directory, name)
     return names
 
 
-def _require_text(folder: Path, name: str) -> None:
+def _require_text(directory: Path, name: str) -> None:
     """Python keeps the bytes of a file name that are not UTF-8 as lone surrogates, which no text file can have."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{folder}: the image name {ascii(name)} is not UTF-8 text; rename the image") from None
+        raise DataError(f"{directory}: the image name {ascii(name)} is not UTF-8 text; rename the image") from None

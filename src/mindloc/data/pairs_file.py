@@ -67,7 +67,7 @@ class PairsFile:
 
     path: Path
     layout: Layout
-    tile_folder: str
+    tile_directory: str
     entry: list[int]  # Q indices of the entries in the file
     query_files: list[str]
     query_place: np.ndarray  # (Q,2) float64
@@ -91,13 +91,13 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
     if not values:
         raise DataError(f"{path} is an empty list; expected one object per drone image")
     usable: dict[str, tuple[int, _Entry]] = {}  # query file -> index in the file, entry
-    tile_folder = None
+    tile_directory = None
     for index, value in enumerate(values):
         try:
             entry = _read_entry(value, layout)
-            tile_folder = tile_folder or entry.tile_folder
-            if entry.tile_folder != tile_folder:
-                raise _broken("sate_img_dir", entry.tile_folder, f"{tile_folder!r}, as in the entries before")
+            tile_directory = tile_directory or entry.tile_directory
+            if entry.tile_directory != tile_directory:
+                raise _broken("sate_img_dir", entry.tile_directory, f"{tile_directory!r}, as in the entries before")
             if entry.query_file in usable:
                 other = f"{entry.query_file} is in entry {usable[entry.query_file][0]} too; merge the two entries"
                 raise _Unusable("duplicate name", f", drone_img_name: {other}")
@@ -111,7 +111,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
     return PairsFile(
         path=path,
         layout=layout,
-        tile_folder=tile_folder or "",
+        tile_directory=tile_directory or "",
         entry=[index for index, _ in usable.values()],
         query_files=list(usable),
         query_place=np.array([entry.place for entry in entries], np.float64),
@@ -126,7 +126,7 @@ class _Entry:
     """One entry of the file: a query image and its tiles."""
 
     query_file: str
-    tile_folder: str
+    tile_directory: str
     place: list[float]
     metadata: dict
     lists: dict[PairMode, tuple[list, list, list | None]]  # tiles, weights, centers
@@ -155,16 +155,16 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
     for key in _NAME_KEYS:
         if not isinstance(value.get(key), str) or len(value[key].splitlines()) != 1:
             raise _broken(key, value.get(key), "a name")
-    query_folder, query_name, tile_folder = (value[key] for key in _NAME_KEYS)
+    query_directory, query_name, tile_directory = (value[key] for key in _NAME_KEYS)
     place_key = f"drone_{layout.place_key}"
     if not is_place(value.get(place_key), layout.place_unit):
         raise _broken(place_key, value.get(place_key), _PLACE_FORM[layout.place_unit])
     metadata = value.get("drone_metadata")
     if not isinstance(metadata, dict | None):
         raise _broken("drone_metadata", metadata, "an object")
-    query_file = f"{query_folder.strip('/')}/{query_name}"
+    query_file = f"{query_directory.strip('/')}/{query_name}"
     lists = {mode: _read_lists(value, layout.list_keys(mode), query_file) for mode in MODES}
-    return _Entry(query_file, tile_folder.strip("/"), value[place_key], metadata or {}, lists)
+    return _Entry(query_file, tile_directory.strip("/"), value[place_key], metadata or {}, lists)
 
 
 def _read_lists(entry: dict, keys: tuple[str, str, str], query_file: str) -> tuple[list, list, list | None]:
@@ -212,33 +212,35 @@ def _short(value: Any) -> str:
 
 
 def find_tiles(root: Path, pairs: PairsFile, json_only: bool, report: Report) -> list[str]:
-    """The file names of every tile in the folder of tiles, sorted; with ``json_only`` of those that a pair names.
+    """The file names of every tile in the directory of tiles, sorted; with ``json_only`` of those that a pair names.
 
     Other files than images are ignored.
 
     Raises:
-        DataError: the folder is missing or has no tile, whatever the report does.
+        DataError: the directory is missing or has no tile, whatever the report does.
     """
-    layout, folder = pairs.layout, root / pairs.tile_folder
+    layout, directory = pairs.layout, root / pairs.tile_directory
     if json_only:
         named = {tile for lists in pairs.lists.values() for tile in lists.tile if type(tile) is str}
         return sorted(filter(layout.is_tile, named))
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
-        raise DataError(f"{folder} can't be listed: {error.strerror}; expected the satellite tiles there") from None
+        raise DataError(f"{directory} can't be listed: {error.strerror}; expected the satellite tiles there") from None
     tiles: dict[str, str] = {}  # name without its ending -> file name
     for name in names:
         stem = name.rpartition(".")[0]
         if not layout.is_tile(name):
-            report.problem("tile name", f"{folder / name}: {name!r} is no {layout.name} tile name; move it elsewhere")
+            report.problem(
+                "tile name", f"{directory / name}: {name!r} is no {layout.name} tile name; move it elsewhere"
+            )
         elif stem in tiles:
-            text = f"{folder}: {tiles[stem]} and {name} are one tile; keep one of them"
+            text = f"{directory}: {tiles[stem]} and {name} are one tile; keep one of them"
             report.problem("duplicate name", text)
         else:
             tiles[stem] = name
     if not tiles:
-        raise DataError(f"{folder} has no tile; expected .png or .jpg files with {layout.name} tile names")
+        raise DataError(f"{directory} has no tile; expected .png or .jpg files with {layout.name} tile names")
     return list(tiles.values())
 
 
@@ -256,7 +258,7 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np
     return Split(
         root=root,
         query=Side("drone", pairs.query_files, Places(pairs.query_place, unit)),
-        reference=Side("satellite", [f"{pairs.tile_folder}/{tile}" for tile in tiles], Places(tile_place_S2, unit)),
+        reference=Side("satellite", [f"{pairs.tile_directory}/{tile}" for tile in tiles], Places(tile_place_S2, unit)),
         positive=edges["pos"],
         semipositive=edges["pos_semipos"],
         query_metadata=pairs.query_metadata,
@@ -332,7 +334,7 @@ def _tile_problem(pairs: PairsFile, where: str, tile: Any, index: dict[str, int]
     stem = tile.rpartition(".")[0]
     other = next((stem + suffix for suffix in IMAGE_SUFFIXES if stem + suffix in index), None)
     hint = f"{other} is there: use one ending for all" if other else "add the tile, or take the pair out"
-    return "absent tile", f"{where}: tile {tile} is not in {pairs.tile_folder}/; {hint}"
+    return "absent tile", f"{where}: tile {tile} is not in {pairs.tile_directory}/; {hint}"
 
 
 def _report_lone_positives(pairs: PairsFile, edges: dict[PairMode, Edges], tiles: list[str], report: Report) -> None:

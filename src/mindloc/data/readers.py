@@ -2,7 +2,7 @@
 
 A reader is one module and one entry of ``registry.READERS``, which names its function and its views:
 ``read(data, split, json_only, report) -> Split``. Where names of tiles tell their ground, the entry also names
-``read_ground(data, folder, names) -> Ground``. Both are called through this module.
+``read_ground(data, directory, names) -> Ground``. Both are called through this module.
 """
 
 from dataclasses import dataclass
@@ -83,8 +83,8 @@ class Ground:
         )
 
 
-def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
-    """The ground of the tiles ``names``, relative to ``folder``, as the reader of ``data`` reads it from their names.
+def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
+    """The ground of the tiles ``names`` in ``directory``, as the reader of ``data`` reads it from their names.
 
     Raises:
         ConfigError: names of this data set tell no ground.
@@ -93,4 +93,4 @@ def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
     ground = READERS[data.reader].ground
     if ground is None:
         raise ConfigError(f"names of images tell no place with data.reader={data.reader}; leave --places out")
-    return imported(ground)(data, folder, [Path(name).name for name in names])
+    return imported(ground)(data, directory, [Path(name).name for name in names])

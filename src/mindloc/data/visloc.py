@@ -58,7 +58,7 @@ LAYOUT = Layout("UAV-VisLoc", "loc_lat_lon", "lat_lon_deg", parse_tile)
 
 
 def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
-    """One split; its reference side is every tile in the satellite folder.
+    """One split; its reference side is every tile in the satellite directory.
 
     Raises:
         DataError: the first thing that is wrong, with file, entry and key, or with the map that can't be placed.
@@ -73,14 +73,14 @@ def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Re
     return join_split(Path(root), pairs, tiles, place_S2, report)
 
 
-def read_ground(data: DataConfig, folder: Path, names: list[str]) -> Ground:
-    """The ground of tiles by their names and the corners of their maps, which the directory above ``folder`` has."""
-    map_of = _maps(folder.resolve().parent)
+def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
+    """The ground of tiles by their names and the corners of their maps, which the directory above ``directory`` has."""
+    map_of = _maps(directory.resolve().parent)
     bounds = []
     for name in names:
         this_map = map_of(parse_tile(name).map)
         if isinstance(this_map, str):
-            raise DataError(f"{folder.resolve().parent}: tile {name} has no place: {this_map}")
+            raise DataError(f"{directory.resolve().parent}: tile {name} has no place: {this_map}")
         top, left, bottom, right = this_map.bounds_deg(parse_tile(name))
         bounds.append((bottom, left, top, right))
     return Ground(LAYOUT.place_unit, np.array(bounds, np.float64))

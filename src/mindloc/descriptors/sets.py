@@ -1,13 +1,13 @@
 """Descriptors on disk, with the name and the place of each row and the card that says where they come from.
 
-A set is a folder::
+A set is a directory::
 
     descriptors.npy   (N, D) float32, can be memory-mapped
     rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": view}; also
                       "bounds": [lowest a, lowest b, highest a, highest b] where they are known
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
 
-An encoder with several descriptors writes a folder of such folders, each called after its descriptor: omega, phi.
+An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi.
 
 Shapes: N rows, B rows of one batch, D dimension.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import DataError, one_line
-from mindloc.runtime.files import atomic_folder, read_json, require_replaceable, synced, writing
+from mindloc.runtime.files import atomic_directory, read_json, require_replaceable, synced, writing
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
 VERSION = 1
@@ -67,22 +67,22 @@ class DescriptorSet:
 
 
 class DescriptorWriter:
-    """Writes a set batch by batch; the folder appears under its name only when every row is on disk.
+    """Writes a set batch by batch; the directory appears under its name only when every row is on disk.
 
-    Use as a context manager: leaving it normally publishes the folder (an older set of that name is replaced), leaving
-    it through an exception removes what was written.
+    Use as a context manager: leaving it normally publishes the directory, in place of an older set of that name;
+    leaving it through an exception removes what was written.
 
     Args:
-        folder: where the set shall be.
+        directory: where the set shall be.
         card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
 
     Raises:
-        DataError: the folder contains something else than a set; a batch has another dimension, contains NaN or
+        DataError: the directory contains something else than a set; a batch has another dimension, contains NaN or
             infinity, or does not fit its rows.
     """
 
-    def __init__(self, folder: str | Path, card: dict[str, Any]):
-        self.folder = Path(folder)
+    def __init__(self, directory: str | Path, card: dict[str, Any]):
+        self.directory = Path(directory)
         self._card = {"version": VERSION, **card}
         self._count = 0
         self._dimension: int | None = None
@@ -90,9 +90,9 @@ class DescriptorWriter:
         self._names: set[str] = set()
 
     def __enter__(self) -> "DescriptorWriter":
-        require_replaceable(self.folder, _FILES, "descriptor set", DataError)
+        require_replaceable(self.directory, _FILES, "descriptor set", DataError)
         with self._writing(), contextlib.ExitStack() as opened:
-            partial = opened.enter_context(atomic_folder(self.folder))
+            partial = opened.enter_context(atomic_directory(self.directory))
             self._matrix, self._rows, self._card_file = (
                 opened.enter_context(synced(partial / name)) for name in _FILES
             )
@@ -127,20 +127,20 @@ class DescriptorWriter:
         if batch.shape[1] != self._dimension:
             raise DataError(f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}")
         for row, descriptor_D in zip(rows, batch, strict=True):
-            _check_row(row, f"row {self._count} of {self.folder}")
+            _check_row(row, f"row {self._count} of {self.directory}")
             name = row["name"]
             if not np.isfinite(descriptor_D).all():
                 raise DataError(f"the descriptor of {name} contains NaN or infinity; the encoder's weights are broken")
             if name in self._names:
-                raise DataError(f"{name} comes twice in descriptor set {self.folder}; names must be unique")
+                raise DataError(f"{name} comes twice in descriptor set {self.directory}; names must be unique")
             self._names.add(name)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return writing(f"descriptor set {self.folder}", DataError)
+        return writing(f"descriptor set {self.directory}", DataError)
 
     def _complete(self) -> None:
         if self._dimension is None or not self._count:
-            raise DataError(f"descriptor set {self.folder} would be empty; give it at least one image")
+            raise DataError(f"descriptor set {self.directory} would be empty; give it at least one image")
         self._matrix.seek(0)
         self._matrix.write(_npy_header(self._count, self._dimension))
         facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
@@ -148,10 +148,10 @@ class DescriptorWriter:
 
 
 def save_descriptor_set(
-    folder: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
+    directory: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
 ) -> None:
     """Write a whole set at once; arguments and errors as ``DescriptorWriter``."""
-    with DescriptorWriter(folder, card) as writer:
+    with DescriptorWriter(directory, card) as writer:
         writer.append(descriptor_ND, rows)
 
 
@@ -168,63 +168,63 @@ def make_rows(
     return rows
 
 
-def set_folder(folder: str | Path, descriptor: str) -> Path:
+def set_directory(directory: str | Path, descriptor: str) -> Path:
     """Where in what an extraction wrote the set of one descriptor lies."""
-    return Path(folder) if descriptor == GLOBAL else Path(folder) / descriptor
+    return Path(directory) if descriptor == GLOBAL else Path(directory) / descriptor
 
 
-def load_descriptor_sets(folder: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
+def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
     """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
 
     Raises:
         DataError: as ``load_descriptor_set``; sets of different extractions.
     """
-    inner = [name for name in DESCRIPTORS[1:] if (Path(folder) / name).is_dir()]
+    inner = [name for name in DESCRIPTORS[1:] if (Path(directory) / name).is_dir()]
     if not inner:
-        one = load_descriptor_set(folder, memory_map)
+        one = load_descriptor_set(directory, memory_map)
         return {one.descriptor: one}
-    sets = {name: load_descriptor_set(Path(folder) / name, memory_map) for name in inner}
+    sets = {name: load_descriptor_set(Path(directory) / name, memory_map) for name in inner}
     if not {OMEGA, PHI} <= sets.keys():
-        raise DataError(f"{folder} contains {', '.join(inner)} and not both omega and phi; extract it again")
+        raise DataError(f"{directory} contains {', '.join(inner)} and not both omega and phi; extract it again")
     first = sets[OMEGA]
     for name, other in sets.items():
         if other.descriptor != name:
-            raise DataError(f"{folder}/{name} is a set of {other.descriptor} descriptors; extract it again")
+            raise DataError(f"{directory}/{name} is a set of {other.descriptor} descriptors; extract it again")
         same_origin = all(other.card.get(fact) == first.card.get(fact) for fact in ("extraction", "checkpoint_sha256"))
         if other.names != first.names or not same_origin:
-            raise DataError(f"{folder}: omega and {name} are of different extractions; extract it again")
+            raise DataError(f"{directory}: omega and {name} are of different extractions; extract it again")
     return sets
 
 
-def remove_other_sets(folder: str | Path, descriptors: Iterable[str]) -> None:
-    """Delete what an older extraction wrote into ``folder`` of descriptors other than these."""
+def remove_other_sets(directory: str | Path, descriptors: Iterable[str]) -> None:
+    """Delete what an older extraction wrote into ``directory`` of descriptors other than these."""
     for name in set(DESCRIPTORS[1:]) - set(descriptors):
-        inner = Path(folder) / name
+        inner = Path(directory) / name
         if inner.is_dir() and {path.name for path in inner.iterdir()} <= set(_FILES):
             shutil.rmtree(inner)
 
 
-def load_descriptor_set(folder: str | Path, memory_map: bool = True) -> DescriptorSet:
-    """A set from its folder, checked: files complete, counts and dimension agree, no NaN, names unique.
+def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> DescriptorSet:
+    """A set from its directory, checked: files complete, counts and dimension agree, no NaN, names unique.
 
     Raises:
         DataError: naming the file and what is wrong with it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"descriptor set {folder} is missing; write one with: python -m mindloc extract")
-    if not (folder / "card.json").is_file():
-        raise DataError(f"{folder} contains no descriptor set; write one with: python -m mindloc extract")
-    card = _load_card(folder / "card.json")
-    rows = _load_rows(folder / "rows.jsonl")
-    descriptor_ND = _load_matrix(folder / "descriptors.npy", memory_map)
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DataError(f"descriptor set {directory} is missing; write one with: python -m mindloc extract")
+    if not (directory / "card.json").is_file():
+        raise DataError(f"{directory} contains no descriptor set; write one with: python -m mindloc extract")
+    card = _load_card(directory / "card.json")
+    rows = _load_rows(directory / "rows.jsonl")
+    descriptor_ND = _load_matrix(directory / "descriptors.npy", memory_map)
     expected = (card["count"], card["dimension"])
     if descriptor_ND.shape != expected or len(rows) != card["count"]:
         raise DataError(
-            f"descriptor set {folder} contradicts itself: card {expected}, descriptors.npy {descriptor_ND.shape}, "
+            f"descriptor set {directory} contradicts itself: card {expected}, descriptors.npy {descriptor_ND.shape}, "
             f"rows.jsonl {len(rows)} lines; extract it again"
         )
-    _check_finite(descriptor_ND, rows, folder)
+    _check_finite(descriptor_ND, rows, directory)
     return DescriptorSet(descriptor_ND, rows, card)
 
 
@@ -293,12 +293,12 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
     return matrix
 
 
-def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], folder: Path) -> None:
+def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], directory: Path) -> None:
     for start in range(0, len(descriptor_ND), _BLOCK_ROWS):
         finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS]).all(axis=1)
         if not finite_B.all():
             name = rows[start + int(np.argmin(finite_B))]["name"]
-            raise DataError(f"{folder}: the descriptor of {name} contains NaN or infinity; extract the set again")
+            raise DataError(f"{directory}: the descriptor of {name} contains NaN or infinity; extract the set again")
 
 
 def _npy_header(count: int, dimension: int) -> bytes:

@@ -25,7 +25,7 @@ def look_at_npu(machine: Machine) -> list[Finding]:
         return [good("Ascend", "card", "simulated, by MS_SIMULATION_LEVEL: graphs compile, nothing is computed")]
     cards = sorted(path.name for path in machine.path("/dev").glob("davinci[0-9]*"))
     version = re.search(r"^Version=(\S+)", machine.read("/usr/local/Ascend/driver/version.info"), re.MULTILINE)
-    library = machine.library(DRIVER_LIBRARY, *_driver_folders(machine))
+    library = machine.library(DRIVER_LIBRARY, *_driver_directories(machine))
     if not cards and not version and not library:
         found = "neither a card (/dev/davinci*) nor a driver (/usr/local/Ascend/driver) is seen"
         return [absent("Ascend", "card", found, f"needs a machine with an Ascend card and its driver; {CPU_WAY}")]
@@ -51,7 +51,7 @@ def _driver(version: str | None, library: Path | None) -> Finding:
     return good("Ascend", "driver", f"{version or 'of unknown version'} ({library})")
 
 
-def _driver_folders(machine: Machine) -> list[Path]:
+def _driver_directories(machine: Machine) -> list[Path]:
     """Where the driver's set_env leads to; MindSpore's plugin and CANN find it there through LD_LIBRARY_PATH."""
     return [machine.path(f"/usr/local/Ascend/driver/lib64/{name}") for name in ("driver", "common")]
 

@@ -37,7 +37,7 @@ Release = tuple[int, int]
 CUINIT = {  # result -> what it means, way out
     34: (
         "the library found is the empty one for building that CUDA toolkits bring, not a driver",
-        "take the folder named stubs out of LD_LIBRARY_PATH",
+        "take the directory named stubs out of LD_LIBRARY_PATH",
     ),
     100: ("the driver is there, but no card that it can use", ""),
     803: (
@@ -46,7 +46,7 @@ CUINIT = {  # result -> what it means, way out
     ),
     804: (
         "the forward-compatibility library on the path does not go with this card",
-        "take the folder named compat out of LD_LIBRARY_PATH",
+        "take the directory named compat out of LD_LIBRARY_PATH",
     ),
     999: (
         "the driver fails without saying why",
@@ -188,8 +188,8 @@ def set_up(machine: Machine) -> str:
 
 def _plugins(machine: Machine) -> list[Release]:
     """CUDA releases that the installed MindSpore has a plugin for, oldest first."""
-    folder = machine.mindspore / "lib" / "plugin" if machine.mindspore else Path("nowhere")
-    matches = (re.search(r"\.so\.(\d+)\.(\d+)$", path.name) for path in folder.glob("libmindspore_gpu.so.*"))
+    directory = machine.mindspore / "lib" / "plugin" if machine.mindspore else Path("nowhere")
+    matches = (re.search(r"\.so\.(\d+)\.(\d+)$", path.name) for path in directory.glob("libmindspore_gpu.so.*"))
     return sorted((int(match[1]), int(match[2])) for match in matches if match)
 
 
@@ -231,7 +231,7 @@ def _nvcc(machine: Machine, plugins: list[Release]) -> tuple[Release | None, Fin
 
 
 def _library(machine: Machine, name: str, plugin: Release) -> Finding:
-    path = machine.library(name, _own_folder(machine, plugin))
+    path = machine.library(name, _own_directory(machine, plugin))
     if path:
         return good("GPU", name, str(path))
     others = machine.other_versions(name)
@@ -241,13 +241,13 @@ def _library(machine: Machine, name: str, plugin: Release) -> Finding:
     return absent("GPU", name, f"{name} is not on the loader's path", set_up(machine))
 
 
-def _own_folder(machine: Machine, plugin: Release) -> Path:
-    """A folder that is written into the plugin file and searched before all others."""
+def _own_directory(machine: Machine, plugin: Release) -> Path:
+    """A directory that is written into the plugin file and searched before all others."""
     return machine.path(f"/usr/local/cuda-{_dotted(plugin)}/lib64")
 
 
 def _cudnn(machine: Machine, plugin: Release) -> list[Finding]:
-    path = machine.library(CUDNN, _own_folder(machine, plugin))
+    path = machine.library(CUDNN, _own_directory(machine, plugin))
     if path is None:
         others = machine.other_versions(CUDNN)
         if not others:

@@ -1,6 +1,6 @@
 """The machine that the doctor looks at, the programs it asks, and a finding: what one look says.
 
-The machine is this one, or a folder that stands for one. Its cores, memory and disk are looked at here; a container's
+The machine is this one, or a directory that imitates one. Its cores, memory and disk are read here; a container's
 limits count, not the machine's size.
 """
 
@@ -19,10 +19,10 @@ from typing import Any, Literal
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import usable_cores
 
-DEFAULT_FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+DEFAULT_DIRECTORIES = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 PACKAGES = ("mindspore", "numpy", "onnxruntime", "onnxruntime-gpu")
 GIB = 2**30
-# the quick start takes 1.4 GB of memory, 3.2 unless operators are fused; its two worlds and run folder 1 GB of disk
+# the quick start takes 1.4 GB of memory, 3.2 unless operators are fused; its two worlds and run directory 1 GB of disk
 TRAINING_GIB = 4
 _SOURCE = str(Path(__file__).parents[2])
 
@@ -61,15 +61,15 @@ def obstacle(findings: Iterable[Finding], target: str) -> Finding | None:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to look; nothing outside ``root``, ``prefix``, ``mindspore`` and the folders of ``environ`` is read."""
+    """Where to look; nothing outside ``root``, ``prefix``, ``mindspore`` and the directories of ``environ`` is read."""
 
     environ: Mapping[str, str]
     root: Path = Path("/")  # absolute paths of the system are looked up below it
     prefix: Path = Path(sys.prefix)  # of the Python environment
     versions: Mapping[str, str] = field(default_factory=dict)  # of the installed PACKAGES
-    mindspore: Path | None = None  # folder of the installed package
+    mindspore: Path | None = None  # directory of the installed package
     cores: int = 1  # that the process may run on
-    folder: Path = Path()  # to work in
+    directory: Path = Path()  # to work in
 
     def path(self, absolute: str) -> Path:
         return self.root / absolute.lstrip("/")
@@ -81,28 +81,30 @@ class Machine:
         except OSError:
             return ""
 
-    def library_folders(self) -> list[Path]:
-        """Folders that the loader searches: LD_LIBRARY_PATH, those that ldconfig was told of, the system's own."""
+    def library_directories(self) -> list[Path]:
+        """Directories that the loader searches: LD_LIBRARY_PATH, those that ldconfig was told of, the system's own."""
         named = [Path(text) for text in self.environ.get("LD_LIBRARY_PATH", "").split(":") if text]
-        system = [self.path(text) for text in (*self._configured("/etc/ld.so.conf"), *DEFAULT_FOLDERS)]
+        system = [self.path(text) for text in (*self._configured("/etc/ld.so.conf"), *DEFAULT_DIRECTORIES)]
         return list(dict.fromkeys([*named, *system]))
 
     def library(self, name: str, *more: Path) -> Path | None:
-        """The file that the loader would take for ``name``, e.g. "libcuda.so.1"; ``more`` folders come first."""
-        folders = [*more, *self.library_folders()]
-        paths = (folder / name for folder in folders)
-        return next((path for path in paths if os.path.exists(path)), None)  # False too where a folder is closed to us
+        """The file that the loader would take for ``name``, e.g. "libcuda.so.1"; ``more`` directories come first."""
+        directories = [*more, *self.library_directories()]
+        paths = (directory / name for directory in directories)
+        return next(
+            (path for path in paths if os.path.exists(path)), None
+        )  # False too where a directory is closed to us
 
     def other_versions(self, name: str) -> list[Path]:
         """Files on the loader's path that differ from ``name`` in the number after .so. only, e.g. libcudnn.so.9."""
         stem = name.partition(".so")[0]
         pattern = re.compile(re.escape(stem) + r"\.so\.\d+(\.\d+)?$")
-        found = {path.name: path for folder in self.library_folders() for path in folder.glob(f"{stem}.so.*")}
+        found = {path.name: path for directory in self.library_directories() for path in directory.glob(f"{stem}.so.*")}
         return [found[each] for each in sorted(found) if pattern.match(each) and each != name]
 
     def _configured(self, absolute: str, depth: int = 0) -> list[str]:
-        """Folders in an ld.so.conf and the files that it includes."""
-        folders = []
+        """Directories in an ld.so.conf and the files that it includes."""
+        directories = []
         for line in self.read(absolute).splitlines():
             words = line.partition("#")[0].split()
             if words[:1] == ["include"] and depth < 3:
@@ -110,18 +112,18 @@ class Machine:
                 for pattern in words[1:]:
                     below = pattern.lstrip("/") if pattern.startswith("/") else f"{parent}/{pattern}".lstrip("/")
                     for path in sorted(self.root.glob(below)):
-                        folders += self._configured("/" + str(path.relative_to(self.root)), depth + 1)
+                        directories += self._configured("/" + str(path.relative_to(self.root)), depth + 1)
             elif words:
-                folders.append(words[0])
-        return folders
+                directories.append(words[0])
+        return directories
 
 
 def this_machine() -> Machine:
     """The machine and the environment that this process runs in; MindSpore is found but not imported."""
     spec = find_spec("mindspore")
-    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+    directory = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
     versions = installed_versions(*PACKAGES)
-    return Machine(dict(os.environ), versions=versions, mindspore=folder, cores=len(usable_cores()))
+    return Machine(dict(os.environ), versions=versions, mindspore=directory, cores=len(usable_cores()))
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,10 @@ def _memory(machine: Machine) -> Finding:
 
 
 def _disk(machine: Machine) -> Finding:
-    free = shutil.disk_usage(machine.folder).free
-    text = f"{free / GIB:.1f} GiB free in {machine.folder.resolve()}"
+    free = shutil.disk_usage(machine.directory).free
+    text = f"{free / GIB:.1f} GiB free in {machine.directory.resolve()}"
     if free < TRAINING_GIB * GIB:
-        return wrong("machine", "disk", text, "free some space, or work in another folder", blocks=False)
+        return wrong("machine", "disk", text, "free some space, or work in another directory", blocks=False)
     return good("machine", "disk", text)
 
 

@@ -104,7 +104,7 @@ def look_at_onnx_runtime(machine: Machine, python: str = sys.executable) -> list
         way_out = f"only needed for exported ONNX encoders: pip install onnxruntime; for NVIDIA cards: {FOR_CARDS}"
         return [absent(ONNX_RUNTIME, "version", "not installed", way_out, blocks=False)]
     found = ", ".join(f"{name} {machine.versions[name]}" for name in names)
-    if len(names) == 2:  # they share one folder, so the one installed last has overwritten half of the other
+    if len(names) == 2:  # they share one directory, so the one installed last has overwritten half of the other
         return [wrong(ONNX_RUNTIME, "version", f"{found} overwrite each other", FOR_CARDS, blocks=False)]
     answer = ask_python(_ASK_ONNX_RUNTIME, machine.environ, 120, python)
     if answer.code != 0:

@@ -59,7 +59,7 @@ def evaluate(
 
     Args:
         split: queries and references; ``config.eval.swap_sides`` says which side asks.
-        out_dir: the evaluation's folder; what an earlier evaluation left there is replaced.
+        out_dir: the evaluation's directory; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
         figures: False leaves out the PNG files.
@@ -68,47 +68,47 @@ def evaluate(
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
 
     Raises:
-        DataError: nothing to evaluate, an image that can't be read, or a folder that contains something else.
+        DataError: nothing to evaluate, an image that can't be read, or a directory that contains something else.
     """
-    folder, task = Path(out_dir), _task(config, split)
+    directory, task = Path(out_dir), _task(config, split)
     roles = (task.answerable(), task.references)
-    _require_own(folder)
-    (folder / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
-    shutil.rmtree(folder / "baselines", ignore_errors=True)
-    write_truth(folder / "truth.jsonl", task.queries.images.files, task.right_names())
+    _require_own(directory)
+    (directory / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
+    shutil.rmtree(directory / "baselines", ignore_errors=True)
+    write_truth(directory / "truth.jsonl", task.queries.images.files, task.right_names())
     speed = {}
     for role in roles:
-        speed[role.name] = _extract_role(engine, config, split, role, folder / role.name, progress, cluster)
+        speed[role.name] = _extract_role(engine, config, split, role, directory / role.name, progress, cluster)
     notes = []
     if baselines:
-        notes = _write_baselines(config, split, train_split, roles, folder / "baselines", progress)
+        notes = _write_baselines(config, split, train_split, roles, directory / "baselines", progress)
     origin = _origin(engine, config, split, speed, command)
-    times = _search_times(folder, config, notes) if search_times and len(engine.descriptors) > 1 else None
-    _write_setup(folder / "setup.json", config, split, origin, notes, times)
-    return rescore(folder, figures)
+    times = _search_times(directory, config, notes) if search_times and len(engine.descriptors) > 1 else None
+    _write_setup(directory / "setup.json", config, split, origin, notes, times)
+    return rescore(directory, figures)
 
 
 def _task(config: Config, split: Split) -> Task:
     return make_task(split, config.eval.swap_sides)
 
 
-def _require_own(folder: Path) -> None:
+def _require_own(directory: Path) -> None:
     """Refuse a place that contains anything but an earlier evaluation, whose parts are deleted."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; give a new folder for the report")
-    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else {}
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file; give a new directory for the report")
+    found = {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.exists() else {}
     if found and "truth.jsonl" not in found:
-        raise DataError(f"{folder} is neither empty nor an earlier evaluation; give a new folder for the report")
+        raise DataError(f"{directory} is neither empty nor an earlier evaluation; give a new directory for the report")
 
 
 def _extract_role(
-    engine: Engine, config: Config, split: Split, role: Role, folder: Path, progress: bool, cluster: Cluster
+    engine: Engine, config: Config, split: Split, role: Role, directory: Path, progress: bool, cluster: Cluster
 ) -> Extraction:
     images = _images_of_rank(engine, config, split, role, cluster)
     facts = card_facts(config, role.side, role.images.place_unit)
     places = role.images.places
     place_N2 = places and places.coordinate_N2
-    return extract(engine, role.side, images, role.images.files, place_N2, folder, facts, progress, cluster)
+    return extract(engine, role.side, images, role.images.files, place_N2, directory, facts, progress, cluster)
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
@@ -129,15 +129,15 @@ def _write_baselines(
     split: Split,
     train_split: Split | None,
     roles: tuple[Role, Role],
-    folder: Path,
+    directory: Path,
     progress: bool,
 ) -> list[str]:
     """Write what the baselines are computed from; returns notes on what is missing."""
     notes = []
-    folder.mkdir(parents=True)
+    directory.mkdir(parents=True)
     if config.eval.histogram_baseline:
         for role in roles:
-            _write_histograms(split, role, folder / role.name, config.data.workers, progress)
+            _write_histograms(split, role, directory / role.name, config.data.workers, progress)
     else:
         notes.append("No color histogram: eval.histogram_baseline is off.")
     if train_split is None:
@@ -145,7 +145,7 @@ def _write_baselines(
     else:
         searched = roles[1].side
         counted = {mode: commonest(_named_by_pairs(train_split, mode, searched)) for mode in MODES}
-        atomic_write_text(folder / "constant.json", json.dumps(counted), DataError)
+        atomic_write_text(directory / "constant.json", json.dumps(counted), DataError)
     return notes
 
 
@@ -154,14 +154,14 @@ def _named_by_pairs(split: Split, mode: PairMode, side: SideName) -> Iterator[st
     return (files[index] for index in (edges.reference if side == "reference" else edges.query()))
 
 
-def _write_histograms(split: Split, role: Role, folder: Path, workers: int, progress: bool) -> None:
+def _write_histograms(split: Split, role: Role, directory: Path, workers: int, progress: bool) -> None:
     images = role.images
     rows = make_rows(images.files, images.places and images.places.coordinate_N2, images.view)
     facts = {"view": images.view, "place_unit": images.place_unit}
     card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
     shown = progress and sys.stderr.isatty()
     bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not shown)
-    with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(folder, card) as writer:
+    with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(directory, card) as writer:
         for start in range(0, len(rows), _HISTOGRAM_BATCH):
             part = rows[start : start + _HISTOGRAM_BATCH]
             histograms = pool.map(color_histogram, [split.root / row["name"] for row in part])
@@ -185,9 +185,9 @@ def _origin(
     }
 
 
-def _search_times(folder: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
+def _search_times(directory: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
     """Adds to ``notes`` where no index can be made of what was encoded, which the scores have no part in."""
-    queries, references = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "reference")
+    queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
     try:
         return measure_search(queries, references, _score_settings(config).stages(references["omega"].count))
     except TileIndexError as error:

@@ -62,10 +62,10 @@ def make_report(
     }
 
 
-def write_report(folder: Path, report: dict[str, Any]) -> None:
+def write_report(directory: Path, report: dict[str, Any]) -> None:
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    atomic_write_text(folder / "report.json", text + "\n", DataError)
-    atomic_write_text(folder / "report.md", markdown(report), DataError)
+    atomic_write_text(directory / "report.json", text + "\n", DataError)
+    atomic_write_text(directory / "report.md", markdown(report), DataError)
 
 
 def tables(report: dict[str, Any]) -> str:

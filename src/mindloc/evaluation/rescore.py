@@ -1,8 +1,8 @@
-"""An evaluation folder to all its numbers and figures, from disk, without a device.
+"""An evaluation directory to all its numbers and figures, from disk, without a device.
 
-The folder contains, after ``evaluate``::
+The directory contains, after ``evaluate``::
 
-    query/  reference/           descriptor sets, or folders of them: omega/, phi/, perhaps centroids/
+    query/  reference/           descriptor sets, or directories of them: omega/, phi/, perhaps centroids/
     truth.jsonl                  which references are right for each query
     baselines/                   descriptor sets query/, reference/ of the color histogram; constant.json
     setup.json                   settings, origin, notes, perhaps search_times: what the report needs besides
@@ -104,27 +104,27 @@ class _Case:
 
 
 def rescore(out_dir: str | Path, figures: bool = True) -> Scores:
-    """Recompute every number of an evaluation folder and write its report and figures again.
+    """Recompute every number of an evaluation directory and write its report and figures again.
 
     Args:
         figures: False leaves the PNG files alone; the contact sheet also needs the data set's images, and an older one
             stays where they are gone.
 
     Raises:
-        DataError: the folder is no evaluation, or one of its files is broken.
+        DataError: the directory is no evaluation, or one of its files is broken.
     """
-    folder = Path(out_dir)
-    setup = load_setup(folder / "setup.json")
-    settings = _settings(setup, folder / "setup.json")
-    queries, references = load_descriptor_sets(folder / "query"), load_descriptor_sets(folder / "reference")
+    directory = Path(out_dir)
+    setup = load_setup(directory / "setup.json")
+    settings = _settings(setup, directory / "setup.json")
+    queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
     first = next(iter(queries.values())), next(iter(references.values()))
-    case = _Case(queries, references, load_truth(folder / "truth.jsonl", *first), settings)
+    case = _Case(queries, references, load_truth(directory / "truth.jsonl", *first), settings)
     notes = list(setup["notes"])
     if distances_of(*first) is None:
         notes.append(_NO_PLACES)
-    methods = {**_answers(case), **_baselines(folder / "baselines", case, notes)}
+    methods = {**_answers(case), **_baselines(directory / "baselines", case, notes)}
     numbers = {name: scores.numbers for name, scores in methods.items()}
-    search = _search(case, setup, folder / "setup.json", notes) if "stage_one" in methods else None
+    search = _search(case, setup, directory / "setup.json", notes) if "stage_one" in methods else None
     data = {
         "query_view": first[0].card["view"],
         "reference_view": first[1].card["view"],
@@ -132,17 +132,17 @@ def rescore(out_dir: str | Path, figures: bool = True) -> Scores:
         "reference_total": first[1].count,
     }
     report = make_report(numbers, settings, data, setup["origin"], notes, search)
-    write_report(folder, report)
-    _write_queries(folder / "queries.jsonl", methods["model"], case)
+    write_report(directory, report)
+    _write_queries(directory / "queries.jsonl", methods["model"], case)
     if figures:
-        _draw_curve(folder / "distance_curve.png", methods, settings, data)
-        _draw_sheet(folder / "contact_sheet.png", setup, methods, case)
+        _draw_curve(directory / "distance_curve.png", methods, settings, data)
+        _draw_sheet(directory / "contact_sheet.png", setup, methods, case)
     return Scores(settings.mode, numbers, report)
 
 
 def load_setup(path: Path) -> dict[str, Any]:
     """Raises: DataError: missing, broken, or of another version."""
-    setup = read_json(path, DataError, "", "is this an evaluation folder, and was it finished?")
+    setup = read_json(path, DataError, "", "is this an evaluation directory, and was it finished?")
     if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
     absent = [key for key in ("settings", "origin", "notes", "image_root") if key not in setup]
@@ -189,17 +189,17 @@ def _are_times(times: Any) -> bool:
     return None not in stages[:2] and all(value is None or isinstance(value, (int, float)) for value in stages)
 
 
-def _baselines(folder: Path, case: _Case, notes: list[str]) -> dict[str, MethodScores]:
-    """Whatever baselines the folder has; adds to ``notes`` why one is missing."""
+def _baselines(directory: Path, case: _Case, notes: list[str]) -> dict[str, MethodScores]:
+    """Whatever baselines the directory has; adds to ``notes`` why one is missing."""
     methods = {}
     distances, truth, settings = distances_of(*case.first), case.truth, case.settings
-    if (folder / "query").is_dir():
-        pair = load_descriptor_set(folder / "query"), load_descriptor_set(folder / "reference")
+    if (directory / "query").is_dir():
+        pair = load_descriptor_set(directory / "query"), load_descriptor_set(directory / "reference")
         if pair[0].names != case.query_names or pair[1].names != case.reference_names:
-            raise DataError(f"the color histograms in {folder} are of other images; evaluate again")
+            raise DataError(f"the color histograms in {directory} are of other images; evaluate again")
         methods["color_histogram"] = score_sets(*pair, truth, settings)
-    if (folder / "constant.json").is_file():
-        order = _load_constant(folder / "constant.json")
+    if (directory / "constant.json").is_file():
+        order = _load_constant(directory / "constant.json")
         constant = score_constant(order, case.reference_names, truth, distances, settings)
         if constant is None:
             notes.append("No constant answer: the training pairs name none of these references.")

@@ -21,7 +21,7 @@ from mindloc.inference.mindir import MODE
 from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.files import scratch_folder, writing
+from mindloc.runtime.files import scratch_directory, writing
 from mindloc.vocabulary import SIDES, SideName
 
 MOST_IMAGES = 1024  # per call of an exported file, which is compared at that size
@@ -57,7 +57,7 @@ class Exported:
 
 
 def export_checkpoint(
-    checkpoint: str | Path, folder: str | Path, request: ExportRequest, target: str = "CPU"
+    checkpoint: str | Path, directory: str | Path, request: ExportRequest, target: str = "CPU"
 ) -> list[Exported]:
     """Export the sides of an encoder that the request names, each as one file with a card beside it.
 
@@ -86,7 +86,7 @@ def export_checkpoint(
     done = []
     for sides in files:
         spec = _spec(stored, sides, encoder.descriptors, request, precision)
-        path = Path(folder) / (_stem(spec, request, len(files)) + file_format.suffix)
+        path = Path(directory) / (_stem(spec, request, len(files)) + file_format.suffix)
         check = export_file(encoder.side_encoder(sides[0]), spec, path, request.file_format, facts, request.key)
         done.append(Exported(path, check))
     return done
@@ -189,7 +189,7 @@ def export_file(
     cell.set_train(False)
     live = PlainOutputs(side_encoder, *outputs)
     live.set_train(False)
-    with writing(path, ExportError), scratch_folder(path) as partial:
+    with writing(path, ExportError), scratch_directory(path) as partial:
         file = partial / path.name
         try:
             writer.save(cell, _example(cell, spec), file, key, [output_name(name) for name in spec.descriptors])

@@ -28,7 +28,7 @@ from mindloc.inference.exported import (
 from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
-from mindloc.runtime.run_folder import export_folder
+from mindloc.runtime.run_directory import export_directory
 from mindloc.vocabulary import SIDES, SideName
 
 if TYPE_CHECKING:  # it imports MindSpore
@@ -115,14 +115,14 @@ def _read_exported(
 ) -> Source:
     precision = "fp32" if request.precision == "int8" else request.precision
     try:
-        found = find_exported(request.exported or export_folder(request.checkpoint), file_format)
+        found = find_exported(request.exported or export_directory(request.checkpoint), file_format)
         config = config_from_dict(weights.config if weights else found[0].config)
         files = {side: choose_file(found, side, precision) for side in _sides(config, sides, view)}
     except AbsentError as error:
         line = f"python export.py --checkpoint {request.checkpoint or 'FILE'} --file_format {file_format}"
         line += "" if precision in (None, "fp32") else f" --precision {precision}"
-        is_folder = request.exported is not None and not request.exported.is_file()
-        line += f" --out {request.exported}" if is_folder else ""
+        is_directory = request.exported is not None and not request.exported.is_file()
+        line += f" --out {request.exported}" if is_directory else ""
         raise ExportError(f"{error}; write it with: {line}") from None
     require_one_origin(files, weights and weights.sha256)
     if not weights:

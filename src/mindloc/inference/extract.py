@@ -20,7 +20,7 @@ from mindloc.descriptors.sets import (
     DescriptorWriter,
     make_rows,
     remove_other_sets,
-    set_folder,
+    set_directory,
 )
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
@@ -53,7 +53,7 @@ def extract(
     batches: Iterable[tuple[np.ndarray, int]],
     names: list[str],
     place_N2: np.ndarray | None,
-    folder: str | Path,
+    directory: str | Path,
     facts: dict[str, Any],
     progress: bool = True,
     cluster: Cluster = ALONE,
@@ -61,7 +61,7 @@ def extract(
 ) -> Extraction:
     """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
 
-    What an older extraction left in the folder is replaced. Each card names the extraction, so that the sets of two
+    What an older extraction left in the directory is replaced. Each card names the extraction, so that the sets of two
     are not taken for one.
 
     Args:
@@ -69,15 +69,17 @@ def extract(
             several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
         place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None where nobody
             knows them.
-        folder: the set itself, or of several descriptors the folder of their sets.
+        directory: the set itself, or of several descriptors the directory of their sets.
         facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
         progress: a bar on a terminal, nothing elsewhere.
 
     Raises:
-        DataError: fewer images than names, a descriptor with NaN, or a folder that contains something else.
+        DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
     """
-    if len(engine.descriptors) > 1 and (Path(folder) / "card.json").exists():
-        raise DataError(f"{folder} is a descriptor set itself, of an encoder with one descriptor; give a new folder")
+    if len(engine.descriptors) > 1 and (Path(directory) / "card.json").exists():
+        raise DataError(
+            f"{directory} is a descriptor set itself, of an encoder with one descriptor; give a new directory"
+        )
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, view, bounds_N4)
@@ -85,7 +87,7 @@ def extract(
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
     with bar, ExitStack() as stack:
         writers = {
-            name: stack.enter_context(DescriptorWriter(set_folder(folder, name), _card_of(name, card)))
+            name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))
             for name in engine.descriptors
         }
         for image_B3HW, count in batches:
@@ -101,7 +103,7 @@ def extract(
             fault_point("extract.mid")
         if done != len(rows):
             raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
-    remove_other_sets(folder, engine.descriptors)
+    remove_other_sets(directory, engine.descriptors)
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
 

@@ -132,11 +132,11 @@ def quantized(content: bytes) -> bytes:
     """
     onnx = optional_module("onnx")
     tools = optional_module("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory(prefix="mindloc-int8-") as folder, _quiet_log():
-        path = Path(folder) / "int8.onnx"
+    with tempfile.TemporaryDirectory(prefix="mindloc-int8-") as directory, _quiet_log():
+        path = Path(directory) / "int8.onnx"
         model = onnx.load_model_from_string(content)
         if _computes_convolutions(model.graph):
-            model = onnx.load_model_from_string(_folded(content, Path(folder) / "folded.onnx"))
+            model = onnx.load_model_from_string(_folded(content, Path(directory) / "folded.onnx"))
         spared = _products_with_stacks(model.graph)
         kind = tools.QuantType.QInt8
         tools.quantize_dynamic(model, str(path), weight_type=kind, per_channel=True, nodes_to_exclude=spared)

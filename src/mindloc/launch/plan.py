@@ -81,7 +81,7 @@ def plan_ranks(
     Args:
         command: what every rank runs, the program first.
         target: "Ascend", "GPU" or "CPU".
-        log_dir: folder of the logs; a table in ModelArts' layout is written there as HCCL reads it.
+        log_dir: directory of the logs; a table in ModelArts' layout is written there as HCCL reads it.
         table: the layout of all servers; wins over ``device_ids`` and ``server_count``.
         device_ids: cards of this server, as many ranks; the other servers have as many.
         server_index: which of the servers this one is.

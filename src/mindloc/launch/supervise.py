@@ -286,7 +286,7 @@ class LogFollower:
             print(line.decode("utf-8", errors="replace"), flush=True)
 
 
-def new_log_folder(output: Path) -> Path:
+def new_log_directory(output: Path) -> Path:
     """``output/logs/MMDDhhmmss``, new; launches of the same second get _2, _3, ...
 
     Raises:
@@ -294,19 +294,19 @@ def new_log_folder(output: Path) -> Path:
     """
     stamp = time.strftime("%m%d%H%M%S")
     for attempt in itertools.count(1):
-        folder = output / "logs" / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+        directory = output / "logs" / (stamp if attempt == 1 else f"{stamp}_{attempt}")
         try:
-            folder.mkdir(parents=True)
+            directory.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
-            raise LaunchError(f"can't make {folder}: {error.strerror}; choose another output folder") from None
-        return folder
+            raise LaunchError(f"can't make {directory}: {error.strerror}; choose another output directory") from None
+        return directory
 
 
-def remove_log_folder(folder: Path) -> None:
-    """Take back an empty one, and the folders above it that contain nothing else."""
+def remove_log_directory(directory: Path) -> None:
+    """Take back an empty one, and the directories above it that contain nothing else."""
     with suppress(OSError):  # not empty: then it stays
-        folder.rmdir()
-        folder.parent.rmdir()
-        folder.parent.parent.rmdir()
+        directory.rmdir()
+        directory.parent.rmdir()
+        directory.parent.parent.rmdir()

@@ -49,11 +49,11 @@ def parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         way_out=WAY_OUT,
         prog="modelarts/start.py",
-        description="Train or evaluate as a ModelArts job. A url is obs://bucket/folder or a path.",
+        description="Train or evaluate as a ModelArts job. A url is obs://bucket/directory or a path.",
         allow_abbrev=False,
     )
     parser.add_argument("--data_url", help="the data set; copied once per server, a path is read in place")
-    parser.add_argument("--train_url", help="gets the run folder, or the report of an evaluation")
+    parser.add_argument("--train_url", help="gets the run directory, or the report of an evaluation")
     parser.add_argument(
         "--checkpoint_url", type=_filled, help="weights to begin from or to evaluate, or a run to go on with"
     )
@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
     for name in ("data_url", "train_url"):
         if not getattr(args, name):
-            raise ConfigError(f"--{name} is missing; the console's recipe gives it, as obs://bucket/folder or a path")
+            raise ConfigError(
+                f"--{name} is missing; the console's recipe gives it, as obs://bucket/directory or a path"
+            )
     if args.evaluate_only and not args.checkpoint_url:
         raise ConfigError("--evaluate_only needs --checkpoint_url: weights, or a run that was trained")
     for name in ("data_url", "train_url", "checkpoint_url"):
@@ -211,7 +213,7 @@ def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
 
 
 def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
-    """RANK_TABLE_FILE names the folder of the platform's table until the platform has made HCCL's own file of it."""
+    """RANK_TABLE_FILE names the directory of the platform's table until the platform has made HCCL's own file of it."""
     named = environment.get("RANK_TABLE_FILE")
     if not named:
         return job_table if job_table.is_file() else None

@@ -21,7 +21,7 @@ from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import Store, build_store, is_remote, join, patiently
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
-from mindloc.runtime.files import atomic_folder, atomic_write_text, read_json, writing
+from mindloc.runtime.files import atomic_directory, atomic_write_text, read_json, writing
 
 SCRATCH_DISK = Path("/cache")
 
@@ -36,17 +36,17 @@ def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Pa
         return None, None
     store = build_store(url)
     if patiently(lambda: store.size(join(url, "config.yaml"))) is not None:
-        return None, bring_folder(store, url, scratch, start_id())
+        return None, bring_directory(store, url, scratch, start_id())
     if patiently(lambda: store.size(url)) is not None:
         return bring_file(store, url, scratch, start_id()), None
     if _same(url, train_url) and not patiently(lambda: store.names(url)):
         print(f"{url} is empty: this is the first start of a job that may be started again", flush=True)
         return None, None
-    raise StoreError(f"checkpoint_url {url} is neither a file of weights nor a run folder, which has a config.yaml")
+    raise StoreError(f"checkpoint_url {url} is neither a file of weights nor a run directory, which has a config.yaml")
 
 
 def weights_url(url: str) -> str:
-    """A file itself; of a run folder its best weights, or its last where no epoch was evaluated.
+    """A file itself; of a run directory its best weights, or its last where no epoch was evaluated.
 
     Raises:
         StoreError: neither is there.
@@ -65,7 +65,7 @@ def require_own_place(url: str, checkpoint_url: str | None) -> None:
     if _same(url, checkpoint_url) or patiently(lambda: store.size(join(url, "config.yaml"))) is None:
         return
     raise StoreError(
-        f"train_url {url} contains a run; give a new folder, or go on with that run: --checkpoint_url {url}"
+        f"train_url {url} contains a run; give a new directory, or go on with that run: --checkpoint_url {url}"
     )
 
 
@@ -74,7 +74,7 @@ def _same(url: str, other: str | None) -> bool:
 
 
 def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
-    """A folder of mindloc's own on the disk that a job may fill.
+    """A directory of mindloc's own on the disk that a job may fill.
 
     Args:
         asked: where the user wants it; None: /cache where there is one, else MA_JOB_DIR, else where temporary files go.
@@ -84,12 +84,12 @@ def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
     """
     choices = [Path(asked)] if asked else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
     usable = (path for path in choices if asked or (path.is_dir() and os.access(path, os.W_OK)))
-    folder = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
+    directory = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"can't make the working folder {folder}: {error.strerror}; set --scratch") from None
-    return folder
+        raise StoreError(f"can't make the working directory {directory}: {error.strerror}; set --scratch") from None
+    return directory
 
 
 def start_id() -> str:
@@ -103,8 +103,8 @@ def start_id() -> str:
     return f"{parent}-{began:.2f}"
 
 
-def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:
-    """Everything under ``url`` as a folder of this server; a path is that folder itself.
+def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
+    """Everything under ``url`` as a directory of this server; a path is that directory itself.
 
     Args:
         start: name of this start of the job; a copy of an earlier one is used again while the bytes are as many.
@@ -114,50 +114,54 @@ def bring_folder(store: Store, url: str, scratch: Path, start: str) -> Path:
     """
     if not is_remote(url):
         if not Path(url).is_dir():
-            raise StoreError(f"{url} is no folder; name the one that holds what the job reads")
+            raise StoreError(f"{url} is no directory; name the one that holds what the job reads")
         return Path(url).absolute()
-    return _bring(url, scratch, start, lambda: store.total_bytes(url), lambda partial: store.fetch_folder(url, partial))
+    return _bring(
+        url, scratch, start, lambda: store.total_bytes(url), lambda partial: store.fetch_directory(url, partial)
+    )
 
 
 def bring_file(store: Store, url: str, scratch: Path, start: str) -> Path:
-    """One object as a file of this server; a path is that file itself. Otherwise as ``bring_folder``."""
+    """One object as a file of this server; a path is that file itself. Otherwise as ``bring_directory``."""
     if not is_remote(url):
         return Path(url).absolute()
     name = url.rpartition("/")[2]
-    folder = _bring(url, scratch, start, lambda: store.size(url) or 0, lambda partial: store.fetch(url, partial / name))
-    return folder / name
+    directory = _bring(
+        url, scratch, start, lambda: store.size(url) or 0, lambda partial: store.fetch(url, partial / name)
+    )
+    return directory / name
 
 
 def _bring(url: str, scratch: Path, start: str, size: Callable[[], int], copy: Callable[[Path], None]) -> Path:
-    folder = scratch / f"{url.rstrip('/').rpartition('/')[2]}_{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-    note_path = folder.with_name(f"{folder.name}.json")
-    with _one_process(folder.with_name(f"{folder.name}.lock"), url) as had_to_wait:
-        note = _read_note(note_path) if folder.is_dir() else {}
+    directory = scratch / f"{url.rstrip('/').rpartition('/')[2]}_{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    note_path = directory.with_name(f"{directory.name}.json")
+    with _one_process(directory.with_name(f"{directory.name}.lock"), url) as had_to_wait:
+        note = _read_note(note_path) if directory.is_dir() else {}
         if note.get("start") == start:
-            return folder
+            return directory
         if had_to_wait and not note:
             raise StoreError(f"the process that copied {url} ended before it was done; its own lines say why")
         total = patiently(size)
         if note.get("bytes") != total:
-            _copy_whole(url, folder, total, copy)
+            _copy_whole(url, directory, total, copy)
         else:
-            print(f"{url}: the copy of an earlier start is used again, {folder}", flush=True)
+            print(f"{url}: the copy of an earlier start is used again, {directory}", flush=True)
         atomic_write_text(note_path, json.dumps({"url": url, "bytes": total, "start": start}), StoreError)
-    return folder
+    return directory
 
 
-def _copy_whole(url: str, folder: Path, total: int, copy: Callable[[Path], None]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    free = shutil.disk_usage(folder.parent).free
+def _copy_whole(url: str, directory: Path, total: int, copy: Callable[[Path], None]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    free = shutil.disk_usage(directory.parent).free
     if free < total:
         raise StoreError(
-            f"{url} has {_gigabytes(total)} and {folder.parent} has {_gigabytes(free)} free; "
+            f"{url} has {_gigabytes(total)} and {directory.parent} has {_gigabytes(free)} free; "
             "set --scratch to a larger disk"
         )
     began = time.monotonic()
-    with writing(folder, StoreError), atomic_folder(folder) as partial:
+    with writing(directory, StoreError), atomic_directory(directory) as partial:
         patiently(lambda: copy(partial))
-    print(f"{url}: {_gigabytes(total)} copied to {folder} in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{url}: {_gigabytes(total)} copied to {directory} in {time.monotonic() - began:.0f} s", flush=True)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from mindloc.launch.supervise import requests_to_stop_ignored, run_plan
 from mindloc.modelarts.arguments import WAY_OUT, Place, parse_arguments, place_by_table, read_place
 from mindloc.modelarts.incoming import (
     bring_checkpoint,
+    bring_directory,
     bring_file,
-    bring_folder,
     find_scratch,
     require_own_place,
     start_id,
@@ -55,18 +55,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
-    """Train, or resume a training; its run folder becomes ``train_url``.
+    """Train, or resume a training; its run directory becomes ``train_url``.
 
     Args:
         scratch: for the copies that all processes of this server share.
-        own: an empty folder of this process.
+        own: an empty directory of this process.
     """
     with _removed_when_refused(own):
-        run, logs = _new_folders(own)
+        run, logs = _new_directories(own)
         if place.is_first:
             require_own_place(args.train_url, args.checkpoint_url)
         weights, earlier = bring_checkpoint(args.checkpoint_url, args.train_url, scratch)
-        data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
+        data = bring_directory(build_store(args.data_url), args.data_url, scratch, start_id())
         if earlier and place.is_first:
             shutil.copytree(earlier, run, dirs_exist_ok=True)
         elif earlier:
@@ -80,9 +80,9 @@ def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> i
 def evaluate(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
     """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
     with _removed_when_refused(own):
-        run, logs = _new_folders(own)
+        run, logs = _new_directories(own)
         weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
-        data = bring_folder(build_store(args.data_url), args.data_url, scratch, start_id())
+        data = bring_directory(build_store(args.data_url), args.data_url, scratch, start_id())
         name = f"reports/test_{weights.stem}"
         plan = build_evaluation(args, place, data, weights, run / name, logs)
     code = _run_and_send(plan, run, logs, args)
@@ -119,7 +119,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: argparse.Namespace) -
     return code
 
 
-def _new_folders(own: Path) -> tuple[Path, Path]:
+def _new_directories(own: Path) -> tuple[Path, Path]:
     run, logs = own / "run", own / "logs"
     run.mkdir()
     logs.mkdir()
@@ -128,7 +128,7 @@ def _new_folders(own: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def _removed_when_refused(own: Path) -> Iterator[None]:
-    """Before anything was started a folder contains copies alone."""
+    """Before anything was started a directory contains copies alone."""
     try:
         yield
     except MindlocError:
@@ -143,7 +143,7 @@ def build_training(
 
     Args:
         weights: to start from.
-        run: an empty folder, or the run to resume when ``resumes``.
+        run: an empty directory, or the run to resume when ``resumes``.
 
     Raises:
         ConfigError: the config or an override is refused.

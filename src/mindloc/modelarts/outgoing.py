@@ -1,9 +1,9 @@
-"""Results out: a folder of the store becomes and stays what the run folder is, while the training writes it.
+"""Results out: a directory of the store becomes and stays what the run directory is, while the training writes it.
 
 Whatever moment the job is cut off, the store has a run that can be resumed. So the order of each look is: log,
 metrics and config; weights; ``weights_best`` and ``weights_end``; states, each of which completes a checkpoint; then
 the checkpoints that the training has dropped are deleted in the store too, so that it has no more of them than the
-run folder; then reports. The first failure ends a look, and the next one starts where it ended.
+run directory; then reports. The first failure ends a look, and the next one starts where it ended.
 """
 
 import os
@@ -26,10 +26,10 @@ NEIGHBORS = "neighbors/"  # descriptors of a search under way; what it finds is 
 
 
 class Outgoing:
-    """Sends what is new in a run folder, by hand (``look``) or in a thread (``start``, ``finish``).
+    """Sends what is new in a run directory, by hand (``look``) or in a thread (``start``, ``finish``).
 
     Args:
-        logs: another folder, whose files go to ``logs_name`` under ``url``.
+        logs: another directory, whose files go to ``logs_name`` under ``url``.
         every_s: seconds between the thread's looks.
     """
 
@@ -130,7 +130,7 @@ class Outgoing:
             raise Unavailable(f"{url} has {arrived} bytes, {size} were sent")
 
     def _drop(self, found: set[str]) -> list[str]:
-        """Delete the checkpoints that are no longer in the run folder, states first; the name of one that failed.
+        """Delete the checkpoints that are no longer in the run directory, states first; the name of one that failed.
 
         Held back while a file that was found has gone meanwhile: what took its place is not out yet.
         """
@@ -157,7 +157,7 @@ class Kind(IntEnum):
 
 
 def kind_of(name: str) -> Kind:
-    """Kind of a file by its name in the run folder."""
+    """Kind of a file by its name in the run directory."""
     if name.startswith(REPORTS):
         return Kind.REPORT
     if not name.startswith(CHECKPOINTS):
@@ -198,9 +198,9 @@ def find_files(run: Path, unfinished_reports: bool) -> dict[str, Path]:
     return found
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file in a folder and below that is not being written."""
-    for inner, _, names in os.walk(folder):  # takes no offense at a folder that goes away meanwhile
+def walk(directory: Path) -> Iterator[Path]:
+    """Every file in a directory and below that is not being written."""
+    for inner, _, names in os.walk(directory):  # takes no offense at a directory that goes away meanwhile
         for name in names:
             if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)):
                 yield Path(inner) / name

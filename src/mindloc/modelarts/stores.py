@@ -1,6 +1,6 @@
-"""Where a job's data comes from and its results go: a folder for a path, moxing for a url in ModelArts' own images.
+"""Where a job's data comes from and its results go: a directory for a path, moxing for a url in ModelArts' own images.
 
-A url names an object, or everything under ``url/``; names in a folder are relative and use "/".
+A url names an object, or everything under ``url/``; names in a directory are relative and use "/".
 """
 
 import importlib
@@ -27,19 +27,19 @@ class Store(Protocol):
     """What a job needs of a store. Every call raises ``Unavailable`` when the store fails."""
 
     def names(self, url: str) -> list[str]:
-        """Of all objects under a folder; empty when there is none."""
+        """Of all objects under a directory; empty when there is none."""
 
     def size(self, url: str) -> int | None:
         """Bytes of one object; None when there is no such object."""
 
     def total_bytes(self, url: str) -> int:
-        """Of everything under a folder; 0 when there is nothing."""
+        """Of everything under a directory; 0 when there is nothing."""
 
     def fetch(self, url: str, path: Path) -> None:
         """Copy one object to a file, which appears whole."""
 
-    def fetch_folder(self, url: str, folder: Path) -> None:
-        """Copy everything under a folder, and check the sizes. What is already there may be kept."""
+    def fetch_directory(self, url: str, directory: Path) -> None:
+        """Copy everything under a directory, and check the sizes. What is already there may be kept."""
 
     def send(self, path: Path, url: str) -> None:
         """Copy one file to an object, which appears whole."""
@@ -55,14 +55,14 @@ def build_store(url: str) -> Store:
         StoreError: a scheme that is not known, or no moxing here to read it with.
     """
     if not is_remote(url):
-        return FolderStore()
+        return DirectoryStore()
     if url.partition("://")[0] not in REMOTE_SCHEMES:
         raise StoreError(f"{url} is neither a path nor a url of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}")
     moxing = find_moxing()
     if moxing is None:
         raise StoreError(
             f"{url} can't be reached: moxing is not installed, which ModelArts' images have; copy what is there to "
-            "this machine and give the folder"
+            "this machine and give the directory"
         )
     return MoxingStore(moxing)
 
@@ -91,7 +91,7 @@ def patiently(action: Callable[[], T]) -> T:
     return action()
 
 
-class FolderStore:
+class DirectoryStore:
     """A disk, also one that is mounted over a network."""
 
     def names(self, url: str) -> list[str]:
@@ -101,14 +101,14 @@ class FolderStore:
         return Path(url).stat().st_size if Path(url).is_file() else None
 
     def total_bytes(self, url: str) -> int:
-        return folder_bytes(Path(url))
+        return directory_bytes(Path(url))
 
     def fetch(self, url: str, path: Path) -> None:
         self._copy(Path(url), path)
 
-    def fetch_folder(self, url: str, folder: Path) -> None:
+    def fetch_directory(self, url: str, directory: Path) -> None:
         for name in self.names(url):
-            self._copy(Path(url) / name, folder / name)
+            self._copy(Path(url) / name, directory / name)
 
     def send(self, path: Path, url: str) -> None:
         self._copy(path, Path(url))
@@ -134,7 +134,7 @@ def find_moxing() -> ModuleType | None:
 
 
 class MoxingStore:
-    """``mox.file``: single objects by ``copy``, folders by ``copy_parallel``."""
+    """``mox.file``: single objects by ``copy``, directories by ``copy_parallel``."""
 
     def __init__(self, moxing: Any):
         self._file = moxing.file
@@ -151,21 +151,21 @@ class MoxingStore:
         return int(self._call("get_size", url))
 
     def total_bytes(self, url: str) -> int:
-        # without recursive=True moxing calls every folder 0 bytes large
+        # without recursive=True moxing calls every directory 0 bytes large
         return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
 
     def fetch(self, url: str, path: Path) -> None:
         with replacing(path, error=Unavailable) as temporary:
             self._call("copy", url, str(temporary))
 
-    def fetch_folder(self, url: str, folder: Path) -> None:
+    def fetch_directory(self, url: str, directory: Path) -> None:
         wanted = self.total_bytes(url)
         if not wanted:
-            raise StoreError(f"{url} is empty; name the folder that the data is in")
-        self._call("copy_parallel", url, str(folder))
-        found = folder_bytes(folder)
+            raise StoreError(f"{url} is empty; name the directory that the data is in")
+        self._call("copy_parallel", url, str(directory))
+        found = directory_bytes(directory)
         if found != wanted:
-            raise Unavailable(f"{url} has {wanted} bytes and {found} arrived in {folder}")
+            raise Unavailable(f"{url} has {wanted} bytes and {found} arrived in {directory}")
 
     def send(self, path: Path, url: str) -> None:
         self._call("copy", str(path), url)
@@ -182,6 +182,6 @@ class MoxingStore:
             raise Unavailable(f"mox.file.{function} {url}: {reason}") from error
 
 
-def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder and below."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def directory_bytes(directory: Path) -> int:
+    """Of all files in a directory and below."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

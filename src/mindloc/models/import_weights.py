@@ -178,7 +178,7 @@ def _same(one: Arrays, other: Arrays) -> bool:
 def stated_normalization(path: str | Path) -> Normalization | None:
     """Mean and std of the pixels (scaled to 0..1) that the weights were trained with, where the file says so.
 
-    timm's folders say it in a config.json beside the weights, this project's files in their own metadata.
+    timm's directories say it in a config.json beside the weights, this project's files in their own metadata.
 
     Raises:
         CheckpointError: the weights or the config.json can't be read.

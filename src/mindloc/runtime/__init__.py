@@ -1,1 +1,1 @@
-"""Where a run lives: device and compiling, ranks, run folder, checkpoints, files that survive a crash, packages."""
+"""Where a run lives: device and compiling, ranks, run directory, checkpoints, files that survive a crash, packages."""

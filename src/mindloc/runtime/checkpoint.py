@@ -184,19 +184,19 @@ def weights_of_run(checkpoints: Path) -> Path:
     return best if best.is_file() else end
 
 
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """Weights files in ``folder`` whose state was written too, oldest first (by the step that the state names).
+def complete_checkpoints(directory: str | Path) -> list[Path]:
+    """Weights files in ``directory`` whose state was written too, oldest first (by the step that the state names).
 
     Raises:
         CheckpointError: a state file is damaged.
     """
     found = []
-    for path in Path(folder).glob(f"*{STATE_SUFFIX}"):
+    for path in Path(directory).glob(f"*{STATE_SUFFIX}"):
         metadata = read_metadata(path)
         _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
         facts = _json_section(path, metadata, "facts")
         found.append((facts.get("step", 0), path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
-    return [Path(folder) / name for _, name in sorted(found)]
+    return [Path(directory) / name for _, name in sorted(found)]
 
 
 def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
@@ -297,7 +297,7 @@ def file_sha256(path: Path) -> str:
 @contextmanager
 def _open(path: Path) -> Iterator[safe_open]:
     if path.is_dir():
-        raise CheckpointError(f"checkpoint {path} is a folder; name a .safetensors file in it")
+        raise CheckpointError(f"checkpoint {path} is a directory; name a .safetensors file in it")
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -24,8 +24,8 @@ Fusion = Literal["auto", "always", "never"]  # "auto": where it can be done
 
 _FLAGS = "--disable_cluster_ops=Exp"  # fused, it is off by up to 3e-4 (seen in 2.8.0); alone, by 6e-6
 _SERVER_ENDED = "Response is empty"
-_LEFT_BY_AKG = "dsa_transfrom.log"  # in the working folder, sic; whatever the settings
-_KERNELS = "akg_kernel_meta"  # MindSpore's own name for the folder of loops, in the folder of its compiler cache
+_LEFT_BY_AKG = "dsa_transfrom.log"  # in the working directory, sic; whatever the settings
+_KERNELS = "akg_kernel_meta"  # MindSpore's own name for the directory of loops, in the directory of its compiler cache
 
 _compiled_s = 0.0
 
@@ -43,7 +43,7 @@ def fuse_operators(target: str, fusion: Fusion) -> str:
 
     Returns:
         What there is to say of it behind the device's name; empty where it was not wanted, or not on a CPU.
-        Loops that can't be kept for the next start are named with the folder and the reason.
+        Loops that can't be kept for the next start are named with the directory and the reason.
 
     Raises:
         DeviceError: it must be done always and it can't be.
@@ -86,7 +86,7 @@ def is_fused() -> bool:
 
 
 def kernel_place() -> Path:
-    """The folder of loops that this process was told to use."""
+    """The directory of loops that this process was told to use."""
     return Path(os.environ.get("MS_COMPILER_CACHE_PATH", ".")).absolute() / _KERNELS
 
 
@@ -113,7 +113,7 @@ def compiled_s() -> float:
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """Around compiling: takes away the log that AKG leaves in the working folder."""
+    """Around compiling: takes away the log that AKG leaves in the working directory."""
     there_before = os.path.exists(_LEFT_BY_AKG)
     try:
         yield
@@ -142,7 +142,7 @@ def failing_clearly() -> Iterator[None]:
 
 
 def _settle_kernel_place(version: str) -> str:
-    """Have loops of this version of MindSpore in the user's cache folder; temporary where they can't be there.
+    """Have loops of this version of MindSpore in the user's cache directory; temporary where they can't be there.
 
     A home may be shared by hosts of several processor families; within x86_64 all get the same code, up to AVX2 (seen
     in 2.8.0, on a processor with AVX-512).
@@ -151,29 +151,29 @@ def _settle_kernel_place(version: str) -> str:
         What there is to say behind ", fused operators": empty where loops are kept, or where the user named a place.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindloc"
-    folder = cache / f"mindspore-{version}-{platform.machine()}" / _KERNELS
-    reason = _why_not_kept(folder)
-    place = folder.parent if reason is None else Path(_of_this_process().name)
+    directory = cache / f"mindspore-{version}-{platform.machine()}" / _KERNELS
+    reason = _why_not_kept(directory)
+    place = directory.parent if reason is None else Path(_of_this_process().name)
     os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(place))
     is_elsewhere = kernel_place().parent != place
-    return "" if reason is None or is_elsewhere else f", loops not kept ({folder}: {reason}; set XDG_CACHE_HOME)"
+    return "" if reason is None or is_elsewhere else f", loops not kept ({directory}: {reason}; set XDG_CACHE_HOME)"
 
 
-def _why_not_kept(folder: Path) -> str | None:
-    """Make the folder of loops; what keeps them from being kept there, None if nothing does.
+def _why_not_kept(directory: Path) -> str | None:
+    """Make the directory of loops; what keeps them from being kept there, None if nothing does.
 
     Loops are code that is run, so no other user may be able to write there.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = directory.stat()
     except OSError as error:
         return error.strerror or str(error)
     if found.st_uid != os.getuid():
         return "it belongs to another user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "others may write there (chmod go-w)"
-    return None if os.access(folder, os.W_OK | os.X_OK) else "no permission to write there"
+    return None if os.access(directory, os.W_OK | os.X_OK) else "no permission to write there"
 
 
 @functools.cache

@@ -44,7 +44,7 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion
     check_packages()
     os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported; its warnings would drown the console
     refused = os.path.join(tempfile.gettempdir(), f"mindspore-{os.getpid()}")
-    os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working folder
+    os.environ.setdefault("MS_OM_PATH", refused)  # for graphs that did not compile; else in the working directory
     prepare_import()
     import mindspore as ms
 

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, files read as JSON or refused in one line, and the hash of a file.
+"""Files and directories that are whole or absent, files read as JSON or refused in one line, and the hash of a file.
 
 A file is written beside its place, flushed to the disk, and takes its name by a rename. At any moment a reader
 finds the older content or the complete new one.
@@ -26,7 +26,7 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
     """A binary file to write; ``path`` is either its old content or the complete new one, at any moment.
 
     Args:
-        path: the folder is made when absent.
+        path: the directory is made when absent.
         what: prefix of the fault points passed, e.g. "weights".
         error: class raised when the disk refuses.
 
@@ -76,7 +76,7 @@ def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = 
             yield temporary
             fault_point(f"{what}.before_rename")
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            _sync_directory(path.parent)
             fault_point(f"{what}.after_rename")
         finally:
             if temporary.exists():
@@ -90,7 +90,7 @@ def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
         yield
     except OSError as reason:
         raise error(
-            f"can't write {what}: {reason.strerror or reason}; free some space or choose another folder "
+            f"can't write {what}: {reason.strerror or reason}; free some space or choose another directory "
             "(what was there before is untouched)"
         ) from None
 
@@ -104,30 +104,30 @@ def synced(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def remove_temporaries(folder: str | Path) -> None:
-    """Delete the files that killed writers left behind in ``folder``."""
-    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+def remove_temporaries(directory: str | Path) -> None:
+    """Delete the files that killed writers left behind in ``directory``."""
+    for path in Path(directory).glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill beside ``folder``, whose name it takes on leaving; an older one there is replaced.
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """A directory to fill beside ``directory``, whose name it takes on leaving; an older one there is replaced.
 
-    ``folder`` is the older or the finished one at any moment but between two renames. What a kill just there leaves
-    behind, ``existing_folder`` reads and the next writer restores. The files in it must be flushed, see ``synced``.
+    ``directory`` is the older or the finished one at any moment but between two renames. What a kill just there leaves
+    behind, ``existing_directory`` reads and the next writer restores. The files in it must be flushed, see ``synced``.
 
     Raises:
-        OSError: the disk is full or refuses (see ``writing``); the older folder is in its place.
+        OSError: the disk is full or refuses (see ``writing``); the older directory is in its place.
     """
-    with scratch_folder(folder) as partial:
+    with scratch_directory(directory) as partial:
         yield partial
-        _swap(partial, folder)
+        _swap(partial, directory)
 
 
 @contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path``, gone afterwards, whatever happens; raises OSError as making it does."""
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """An empty directory beside ``path``, gone afterwards, whatever happens; raises OSError as making it does."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     try:
@@ -137,30 +137,30 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def require_replaceable(folder: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
-    """Refuse a place that contains anything but an older folder of the same kind: a new one there would delete it.
+def require_replaceable(directory: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
+    """Refuse a place that contains anything but an older directory of the same kind: a new one there would delete it.
 
     Args:
-        files: names that such a folder may contain.
+        files: names that such a directory may contain.
         what: the kind in words, e.g. "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) it is a file, or a folder with other things in it; the disk refuses.
+        MindlocError: (the class ``error``) it is a file, or a directory with other things in it; the disk refuses.
     """
-    with writing(f"{what} {folder}", error):
-        _restore(folder)
-    if not folder.exists():
+    with writing(f"{what} {directory}", error):
+        _restore(directory)
+    if not directory.exists():
         return
-    if not folder.is_dir():
-        raise error(f"{folder} is a file; give a new folder for the {what}")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in files)
+    if not directory.is_dir():
+        raise error(f"{directory} is a file; give a new directory for the {what}")
+    others = sorted(path.name for path in directory.iterdir() if path.name not in files)
     if others:
-        raise error(f"{folder} contains {others[0]}, so it is no {what} to replace; give a new folder")
+        raise error(f"{directory} contains {others[0]}, so it is no {what} to replace; give a new directory")
 
 
-def existing_folder(folder: Path) -> Path | None:
-    """Where to read: the folder, or the older one while it steps aside, which nobody but a writer may move back."""
-    return next((place for place in (folder, _aside(folder), folder) if place.is_dir()), None)
+def existing_directory(directory: Path) -> Path | None:
+    """Where to read: the directory, or the older one while it steps aside, which nobody but a writer may move back."""
+    return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
 
 
 def read_json(
@@ -207,38 +207,38 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _swap(partial: Path, folder: Path) -> None:
-    """Rename a finished folder to its name; an older one steps aside first, since folders can't be replaced at once."""
-    _restore(folder)
-    old = _aside(folder)
+def _swap(partial: Path, directory: Path) -> None:
+    """Rename a finished directory to its name; an older one is moved aside first: no directory replaces another."""
+    _restore(directory)
+    old = _aside(directory)
     shutil.rmtree(old, ignore_errors=True)
-    _sync_folder(partial)
-    if folder.exists():
-        folder.rename(old)
-    fault_point("folder.mid_swap")
+    _sync_directory(partial)
+    if directory.exists():
+        directory.rename(old)
+    fault_point("directory.mid_swap")
     try:
-        partial.rename(folder)
+        partial.rename(directory)
     except OSError:
         if old.exists():
-            old.rename(folder)
+            old.rename(directory)
         raise
-    _sync_folder(folder.parent)
+    _sync_directory(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _restore(folder: Path) -> None:
-    """Put the older folder back where a kill between the two renames left none."""
-    if not folder.exists() and _aside(folder).exists():
-        _aside(folder).rename(folder)
+def _restore(directory: Path) -> None:
+    """Put the older directory back where a kill between the two renames left none."""
+    if not directory.exists() and _aside(directory).exists():
+        _aside(directory).rename(directory)
 
 
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+def _aside(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_directory(directory: Path) -> None:
     """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

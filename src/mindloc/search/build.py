@@ -1,4 +1,4 @@
-"""An index by its address, a folder or ``milvus:...`` (see milvus_collection.py): built, opened, changed, described."""
+"""An index by its address, a directory or ``milvus:...`` (milvus_collection.py): built, opened, changed, described."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -12,7 +12,7 @@ from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
 from mindloc.search.faiss_kinds import FaissParameters, require_parameters_of
 from mindloc.search.index import TileIndex
-from mindloc.search.index_folder import require_index_place
+from mindloc.search.index_directory import require_index_place
 from mindloc.search.milvus_collection import KINDS as MILVUS_KINDS
 from mindloc.search.milvus_collection import PREFIX as MILVUS_PREFIX
 from mindloc.search.milvus_index import create_milvus_index, open_milvus_index
@@ -28,10 +28,10 @@ class Added(NamedTuple):
 
 
 def open_index(address: str, memory_map: bool = True) -> TileIndex:
-    """The index at ``milvus:...`` or in a folder.
+    """The index at ``milvus:...`` or in a directory.
 
     Args:
-        memory_map: leave the vectors of a folder in their files; the index can't be changed then.
+        memory_map: leave the vectors of a directory in their files; the index can't be changed then.
 
     Raises:
         TileIndexError: missing, damaged, not to be reached, or no tile index.
@@ -47,12 +47,14 @@ def require_buildable(address: str, kind: str, parameters: Mapping[str, int]) ->
         ConfigError: naming them.
     """
     if _in_milvus(address) and parameters:
-        raise ConfigError(f"--{next(iter(parameters))} is for an index in a folder; Milvus sizes its own: leave it out")
+        raise ConfigError(
+            f"--{next(iter(parameters))} is for an index in a directory; Milvus sizes its own: leave it out"
+        )
     require_parameters_of(kind, parameters)
 
 
 def build_index(address: str, extracted: Extracted, kind: str, parameters: Mapping[str, int]) -> None:
-    """Make an index of an extraction. An older one in a folder stays whole until the new one is.
+    """Make an index of an extraction. An older one in a directory stays whole until the new one is.
 
     Args:
         kind: one of ``KINDS``.
@@ -119,7 +121,7 @@ def describe_index(address: str) -> dict[str, Any]:
 
 @contextmanager
 def _changed(address: str) -> Iterator[TileIndex]:
-    """An index to change; the changes are on disk afterwards, of a folder all of them or none."""
+    """An index to change; the changes are on disk afterwards, of a directory all of them or none."""
     with closing(open_index(address, memory_map=False)) as index:
         yield index
         if not _in_milvus(address):

@@ -111,8 +111,8 @@ class Extracted:
         return (slice(start, start + step) for start in range(0, self.count, step))
 
 
-def load_extracted(folder: Path, pca: Path | None = None) -> Extracted:
-    """An extraction from its folder.
+def load_extracted(directory: Path, pca: Path | None = None) -> Extracted:
+    """An extraction from its directory.
 
     Args:
         pca: reduce its recall descriptors by this file.
@@ -121,16 +121,16 @@ def load_extracted(folder: Path, pca: Path | None = None) -> Extracted:
         DataError: a set is missing or damaged, or two don't belong together.
         TileIndexError: no recall descriptors; a reduction that is damaged, of another encoder, or one too many.
     """
-    sets = load_descriptor_sets(folder)
+    sets = load_descriptor_sets(directory)
     recall = next((sets[name] for name in RECALL_DESCRIPTORS if name in sets), None)
     if recall is None:
         raise TileIndexError(
-            f"{folder} contains {', '.join(sets)} alone; name the folder that extract wrote, with omega in it"
+            f"{directory} contains {', '.join(sets)} alone; name the directory that extract wrote, with omega in it"
         )
     reduction = None
     if pca is not None:
         if recall.card.get("reduction_sha256"):
-            raise TileIndexError(f"{folder} was reduced when it was extracted; leave --pca out")
+            raise TileIndexError(f"{directory} was reduced when it was extracted; leave --pca out")
         reduction = load_reduction(pca)
         require_origin(reduction, recall.card.get("checkpoint_sha256"))
     return Extracted(recall, sets.get(PHI), reduction)

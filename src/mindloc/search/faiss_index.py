@@ -1,4 +1,4 @@
-"""An index on FAISS, in memory or memory-mapped from its folder; exact or approximate by kind (faiss_kinds.py).
+"""An index on FAISS, in memory or memory-mapped from its directory; exact or approximate by kind (faiss_kinds.py).
 
 Tiles that are removed or replaced are masked; their rows go when the index is built again.
 
@@ -28,7 +28,7 @@ from mindloc.search.index import (
     check_tiles,
     unit_rows,
 )
-from mindloc.search.index_folder import load_index_folder, read_unswapped, save_index_folder
+from mindloc.search.index_directory import load_index_directory, read_unswapped, save_index_directory
 from mindloc.search.tile_table import GrowingRows, TileTable, empty_table
 
 MOST_EFFORT = 100_000  # of nprobe, refine and ef_search: beyond it FAISS only runs out of memory
@@ -137,13 +137,13 @@ class FaissIndex:
             **vars(self.parameters),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index to a folder, whole or not at all; dead rows are kept.
+    def save(self, directory: str | Path) -> None:
+        """Write the index to a directory, whole or not at all; dead rows are kept.
 
         Raises:
-            TileIndexError: the folder contains something else, the disk is full or refuses; an older index stays.
+            TileIndexError: the directory contains something else, the disk is full or refuses; an older index stays.
         """
-        save_index_folder(Path(folder), self._card, self.parameters, self._table, self._write_vectors)
+        save_index_directory(Path(directory), self._card, self.parameters, self._table, self._write_vectors)
 
     def close(self) -> None:
         """Release the vectors and their files; the index can't be searched afterwards."""
@@ -211,23 +211,25 @@ def build_faiss_index(
     return index
 
 
-def load_faiss_index(folder: str | Path, memory_map: bool = True) -> FaissIndex:
+def load_faiss_index(directory: str | Path, memory_map: bool = True) -> FaissIndex:
     """A saved index; memory-mapped it starts at once and shares its pages, but can't be changed.
 
     Raises:
         TileIndexError: missing, damaged, changed, or no tile index.
     """
-    return read_unswapped(Path(folder), lambda place: _load(place, Path(folder), memory_map))
+    return read_unswapped(Path(directory), lambda place: _load(place, Path(directory), memory_map))
 
 
-def _load(place: Path, folder: Path, memory_map: bool) -> FaissIndex:
-    saved = load_index_folder(place, memory_map)
+def _load(place: Path, directory: Path, memory_map: bool) -> FaissIndex:
+    saved = load_index_directory(place, memory_map)
     card, rows = saved.card, len(saved.table.names)
     if card.kind not in faiss_kinds.KINDS:
-        raise TileIndexError(f"tile index {folder} is of kind {card.kind!r}; FAISS has {', '.join(faiss_kinds.KINDS)}")
+        raise TileIndexError(
+            f"tile index {directory} is of kind {card.kind!r}; FAISS has {', '.join(faiss_kinds.KINDS)}"
+        )
     vectors = faiss_kinds.read_vectors(saved.vectors, card.kind, card.dimension, rows, memory_map)
     parameters = faiss_kinds.resolve(card.kind, card.dimension, rows, saved.parameters)
-    return FaissIndex(card, parameters, vectors, saved.table, folder if memory_map else None)
+    return FaissIndex(card, parameters, vectors, saved.table, directory if memory_map else None)
 
 
 def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters: FaissParameters) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A collection of Milvus that is an index of tiles: its address, the connection to it, its fields and its card.
 
-    milvus:tiles.db               milvus-lite, in this process: a folder whose name ends in .db
+    milvus:tiles.db               milvus-lite, in this process: a directory whose name ends in .db
     milvus:http://host:19530      a server; https:// with TLS; http://host:19530/name for a database of another name
     milvus:tiles.db#rivers        the collection "rivers"; without a name it is "tiles"
 
@@ -48,25 +48,27 @@ LISTS = 1024  # of ivf_flat and ivf_pq
 _CONNECT_S = 10
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")  # as Milvus allows
 _CARD_PROPERTY = "mindloc_card"
-_MILVUS_LITE_MARK = "LOCK"  # milvus-lite leaves it in each of its folders
+_MILVUS_LITE_MARK = "LOCK"  # milvus-lite leaves it in each of its directories
 _NOISY = ("pymilvus", "milvus_lite")
 _WITHIN_PROCESS = {
     "grpc.enable_http_proxy": 0,  # no proxy knows a server in this process
     "grpc.keepalive_time_ms": 2**31 - 1,  # never: it is alive, though perhaps busy for longer than pymilvus waits
 }
-_open_folders: Counter[str] = Counter()  # milvus-lite serves a folder once, for all who opened it in this process
+_open_directories: Counter[str] = (
+    Counter()
+)  # milvus-lite serves a directory once, for all who opened it in this process
 
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """A collection, and the server or folder that it is on."""
+    """A collection, and the server or directory that it is on."""
 
-    uri: str  # http(s)://..., or the path of a folder
+    uri: str  # http(s)://..., or the path of a directory
     collection: str
 
     @property
     def embedded(self) -> bool:
-        """Whether milvus-lite serves it from a folder."""
+        """Whether milvus-lite serves it from a directory."""
         return not self.uri.startswith(("http://", "https://"))
 
     def __str__(self) -> str:
@@ -85,7 +87,7 @@ def parse_address(text: str) -> MilvusAddress:
         raise TileIndexError(f"{address.collection!r} is no collection's name: letters, digits and _, no digit first")
     if address.embedded:
         if not uri.endswith(".db") or "://" in uri:
-            raise TileIndexError(f"{text} is no Milvus address; give milvus:FOLDER.db or milvus:http://host:19530")
+            raise TileIndexError(f"{text} is no Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530")
         return address
     parts = urlsplit(uri)
     if parts.username is not None:
@@ -258,7 +260,7 @@ def _connect(address: MilvusAddress, may_be_new: bool) -> Any:
     options: dict[str, Any] = {"timeout": _CONNECT_S}
     if address.embedded:
         optional_module("milvus_lite")
-        _check_folder(Path(address.uri), may_be_new)
+        _check_directory(Path(address.uri), may_be_new)
         options["grpc_options"] = _WITHIN_PROCESS
     elif token := os.environ.get(TOKEN_VARIABLE):
         options["token"] = token
@@ -267,32 +269,32 @@ def _connect(address: MilvusAddress, may_be_new: bool) -> Any:
         logging.getLogger(name).propagate = False
     with in_one_line(address), _reason_of_milvus_lite(address):
         client = pymilvus.MilvusClient(address.uri, **options)
-    _open_folders[os.path.abspath(address.uri)] += 1
+    _open_directories[os.path.abspath(address.uri)] += 1
     return client
 
 
 def _disconnect(client: Any, address: MilvusAddress) -> None:
-    """The last one on a folder lets other processes have it."""
-    folder = os.path.abspath(address.uri)
-    _open_folders[folder] -= 1
+    """The last one on a directory lets other processes have it."""
+    directory = os.path.abspath(address.uri)
+    _open_directories[directory] -= 1
     try:
         with in_one_line(address):
             client.close()
     finally:
-        if address.embedded and not _open_folders[folder]:
-            optional_module("milvus_lite.server_manager").server_manager_instance.release_server(folder)
+        if address.embedded and not _open_directories[directory]:
+            optional_module("milvus_lite.server_manager").server_manager_instance.release_server(directory)
 
 
-def _check_folder(folder: Path, may_be_new: bool) -> None:
-    if folder.is_file():
-        raise TileIndexError(f"{folder} is a file; milvus-lite 3 keeps an index in a folder: give another name")
-    if not folder.exists():
+def _check_directory(directory: Path, may_be_new: bool) -> None:
+    if directory.is_file():
+        raise TileIndexError(f"{directory} is a file; milvus-lite 3 keeps an index in a directory: give another name")
+    if not directory.exists():
         if not may_be_new:
-            raise TileIndexError(f"tile index {folder} is missing; check the path, or build it first")
-        if not folder.absolute().parent.is_dir():
-            raise TileIndexError(f"folder {folder.parent} for {folder.name} is missing; make it first")
-    elif not (folder / _MILVUS_LITE_MARK).is_file() and any(folder.iterdir()):
-        raise TileIndexError(f"folder {folder} was not made by milvus-lite; give another name")
+            raise TileIndexError(f"tile index {directory} is missing; check the path, or build it first")
+        if not directory.absolute().parent.is_dir():
+            raise TileIndexError(f"directory {directory.parent} for {directory.name} is missing; make it first")
+    elif not (directory / _MILVUS_LITE_MARK).is_file() and any(directory.iterdir()):
+        raise TileIndexError(f"directory {directory} was not made by milvus-lite; give another name")
 
 
 @contextmanager
@@ -326,7 +328,7 @@ def _explain(error: Exception, address: MilvusAddress, rpc_error: type) -> str:
 
 @contextmanager
 def _reason_of_milvus_lite(address: MilvusAddress) -> Iterator[None]:
-    """milvus-lite tells its log alone why it can't open a folder."""
+    """milvus-lite tells its log alone why it can't open a directory."""
     heard: list[BaseException] = []
 
     class Listener(logging.Handler):

@@ -1,4 +1,4 @@
-"""An index in Milvus: one collection on a server, or in a folder that milvus-lite serves within this process.
+"""An index in Milvus: one collection on a server, or in a directory that milvus-lite serves within this process.
 
 Shapes: Q queries, N tiles, K answers, W width of either vector, D of the recall vector, E of the re-rank vector.
 """
@@ -129,7 +129,7 @@ class MilvusIndex:
         require_parameters_of(self.card.kind, given)
 
     def statistics(self) -> dict[str, Any]:
-        """For people: count, kind of index, address, bytes of a tile's vectors and, of a folder, on disk."""
+        """For people: count, kind of index, address, bytes of a tile's vectors and, of a directory, on disk."""
         numbers = {
             "kind": self.card.kind,
             "index": self._kind,

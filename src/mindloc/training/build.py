@@ -55,13 +55,13 @@ def build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> Nei
 
 
 def evaluate_in_training(
-    engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, folder: Path | None
+    engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, directory: Path | None
 ) -> dict[str, float] | None:
-    """Scores on a split, with the report in ``folder``; on every rank but the first there is neither."""
-    if folder is None:
+    """Scores on a split, with the report in ``directory``; on every rank but the first there is neither."""
+    if directory is None:
         help_evaluate(engine, config, split, cluster)
         return None
     extras = {"baselines": False, "figures": False, "search_times": False}
-    scores = evaluate(engine, config, split, folder, **extras, cluster=cluster)
+    scores = evaluate(engine, config, split, directory, **extras, cluster=cluster)
     values = scores.methods["model"][scores.mode]
     return {name: values[name] for name in _TRACKED if values.get(name) is not None}

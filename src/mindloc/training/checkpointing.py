@@ -47,7 +47,7 @@ class CheckpointCallback(Callback):
     """Saves a checkpoint every so many steps and epochs, after the last epoch, and when the score is a new best.
 
     Args:
-        folder: checkpoints/ of the run.
+        directory: checkpoints/ of the run.
         weights_facts: stored with the weights: the resolved config as plain values, and which code ran.
         state_facts: stored with the training state: seed, schedule, number of ranks.
         report: has the outputs of the steps, which are counted before a checkpoint is written.
@@ -58,7 +58,7 @@ class CheckpointCallback(Callback):
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         step: TrainStep,
         config: TrainConfig,
         progress: Progress,
@@ -69,7 +69,7 @@ class CheckpointCallback(Callback):
         neighbors: OwnState | None = None,
     ):
         super().__init__()
-        self.folder, self.step, self.config, self.progress = folder, step, config, progress
+        self.directory, self.step, self.config, self.progress = directory, step, config, progress
         self.reporter, self.report, self.neighbors = reporter, report, neighbors
         self.weights_facts, self.state_facts = weights_facts, state_facts
         self._is_due = False  # a save by steps that fell on the end of an epoch, where the evaluation comes first
@@ -97,7 +97,7 @@ class CheckpointCallback(Callback):
     def on_train_end(self, run_context: RunContext) -> None:
         if self._saved_step != self.progress.step:  # a callback asked MindSpore to stop
             self.save(f"weights_e{self.progress.epoch}_s{self.progress.step}")
-        name_last_checkpoint(self.folder)
+        name_last_checkpoint(self.directory)
 
     def save(self, name: str, metrics: Mapping[str, float] | None = None, is_best: bool = False) -> Path:
         """Write one checkpoint; a full disk leaves the older ones as they are.
@@ -107,7 +107,7 @@ class CheckpointCallback(Callback):
         """
         self.report.flush()
         records, progress = self.reporter.sync(), self.progress
-        path = self.folder / f"{name}{WEIGHTS_SUFFIX}"
+        path = self.directory / f"{name}{WEIGHTS_SUFFIX}"
         weights, state = collect_arrays(self.step)
         own_arrays, own_facts = self.neighbors.state() if self.neighbors else ({}, {})
         if is_best:
@@ -122,7 +122,7 @@ class CheckpointCallback(Callback):
             metrics=metrics and dict(metrics),
         )
         if is_best:
-            atomic_link(path, self.folder / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best", CheckpointError)
+            atomic_link(path, self.directory / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best", CheckpointError)
         fault_point("checkpoint.between_weights_and_state")
         counted = {"step": progress.step, "progress": progress.to_dict(), "lines": records}
         save_state(path, sha256, {**state, **own_arrays}, {**self.state_facts, **own_facts, **counted})
@@ -141,24 +141,24 @@ class CheckpointCallback(Callback):
         return True
 
     def _prune(self) -> None:
-        kept = complete_checkpoints(self.folder)[-self.config.keep_checkpoints :]
+        kept = complete_checkpoints(self.directory)[-self.config.keep_checkpoints :]
         keep_weights = {path.name for path in kept}
         keep_weights |= {f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", self.progress.best_file}
         keep_states = {state_path(path).name for path in kept}
         # states first: weights without a state are an ordinary leftover, the reverse would be damage
-        for path in self.folder.glob(f"weights_e*{STATE_SUFFIX}"):
+        for path in self.directory.glob(f"weights_e*{STATE_SUFFIX}"):
             if path.name not in keep_states:
                 path.unlink()
-        for path in self.folder.glob(f"weights_e*{WEIGHTS_SUFFIX}"):
+        for path in self.directory.glob(f"weights_e*{WEIGHTS_SUFFIX}"):
             if path.name not in keep_weights | keep_states:
                 path.unlink()
 
 
-def name_last_checkpoint(folder: Path) -> None:
+def name_last_checkpoint(directory: Path) -> None:
     """Name the last complete checkpoint ``weights_end``; also for a run that had nothing left to do."""
-    complete = complete_checkpoints(folder)
+    complete = complete_checkpoints(directory)
     if complete:
-        atomic_link(complete[-1], folder / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "end", CheckpointError)
+        atomic_link(complete[-1], directory / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "end", CheckpointError)
 
 
 def weights_of(step: TrainStep) -> dict[str, Parameter]:

@@ -17,7 +17,7 @@ import numpy as np
 from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.split import Places, Split
 from mindloc.descriptors.neighbors import nearest_by_descriptor, nearest_on_map
-from mindloc.descriptors.sets import RECALL_DESCRIPTORS, load_descriptor_set, set_folder
+from mindloc.descriptors.sets import RECALL_DESCRIPTORS, load_descriptor_set, set_directory
 from mindloc.errors import CheckpointError, DataError
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import extract, help_extract, rows_of_rank
@@ -67,13 +67,13 @@ class PairedImages:
         places = (queries.coordinate_N2, references.coordinate_N2)
         return self._of_split(nearest_on_map(*places, references.unit, self.k, self._overlap))
 
-    def near_by_descriptor(self, folder: Path) -> np.ndarray:
-        """The same by falling cosine of the sets in ``folder/query`` and ``folder/reference``.
+    def near_by_descriptor(self, directory: Path) -> np.ndarray:
+        """The same by falling cosine of the sets in ``directory/query`` and ``directory/reference``.
 
         Raises:
             DataError: the sets are damaged.
         """
-        sides = [_recall_descriptors(folder / side) for side in SIDES]
+        sides = [_recall_descriptors(directory / side) for side in SIDES]
         return self._of_split(nearest_by_descriptor(*sides, self.k, self._overlap))
 
     def _of_split(self, near_NK: np.ndarray) -> np.ndarray:
@@ -82,9 +82,9 @@ class PairedImages:
         return table_QK
 
 
-def _recall_descriptors(folder: Path) -> np.ndarray:
-    omega = set_folder(folder, "omega")
-    return load_descriptor_set(omega if omega.is_dir() else folder).descriptor_ND
+def _recall_descriptors(directory: Path) -> np.ndarray:
+    omega = set_directory(directory, "omega")
+    return load_descriptor_set(omega if omega.is_dir() else directory).descriptor_ND
 
 
 def _position(index_N: np.ndarray, count: int) -> np.ndarray:
@@ -115,12 +115,12 @@ class NeighborSource:
         if self.tables.map_QK is not None:
             self.tables.map_QK = self._of_first_rank(self.tables.map_QK)
 
-    def refresh(self, engine: Engine, folder: Path | None, epoch: int) -> None:
+    def refresh(self, engine: Engine, directory: Path | None, epoch: int) -> None:
         """Extract every paired image, and let ``epoch`` (from 0) and those after it be planned by the result.
 
         Args:
             engine: of the encoder in training.
-            folder: for the sets meanwhile, removed in any case; None on every rank but the first.
+            directory: for the sets meanwhile, removed in any case; None on every rank but the first.
 
         Raises:
             MindlocError: an image can't be read, the disk is full or refuses.
@@ -130,12 +130,12 @@ class NeighborSource:
         table_QK = np.zeros(shape_QK, np.int32)
         try:
             for side in SIDES:
-                self._extract(engine, side, folder)
-            if folder:
-                table_QK = self.images.near_by_descriptor(folder)
+                self._extract(engine, side, directory)
+            if directory:
+                table_QK = self.images.near_by_descriptor(directory)
         finally:
-            if folder:  # if the disk is full, this is what fills it
-                shutil.rmtree(folder, ignore_errors=True)
+            if directory:  # if the disk is full, this is what fills it
+                shutil.rmtree(directory, ignore_errors=True)
         self.tables.put(self.tables.extraction_for(epoch), self._of_first_rank(table_QK))
 
     def _of_first_rank(self, table_QK: np.ndarray) -> np.ndarray:
@@ -144,15 +144,15 @@ class NeighborSource:
             return table_QK
         return self.cluster.gather(table_QK.astype(np.float32))[: len(table_QK)].astype(np.int32)
 
-    def _extract(self, engine: Engine, side: SideName, folder: Path | None) -> None:
+    def _extract(self, engine: Engine, side: SideName, directory: Path | None) -> None:
         names, places = self.images.names(side), self.images.places(side)
         rows = rows_of_rank(len(names), engine.batch_size, self.cluster)
         images = self.images_of(side, [self.images.split.root / names[row] for row in rows])
-        if folder is None:
+        if directory is None:
             help_extract(engine, side, images, self.cluster)
         else:
             place_N2 = places and places.coordinate_N2
-            extract(engine, side, images, names, place_N2, folder / side, self.facts_of(side), cluster=self.cluster)
+            extract(engine, side, images, names, place_N2, directory / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
         """What every rank must have got from its checkpoint: the table in force, empty before there is one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mindloc.runtime.run_folder import MetricsLog, RunFolder
+from mindloc.runtime.run_directory import MetricsLog, RunDirectory
 
 
 class Reporter:
@@ -19,7 +19,7 @@ class Reporter:
         CheckpointError: metrics.jsonl has fewer records.
     """
 
-    def __init__(self, run: RunFolder | None, keep_records: int = 0):
+    def __init__(self, run: RunDirectory | None, keep_records: int = 0):
         self._run = run
         self._metrics = MetricsLog(run.metrics_path, keep_records) if run else None
         self._bar: tqdm | None = None
@@ -46,7 +46,7 @@ class Reporter:
         self.say(f"warning: {text}")
 
     def record(self, kind: str, **values: Any) -> None:
-        """Add one record; see runtime/run_folder.py for the kinds."""
+        """Add one record; see runtime/run_directory.py for the kinds."""
         if self._metrics:
             self._metrics.append(kind, **values)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, complete_checkpoints, load_state, load_weights
-from mindloc.runtime.run_folder import RunFolder
+from mindloc.runtime.run_directory import RunDirectory
 
 
 @dataclass
@@ -68,7 +68,7 @@ class ResumePoint:
     progress: Progress
 
 
-def find_resume_point(run: RunFolder) -> ResumePoint | None:
+def find_resume_point(run: RunDirectory) -> ResumePoint | None:
     """The newest complete checkpoint; None when the run was stopped before its first.
 
     Raises:
@@ -85,9 +85,9 @@ def find_resume_point(run: RunFolder) -> ResumePoint | None:
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
 
 
-def older_checkpoint(folder: Path) -> str:
-    """What to do about a checkpoint in ``folder`` that can't be used, for the end of a message."""
-    return f"to go on from the checkpoint before it, delete its two files in {folder}"
+def older_checkpoint(directory: Path) -> str:
+    """What to do about a checkpoint in ``directory`` that can't be used, for the end of a message."""
+    return f"to go on from the checkpoint before it, delete its two files in {directory}"
 
 
 def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> None:

@@ -20,7 +20,7 @@ from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.run_folder import RunFolder, git_revision
+from mindloc.runtime.run_directory import RunDirectory, git_revision
 from mindloc.training.build import build_neighbor_source, evaluate_in_training, starting_weights
 from mindloc.training.callbacks import (
     SCORE,
@@ -75,7 +75,7 @@ class Training:
 
 
 def prepare(
-    config: Config, resume: RunFolder | None = None, cluster: Cluster = ALONE, begin_epoch: int | None = None
+    config: Config, resume: RunDirectory | None = None, cluster: Cluster = ALONE, begin_epoch: int | None = None
 ) -> Training:
     """Read the data and build the step; what is refused is refused here, with nothing written.
 
@@ -138,11 +138,11 @@ def prepare(
     return training
 
 
-def train(training: Training, run: RunFolder | None, callbacks: Sequence[Callback] = ()) -> Progress:
+def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Callback] = ()) -> Progress:
     """Train what was prepared, to the last epoch, with everything written to ``run``.
 
     Args:
-        run: a new folder, or the one that ``prepare`` was to resume; None on every rank but the first.
+        run: a new directory, or the one that ``prepare`` was to resume; None on every rank but the first.
         callbacks: MindSpore callbacks of the user's own; they run when a step or epoch has been counted, recorded and
             evaluated, before a checkpoint is written.
 
@@ -197,7 +197,7 @@ def _checked_sampler(
 
 
 def _search(
-    training: Training, run: RunFolder | None, progress: Progress, reporter: Reporter
+    training: Training, run: RunDirectory | None, progress: Progress, reporter: Reporter
 ) -> list[NeighborsCallback]:
     """One callback, or none without hard negatives."""
     if training.neighbors is None:
@@ -209,7 +209,7 @@ def _search(
 
 def _callbacks(
     training: Training,
-    run: RunFolder | None,
+    run: RunDirectory | None,
     progress: Progress,
     reporter: Reporter,
     data: TrainData,

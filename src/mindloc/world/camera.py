@@ -1,8 +1,8 @@
 """Where each drone frame is taken from: poses drawn at random, and their ground footprints. F = frames.
 
-What light, air and a camera do to a picture: cast, contrast, haze, blur, vignette, noise.
+What light, air and a camera do to an image: cast, contrast, haze, blur, vignette, noise.
 
-Photograph a painted map from a posed camera: a perspective picture in which roofs and crowns stand above the ground.
+Photograph a painted map from a posed camera: a perspective image in which roofs and crowns stand above the ground.
 
 Each pixel's ray is followed downwards from the height of the tallest thing in view until it meets the map's surface.
 Where it meets the side of a house, a wall is drawn.
@@ -96,7 +96,7 @@ def _places(footprint_F42, region_F4, share_F2) -> np.ndarray:
         width, depth = np.ptp(footprint_F42[worst], axis=0)
         left, top, right, bottom = region_F4[worst]
         raise DataError(
-            f"a drone picture covers {width:.0f} x {depth:.0f} m but its part of the map only "
+            f"a drone image covers {width:.0f} x {depth:.0f} m but its part of the map only "
             f"{right - left:.0f} x {bottom - top:.0f} m; lower heights_m or the tilt, or enlarge the map"
         )
     return low_F2 + share_F2 * (high_F2 - low_F2)
@@ -161,11 +161,11 @@ def satellite_look(rng: np.random.Generator) -> Look:
     )
 
 
-def apply_look(picture, look: Look, rng: np.random.Generator, stray: float = 1.0) -> np.ndarray:
-    """The picture as taken, uint8 BGR.
+def apply_look(image, look: Look, rng: np.random.Generator, stray: float = 1.0) -> np.ndarray:
+    """The image as taken, uint8 BGR.
 
     Args:
-        picture: uint8 BGR.
+        image: uint8 BGR.
         stray: how much this frame may differ from its flight's look; 0 not at all.
     """
     brightness = 1 + stray * np.clip(rng.normal(0, 0.06), -0.15, 0.15)
@@ -176,19 +176,19 @@ def apply_look(picture, look: Look, rng: np.random.Generator, stray: float = 1.0
     haze = look.haze * (1 + 0.3 * stray * rng.uniform(-1, 1))
     table = table * (1 - haze) + haze * np.float32([0.86, 0.83, 0.80])
     lut = np.clip(table * 255, 0, 255).astype(np.uint8).reshape(256, 1, 3)
-    picture = cv2.LUT(picture, lut)
-    picture = picture.astype(np.float32)
-    gray = picture @ np.float32([0.114, 0.587, 0.299])
-    picture = gray[..., None] + np.float32(look.saturation) * (picture - gray[..., None])
+    image = cv2.LUT(image, lut)
+    image = image.astype(np.float32)
+    gray = image @ np.float32([0.114, 0.587, 0.299])
+    image = gray[..., None] + np.float32(look.saturation) * (image - gray[..., None])
     if look.blur_px > 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), look.blur_px)
+        image = cv2.GaussianBlur(image, (0, 0), look.blur_px)
     if look.sharpen > 0:
-        picture += np.float32(look.sharpen) * (picture - cv2.GaussianBlur(picture, (0, 0), 1.2))
+        image += np.float32(look.sharpen) * (image - cv2.GaussianBlur(image, (0, 0), 1.2))
     if look.vignette > 0:
-        picture *= _vignette(picture.shape[:2], look.vignette)[..., None]
+        image *= _vignette(image.shape[:2], look.vignette)[..., None]
     if look.noise > 0:
-        picture += np.float32(look.noise) * rng.standard_normal(picture.shape, np.float32)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += np.float32(look.noise) * rng.standard_normal(image.shape, np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _vignette(shape, strength: float) -> np.ndarray:
@@ -197,26 +197,26 @@ def _vignette(shape, strength: float) -> np.ndarray:
     return 1 - np.float32(strength) * (x**2 + y**2) / 2
 
 
-_STEP_PX = 1.6  # how far a ray may move over the map between two looks, in pixels of the picture
+_STEP_PX = 1.6  # how far a ray may move over the map between two looks, in pixels of the image
 _IS_ROOF = is_one_of(ROOFS)
 _WALL_BGR = np.float32([172, 186, 192])
 
 
 @dataclass
 class Level:
-    """The map at one scale: picture (BGR uint8), height in meters (float32), material numbers, meters per pixel."""
+    """The map at one scale: image (BGR uint8), height in meters (float32), material numbers, meters per pixel."""
 
-    picture: np.ndarray
+    image: np.ndarray
     height_m: np.ndarray
     material: np.ndarray
     m_per_px: float
 
 
-def build_levels(picture, layers, coarsest_m_per_px: float) -> list[Level]:
+def build_levels(image, layers, coarsest_m_per_px: float) -> list[Level]:
     """The map halved again and again until a pixel is about ``coarsest_m_per_px``."""
     height_m = layers.height_cm.astype(np.float32) * np.float32(0.01)
     height_m = cv2.GaussianBlur(height_m, (0, 0), 0.7)  # pixel steps along turned eaves would make saw-toothed walls
-    levels = [Level(picture, height_m, layers.material, layers.m_per_px)]
+    levels = [Level(image, height_m, layers.material, layers.m_per_px)]
     while levels[-1].m_per_px * 2 <= coarsest_m_per_px and min(levels[-1].material.shape) > 64:
         last = levels[-1]
         half = (last.material.shape[1] // 2, last.material.shape[0] // 2)
@@ -224,7 +224,7 @@ def build_levels(picture, layers, coarsest_m_per_px: float) -> list[Level]:
             break  # an odd side can't be halved without moving the map
         levels.append(
             Level(
-                cv2.resize(last.picture, half, interpolation=cv2.INTER_AREA),
+                cv2.resize(last.image, half, interpolation=cv2.INTER_AREA),
                 cv2.resize(last.height_m, half, interpolation=cv2.INTER_AREA),
                 np.ascontiguousarray(last.material[::2, ::2]),
                 last.m_per_px * 2,
@@ -244,9 +244,9 @@ def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray
 
 
 def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
-    """Where points (x, y, meters above ground) appear in the picture: (column, row) in pixels, shape (N, 2).
+    """Where points (x, y, meters above ground) appear in the image: (column, row) in pixels, shape (N, 2).
 
-    The top left corner of the picture is (0, 0); pixel centers lie at halves.
+    The top left corner of the image is (0, 0); pixel centers lie at halves.
     """
     rows, columns = size_px
     away_N3 = np.asarray(point_N3, np.float64) - [place_2[0], place_2[1], height_m]
@@ -262,7 +262,7 @@ def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int
 def photograph(
     levels: list[Level], sun_3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float
 ) -> np.ndarray:
-    """The picture, (rows, columns, 3) uint8 BGR.
+    """The image, (rows, columns, 3) uint8 BGR.
 
     Args:
         levels: from ``build_levels``.
@@ -283,8 +283,8 @@ def photograph(
     surface = _Surface(level, place_2, height_m, slope)
     hit_z = surface.descend(ground_m_per_px)
     x, y = surface.at(hit_z)
-    picture = cv2.remap(level.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    return np.clip(_with_sides(picture, surface, sun_3, hit_z, x, y), 0, 255).astype(np.uint8)
+    image = cv2.remap(level.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    return np.clip(_with_sides(image, surface, sun_3, hit_z, x, y), 0, 255).astype(np.uint8)
 
 
 class _Surface:
@@ -335,7 +335,7 @@ class _Surface:
         return hit_z
 
 
-def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
+def _with_sides(image, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     """Draw walls where a ray met a house well below its roof."""
     inside_z = np.maximum(hit_z - 0.6, 0)
     inside_x, inside_y = surface.at(inside_z)
@@ -347,9 +347,9 @@ def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     aside = (sunk > 0.9) & (hit_z > 0)
     wall = aside & _IS_ROOF[level.material[row, column]]
     crown = aside & ~wall
-    picture *= np.where(crown, np.maximum(1 - 0.16 * sunk, 0.45), 1)[..., None]  # crowns are darker toward their feet
+    image *= np.where(crown, np.maximum(1 - 0.16 * sunk, 0.45), 1)[..., None]  # crowns are darker toward their feet
     if not wall.any():
-        return picture
+        return image
     step = np.float32(1.5)
     east = surface._land(x + step, y) - surface._land(x - step, y)
     south = surface._land(x, y + step) - surface._land(x, y - step)
@@ -358,4 +358,4 @@ def _with_sides(picture, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
     light = (
         np.where(facing > 0, 0.62 + 0.5 * facing, 0.5)[..., None] * (0.8 + 0.2 * np.minimum(hit_z / 4, 1))[..., None]
     )
-    return np.where(wall[..., None], _WALL_BGR * light, picture)
+    return np.where(wall[..., None], _WALL_BGR * light, image)

@@ -18,16 +18,16 @@ import numpy as np
 
 from mindloc.errors import DataError
 from mindloc.world.frames import (
-    DRONE_FOLDER,
+    DRONE_DIRECTORY,
     POSITIVE_IOU,
-    SATELLITE_FOLDER,
+    SATELLITE_DIRECTORY,
     Frames,
     Gallery,
     build_gallery,
     draw_frames,
     tile_files,
 )
-from mindloc.world.images import write_pictures
+from mindloc.world.images import write_images
 from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
@@ -108,10 +108,10 @@ def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
     start = edges.start.tolist()
     for index, name in enumerate(frames.names):
         row = {
-            "drone_img_dir": DRONE_FOLDER,
+            "drone_img_dir": DRONE_DIRECTORY,
             "drone_img_name": name,
             "drone_loc_x_y": place_F2[index],
-            "sate_img_dir": SATELLITE_FOLDER,
+            "sate_img_dir": SATELLITE_DIRECTORY,
         }
         first = start[index]
         for kind, end in (("pos", first + positives_F[index]), ("pos_semipos", start[index + 1])):
@@ -135,14 +135,14 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None, workers: int | None = None) -> Path:
-    """Write the world of ``spec`` into the folder ``out`` and return it.
+    """Write the world of ``spec`` into the directory ``out`` and return it.
 
-    All is written into a hidden folder beside ``out`` that takes its name at the very end, so a world that is there is
-    whole. The bytes depend on the spec alone.
+    All is written into a hidden directory beside ``out`` and renamed at the very end, so a world that exists is whole.
+    The bytes depend on the spec alone.
 
     Args:
         spec: what to make.
-        out: absent, or an empty folder.
+        out: absent, or an empty directory.
         progress: called as progress(stage, done, total).
         workers: threads that paint; None takes one per core, up to 8.
 
@@ -155,17 +155,17 @@ def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None,
     progress = progress or (lambda stage, done, total: None)
     gallery = build_gallery(spec)
     frames = draw_frames(spec, gallery)
-    unfinished = _unfinished_folder(out)
+    unfinished = _unfinished_directory(out)
     try:
         write_pair_lists(unfinished, spec, frames, gallery, progress)
         if not spec.json_only:
-            write_pictures(unfinished, spec, frames, gallery, progress, workers or min(os.cpu_count() or 1, 8))
+            write_images(unfinished, spec, frames, gallery, progress, workers or min(os.cpu_count() or 1, 8))
         write_card(unfinished, spec, frames, gallery)
         unfinished.chmod(0o755)
         _refuse_if_taken(out)
         os.replace(unfinished, out)
     except OSError as error:
-        raise DataError(f"can't write the world {out}: {error}; free some space or choose another folder") from error
+        raise DataError(f"can't write the world {out}: {error}; free some space or choose another directory") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return out
@@ -173,14 +173,16 @@ def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None,
 
 def _refuse_if_taken(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; a world needs a new folder")
+        raise DataError(f"{out} is a file; a world needs a new directory")
     if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; a world needs a new folder: choose another, or remove it first")
+        raise DataError(f"{out} is not empty; a world needs a new directory: choose another, or remove it first")
 
 
-def _unfinished_folder(out: Path) -> Path:
+def _unfinished_directory(out: Path) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished-", dir=out.parent))
     except OSError as error:
-        raise DataError(f"can't create a folder beside {out}: {error}; choose a folder you may write to") from error
+        raise DataError(
+            f"can't create a directory beside {out}: {error}; choose a directory you may write to"
+        ) from error

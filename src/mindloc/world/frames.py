@@ -15,7 +15,7 @@ from mindloc.geo.tiles import OFFSET_UNITS, TileGrid
 from mindloc.world.camera import Poses, draw_poses
 from mindloc.world.spec import WorldSpec
 
-DRONE_FOLDER, SATELLITE_FOLDER = "drone/images", "satellite"
+DRONE_DIRECTORY, SATELLITE_DIRECTORY = "drone/images", "satellite"
 POSITIVE_IOU = 0.39  # a pair above it is a positive (GTA-UAV's own scripts)
 SEMIPOSITIVE_IOU = 0.14
 BLOCK_FRAMES = 8192  # frames at a time; bounds the memory of the candidates

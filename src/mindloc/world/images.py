@@ -3,7 +3,7 @@
 The map is painted in blocks of fixed size, each a pure function of the layers around it, so threads may share the work
 without changing a byte.
 
-All pictures of a world: satellite tiles and drone frames.
+All images of a world: satellite tiles and drone frames.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from mindloc.errors import DataError
 from mindloc.geo.tiles import OFFSET_UNITS
 from mindloc.world.buildings import park_cars
 from mindloc.world.camera import apply_look, build_levels, draw_look, photograph, satellite_look
-from mindloc.world.frames import DRONE_FOLDER, SATELLITE_FOLDER, Frames, Gallery, tile_files
+from mindloc.world.frames import DRONE_DIRECTORY, SATELLITE_DIRECTORY, Frames, Gallery, tile_files
 from mindloc.world.ground import build_layers
 from mindloc.world.materials import is_one_of, strengths
 from mindloc.world.seasons import DRONE_SEASONS, SATELLITE_SEASON, Scenery, draw_scenery
@@ -85,17 +85,17 @@ def _fractal(cells: int, rng: np.random.Generator) -> np.ndarray:
 def paint(layers: MapLayers, scenery: Scenery, noise: Noise, workers: int) -> np.ndarray:
     """The whole map in color, (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
     size = layers.material.shape[0]
-    picture = np.empty((size, size, 3), np.uint8)
+    image = np.empty((size, size, 3), np.uint8)
     corners = [(top, left) for top in range(0, size, BLOCK_PX) for left in range(0, size, BLOCK_PX)]
 
     def paint_one(corner):
         top, left = corner
         block = _paint_block(layers, scenery, noise, top, left)
-        picture[top : top + BLOCK_PX, left : left + BLOCK_PX] = block
+        image[top : top + BLOCK_PX, left : left + BLOCK_PX] = block
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(paint_one, corners))
-    return picture
+    return image
 
 
 def _paint_block(layers: MapLayers, scenery: Scenery, noise: Noise, top: int, left: int) -> np.ndarray:
@@ -205,7 +205,7 @@ def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, column
 
 
 JPEG_QUALITY = 92
-PNG_COMPRESSION = 1  # pictures are noisy: more costs time and saves little
+PNG_COMPRESSION = 1  # images are noisy: more costs time and saves little
 
 # numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
 (
@@ -222,16 +222,16 @@ PNG_COMPRESSION = 1  # pictures are noisy: more costs time and saves little
 Progress = Callable[[str, int, int], None]
 
 
-def write_pictures(
+def write_images(
     root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress, workers: int
 ) -> None:
     """Paint the map and write every tile and frame below ``root``.
 
     Raises:
-        DataError: a picture can't be written.
+        DataError: an image can't be written.
     """
-    (root / SATELLITE_FOLDER).mkdir()
-    (root / DRONE_FOLDER).mkdir(parents=True)
+    (root / SATELLITE_DIRECTORY).mkdir()
+    (root / DRONE_DIRECTORY).mkdir(parents=True)
     with _one_cv2_thread():
         progress("map", 0, 2)
         plan = draw_plan(spec.map_m, _rng(spec, _STREAM_PLAN))
@@ -259,7 +259,7 @@ def _one_cv2_thread():
 
 
 def _in_season(spec: WorldSpec, number: int, season, plan: Plan, layers: MapLayers, noise: Noise, workers: int):
-    """The map as it stands in one season, cars included: layers, scenery, picture."""
+    """The map as it stands in one season, cars included: layers, scenery, image."""
     layers = layers.copy()
     park_cars(layers, plan, _rng(spec, _STREAM_SEASON, number, 0))
     scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1), _rng(spec, _STREAM_BUILT))
@@ -276,25 +276,25 @@ def _write_tiles(
     progress: Progress,
     workers: int,
 ) -> None:
-    _, _, picture = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, workers)
+    _, _, image = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, workers)
     look = satellite_look(_rng(spec, _STREAM_LOOK))
     names = tile_files(spec, gallery)
 
     def write_one(index: int) -> None:
-        tile = cut_tile(picture, gallery.tile_T4[index], spec.tile_size_px)
+        tile = cut_tile(image, gallery.tile_T4[index], spec.tile_size_px)
         tile = apply_look(tile, look, _rng(spec, _STREAM_TILE, index), stray=0)
-        _write_picture(root / SATELLITE_FOLDER / names[index], tile)
+        _write_image(root / SATELLITE_DIRECTORY / names[index], tile)
 
     _run("tiles", write_one, range(len(names)), 0, len(names), progress, workers)
 
 
-def cut_tile(picture, tile_4, size_px: int) -> np.ndarray:
-    """Cut one tile (zoom, offset, x, y) out of the map's picture and bring it to size."""
+def cut_tile(image, tile_4, size_px: int) -> np.ndarray:
+    """Cut one tile (zoom, offset, x, y) out of the map's image and bring it to size."""
     zoom, offset, x, y = (int(value) for value in tile_4)
-    side = picture.shape[0] / 2**zoom
+    side = image.shape[0] / 2**zoom
     left, top = (side * (column + offset / OFFSET_UNITS) for column in (x, y))
     x0, y0, x1, y1 = (round(edge) for edge in (left, top, left + side, top + side))
-    part = picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    part = image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
     shrinks = part.shape[0] >= size_px
     return cv2.resize(part, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
@@ -317,8 +317,8 @@ def _write_frames(
         chosen = np.flatnonzero(poses.flight_F % len(DRONE_SEASONS) == number)
         if not len(chosen):
             continue
-        season_layers, scenery, picture = _in_season(spec, 1 + number, season, plan, layers, noise, workers)
-        levels = build_levels(picture, season_layers, coarsest)
+        season_layers, scenery, image = _in_season(spec, 1 + number, season, plan, layers, noise, workers)
+        levels = build_levels(image, season_layers, coarsest)
 
         def write_one(index: int, levels=levels, scenery: Scenery = scenery) -> None:
             shot = photograph(
@@ -332,7 +332,7 @@ def _write_frames(
             )
             look = draw_look(_rng(spec, _STREAM_LOOK, 1 + int(poses.flight_F[index])))
             shot = apply_look(shot, look, _rng(spec, _STREAM_FRAME, int(index)))
-            _write_picture(root / DRONE_FOLDER / frames.names[index], shot)
+            _write_image(root / DRONE_DIRECTORY / frames.names[index], shot)
 
         _run("drone frames", write_one, chosen.tolist(), done, len(poses), progress, workers)
         done += len(chosen)
@@ -346,13 +346,13 @@ def _run(stage: str, work, items, done: int, total: int, progress: Progress, wor
                 progress(stage, done + count, total)
 
 
-def _write_picture(path: Path, picture) -> None:
+def _write_image(path: Path, image) -> None:
     options = (
         [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]
         if path.suffix == ".png"
         else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
-    encoded, data = cv2.imencode(path.suffix, picture, options)
+    encoded, data = cv2.imencode(path.suffix, image, options)
     if not encoded:
         raise DataError(f"OpenCV can't encode {path.name}; choose png or jpg")
     path.write_bytes(data.tobytes())

@@ -9,14 +9,14 @@ from mindloc.errors import DataError
 
 WORLD_VERSION = 1  # rises whenever the same spec and seed give other bytes
 
-PictureFormat = Literal["png", "jpg"]
+ImageFormat = Literal["png", "jpg"]
 
 
 @dataclass(frozen=True)
 class WorldSpec:
     """One world. The same spec gives the same bytes, whatever the number of workers.
 
-    Pictures need about 28 bytes of memory per map pixel; meta files alone need little.
+    Images need about 28 bytes of memory per map pixel; meta files alone need little.
     """
 
     seed: int = 1
@@ -26,10 +26,10 @@ class WorldSpec:
     offsets: tuple[int, ...] = (0, 128)  # shifts of the tile cut, in 256ths of a tile
     tiles: int | None = None  # keep this many, those nearest to the middle of the map; None: all
     tile_size_px: int = 256
-    tile_format: PictureFormat = "png"
+    tile_format: ImageFormat = "png"
     drones: int = 1500
     drone_size_px: tuple[int, int] = (192, 256)  # height, width
-    drone_format: PictureFormat = "png"
+    drone_format: ImageFormat = "png"
     heights_m: tuple[float, ...] | None = (
         None  # flight levels; None: footprints as large as tiles of the two finest zooms
     )
@@ -41,7 +41,7 @@ class WorldSpec:
     positive_share: float = 0.95  # of the frames are posed anew until some tile is a positive
     flights: int = 12  # each has its own season, light and camera
     test_share: float = 0.25  # of the frames; 0 writes no test lists, 1 no train lists
-    json_only: bool = False  # meta files without any picture
+    json_only: bool = False  # meta files without any image
 
     def check(self) -> "WorldSpec":
         """Return self.
@@ -66,7 +66,7 @@ class WorldSpec:
 
     @property
     def aspect(self) -> float:
-        """Height over width of a drone picture."""
+        """Height over width of a drone image."""
         return self.drone_size_px[0] / self.drone_size_px[1]
 
     @property
@@ -96,7 +96,7 @@ def _complaints(spec: WorldSpec):
     yield spec.tiles is not None and spec.tiles < 1, f"tiles is {spec.tiles}; keep at least one, or None for all"
     yield spec.drones < 1, f"drones is {spec.drones}; at least one frame is needed"
     yield spec.flights < 1, f"flights is {spec.flights}; at least one is needed"
-    yield min(*spec.drone_size_px, spec.tile_size_px) < 16, "pictures need at least 16 pixels a side"
+    yield min(*spec.drone_size_px, spec.tile_size_px) < 16, "images need at least 16 pixels a side"
     for name in ("tile_format", "drone_format"):
         value = getattr(spec, name)
         yield value not in ("png", "jpg"), f"{name} is {value!r}; choose png or jpg"
@@ -108,7 +108,7 @@ def _complaints(spec: WorldSpec):
     yield spec.heights_m == (), "heights_m is empty; name a level, or None to follow the tiles"
     low, high = spec.oblique_tilt_deg
     yield not 0 <= low <= high, f"oblique_tilt_deg is {spec.oblique_tilt_deg}; expected low, high with 0 <= low <= high"
-    # the far corner of a picture looks at most this far from straight down (roll and pitch are cut at 3 deviations)
+    # the far corner of an image looks at most this far from straight down (roll and pitch are cut at 3 deviations)
     corner = np.degrees(np.arctan(spec.half_width_tan * np.hypot(1, spec.aspect)))
     steepest = max(high, 0) + 3 * 2**0.5 * spec.attitude_deg + corner
     yield (

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The directory of a run."""
 
 import json
 import re
@@ -7,11 +7,11 @@ import pytest
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.run_folder import RunFolder, code_record
+from mindloc.runtime.run_directory import RunDirectory, code_record
 
 
 def test_a_new_run_has_its_config_and_its_code(tmp_path):
-    run = RunFolder.create(tmp_path, "tiny", "train:\n  epochs: 1\n", command=["train.py", "--epochs", "1"])
+    run = RunDirectory.create(tmp_path, "tiny", "train:\n  epochs: 1\n", command=["train.py", "--epochs", "1"])
     assert run.path.parent == tmp_path / "tiny" and re.fullmatch(r"\d{10}", run.path.name)
     assert run.config_path.read_text() == "train:\n  epochs: 1\n"
     code = json.loads(run.code_path.read_text())
@@ -20,41 +20,41 @@ def test_a_new_run_has_its_config_and_its_code(tmp_path):
     assert run.checkpoints.is_dir() and run.reports.is_dir()
 
 
-def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
-    paths = {RunFolder.create(tmp_path, "tiny", "").path for _ in range(3)}
+def test_runs_of_the_same_second_do_not_share_a_directory(tmp_path):
+    paths = {RunDirectory.create(tmp_path, "tiny", "").path for _ in range(3)}
     assert len(paths) == 3
 
 
-def test_a_folder_can_be_named_and_must_be_empty(tmp_path):
-    run = RunFolder.create("unused", "unused", "", path=tmp_path / "mine")
+def test_a_directory_can_be_named_and_must_be_empty(tmp_path):
+    run = RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
     assert run.path == tmp_path / "mine" and run.config_path.is_file()
     with pytest.raises(MindlocError, match="mine is not empty; .* --resume"):
-        RunFolder.create("unused", "unused", "", path=tmp_path / "mine")
+        RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
 
 
 def test_what_a_kill_left_goes_before_a_training_writes(tmp_path):
-    run = RunFolder.create(tmp_path, "tiny", "")
+    run = RunDirectory.create(tmp_path, "tiny", "")
     leftover = run.checkpoints / ".weights.safetensors.1.tmp"
     leftover.write_text("half")
-    opened = RunFolder.open(run.path)
+    opened = RunDirectory.open(run.path)
     assert leftover.exists()  # another process may be writing: a reader removes nothing
     opened.remove_leftovers()
     assert not leftover.exists()
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(MindlocError, match="is not a run folder .* give work_dir/NAME/MMDDhhmmss"):
-        RunFolder.open(tmp_path)
+def test_a_directory_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(MindlocError, match="is not a run directory .* give work_dir/NAME/MMDDhhmmss"):
+        RunDirectory.open(tmp_path)
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MindlocError, match="can't make a run folder"):
-        RunFolder.create(tmp_path / "file", "tiny", "")
+    with pytest.raises(MindlocError, match="can't make a run directory"):
+        RunDirectory.create(tmp_path / "file", "tiny", "")
 
 
 def test_log_lines_carry_the_time(tmp_path):
-    run = RunFolder.create(tmp_path, "tiny", "")
+    run = RunDirectory.create(tmp_path, "tiny", "")
     run.log("one\ntwo")
     run.log("three")
     lines = run.log_path.read_text().splitlines()

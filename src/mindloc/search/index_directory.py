@@ -1,4 +1,4 @@
-"""An index on disk: a folder whose card knows the size and sha256 of every other file in it.
+"""An index on disk: a directory whose card knows the size and sha256 of every other file in it.
 
 ::
 
@@ -10,7 +10,7 @@
     bounds.npy     (rows, 4) float64, NaN where unknown
     alive.npy      (rows,) bool, False where a tile was removed or replaced
 
-The folder appears under its name when everything is on disk; nothing in it is read before sizes and sums are checked.
+The directory appears under its name when everything is on disk; sizes and sums are checked before anything is read.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ import numpy as np
 
 from mindloc.errors import TileIndexError, one_line
 from mindloc.runtime.files import (
-    atomic_folder,
+    atomic_directory,
     content_hash,
-    existing_folder,
+    existing_directory,
     read_json,
     require_replaceable,
     synced,
@@ -52,7 +52,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class SavedIndex:
-    """What a folder contains, checked; the vectors are still in their file."""
+    """What a directory contains, checked; the vectors are still in their file."""
 
     card: IndexCard
     parameters: FaissParameters
@@ -60,23 +60,23 @@ class SavedIndex:
     vectors: Path
 
 
-def save_index_folder(
-    folder: Path,
+def save_index_directory(
+    directory: Path,
     card: IndexCard,
     parameters: FaissParameters,
     table: TileTable,
     write_vectors: Callable[[Callable[[bytes], int]], None],
 ) -> None:
-    """Write an index; an older one at ``folder`` is replaced, and stays whole until then.
+    """Write an index; an older one at ``directory`` is replaced, and stays whole until then.
 
     Args:
         write_vectors: writes the recall vectors through the function it is given.
 
     Raises:
-        TileIndexError: the folder contains something else, or the disk is full or refuses.
+        TileIndexError: the directory contains something else, or the disk is full or refuses.
     """
-    require_index_place(folder)
-    with writing(f"tile index {folder}", TileIndexError), atomic_folder(folder) as partial:
+    require_index_place(directory)
+    with writing(f"tile index {directory}", TileIndexError), atomic_directory(directory) as partial:
         fault_point("index.before_write")
         files = _write_files(partial, table, write_vectors)
         facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
@@ -86,13 +86,13 @@ def save_index_folder(
         fault_point("index.before_swap")
 
 
-def require_index_place(folder: Path) -> None:
+def require_index_place(directory: Path) -> None:
     """Refuse a place that contains anything but an older index, which saving one there would delete.
 
     Raises:
         TileIndexError: naming what is there.
     """
-    require_replaceable(folder, _ALL, "tile index", TileIndexError)
+    require_replaceable(directory, _ALL, "tile index", TileIndexError)
 
 
 def _write_files(
@@ -143,27 +143,27 @@ def _summed(path: Path, files: dict[str, dict[str, Any]]) -> Iterator[_Sink]:
         files[path.name] = sink.facts()
 
 
-def read_unswapped(folder: Path, read: Callable[[Path], Read]) -> Read:
-    """What ``read`` makes of the folder; made again if another index was put there meanwhile, so that none is mixed.
+def read_unswapped(directory: Path, read: Callable[[Path], Read]) -> Read:
+    """What ``read`` makes of the directory; made again if another index was put there meanwhile, so that none is mixed.
 
     Args:
-        read: takes the place to read from, which is beside ``folder`` where a writer was killed or is at work.
+        read: takes the place to read from, which is beside ``directory`` where a writer was killed or is at work.
 
     Raises:
         TileIndexError: there is none; as ``read``.
     """
     while True:
-        place = existing_folder(folder)
+        place = existing_directory(directory)
         if place is None:
-            raise TileIndexError(f"tile index {folder} is missing; check the path, or build it first")
+            raise TileIndexError(f"tile index {directory} is missing; check the path, or build it first")
         before = _identity(place)
         try:
             found = read(place)
         except TileIndexError:
-            if _identity(existing_folder(folder)) == before:
+            if _identity(existing_directory(directory)) == before:
                 raise
         else:
-            if _identity(existing_folder(folder)) == before:
+            if _identity(existing_directory(directory)) == before:
                 return found
 
 
@@ -175,20 +175,20 @@ def _identity(place: Path | None) -> tuple[int, int] | None:
     return found and (found.st_ino, found.st_mtime_ns)
 
 
-def load_index_folder(folder: Path, memory_map: bool) -> SavedIndex:
-    """An index from its folder: card, sizes and sums checked first, then the table read.
+def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
+    """An index from its directory: card, sizes and sums checked first, then the table read.
 
     Args:
         memory_map: leave the re-rank vectors in their file.
 
     Raises:
-        TileIndexError: a file is missing, cut off, changed or contradicts the card; the folder is no tile index.
+        TileIndexError: a file is missing, cut off, changed or contradicts the card; the directory is no tile index.
     """
-    facts = _read_facts(folder / _CARD)
-    card, parameters = _parse(folder / _CARD, facts)
-    _check_files(folder, card, facts["files"])
-    table = _read_table(folder, facts, card.rerank_dimension, memory_map)
-    return SavedIndex(card, parameters, table, folder / VECTORS)
+    facts = _read_facts(directory / _CARD)
+    card, parameters = _parse(directory / _CARD, facts)
+    _check_files(directory, card, facts["files"])
+    table = _read_table(directory, facts, card.rerank_dimension, memory_map)
+    return SavedIndex(card, parameters, table, directory / VECTORS)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise TileIndexError(f"{path.parent} contains no tile index; make one with: python -m mindloc index build")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
-        raise TileIndexError(f"{path} is no card of a tile index; name the folder that one was saved to")
+        raise TileIndexError(f"{path} is no card of a tile index; name the directory that one was saved to")
     if facts.get("version") != VERSION:
         version = facts.get("version")
         raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the index again")
@@ -213,20 +213,22 @@ def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameter
     return card, FaissParameters(**given)
 
 
-def _check_files(folder: Path, card: IndexCard, files: Any) -> None:
+def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
     expected = {VECTORS, _NAMES, *_ARRAYS} | ({_PHI} if card.rerank_dimension is not None else set())
     if not isinstance(files, dict) or set(files) != expected:
-        raise TileIndexError(f"{folder / _CARD} lists other files than {', '.join(sorted(expected))}; build it again")
+        raise TileIndexError(
+            f"{directory / _CARD} lists other files than {', '.join(sorted(expected))}; build it again"
+        )
     for name, facts in files.items():
-        path = folder / name
+        path = directory / name
         size = facts.get("bytes") if isinstance(facts, dict) else None
         if not path.is_file():
             raise TileIndexError(f"{path} is missing; copy the index or build it again")
         if (found := path.stat().st_size) != size:
             raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the index or build it again")
     for name, facts in files.items():
-        if _sha256(folder / name) != facts.get("sha256"):
-            raise TileIndexError(f"{folder / name} was changed since it was saved (another sha256); build it again")
+        if _sha256(directory / name) != facts.get("sha256"):
+            raise TileIndexError(f"{directory / name} was changed since it was saved (another sha256); build it again")
 
 
 def _sha256(path: Path) -> str:
@@ -236,19 +238,21 @@ def _sha256(path: Path) -> str:
         raise TileIndexError(f"{path} can't be read: {error.strerror}; check its permissions") from None
 
 
-def _read_table(folder: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:
+def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:
     rows = facts["rows"]
-    names = read_json(folder / _NAMES, TileIndexError, "", "build the index again", kind=list)
+    names = read_json(directory / _NAMES, TileIndexError, "", "build the index again", kind=list)
     if len(names) != rows or not all(isinstance(name, str) for name in names):
-        raise TileIndexError(f"{folder / _NAMES} is no list of {rows} names; build the index again")
+        raise TileIndexError(f"{directory / _NAMES} is no list of {rows} names; build the index again")
     kinds = ((np.float64, (rows, 2)), (np.float64, (rows, 4)), (np.bool_, (rows,)))
-    arrays = [_read_array(folder / name, *kind) for name, kind in zip(_ARRAYS, kinds, strict=True)]
+    arrays = [_read_array(directory / name, *kind) for name, kind in zip(_ARRAYS, kinds, strict=True)]
     rerank = None
     if rerank_width is not None:
-        rerank = GrowingRows(_read_array(folder / _PHI, np.float32, (rows, rerank_width), memory_map))
+        rerank = GrowingRows(_read_array(directory / _PHI, np.float32, (rows, rerank_width), memory_map))
     table = TileTable(names, *arrays, rerank)
     if not table.count == np.count_nonzero(table.alive_N) == facts["count"]:
-        raise TileIndexError(f"tile index {folder} has names twice or other tiles than its card says; build it again")
+        raise TileIndexError(
+            f"tile index {directory} has names twice or other tiles than its card says; build it again"
+        )
     return table
 
 

@@ -1,4 +1,4 @@
-"""Generated pictures: what is drawn where, and the camera that looks at it."""
+"""Generated images: what is drawn where, and the camera that looks at it."""
 
 import cv2
 import numpy as np
@@ -62,7 +62,7 @@ def test_slopes_to_the_sun_are_brighter():
     layers.height_cm[:] = (ramp * 20)[None, :].astype(np.uint16)  # 20 cm in 50 cm up to the east, then down
     sun = np.array([-1, 0, 1]) / np.sqrt(2)
     light = painting._slope_light(layers, sun, 0, 0, 200, 200)[100]
-    # facing: (z - slope * x) / sqrt(1 + .4^2) / z = (1 + .4) / 1.077 = 1.3 west of the ridge, .557 east of it
+    # facing: (z - slope * x) / sqrt(1 + 0.4^2) / z = (1 + 0.4) / 1.077 = 1.3 west of the ridge, 0.557 east of it
     assert light[50] == pytest.approx(0.42 + 0.58 * 1.4 / np.sqrt(1.16), abs=0.01)
     assert light[150] == pytest.approx(0.42 + 0.58 * 0.6 / np.sqrt(1.16), abs=0.01)
 
@@ -89,24 +89,24 @@ def test_blocks_leave_no_seam(monkeypatch):
 
 
 def test_tile_is_the_named_part_of_the_map():
-    picture = np.zeros((256, 256, 3), np.uint8)
-    picture[64:128, 128:192] = 200  # zoom 2: tiles of 64 px; column 2, row 1
-    np.testing.assert_array_equal(cut_tile(picture, (2, 0, 2, 1), 32), np.full((32, 32, 3), 200, np.uint8))
-    half = cut_tile(picture, (2, 128, 1, 1), 32)  # shifted by 32 px both ways: the lit part is the upper right quarter
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[64:128, 128:192] = 200  # zoom 2: tiles of 64 px; column 2, row 1
+    np.testing.assert_array_equal(cut_tile(image, (2, 0, 2, 1), 32), np.full((32, 32, 3), 200, np.uint8))
+    half = cut_tile(image, (2, 128, 1, 1), 32)  # shifted by 32 px both ways: the lit part is the upper right quarter
     assert (half[:16, 16:] == 200).all() and (half[16:] == 0).all() and (half[:, :16] == 0).all()
 
 
 @pytest.mark.parametrize("pitch, yaw", [(-90, 0), (-90, 130), (-68, 40)])
 def test_a_spot_on_the_ground_appears_where_projected(pitch, yaw):
     layers = flat_layers(side=400)
-    picture = np.zeros((400, 400, 3), np.uint8)
+    image = np.zeros((400, 400, 3), np.uint8)
     spot = np.array([90.0, 105.0])
-    cv2.circle(picture, tuple(int(v) for v in spot / 0.5), 5, (255, 255, 255), -1)
+    cv2.circle(image, tuple(int(v) for v in spot / 0.5), 5, (255, 255, 255), -1)
     axes = camera_axes(yaw, pitch, 3)[0]
     place = np.array([100.0, 100.0]) - (
         np.array([np.sin(np.radians(yaw)), -np.cos(np.radians(yaw))]) * 22 if pitch > -80 else 0
     )
-    shot = photograph(build_levels(picture, layers, 1.0), np.array([0, 0, 1.0]), place, 70, axes, (192, 256), 0.577)
+    shot = photograph(build_levels(image, layers, 1.0), np.array([0, 0, 1.0]), place, 70, axes, (192, 256), 0.577)
     row, column = np.nonzero(shot[..., 0] > 128)
     expected = project([[*spot, 0]], place, 70, axes, (192, 256), 0.577)[0]
     assert (column.mean() + 0.5, row.mean() + 0.5) == pytest.approx(tuple(expected), abs=1.5)
@@ -115,11 +115,11 @@ def test_a_spot_on_the_ground_appears_where_projected(pitch, yaw):
 def test_roofs_lean_outwards_and_show_a_wall():
     """A white flat roof 10 m up, off the middle: it appears where its height projects it, a wall on the inner side."""
     layers = flat_layers(side=400)
-    picture = np.zeros((400, 400, 3), np.uint8)
+    image = np.zeros((400, 400, 3), np.uint8)
     window = np.s_[190:210, 260:280]  # 95..105 m north-south, 130..140 m east
-    layers.height_cm[window], layers.material[window], picture[window] = 1000, numbers("roof_light")[0], 255
+    layers.height_cm[window], layers.material[window], image[window] = 1000, numbers("roof_light")[0], 255
     axes = camera_axes(0, -90, 0)[0]
-    shot = photograph(build_levels(picture, layers, 0.5), np.array([0, 0, 1.0]), (100, 100), 60, axes, (192, 256), 0.8)
+    shot = photograph(build_levels(image, layers, 0.5), np.array([0, 0, 1.0]), (100, 100), 60, axes, (192, 256), 0.8)
     row, column = np.nonzero(shot[..., 0] > 240)
     west, east = project([[130, 100, 10], [140, 100, 10]], (100, 100), 60, axes, (192, 256), 0.8)[:, 0]
     foot = project([[130, 100, 0]], (100, 100), 60, axes, (192, 256), 0.8)[0, 0]
@@ -129,8 +129,8 @@ def test_roofs_lean_outwards_and_show_a_wall():
 
 
 def test_plain_look_changes_nothing():
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    difference = apply_look(picture, PLAIN, np.random.default_rng(0), stray=0).astype(int) - picture
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    difference = apply_look(image, PLAIN, np.random.default_rng(0), stray=0).astype(int) - image
     assert np.abs(difference).max() <= 1
 
 

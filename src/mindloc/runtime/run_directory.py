@@ -1,4 +1,4 @@
-"""The folder of one training run: everything needed to judge it, repeat it and resume it.
+"""The directory of one training run: everything needed to judge it, repeat it and resume it.
 
 ```
 work_dir/{name}/{MMDDhhmmss}/
@@ -49,7 +49,7 @@ CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "neighbors_s", "image
 _PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
 
 
-class RunFolder:
+class RunDirectory:
     """Paths of a run and its text log; make one with ``create`` or ``open``."""
 
     def __init__(self, path: str | Path):
@@ -70,36 +70,36 @@ class RunFolder:
         config_yaml: str,
         command: list[str] | None = None,
         path: str | Path | None = None,
-    ) -> "RunFolder":
-        """A new folder with the config and the record of the code in it.
+    ) -> "RunDirectory":
+        """A new directory with the config and the record of the code in it.
 
         Args:
-            path: the folder itself, absent or empty; None makes ``work_dir/name/MMDDhhmmss``.
+            path: the directory itself, absent or empty; None makes ``work_dir/name/MMDDhhmmss``.
 
         Raises:
-            MindlocError: the folder can't be made or written, or ``path`` contains something.
+            MindlocError: the directory can't be made or written, or ``path`` contains something.
         """
-        run = cls(_make_new_folder(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
+        run = cls(_make_new_directory(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
         atomic_write_text(run.code_path, json.dumps(code_record(command), indent=2) + "\n")
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of an earlier run, as it is.
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """The directory of an earlier run, as it is.
 
         Raises:
-            MindlocError: it is not a run folder.
+            MindlocError: it is not a run directory.
         """
         run = cls(path)
         if not run.config_path.is_file():
-            raise MindlocError(f"{path} is not a run folder (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
+            raise MindlocError(f"{path} is not a run directory (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
         return run
 
     def remove_leftovers(self) -> None:
         """Remove what a killed writer left half-done; only for the one process that writes here now."""
-        for folder in (self.path, self.checkpoints):
-            remove_temporaries(folder)
+        for directory in (self.path, self.checkpoints):
+            remove_temporaries(directory)
         shutil.rmtree(self.neighbors, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
@@ -108,7 +108,7 @@ class RunFolder:
         Raises:
             MindlocError: the disk is full or refuses.
         """
-        self._make_subfolders()
+        self._make_subdirectories()
         atomic_write_text(self.config_path, config_yaml)
 
     def log(self, text: str) -> None:
@@ -124,45 +124,45 @@ class RunFolder:
         except OSError as error:
             raise MindlocError(f"can't append to {self.log_path}: {error.strerror}; free some space") from None
 
-    def _make_subfolders(self) -> None:
+    def _make_subdirectories(self) -> None:
         try:
-            for folder in (self.checkpoints, self.reports):
-                folder.mkdir(parents=True, exist_ok=True)
+            for directory in (self.checkpoints, self.reports):
+                directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MindlocError(f"can't make {folder}: {error.strerror}; set run.work_dir to another place") from None
+            raise MindlocError(f"can't make {directory}: {error.strerror}; set run.work_dir to another place") from None
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint is in, or the folder of a lone file."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
+    """The run that a checkpoint is in, or the directory of a lone file."""
+    directory = checkpoint.parent
+    return directory.parent if directory.name == "checkpoints" else directory
 
 
-def export_folder(checkpoint: Path) -> Path:
+def export_directory(checkpoint: Path) -> Path:
     """Where the exported files of a checkpoint belong."""
     return run_of(checkpoint) / "export"
 
 
 def _require_empty(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise MindlocError(f"{path} is not empty; give a new run folder, or continue this one by --resume {path}")
+        raise MindlocError(f"{path} is not empty; give a new run directory, or continue this one by --resume {path}")
     return path
 
 
-def _make_new_folder(parent: Path) -> Path:
+def _make_new_directory(parent: Path) -> Path:
     """``parent/MMDDhhmmss``; runs started within the same second get _2, _3, ..."""
     stamp = time.strftime("%m%d%H%M%S")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, 1000):
-            folder = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
+            directory = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
             try:
-                folder.mkdir()
+                directory.mkdir()
             except FileExistsError:
                 continue
-            return folder
+            return directory
     except OSError as error:
-        raise MindlocError(f"can't make a run folder in {parent}: {error.strerror}; set run.work_dir") from None
+        raise MindlocError(f"can't make a run directory in {parent}: {error.strerror}; set run.work_dir") from None
     raise MindlocError(f"{parent} has 999 runs of second {stamp}; set run.work_dir to another place")
 
 
@@ -259,7 +259,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     try:
         lines = Path(path).read_bytes().split(b"\n")[:-1]
     except OSError as error:
-        raise MindlocError(f"metrics log {path} can't be read: {error.strerror}; is this a run folder?") from None
+        raise MindlocError(f"metrics log {path} can't be read: {error.strerror}; is this a run directory?") from None
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
@@ -290,7 +290,7 @@ def _truncate(path: Path, keep_lines: int) -> None:
         with open(path, "r+b") as file:
             file.truncate(sum(map(len, complete[:keep_lines])))
     except OSError as error:
-        raise MindlocError(f"can't open {path}: {error.strerror}; check the run folder") from None
+        raise MindlocError(f"can't open {path}: {error.strerror}; check the run directory") from None
 
 
 def _json_value(value: Any) -> Any:
