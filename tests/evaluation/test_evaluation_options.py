@@ -13,12 +13,13 @@ def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_asked_for(colo
     options = ["eval.recall_at=[2, 3]", "eval.sdm_at=[2]", "eval.contact_sheet_queries=3", "eval.bootstrap=50"]
     options += ["data.test_mode=pos_semipos", "data.query_size_px=[16, 16]", "data.reference_size_px=[16, 16]"]
     config = load_config(None, [*options, "data.workers=1"])
-    scores = evaluate(ColorEngine(), config, color_split, tmp_path / "r", None, baselines=False)
-    assert scores.mode == "pos_semipos"
-    assert {"recall@2", "recall@3", "sdm@2"} <= scores.methods["model"]["pos"].keys()
-    assert not {"recall@5", "sdm@3"} & scores.methods["model"]["pos"].keys()  # the defaults'
+    report = evaluate(ColorEngine(), config, color_split, tmp_path / "r", None, baselines=False)
+    methods = report["methods"]
+    assert report["mode"] == "pos_semipos"
+    assert {"recall@2", "recall@3", "sdm@2"} <= methods["model"]["pos"].keys()
+    assert not {"recall@5", "sdm@3"} & methods["model"]["pos"].keys()  # the defaults'
     assert json.loads((tmp_path / "r" / "setup.json").read_text())["settings"]["eval"]["contact_sheet_queries"] == 3
     # Recall@1 decides which epoch is best and stands on the sheet, whatever was asked for
-    assert scores["recall@1"] == 1.0 and "recall@1" in scores.methods["chance"]["pos"]
+    assert methods["model"]["pos_semipos"]["recall@1"] == 1.0 and "recall@1" in methods["chance"]["pos"]
     with Image.open(tmp_path / "r" / "contact_sheet.png") as sheet, Image.open(tmp_path / "r" / "distance_curve.png"):
         assert sheet.size[0] > 1000

@@ -69,11 +69,11 @@ def main(argv: list[str] | None = None) -> None:
     has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
     train_split = split if args.split == "train" else read_split(config.data, "train") if has_train_pairs else None
     out = args.out or report_directory(args)
-    scores = evaluate(engine, config, split, out, train_split)
-    print(tables(scores.report))
+    report = evaluate(engine, config, split, out, train_split)
+    print(tables(report))
     for role in ("query", "reference"):
-        print(f"{scores.report['data'][f'{role}_view']}: {scores.report['origin'][f'{role}_extraction']}")
-    for note in scores.report["notes"]:
+        print(f"{report['data'][f'{role}_view']}: {report['origin'][f'{role}_extraction']}")
+    for note in report["notes"]:
         print(f"note: {note}")
     print(f"report and figures: {out}")
 

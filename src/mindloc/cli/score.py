@@ -18,4 +18,4 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    print(tables(rescore(args.directory, figures=not args.no_figures).report))
+    print(tables(rescore(args.directory, figures=not args.no_figures)))

@@ -21,7 +21,7 @@ from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
-from mindloc.evaluation.rescore import SETUP_VERSION, Scores, rescore
+from mindloc.evaluation.rescore import SETUP_VERSION, rescore
 from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages
 from mindloc.evaluation.truth import Role, Task, make_task, write_truth
 from mindloc.inference.build import card_facts
@@ -51,10 +51,8 @@ def evaluate(
     baselines: bool = True,
     figures: bool = True,
     search_times: bool = True,
-    command: str | None = None,
-    progress: bool = True,
     cluster: Cluster = ALONE,
-) -> Scores:
+) -> dict[str, Any]:
     """Encode a split, write the descriptor sets and the truth, score them, report.
 
     Args:
@@ -64,8 +62,10 @@ def evaluate(
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
         figures: False leaves out the PNG files.
         search_times: False leaves out how long each stage of a two-stage search takes.
-        command: for the report; None takes this process's command line.
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
+
+    Returns:
+        The content of report.json.
 
     Raises:
         DataError: nothing to evaluate, an image that can't be read, or a directory that contains something else.
@@ -78,11 +78,11 @@ def evaluate(
     write_truth(directory / "truth.jsonl", task.queries.images.files, task.right_names())
     speed = {}
     for role in roles:
-        speed[role.name] = _extract_role(engine, config, split, role, directory / role.name, progress, cluster)
+        speed[role.name] = _extract_role(engine, config, split, role, directory / role.name, cluster)
     notes = []
     if baselines:
-        notes = _write_baselines(config, split, train_split, roles, directory / "baselines", progress)
-    origin = _origin(engine, config, split, speed, command)
+        notes = _write_baselines(config, split, train_split, roles, directory / "baselines")
+    origin = _origin(engine, config, split, speed)
     times = _search_times(directory, config, notes) if search_times and len(engine.descriptors) > 1 else None
     _write_setup(directory / "setup.json", config, split, origin, notes, times)
     return rescore(directory, figures)
@@ -102,13 +102,13 @@ def _require_own(directory: Path) -> None:
 
 
 def _extract_role(
-    engine: Engine, config: Config, split: Split, role: Role, directory: Path, progress: bool, cluster: Cluster
+    engine: Engine, config: Config, split: Split, role: Role, directory: Path, cluster: Cluster
 ) -> Extraction:
     images = _images_of_rank(engine, config, split, role, cluster)
     facts = card_facts(config, role.side, role.images.place_unit)
     places = role.images.places
     place_N2 = places and places.coordinate_N2
-    return extract(engine, role.side, images, role.images.files, place_N2, directory, facts, progress, cluster)
+    return extract(engine, role.side, images, role.images.files, place_N2, directory, facts, cluster)
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
@@ -130,14 +130,13 @@ def _write_baselines(
     train_split: Split | None,
     roles: tuple[Role, Role],
     directory: Path,
-    progress: bool,
 ) -> list[str]:
     """Write what the baselines are computed from; returns notes on what is missing."""
     notes = []
     directory.mkdir(parents=True)
     if config.eval.histogram_baseline:
         for role in roles:
-            _write_histograms(split, role, directory / role.name, config.data.workers, progress)
+            _write_histograms(split, role, directory / role.name, config.data.workers)
     else:
         notes.append("No color histogram: eval.histogram_baseline is off.")
     if train_split is None:
@@ -154,13 +153,12 @@ def _named_by_pairs(split: Split, mode: PairMode, side: SideName) -> Iterator[st
     return (files[index] for index in (edges.reference if side == "reference" else edges.query()))
 
 
-def _write_histograms(split: Split, role: Role, directory: Path, workers: int, progress: bool) -> None:
+def _write_histograms(split: Split, role: Role, directory: Path, workers: int) -> None:
     images = role.images
     rows = make_rows(images.files, images.places and images.places.coordinate_N2, images.view)
     facts = {"view": images.view, "place_unit": images.place_unit}
     card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
-    shown = progress and sys.stderr.isatty()
-    bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not shown)
+    bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not sys.stderr.isatty())
     with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(directory, card) as writer:
         for start in range(0, len(rows), _HISTOGRAM_BATCH):
             part = rows[start : start + _HISTOGRAM_BATCH]
@@ -169,11 +167,9 @@ def _write_histograms(split: Split, role: Role, directory: Path, workers: int, p
             bar.update(len(part))
 
 
-def _origin(
-    engine: Engine, config: Config, split: Split, speed: dict[str, Extraction], command: str | None
-) -> dict[str, Any]:
+def _origin(engine: Engine, config: Config, split: Split, speed: dict[str, Extraction]) -> dict[str, Any]:
     return {
-        "command": command or shlex.join(sys.argv),
+        "command": shlex.join(sys.argv),
         **engine.facts,
         "mindloc": mindloc.__version__,
         "data": str(split.root),

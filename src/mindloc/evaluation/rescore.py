@@ -36,7 +36,6 @@ from mindloc.evaluation.report import make_report, method_title, percent, plural
 from mindloc.evaluation.score import (
     DescriptorSets,
     MethodScores,
-    Numbers,
     ScoreSettings,
     distances_of,
     score_sets,
@@ -47,37 +46,6 @@ from mindloc.runtime.files import atomic_write_text, read_json
 
 SETUP_VERSION = 1
 _NO_PLACES = "No distances: the images of this data set have no places, so there is no SDM and no Dis."
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All numbers of one evaluation."""
-
-    mode: str  # the one that leads
-    methods: dict[str, dict[str, Numbers]]  # method -> mode -> metric -> value
-    report: dict[str, Any]  # as report.json has it
-
-    @property
-    def numbers(self) -> Numbers:
-        """Those of the model in the leading mode."""
-        return self.methods["model"][self.mode]
-
-    def __getitem__(self, metric: str) -> float | int | None:
-        """One of ``numbers``: ``scores["recall@1"]``."""
-        return self.numbers[metric]
-
-    def summary(self) -> str:
-        """One line for a log."""
-        recalls = [key for key in self.numbers if key.split("@")[-1].isdigit() and "recall" in key]
-        shown = [f"{key} {self._percent(key)}" for key in [*recalls, "ap", "sdm@3"] if key in self.numbers]
-        off = self.numbers.get("dis@1_median_m")
-        return f"{self.mode}: {', '.join(shown)} %" + ("" if off is None else f", median Dis@1 {off:.1f} m")
-
-    def _percent(self, key: str) -> str:
-        if key == "recall@1" and "stage_one" in self.methods:
-            before = self.methods["stage_one"][self.mode][key]
-            return f"{percent(before)} -> {percent(self[key])} (stage one -> re-ranked)"
-        return percent(self[key])
 
 
 @dataclass(frozen=True)
@@ -103,12 +71,15 @@ class _Case:
         return self.first[1].names
 
 
-def rescore(out_dir: str | Path, figures: bool = True) -> Scores:
+def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
     """Recompute every number of an evaluation directory and write its report and figures again.
 
     Args:
         figures: False leaves the PNG files alone; the contact sheet also needs the data set's images, and an older one
             stays where they are gone.
+
+    Returns:
+        The content of report.json.
 
     Raises:
         DataError: the directory is no evaluation, or one of its files is broken.
@@ -137,7 +108,7 @@ def rescore(out_dir: str | Path, figures: bool = True) -> Scores:
     if figures:
         _draw_curve(directory / "distance_curve.png", methods, settings, data)
         _draw_sheet(directory / "contact_sheet.png", setup, methods, case)
-    return Scores(settings.mode, numbers, report)
+    return report
 
 
 def load_setup(path: Path) -> dict[str, Any]:

@@ -55,7 +55,6 @@ def extract(
     place_N2: np.ndarray | None,
     directory: str | Path,
     facts: dict[str, Any],
-    progress: bool = True,
     cluster: Cluster = ALONE,
     bounds_N4: np.ndarray | None = None,
 ) -> Extraction:
@@ -71,7 +70,6 @@ def extract(
             knows them.
         directory: the set itself, or of several descriptors the directory of their sets.
         facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
-        progress: a bar on a terminal, nothing elsewhere.
 
     Raises:
         DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
@@ -84,7 +82,7 @@ def extract(
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, view, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
-    bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not (progress and sys.stderr.isatty()))
+    bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not sys.stderr.isatty())
     with bar, ExitStack() as stack:
         writers = {
             name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))

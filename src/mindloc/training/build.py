@@ -62,6 +62,6 @@ def evaluate_in_training(
         help_evaluate(engine, config, split, cluster)
         return None
     extras = {"baselines": False, "figures": False, "search_times": False}
-    scores = evaluate(engine, config, split, directory, **extras, cluster=cluster)
-    values = scores.methods["model"][scores.mode]
+    report = evaluate(engine, config, split, directory, **extras, cluster=cluster)
+    values = report["methods"]["model"][report["mode"]]
     return {name: values[name] for name in _TRACKED if values.get(name) is not None}
