@@ -14,6 +14,7 @@ from mindloc.cli import eval as eval_command
 from mindloc.cli import extract as extract_command
 from mindloc.cli import train as train_command
 from mindloc.config import load_config
+from mindloc.data.check import check_data
 from mindloc.data.readers import read_split
 from mindloc.descriptors.sets import load_descriptor_set
 from mindloc.errors import DataError
@@ -98,6 +99,7 @@ def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
     numbers = found["methods"]["model"]["pos"]
     assert numbers["queries"] == PAIRS and 0 <= numbers["recall@1"] <= 1 and numbers.get("dis@1_median_m") is None
     assert found["data"]["query_view"] == "visible" and found["origin"]["engine"] == "mirrored"
+    assert "No constant answer: the training pairs name none of these references." in found["notes"]
 
     directory = scenes / "infrared" / "test"
     command = [str(directory), "--checkpoint", weights, "--view", "infrared", "--out", str(tmp_path / "set")]
@@ -112,6 +114,14 @@ def test_a_loss_that_reads_what_the_reader_does_not_state_is_refused(extended, s
     said = capsys.readouterr().err
     assert "weighted_infonce" in said and "image_pairs" in said and "iou" in said and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_its_data_set_is_checked_and_may_have_one_split(extended, scenes):
+    data = load_config(None, words_of(scenes)).data
+    report = check_data(data)
+    assert report.ok and report.images == {"visible": 2 * PAIRS, "infrared": 2 * PAIRS} and not report.notes
+    (scenes / "visible" / "train").rename(scenes / "visible" / "unused")
+    assert "no train split" in check_data(data).text() and check_data(data).ok
 
 
 def test_the_reader_states_its_views_and_no_places(extended, scenes):

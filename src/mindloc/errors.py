@@ -30,6 +30,10 @@ class DataError(MindlocError):
     """A data set that is missing, broken or contradicts itself."""
 
 
+class SplitAbsentError(DataError):
+    """A data set without the training or test split that was requested; one for testing alone has no training split."""
+
+
 class ImageError(DataError):
     """One image that can't be read."""
 

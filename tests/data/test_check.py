@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from mindloc.config.sections import DataConfig
 from mindloc.data.check import check_data
@@ -95,6 +96,25 @@ def test_broken_training_file_does_not_hide_the_test_file(gta_root):
     assert kinds(report) == {"unusable": 1}
     assert report.splits[1].pairs["pos_semipos"] == 5
     assert report.kept == {}
+
+
+def test_one_split_may_be_absent_and_not_both(gta_root):
+    report = check(gta_root, ("train", "test"))
+    assert report.ok and [split.name for split in report.splits] == ["train"]
+    assert report.notes == [
+        f"no test split, which is fine for a data set that is not for it ({gta_root}/test.json is "
+        "missing; expected the JSON file of pairs: check data.root and data.*_pairs)"
+    ]
+    (gta_root / "train.json").unlink()
+    report = check(gta_root, ("train", "test"))
+    assert kinds(report) == {"unusable": 2} and not report.splits
+
+
+def test_an_image_that_training_would_refuse_is_no_fine_one(gta_root):
+    path = gta_root / "satellite/1_0_0_0.png"
+    Image.open(path).save(path, "WEBP")
+    (problem,) = check(gta_root).problems
+    assert problem.kind == "unreadable image" and "1_0_0_0.png is neither JPEG nor PNG" in problem.text
 
 
 def test_drone_image_in_both_splits(gta_root):

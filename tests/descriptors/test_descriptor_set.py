@@ -159,7 +159,7 @@ def break_rows(text):
         (lambda directory: edit_json(directory / "card.json", dimension=4), "contradicts itself"),
         (lambda directory: (directory / "rows.jsonl").unlink(), "rows.jsonl can't be read"),
         (break_rows("{}\n"), "rows.jsonl line 1 is {}, expected"),
-        (break_rows("nonsense\n"), "line 1 is no JSON"),
+        (break_rows("nonsense\n"), "line 1 is not JSON"),
         (break_rows('{"name": "a", "place": [1], "what": "drone"}\n'), "line 1"),
         (break_rows('{"name": "a", "place": [1, NaN], "what": "drone"}\n'), "line 1"),
         (break_rows('{"name": "a", "place": null, "what": "drone"}\n' * 2), "a comes a second time"),

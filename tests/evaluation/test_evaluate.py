@@ -87,6 +87,21 @@ def test_the_directory_holds_everything(finished):
     assert lines[0]["answers"][0] == "satellite/4_0_0_0.png" and lines[0]["first_rank"] == {"pos": 1, "pos_semipos": 1}
 
 
+def test_an_evaluation_that_is_interrupted_in_the_directory_of_another_does_not_look_finished(
+    config, color_split, tmp_path, monkeypatch
+):
+    directory = tmp_path / "report"
+    evaluate(ColorEngine(), config, color_split, directory)
+    monkeypatch.setattr("mindloc.evaluation.evaluate.extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(ColorEngine(), config, color_split, directory)
+    assert {path.name for path in directory.iterdir()} == {"query", "reference", "truth.jsonl"}
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
 def test_the_page_shows_every_method_in_both_modes(finished):
     text = (finished[0] / "report.md").read_text()
     for title in ("this model", "color histogram", "constant answer", "chance"):

@@ -8,6 +8,7 @@ import pytest
 from mindloc.descriptors.sets import DescriptorSet, make_rows
 from mindloc.errors import DataError
 from mindloc.evaluation.truth import load_truth, write_truth
+from mindloc.vocabulary import MODES
 
 
 def make_set(names, view):
@@ -30,11 +31,18 @@ def test_indices_follow_the_descriptor_sets(tmp_path):
     assert truth.query_total == 3
 
 
+def test_a_name_may_contain_what_only_unicode_takes_for_the_end_of_a_line(tmp_path):
+    odd = make_set(["a\u2028b\x85c"], "drone")
+    write_truth(tmp_path / "truth.jsonl", odd.names, {mode: [["a"]] for mode in MODES})
+    assert load_truth(tmp_path / "truth.jsonl", odd, REFERENCES).right["pos"][0].tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "truth.jsonl can't be read"),
-        ("no json", "line 1 is no json, expected query, pos and pos_semipos"),
+        ("no json", "line 1 is not JSON: 'no json'; evaluate again"),
+        ('["q0"]', "line 1 is .'q0'., expected query, pos and pos_semipos"),
         ('{"query": "q0", "pos": "a", "pos_semipos": []}', "line 1"),
         (line("q0") + "\n" + line("q0"), "line 2: query q0 comes a second time"),
         (line("q0"), "says nothing about query q1"),

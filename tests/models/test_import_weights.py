@@ -256,7 +256,7 @@ def test_torchvisions_normalization_is_told_where_the_default_was_left(tmp_path,
 class Head(nn.Cell):
     """As far as names go, a head that turns a map into two descriptors."""
 
-    descriptors = compared = ("omega", "phi")
+    descriptors = ("omega", "phi")
 
     def __init__(self, nodes=4):
         super().__init__()

@@ -1,5 +1,7 @@
 """A backbone or a head is one file and one entry: these of this file are built, trained and filled with weights."""
 
+import dataclasses
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ class Colors(nn.Cell):
 class Corners(nn.Cell):
     """The first and the last position of a map."""
 
-    descriptors = compared = (OMEGA, PHI)
+    descriptors = (OMEGA, PHI)
 
     def construct(self, features_BNC, rows, columns):
         return features_BNC[:, 0], features_BNC[:, rows * columns - 1]
@@ -109,6 +111,12 @@ def test_a_head_of_one_file_and_one_entry(share):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_logit_scales_and_losses_are_in_the_same_order(name):
+def test_each_loss_has_a_descriptor_of_its_head(name):
     entry, head = HEADS[name], HEADS[name].build(load_config().head, 12)
-    assert tuple(entry.losses) == ("global",) if head is None else tuple(entry.losses) == head.compared
+    assert set(entry.losses) <= set(("global",) if head is None else head.descriptors)
+
+
+def test_a_backbone_whose_stride_contradicts_its_entry_is_refused(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "colors", dataclasses.replace(BACKBONES["colors"], stride=CELL_PX + 1))
+    with pytest.raises(ValueError, match=f"colors has stride {CELL_PX}, its entry {CELL_PX + 1}"):
+        build_encoder(config_of("data.query_size_px=[18, 27]", "data.reference_size_px=[18, 27]"))

@@ -14,7 +14,7 @@ from mindloc.runtime.files import (
     atomic_link,
     atomic_write,
     atomic_write_text,
-    content_hash,
+    file_sha256,
     read_json,
     remove_temporaries,
     synced,
@@ -164,9 +164,9 @@ def test_what_is_not_json_is_refused_in_one_line(tmp_path, content, says):
 def test_a_hash_is_of_all_bytes_in_order(tmp_path, monkeypatch, size):
     monkeypatch.setattr(files, "_READ_BYTES", 3)
     (tmp_path / "file").write_bytes(bytes(range(size)))
-    assert content_hash(tmp_path / "file") == hashlib.sha256(bytes(range(size))).hexdigest()
+    assert file_sha256(tmp_path / "file", DataError) == hashlib.sha256(bytes(range(size))).hexdigest()
 
 
 def test_a_file_that_is_absent_has_none(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        content_hash(tmp_path / "file")
+    with pytest.raises(DataError, match="file can't be read: No such file or directory; check the path"):
+        file_sha256(tmp_path / "file", DataError)

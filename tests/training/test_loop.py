@@ -147,6 +147,15 @@ def test_another_model_is_refused(finished):
         check_settings(resume_point(finished), other)
 
 
+def test_another_head_is_refused_also_where_its_weights_would_fit(finished):
+    """head.similarity changes what the weights compute and the shape of none."""
+    before, after = ({**CONFIG, "head": {"name": "two_stage", "similarity": kind}} for kind in ("dot", "cosine"))
+    point = resume_point(finished)
+    point = dataclasses.replace(point, weights=dataclasses.replace(point.weights, config=before))
+    with pytest.raises(CheckpointError, match="another model: head.similarity is cosine, its own is dot"):
+        check_settings(point, after)
+
+
 def test_another_order_is_refused_inside_an_epoch_and_said_between_epochs(finished):
     other = {**CONFIG, "train": {"seed": 2, "epochs": 3}}
     with pytest.raises(CheckpointError, match="stands inside epoch 2, .*go on with train.seed=1"):

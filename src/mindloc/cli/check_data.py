@@ -4,12 +4,10 @@ Where data.test_root names a second data set for testing, that one gets a page o
 """
 
 import argparse
-from pathlib import Path
 
 from mindloc.cli.arguments import add_config_arguments
 from mindloc.cli.command import command
 from mindloc.config import load_config
-from mindloc.config.schema import DataConfig
 from mindloc.data.check import check_data
 from mindloc.data.readers import SplitName
 
@@ -30,17 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     config = load_config(args.config, args.overrides)
     if args.root:  # a directory that is named is looked at alone
         config = config.with_values({"data.root": args.root, "data.test_root": None})
-    pages = [(split,) for split in SPLITS] if config.data.test_root else [_splits_of_one_root(config.data)]
+    pages = [(split,) for split in SPLITS] if config.data.test_root else [SPLITS]
     reports = [check_data(config.data, splits, read_images=not args.lists_only) for splits in pages]
     print("\n\n".join(report.text() for report in reports))
     return 0 if all(report.ok for report in reports) else 1
-
-
-def _splits_of_one_root(data: DataConfig) -> tuple[SplitName, ...]:
-    """Both; a data set for training or for testing alone is fine, one with neither is not."""
-    lists = {split: data.source(split)[1] for split in SPLITS}
-    absent = [split for split in SPLITS if not (Path(data.root) / lists[split]).exists()]
-    if len(absent) == 1:
-        print(f"no {absent[0]} pairs here ({lists[absent[0]]}): only the other list is checked")
-        return tuple(split for split in SPLITS if split not in absent)
-    return SPLITS

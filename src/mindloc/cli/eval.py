@@ -17,8 +17,10 @@ from mindloc.cli.arguments import (
 )
 from mindloc.cli.command import command
 from mindloc.config import override_config
+from mindloc.config.sections import DataConfig
 from mindloc.data.readers import read_split
-from mindloc.errors import ConfigError
+from mindloc.data.split import Split
+from mindloc.errors import ConfigError, SplitAbsentError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.report import tables
 from mindloc.inference.build import read_source, start_engine
@@ -66,8 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
     split = read_split(config.data, args.split)
     say_agreement(engine, config, {side: split.paths(side) for side in SIDES})
-    has_train_pairs = (Path(config.data.root) / config.data.train_pairs).exists()  # a test set may come alone
-    train_split = split if args.split == "train" else read_split(config.data, "train") if has_train_pairs else None
+    train_split = split if args.split == "train" else _train_split(config.data)
     out = args.out or report_directory(args)
     report = evaluate(engine, config, split, out, train_split)
     print(tables(report))
@@ -76,6 +77,14 @@ def main(argv: list[str] | None = None) -> None:
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"report and figures: {out}")
+
+
+def _train_split(data: DataConfig) -> Split | None:
+    """None where a test set comes alone."""
+    try:
+        return read_split(data, "train")
+    except SplitAbsentError:
+        return None
 
 
 def report_directory(args: argparse.Namespace) -> Path:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mindloc.config.sections import DataConfig
 from mindloc.data.exclusion import OverlapGraph
+from mindloc.data.images import decode, read_bytes
 from mindloc.data.readers import Report, SplitName, read_whole
 from mindloc.data.sampler import kept_shares
 from mindloc.data.split import Split
-from mindloc.errors import DataError, one_line
+from mindloc.errors import DataError, ImageError, SplitAbsentError
 from mindloc.vocabulary import MODES, SIDES, PairMode
 
 BATCH_SIZES = (4, 8, 12, 16, 32, 64)
@@ -35,7 +35,6 @@ class SplitCount:
     """What one split contains."""
 
     name: SplitName
-    pairs_file: str
     queries: int = 0
     references: int = 0  # that a pair names
     pairs: dict[PairMode, int] = field(default_factory=dict)
@@ -86,7 +85,7 @@ class CheckReport(Report):
             lines.append(f"{'':<18} {', '.join(f'{kind}: {count}' for kind, count in self.kinds.items())}")
         for split in self.splits:
             counts = f"{split.queries} query images, {split.references} reference images in pairs"
-            lines.append(f"{split.name:<18} {split.pairs_file}: {counts}")
+            lines.append(f"{split.name:<18} {counts}")
             lines += [
                 f"  {mode:<16} {split.pairs[mode]} pairs, {split.queries_with[mode]} query images with one"
                 for mode in split.pairs
@@ -127,14 +126,26 @@ def check_data(
     read_images: bool = True,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> CheckReport:
-    """Everything that is wrong with a data set, without stopping at the first thing.
+    """Everything that is wrong with a data set, without stopping at the first thing; one split of two may be absent.
 
     Args:
         splits: of one root.
         read_images: decode every image; False: only look whether the files are there.
     """
     report = CheckReport(data.reader, data.source(splits[0])[0], batch_sizes)
-    found = {name: split for name in splits if (split := _read(data, name, report)) is not None}
+    found, absent = {}, {}
+    for name in splits:
+        try:
+            split = _read(data, name, report)
+        except SplitAbsentError as error:
+            absent[name] = str(error)
+        else:
+            found |= {} if split is None else {name: split}
+    for name, text in absent.items():
+        if len(absent) == len(splits):
+            report.problem("unusable", text)
+        else:
+            report.note(f"no {name} split, which is fine for a data set that is not for it ({text})")
     if len(found) == 2:
         _check_shared_queries(found["train"], found["test"], report)
     _check_images(found.values(), read_images, report)
@@ -144,14 +155,21 @@ def check_data(
 
 
 def _read(data: DataConfig, name: SplitName, report: CheckReport) -> Split | None:
-    """The usable part of a split, counted; None where nothing of it is usable."""
-    count = SplitCount(name, data.source(name)[1])
-    report.splits.append(count)
+    """The usable part of a split, counted; None where nothing of it is usable.
+
+    Raises:
+        SplitAbsentError: there is no such split.
+    """
+    count = SplitCount(name)
     try:
         split = read_whole(data, name, report=report)
+    except SplitAbsentError:
+        raise
     except DataError as error:
+        report.splits.append(count)
         report.problem("unusable", str(error))
         return None
+    report.splits.append(count)
     count.queries, count.references = len(split.query), len(np.unique(split.semipositive.reference))
     for mode in MODES:
         count.pairs[mode] = len(split.edges(mode))
@@ -197,11 +215,10 @@ def _decode(path: Path) -> tuple[int, int] | Problem:
     if missing is not None:
         return missing
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image.size
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return Problem("unreadable image", f"{path} can't be decoded ({one_line(error)}); fetch it again")
+        height, width = decode(read_bytes(path), path).shape[:2]
+    except ImageError as error:
+        return Problem("unreadable image", str(error))
+    return width, height
 
 
 def _kept(split: Split, batch_sizes: Sequence[int]) -> dict[PairMode, list[float]]:

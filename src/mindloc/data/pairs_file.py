@@ -17,7 +17,7 @@ import numpy as np
 from mindloc.data.images import IMAGE_SUFFIXES
 from mindloc.data.readers import Report
 from mindloc.data.split import Edges, Places, Side, Split
-from mindloc.errors import DataError
+from mindloc.errors import DataError, SplitAbsentError
 from mindloc.geo.points import PlaceUnit, paired_distance_m
 from mindloc.runtime.files import read_json
 from mindloc.vocabulary import MODES, PairMode
@@ -83,10 +83,11 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
     """Every usable entry of the file; what is wrong with each other one goes to ``report``.
 
     Raises:
-        DataError: the file is missing, is not a JSON list, or has no usable entry, whatever the report does.
+        SplitAbsentError: the file is missing.
+        DataError: it is not a JSON list, or has no usable entry, whatever the report does.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing; expected the JSON file of pairs: check data.root and data.*_pairs")
+        raise SplitAbsentError(f"{path} is missing; expected the JSON file of pairs: check data.root and data.*_pairs")
     values = read_json(path, DataError, "file of pairs", "fetch or write it again", kind=list)
     if not values:
         raise DataError(f"{path} is an empty list; expected one object per drone image")

@@ -44,6 +44,7 @@ def read_split(data: DataConfig, split: SplitName, json_only: bool = False) -> S
         json_only: look for no image; the reference side then has the images that pairs name.
 
     Raises:
+        SplitAbsentError: the data set has no such split.
         DataError: the first thing that is wrong, with file, entry and key.
     """
     whole = read_whole(data, split, json_only)
@@ -54,6 +55,7 @@ def read_whole(data: DataConfig, split: SplitName, json_only: bool = False, repo
     """Every query of a split; what is wrong goes to ``report`` and is left out.
 
     Raises:
+        SplitAbsentError: the data set has no such split, which the reader raises.
         DataError: nothing of it can be used, whatever the report does.
     """
     entry = READERS[data.reader]

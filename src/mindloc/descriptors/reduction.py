@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.errors import CheckpointError, TileIndexError
-from mindloc.runtime.checkpoint import file_sha256, read_tensor_file, write_tensor_file
+from mindloc.runtime.checkpoint import read_tensor_file, write_tensor_file
+from mindloc.runtime.files import file_sha256
 
 MAX_DIMENSION = 1024
 OVERSAMPLING = 32
@@ -123,7 +124,7 @@ def load_reduction(path: str | Path) -> Reduction:
     path = Path(path)
     try:
         arrays, metadata = read_tensor_file(path)
-        digest = file_sha256(path)
+        digest = file_sha256(path, TileIndexError)
     except CheckpointError as error:
         raise TileIndexError(f"reduction {path} can't be used: {error}") from None
     try:

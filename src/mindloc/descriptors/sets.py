@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import DataError, one_line
-from mindloc.runtime.files import atomic_directory, read_json, require_replaceable, synced, writing
+from mindloc.runtime.files import atomic_directory, read_json, read_json_lines, require_replaceable, synced, writing
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
 VERSION = 1
@@ -241,17 +241,7 @@ def _load_card(path: Path) -> dict[str, Any]:
 
 def _load_rows(path: Path) -> list[dict[str, Any]]:
     rows, seen = [], set()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
-    # not splitlines(): JSON leaves the ends of lines that only Unicode knows in names
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise DataError(f"{where} is no JSON: {line[:60]!r}; extract the set again") from None
+    for where, row in read_json_lines(path, DataError, "extract the set again"):
         _check_row(row, where)
         if row["name"] in seen:
             raise DataError(f"{where}: {row['name']} comes a second time; names must be unique")

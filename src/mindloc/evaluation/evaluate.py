@@ -21,7 +21,7 @@ from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
-from mindloc.evaluation.rescore import SETUP_VERSION, rescore
+from mindloc.evaluation.rescore import RESULT_FILES, SETUP_VERSION, rescore
 from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages
 from mindloc.evaluation.truth import Role, Task, make_task, write_truth
 from mindloc.inference.build import card_facts
@@ -73,7 +73,8 @@ def evaluate(
     directory, task = Path(out_dir), _task(config, split)
     roles = (task.answerable(), task.references)
     _require_own(directory)
-    (directory / "setup.json").unlink(missing_ok=True)  # an interrupted evaluation must not look finished
+    for name in RESULT_FILES:  # an interrupted evaluation must not look finished
+        (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / "baselines", ignore_errors=True)
     write_truth(directory / "truth.jsonl", task.queries.images.files, task.right_names())
     speed = {}

@@ -45,6 +45,8 @@ from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.runtime.files import atomic_write_text, read_json
 
 SETUP_VERSION = 1
+# of an evaluation that is finished; the directories and truth.jsonl are what they are computed from
+RESULT_FILES = ("setup.json", "report.json", "report.md", "queries.jsonl", "contact_sheet.png", "distance_curve.png")
 _NO_PLACES = "No distances: the images of this data set have no places, so there is no SDM and no Dis."
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from mindloc.data.split import Side, Split
 from mindloc.descriptors.sets import DescriptorSet
-from mindloc.errors import DataError, one_line
-from mindloc.runtime.files import atomic_write
+from mindloc.errors import DataError
+from mindloc.runtime.files import atomic_write, read_json_lines
 from mindloc.vocabulary import MODES, SideName
 
 
@@ -109,20 +109,12 @@ def load_truth(path: Path, queries: DescriptorSet, references: DescriptorSet) ->
 
 
 def _load_lines(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({one_line(error)}); evaluate again to write it") from None
     lines = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            line = None
+    for where, line in read_json_lines(Path(path), DataError, "evaluate again to write it"):
         if not _is_line(line):
-            raise DataError(f"{path} line {number} is {raw[:60]}, expected query, pos and pos_semipos; evaluate again")
+            raise DataError(f"{where} is {str(line)[:60]}, expected query, pos and pos_semipos; evaluate again")
         if line["query"] in lines:
-            raise DataError(f"{path} line {number}: query {line['query']} comes a second time; evaluate again")
+            raise DataError(f"{where}: query {line['query']} comes a second time; evaluate again")
         lines[line["query"]] = line
     return lines
 

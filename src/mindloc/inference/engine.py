@@ -53,6 +53,13 @@ class Engine(Protocol):
         """
         ...
 
+    def compare_with(self, exact: "Engine", batches: Iterable[tuple[str, np.ndarray]]) -> "EngineAgreement":
+        """How far it agrees with a more exact engine on (side, normalized images); one of its facts from then on.
+
+        Needed where ``exact`` is set only.
+        """
+        ...
+
 
 class MindSporeEngine:
     """Runs an encoder's Cells, always with the same shapes, so that each side is compiled once.

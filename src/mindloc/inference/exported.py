@@ -16,8 +16,7 @@ import numpy as np
 
 from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
-from mindloc.runtime.checkpoint import file_sha256
-from mindloc.runtime.files import read_json
+from mindloc.runtime.files import file_sha256, read_json
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, SIDES, VIEWS, SideName
 
 CARD_VERSION = 1
@@ -88,7 +87,7 @@ class ExportedFile:
             raise ExportError(f"exported file {self.path} is missing, only its card is there; export again")
         if self.path.stat().st_size > _MOST_FILE_BYTES:
             raise ExportError(f"exported file {self.path} has over 2 GB, more than {self.format} can hold")
-        if file_sha256(self.path) != self.sha256:
+        if file_sha256(self.path, ExportError, "exported file") != self.sha256:
             raise ExportError(
                 f"exported file {self.path} is not the one that its card names (sha256 differs): "
                 "damaged, replaced, or half an export; export again"

@@ -43,10 +43,13 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
             "device's own"
         )
     backbones = [entry.build(model, precision, form) for _ in range(1 if model.share_weights else 2)]
-    heads = [HEADS[config.head.name].build(config.head, backbone.width) for backbone in backbones]
+    if backbones[0].stride != model.stride_px:
+        raise ValueError(f"backbone {model.backbone} has stride {backbones[0].stride}, its entry {model.stride_px}")
+    head = HEADS[config.head.name]
+    heads = [head.build(config.head, backbone.width) for backbone in backbones]
     for cell in (part for part in (*backbones, *heads) if part is not None):
         initialize(cell, config.train.seed)
-    encoder = PairEncoder(*backbones, heads=heads, logit_scale=model.logit_scale_init)
+    encoder = PairEncoder(*backbones, heads=heads, compared=tuple(head.losses), logit_scale=model.logit_scale_init)
     if model.pretrained:
         say(import_weights(encoder, model.pretrained).summary())
         usual = entry.unstated_normalization

@@ -34,7 +34,6 @@ class Head(Protocol):
     """What the encoder needs of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
 
     descriptors: tuple[str, ...]  # their names
-    compared: tuple[str, ...]  # those of them that images are compared by
 
 
 class PairEncoder(nn.Cell):
@@ -43,11 +42,16 @@ class PairEncoder(nn.Cell):
     Args:
         backbones: one for both sides, or two: query, reference.
         heads: as many; None, or None for each: the backbone's own descriptor is the only one.
+        compared: the descriptors that images are compared by, in the order of their losses; None: all.
         logit_scale: the multiplier that training starts with; its logarithm is what is learned.
     """
 
     def __init__(
-        self, *backbones: nn.Cell, heads: Sequence[nn.Cell | None] | None = None, logit_scale: float = 1 / 0.07
+        self,
+        *backbones: nn.Cell,
+        heads: Sequence[nn.Cell | None] | None = None,
+        compared: Sequence[str] | None = None,
+        logit_scale: float = 1 / 0.07,
     ):
         super().__init__()
         self.shared = len(backbones) == 1
@@ -58,7 +62,7 @@ class PairEncoder(nn.Cell):
             self.query_backbone, self.reference_backbone = backbones
             self.query_head, self.reference_head = first, *second
         self.descriptors = (GLOBAL,) if first is None else first.descriptors
-        self.compared = (GLOBAL,) if first is None else first.compared  # each of them has a logit scale
+        self.compared = self.descriptors if compared is None else tuple(compared)  # each of them has a logit scale
         scales = np.full(len(self.compared), math.log(logit_scale), np.float32)
         self.log_logit_scale = Parameter(Tensor(scales), name="log_logit_scale")
 

@@ -57,8 +57,6 @@ class TwoStageHead(nn.Cell):
         csmg: further arguments of ``CSMG``.
     """
 
-    compared = (OMEGA, PHI)
-
     def __init__(
         self,
         width: int,

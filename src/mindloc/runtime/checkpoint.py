@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.runtime.files import atomic_write, content_hash
+from mindloc.runtime.files import atomic_write, file_sha256
 from mindloc.runtime.process import fault_point
 
 WEIGHTS_VERSION = 1
@@ -121,7 +121,7 @@ def load_weights(path: str | Path) -> Weights:
     arrays, metadata = read_tensor_file(path)
     _require_format(path, metadata, _WEIGHTS_FORMAT, WEIGHTS_VERSION)
     config, facts = (_json_section(path, metadata, key) for key in ("config", "facts"))
-    return Weights(path, arrays, config, file_sha256(path), facts)
+    return Weights(path, arrays, config, file_sha256(path, CheckpointError, "checkpoint"), facts)
 
 
 def is_own_checkpoint(path: str | Path) -> bool:
@@ -280,18 +280,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with _open(path) as file:
         return dict(file.metadata() or {})
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal.
-
-    Raises:
-        CheckpointError: the file is missing or can't be read.
-    """
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path} can't be read: {error.strerror}; check the path") from None
 
 
 @contextmanager

@@ -198,12 +198,45 @@ def read_json(
     return value
 
 
-def content_hash(path: Path) -> str:
-    """sha256 of a file of any size, hexadecimal; raises OSError as reading does."""
+def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, Any]]:
+    """(where, value) of each line of a file of JSON lines; ``where`` names file and line, for messages.
+
+    Args:
+        error, way_out: as ``read_json``.
+
+    Raises (while iterating):
+        MindlocError: (the class ``error``) in one line: absent, not readable, a line that is not JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} can't be read ({one_line(reason)[:120]}); {way_out}") from None
+    # not splitlines(): JSON leaves the ends of lines that only Unicode knows in names
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise error(f"{path} line {number} is not JSON: {line[:60]!r}; {way_out}") from None
+        yield f"{path} line {number}", value
+
+
+def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
+    """sha256 of a file of any size, hexadecimal.
+
+    Args:
+        error, what: as ``read_json``.
+
+    Raises:
+        MindlocError: (the class ``error``) in one line: absent or not readable.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+    except OSError as reason:
+        where = f"{what} {path}".lstrip()
+        raise error(f"{where} can't be read: {reason.strerror or reason}; check the path and its permissions") from None
     return digest.hexdigest()
 
 

@@ -26,8 +26,8 @@ import numpy as np
 from mindloc.errors import TileIndexError, one_line
 from mindloc.runtime.files import (
     atomic_directory,
-    content_hash,
     existing_directory,
+    file_sha256,
     read_json,
     require_replaceable,
     synced,
@@ -227,15 +227,8 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
         if (found := path.stat().st_size) != size:
             raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the index or build it again")
     for name, facts in files.items():
-        if _sha256(directory / name) != facts.get("sha256"):
+        if file_sha256(directory / name, TileIndexError) != facts.get("sha256"):
             raise TileIndexError(f"{directory / name} was changed since it was saved (another sha256); build it again")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise TileIndexError(f"{path} can't be read: {error.strerror}; check its permissions") from None
 
 
 def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:

@@ -120,7 +120,7 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
             f"{point.progress.epoch}; ask for as many or more, or begin a new run with --checkpoint_start"
         )
     for key, (before, after) in changes.items():
-        if key.startswith("model.") and key not in _SETTINGS_OF_THE_START:
+        if key.startswith(("model.", "head.")) and key not in _SETTINGS_OF_THE_START:
             raise CheckpointError(
                 f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
                 f"set {key}={before} or begin a new run"
