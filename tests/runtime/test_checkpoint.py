@@ -13,6 +13,7 @@ from mindloc.runtime.checkpoint import (
     load_state,
     load_weights,
     read_tensor_file,
+    resolve_checkpoint,
     save_state,
     save_weights,
     state_path,
@@ -149,3 +150,20 @@ def test_a_training_state_is_not_taken_for_weights(path):
     save_state(path, save_weights(path, ARRAYS, CONFIG), {}, {})
     with pytest.raises(CheckpointError, match="is a training state; name the weights beside it"):
         load_weights(state_path(path))
+
+
+def test_a_run_directory_means_its_best_weights_else_its_last_else_its_newest(tmp_path):
+    directory = tmp_path / "run" / "checkpoints"
+    with pytest.raises(CheckpointError, match="run contains no complete checkpoint; give a run directory"):
+        (tmp_path / "run").mkdir()
+        resolve_checkpoint(tmp_path / "run")
+    for step, name in ((1, "weights_e1"), (9, "weights_e9"), (5, "weights_e5")):
+        weights = directory / f"{name}.safetensors"
+        save_state(weights, save_weights(weights, ARRAYS, CONFIG), ARRAYS, {"step": step})
+    assert resolve_checkpoint(tmp_path / "run") == directory / "weights_e9.safetensors"
+    for name in ("weights_end", "weights_best"):
+        save_weights(directory / f"{name}.safetensors", ARRAYS, CONFIG)
+        assert resolve_checkpoint(tmp_path / "run") == directory / f"{name}.safetensors"
+    lone = directory / "weights_e1.safetensors"
+    assert resolve_checkpoint(lone) == lone  # a file is taken as it is
+    assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # named when it is read

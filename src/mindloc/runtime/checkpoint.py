@@ -184,6 +184,26 @@ def weights_of_run(checkpoints: Path) -> Path:
     return best if best.is_file() else end
 
 
+def resolve_checkpoint(path: str | Path) -> Path:
+    """The weights that a path means: a file itself; of a run directory the best, else the last, else the newest.
+
+    Raises:
+        CheckpointError: a directory without complete weights.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    named = [directory / f"{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS)]
+    found = [weights for weights in named if weights.is_file()] or complete_checkpoints(directory)[-1:]
+    if not found:
+        raise CheckpointError(
+            f"{path} contains no complete checkpoint; give a run directory such as work_dir/NAME/MMDDhhmmss, or a "
+            f"{WEIGHTS_SUFFIX} file"
+        )
+    return found[0]
+
+
 def complete_checkpoints(directory: str | Path) -> list[Path]:
     """Weights files in ``directory`` whose state was written too, oldest first (by the step that the state names).
 
