@@ -1,4 +1,4 @@
-"""Write docs/config.md, every option of a config, from the sections' comments: python scripts/config_docs.py"""
+"""Tables of every setting of a config, from the sections' fields and comments; site_hooks.py puts them on a page."""
 
 import ast
 import io
@@ -8,7 +8,6 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 SECTIONS = PROJECT / "src" / "mindloc" / "config" / "sections.py"
-PAGE = PROJECT / "docs" / "config.md"
 
 sys.path.insert(0, str(PROJECT / "src"))  # runs from a plain clone
 
@@ -16,29 +15,13 @@ from mindloc.config import Config, config_to_dict  # noqa: E402
 from mindloc.config.messages import described, fields_of, shown  # noqa: E402
 from mindloc.config.unread import readers_of_keys  # noqa: E402
 
-HEAD = """# Every option
 
-<!-- Made from src/mindloc/config/sections.py by scripts/config_docs.py; not edited by hand. -->
-
-A YAML file under `configs/` names what differs from these defaults, and `--set section.key=value` changes one key.
-Refused by name are a key that does not exist, a value of another type or out of its range, and a value that nothing
-reads as the reader, the backbone, the head, the loss, the schedule, the precision or the source of hard negatives was
-chosen: the last column says who reads a key that not all choices do. What a run or a checkpoint holds is taken even if
-nothing reads it. In YAML a list is `[1, 2]`, nothing is `null`, and `off`, `on`, `yes`, `no` are not words but true and
-false: where text is expected they need quotes. A number there is taken as text.
-"""
-
-
-def main() -> None:
-    PAGE.write_text(config_page(), encoding="utf-8")
-
-
-def config_page() -> str:
-    """The whole page."""
+def settings_tables() -> str:
+    """A heading and a table for each section, in Markdown."""
     comments, defaults, readers = field_comments(SECTIONS), config_to_dict(Config()), readers_of_keys()
-    parts = [HEAD]
+    parts = []
     for section, field in Config.model_fields.items():
-        rows = [f"\n## {section}\n", f"{field.annotation.__doc__}\n"]
+        rows = [f"## {section}\n", f"{field.annotation.__doc__}\n"]
         rows += ["| key | values | default | meaning | read with |", "|---|---|---|---|---|"]
         for name, of_key in fields_of(Config, section).items():
             key = f"{section}.{name}"
@@ -47,7 +30,7 @@ def config_page() -> str:
             read_with = "; ".join(f"{choice}={', '.join(names)}" for choice, names in readers.get(key, {}).items())
             rows.append(f"| `{key}` | {values} | `{shown(defaults[section][name])}` | {meaning} | {read_with} |")
         parts.append("\n".join(rows) + "\n")
-    return "".join(parts)
+    return "\n".join(parts)
 
 
 def field_comments(path: Path) -> dict[tuple[str, str], str]:
@@ -65,7 +48,3 @@ def field_comments(path: Path) -> dict[tuple[str, str], str]:
             said = (" ".join(at_line[line].string.lstrip("# ") for line in part if line in at_line) for part in parts)
             found[cls.name, field.target.id] = "; ".join(filter(None, said))
     return found
-
-
-if __name__ == "__main__":
-    main()

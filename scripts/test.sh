@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Environment, installation, code style, types of the public functions, and every test that is not slow; quick ones first.
-# --all adds the slow ones: kills, several ranks, compiling for Ascend, benchmarks. Other arguments go to pytest:
+# --all adds the slow ones: kills, several ranks, compiling for Ascend, benchmarks, the documentation site. Other arguments go to pytest:
 #   bash scripts/test.sh tests/losses -k mask
 #
 # MINDLOC_DATA   a directory with real images: adds the tests on them; without it they are skipped and listed
@@ -32,7 +32,9 @@ tests() {
     return $status
 }
 
-timed installation install requirements.txt requirements-onnx.txt requirements-milvus.txt requirements-test.txt
+requirements=(requirements.txt requirements-onnx.txt requirements-milvus.txt requirements-test.txt)
+if [ $all = yes ]; then requirements+=(requirements-docs.txt); fi
+timed installation install "${requirements[@]}"
 style() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check .; }
 timed style style
 timed types "$PYTHON" -m mypy

@@ -11,9 +11,9 @@ from filelock import FileLock
 from hypothesis import settings
 
 # the first to be run; then the packages without MindSpore, then the others, slow tests last of all
-FIRST = ("test_architecture.py", "test_readme.py", "test_guides.py", "config", "geo", "world", "data", "descriptors")
-FIRST += ("evaluation", "search", "launch", "modelarts", "doctor", "runtime", "losses", "models", "inference", "export")
-FIRST += ("training", "cli")
+FIRST = ("test_architecture.py", "test_readme.py", "test_guides.py", "test_site.py", "config", "geo", "world", "data")
+FIRST += ("descriptors", "evaluation", "search", "launch", "modelarts", "doctor", "runtime", "losses", "models")
+FIRST += ("inference", "export", "training", "cli")
 SLOW_LIMIT_S = 1200  # as [tool.pytest.ini_options] timeout is for the others: ends what hangs, measures nothing
 
 os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: its warnings drown a report

@@ -1,4 +1,4 @@
-"""Types of settings: what a value may be, stated once for the check, for the error message and for docs/config.md."""
+"""Types of settings: what a value may be, stated once for the check, for the error message and for the docs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
