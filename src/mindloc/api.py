@@ -1,34 +1,47 @@
 """mindloc as a library: load an encoder, encode images, extract, build and search an index, evaluate, train.
 
-These are the public names, re-exported as ``mindloc.NAME``; everything else is private by convention. Nothing here
-imports MindSpore before an encoder is loaded or a training starts. What the command line prints goes to the logger
-``mindloc`` here.
+These are the public names, found as ``mindloc.NAME``; everything else is private by convention. Nothing here imports
+MindSpore before an encoder is loaded or a training starts. Lines that the command line prints go to the logger
+``mindloc``.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from mindloc.config import Config, dump_yaml, load_config, override_config
+from mindloc.config import Config, load_config, override_config
 from mindloc.data.images import ImageLike, image_names
 from mindloc.data.loader import ImageBatches
-from mindloc.data.readers import read_ground, read_split
+from mindloc.data.readers import SplitName, read_ground, read_split
 from mindloc.data.split import Split
-from mindloc.descriptors.ranking import unit_rows
 from mindloc.errors import ConfigError, DataError, MindlocError, SplitAbsentError
-from mindloc.inference.build import EngineRequest, Source, card_facts, read_source, start_engine
+from mindloc.evaluation.evaluate import evaluate as evaluate_split
+from mindloc.evaluation.rescore import rescore as score
+from mindloc.inference.build import EngineRequest, Source, compare_with_exact, read_source, start_engine
+from mindloc.inference.build import card_facts as facts_of
 from mindloc.inference.engine import Engine
+from mindloc.inference.exported import FORMATS
+from mindloc.inference.extract import Extraction
+from mindloc.inference.extract import extract as write_descriptors
+from mindloc.registry import ENGINES
 from mindloc.runtime.checkpoint import resolve_checkpoint
+from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import RunDirectory
-from mindloc.vocabulary import CENTROIDS, SIDES, SideName
+from mindloc.search.answers import Summary, plan_search, require_fit, search_all
+from mindloc.search.build import build_index as make_index
+from mindloc.search.build import open_index as open_tile_index
+from mindloc.search.extraction import Batch, Queries, load_extracted
+from mindloc.search.index import TileIndex
+from mindloc.search.two_stage import Circle
+from mindloc.vocabulary import CENTROIDS, PHI, SIDES, SideName
 
 __all__ = [
+    "Answer",
     "Config",
     "Encoder",
     "Index",
@@ -43,5 +56,345 @@ __all__ = [
     "train",
 ]
 
-Path_ = str | os.PathLike[str]
+PathLike = str | Path
+
 log = logging.getLogger("mindloc")
+
+
+class Encoder:
+    """A trained encoder on a device, made by ``load``.
+
+    Attributes:
+        config: the settings it was trained with, and those that ``load`` was given.
+        views: what images of the query and of the reference side show, such as ("drone", "satellite").
+        descriptors: names of what it makes of an image: ("global",), or ("omega", "phi") of two stages.
+    """
+
+    def __init__(self, engine: Engine, source: Source, config: Config):
+        self.engine, self.source, self.config = engine, source, config
+        self.views = tuple(config.view(side).name for side in SIDES)
+        self.descriptors = engine.descriptors
+
+    def encode(self, images: ImageLike | Sequence[ImageLike], view: str) -> dict[str, np.ndarray]:
+        """Descriptors of any number of images.
+
+        Args:
+            images: JPEG or PNG files, uint8 arrays (height, width, 3) in RGB, images of PIL, or one of them; an array
+                (N, height, width, 3) is N images. They are resized and normalized as in training.
+            view: what they show, one of ``views``.
+
+        Returns:
+            Name of a descriptor -> (N, D) float32, rows in the order of the images, each of length 1 (so that an
+            inner product is a cosine), except "centroids", which are positions in the image.
+
+        Raises:
+            ConfigError: an unknown view, or one that the loaded files do not encode.
+            ImageError: an image that can't be read; an array of another shape or type.
+            DataError: no image.
+        """
+        side = self._side(view)
+        listed = _listed(images)
+        if not listed:
+            raise DataError("no image to encode; give one or more")
+        size = min(self.engine.batch_size, len(listed))
+        batches = ImageBatches(self.config.view(side), listed, size, self.config.data.workers)
+        encoded = [self.engine.encode({side: image_B3HW[:count]}) for image_B3HW, count in batches]
+        return {
+            name: _of_unit_length(name, np.concatenate([batch[f"{side}.{name}"] for batch in encoded]))
+            for name in self.descriptors
+        }
+
+    def _side(self, view: str) -> SideName:
+        side = self.config.side_of(view)
+        if side not in self.source.sides:
+            loaded = " and ".join(self.config.view(each).name for each in self.source.sides)
+            raise ConfigError(f"this encoder was loaded for {loaded} images alone; load it with view={view!r}")
+        return side
+
+
+def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image as a list of one; an array of four dimensions as a list of its images."""
+    if isinstance(images, np.ndarray) and images.ndim != 3:
+        return list(images)
+    return [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else list(images)
+
+
+def _of_unit_length(name: str, row_ND: np.ndarray) -> np.ndarray:
+    """Rows of length 1; centroids are positions, and a row of zeros stays one."""
+    if name == CENTROIDS:
+        return row_ND
+    length_N1 = np.linalg.norm(row_ND.astype(np.float64), axis=1, keepdims=True)
+    return (row_ND / np.maximum(length_N1, 1e-30)).astype(np.float32)
+
+
+def load(
+    path: PathLike,
+    *,
+    engine: str | None = None,
+    view: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    device_id: int | None = None,
+    pca: PathLike | None = None,
+) -> Encoder:
+    """A trained encoder from a checkpoint, a run directory, or exported MINDIR or ONNX files.
+
+    Args:
+        path: a ``.safetensors`` checkpoint; a run directory (its best weights, else its last, else its newest); a
+            ``.mindir`` or ``.onnx`` file with its card beside it; with ``engine``, a directory of such files.
+        engine: "mindspore", "mindir" or "onnx"; None goes by the path.
+        view: the one that will be encoded, where the files were exported for one only; None: both.
+        precision: "fp32", "fp16", "bf16" or "int8", as far as the engine has it; None: the training's, of exported
+            files fp32.
+        batch_size: most images per call of the device; None: eval.batch_size of the config.
+        device: "CPU", "GPU" or "Ascend"; None: as the config says, by default the best that works here.
+        device_id: which card; None: as the config says.
+        pca: file of ``mindloc pca`` that reduces the recall descriptor; None: it stays as encoded.
+
+    Raises:
+        CheckpointError, ExportError: a file is missing, damaged, or does not belong to the others.
+        ConfigError: an unknown engine or view; a precision that the engine does not have.
+        DeviceError: the device can't be used here; there is no fallback to another.
+    """
+    request = _request(Path(path), engine, precision, None if pca is None else Path(pca))
+    source = read_source(request, view=view)
+    card = None if device_id is None else [device_id]
+    values = {"eval.batch_size": batch_size, "run.device_target": device, "run.device_ids": card}
+    config = source.config.with_values({key: value for key, value in values.items() if value is not None})
+    return Encoder(start_engine(request, source, config, log.info), source, config)
+
+
+def _request(path: Path, engine: str | None, precision: str | None, pca: Path | None) -> EngineRequest:
+    """What ``load`` was given, with the engine that the path means."""
+    if engine is None:
+        suffixes = {FORMATS[entry.file_format].suffix: name for name, entry in ENGINES.items() if entry.file_format}
+        engine = suffixes.get(path.suffix, "mindspore")
+    if engine not in ENGINES:
+        raise ConfigError(f"engine {engine!r} does not exist; choose one of {', '.join(ENGINES)}")
+    entry = ENGINES[engine]
+    if precision is not None and precision not in entry.precisions:
+        raise ConfigError(f"engine {engine} has no precision {precision!r}, only {', '.join(entry.precisions)}")
+    if entry.file_format is None:
+        return EngineRequest(engine, checkpoint=resolve_checkpoint(path), precision=precision, pca=pca)
+    if (path / "config.yaml").is_file():  # a run
+        path = path / "export"
+    return EngineRequest(engine, exported=path, precision=precision, pca=pca)
+
+
+def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, places: bool = False) -> Extraction:
+    """Encode all images below a directory and write their descriptors as a set, or a set for each descriptor.
+
+    Args:
+        images: directory with .png, .jpg or .jpeg files; subdirectories are included.
+        out: new directory for the set: descriptors.npy, rows.jsonl, card.json.
+        view: what the images show, one of ``encoder.views``.
+        places: read where each tile lies from its name, by the reader of the encoder's config.
+
+    Returns:
+        How many images were encoded, and how long it took.
+
+    Raises:
+        DataError: no images, an image that can't be read, ``out`` contains something else.
+        ConfigError: an unknown view; places of images whose names tell none.
+    """
+    directory, side, config = Path(images), encoder._side(view), encoder.config
+    names = image_names(directory)
+    if places and side != "reference":
+        raise ConfigError(f"names of tiles tell places, and {view} images are not tiles; leave places out")
+    ground = read_ground(config.data, directory, names) if places else None
+    paths = [directory / name for name in names]
+    compare_with_exact(encoder.engine, config, {side: paths}, log.info)
+    batches = ImageBatches(config.view(side), paths, encoder.engine.batch_size, config.data.workers)
+    facts = facts_of(config, side, ground.unit if ground else None)
+    place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
+    return write_descriptors(encoder.engine, side, batches, names, place_N2, out, facts, bounds_N4=bounds_N4)
+
+
+class Answer(NamedTuple):
+    """One tile that answers a query."""
+
+    tile: str
+    place: tuple[float, float] | None  # its center, in the index's ``place_unit``; None: unknown
+    bounds: tuple[float, float, float, float] | None  # lowest of both coordinates, then highest of both
+    score: float
+    score_of: str  # "cosine", or "consistency" of the nodes
+    recall_rank: int  # among the answers of stage one, from 1
+
+
+class Index:
+    """An index of tiles that can be searched, made by ``open_index`` or ``build_index``; a context manager.
+
+    Attributes:
+        count: tiles that can be found.
+        place_unit: of the tiles' places: "plane_m" (x, y), "lat_lon_deg" (latitude, longitude), None (unknown).
+    """
+
+    def __init__(self, tiles: TileIndex):
+        self._tiles = tiles
+        self.count, self.place_unit = tiles.count, tiles.card.place_unit
+
+    def search(
+        self,
+        encoder: Encoder,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        view: str,
+        top: int = 5,
+        near: tuple[float, float] | None = None,
+        within_m: float | None = None,
+    ) -> list[list[Answer]]:
+        """The best answers of each image, in the order of the images.
+
+        Args:
+            encoder: the one that the tiles were encoded with.
+            images, view: as ``Encoder.encode``.
+            top: answers per image; fewer are found only where few tiles are near.
+            near, within_m: a last known position in ``place_unit``, and how far from it a tile's place may be.
+
+        Raises:
+            TileIndexError: the index was built with another encoder or reduction, or has fewer tiles or no places.
+            ConfigError: one of ``near`` and ``within_m`` without the other; an unknown view.
+            ImageError: as ``Encoder.encode``.
+        """
+        if (near is None) != (within_m is None):
+            raise ConfigError("near=(a, b) and within_m=meters belong together; give both or none")
+        where = None if near is None or within_m is None else Circle(near, within_m)
+        search, facts = encoder.config.search, encoder.engine.facts
+        plan = plan_search(self._tiles, top, search.recall_n, search.consistency_m, where)
+        encoded = encoder.encode(images, view)
+        recall_QD, rerank_QE = encoded[encoder.descriptors[0]], encoded.get(PHI)
+        origin = (facts["checkpoint_sha256"], facts.get("reduction_sha256"))
+        queries = Queries(len(recall_QD), *origin, recall_QD.shape[1], rerank_QE is not None)
+        require_fit(self._tiles.card, queries, "load an encoder that gives phi")
+        batch = Batch([str(number) for number in range(len(recall_QD))], recall_QD, rerank_QE)
+        answered = search_all(self._tiles, [batch], Summary(plan))
+        return [[Answer(**answer) for answer in answers] for _, answers in answered]
+
+    def close(self) -> None:
+        """Release the files or the connection."""
+        self._tiles.close()
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def build_index(
+    address: PathLike,
+    descriptors: PathLike,
+    *,
+    kind: str = "flat",
+    pca: PathLike | None = None,
+    parameters: Mapping[str, int] | None = None,
+) -> Index:
+    """An index of the tiles that ``extract`` encoded; an older one at the address stays whole until the new one is.
+
+    Args:
+        address: directory of the index, or a Milvus collection: "milvus:FOLDER.db", "milvus:http://host:19530".
+        descriptors: the directory that ``extract`` wrote.
+        kind: "flat" (exact), "ivf_flat", "ivf_pq", "hnsw"; on a Milvus server also "diskann".
+        pca: file of ``mindloc pca`` that reduces the recall descriptors; None: they stay as extracted.
+        parameters: those of the kind, such as {"nlist": 1024}; the others follow from the number of tiles.
+
+    Raises:
+        DataError: the descriptor sets are missing or damaged.
+        ConfigError: a parameter that the kind does not read.
+        TileIndexError: something else is at the address; too few tiles for the kind; the disk is full.
+    """
+    make_index(str(address), load_extracted(Path(descriptors), Path(pca) if pca else None), kind, parameters or {})
+    return open_index(address)
+
+
+def open_index(address: PathLike) -> Index:
+    """The index in a directory or Milvus collection.
+
+    Raises:
+        TileIndexError: missing, damaged or not reachable.
+        DeviceError: the library that reads it is not installed.
+    """
+    return Index(open_tile_index(str(address)))
+
+
+def evaluate(
+    encoder: Encoder,
+    out: PathLike,
+    *,
+    data_root: PathLike | None = None,
+    split: SplitName = "test",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Encode a split, score it, and write report and figures.
+
+    Args:
+        out: directory of the report, new or of an earlier evaluation.
+        data_root: data set in the layout of the encoder's reader; None: the one of its config.
+        split: "test" or "train".
+        overrides: "section.key=value" of the sections data, eval, search and run.
+
+    Returns:
+        The content of report.json: ``report["methods"]["model"]["pos"]["recall@1"]`` is a share, 0..1; distances are
+        meters.
+
+    Raises:
+        DataError: data that is missing or broken; ``out`` contains something else.
+        ConfigError: an override that is unknown, or that the checkpoint fixes.
+    """
+    config = override_config(encoder.config, overrides)
+    if data_root is not None:
+        other = ("data.test_root", "data.test_map_px", "data.test_m_per_px")  # one root has both splits
+        config = config.with_values({"data.root": str(data_root), **dict.fromkeys(other)})
+    chosen = read_split(config.data, split)
+    compare_with_exact(encoder.engine, config, {side: chosen.paths(side) for side in SIDES}, log.info)
+    return evaluate_split(encoder.engine, config, chosen, out, chosen if split == "train" else _train_split(config))
+
+
+def _train_split(config: Config) -> Split | None:
+    """Source of the constant answer; None where a test set comes alone."""
+    try:
+        return read_split(config.data, "train")
+    except SplitAbsentError:
+        return None
+
+
+def train(
+    config: Config | PathLike | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    run_directory: PathLike | None = None,
+    resume: PathLike | None = None,
+) -> Path:
+    """Train an encoder on one device; several devices are started by ``mindloc launch``.
+
+    Args:
+        config: settings, the name of a shipped config such as "world_tiny", or a YAML file.
+        overrides: "section.key=value", in order.
+        run_directory: new directory of the run; None: ``run.work_dir``/NAME/MMDDhhmmss.
+        resume: run directory to continue with its own settings, exactly where it stopped.
+
+    Returns:
+        The run directory; ``load`` takes it.
+
+    Raises:
+        MindlocError: of the kind that names the cause: config, data, checkpoint, device.
+    """
+    if resume is not None and (config is not None or run_directory is not None):
+        raise ConfigError("resume continues with the run's own config and directory; leave the other two out")
+    resumed = None if resume is None else RunDirectory.open(resume)
+    if isinstance(config, Config):
+        settings = override_config(config, overrides)
+    else:
+        settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
+    if len(settings.run.device_ids) > 1:
+        raise ConfigError("run.device_ids names several cards, and this trains on one; start them by mindloc train")
+    device = use_device(settings.run.device_target, settings.run.device_ids[0], settings.run.operator_fusion)
+    log.info("device: %s", device.description)
+
+    from mindloc.training import trainer  # after the device is chosen: it imports MindSpore
+
+    training = trainer.prepare(settings, resumed)
+    run = resumed or trainer.new_run(settings, run_directory)
+    trainer.train(training, run)
+    return run.path

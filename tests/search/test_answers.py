@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.search.answers import FEW, plan_search, require_fit, search_all
+from mindloc.search.answers import FEW, Summary, plan_search, require_fit, search_all, write_answers
 from mindloc.search.extraction import Batch, Queries
 from mindloc.search.faiss_index import build_faiss_index
 from mindloc.search.index import Box, IndexCard, Tiles
@@ -47,7 +47,8 @@ def batches(*counts):
 
 def ask(index, plan, *counts, encoding=False):
     file = io.BytesIO()
-    summary = search_all(index, batches(*counts), plan, file, sum(counts), encoding)
+    summary = Summary(plan)
+    write_answers(file, search_all(index, batches(*counts), summary, encoding), sum(counts))
     return summary, [json.loads(line) for line in file.getvalue().decode().split("\n")[:-1]]
 
 

@@ -4,13 +4,11 @@ What computing in 8 bits does to the descriptors is said here too, before they a
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from mindloc.config.schema import Config
 from mindloc.errors import ConfigError
-from mindloc.inference.build import EngineRequest, sample_batches
-from mindloc.inference.engine import Engine
+from mindloc.inference.build import EngineRequest
 from mindloc.inference.mindir import read_key
 from mindloc.registry import ENGINES
 from mindloc.vocabulary import SideName
@@ -182,11 +180,3 @@ def _check_engine(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"{', '.join(unfit)} means nothing to --engine {args.engine}; leave it out or name the engine"
         )
-
-
-def say_agreement(engine: Engine, config: Config, paths: Mapping[SideName, Sequence[Path]]) -> None:
-    """Print how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing."""
-    if engine.exact:
-        exact = engine.exact()
-        agreement = engine.compare_with(exact, sample_batches(config, paths, engine.batch_size))
-        print(f"agreement of {engine.facts['precision']} with {exact.facts['precision']}: {agreement}")

@@ -13,7 +13,6 @@ from mindloc.cli.arguments import (
     add_engine_arguments,
     engine_request,
     refuse_overrides_outside,
-    say_agreement,
 )
 from mindloc.cli.command import command
 from mindloc.config import override_config
@@ -23,7 +22,7 @@ from mindloc.data.split import Split
 from mindloc.errors import ConfigError, SplitAbsentError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.report import tables
-from mindloc.inference.build import read_source, start_engine
+from mindloc.inference.build import compare_with_exact, read_source, start_engine
 from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.run_directory import run_of
 from mindloc.vocabulary import SIDES
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     engine = start_engine(request, source, config)
 
     split = read_split(config.data, args.split)
-    say_agreement(engine, config, {side: split.paths(side) for side in SIDES})
+    compare_with_exact(engine, config, {side: split.paths(side) for side in SIDES})
     train_split = split if args.split == "train" else _train_split(config.data)
     out = args.out or report_directory(args)
     report = evaluate(engine, config, split, out, train_split)

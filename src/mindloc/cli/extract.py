@@ -12,7 +12,6 @@ from mindloc.cli.arguments import (
     add_view_argument,
     engine_request,
     refuse_overrides_outside,
-    say_agreement,
 )
 from mindloc.cli.command import command
 from mindloc.config import override_config
@@ -20,7 +19,7 @@ from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_ground
 from mindloc.errors import ConfigError
-from mindloc.inference.build import card_facts, read_source, start_engine
+from mindloc.inference.build import card_facts, compare_with_exact, read_source, start_engine
 from mindloc.inference.extract import extract
 
 
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     engine = start_engine(request, source, config)
 
     paths = [args.directory / name for name in names]
-    say_agreement(engine, config, {side: paths})
+    compare_with_exact(engine, config, {side: paths})
     batches = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
     facts = card_facts(config, side, ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)

@@ -19,7 +19,6 @@ from mindloc.cli.arguments import (
     add_view_argument,
     engine_request,
     refuse_overrides_outside,
-    say_agreement,
 )
 from mindloc.cli.command import command
 from mindloc.cli.index import given_parameters
@@ -28,10 +27,10 @@ from mindloc.config.schema import Config
 from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.inference.build import read_source, start_engine
+from mindloc.inference.build import compare_with_exact, read_source, start_engine
 from mindloc.inference.queries import encoded_queries, known_queries
 from mindloc.runtime.files import atomic_write
-from mindloc.search.answers import plan_search, require_fit, search_all
+from mindloc.search.answers import Summary, plan_search, require_fit, search_all, write_answers
 from mindloc.search.build import open_index
 from mindloc.search.extraction import Batch, Queries, load_extracted
 from mindloc.search.faiss_kinds import WHILE_SEARCHING
@@ -97,9 +96,10 @@ def main(argv: list[str] | None = None) -> None:
             index.search_with(given)
         queries, config, batches = _read_queries(args) if args.queries else _encode_queries(args)
         require_fit(index.card, queries, _BOTH_STAGES[bool(args.queries)])
-        plan = plan_search(index, args.top, config.search.recall_n, config.search.consistency_m, where)
+        summary = Summary(plan_search(index, args.top, config.search.recall_n, config.search.consistency_m, where))
         with atomic_write(args.out, "answers", TileIndexError) as file:
-            summary = search_all(index, batches(), plan, file, queries.count, encoding=not args.queries)
+            answered = search_all(index, batches(), summary, encoding=not args.queries)
+            write_answers(file, answered, queries.count)
     for line in summary.lines():
         print(line)
     print(f"answers: {args.out}")
@@ -144,7 +144,7 @@ def _encode_queries(args: argparse.Namespace) -> Source:
 
     def batches() -> Iterator[Batch]:
         engine, paths = start_engine(request, source, config), [args.directory / name for name in names]
-        say_agreement(engine, config, {side: paths})
+        compare_with_exact(engine, config, {side: paths})
         images = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
         return encoded_queries(engine, side, images, names)
 

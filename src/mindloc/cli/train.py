@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mindloc.cli.arguments import add_config_arguments
 from mindloc.cli.command import command
-from mindloc.config import Config, config_to_dict, dump_yaml, load_config
+from mindloc.config import Config, config_to_dict, load_config
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
 from mindloc.launch.processes import with_source
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     device = use_device(config.run.device_target, card, config.run.operator_fusion)
     cluster = join_cluster(device)
 
-    from mindloc.training.trainer import prepare, train  # after the device is chosen: it imports MindSpore
+    from mindloc.training.trainer import new_run, prepare, train  # after the device is chosen: it imports MindSpore
 
     # before a directory is made: a training that is refused leaves nothing behind
     training = prepare(config, resumed, cluster, args.begin_epoch)
@@ -95,12 +95,6 @@ def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -
     log_dir = new_log_directory(Path(config.run.work_dir))
     command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
-
-
-def new_run(config: Config, directory: Path | None, words: list[str]) -> RunDirectory:
-    """A new run directory with its config and the command in it."""
-    name = config.run.name or config.model.backbone
-    return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), words, directory)
 
 
 def check_before_start(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:

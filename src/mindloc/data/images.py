@@ -4,19 +4,40 @@ Shapes: H height, W width, 3 red green blue.
 """
 
 import functools
+import os
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from mindloc.errors import DataError, ImageError
 from mindloc.vocabulary import ViewSpec
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image  # a file, pixels, or PIL's image
+
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_START_OF_SCAN = 0xDA
+
+
+def pixels_of(image: ImageLike) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a JPEG or PNG file, of an array of that shape and type, or of an image of PIL.
+
+    Raises:
+        ImageError: as ``read_bytes`` and ``decode``; an array of another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            found = f"{image.dtype} of shape {image.shape}"
+            raise ImageError(f"an image array is {found}; expected uint8 (height, width, 3), RGB")
+        return image
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    return decode(read_bytes(image), image)
 
 
 def read_bytes(path: str | Path) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from mindloc.config.sections import AugmentConfig
 from mindloc.data.augment import Augmentation, augment, draw_augmentation
-from mindloc.data.images import check_decodes, cut_border, decode, normalize, read_bytes
+from mindloc.data.images import ImageLike, check_decodes, cut_border, normalize, pixels_of
 from mindloc.data.sampler import PADDING, Sampler
 from mindloc.errors import ImageError
 from mindloc.runtime.process import usable_cores
@@ -188,17 +188,17 @@ class ImageBatches:
         ImageError: a file is missing, truncated or can't be decoded.
     """
 
-    def __init__(self, view: ViewSpec, paths: Sequence[Path], batch_size: int, workers: int = 1):
-        self.view, self._paths = view, paths
+    def __init__(self, view: ViewSpec, images: Sequence[ImageLike], batch_size: int, workers: int = 1):
+        self.view, self._images = view, images
         self._batch_size, self._workers = batch_size, workers
 
     def __len__(self) -> int:
         """Batches."""
-        return -(-len(self._paths) // self._batch_size)
+        return -(-len(self._images) // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         size = self._batch_size
-        parts = [self._paths[first : first + size] for first in range(0, len(self._paths), size)]
+        parts = [self._images[first : first + size] for first in range(0, len(self._images), size)]
         arrays = BatchArrays((size, 3, *self.view.size_px))
         with _image_threads(self._workers) as pool:
             ahead = _batches_ahead(self._workers, size)
@@ -208,24 +208,24 @@ class ImageBatches:
                 del batch  # else it would count as held
 
     def _start(
-        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[Path]
+        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[ImageLike]
     ) -> tuple[np.ndarray, list[Future]]:
         for row in batch[len(part) :]:
             _write_black(self.view, row)
         return batch, [
-            pool.submit(_write_image, path, self.view, Augmentation(), row)
-            for path, row in zip(part, batch, strict=False)
+            pool.submit(_write_image, image, self.view, Augmentation(), row)
+            for image, row in zip(part, batch, strict=False)
         ]
 
 
-def _write_image(path: Path, view: ViewSpec, change: Augmentation, row_3HW: np.ndarray) -> None:
-    """A file of a view, changed, resized and normalized, into its row of a batch.
+def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW: np.ndarray) -> None:
+    """An image of a view, changed, resized and normalized, into its row of a batch.
 
     Raises:
-        ImageError: the file is missing, truncated or can't be decoded.
+        ImageError: the file is missing, truncated or can't be decoded; as ``pixels_of``.
     """
-    image = cut_border(decode(read_bytes(path), path), view.cut_border)
-    normalize(augment(np.ascontiguousarray(image), change, view.size_px), view, row_3HW)
+    pixels_HW3 = cut_border(pixels_of(image), view.cut_border)
+    normalize(augment(np.ascontiguousarray(pixels_HW3), change, view.size_px), view, row_3HW)
 
 
 def _write_black(view: ViewSpec, row_3HW: np.ndarray) -> None:

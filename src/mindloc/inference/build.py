@@ -219,6 +219,16 @@ def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[s
     return {**facts, **nodes, "config": config_to_dict(config)}
 
 
+def compare_with_exact(
+    engine: Engine, config: Config, paths: Mapping[SideName, Sequence[Path]], say: Callable[[str], None] = print
+) -> None:
+    """Say how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing."""
+    if engine.exact:
+        exact = engine.exact()
+        agreement = engine.compare_with(exact, sample_batches(config, paths, engine.batch_size))
+        say(f"agreement of {engine.facts['precision']} with {exact.facts['precision']}: {agreement}")
+
+
 def sample_batches(
     config: Config, paths: Mapping[SideName, Sequence[Path]], batch_size: int
 ) -> Iterator[tuple[SideName, np.ndarray]]:

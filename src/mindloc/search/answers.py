@@ -1,4 +1,4 @@
-"""All queries of one search: planned once, searched batch by batch, each answered by a line of JSON, then summed up.
+"""All queries of one search: planned once, searched batch by batch, written as lines of JSON, summed up.
 
 A line is name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank), best first.
 """
@@ -114,34 +114,39 @@ class Summary:
 
 
 def search_all(
-    index: TileIndex, batches: Iterable[Batch], plan: SearchPlan, file: BinaryIO, count: int, encoding: bool = False
-) -> Summary:
-    """Search batch by batch and write a line per query.
+    index: TileIndex, batches: Iterable[Batch], summary: Summary, encoding: bool = False
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Search batch by batch: (query, its answers, best first), in the order of the queries.
 
     Args:
-        count: queries of all batches, for the progress bar.
+        summary: of the plan to search by; counts and times are added to it.
         encoding: the batches are encoded as they are taken, which is timed as a stage of its own.
 
-    Raises:
+    Raises (while iterating):
         TileIndexError: no tile is where all queries were to be searched; as ``two_stage_search``.
     """
-    summary, batches, started = Summary(plan), iter(batches), time.perf_counter()
-    with tqdm(total=count, desc="queries", unit="query", disable=not sys.stderr.isatty()) as bar:
-        while batch := next(batches, None):
-            if encoding:
-                summary.add_seconds(encode=time.perf_counter() - started)
-            _search_batch(index, batch, summary, file)
-            bar.update(len(batch.names))
-            started = time.perf_counter()
+    plan, batches, started = summary.plan, iter(batches), time.perf_counter()
+    while batch := next(batches, None):
+        if encoding:
+            summary.add_seconds(encode=time.perf_counter() - started)
+        yield from _search_batch(index, batch, summary)
+        started = time.perf_counter()
     if plan.where and not any(answer for _, answer in summary.first):
         raise TileIndexError(
             f"no tile lies there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
             "ground the tiles cover"
         )
-    return summary
 
 
-def _search_batch(index: TileIndex, batch: Batch, summary: Summary, file: BinaryIO) -> None:
+def write_answers(file: BinaryIO, answered: Iterable[tuple[str, list[dict[str, Any]]]], count: int) -> None:
+    """A line of JSON per query, with a progress bar on a terminal; ``count`` queries are expected."""
+    with tqdm(total=count, desc="queries", unit="query", disable=not sys.stderr.isatty()) as bar:
+        for name, answers in answered:
+            file.write((json.dumps({"name": name, "answers": answers}, ensure_ascii=False) + "\n").encode())
+            bar.update()
+
+
+def _search_batch(index: TileIndex, batch: Batch, summary: Summary) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     plan, where = summary.plan, summary.plan.where
     queries = (batch.recall_BD, batch.rerank_BE if plan.two_stage else None)
     if isinstance(where, Circle):
@@ -156,9 +161,9 @@ def _search_batch(index: TileIndex, batch: Batch, summary: Summary, file: Binary
     facts = iter(index.facts([name for names in found.names for name in names]))
     for name, scores, ranks, compared in zip(batch.names, found.scores, found.recall_rank, found.compared, strict=True):
         answers = list(_answers(facts, scores, ranks, compared))
-        file.write((json.dumps({"name": name, "answers": answers}, ensure_ascii=False) + "\n").encode())
         summary.first.append((name, answers[0] if answers else None))
         summary.short += len(answers) < plan.top
+        yield name, answers
 
 
 def _answers(
