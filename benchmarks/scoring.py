@@ -49,7 +49,7 @@ def _make(directory: Path, queries: int, gallery: int, dimension: int, right: in
     query_QD = gallery_ND[right_QP[:, 0]] + 6.0 * random.standard_normal((queries, dimension), np.float32)
     for name, matrix, view in (("query", query_QD, "drone"), ("gallery", gallery_ND, "satellite")):
         names = [f"{view}/{index}.png" for index in range(len(matrix))]
-        rows = make_rows(names, random.uniform(0, 10_000, (len(matrix), 2)), view)
+        rows = make_rows(names, random.uniform(0, 10_000, (len(matrix), 2)))
         save_descriptor_set(directory / name, matrix, rows, {"view": view, "place_unit": "plane_m"})
     lists = [[f"satellite/{index}.png" for index in np.unique(row)] for row in right_QP]
     first = [[f"satellite/{index}.png" for index in row[: right // 2]] for row in right_QP]

@@ -51,7 +51,7 @@ def write_extraction(directory, omega, phi, names, place=None, view="satellite",
     """What extract writes of a two-stage encoder, or with ``phi`` None of a one-stage one."""
     place_N2 = None if place is None else np.array(place, np.float64)
     bounds_N4 = None if place is None else np.hstack([place_N2 - 50, place_N2 + 50])
-    rows = make_rows(names, place_N2, view, bounds_N4)
+    rows = make_rows(names, place_N2, bounds_N4)
     card = {"view": view, "place_unit": None if place is None else unit, "checkpoint_sha256": "c" * 64, **facts}
     sets = {"global": omega} if phi is None else {"omega": omega, "phi": phi}
     for name, vectors in sets.items():

@@ -20,7 +20,6 @@ from mindloc.descriptors.sets import (
     save_descriptor_set,
 )
 from mindloc.errors import DataError
-from mindloc.vocabulary import VIEWS
 
 CARD = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": None}
 
@@ -29,7 +28,7 @@ CARD = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": None}
 def saved(tmp_path):
     """A sound set of five rows in ``tmp_path/set``."""
     descriptor_ND = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
-    rows = make_rows([f"satellite/{i}.png" for i in range(5)], np.arange(10.0).reshape(5, 2), "satellite")
+    rows = make_rows([f"satellite/{i}.png" for i in range(5)], np.arange(10.0).reshape(5, 2))
     save_descriptor_set(tmp_path / "set", descriptor_ND, rows, CARD)
     return tmp_path / "set", descriptor_ND, rows
 
@@ -41,10 +40,9 @@ def edit_json(path, **facts):
 finite = st.floats(-1e9, 1e9)
 names = st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x1c\x85\u2028"), min_size=1)  # ends of lines
 places = st.none() | st.tuples(finite, finite).map(list)
-what = st.sampled_from(VIEWS)
 rows_of_any_set = st.lists(
     st.fixed_dictionaries(
-        {"name": names, "place": places, "what": what},
+        {"name": names, "place": places},
         optional={"bounds": st.lists(finite, min_size=4, max_size=4)},
     ),
     min_size=1,
@@ -89,7 +87,7 @@ def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
 
 
 def test_unit_length_is_seen(tmp_path):
-    save_descriptor_set(tmp_path / "unit", np.eye(3, dtype=np.float32), make_rows("abc", None, "drone"), CARD)
+    save_descriptor_set(tmp_path / "unit", np.eye(3, dtype=np.float32), make_rows("abc", None), CARD)
     assert load_descriptor_set(tmp_path / "unit").card["normalized"] is True
 
 
@@ -97,7 +95,7 @@ def test_a_directory_that_holds_anything_else_is_never_replaced(tmp_path):
     image = tmp_path / "images" / "a.png"
     image.parent.mkdir()
     image.write_bytes(b"mine")
-    rows = make_rows("a", None, "drone")
+    rows = make_rows("a", None)
     for directory, message in ((image.parent, "contains a.png"), (image, "is a file")):
         with pytest.raises(DataError, match=message):
             save_descriptor_set(directory, np.ones((1, 3), np.float32), rows, CARD)
@@ -107,7 +105,7 @@ def test_a_directory_that_holds_anything_else_is_never_replaced(tmp_path):
 def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
     directory, descriptor_ND, _ = saved
     with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(directory, CARD) as writer:
-        writer.append(np.ones((1, 9), np.float32), make_rows(["x"], None, "satellite"))
+        writer.append(np.ones((1, 9), np.float32), make_rows(["x"], None))
         raise RuntimeError("power cut")
     np.testing.assert_array_equal(load_descriptor_set(directory).descriptor_ND, descriptor_ND)
     assert [path.name for path in directory.parent.iterdir()] == ["set"]
@@ -115,7 +113,7 @@ def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
 
 def test_a_new_set_replaces_the_older_one(saved):
     directory = saved[0]
-    save_descriptor_set(directory, np.ones((2, 4), np.float32), make_rows("ab", None, "satellite"), CARD)
+    save_descriptor_set(directory, np.ones((2, 4), np.float32), make_rows("ab", None), CARD)
     assert load_descriptor_set(directory).descriptor_ND.shape == (2, 4)
     assert [path.name for path in directory.parent.iterdir()] == ["set"]
 
@@ -133,8 +131,8 @@ def test_a_new_set_replaces_the_older_one(saved):
 )
 def test_the_writer_refuses(tmp_path, descriptor_BD, names, message):
     with pytest.raises(DataError, match=message), DescriptorWriter(tmp_path / "bad", CARD) as writer:
-        writer.append(np.ones((1, 3)), make_rows(["first"], None, "drone"))
-        writer.append(descriptor_BD, make_rows(names, None, "drone"))
+        writer.append(np.ones((1, 3)), make_rows(["first"], None))
+        writer.append(descriptor_BD, make_rows(names, None))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,9 +158,9 @@ def break_rows(text):
         (lambda directory: (directory / "rows.jsonl").unlink(), "rows.jsonl can't be read"),
         (break_rows("{}\n"), "rows.jsonl line 1 is {}, expected"),
         (break_rows("nonsense\n"), "line 1 is not JSON"),
-        (break_rows('{"name": "a", "place": [1], "what": "drone"}\n'), "line 1"),
-        (break_rows('{"name": "a", "place": [1, NaN], "what": "drone"}\n'), "line 1"),
-        (break_rows('{"name": "a", "place": null, "what": "drone"}\n' * 2), "a comes a second time"),
+        (break_rows('{"name": "a", "place": [1]}\n'), "line 1"),
+        (break_rows('{"name": "a", "place": [1, NaN]}\n'), "line 1"),
+        (break_rows('{"name": "a", "place": null}\n' * 2), "a comes a second time"),
         (lambda directory: (directory / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
         (lambda directory: np.save(directory / "descriptors.npy", np.ones((5, 3))), "contains float64"),
         (
@@ -201,7 +199,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("mindloc.runtime.files.os.fsync", refuse)
     with pytest.raises(DataError, match="No space left on device; free some space"):
-        save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None, "drone"), CARD)
+        save_descriptor_set(tmp_path / "set", np.ones((1, 2)), make_rows("a", None), CARD)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,7 +207,7 @@ def write_sets(directory, descriptors=("omega", "phi"), count=3, **facts):
     """One set for each descriptor, as an extraction writes them."""
     for width, name in enumerate(descriptors, 2):
         card = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc", "extraction": "one"}
-        rows = make_rows([f"{row}.png" for row in range(count)], None, "satellite")
+        rows = make_rows([f"{row}.png" for row in range(count)], None)
         save_descriptor_set(directory / name, np.ones((count, width)), rows, {**card, "descriptor": name, **facts})
 
 
@@ -258,7 +256,7 @@ def test_only_sets_of_other_descriptors_are_removed(tmp_path):
 
 
 def test_bounds_stand_beside_places_where_they_are_known(tmp_path):
-    rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), "satellite", np.arange(8.0).reshape(2, 4))
+    rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), np.arange(8.0).reshape(2, 4))
     del rows[1]["bounds"]
     save_descriptor_set(tmp_path / "set", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": "plane_m"})
     loaded = load_descriptor_set(tmp_path / "set")

@@ -17,7 +17,7 @@ SETTINGS = score_settings(bootstrap=20)
 def make_set(descriptor_ND, place_N2, view="drone", unit="plane_m", checkpoint="abc"):
     names = [f"{view}/{index}" for index in range(len(descriptor_ND))]
     card = {"view": view, "place_unit": unit, "checkpoint_sha256": checkpoint}
-    return DescriptorSet(np.asarray(descriptor_ND, np.float32), make_rows(names, place_N2, view), card)
+    return DescriptorSet(np.asarray(descriptor_ND, np.float32), make_rows(names, place_N2), card)
 
 
 def make_truth(pos, semi):

@@ -12,7 +12,7 @@ from mindloc.search.faiss_index import FaissIndex
 
 def make_sets(count, seed):
     random = np.random.default_rng(seed)
-    rows = make_rows([f"{row}.png" for row in range(count)], random.uniform(0, 9, (count, 2)), "satellite")
+    rows = make_rows([f"{row}.png" for row in range(count)], random.uniform(0, 9, (count, 2)))
     card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 2}
     matrices = {"omega": random.standard_normal((count, 6)), "phi": random.standard_normal((count, 4))}
     return {

@@ -12,7 +12,7 @@ from mindloc.vocabulary import MODES
 
 
 def make_set(names, view):
-    return DescriptorSet(np.ones((len(names), 2), np.float32), make_rows(names, None, view), {"view": view})
+    return DescriptorSet(np.ones((len(names), 2), np.float32), make_rows(names, None), {"view": view})
 
 
 QUERIES, REFERENCES = make_set(["q1", "q0"], "drone"), make_set(["a", "b", "c"], "satellite")

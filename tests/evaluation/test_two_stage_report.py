@@ -37,9 +37,9 @@ def write_directory(color_split, tmp_path):
         matrices = {"omega": (DRONE_OMEGA, OMEGA), "phi": (DRONE_PHI, np.eye(9))}
         for name, (drone, satellite) in matrices.items() if two_stage else [("", matrices["omega"])]:
             card = {"place_unit": "plane_m", "checkpoint_sha256": "abc", "nodes": 3, "descriptor": name or "global"}
-            rows = make_rows(drones, split.query.places.coordinate_N2[:5], "drone")
+            rows = make_rows(drones, split.query.places.coordinate_N2[:5])
             save_descriptor_set(directory / "query" / name, drone, rows, {**card, "view": "drone"})
-            rows = make_rows(tiles, split.reference.places.coordinate_N2, "satellite")
+            rows = make_rows(tiles, split.reference.places.coordinate_N2)
             save_descriptor_set(directory / "reference" / name, satellite, rows, {**card, "view": "satellite"})
         plain = score_settings(bootstrap=20, recall_n=4, contact_sheet_queries=5).model_dump(mode="json")
         plain["search"] |= search or {}

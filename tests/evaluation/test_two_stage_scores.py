@@ -22,7 +22,7 @@ def make_view(view, place_N2, unit="plane_m", checkpoint="abc", **descriptors):
     names = [f"{view}/{index}" for index in range(len(place_N2))]
     facts = {"view": view, "place_unit": unit, "checkpoint_sha256": checkpoint, "nodes": NODES}
     return {
-        name: DescriptorSet(np.asarray(value, np.float32), make_rows(names, place_N2, view), {**facts})
+        name: DescriptorSet(np.asarray(value, np.float32), make_rows(names, place_N2), {**facts})
         for name, value in descriptors.items()
     }
 

@@ -21,29 +21,38 @@ def url(request, image, monkeypatch, tmp_path) -> str:
     return "obs://bucket/remote"
 
 
-def test_what_is_sent_is_there_and_comes_back(url, tmp_path):
+def send_files(url, tmp_path):
     store = build_store(url)
     for name, data in FILES.items():
         (tmp_path / "file").write_bytes(data)
         store.send(tmp_path / "file", join(url, name))
+    return store
+
+
+def test_what_is_sent_is_there_until_it_is_removed(url, tmp_path):
+    store = send_files(url, tmp_path)
     assert store.names(url) == sorted(FILES)
-    assert store.total_bytes(url) == 3 + 5 + 11
     assert store.size(join(url, "deep/b.bin")) == 5
+    store.remove(join(url, "a.txt"))
+    store.remove(join(url, "a.txt"))
+    assert store.names(url) == sorted(set(FILES) - {"a.txt"})
+
+
+@pytest.mark.parametrize("url", ["moxing"], indirect=True)
+def test_what_is_sent_comes_back(url, tmp_path):
+    store = send_files(url, tmp_path)
+    assert store.total_bytes(url) == 3 + 5 + 11 and store.total_bytes(join(url, "nothing")) == 0
     store.fetch_directory(url, tmp_path / "copy")
     assert {name: (tmp_path / "copy" / name).read_bytes() for name in FILES} == FILES
     store.fetch(join(url, "a.txt"), tmp_path / "alone" / "a.txt")
     assert (tmp_path / "alone" / "a.txt").read_bytes() == b"one"
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["a.txt"]
-    store.remove(join(url, "a.txt"))
-    store.remove(join(url, "a.txt"))
-    assert store.names(url) == sorted(set(FILES) - {"a.txt"})
 
 
 def test_nothing_there_is_an_answer(url):
     store = build_store(url)
     assert store.names(url) == []
     assert store.size(url) is None
-    assert store.total_bytes(url) == 0
 
 
 def test_a_directory_is_no_object(url, tmp_path):

@@ -22,7 +22,7 @@ REDUCTION = Reduction(np.array([1, 0, 0], np.float32), np.eye(3, 2, dtype=np.flo
 
 def write(directory, descriptors, **facts):
     card = {"view": "satellite", "place_unit": "plane_m", "checkpoint_sha256": "abc", **facts}
-    rows = make_rows(NAMES, PLACE_N2, "satellite", np.hstack([PLACE_N2 - 1, PLACE_N2 + 1]))
+    rows = make_rows(NAMES, PLACE_N2, np.hstack([PLACE_N2 - 1, PLACE_N2 + 1]))
     for name, matrix in descriptors.items():
         save_descriptor_set(set_directory(directory, name), matrix, rows, {**card, "descriptor": name})
     return directory

@@ -3,7 +3,7 @@
 A set is a directory::
 
     descriptors.npy   (N, D) float32, can be memory-mapped
-    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null, "what": view}; also
+    rows.jsonl        one line per row: {"name": str, "place": [a, b] | null}; also
                       "bounds": [lowest a, lowest b, highest a, highest b] where they are known
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
 
@@ -156,12 +156,12 @@ def save_descriptor_set(
 
 
 def make_rows(
-    names: Iterable[str], place_N2: np.ndarray | None, what: str, bounds_N4: np.ndarray | None = None
+    names: Iterable[str], place_N2: np.ndarray | None, bounds_N4: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
     """Lines of rows.jsonl; without places every ``place`` is null, without bounds there are none."""
     names = list(names)
     places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
-    rows = [{"name": name, "place": place, "what": what} for name, place in zip(names, places, strict=True)]
+    rows = [{"name": name, "place": place} for name, place in zip(names, places, strict=True)]
     if bounds_N4 is not None:
         for row, bounds in zip(rows, np.asarray(bounds_N4, np.float64).tolist(), strict=True):
             row["bounds"] = bounds
@@ -251,11 +251,11 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_row(row: Any, where: str) -> None:
-    known = isinstance(row, dict) and isinstance(row.get("name"), str) and row.get("what") in VIEWS
+    known = isinstance(row, dict) and isinstance(row.get("name"), str)
     if not (known and _are_numbers(row.get("place"), 2) and _are_numbers(row.get("bounds"), 4)):
         raise DataError(
-            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), what (one of "
-            f"{', '.join(VIEWS)}), and if at all bounds (four numbers)"
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), and if at all "
+            "bounds (four numbers)"
         )
     try:
         row["name"].encode()

@@ -156,7 +156,7 @@ def _named_by_pairs(split: Split, mode: PairMode, side: SideName) -> Iterator[st
 
 def _write_histograms(split: Split, role: Role, directory: Path, workers: int) -> None:
     images = role.images
-    rows = make_rows(images.files, images.places and images.places.coordinate_N2, images.view)
+    rows = make_rows(images.files, images.places and images.places.coordinate_N2)
     facts = {"view": images.view, "place_unit": images.place_unit}
     card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
     bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not sys.stderr.isatty())

@@ -80,7 +80,7 @@ def extract(
         )
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
-    rows = make_rows(names, place_N2, view, bounds_N4)
+    rows = make_rows(names, place_N2, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
     bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not sys.stderr.isatty())
     with bar, ExitStack() as stack:

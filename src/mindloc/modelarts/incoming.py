@@ -19,7 +19,7 @@ import psutil
 
 from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
-from mindloc.modelarts.stores import Store, build_store, is_remote, join, patiently
+from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, patiently
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
 from mindloc.runtime.files import atomic_directory, atomic_write_text, read_json, writing
 
@@ -112,7 +112,7 @@ def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
     Raises:
         StoreError: the store, or too small a disk; or the process that was copying has failed.
     """
-    if not is_remote(url):
+    if isinstance(store, DirectoryStore):
         if not Path(url).is_dir():
             raise StoreError(f"{url} is no directory; name the one that holds what the job reads")
         return Path(url).absolute()
@@ -123,7 +123,7 @@ def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
 
 def bring_file(store: Store, url: str, scratch: Path, start: str) -> Path:
     """One object as a file of this server; a path is that file itself. Otherwise as ``bring_directory``."""
-    if not is_remote(url):
+    if isinstance(store, DirectoryStore):
         return Path(url).absolute()
     name = url.rpartition("/")[2]
     directory = _bring(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from mindloc.errors import StoreError, one_line
 from mindloc.runtime.files import replacing
@@ -23,32 +23,7 @@ class Unavailable(StoreError):
     """A store that failed this time; the same call may work later."""
 
 
-class Store(Protocol):
-    """What a job needs of a store. Every call raises ``Unavailable`` when the store fails."""
-
-    def names(self, url: str) -> list[str]:
-        """Of all objects under a directory; empty when there is none."""
-
-    def size(self, url: str) -> int | None:
-        """Bytes of one object; None when there is no such object."""
-
-    def total_bytes(self, url: str) -> int:
-        """Of everything under a directory; 0 when there is nothing."""
-
-    def fetch(self, url: str, path: Path) -> None:
-        """Copy one object to a file, which appears whole."""
-
-    def fetch_directory(self, url: str, directory: Path) -> None:
-        """Copy everything under a directory, and check the sizes. What is already there may be kept."""
-
-    def send(self, path: Path, url: str) -> None:
-        """Copy one file to an object, which appears whole."""
-
-    def remove(self, url: str) -> None:
-        """Delete one object; none there is no error."""
-
-
-def build_store(url: str) -> Store:
+def build_store(url: str) -> "Store":
     """The store that a url is in.
 
     Raises:
@@ -95,33 +70,24 @@ class DirectoryStore:
     """A disk, also one that is mounted over a network."""
 
     def names(self, url: str) -> list[str]:
+        """Of all objects under a directory; empty when there is none."""
         return sorted(str(path.relative_to(url)) for path in Path(url).rglob("*") if path.is_file())
 
     def size(self, url: str) -> int | None:
+        """Bytes of one object; None when there is no such object."""
         return Path(url).stat().st_size if Path(url).is_file() else None
 
-    def total_bytes(self, url: str) -> int:
-        return directory_bytes(Path(url))
-
-    def fetch(self, url: str, path: Path) -> None:
-        self._copy(Path(url), path)
-
-    def fetch_directory(self, url: str, directory: Path) -> None:
-        for name in self.names(url):
-            self._copy(Path(url) / name, directory / name)
-
     def send(self, path: Path, url: str) -> None:
-        self._copy(path, Path(url))
+        """Copy one file to an object, which appears whole."""
+        with replacing(Path(url), error=Unavailable) as temporary:
+            shutil.copyfile(path, temporary)
 
     def remove(self, url: str) -> None:
+        """Delete one object; none there is no error."""
         try:
             Path(url).unlink(missing_ok=True)
         except OSError as error:
             raise Unavailable(f"can't delete {url}: {error.strerror or error}") from None
-
-    def _copy(self, source: Path, path: Path) -> None:
-        with replacing(path, error=Unavailable) as temporary:
-            shutil.copyfile(source, temporary)
 
 
 def find_moxing() -> ModuleType | None:
@@ -134,7 +100,7 @@ def find_moxing() -> ModuleType | None:
 
 
 class MoxingStore:
-    """``mox.file``: single objects by ``copy``, directories by ``copy_parallel``."""
+    """What ``DirectoryStore`` does, and copying from there, by ``mox.file``; ``Unavailable`` when it fails."""
 
     def __init__(self, moxing: Any):
         self._file = moxing.file
@@ -151,19 +117,22 @@ class MoxingStore:
         return int(self._call("get_size", url))
 
     def total_bytes(self, url: str) -> int:
+        """Of everything under a directory; 0 when there is nothing."""
         # without recursive=True moxing calls every directory 0 bytes large
         return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
 
     def fetch(self, url: str, path: Path) -> None:
+        """Copy one object to a file, which appears whole."""
         with replacing(path, error=Unavailable) as temporary:
             self._call("copy", url, str(temporary))
 
     def fetch_directory(self, url: str, directory: Path) -> None:
+        """Copy everything under a directory, and check the sizes. What is already there may be kept."""
         wanted = self.total_bytes(url)
         if not wanted:
             raise StoreError(f"{url} is empty; name the directory that the data is in")
         self._call("copy_parallel", url, str(directory))
-        found = directory_bytes(directory)
+        found = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
         if found != wanted:
             raise Unavailable(f"{url} has {wanted} bytes and {found} arrived in {directory}")
 
@@ -182,6 +151,4 @@ class MoxingStore:
             raise Unavailable(f"mox.file.{function} {url}: {reason}") from error
 
 
-def directory_bytes(directory: Path) -> int:
-    """Of all files in a directory and below."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+Store = DirectoryStore | MoxingStore

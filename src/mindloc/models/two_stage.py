@@ -81,7 +81,7 @@ class TwoStageHead(nn.Cell):
         x_MC = self.adapter(ops.reshape(features_BNW, (-1, self.width)))
         x_BNC = ops.reshape(x_MC, (-1, rows * columns, self.channels))
         mixed_BNC = x_BNC if self.non_local is None else self.non_local(x_BNC, rows, columns)
-        phi_BE, _, _, centroid_BK2 = self.csmg(mixed_BNC if self.phi_reads_non_local else x_BNC, rows, columns)
+        phi_BE, centroid_BK2 = self.csmg(mixed_BNC if self.phi_reads_non_local else x_BNC, rows, columns)
         omega_BD, phi_BE = unit_rows(self._flat(mixed_BNC, rows, columns)), unit_rows(phi_BE)
         if self.with_centroids:
             return omega_BD, phi_BE, ops.reshape(centroid_BK2, (centroid_BK2.shape[0], -1))
@@ -183,16 +183,14 @@ class CSMG(nn.Cell):
         self.matmul_ta = ops.BatchMatMul(transpose_a=True)
 
     def construct(self, x_BNC, rows, columns):
-        """Nodes, areas, order and centroids.
+        """Nodes and centroids.
 
         Args:
             rows, columns: H and W of the grid.
 
         Returns:
-            phi (B, K*C), of any length; area (B, K) by center; order (B, K) int32, the center of each node in phi;
-            centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the positions' (row, column),
-            0..1 from the first center of a cell to the last; a side of one cell has 0.5. Area and order are there for
-            looking into a trained encoder; its head needs neither.
+            phi (B, K*C), of any length; centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the
+            positions' (row, column), 0..1 from the first center of a cell to the last; a side of one cell has 0.5.
         """
         similarity_BNK = ops.relu(self._similarity(x_BNC))
         node_BKC = self.matmul_ta(similarity_BNK, x_BNC)
@@ -203,8 +201,7 @@ class CSMG(nn.Cell):
         # sums of one term and zeros, not products of matrices: exact on every device
         node_BKC = ops.sum(takes_BKK1 * ops.expand_dims(node_BKC, 1), 2)
         centroid_BK2 = ops.sum(takes_BKK1 * ops.expand_dims(centroid_BK2, 1), 2)
-        order_BK = ops.cast(ops.sum(ops.squeeze(takes_BKK1, -1) * self.place_K, 2), ms.int32)
-        return ops.reshape(node_BKC, (-1, self.nodes * self.channels)), area_BK, order_BK, centroid_BK2
+        return ops.reshape(node_BKC, (-1, self.nodes * self.channels)), centroid_BK2
 
     def _similarity(self, x_BNC):
         x_MC, center_KC = ops.reshape(x_BNC, (-1, self.channels)), self.centers

@@ -13,7 +13,7 @@ from mindloc.config.sections import ScheduleConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0, then a decay to ``end_lr`` at ``epochs``."""
+    """Linear warm-up from 0, then a decay to ``end_lr`` at ``epochs``, or none."""
 
     config: ScheduleConfig
     lr: float  # at the end of the warm-up
@@ -44,5 +44,4 @@ class Schedule:
 _DECAYS = {
     "cosine": lambda done, power: 0.5 * (1.0 + math.cos(math.pi * done)),
     "polynomial": lambda done, power: (1.0 - done) ** power,
-    "constant": lambda done, power: 1.0,
 }
