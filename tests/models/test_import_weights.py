@@ -1,6 +1,7 @@
 """Other people's weights: every way of naming them ends in the same encoder."""
 
 import json
+import re
 
 import mindspore as ms
 import numpy as np
@@ -81,6 +82,26 @@ def test_an_encoder_for_each_view(tmp_path, timm, query, reference):
     assert report.missing == report.unexpected == []
     with pytest.raises(CheckpointError, match="share_weights: false"):
         import_weights(encoder_of(1), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda timm: timm.pop("fc_norm.bias"), "1 missing .backbone.fc_norm.bias."),
+        (lambda timm: timm.update({"extra.weight": np.ones(2, np.float32)}), "1 unexpected .extra.weight."),
+    ],
+)
+def test_strict_loading_refuses_what_is_else_reported(tmp_path, timm, change, said):
+    arrays = dict(timm)
+    change(arrays)
+    path = saved(tmp_path, arrays)
+    assert re.search(said, import_weights(encoder_of(), path).summary())
+    with pytest.raises(CheckpointError, match=f"{said}.*: not every name matches; set model.pretrained_strict: false"):
+        import_weights(encoder_of(), path, strict=True)
+
+
+def test_strict_loading_takes_a_file_that_fits(tmp_path, timm):
+    assert import_weights(encoder_of(), saved(tmp_path, timm), strict=True).missing == []
 
 
 def test_one_set_of_weights_fills_both_encoders(tmp_path, timm):

@@ -128,6 +128,7 @@ class ModelConfig(Section):
     reference_grid: Count = 16  # RoPE ViT: grid side at which the RoPE frequencies are defined
     share_weights: Flag = True  # one encoder for both sides
     pretrained: Text | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
+    pretrained_strict: Flag = False  # refuse weights in which a parameter is missing, or that have unexpected ones
     # of pixels scaled to 0..1; follows the weights
     mean: Annotated[tuple[Share, Share, Share], Note("of pixels scaled to that")] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)  # as mean

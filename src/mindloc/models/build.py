@@ -51,7 +51,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         initialize(cell, config.train.seed)
     encoder = PairEncoder(*backbones, heads=heads, compared=tuple(head.losses), logit_scale=model.logit_scale_init)
     if model.pretrained:
-        say(import_weights(encoder, model.pretrained).summary())
+        say(import_weights(encoder, model.pretrained, model.pretrained_strict).summary())
         usual = entry.unstated_normalization
         if usual and (doubt := unstated_normalization(model.pretrained, model.mean, model.std, usual)):
             say(doubt)

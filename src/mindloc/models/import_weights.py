@@ -52,12 +52,15 @@ class ImportReport:
         return "; ".join(parts)
 
 
-def import_weights(encoder: PairEncoder, path: str | Path) -> ImportReport:
+def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False) -> ImportReport:
     """Load the weights of a file into an encoder.
 
     One set of weights in the file goes to both encoders where there are two, one logit scale to all. A head that is not
     in the file, or is there in another shape, keeps its start. A table of positions of another grid is resampled.
     Nothing is loaded when an error is raised.
+
+    Args:
+        strict: refuse a file that lacks a parameter of the encoder or has an unexpected one.
 
     Raises:
         CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; the file is
@@ -87,6 +90,10 @@ def import_weights(encoder: PairEncoder, path: str | Path) -> ImportReport:
     _require_fit(report, rule)
     updates += _match_heads(encoder, heads, report)
     updates += _match_logit_scale(encoder, logit_scale, report)
+    if strict and (report.missing or report.new or report.unexpected):
+        raise CheckpointError(
+            f"{report.summary()}: not every name matches; set model.pretrained_strict: false to go on"
+        )
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))
     return report

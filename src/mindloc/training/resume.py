@@ -47,7 +47,12 @@ class Progress:
         return cls(**{name: values[name] for name in names})
 
 
-_SETTINGS_OF_THE_START = ("model.pretrained", "model.logit_scale_init", "model.layer_scale_init")
+_SETTINGS_OF_THE_START = (
+    "model.pretrained",
+    "model.pretrained_strict",
+    "model.logit_scale_init",
+    "model.layer_scale_init",
+)
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
 _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
 # nor do those of the evaluation and of how large an image is made; a new key of data counts until it is named here
