@@ -65,7 +65,7 @@ class LossEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderEntry(Entry):
-    """Builder: (DataConfig, "train" or "test", json_only, Report) -> Split; see data/readers.py."""
+    """Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
 
     views: tuple[str, str]  # what the query and the reference side show, of vocabulary.VIEWS
     ground: str | None = None  # "module:function": (DataConfig, directory, tile names) -> Ground; None: names tell none

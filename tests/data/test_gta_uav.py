@@ -20,8 +20,8 @@ def data_of(root, **values) -> DataConfig:
     return DataConfig(reader="gta_uav", root=str(root), **values)
 
 
-def read(root, json_only=False, **values):
-    return read_split(data_of(root, **values), "train", json_only)
+def read(root, **values):
+    return read_split(data_of(root, **values), "train")
 
 
 def flight(adm_root, **values) -> DataConfig:
@@ -40,7 +40,6 @@ def test_files_places_and_overlaps(gta_root):
     assert split.edges("pos").pairs().tolist() == [[0, 0], [1, 2]]
     assert split.edges("pos_semipos").pairs().tolist() == [[0, 0], [0, 1], [1, 2], [2, 0], [2, 2]]
     np.testing.assert_allclose(split.edges("pos_semipos").columns["iou"], [0.5, 0.2, 0.75, 0.25, 0.3], rtol=1e-7)
-    assert split.query_metadata[0] == {"height": 100.0, "drone_yaw": None}
     assert all(path.is_file() for path in split.paths("query") + split.paths("reference"))
 
 
@@ -109,23 +108,6 @@ def test_jpg_tiles(gta_root):
 def test_other_files_beside_the_tiles_are_left_alone(gta_root):
     (gta_root / "satellite" / "README.txt").write_text("notes")
     assert len(read(gta_root).reference.files) == 4
-
-
-def test_json_only_takes_the_tiles_that_pairs_name(gta_root, tmp_path):
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "train.json").write_text((gta_root / "train.json").read_text())
-    split = read(bare, json_only=True)
-    assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0))]
-    assert split.edges("pos_semipos").pairs().tolist() == read(gta_root).edges("pos_semipos").pairs().tolist()
-
-
-def test_metadata_may_be_missing_or_null(change_entries):
-    def change(entries):
-        del entries[0]["drone_metadata"]
-        entries[1]["drone_metadata"] = None
-
-    assert read(change_entries(change)).query_metadata[:2] == [{}, {}]
 
 
 def test_train_ratio_keeps_a_growing_share_of_drone_images(adm_root):
@@ -248,7 +230,6 @@ def test_positive_missing_among_the_semipositives(change_entries):
         ("drone_loc_x_y", ["1", "2"]),
         ("pair_pos_sate_img_list", "1_0_0_0.png"),
         ("pair_pos_sate_weight_list", None),
-        ("drone_metadata", [1]),
     ],
 )
 def test_value_of_the_wrong_kind(change_entries, key, value):
@@ -341,16 +322,15 @@ def test_a_file_with_anything_in_it_is_read_or_refused_in_one_line(gta_root, cha
         else:
             entry[key] = value
     (gta_root / "train.json").write_text(json.dumps(entries))
-    for json_only in (False, True):
-        try:
-            split = read(gta_root, json_only)
-        except DataError as error:
-            assert "\n" not in str(error)
-            continue
-        iou_E = split.semipositive.columns["iou"]
-        assert ((iou_E >= 0) & (iou_E <= 1)).all() and len(iou_E) == len(split.semipositive) > 0
-        assert np.isfinite(split.query.places.coordinate_N2).all()
-        assert split.semipositive.reference.max() < len(split.reference)
+    try:
+        split = read(gta_root)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    iou_E = split.semipositive.columns["iou"]
+    assert ((iou_E >= 0) & (iou_E <= 1)).all() and len(iou_E) == len(split.semipositive) > 0
+    assert np.isfinite(split.query.places.coordinate_N2).all()
+    assert split.semipositive.reference.max() < len(split.reference)
 
 
 def overlaps(split) -> dict[tuple[str, str], float]:

@@ -25,7 +25,6 @@ def split() -> Split:
         reference=Side("satellite", ["s0", "s1", "s2", "s3"], Places(np.zeros((4, 2)), "plane_m")),
         positive=POSITIVE,
         semipositive=EDGES,
-        query_metadata=[{"height": 1}, {}, {"height": 3}],
     )
 
 
@@ -60,7 +59,6 @@ def test_take_queries_keeps_each_image_with_its_own_pairs():
     part = split().take_queries(np.array([2, 1]))
     assert part.query.files == ["c", "b"]
     assert part.query.places.coordinate_N2.tolist() == [[4.0, 5.0], [2.0, 3.0]]
-    assert part.query_metadata == [{"height": 3}, {}]
     assert part.edges("pos_semipos").pairs().tolist() == [[0, 2], [0, 1]]
     np.testing.assert_array_equal(part.semipositive.columns["iou"], np.array([0.9, 0.3], np.float32))
     assert part.edges("pos").pairs().tolist() == [[0, 2]]

@@ -32,5 +32,4 @@ def color_split(tmp_path):
         semipositive=Edges(
             wide, np.array([0, 1, 1, 2, 2, 3, 3, 4, 4, 5], np.int32), {"iou": np.full(10, 0.3, np.float32)}
         ),
-        query_metadata=[{}] * 6,
     )

@@ -40,7 +40,6 @@ def split(tmp_path) -> Split:
         reference=Side("satellite", tiles, Places(place_N2, "plane_m")),
         positive=edges_of(POSITIVE),
         semipositive=edges_of(OVERLAPS),
-        query_metadata=[{}] * QUERIES,
     )
 
 

@@ -34,7 +34,7 @@ def parse_tile(name: str) -> tuple[int, int, int, int]:
 LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", parse_tile)
 
 
-def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
     """One split; its reference side is every tile in the satellite directory.
 
     Tiles lie where their names, ``data.map_px`` and ``data.m_per_px`` put them. The centers that the file states are
@@ -43,7 +43,7 @@ def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Re
     """
     root, pairs_file, map_px, m_per_px = data.source(split)
     pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
-    tiles = find_tiles(Path(root), pairs, json_only, report)
+    tiles = find_tiles(Path(root), pairs, report)
     tile_S4 = [parse_tile(tile) for tile in tiles]
     place_S2 = TileGrid(map_px, m_per_px).center_of(tile_S4)
     note_centers(pairs, tiles, place_S2, "check data.map_px and data.m_per_px", report)

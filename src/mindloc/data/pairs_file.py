@@ -71,7 +71,6 @@ class PairsFile:
     entry: list[int]  # Q indices of the entries in the file
     query_files: list[str]
     query_place: np.ndarray  # (Q,2) float64
-    query_metadata: list[dict]
     lists: dict[PairMode, TileLists]
     stated_center: dict[str, Any]  # tile name -> center as the file has it, where it has one
 
@@ -116,7 +115,6 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
         entry=[index for index, _ in usable.values()],
         query_files=list(usable),
         query_place=np.array([entry.place for entry in entries], np.float64),
-        query_metadata=[entry.metadata for entry in entries],
         lists={mode: _joined([entry.lists[mode] for entry in entries]) for mode in MODES},
         stated_center=dict(_stated(entries)),
     )
@@ -129,7 +127,6 @@ class _Entry:
     query_file: str
     tile_directory: str
     place: list[float]
-    metadata: dict
     lists: dict[PairMode, tuple[list, list, list | None]]  # tiles, weights, centers
 
 
@@ -160,12 +157,9 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
     place_key = f"drone_{layout.place_key}"
     if not is_place(value.get(place_key), layout.place_unit):
         raise _broken(place_key, value.get(place_key), _PLACE_FORM[layout.place_unit])
-    metadata = value.get("drone_metadata")
-    if not isinstance(metadata, dict | None):
-        raise _broken("drone_metadata", metadata, "an object")
     query_file = f"{query_directory.strip('/')}/{query_name}"
     lists = {mode: _read_lists(value, layout.list_keys(mode), query_file) for mode in MODES}
-    return _Entry(query_file, tile_directory.strip("/"), value[place_key], metadata or {}, lists)
+    return _Entry(query_file, tile_directory.strip("/"), value[place_key], lists)
 
 
 def _read_lists(entry: dict, keys: tuple[str, str, str], query_file: str) -> tuple[list, list, list | None]:
@@ -212,18 +206,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def find_tiles(root: Path, pairs: PairsFile, json_only: bool, report: Report) -> list[str]:
-    """The file names of every tile in the directory of tiles, sorted; with ``json_only`` of those that a pair names.
-
-    Other files than images are ignored.
+def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
+    """The file names of every tile in the directory of tiles, sorted; other files than images are ignored.
 
     Raises:
         DataError: the directory is missing or has no tile, whatever the report does.
     """
     layout, directory = pairs.layout, root / pairs.tile_directory
-    if json_only:
-        named = {tile for lists in pairs.lists.values() for tile in lists.tile if type(tile) is str}
-        return sorted(filter(layout.is_tile, named))
     try:
         names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
@@ -262,7 +251,6 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np
         reference=Side("satellite", [f"{pairs.tile_directory}/{tile}" for tile in tiles], Places(tile_place_S2, unit)),
         positive=edges["pos"],
         semipositive=edges["pos_semipos"],
-        query_metadata=pairs.query_metadata,
     )
 
 

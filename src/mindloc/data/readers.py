@@ -1,7 +1,7 @@
 """What a reader of a data set is given, where it reports, and what it gives back.
 
 A reader is one module and one entry of ``registry.READERS``, which names its function and its views:
-``read(data, split, json_only, report) -> Split``. Where names of tiles tell their ground, the entry also names
+``read(data, split, report) -> Split``. Where names of tiles tell their ground, the entry also names
 ``read_ground(data, directory, names) -> Ground``. Both are called through this module.
 """
 
@@ -37,21 +37,18 @@ class Report:
 STOP = Report()
 
 
-def read_split(data: DataConfig, split: SplitName, json_only: bool = False) -> Split:
+def read_split(data: DataConfig, split: SplitName) -> Split:
     """The training or test split of a data set; of the training queries the share ``data.train_ratio``.
-
-    Args:
-        json_only: look for no image; the reference side then has the images that pairs name.
 
     Raises:
         SplitAbsentError: the data set has no such split.
         DataError: the first thing that is wrong, with file, entry and key.
     """
-    whole = read_whole(data, split, json_only)
+    whole = read_whole(data, split)
     return share_of_queries(whole, data.train_ratio) if split == "train" else whole
 
 
-def read_whole(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+def read_whole(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
     """Every query of a split; what is wrong goes to ``report`` and is left out.
 
     Raises:
@@ -59,7 +56,7 @@ def read_whole(data: DataConfig, split: SplitName, json_only: bool = False, repo
         DataError: nothing of it can be used, whatever the report does.
     """
     entry = READERS[data.reader]
-    whole = entry.build(data, split, json_only, report)
+    whole = entry.build(data, split, report)
     views = (whole.query.view, whole.reference.view)
     if views != entry.views:
         raise ValueError(f"reader {data.reader} gives the views {views} and is registered with {entry.views}")

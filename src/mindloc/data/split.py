@@ -107,7 +107,6 @@ class Split:
     reference: Side
     positive: Edges
     semipositive: Edges  # the positives included
-    query_metadata: list[dict]  # as the file has it, any of it may be missing or None
 
     def side(self, name: SideName) -> Side:
         return self.query if name == "query" else self.reference
@@ -130,7 +129,6 @@ class Split:
             query=self.query.take(query_N),
             positive=self.positive.take(query_N),
             semipositive=self.semipositive.take(query_N),
-            query_metadata=[self.query_metadata[query] for query in query_N],
         )
 
 

@@ -57,7 +57,7 @@ def parse_tile(name: str) -> Tile:
 LAYOUT = Layout("UAV-VisLoc", "loc_lat_lon", "lat_lon_deg", parse_tile)
 
 
-def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Report = STOP) -> Split:
+def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
     """One split; its reference side is every tile in the satellite directory.
 
     Raises:
@@ -65,7 +65,7 @@ def read(data: DataConfig, split: SplitName, json_only: bool = False, report: Re
     """
     root, pairs_file, _, _ = data.source(split)
     pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
-    tiles = find_tiles(Path(root), pairs, json_only, report)
+    tiles = find_tiles(Path(root), pairs, report)
     place_S2 = _tile_places(Path(root), tiles, pairs, report)
     note_centers(pairs, tiles, place_S2, f"check {BOUNDS_FILES[0]} and the size of the map", report)
     zooms = Counter(parse_tile(tile).zoom for tile in tiles)
