@@ -37,7 +37,7 @@ WITHOUT_MINDSPORE |= {"evaluation", "launch", "modelarts", "doctor"}
 ASKS_MINDSPORE = {"doctor/packages.py"}  # whether it can be imported, and what it says of a device
 
 # these choose parts by a whole Config; whatever they call gets a section of it or plain values
-BUILDERS = {"build.py", "criterion.py", "trainer.py", "evaluate.py", "dataset.py", "api.py"}
+BUILDERS = {"build.py", "criterion.py", "trainer.py", "evaluate.py", "dataset.py", "api.py", "state_dict.py"}
 
 VIEW_WORDS = re.compile(r"drone|satellite", re.IGNORECASE)
 # readers, whose formats say so; the generated drone data; the users' spelling of flags
