@@ -15,7 +15,7 @@ from typing import Any
 from report import add_json_argument, origin, print_origin, print_table, write_json
 from turns import PEER, add_peer_arguments, compare, ratio_cells, require_peer, take_turns
 
-from mindloc.config.schema import Config
+from mindloc.config import Config
 from mindloc.runtime.process import usable_cores
 
 CASES = ("base:384:2", "base:224:8", "compact:128:32")

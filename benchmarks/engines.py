@@ -27,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import cv2
 import numpy as np
 
-from mindloc.config import config_from_dict, config_to_dict, load_config
-from mindloc.config.schema import Config
+from mindloc.config import Config, config_from_dict, config_to_dict, load_config
 from mindloc.data.loader import ImageBatches
 from mindloc.inference.engine import Engine, compare_descriptors
 from mindloc.runtime.checkpoint import Weights, load_weights, save_weights

@@ -12,8 +12,8 @@ SECTIONS = PROJECT / "src" / "mindloc" / "config" / "sections.py"
 sys.path.insert(0, str(PROJECT / "src"))  # runs from a plain clone
 
 from mindloc.config import Config, config_to_dict  # noqa: E402
+from mindloc.config.loader import readers_of_keys  # noqa: E402
 from mindloc.config.messages import described, fields_of, shown  # noqa: E402
-from mindloc.config.unread import readers_of_keys  # noqa: E402
 
 
 def settings_tables() -> str:

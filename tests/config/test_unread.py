@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mindloc.config import Config, config_from_dict, config_to_dict, load_config, override_config
-from mindloc.config.unread import readers_of_keys
+from mindloc.config.loader import readers_of_keys
 from mindloc.errors import ConfigError
 from mindloc.registry import BACKBONES, ENGINES, HEADS, LOSSES, READERS, BackboneEntry, HeadEntry, LossEntry
 

@@ -22,13 +22,12 @@ from mindloc.cli.arguments import (
 )
 from mindloc.cli.command import command
 from mindloc.cli.index import given_parameters
-from mindloc.config import config_from_dict, override_config
-from mindloc.config.schema import Config
+from mindloc.config import Config, config_from_dict, override_config
 from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.inference.build import compare_with_exact, read_source, start_engine
-from mindloc.inference.queries import encoded_queries, known_queries
+from mindloc.inference.extract import encoded_queries
 from mindloc.runtime.files import atomic_write
 from mindloc.search.answers import Summary, plan_search, require_fit, search_all, write_answers
 from mindloc.search.build import open_index
@@ -148,4 +147,4 @@ def _encode_queries(args: argparse.Namespace) -> Source:
         images = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
         return encoded_queries(engine, side, images, names)
 
-    return known_queries(source, len(names)), config, batches
+    return source.queries(len(names)), config, batches

@@ -14,8 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import mindloc
-from mindloc.config import config_to_dict
-from mindloc.config.schema import Config
+from mindloc.config import Config, config_to_dict
 from mindloc.data.loader import ImageBatches
 from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows

@@ -10,8 +10,7 @@ import numpy as np
 from mindspore import nn
 
 import mindloc
-from mindloc.config import config_from_dict, config_to_dict
-from mindloc.config.schema import Config
+from mindloc.config import Config, config_from_dict, config_to_dict
 from mindloc.errors import ConfigError, ExportError, first_line
 from mindloc.export.artifact import ExportSpec, compare, publish
 from mindloc.export.formats import UNCOMPARED, WRITERS, ExportGraph, Writer

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mindloc.config import config_from_dict, config_to_dict
-from mindloc.config.schema import Config
+from mindloc.config import Config, config_from_dict, config_to_dict
 from mindloc.config.sections import RunConfig
 from mindloc.data.loader import ImageBatches
 from mindloc.descriptors.reduction import Reduction, load_reduction, require_origin
@@ -29,7 +28,8 @@ from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.run_directory import export_directory
-from mindloc.vocabulary import SIDES, SideName
+from mindloc.search.extraction import Queries
+from mindloc.vocabulary import PHI, SIDES, SideName
 
 if TYPE_CHECKING:  # it imports MindSpore
     from mindloc.models.layers import Form
@@ -71,6 +71,21 @@ class Source:
     def checkpoint_sha256(self) -> str | None:
         """Of the checkpoint that all of it comes from."""
         return next(iter(self.files.values())).checkpoint_sha256 if self.files else self.weights.sha256
+
+    def queries(self, count: int) -> Queries:
+        """What is known of ``count`` images before the first one is encoded."""
+        file = next(iter(self.files.values()), None)
+        if self.reduction:
+            dimension = self.reduction.dimension
+        else:
+            dimension = next(iter(file.dimensions.values())) if file else None
+        return Queries(
+            count=count,
+            checkpoint_sha256=self.checkpoint_sha256,
+            reduction_sha256=self.reduction.sha256 if self.reduction else None,
+            dimension=dimension,
+            has_rerank=PHI in (file.descriptors if file else HEADS[self.config.head.name].losses),
+        )
 
     def require_inputs(self, config: Config) -> None:
         """Raises: ExportError: a file takes images of another size or normalization than the config has."""

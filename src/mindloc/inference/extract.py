@@ -1,4 +1,4 @@
-"""Images to descriptor sets on disk, once; every number is computed from the sets.
+"""Images to descriptor sets on disk, once, from which every number is computed; or to the queries of a search.
 
 Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N names.
 """
@@ -6,7 +6,7 @@ Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N n
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from mindloc.inference.engine import Engine
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.compilation import compiled_s
 from mindloc.runtime.process import fault_point
-from mindloc.vocabulary import SideName
+from mindloc.search.extraction import Batch
+from mindloc.vocabulary import PHI, SideName
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,19 @@ def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
     rounds = -(-count // (batch_size * cluster.size))
     row_of = np.arange(rounds * cluster.size * batch_size).reshape(rounds, cluster.size, batch_size)
     return np.minimum(row_of[:, cluster.rank].reshape(-1), count - 1)
+
+
+def encoded_queries(
+    engine: Engine, side: SideName, batches: Iterable[tuple[np.ndarray, int]], names: Sequence[str]
+) -> Iterator[Batch]:
+    """The descriptors of images, encoded as they are taken.
+
+    Args:
+        batches: (images (B, 3, H, W) float32, number of real ones), all of ``names``, in order.
+    """
+    done = 0
+    for image_B3HW, count in batches:
+        encoded = engine.encode({side: image_B3HW[:count]})
+        recall_BD = encoded[f"{side}.{engine.descriptors[0]}"]
+        yield Batch(list(names[done : done + count]), recall_BD, encoded.get(f"{side}.{PHI}"))
+        done += count

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mindspore import nn
 
-from mindloc.config.schema import Config
+from mindloc.config import Config
 from mindloc.registry import HEADS, LOSSES
 from mindloc.vocabulary import SIDES
 

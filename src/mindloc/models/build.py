@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mindspore as ms
 
-from mindloc.config.schema import Config
+from mindloc.config import Config
 from mindloc.errors import ConfigError
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization

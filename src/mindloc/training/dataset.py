@@ -10,7 +10,7 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 
-from mindloc.config.schema import Config
+from mindloc.config import Config
 from mindloc.data.loader import PairStream
 from mindloc.data.sampler import Sampler, SamplingReport
 from mindloc.data.split import Split

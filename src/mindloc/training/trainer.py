@@ -12,16 +12,20 @@ from mindspore.train import Callback, Model
 
 import mindloc
 from mindloc.config import Config, config_to_dict, dump_yaml
+from mindloc.data.hard_negatives import NeighborTables
+from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_split
 from mindloc.data.sampler import Sampler, build_sampler
 from mindloc.data.split import Split
+from mindloc.evaluation.evaluate import evaluate, help_evaluate
+from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
-from mindloc.models.build import build_encoder
+from mindloc.models.build import build_encoder, with_normalization_of
+from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
 from mindloc.runtime.run_directory import RunDirectory, git_revision
-from mindloc.training.build import build_neighbor_source, evaluate_in_training, starting_weights
 from mindloc.training.callbacks import (
     SCORE,
     EvalCallback,
@@ -39,7 +43,7 @@ from mindloc.training.checkpointing import (
     name_last_checkpoint,
 )
 from mindloc.training.dataset import TrainData, build_train_data, targets_of
-from mindloc.training.neighbors import NeighborSource, restore_table
+from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
 from mindloc.training.optimizer import AdamW
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import (
@@ -53,6 +57,8 @@ from mindloc.training.resume import (
 )
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
+
+_TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")  # of an evaluation in training
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,13 @@ def prepare(
     if point:
         changes = check_settings(point, config_to_dict(config))
     else:
-        config, start = starting_weights(config, notes.append)
+        config, start = _starting_weights(config, notes.append)
 
     criterion, split = build_criterion(config), read_split(config.data, "train")
     targets = targets_of(config, split, criterion.targets)
     is_evaluated = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = read_split(config.data, "test") if is_evaluated else None
-    neighbors = build_neighbor_source(config, split, cluster)
+    neighbors = _build_neighbor_source(config, split, cluster)
     if neighbors and point:
         restore_table(neighbors.tables, neighbors.images, point.state, point.progress)
     sampler = _checked_sampler(config, split, neighbors, cluster, done=point.progress.epoch if point else 0)
@@ -122,7 +128,7 @@ def prepare(
         config,
         step,
         make_data=partial(build_train_data, config, split, sampler, targets, cluster),
-        evaluate=partial(evaluate_in_training, engine, config, test_split, cluster) if test_split else None,
+        evaluate=partial(_evaluate, engine, config, test_split, cluster) if test_split else None,
         search=partial(neighbors.refresh, engine) if neighbors else None,
         neighbors=neighbors,
         point=point,
@@ -189,6 +195,42 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
     return progress
 
 
+def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config, Weights | None]:
+    """The config with the normalization of the weights to start from, and those of a mindloc checkpoint themselves.
+
+    Other people's weights become ``model.pretrained``.
+
+    Raises:
+        CheckpointError: they can't be read.
+    """
+    path = config.train.checkpoint_start or config.model.pretrained
+    if path is None:
+        return config, None
+    config = with_normalization_of(path, config)
+    say(f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}")
+    if config.train.checkpoint_start and is_own_checkpoint(path):
+        return config, load_weights(path)
+    return config.with_values({"model.pretrained": path}), None
+
+
+def _build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> NeighborSource | None:
+    """Where hard negatives come from, with the table of the map where it is read; None without hard negatives."""
+    sampling = config.sampling
+    if sampling.hard_negatives == "none":
+        return None
+    images = PairedImages(split, split.edges(config.data.train_mode).pairs(), sampling.neighbors)
+    tables = NeighborTables(sampling, images.near_on_map() if sampling.hard_negatives != "descriptors" else None)
+    return NeighborSource(
+        tables,
+        images,
+        images_of=lambda side, paths: ImageBatches(
+            config.view(side), paths, config.eval.batch_size, config.data.workers
+        ),
+        facts_of=lambda side: card_facts(config, side, split.side(side).place_unit),
+        cluster=cluster,
+    )
+
+
 def _checked_sampler(
     config: Config, split: Split, neighbors: NeighborSource | None, cluster: Cluster, done: int
 ) -> Sampler:
@@ -200,6 +242,19 @@ def _checked_sampler(
         plan = (sampler if is_known else sampler.without_neighbors()).plan(done)
         plan.shard(cluster.rank, cluster.size, train.accumulate)
     return sampler
+
+
+def _evaluate(
+    engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, directory: Path | None
+) -> dict[str, float] | None:
+    """Scores on a split, with the report in ``directory``; on every rank but the first there is neither."""
+    if directory is None:
+        help_evaluate(engine, config, split, cluster)
+        return None
+    extras = {"baselines": False, "figures": False, "search_times": False}
+    report = evaluate(engine, config, split, directory, **extras, cluster=cluster)
+    values = report["methods"]["model"][report["mode"]]
+    return {name: values[name] for name in _TRACKED if values.get(name) is not None}
 
 
 def _search(
@@ -222,11 +277,11 @@ def _callbacks(
     others: Sequence[Callback],
 ) -> list[Callback]:
     """Counting, reporting, evaluating, the others, saving; the first rank alone reports and saves."""
-    step, config, evaluate = training.step, training.config.train, training.evaluate
+    step, config = training.step, training.config.train
     counting = ProgressCallback(progress, data.steps, training.schedule, step.lr)
     evaluation = []
-    if evaluate:
-        evaluation = [EvalCallback(evaluate, step.encoder, run and run.reports, reporter, progress, config)]
+    if training.evaluate:
+        evaluation = [EvalCallback(training.evaluate, step.encoder, run and run.reports, reporter, progress, config)]
     if run is None:
         return [counting, *evaluation, *others]
     preparation = f"imports{', neighbors' if training.neighbors else ''} and preparation"
