@@ -55,7 +55,7 @@ def make_split(directory: Path) -> Split:
     all_edges = Edges(2 * np.arange(PAIRS + 1), tiles.reshape(-1), {"iou": np.full(2 * PAIRS, 0.5, np.float32)})
     places = Places(np.zeros((PAIRS, 2)), "plane_m")
     sides = Side("drone", files["query"], places), Side("satellite", files["tile"], places)
-    return Split(directory, *sides, own, all_edges, [{}] * PAIRS)
+    return Split(directory, *sides, own, all_edges)
 
 
 def images_of(split: Split):

@@ -21,7 +21,7 @@ def split(tmp_path) -> Split:
         cv2.imwrite(str(tmp_path / name), np.zeros((16, 16, 3), np.uint8))
     offset_E2 = np.arange(2 * PAIRS).reshape(PAIRS, 2) / 8  # float64, exact in float32
     edges = Edges(np.arange(PAIRS + 1), np.arange(PAIRS, dtype=np.int32), {"offset_px": offset_E2})
-    return Split(tmp_path, Side("drone", files["query"]), Side("satellite", files["reference"]), edges, edges, [])
+    return Split(tmp_path, Side("drone", files["query"]), Side("satellite", files["reference"]), edges, edges)
 
 
 @pytest.fixture
