@@ -19,6 +19,7 @@ from mindloc.data.images import ImageLike, image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import SplitName, read_ground, read_split
 from mindloc.data.split import Split
+from mindloc.descriptors.ranking import float64_rows
 from mindloc.errors import ConfigError, DataError, MindlocError, SplitAbsentError
 from mindloc.evaluation.evaluate import evaluate as evaluate_split
 from mindloc.evaluation.rescore import rescore as score
@@ -123,8 +124,7 @@ def _of_unit_length(name: str, row_ND: np.ndarray) -> np.ndarray:
     """Rows of length 1; centroids are positions, and a row of zeros stays one."""
     if name == CENTROIDS:
         return row_ND
-    length_N1 = np.linalg.norm(row_ND.astype(np.float64), axis=1, keepdims=True)
-    return (row_ND / np.maximum(length_N1, 1e-30)).astype(np.float32)
+    return float64_rows(row_ND, True).astype(np.float32)
 
 
 def load(

@@ -13,10 +13,10 @@ from mindloc.losses.infonce import (
     WeightedInfonce,
     infonce,
     overlap_smoothing,
-    precise_exp,
     smoothed_cross_entropy,
     weighted_infonce,
 )
+from mindloc.models.layers import precise_exp
 from mindloc.vocabulary import GLOBAL
 
 SCALE = 1 / 0.07

@@ -134,11 +134,11 @@ def _strips(
         yield first, score_BN, query_QD.shape[1] * _EPSILON * longest
 
 
-def float64_rows(descriptor_BD: np.ndarray, normalize: bool) -> np.ndarray:
-    """A copy in float64, with ``normalize`` of unit length; zeros stay zeros."""
-    block = np.array(descriptor_BD, np.float64)
+def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
+    """A copy of rows of any shape (..., D) in float64, with ``normalize`` of unit length; zeros stay zeros."""
+    block = np.array(row_XD, np.float64)
     if normalize:
-        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        block /= np.maximum(np.linalg.norm(block, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
     return block
 
 
@@ -269,19 +269,15 @@ def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np
     """
     from scipy.optimize import linear_sum_assignment  # a quarter of a second that only this function needs
 
-    query_W, tile_MW = np.asarray(query_W, np.float64), np.asarray(tile_MW, np.float64)
+    query_W, tile_MW = np.asarray(query_W), np.asarray(tile_MW)
     if nodes < 1 or len(query_W) % nodes or tile_MW.shape[1:] != query_W.shape:
         raise TileIndexError(
             f"vectors of width {len(query_W)} and {tile_MW.shape[-1]} can't be compared as {nodes} nodes; "
             "both must consist of equally many, at least one"
         )
-    query_KC = _unit(query_W.reshape(nodes, -1))
-    tile_MKC = _unit(tile_MW.reshape(len(tile_MW), nodes, -1))
+    query_KC = float64_rows(query_W.reshape(nodes, -1), True)
+    tile_MKC = float64_rows(tile_MW.reshape(len(tile_MW), nodes, -1), True)
     cosine_MKK = np.einsum("kc,mlc->mkl", query_KC, tile_MKC)
     matched = (linear_sum_assignment(cosine_KK, maximize=True) for cosine_KK in cosine_MKK)
     sums = (cosine_KK[pairs].sum() for cosine_KK, pairs in zip(cosine_MKK, matched, strict=True))
     return np.fromiter(sums, np.float64, len(tile_MW)) / nodes
-
-
-def _unit(row_KC: np.ndarray) -> np.ndarray:
-    return row_KC / np.maximum(np.linalg.norm(row_KC, axis=-1, keepdims=True), np.finfo(np.float64).tiny)

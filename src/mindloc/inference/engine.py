@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mindloc.descriptors.ranking import float64_rows
 from mindloc.descriptors.reduction import Reduction, require_origin
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS
 from mindloc.errors import DataError
 from mindloc.runtime.compilation import compiling
-
-_SHORTEST = 1e-30  # a descriptor of zeros stays one
 
 
 class Engine(Protocol):
@@ -218,7 +217,7 @@ def compare_descriptors(*pairs: tuple[np.ndarray, np.ndarray]) -> Agreement:
     """
     cosines, differences = [], []
     for one_ND, other_ND in pairs:
-        unit_ND, other_unit_ND = _unit(one_ND), _unit(other_ND)
+        unit_ND, other_unit_ND = float64_rows(one_ND, True), float64_rows(other_ND, True)
         cosines.append((unit_ND * other_unit_ND).sum(1))
         differences.append(np.abs(unit_ND - other_unit_ND).max())
     cosine_N = np.concatenate(cosines)
@@ -234,8 +233,3 @@ def compare_engines(one: Engine, other: Engine, batches: Iterable[tuple[str, np.
             for name in one.descriptors
         }
     )
-
-
-def _unit(matrix_ND: np.ndarray) -> np.ndarray:
-    wide_ND = matrix_ND.astype(np.float64)
-    return wide_ND / np.maximum(np.linalg.norm(wide_ND, axis=1, keepdims=True), _SHORTEST)

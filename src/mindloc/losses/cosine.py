@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindloc.config.sections import LossConfig
-from mindloc.losses.infonce import unit_rows
+from mindloc.models.layers import unit_rows
 
 Negatives = Literal["all", "hardest"]
 

@@ -3,15 +3,13 @@
 Shapes: B pairs of a batch, D channels of a descriptor. Row i of both sides shows the same place.
 """
 
-import math
-
 import mindspore as ms
 from mindspore import nn, ops
 
 from mindloc.config.sections import LossConfig
+from mindloc.models.layers import precise_exp, unit_rows
 
 DIRECTIONS = ("query_to_reference", "reference_to_query")  # parts of the loss, which is their mean
-LOG2_E = 1.0 / math.log(2.0)
 MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
 
 
@@ -124,18 +122,6 @@ def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB
         smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB),
         smoothed_cross_entropy(logit_BB.T, smoothing_B, counts_BB.T),
     )
-
-
-def unit_rows(x_BD):
-    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
-    x_BD = ops.cast(x_BD, ms.float32)
-    square_B1 = ops.sum(x_BD * x_BD, 1, True)
-    return x_BD / ops.sqrt(ops.maximum(square_B1, 1e-24))
-
-
-def precise_exp(x):
-    """exp(x) to 5e-7. ops.Exp is 5e-6 off on a CPU, always downwards, which adds up over a row."""
-    return ops.pow(2.0, x * LOG2_E)
 
 
 def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):

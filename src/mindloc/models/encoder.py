@@ -11,10 +11,9 @@ from typing import Protocol
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindloc.models.layers import precise_exp
 from mindloc.models.public_weights import ImportRule
 from mindloc.vocabulary import GLOBAL, SIDES, SideName
-
-LOG2_E = 1.0 / math.log(2.0)
 
 
 class Backbone(Protocol):
@@ -78,7 +77,7 @@ class PairEncoder(nn.Cell):
         have length 1; the logit scales, one for each of ``compared``, are the multipliers themselves.
         """
         of_query, of_reference = self._describe_both(query, reference)
-        outputs = {"logit_scale": ops.pow(2.0, self.log_logit_scale * LOG2_E)}  # ops.Exp is 5e-6 off on a CPU
+        outputs = {"logit_scale": precise_exp(self.log_logit_scale)}
         for i, name in enumerate(self.descriptors):
             outputs["query." + name] = of_query[i]
             outputs["reference." + name] = of_reference[i]
