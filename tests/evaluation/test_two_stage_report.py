@@ -1,6 +1,8 @@
 """A two-stage evaluation directory: what its report, its answers and its contact sheet say beyond the numbers."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from score_settings import score_settings
 
 from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
-from mindloc.evaluation.figures import choose_queries
+from mindloc.evaluation.figures import SheetRow, choose_queries, draw_contact_sheet
 from mindloc.evaluation.rescore import rescore
 from mindloc.evaluation.truth import make_task, write_truth
 
@@ -153,6 +155,26 @@ def test_the_sheet_of_two_stages_has_a_line_more(write_directory):
     with Image.open(directory / "contact_sheet.png") as one, Image.open(directory / "distance_curve.png") as curve:
         assert one.size[1] == 84 + 20 + 5 * (222 + 62) + 28 and len(one.getcolors(1 << 20)) > 20
         assert len(curve.getcolors(1 << 20)) > 20
+
+
+def test_a_right_answer_is_shown_where_the_first_is_wrong(write_directory, color_split, monkeypatch):
+    """Drone images 3 and 4 are answered wrongly; the cosine of 4 with tile 4 is 1 / sqrt(1 + 25 + 16 + 9 + 4)."""
+    shown = []
+    monkeypatch.setattr("mindloc.evaluation.rescore.draw_contact_sheet", lambda path, rows, *titles: shown.extend(rows))
+    rescore(write_directory())
+    right = {row.path.name: row.right for row in shown}
+    drones, tiles = color_split.query.files, color_split.reference.files
+    assert [right[Path(name).name] is None for name in drones[:5]] == [True, True, True, False, False]
+    expected = right[Path(drones[4]).name]
+    assert expected.path.name == Path(tiles[4]).name and expected.score == pytest.approx(1 / np.sqrt(55))
+    assert expected.distance_m == pytest.approx(10.0)  # color_split: the drone image is 10 m north of its tile
+    one = SheetRow(shown[0].path, 3, [dataclasses.replace(shown[0].answers[0], right=False)], shown[0].answers[0])
+    sizes = []
+    for row in (one, dataclasses.replace(one, right=None)):
+        draw_contact_sheet(color_split.root / "sheet.png", [row], "title", "subtitle")
+        with Image.open(color_split.root / "sheet.png") as sheet:
+            sizes.append(sheet.width)
+    assert sizes[0] - sizes[1] == 222 + 2 * 16  # a column more
 
 
 def test_queries_are_evenly_spaced_from_the_best_to_the_worst():

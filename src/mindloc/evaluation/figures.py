@@ -1,7 +1,7 @@
 """Two PNG files that show what the numbers mean.
 
-The contact sheet: some queries and their first answers, right ones green, wrong ones red. The distance curve: which
-part of the queries is answered within x meters, beside the baselines.
+The contact sheet: some queries and their first answers, right ones green, wrong ones red, and a right one where the
+first is wrong. The distance curve: which part of the queries is answered within x meters, beside the baselines.
 """
 
 import io
@@ -48,6 +48,7 @@ class SheetRow:
     path: Path
     first_rank: int  # of the first right answer among all references
     answers: list[Answer]  # best first
+    right: Answer | None = None  # a right one, where the first answer is wrong
     recall_first_rank: int | None = None  # first_rank in stage one; None where there is one stage
 
 
@@ -94,8 +95,10 @@ def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: s
         ImageError: an image is missing or broken.
     """
     columns = max(len(row.answers) for row in rows)
+    has_right = any(row.right for row in rows)
     cell = _TILE_PX + 2 * _FRAME_PX
     width = 2 * _MARGIN_PX + (columns + 1) * cell + columns * _GAP_PX + _GAP_PX
+    width += has_right * (cell + 2 * _GAP_PX)
     lines = subtitle.splitlines()
     widest = max(_font(22).getlength(title), *(_font(15).getlength(line) for line in lines))
     width = max(width, 2 * _MARGIN_PX + round(widest))  # two references make a narrow sheet
@@ -108,14 +111,14 @@ def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: s
         draw.text((_MARGIN_PX, 51 + index * _SUBTITLE_PX), line, fill=_SOFT, font=_font(15))
     for index, row in enumerate(rows):
         top = header + index * (cell + _CAPTION_PX)
-        _draw_row(sheet, draw, row, top)
+        _draw_row(sheet, draw, row, top, columns)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG", optimize=True)
     with atomic_write(path, error=DataError) as file:
         file.write(encoded.getvalue())
 
 
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, columns: int) -> None:
     left = _MARGIN_PX
     _paste(sheet, draw, row.path, (left, top), _QUERY, 1)
     verdict = f"first right answer: rank {row.first_rank}"
@@ -129,6 +132,11 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
         before = "" if answer.recall_rank is None else f", was #{answer.recall_rank}"
         first = f"#{place + 1}{before}{_off(answer.distance_m)}"
         _caption(draw, (left, top), first, f"{verdict}, {answer.score_name} {answer.score:.3f}")
+    if row.right:
+        left = _MARGIN_PX + (columns + 1) * (_TILE_PX + 2 * _FRAME_PX + _GAP_PX) + 2 * _GAP_PX
+        _paste(sheet, draw, row.right.path, (left, top), _RIGHT, _FRAME_PX)
+        score = f"{row.right.score_name} {row.right.score:.3f}"
+        _caption(draw, (left, top), f"a right answer{_off(row.right.distance_m)}", score)
 
 
 def _paste(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from mindloc.descriptors.ranking import cosine_of
 from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError
 from mindloc.evaluation.baselines import score_chance, score_constant
@@ -238,7 +239,7 @@ def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScor
 def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tuple[str, str]:
     numbers = methods["model"].numbers[mode]
     title = f"{shown} of {numbers['queries']} queries, evenly spaced from the best answered to the worst"
-    legend = "Green: right. Red: wrong."
+    legend = "Green: right. Red: wrong. Last column: a right answer, where the first is wrong."
     if methods["model"].distance:
         legend += " Meters: from the true place to the center."
     if "stage_one" not in methods:
@@ -271,4 +272,16 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
         for place, item in enumerate(ranking.top_QK[row, :ANSWERS].tolist())
     ]
     first_recalled = int(model.recall_first_rank[mode][row]) if model.recall_rank else None
-    return SheetRow(root / case.query_names[query], int(ranking.first_rank_Q[row]), answers, first_recalled)
+    right_one = None if answers[0].right else _right_answer(root, query, case)
+    return SheetRow(root / case.query_names[query], int(ranking.first_rank_Q[row]), answers, right_one, first_recalled)
+
+
+def _right_answer(root: Path, query: int, case: _Case) -> Answer:
+    """The right reference that is most like the query by the descriptors of stage one."""
+    queries, references = case.first
+    item_R = case.truth.right[case.settings.mode][query]
+    cosine_R = cosine_of(queries.descriptor_ND, references.descriptor_ND)[0](query, item_R)
+    best = int(np.argmax(cosine_R))
+    distances = distances_of(queries, references)
+    distance_m = float(distances.to_answers(np.array([query]), item_R[[best]][None])[0, 0]) if distances else None
+    return Answer(root / case.reference_names[item_R[best]], True, distance_m, float(cosine_R[best]))
