@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mindloc.vocabulary import GLOBAL, OMEGA, PHI
+from mindloc.vocabulary import GLOBAL, OMEGA, PHI, PRECISIONS
 
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean, std of pixels scaled to 0..1
 
@@ -150,12 +150,10 @@ READERS: dict[str, ReaderEntry] = {
 }
 
 ENGINES: dict[str, EngineEntry] = {
-    "mindspore": EngineEntry(
-        builder="mindloc.inference.build:start_mindspore_engine", precisions=("fp32", "fp16", "bf16")
-    ),
+    "mindspore": EngineEntry(builder="mindloc.inference.build:start_mindspore_engine", precisions=PRECISIONS),
     "mindir": EngineEntry(
         builder="mindloc.inference.mindir:start_mindir_engine",
-        precisions=("fp32", "fp16", "bf16"),
+        precisions=PRECISIONS,
         file_format="MINDIR",
         options=("key",),
     ),

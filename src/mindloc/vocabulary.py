@@ -1,4 +1,4 @@
-"""Words that every part of the program shares: sides of a pair, views, descriptors, modes of pairs."""
+"""Words that every part of the program shares: sides of a pair, views, descriptors, modes of pairs, precisions."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,6 +15,9 @@ CENTROIDS = "centroids"  # where the nodes of PHI lie; no images are compared by
 
 PairMode = Literal["pos", "pos_semipos"]  # tiles that overlap enough, or also partly
 MODES: tuple[PairMode, ...] = get_args(PairMode)
+
+Precision = Literal["fp32", "fp16", "bf16"]  # of products and activations
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def test_reference_recall(gta):
     ranking, _, stored, _ = gta
     recalls = [metrics.recall_at(ranking.first_rank_Q, k) for k in (1, 5, 10)]
     np.testing.assert_allclose(recalls, stored["recall"], rtol=0, atol=1e-9)
-    one_percent = metrics.recall_at_one_percent(ranking.first_rank_Q, 400)
+    one_percent = metrics.recall_at(ranking.first_rank_Q, metrics.one_percent(400))
     np.testing.assert_allclose(one_percent, stored["recall_top1_percent"], rtol=0, atol=1e-9)
 
 
@@ -119,9 +119,8 @@ def test_recall_by_hand():
     ],
 )
 def test_one_percent_follows_its_convention(reference_count, cmc_within, vigor_within):
-    rank = np.arange(1, 11)
-    assert metrics.recall_at_one_percent(rank, reference_count) == cmc_within / 10
-    assert metrics.recall_at_one_percent_vigor(rank, reference_count) == vigor_within / 10
+    assert metrics.one_percent(reference_count) == cmc_within
+    assert metrics.one_percent_vigor(reference_count) == vigor_within
 
 
 def naive_sdm(distances, k, per_unit):

@@ -103,7 +103,7 @@ def refuse_unread_keys(config: Config, written: Iterable[str] | None = None) -> 
     """
     asked, readers = None if written is None else set(written), readers_of_keys()
     for key in readers:
-        value, default = _value(config, key), _value(_DEFAULTS, key)
+        value, default = config.value(key), _DEFAULTS.value(key)
         looked_at = asked is None or asked & {key, key.partition(".")[0]}
         if value != default and looked_at and not _is_read(key, config, readers):
             reason = _reason(key, config, readers)
@@ -133,7 +133,7 @@ def _fields() -> Iterator[tuple[str, list[Any]]]:
 def _is_read(key: str, config: Config, readers: Readers) -> bool:
     if key not in readers:
         return True
-    return any(_value(config, choice) in readers[key][choice] for choice in _made(key, config, readers))
+    return any(config.value(choice) in readers[key][choice] for choice in _made(key, config, readers))
 
 
 def _made(key: str, config: Config, readers: Readers) -> list[str]:
@@ -143,16 +143,11 @@ def _made(key: str, config: Config, readers: Readers) -> list[str]:
 
 def _reason(key: str, config: Config, readers: Readers) -> str:
     choices = _made(key, config, readers)
-    made = " and ".join(f"{choice}={_value(config, choice)}" for choice in choices)
+    made = " and ".join(f"{choice}={config.value(choice)}" for choice in choices)
     # of two stages each has a loss of its own: the one that has such a loss by default is named
-    usual = [choice for choice in choices if _value(_DEFAULTS, choice) in readers[key][choice]]
+    usual = [choice for choice in choices if _DEFAULTS.value(choice) in readers[key][choice]]
     choice = (usual or choices)[0]
     names = readers[key][choice]
     some = names if len(names) <= _MOST_NAMED else [names[0], f"another of {len(names)}"]
     listed = " or ".join(filter(None, (", ".join(some[:-1]), some[-1])))
     return f"{made}; set {choice}={listed} to have it read"
-
-
-def _value(config: Config, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)

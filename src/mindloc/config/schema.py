@@ -80,6 +80,11 @@ class Config(Section):
         """
         return Config.model_validate(with_set(self.model_dump(), values.items()))
 
+    def value(self, key: str) -> Any:
+        """The value of ``section.key``."""
+        section, name = key.split(".")
+        return getattr(getattr(self, section), name)
+
     def view(self, side: SideName) -> ViewSpec:
         """What a side of a pair shows, and how its images are brought to the encoder.
 

@@ -27,7 +27,7 @@ from mindloc.config.field_types import (
     Whole,
 )
 from mindloc.registry import BACKBONES, HEADS, LOSSES, READERS
-from mindloc.vocabulary import PairMode
+from mindloc.vocabulary import PairMode, Precision
 
 Percent = Annotated[Whole, Field(ge=1, le=100)]
 Jitter = Annotated[
@@ -208,7 +208,7 @@ class TrainConfig(Section):
     grad_cache: Flag = False  # the parts share negatives: gradients of the whole batch, for one more forward pass
     recompute: Flag = False  # blocks are computed again in the backward pass, not kept: half the memory on Ascend
     seed: Natural = 1  # of the weights, the order, the augmentation and the bootstrap
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the products; which device has which: README.md
+    precision: Precision = "fp32"  # of the products; which device has which: README.md
     loss_scale_init: Annotated[Positive, _FP16] = 1024.0  # fp16 only
     loss_scale_window: Annotated[Count, _FP16] = 2000  # fp16 only: steps without overflow before the scale doubles
     zero_shot_eval: Flag = True  # before the first step

@@ -1,7 +1,7 @@
 """Hard negatives: the references that are near a query image in an epoch, and the pairs that are mined for another.
 
 Near on the map, or near by the descriptors of the encoder as it is. The tables are computed elsewhere
-(descriptors/neighbors.py); here they decide which pairs share a batch.
+(training/neighbors.py); here they decide which pairs share a batch.
 
 Shapes: P pairs, Q query images, S reference images, K candidates of a query image, 2 [query, reference].
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mindloc.data.images import decode, read_bytes, resize
 from mindloc.descriptors.ranking import rank_references
-from mindloc.evaluation.metrics import sdm_at
+from mindloc.evaluation.metrics import one_percent, one_percent_vigor, sdm_at
 from mindloc.evaluation.score import (
     Distances,
     MethodScores,
@@ -70,8 +70,8 @@ def _chance_rank_numbers(positives_Q: np.ndarray, reference_count: int, settings
     return {
         "queries": len(positives_Q),
         **{f"recall@{k}": chance_recall_at(positives_Q, reference_count, k) for k in settings.recalls},
-        "recall@1%": chance_recall_at(positives_Q, reference_count, round(0.01 * reference_count) + 1),
-        "recall@1%_vigor": chance_recall_at(positives_Q, reference_count, int(0.01 * reference_count) + 1),
+        "recall@1%": chance_recall_at(positives_Q, reference_count, one_percent(reference_count)),
+        "recall@1%_vigor": chance_recall_at(positives_Q, reference_count, one_percent_vigor(reference_count)),
         "ap": chance_average_precision(positives_Q, reference_count),
     }
 

@@ -42,14 +42,14 @@ def recall_at(first_rank_Q: np.ndarray, k: int) -> float:
     return float(np.mean(first_rank_Q <= k))
 
 
-def recall_at_one_percent(first_rank_Q: np.ndarray, reference_count: int) -> float:
-    """CMC at the 0-based index round(0.01 N); Python's rounding, half to even, as the public evaluators do."""
-    return recall_at(first_rank_Q, round(0.01 * reference_count) + 1)
+def one_percent(reference_count: int) -> int:
+    """The k of Recall@1%: CMC at the 0-based index round(0.01 N), half to even, as the public evaluators do."""
+    return round(0.01 * reference_count) + 1
 
 
-def recall_at_one_percent_vigor(first_rank_Q: np.ndarray, reference_count: int) -> float:
-    """Share of queries with 0-based rank < int(0.01 N) + 1."""
-    return recall_at(first_rank_Q, int(0.01 * reference_count) + 1)
+def one_percent_vigor(reference_count: int) -> int:
+    """The k of VIGOR's Recall@1%: 0-based ranks below int(0.01 N) + 1."""
+    return int(0.01 * reference_count) + 1
 
 
 def average_precision_step(start: np.ndarray, rank_E: np.ndarray) -> np.ndarray:

@@ -17,10 +17,9 @@ import numpy as np
 from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
 from mindloc.runtime.files import file_sha256, read_json
-from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, SIDES, VIEWS, SideName
+from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES, VIEWS, SideName
 
 CARD_VERSION = 1
-PRECISIONS = ("fp32", "fp16", "bf16")
 _MOST_CARD_BYTES = 1 << 20
 _MOST_FILE_BYTES = (1 << 31) - 1  # of a protocol buffer, which MINDIR and ONNX are
 _MOST = {"batch": 65_536, "side_px": 16_384, "dimension": 1 << 22}  # Omega of 384 px has 147 456

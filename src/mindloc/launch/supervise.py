@@ -4,7 +4,6 @@ Nothing stays behind. Every process of a launch carries its mark in the environm
 parent is by then; and when the supervisor itself is killed, the kernel ends its processes (rank_entry.py).
 """
 
-import itertools
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ import psutil
 from mindloc.errors import LaunchError
 from mindloc.launch.plan import Plan
 from mindloc.launch.processes import Process
+from mindloc.runtime.files import dated_directory
 from mindloc.runtime.process import answered
 
 POLL_S = 0.2
@@ -292,16 +292,11 @@ def new_log_directory(output: Path) -> Path:
     Raises:
         LaunchError: it can't be made.
     """
-    stamp = time.strftime("%m%d%H%M%S")
-    for attempt in itertools.count(1):
-        directory = output / "logs" / (stamp if attempt == 1 else f"{stamp}_{attempt}")
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise LaunchError(f"can't make {directory}: {error.strerror}; choose another output directory") from None
-        return directory
+    parent = output / "logs"
+    try:
+        return dated_directory(parent)
+    except OSError as error:
+        raise LaunchError(f"can't make {parent}: {error.strerror}; choose another output directory") from None
 
 
 def remove_log_directory(directory: Path) -> None:

@@ -15,7 +15,7 @@ from mindloc.vocabulary import SIDES
 def build_criterion(config: Config) -> "Criterion":
     """The losses that the config names for the descriptors of its head; loss.beta weighs the first of several."""
     losses = HEADS[config.head.name].losses
-    names = {descriptor: getattr(config.loss, key.removeprefix("loss.")) for descriptor, key in losses.items()}
+    names = {descriptor: config.value(key) for descriptor, key in losses.items()}
     terms = {descriptor: LOSSES[name].build(config.loss) for descriptor, name in names.items()}
     if len(terms) == 1:
         return Criterion(terms)

@@ -15,9 +15,10 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindloc.config.sections import ModelConfig
-from mindloc.models.layers import DTYPES, Form, Precision
+from mindloc.models.layers import DTYPES, Form
 from mindloc.models.parameters import parameter
 from mindloc.models.public_weights import ImportRule
+from mindloc.vocabulary import Precision
 
 RESNET_STEM = 64  # channels
 RESNET_STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2))  # blocks, channels inside, stride of the first block

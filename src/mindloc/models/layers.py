@@ -18,7 +18,6 @@ from mindspore import Tensor, nn, ops
 from mindloc.models.parameters import parameter
 
 Form = Literal["plain", "kernel", "products"]
-Precision = Literal["fp32", "fp16", "bf16"]  # of products and activations
 LOG2_E = 1.0 / math.log(2.0)
 DTYPES = {"fp32": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 

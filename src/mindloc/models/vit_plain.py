@@ -28,7 +28,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindloc.config.sections import ModelConfig
 from mindloc.errors import CheckpointError
 from mindloc.models.attention import attention_core, join_heads, split_heads
-from mindloc.models.layers import DTYPES, Form, LayerNorm, Linear, Mlp, PatchEmbed, Precision
+from mindloc.models.layers import DTYPES, Form, LayerNorm, Linear, Mlp, PatchEmbed
 from mindloc.models.parameters import parameter
 from mindloc.models.public_weights import (
     TIMM_FOREIGN,
@@ -38,6 +38,7 @@ from mindloc.models.public_weights import (
     ImportRule,
     with_fused_bias,
 )
+from mindloc.vocabulary import Precision
 
 PREFIX = 1  # rows that belong to no position: the class token's
 Pool = Literal["token", "avg"]

@@ -18,7 +18,7 @@ from mindspore import Tensor, nn, ops
 
 from mindloc.config.sections import ModelConfig
 from mindloc.models.attention import attention_core, join_heads, split_heads
-from mindloc.models.layers import DTYPES, AddBias, Form, LayerNorm, Linear, Mlp, PatchEmbed, Precision
+from mindloc.models.layers import DTYPES, AddBias, Form, LayerNorm, Linear, Mlp, PatchEmbed
 from mindloc.models.parameters import parameter
 from mindloc.models.public_weights import (
     TIMM_FOREIGN,
@@ -27,6 +27,7 @@ from mindloc.models.public_weights import (
     ImportRule,
     with_query_and_value_bias,
 )
+from mindloc.vocabulary import Precision
 
 REGISTERS = 1
 TEMPERATURE = 10_000.0

@@ -68,9 +68,9 @@ ALONE = Cluster()
 def announced_ranks(environment: Mapping[str, str] = os.environ) -> int:
     """How many ranks the launcher announced to this process; 1 when nobody launched it."""
     if environment.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):
-        return _number(environment, "MS_WORKER_NUM")
+        return number_in(environment, "MS_WORKER_NUM")
     if environment.get("RANK_TABLE_FILE") and "RANK_ID" in environment:
-        return _number(environment, "RANK_SIZE")
+        return number_in(environment, "RANK_SIZE")
     return 1
 
 
@@ -78,7 +78,7 @@ def announced_device(environment: Mapping[str, str] = os.environ) -> int:
     """The card that the launcher gave to this rank; msrun's scheduler has none and computes nothing."""
     if environment.get("MS_ROLE") == "MS_SCHED":
         return 0
-    return _number(environment, "DEVICE_ID")
+    return number_in(environment, "DEVICE_ID")
 
 
 def join_cluster(device: Device) -> Cluster:
@@ -107,15 +107,6 @@ def join_cluster(device: Device) -> Cluster:
     return cluster
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "")
-    if not is_number(text):
-        raise LaunchError(
-            f"{name} is {text!r} in the environment, expected a number; scripts/run_distribute_train.sh sets it"
-        )
-    return int(text)
-
-
 def _digest(content: bytes | str) -> np.ndarray:
     """Bytes as float32, which carries each of their 256 values exactly."""
     content = content.encode() if isinstance(content, str) else content
@@ -127,15 +118,16 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
-def number_in(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable's number; the default where it is absent or empty.
+def number_in(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A variable's number; where it is absent or empty the default, unless that is None.
 
     Raises:
         LaunchError: it is something else.
     """
-    text = environment.get(name) or str(default)
+    text = environment.get(name) or ("" if default is None else str(default))
     if not is_number(text):
-        raise LaunchError(f"{name} is {text!r} in the environment, expected a number from 0; set it so, or unset it")
+        way_out = "scripts/run_distribute_train.sh sets it" if default is None else "set it so, or unset it"
+        raise LaunchError(f"{name} is {text!r} in the environment, expected a number from 0; {way_out}")
     return int(text)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,21 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
     with scratch_directory(directory) as partial:
         yield partial
         _swap(partial, directory)
+
+
+def dated_directory(parent: Path) -> Path:
+    """``parent/MMDDhhmmss``, new; those of the same second get _2, _3, ...; raises OSError as making it does."""
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp, attempt = time.strftime("%m%d%H%M%S"), 1
+    directory = parent / stamp
+    while True:
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            attempt += 1
+            directory = parent / f"{stamp}_{attempt}"
+        else:
+            return directory
 
 
 @contextmanager

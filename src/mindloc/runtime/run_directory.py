@@ -40,7 +40,7 @@ from typing import Any
 
 import mindloc
 from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.files import atomic_write_text, remove_temporaries
+from mindloc.runtime.files import atomic_write_text, dated_directory, remove_temporaries
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import fault_point
 
@@ -150,20 +150,10 @@ def _require_empty(path: Path) -> Path:
 
 
 def _make_new_directory(parent: Path) -> Path:
-    """``parent/MMDDhhmmss``; runs started within the same second get _2, _3, ..."""
-    stamp = time.strftime("%m%d%H%M%S")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 1000):
-            directory = parent / (stamp if attempt == 1 else f"{stamp}_{attempt}")
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                continue
-            return directory
+        return dated_directory(parent)
     except OSError as error:
         raise MindlocError(f"can't make a run directory in {parent}: {error.strerror}; set run.work_dir") from None
-    raise MindlocError(f"{parent} has 999 runs of second {stamp}; set run.work_dir to another place")
 
 
 def code_record(command: list[str] | None = None) -> dict[str, Any]:

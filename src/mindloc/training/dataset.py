@@ -89,8 +89,7 @@ def targets_of(config: Config, split: Split, names: Sequence[str]) -> dict[str, 
     columns = split.edges(config.data.train_mode).columns
     absent = [name for name in names if name not in columns]
     if absent:
-        keys = HEADS[config.head.name].losses.values()
-        losses = ", ".join(f"{key}={getattr(config.loss, key.removeprefix('loss.'))}" for key in keys)
+        losses = ", ".join(f"{key}={config.value(key)}" for key in HEADS[config.head.name].losses.values())
         raise DataError(
             f"the loss ({losses}) reads {absent[0]} of each pair, and data.reader={config.data.reader} has no such "
             "column; choose a loss that reads none, for example infonce"

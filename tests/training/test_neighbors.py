@@ -5,9 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mindloc.descriptors import neighbors
-from mindloc.descriptors.neighbors import NO_NEIGHBOR, nearest_by_descriptor, nearest_on_map
+from mindloc.data.hard_negatives import NO_NEIGHBOR
 from mindloc.geo.points import distance_m
+from mindloc.training import neighbors
+from mindloc.training.neighbors import nearest_by_descriptor, nearest_on_map
 
 NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
