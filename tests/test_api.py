@@ -38,6 +38,7 @@ def test_the_package_has_the_names_of_the_api_and_imports_them_late():
     assert done.stdout.split("\n")[:2] == ["", "False"]
 
 
+@pytest.mark.slow
 def test_the_examples_run(tiny_run, tiny_world, tmp_path, monkeypatch):
     """In a directory with spaces, so that a path that is not quoted or joined by hand is noticed."""
     place = tmp_path / "a place"

@@ -96,6 +96,7 @@ def test_gradients_are_those_of_the_whole_batch(case):
             assert error <= 1e-5 * largest, parameter.name
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_the_whole_batch_also_over_an_overflow():
     """Moments, weights, norm and loss scale of three steps, the second of which has an image that is not finite."""
     ends = []

@@ -198,6 +198,7 @@ def test_components_are_those_of_the_current_step():
         assert float(loss) == pytest.approx(sum(map(float, components)) / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_learn_the_same():
     """Only the memory differs, and what is computed twice rounds alike."""
     ends = []

@@ -54,6 +54,7 @@ def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[floa
     return losses
 
 
+@pytest.mark.slow
 def test_losses_follow_pytorch_for_twenty_steps(reference_dir):
     with np.load(reference_dir / "trajectory.npz", allow_pickle=False) as file:
         lrs, expected, scale = file["lrs"], file["losses"], float(file["final_logit_scale"])
