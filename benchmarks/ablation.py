@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from report import PROJECT, make_world, origin, percent, print_origin, print_table, run_command, set_words, write_json
 
-from mindloc.runtime.run_directory import read_metrics
+from mindloc.training.reporting import read_metrics
 
 Settings = Mapping[str, object]
 SEMIPOS = "semipos_recall@1"  # tiles that overlap partly count as right too

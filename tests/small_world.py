@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
+from mindloc.training.reporting import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[1]
 WORLD = "--map_px 1024 --zooms 3 4 --tile_size_px 64 --drone_size_px 48 64 --flights 2"

@@ -10,7 +10,7 @@ import pytest
 from small_world import PROJECT, SETTINGS, finish, lines_of, set_words, start, trained
 
 from mindloc.launch.host import free_port
-from mindloc.runtime.run_directory import read_metrics
+from mindloc.training.reporting import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from small_world import PROJECT, RUN_SETTINGS, end_weights, finish, start, train
 
 from mindloc.cli import main
 from mindloc.launch.host import free_port
-from mindloc.runtime.run_directory import read_metrics
+from mindloc.training.reporting import read_metrics
 
 pytestmark = pytest.mark.slow
 

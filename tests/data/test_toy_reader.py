@@ -14,7 +14,7 @@ from mindloc.config import load_config
 from mindloc.data.check import check_data
 from mindloc.data.readers import read_split
 from mindloc.registry import READERS, ReaderEntry
-from mindloc.runtime.run_directory import read_metrics
+from mindloc.training.reporting import read_metrics
 
 SCENES = {"train": 24, "test": 9}
 SETTINGS = {

@@ -13,7 +13,7 @@ import small_world
 
 from mindloc.cli import main as mindloc
 from mindloc.runtime.checkpoint import complete_checkpoints, load_weights
-from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
+from mindloc.training.reporting import CLOCK_KEYS, read_metrics
 
 PROJECT = Path(__file__).parents[2]
 PLATFORM = Path(__file__).parent / "packages" / "platform"

@@ -9,7 +9,7 @@ import small_run
 from mindspore import nn
 
 from mindloc.runtime import compilation as compile_time
-from mindloc.runtime.run_directory import read_metrics
+from mindloc.training.reporting import read_metrics
 from mindloc.training.step import TrainStep
 
 WAIT_S = 1.5

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.run_directory import CLOCK_KEYS, read_metrics
+from mindloc.training.reporting import CLOCK_KEYS, read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
 
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
-from mindloc.runtime.run_directory import RunDirectory, read_metrics
+from mindloc.runtime.run_directory import RunDirectory
+from mindloc.training.reporting import read_metrics
 from mindloc.training.resume import Progress, check_settings, find_resume_point, restated_schedule
 
 CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}

@@ -7,8 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from mindloc.doctor.gpu import CPU_WAY
-from mindloc.doctor.machine import Finding, Machine, absent, good, wrong
+from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, good, wrong
 from mindloc.errors import LaunchError
 from mindloc.runtime.files import read_json
 

@@ -9,7 +9,7 @@ import ctypes
 import re
 from pathlib import Path
 
-from mindloc.doctor.machine import Finding, Machine, absent, ask, ask_python, good, last_line, wrong
+from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, ask, ask_python, good, last_line, wrong
 from mindloc.runtime.packages import OLDEST_GPU
 
 DRIVER_LIBRARY = "libcuda.so.1"
@@ -17,7 +17,6 @@ OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any C
 LAST_COMPILED, LAST_SERVED = (8, 9), (9, 0)  # compute capabilities, see docs/gpu.md
 CARD = "card "  # and its number: what a finding on one card is called
 OTHER_WAY = "or evaluate by ONNX Runtime (docs/gpu.md)"
-CPU_WAY = "on this machine use --device_target CPU"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 CUDA_LIBRARIES = (

@@ -24,6 +24,7 @@ PACKAGES = ("mindspore", "numpy", "onnxruntime", "onnxruntime-gpu")
 GIB = 2**30
 # the quick start takes 1.4 GB of memory, 3.2 unless operators are fused; its two worlds and run directory 1 GB of disk
 TRAINING_GIB = 4
+CPU_WAY = "on this machine use --device_target CPU"
 _SOURCE = str(Path(__file__).parents[2])
 
 

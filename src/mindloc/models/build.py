@@ -13,7 +13,8 @@ from mindloc.models.import_weights import import_weights, stated_normalization, 
 from mindloc.models.layers import Form
 from mindloc.models.parameters import initialize
 from mindloc.registry import BACKBONES, HEADS
-from mindloc.runtime.device import encoder_form, slow_convolutions
+from mindloc.runtime.device import has_fused_attention, slow_convolutions
+from mindloc.vocabulary import Precision
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         _check_normalization(config)
     if entry.convolutional and (slow := slow_convolutions(ms.get_context("device_target"))):
         say(slow)
-    form = form or encoder_form(precision)
+    form = form or _fastest_form(precision)
     if form == "products" and precision != "fp32":  # the powers within its GELU overflow in fp16
         raise ValueError(
             f'the form "products" is for fp32, and the precision is {precision}; take form "plain", or None for the '
@@ -56,6 +57,13 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
         if usual and (doubt := unstated_normalization(model.pretrained, model.mean, model.std, usual)):
             say(doubt)
     return encoder
+
+
+def _fastest_form(precision: Precision) -> Form:
+    """The form that this process's device is fast in; ask once the device is chosen."""
+    if has_fused_attention(precision):
+        return "kernel"
+    return "products" if precision == "fp32" and ms.get_context("device_target") == "CPU" else "plain"
 
 
 def with_normalization_of(weights: str | Path, config: Config) -> Config:

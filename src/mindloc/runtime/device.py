@@ -7,7 +7,6 @@ import os
 import platform
 import tempfile
 from dataclasses import dataclass
-from typing import Literal
 
 from mindloc.errors import DeviceError, first_line
 from mindloc.runtime.compilation import Fusion, fuse_operators, prepare_import
@@ -126,21 +125,6 @@ def has_fused_attention(precision: str) -> bool:
     if precision == "fp32" or ms.get_context("device_target") != "Ascend":
         return False
     return ascend_chip().startswith(ATLAS_A2_AND_A3)
-
-
-def encoder_form(precision: str) -> Literal["plain", "kernel", "products"]:
-    """The form of the encoder's layers (models/layers.py) that this process's device is fast in.
-
-    Ask once the device is chosen and before the network is built.
-
-    Args:
-        precision: "fp32", "fp16" or "bf16".
-    """
-    import mindspore as ms
-
-    if has_fused_attention(precision):
-        return "kernel"
-    return "products" if precision == "fp32" and ms.get_context("device_target") == "CPU" else "plain"
 
 
 def require_precision(precision: str, target: str, training: bool = False) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.run_directory import MetricsLog, read_metrics
+from mindloc.training.reporting import MetricsLog, read_metrics
 
 
 @pytest.fixture
