@@ -1,4 +1,4 @@
-"""What all tests share: their order, limits against hanging, default signals, a cache of their own, few fixtures."""
+"""Shared by all tests: their order, time limits against hanging, default signals, a private cache, a few fixtures."""
 
 import os
 import signal
@@ -10,22 +10,22 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-# the first to be run; then the packages without MindSpore, then the others, slow tests last of all
+# order of the tests: texts, then packages without MindSpore, then the others; slow tests run last
 FIRST = ("test_architecture.py", "test_readme.py", "test_guides.py", "test_site.py", "config", "geo", "world", "data")
 FIRST += ("descriptors", "evaluation", "search", "launch", "modelarts", "doctor", "runtime", "losses", "models")
 FIRST += ("inference", "export", "training", "cli")
-SLOW_LIMIT_S = 1200  # as [tool.pytest.ini_options] timeout is for the others: ends what hangs, measures nothing
+SLOW_LIMIT_S = 1200  # for slow tests, instead of [tool.pytest.ini_options] timeout: only ends a test that hangs
 
-os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: its warnings drown a report
+os.environ.setdefault("GLOG_v", "3")  # before any test imports MindSpore: only errors, not pages of warnings
 _cache = tempfile.TemporaryDirectory(prefix="mindloc-tests-")  # removed with this process
-os.environ["XDG_CACHE_HOME"] = _cache.name  # no test finds the loops that another run, or another worker, has built
+os.environ["XDG_CACHE_HOME"] = _cache.name  # no test reuses fused operators that another run or worker has built
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50, database=None)
 settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
-    """Default signals, whatever was inherited: a script ignores SIGINT in its background jobs, nohup SIGHUP."""
+    """Reset inherited signal handling: background jobs of a script ignore SIGINT, nohup ignores SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """Numbers made with PyTorch, timm and scikit-learn; reference/README.md says how."""
+    """Expected numbers computed with PyTorch, timm and scikit-learn; reference/README.md states how."""
     return Path(__file__).parent / "reference"
 
 
@@ -69,7 +69,7 @@ def adm_root(mindloc_data: Path) -> Path:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A directory for reading that all tests of a run share, made by the first of its workers that asks for it."""
+    """A read-only directory that all tests of a run share, made by the first worker that needs it."""
     base = factory.getbasetemp()
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     made = directory.with_suffix(".made")
@@ -95,7 +95,7 @@ def tiny_world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_world, tmp_path_factory) -> Path:
-    """The run directory of a training with ``small_world.RUN_SETTINGS``; copy it to go on with it."""
+    """The run directory of a training with ``small_world.RUN_SETTINGS``; copy it before you change or resume it."""
     from small_world import RUN_SETTINGS, set_words, trained
 
     def make(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands as the documents print them, each held against the parser that would read it."""
+"""Commands in the documentation, each checked with the parser of its program."""
 
 import contextlib
 import importlib
@@ -17,14 +17,14 @@ PROJECT = Path(__file__).parents[1]
 
 
 def commands(text: str) -> list[list[str]]:
-    """Words of every command in the text's bash blocks; comments and variables set in front are taken off."""
+    """Words of every command in the text's bash blocks, without comments and leading variable assignments."""
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     found = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     return [words[_variables(words) :] for words in found if words]
 
 
 def wrong_commands(text: str) -> list[str]:
-    """The text's commands that would not be taken, each with the reason."""
+    """The text's commands that would be rejected, each with the reason."""
     wrong = []
     for words in commands(text):
         said = io.StringIO()
@@ -37,12 +37,12 @@ def wrong_commands(text: str) -> list[str]:
 
 
 def check_command(words: list[str]) -> None:
-    """Let the command's own parser read its arguments; it exits on what it does not know."""
+    """Parse the arguments with the command's own parser, which exits on an unknown one."""
     program = Path(words[1]).name
     if words[0] == "pip":
         assert all((PROJECT / file).is_file() for option, file in zip(words, words[1:], strict=False) if option == "-r")
     elif words[0] == "source":
-        assert words[1] in (".venv/bin/activate", ".venv/gpu.env")  # what the scripts make
+        assert words[1] in (".venv/bin/activate", ".venv/gpu.env")  # files that the scripts create
     elif words[0] == "bash":
         assert (PROJECT / words[1]).is_file()
         if program in [script.file for script in SCRIPTS.values()]:
@@ -55,17 +55,17 @@ def check_command(words: list[str]) -> None:
 
 
 def _variables(words: list[str]) -> int:
-    """How many ``NAME=value`` stand before the command."""
+    """Number of ``NAME=value`` assignments before the command."""
     return next((i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)), len(words))
 
 
 def _check_script(file: str, words: list[str]) -> None:
-    """Count the places of a script and let the program's parser read its options."""
+    """Check the number of positional arguments of a script, and its options with the program's parser."""
     script = next(script for script in SCRIPTS.values() if script.file == file)
     places = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     names = [script.first, *script.places.split()]
     assert len([name for name in names if not name.startswith("[")]) <= places <= len(names)
-    assert all(word.isdecimal() or word in ("True", "False") for word in words[4:places]), "no BEGIN_EPOCH"
+    assert all(word.isdecimal() or word in ("True", "False") for word in words[4:places]), "not a BEGIN_EPOCH"
     if script.program == "train.py":
         train.parser().parse_args(["--config", "any.yaml", *words[places:]])
 

@@ -1,6 +1,6 @@
-"""Places where a test kills a process, by the names that ``fault_point`` is called with (runtime/process.py)."""
+"""Points where a test kills a process: names that ``fault_point`` is called with (runtime/process.py)."""
 
-# every one that a training or an extraction passes
+# all that a training or an extraction passes
 TRAINING = (
     *[
         f"{what}.{where}"
@@ -14,5 +14,5 @@ TRAINING = (
     "epoch.mid",
     "extract.mid",
 )
-# and those of saving an index of tiles
+# passed while an index of tiles is saved
 INDEX = ("index.before_write", "index.mid_write", "index.before_swap", "directory.mid_swap")

@@ -1,4 +1,4 @@
-"""Whether processes live, and waiting for what they do."""
+"""Check whether processes are alive, and wait for a condition."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import psutil
 
 
 def alive(number: int | str) -> bool:
-    """Whether a process runs; one that has ended and was not asked for is gone."""
+    """Whether a process runs; a zombie does not."""
     try:
         return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -15,6 +15,6 @@ def alive(number: int | str) -> bool:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait as long as it takes on a machine that is busy; the test's own limit ends what never comes."""
+    """Wait without a limit, since the machine may be busy; the test's own time limit ends it."""
     while not condition():
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The backbone "tiny" with two blocks instead of six: a third of the time to compile, and the same code."""
+"""The backbone "tiny" with two blocks instead of six: same code, a third of the compile time."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import pytest
 
 @contextlib.contextmanager
 def shallow_tiny():
-    """While this lasts; also where a checkpoint of it is loaded."""
+    """Context in which "tiny" has two blocks; also needed to load a checkpoint of it."""
     from mindloc.models.vit_rope import SIZES
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A generated world and a training on it that take seconds, for tests of whole commands."""
+"""A generated world and a training on it, seconds each, for tests of whole commands."""
 
 import os
 import subprocess
@@ -24,12 +24,12 @@ SETTINGS = {
     "eval.batch_size": 16,
     "run.operator_fusion": "never",  # compiles in half the time
 }
-# what the fixture tiny_run is trained with, besides its data.root
+# settings of the fixture tiny_run, besides its data.root
 RUN_SETTINGS = {**SETTINGS, "train.epochs": 2, "train.eval_every_epochs": 2, "train.checkpoint_every_steps": 3}
 
 
 def world_words(drones: int) -> list[str]:
-    """Arguments of ``mindloc world`` besides the directory: so many drone images."""
+    """Arguments of ``mindloc world`` besides the directory, for ``drones`` drone images."""
     return [*WORLD.split(), "--drones", str(drones)]
 
 
@@ -38,16 +38,16 @@ def set_words(settings: dict) -> list[str]:
 
 
 def start(command: list[str], fault: str = "", **options) -> subprocess.Popen:
-    """A process of the project in its own environment, with what it says in pipes; ``fault`` is a point to die at."""
+    """Start a process with its own environment and its output in pipes; it kills itself at the point ``fault``."""
     environment = {**os.environ, "MINDLOC_FAULT": fault, "MINDLOC_PYTHON": sys.executable, "GLOG_v": "3"}
     environment |= options.pop("env", {})
-    options.setdefault("cwd", environment["XDG_CACHE_HOME"])  # what compiling leaves behind goes with it
+    options.setdefault("cwd", environment["XDG_CACHE_HOME"])  # files left by the compiler are removed with it
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([str(word) for word in command], env=environment, **pipes, **options)
 
 
 def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    """Wait for the end, however busy the machine is; the test's own limit ends what hangs."""
+    """Wait for the process to end, without a limit; the test's own time limit ends it."""
     with process:
         try:
             said, errors = process.communicate()
@@ -58,7 +58,7 @@ def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
 
 
 def train(*words: str | Path, fault: str = "") -> subprocess.CompletedProcess:
-    """train.py in a process of its own, as a user starts it."""
+    """Run train.py in its own process, as a user does."""
     return finish(start([sys.executable, PROJECT / "train.py", *words], fault))
 
 
@@ -75,12 +75,12 @@ def end_weights(run: Path) -> dict:
 
 
 def lines_of(run: Path) -> list[dict]:
-    """metrics.jsonl without what a clock says."""
+    """Lines of metrics.jsonl without times and rates."""
     return [{k: v for k, v in line.items() if k not in CLOCK_KEYS} for line in read_metrics(run / "metrics.jsonl")]
 
 
 def save_untrained(path, **settings) -> None:
-    """A checkpoint of an encoder of these settings, over those of above, as it begins."""
+    """Save a checkpoint of an untrained encoder; ``settings`` override ``SETTINGS``."""
     import mindspore as ms
 
     from mindloc.config import config_to_dict, load_config

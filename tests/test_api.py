@@ -1,4 +1,4 @@
-"""The Python API: the examples of docs/api.md run; arrays, files and PIL images are one; what is wrong is named."""
+"""The Python API: the examples of docs/api.md run, all kinds of images give the same result, errors name the cause."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def drone_images(tiny_world) -> list[Path]:
     return sorted((tiny_world / "drone" / "images").iterdir())
 
 
-def test_the_package_has_the_names_of_the_api_and_imports_them_late():
+def test_the_package_exports_the_api_and_imports_it_on_first_use():
     assert mindloc.__all__ == api.__all__
     assert {name for name in dir(mindloc) if not name.startswith("_")} >= set(api.__all__)
     with pytest.raises(AttributeError, match="no attribute 'locate'"):
@@ -40,7 +40,7 @@ def test_the_package_has_the_names_of_the_api_and_imports_them_late():
 
 @pytest.mark.slow
 def test_the_examples_run(tiny_run, tiny_world, tmp_path, monkeypatch):
-    """In a directory with spaces, so that a path that is not quoted or joined by hand is noticed."""
+    """In a directory with a space, which an unquoted path does not survive."""
     place = tmp_path / "a place"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -56,8 +56,8 @@ def test_the_examples_run(tiny_run, tiny_world, tmp_path, monkeypatch):
     assert names["near"][0][0].place is not None
 
 
-def test_files_arrays_and_pil_images_are_one(encoder, drone_images):
-    """PNG, whose pixels every decoder reads alike; more images than a batch, and a batch that is not full."""
+def test_files_arrays_and_pil_images_give_the_same_descriptors(encoder, drone_images):
+    """With PNG, which all decoders read alike; more images than a batch, and a last batch that is not full."""
     images = [np.random.default_rng(i).integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(6)]
     as_arrays = encoder.encode(images, "drone")["global"]
     as_pil = encoder.encode([Image.fromarray(image) for image in images], "drone")["global"]
@@ -70,7 +70,7 @@ def test_files_arrays_and_pil_images_are_one(encoder, drone_images):
     )
 
 
-def test_a_file_gives_the_descriptor_of_extract(encoder, drone_images, tmp_path):
+def test_encode_gives_the_same_descriptor_as_extract(encoder, drone_images, tmp_path):
     from mindloc.descriptors.sets import load_descriptor_set
 
     mindloc.extract(encoder, drone_images[0].parent, tmp_path / "set", view="drone")
@@ -104,8 +104,8 @@ def test_images_that_cannot_be_encoded_are_named(encoder, images, view, message)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"engine": "tensorflow"}, "engine 'tensorflow' does not exist; choose one of mindspore, mindir, onnx"),
-        ({"precision": "int8"}, "engine mindspore has no precision 'int8', only fp32, fp16, bf16"),
+        ({"engine": "tensorflow"}, "engine 'tensorflow' does not exist; choose from mindspore, mindir, onnx"),
+        ({"precision": "int8"}, "engine mindspore does not support precision 'int8'; choose from fp32"),
         ({"engine": "onnx"}, "export is not there"),
         ({"view": "ground"}, "view ground is not among"),
     ],
@@ -115,9 +115,9 @@ def test_what_cannot_be_loaded_is_named(tiny_run, arguments, message):
         mindloc.load(tiny_run, **arguments)
 
 
-def test_an_encoder_of_one_view_says_so(encoder):
+def test_an_encoder_of_one_view_rejects_the_other(encoder):
     lone = mindloc.Encoder(encoder.engine, api.Source(encoder.config, ("query",), None, {}), encoder.config)
-    with pytest.raises(mindloc.MindlocError, match="loaded for drone images alone; load it with view='satellite'"):
+    with pytest.raises(mindloc.MindlocError, match="loaded for drone images only; load it with view='satellite'"):
         lone.encode(np.zeros((4, 4, 3), np.uint8), "satellite")
 
 
@@ -134,7 +134,7 @@ def test_a_search_needs_a_position_and_a_distance(encoder, tiny_world, tmp_path)
         assert answers[0][0].score >= answers[0][1].score and answers[0][0].place is None
 
 
-def test_training_is_refused_with_settings_that_contradict(tmp_path):
+def test_contradicting_arguments_of_train_are_an_error(tmp_path):
     with pytest.raises(mindloc.MindlocError, match="leave the other two out"):
         mindloc.train("world_tiny", resume=tmp_path)
     with pytest.raises(mindloc.MindlocError, match="names several cards"):

@@ -1,4 +1,4 @@
-"""The package plan (docs/architecture.md), held against the code's own imports; each rule is one test."""
+"""Rules of docs/architecture.md, checked on the imports of the code; each rule is one test."""
 
 import ast
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "mindloc"
 
-# from the bottom up: a package imports itself and packages of lower layers, never a neighbor
+# from the bottom up: a package imports itself and packages of lower layers, never one of its own layer
 LAYERS = (
     ("errors",),
     ("vocabulary",),
@@ -28,24 +28,24 @@ LAYERS = (
     ("modelarts",),
 )
 LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
-ONLY = {"world": {"geo", "errors"}}  # further than its layer asks
-# file -> a higher package that it imports inside a function, when a device is refused, to explain why
+ONLY = {"world": {"geo", "errors"}}  # stricter than its layer
+# file -> higher package that it imports inside a function, to explain why a device can't be used
 UPWARD = {("runtime/device.py", "doctor")}
 
 WITHOUT_MINDSPORE = {"errors", "vocabulary", "registry", "config", "geo", "world", "data", "descriptors", "search"}
 WITHOUT_MINDSPORE |= {"evaluation", "launch", "modelarts", "doctor"}
-ASKS_MINDSPORE = {"doctor/packages.py"}  # whether it can be imported, and what it says of a device
+IMPORTS_MINDSPORE = {"doctor/packages.py"}  # to check whether MindSpore can be imported and used
 
-# these choose parts by a whole Config; whatever they call gets a section of it or plain values
+# these choose parts by a whole Config; what they call gets a section of it or plain values
 BUILDERS = {"build.py", "criterion.py", "trainer.py", "evaluate.py", "dataset.py", "api.py", "state_dict.py"}
 
 VIEW_WORDS = re.compile(r"drone|satellite", re.IGNORECASE)
-# readers, whose formats say so; the generated drone data; the users' spelling of flags
+# readers of data sets with these views; the generated drone data; flags of the command line
 NAMES_VIEWS = ("data/gta_uav.py", "data/visloc.py", "data/pairs_file.py", "world/", "cli/world.py", "cli/arguments.py")
 MOST_VIEW_LINES = 40
 
 MOST_LINES = 400
-SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "base", "factory", "manager"}
+VAGUE_NAMES = {"utils", "util", "common", "misc", "helpers", "base", "factory", "manager"}
 
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -92,22 +92,22 @@ def test_imports_point_down():
     assert wrong == []
 
 
-def test_an_upward_import_waits_for_a_failure():
-    """An exception to the rule must not be paid by every start-up, nor close a circle of imports."""
-    at_once = [
+def test_an_upward_import_is_inside_a_function():
+    """So that it costs no start-up time and makes no import cycle."""
+    at_import = [
         f"{file} imports {node.module}"
         for file, other in UPWARD
         for node in TREES[PACKAGE / file].body
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"mindloc.{other}.")
     ]
-    assert at_once == []
+    assert at_import == []
 
 
 def test_imports_are_absolute():
     assert [name_of(path) for path in TREES if any(name.startswith(".") for name in imported(path))] == []
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_modules_have_no_import_cycle():
     modules = {".".join(("mindloc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in TREES}
     needs = {
         module: {
@@ -120,7 +120,7 @@ def test_no_modules_import_each_other_in_a_circle():
     while free := [module for module, others in needs.items() if not others & needs.keys()]:
         for module in free:
             del needs[module]
-    assert not needs, f"a circle among {', '.join(sorted(needs))}"
+    assert not needs, f"an import cycle among {', '.join(sorted(needs))}"
 
 
 def test_these_packages_never_import_mindspore():
@@ -129,10 +129,10 @@ def test_these_packages_never_import_mindspore():
         for path in TREES
         if package_of(path) in WITHOUT_MINDSPORE and any(name.split(".")[0] == "mindspore" for name in imported(path))
     ]
-    assert set(wrong) <= ASKS_MINDSPORE
+    assert set(wrong) <= IMPORTS_MINDSPORE
 
 
-def test_whatever_these_packages_import_does_not_import_mindspore_either():
+def test_these_packages_do_not_import_mindspore_indirectly():
     modules = [
         ".".join(("mindloc", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for path in TREES
@@ -160,7 +160,7 @@ def test_a_config_stops_at_the_builders():
     assert wrong == []
 
 
-def test_every_module_says_what_it_is():
+def test_every_module_has_a_docstring():
     assert [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
@@ -169,12 +169,12 @@ def test_modules_are_short():
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
-def test_modules_have_telling_names():
-    wrong = [name_of(path) for path in TREES if SAYS_NOTHING & {*path.stem.split("_"), path.parent.name}]
+def test_module_names_are_specific():
+    wrong = [name_of(path) for path in TREES if VAGUE_NAMES & {*path.stem.split("_"), path.parent.name}]
     assert wrong == []
 
 
-def test_views_are_named_where_the_data_say_so():
+def test_only_these_files_name_views():
     lines = [
         f"{name_of(path)}: {line.strip()}"
         for path in TREES

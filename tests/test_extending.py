@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md: written to files, added to the tables, trained, evaluated and extracted with."""
+"""The examples of docs/extending.md are written to files and added to the tables; they train, evaluate and extract."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ PAIRS, SIDE_PX = 12, 32
 
 @pytest.fixture
 def extended(tmp_path, monkeypatch):
-    """mindloc with the page's five parts."""
+    """mindloc with the five parts of the page."""
     for package, name, text in FILES:
         directory = tmp_path / "parts" / package
         directory.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def extended(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scenes(tmp_path) -> Path:
-    """Scenes of colored squares, in color and in gray."""
+    """Images of colored squares, in color and in gray."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for view in ("visible", "infrared"):
@@ -108,7 +108,7 @@ def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
     assert described.descriptor_ND.shape == (PAIRS, 24) and described.card["view"] == "infrared"
 
 
-def test_a_loss_that_reads_what_the_reader_does_not_state_is_refused(extended, scenes, tmp_path, capsys):
+def test_a_loss_whose_target_the_reader_does_not_state_is_an_error(extended, scenes, tmp_path, capsys):
     words = [word for setting in words_of(scenes, loss__name="weighted_infonce") for word in ("--set", setting)]
     assert train_command.main([*words, "--device_target", "CPU", "--run_dir", str(tmp_path / "run")]) != 0
     said = capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_a_loss_that_reads_what_the_reader_does_not_state_is_refused(extended, s
     assert not (tmp_path / "run").exists()
 
 
-def test_its_data_set_is_checked_and_may_have_one_split(extended, scenes):
+def test_the_data_set_of_the_example_is_checked_and_may_have_one_split(extended, scenes):
     data = load_config(None, words_of(scenes)).data
     report = check_data(data)
     assert report.ok and report.images == {"visible": 2 * PAIRS, "infrared": 2 * PAIRS} and not report.notes
@@ -124,12 +124,12 @@ def test_its_data_set_is_checked_and_may_have_one_split(extended, scenes):
     assert "no train split" in check_data(data).text() and check_data(data).ok
 
 
-def test_the_reader_states_its_views_and_no_places(extended, scenes):
+def test_the_reader_of_the_example_states_views_and_no_places(extended, scenes):
     split = read_split(load_config(None, words_of(scenes)).data, "train")
     assert (split.query.view, split.reference.view) == ("visible", "infrared")
     assert split.query.places is None and len(split.query.files) == len(split.positive) == PAIRS
 
 
-def test_an_absent_directory_of_the_example_is_refused_in_one_line(extended, tmp_path):
+def test_an_absent_data_set_of_the_example_is_named_in_one_line(extended, tmp_path):
     with pytest.raises((DataError, OSError)):
         read_split(load_config(None, words_of(tmp_path / "nowhere")).data, "train")

@@ -1,4 +1,4 @@
-"""The commands, files, links and keys of the guides are real, and both languages of a page say the same ones."""
+"""The commands, files, links and keys of the guides exist and are the same in both languages of a page."""
 
 import calendar
 import re
@@ -35,7 +35,7 @@ def without_blocks(text: str) -> str:
 
 
 def blocks(text: str) -> list[tuple[str, list[str]]]:
-    """(language, lines) of each code block, without comments and without what explains a line after a wide gap."""
+    """(language, lines) of each code block, without comments and without explanations after a wide gap."""
     found = re.findall(r"(?ms)^ *```(\w*)\n(.*?)^ *```", text)
     cut = [
         (language, [re.split(r"(?:^|\s)#\s|\s{2,}", line.strip())[0] for line in body.splitlines()])
@@ -51,21 +51,21 @@ def tables(text: str) -> Iterator[list[list[str]]]:
 
 
 def numbers(cell: str) -> list[str]:
-    """Every number of a cell in one spelling, in any order; a month by name is one, as 11 月 is."""
+    """Sorted numbers of a cell in one spelling; the name of a month counts as its number, as in 11 月."""
     for number, month in enumerate(calendar.month_name[1:], 1):
         cell = cell.replace(month, str(number))
     found = re.findall(r"\d*(?:\.\d+)+|\d+", re.sub(r"\]\([^)]*\)", "]", cell))
     return sorted(f"0{number}" if number.startswith(".") else number for number in found)
 
 
-def test_every_command_is_one():
+def test_every_command_is_valid():
     assert {name: wrong for name, text in TEXT.items() if (wrong := wrong_commands(text))} == {}
 
 
 def named_files(name: str) -> set[str]:
-    """Files and directories of ours that a page names; the first column of a table about Game4Loc holds that one's.
+    """Files and directories of mindloc that a page names, without the first column of the table about Game4Loc.
 
-    Modules go by the names of their packages too: ``data/sampler.py``.
+    Modules may be named from their package: ``data/sampler.py``.
     """
     text = re.sub(r"(?m)^ *\|[^|]*", "", TEXT[name]) if name in GAME4LOC else TEXT[name]
     return set(re.findall(rf"`((?:{'|'.join(DIRECTORIES)})/[\w./-]*|(?:{'|'.join(PACKAGES)})/\w+\.py)`", text))
@@ -77,7 +77,7 @@ def test_every_file_that_a_guide_names_exists():
     assert [(name, file) for name, file in named if not any((at / file).exists() for at in (PROJECT, PACKAGE))] == []
 
 
-def test_every_note_is_used_and_every_used_one_is_there():
+def test_footnotes_are_defined_and_used():
     wrong = []
     for name in TEXT:
         text = re.sub(r"`[^`\n]*`", "", without_blocks(TEXT[name]))
@@ -88,7 +88,7 @@ def test_every_note_is_used_and_every_used_one_is_there():
     assert wrong == []
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_has_a_target():
     wrong = []
     for name in TEXT:
         for target in re.findall(r"\]\(((?!http)[^)]+)\)", without_blocks(TEXT[name])):
@@ -100,12 +100,12 @@ def test_every_link_leads_somewhere():
 
 
 def anchors(text: str) -> list[str]:
-    """What a link writes behind # for each heading."""
+    """The link anchor of each heading."""
     titles = re.findall(r"(?m)^#+ (.*)", without_blocks(text))
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
-def test_anchors_are_headings_in_small_letters_and_dashes():
+def test_anchors_are_lower_case_headings_with_dashes():
     assert anchors("# Tested here, never run\n\n```bash\n# a comment\n```\n## `b` of C\n") == [
         "tested-here-never-run",
         "b-of-c",
@@ -115,7 +115,7 @@ def test_anchors_are_headings_in_small_letters_and_dashes():
 # ---- both languages of a page
 
 
-def test_both_languages_give_the_same_blocks():
+def test_both_languages_have_the_same_code_blocks():
     wrong = []
     for name in PAIRS:
         translation, original = map(blocks, both(name))
@@ -152,7 +152,7 @@ def test_both_languages_have_the_same_tables():
 
 
 def test_both_languages_link_to_the_same_places():
-    """A page's own headings have other names in each language, so that only their number is compared."""
+    """Of links to headings of the page itself, whose names differ, only the number is compared."""
     wrong = []
     for name in PAIRS:
         links = [re.findall(r"\]\(([^)\s]+)", without_blocks(text)) for text in both(name)]
@@ -171,7 +171,7 @@ def same_page(link: str) -> str:
 
 
 def test_both_languages_name_the_same_keys_files_and_options():
-    """A span with Chinese or with a blank in it is prose set in type; the rest is what a reader types or looks for."""
+    """Code spans with Chinese or a blank are prose; all others are keys, files or options."""
     wrong = []
     for name in PAIRS:
         spans = [set(re.findall(r"`([^`\n]+)`", without_blocks(text))) for text in both(name)]
@@ -193,11 +193,11 @@ def test_a_chinese_page_is_chinese():
     assert wrong == []
 
 
-# ---- the page for those who come from Game4Loc
+# ---- the page for users of Game4Loc
 
 
 def flag_rows(name: str, program: str) -> dict[str, str]:
-    """Flag -> what becomes of it, of the table under the heading that names the program."""
+    """Flag -> its state, from the table under the heading that names the program."""
     section = re.split(r"(?m)^## ", TEXT[name])
     table = next(tables(next(part for part in section if program in part.partition("\n")[0])))
     return {flag: row[1].strip() for row in table[2:] for flag in re.findall(r"--\w+", row[0])}
@@ -212,7 +212,7 @@ STATE |= {"相同": True, "改名": False, "配置键": False, "无": False}
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
-def test_the_flags_called_the_same_are_accepted_and_no_other(name):
+def test_exactly_the_flags_listed_as_same_are_accepted(name):
     for program, parser in (("train_gta.py", train.parser()), ("eval_gta.py", evaluation.parser())):
         rows = flag_rows(name, program)
         same = {flag for flag, state in rows.items() if STATE[state]}
@@ -220,7 +220,7 @@ def test_the_flags_called_the_same_are_accepted_and_no_other(name):
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
-def test_every_flag_of_train_py_stands_on_the_page(name):
+def test_every_flag_of_train_py_is_on_the_page(name):
     rows = flag_rows(name, "train_gta.py")
     besides = re.search(r"(?m)^`train\.py` .*", TEXT[name])[0]
     assert accepted(train.parser()) - {"-h", "--help"} == {flag for flag, state in rows.items() if STATE[state]} | set(
@@ -230,7 +230,7 @@ def test_every_flag_of_train_py_stands_on_the_page(name):
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
-def test_every_key_of_the_page_exists(name):
+def test_every_key_on_the_page_exists(name):
     sections = config_to_dict(Config())
     named = re.findall(rf"`(?:--set )?({'|'.join(sections)})\.(?!(?:py|sh)`)(\w+)(?:=\w+|: \w+)?`", TEXT[name])
     assert len(named) > 20

@@ -1,4 +1,4 @@
-"""The README's commands and links are real, and every shipped config says what to expect of it."""
+"""The README's commands and links work, and every shipped config states its expected result."""
 
 import re
 from pathlib import Path
@@ -12,17 +12,17 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_command_is_one():
+def test_every_command_is_valid():
     assert len(commands(README)) > 5
     assert wrong_commands(README) == []
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_has_a_target():
     targets = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
     assert [target for target in targets if not (PROJECT / target).exists()] == []
 
 
-def test_every_shipped_config_loads_and_says_what_to_expect():
+def test_every_shipped_config_loads_and_states_what_to_expect():
     wrong = []
     for path in sorted((PROJECT / "configs").glob("*.yaml")):
         try:

@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning, loading nothing from elsewhere; what pages take from the code."""
+"""The documentation site builds without warnings, loads nothing from other hosts, and takes texts from the code."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ def site_hooks():
 
 
 def sections(page: str) -> list[str]:
-    """Commands that a page shows, each under a heading of its name."""
+    """Commands on a page, each under a heading of its name."""
     text = (DOCS / page).read_text(encoding="utf-8")
     shown = re.findall(r"(?m)^## (.*)\n\n.*\n\n<!-- command: (.*) -->$", text)
     assert [heading for heading, _ in shown] == re.findall(r"(?m)^## (.*)", text)
@@ -43,16 +43,16 @@ def test_every_command_has_a_section_in_both_languages():
     assert sections("commands.zh.md") == shown
 
 
-def test_a_command_is_shown_by_its_help(site_hooks):
+def test_a_command_is_documented_by_its_help(site_hooks):
     page = site_hooks.on_page_markdown("## pca\n\n<!-- command: pca -->\n", None, None, None)
     assert page.startswith("## pca\n\n```text\nusage: ") and page.endswith("```\n") and "--dimension" in page
 
 
-def test_the_pages_of_a_user_of_the_system_are_in_chinese():
+def test_the_user_pages_exist_in_chinese():
     assert {name for name in TRANSLATED if not (DOCS / f"{name}.zh.md").exists()} == set()
 
 
-def test_links_lead_to_the_page_of_the_readers_language(site_hooks):
+def test_links_lead_to_the_page_in_the_readers_language(site_hooks):
     text = "# 数据\n\n[English](data.md)\n\n见[搜索](search.zh.md)与[结果](results/speed.md)，\n两者。\n"
     assert site_hooks.on_page_markdown(text, None, None, None) == (
         "# 数据\n\n见[搜索](search.md)与[结果](results/speed.md)，两者。\n"  # a Chinese line is joined with the next
@@ -60,7 +60,7 @@ def test_links_lead_to_the_page_of_the_readers_language(site_hooks):
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(tmp_path):
     missing = [name for name in MAKERS if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: pip install -r requirements-docs.txt")

@@ -1,7 +1,7 @@
 """mindloc: where was this image taken? Visual geo-localization on MindSpore, on Ascend, GPU and CPU.
 
-The public names are those of ``mindloc.api``; they are imported when they are first used, so that ``import mindloc``
-costs milliseconds and does not import MindSpore.
+The public names are those of ``mindloc.api``, imported on first use: ``import mindloc`` takes milliseconds and does not
+import MindSpore.
 """
 
 import importlib
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if not (3, 10) <= sys.version_info[:2] <= (3, 12):
     raise SystemExit(
         f"mindloc needs Python 3.10 to 3.12, as MindSpore does; this is Python {sys.version.split()[0]}. "
-        "Make an environment with: python3.11 -m venv .venv"
+        "Create an environment with: python3.11 -m venv .venv"
     )
 
 if TYPE_CHECKING:

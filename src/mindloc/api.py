@@ -1,8 +1,7 @@
 """mindloc as a library: load an encoder, encode images, extract, build and search an index, evaluate, train.
 
-These are the public names, found as ``mindloc.NAME``; everything else is private by convention. Nothing here imports
-MindSpore before an encoder is loaded or a training starts. Lines that the command line prints go to the logger
-``mindloc``.
+The public names are ``mindloc.NAME``; everything else is private by convention. MindSpore is imported when an encoder
+is loaded or a training starts. What the command line prints goes to the logger ``mindloc``.
 """
 
 import logging
@@ -66,9 +65,9 @@ class Encoder:
     """A trained encoder on a device, made by ``load``.
 
     Attributes:
-        config: the settings it was trained with, and those that ``load`` was given.
-        views: what images of the query and of the reference side show, such as ("drone", "satellite").
-        descriptors: names of what it makes of an image: ("global",), or ("omega", "phi") of two stages.
+        config: settings of its training, changed by the arguments of ``load``.
+        views: of the query and of the reference side, such as ("drone", "satellite").
+        descriptors: names of its outputs: ("global",), or ("omega", "phi") with a two-stage head.
     """
 
     def __init__(self, engine: Engine, source: Source, config: Config):
@@ -80,18 +79,18 @@ class Encoder:
         """Descriptors of any number of images.
 
         Args:
-            images: JPEG or PNG files, uint8 arrays (height, width, 3) in RGB, images of PIL, or one of them; an array
-                (N, height, width, 3) is N images. They are resized and normalized as in training.
-            view: what they show, one of ``views``.
+            images: paths of JPEG or PNG files, uint8 arrays (height, width, 3) in RGB, PIL images, or a single one of
+                these; an array (N, height, width, 3) is N images. They are resized and normalized as in training.
+            view: of all images, one of ``views``.
 
         Returns:
-            Name of a descriptor -> (N, D) float32, rows in the order of the images, each of length 1 (so that an
-            inner product is a cosine), except "centroids", which are positions in the image.
+            Descriptor name -> (N, D) float32, rows in the order of the images, L2-normalized (an inner product is a
+            cosine), except "centroids", which are positions in the image.
 
         Raises:
-            ConfigError: an unknown view, or one that the loaded files do not encode.
-            ImageError: an image that can't be read; an array of another shape or type.
-            DataError: no image.
+            ConfigError: unknown view, or one that the loaded files do not encode.
+            ImageError: unreadable image; array of another shape or type.
+            DataError: no images.
         """
         side = self._side(view)
         listed = _listed(images)
@@ -109,7 +108,7 @@ class Encoder:
         side = self.config.side_of(view)
         if side not in self.source.sides:
             loaded = " and ".join(self.config.view(each).name for each in self.source.sides)
-            raise ConfigError(f"this encoder was loaded for {loaded} images alone; load it with view={view!r}")
+            raise ConfigError(f"this encoder was loaded for {loaded} images only; load it with view={view!r}")
         return side
 
 
@@ -121,7 +120,7 @@ def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 
 
 def _of_unit_length(name: str, row_ND: np.ndarray) -> np.ndarray:
-    """Rows of length 1; centroids are positions, and a row of zeros stays one."""
+    """L2-normalized rows; centroids are positions and stay, and so does a row of zeros."""
     if name == CENTROIDS:
         return row_ND
     return float64_rows(row_ND, True).astype(np.float32)
@@ -144,18 +143,18 @@ def load(
         path: a ``.safetensors`` checkpoint; a run directory (its best weights, else its last, else its newest); a
             ``.mindir`` or ``.onnx`` file with its card beside it; with ``engine``, a directory of such files.
         engine: "mindspore", "mindir" or "onnx"; None goes by the path.
-        view: the one that will be encoded, where the files were exported for one only; None: both.
-        precision: "fp32", "fp16", "bf16" or "int8", as far as the engine has it; None: the training's, of exported
+        view: the view to encode, for files exported for one view only; None: both.
+        precision: "fp32", "fp16", "bf16" or "int8", if the engine supports it; None: the training's, for exported
             files fp32.
-        batch_size: most images per call of the device; None: eval.batch_size of the config.
-        device: "CPU", "GPU" or "Ascend"; None: as the config says, by default the best that works here.
-        device_id: which card; None: as the config says.
-        pca: file of ``mindloc pca`` that reduces the recall descriptor; None: it stays as encoded.
+        batch_size: maximum images per forward pass; None: eval.batch_size of the config.
+        device: "CPU", "GPU" or "Ascend"; None: the config's, by default the best that works here.
+        device_id: card number; None: the config's.
+        pca: file of ``mindloc pca`` that reduces the recall descriptor; None: no reduction.
 
     Raises:
         CheckpointError, ExportError: a file is missing, damaged, or does not belong to the others.
-        ConfigError: an unknown engine or view; a precision that the engine does not have.
-        DeviceError: the device can't be used here; there is no fallback to another.
+        ConfigError: unknown engine or view; a precision that the engine does not support.
+        DeviceError: the device can't be used here; no other one is tried.
     """
     request = _request(Path(path), engine, precision, None if pca is None else Path(pca))
     source = read_source(request, view=view)
@@ -166,15 +165,17 @@ def load(
 
 
 def _request(path: Path, engine: str | None, precision: str | None, pca: Path | None) -> EngineRequest:
-    """What ``load`` was given, with the engine that the path means."""
+    """Arguments of ``load``, with the engine inferred from the path."""
     if engine is None:
         suffixes = {FORMATS[entry.file_format].suffix: name for name, entry in ENGINES.items() if entry.file_format}
         engine = suffixes.get(path.suffix, "mindspore")
     if engine not in ENGINES:
-        raise ConfigError(f"engine {engine!r} does not exist; choose one of {', '.join(ENGINES)}")
+        raise ConfigError(f"engine {engine!r} does not exist; choose from {', '.join(ENGINES)}")
     entry = ENGINES[engine]
     if precision is not None and precision not in entry.precisions:
-        raise ConfigError(f"engine {engine} has no precision {precision!r}, only {', '.join(entry.precisions)}")
+        raise ConfigError(
+            f"engine {engine} does not support precision {precision!r}; choose from {', '.join(entry.precisions)}"
+        )
     if entry.file_format is None:
         return EngineRequest(engine, checkpoint=resolve_checkpoint(path), precision=precision, pca=pca)
     if (path / "config.yaml").is_file():  # a run
@@ -183,25 +184,25 @@ def _request(path: Path, engine: str | None, precision: str | None, pca: Path | 
 
 
 def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, places: bool = False) -> Extraction:
-    """Encode all images below a directory and write their descriptors as a set, or a set for each descriptor.
+    """Encode all images below a directory and write one descriptor set, with a two-stage head one per descriptor.
 
     Args:
         images: directory with .png, .jpg or .jpeg files; subdirectories are included.
         out: new directory for the set: descriptors.npy, rows.jsonl, card.json.
-        view: what the images show, one of ``encoder.views``.
-        places: read where each tile lies from its name, by the reader of the encoder's config.
+        view: of the images, one of ``encoder.views``.
+        places: read each tile's position from its file name, with the reader of the encoder's config.
 
     Returns:
-        How many images were encoded, and how long it took.
+        Number of encoded images and duration.
 
     Raises:
-        DataError: no images, an image that can't be read, ``out`` contains something else.
-        ConfigError: an unknown view; places of images whose names tell none.
+        DataError: no images, an unreadable image, ``out`` contains something else.
+        ConfigError: unknown view; places of images whose names do not state them.
     """
     directory, side, config = Path(images), encoder._side(view), encoder.config
     names = image_names(directory)
     if places and side != "reference":
-        raise ConfigError(f"names of tiles tell places, and {view} images are not tiles; leave places out")
+        raise ConfigError(f"only names of tiles state places, and {view} images are not tiles; leave places out")
     ground = read_ground(config.data, directory, names) if places else None
     paths = [directory / name for name in names]
     compare_with_exact(encoder.engine, config, {side: paths}, log.info)
@@ -216,17 +217,17 @@ class Answer(NamedTuple):
 
     tile: str
     place: tuple[float, float] | None  # its center, in the index's ``place_unit``; None: unknown
-    bounds: tuple[float, float, float, float] | None  # lowest of both coordinates, then highest of both
+    bounds: tuple[float, float, float, float] | None  # minimum of both coordinates, then maximum of both
     score: float
     score_of: str  # "cosine", or "consistency" of the nodes
-    recall_rank: int  # among the answers of stage one, from 1
+    recall_rank: int  # in stage one, from 1
 
 
 class Index:
-    """An index of tiles that can be searched, made by ``open_index`` or ``build_index``; a context manager.
+    """A searchable index of tiles, made by ``open_index`` or ``build_index``; a context manager.
 
     Attributes:
-        count: tiles that can be found.
+        count: number of tiles.
         place_unit: of the tiles' places: "plane_m" (x, y), "lat_lon_deg" (latitude, longitude), None (unknown).
     """
 
@@ -250,11 +251,11 @@ class Index:
             encoder: the one that the tiles were encoded with.
             images, view: as ``Encoder.encode``.
             top: answers per image; fewer are found only where few tiles are near.
-            near, within_m: a last known position in ``place_unit``, and how far from it a tile's place may be.
+            near, within_m: last known position in ``place_unit``, and the search radius around it in meters.
 
         Raises:
-            TileIndexError: the index was built with another encoder or reduction, or has fewer tiles or no places.
-            ConfigError: one of ``near`` and ``within_m`` without the other; an unknown view.
+            TileIndexError: the index was built with another encoder or reduction, or has too few tiles or no places.
+            ConfigError: one of ``near`` and ``within_m`` without the other; unknown view.
             ImageError: as ``Encoder.encode``.
         """
         if (near is None) != (within_m is None):
@@ -290,14 +291,14 @@ def build_index(
     pca: PathLike | None = None,
     parameters: Mapping[str, int] | None = None,
 ) -> Index:
-    """An index of the tiles that ``extract`` encoded; an older one at the address stays whole until the new one is.
+    """Build an index of the tiles that ``extract`` encoded; it replaces an older one at the address when complete.
 
     Args:
-        address: directory of the index, or a Milvus collection: "milvus:FOLDER.db", "milvus:http://host:19530".
-        descriptors: the directory that ``extract`` wrote.
+        address: directory of the index, or a Milvus collection: "milvus:NAME.db", "milvus:http://host:19530".
+        descriptors: output directory of ``extract``.
         kind: "flat" (exact), "ivf_flat", "ivf_pq", "hnsw"; on a Milvus server also "diskann".
-        pca: file of ``mindloc pca`` that reduces the recall descriptors; None: they stay as extracted.
-        parameters: those of the kind, such as {"nlist": 1024}; the others follow from the number of tiles.
+        pca: file of ``mindloc pca`` that reduces the recall descriptors; None: no reduction.
+        parameters: of the kind, such as {"nlist": 1024}; the others follow from the number of tiles.
 
     Raises:
         DataError: the descriptor sets are missing or damaged.
@@ -313,7 +314,7 @@ def open_index(address: PathLike) -> Index:
 
     Raises:
         TileIndexError: missing, damaged or not reachable.
-        DeviceError: the library that reads it is not installed.
+        DeviceError: the search library is not installed.
     """
     return Index(open_tile_index(str(address)))
 
@@ -330,17 +331,16 @@ def evaluate(
 
     Args:
         out: directory of the report, new or of an earlier evaluation.
-        data_root: data set in the layout of the encoder's reader; None: the one of its config.
+        data_root: data set in the layout of the encoder's reader; None: data.root of its config.
         split: "test" or "train".
-        overrides: "section.key=value" of the sections data, eval, search and run.
+        overrides: "section.key=value" in the sections data, eval, search and run.
 
     Returns:
-        The content of report.json: ``report["methods"]["model"]["pos"]["recall@1"]`` is a share, 0..1; distances are
-        meters.
+        The content of report.json: ``report["methods"]["model"]["pos"]["recall@1"]`` is 0..1; distances are in meters.
 
     Raises:
         DataError: data that is missing or broken; ``out`` contains something else.
-        ConfigError: an override that is unknown, or that the checkpoint fixes.
+        ConfigError: an unknown override, or one that the checkpoint fixes.
     """
     config = override_config(encoder.config, overrides)
     if data_root is not None:
@@ -352,7 +352,7 @@ def evaluate(
 
 
 def _train_split(config: Config) -> Split | None:
-    """Source of the constant answer; None where a test set comes alone."""
+    """Source of the constant answer; None where the data set has no training split."""
     try:
         return read_split(config.data, "train")
     except SplitAbsentError:
@@ -372,13 +372,13 @@ def train(
         config: settings, the name of a shipped config such as "world_tiny", or a YAML file.
         overrides: "section.key=value", in order.
         run_directory: new directory of the run; None: ``run.work_dir``/NAME/MMDDhhmmss.
-        resume: run directory to continue with its own settings, exactly where it stopped.
+        resume: run directory to resume with its own settings, exactly where it stopped.
 
     Returns:
         The run directory; ``load`` takes it.
 
     Raises:
-        MindlocError: of the kind that names the cause: config, data, checkpoint, device.
+        MindlocError: its class names the cause: config, data, checkpoint, device.
     """
     if resume is not None and (config is not None or run_directory is not None):
         raise ConfigError("resume continues with the run's own config and directory; leave the other two out")
@@ -388,7 +388,7 @@ def train(
     else:
         settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
     if len(settings.run.device_ids) > 1:
-        raise ConfigError("run.device_ids names several cards, and this trains on one; start them by mindloc train")
+        raise ConfigError("run.device_ids names several cards, and this trains on one; use mindloc train for several")
     device = use_device(settings.run.device_target, settings.run.device_ids[0], settings.run.operator_fusion)
     log.info("device: %s", device.description)
 

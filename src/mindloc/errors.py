@@ -1,29 +1,29 @@
-"""Every deliberate error of mindloc: one line that says what, where, and the way out.
+"""Every deliberate error of mindloc. Its message is one line: what is wrong, where, and what to do.
 
-The command line prints the message alone and exits with ``exit_code``; anything else that escapes is a defect of ours
-and keeps its traceback.
+The command line prints only the message and exits with ``exit_code``. Any other exception is a bug of mindloc and keeps
+its traceback.
 """
 
 
 def one_line(error: Exception) -> str:
-    """What another library's error says, in one line; its name where it says nothing."""
+    """Message of another library's error in one line; the class name where the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, for libraries that write pages with rules and headings; else its name."""
+    """First line of an error's message that is text, not a rule of dashes; the class name where there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line and not line.startswith("-")), type(error).__name__)
 
 
 class MindlocError(Exception):
-    """Base of all errors a user can cause and mend."""
+    """Base of all errors that a user can cause and fix."""
 
     exit_code = 2
 
 
 class ConfigError(MindlocError):
-    """A configuration that can't be used: unknown key, wrong type, values that contradict each other."""
+    """An invalid configuration: unknown key, wrong type, values that contradict each other."""
 
 
 class DataError(MindlocError):
@@ -31,7 +31,7 @@ class DataError(MindlocError):
 
 
 class SplitAbsentError(DataError):
-    """A data set without the training or test split that was requested; one for testing alone has no training split."""
+    """The requested split, training or test, does not exist: a data set only for testing has no training split."""
 
 
 class ImageError(DataError):
@@ -39,24 +39,24 @@ class ImageError(DataError):
 
 
 class CheckpointError(MindlocError):
-    """Weights or training state that are missing, damaged, or belong to something else."""
+    """Weights or training state that are missing, damaged, or of another model or run."""
 
 
 class ExportError(MindlocError):
-    """An encoder that can't be exported or answers otherwise once it is; an exported file, damaged or foreign."""
+    """An encoder that can't be exported or whose exported outputs differ; an exported file that can't be used."""
 
 
 class DeviceError(MindlocError):
-    """A device that was named and can't be used here."""
+    """A requested device that can't be used here."""
 
 
 class TileIndexError(MindlocError):
-    """An index of tiles that is missing, damaged, of another encoder, or searched for what it does not contain."""
+    """An index of tiles that is missing, damaged, built with another encoder, or lacks what a search needs."""
 
 
 class LaunchError(MindlocError):
-    """Several processes that can't be started together, or one of which failed: rank tables, servers, arguments."""
+    """Ranks that can't be started (rank table, servers, arguments), or a rank that failed."""
 
 
 class StoreError(MindlocError):
-    """An object store that can't be reached, refuses, or does not hold what was named."""
+    """An object store that can't be reached, denies access, or does not contain the named object."""

@@ -1,8 +1,7 @@
-"""Every backbone, head, loss, reader and engine by the name that a config or a command line gives it.
+"""Tables of all backbones, heads, losses, readers and engines, by their names in config and command line.
 
-A new part is one file with its builder and one entry here; settings of its own are fields of ``config/sections.py``,
-named in the entry's ``reads``. A builder is imported when it is first called, so that nothing here costs a start-up
-more than its name.
+A new part is one file with its builder and one entry here. Its own settings are fields of ``config/sections.py``, named
+in the entry's ``reads``. A builder is imported when it is first called, so unused parts cost no start-up time.
 """
 
 import importlib
@@ -19,22 +18,22 @@ IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What every table says of a part.
+    """What every table states about a part.
 
-    ``builder`` is "module:function"; None: there is nothing to build. ``reads`` names the config keys that this part
-    reads and others of its table do not; a value of such a key is refused where no chosen part reads it.
+    ``builder`` is "module:function"; None: nothing to build. ``reads`` names the config keys that this part reads and
+    other parts of its table do not; setting such a key is an error where no chosen part reads it.
     """
 
     builder: str | None = None
     reads: tuple[str, ...] = ()
 
     def build(self, *args: Any) -> Any:
-        """What the builder makes of the arguments, which each table states for all its builders; None without one."""
+        """Result of the builder, whose arguments each table's entry class states; None without a builder."""
         return None if self.builder is None else imported(self.builder)(*args)
 
 
 def imported(name: str) -> Callable[..., Any]:
-    """The function "module:function", whose module is imported now."""
+    """The function named "module:function"; imports its module."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
@@ -43,16 +42,16 @@ def imported(name: str) -> Callable[..., Any]:
 class BackboneEntry(Entry):
     """Builder: (ModelConfig, precision, form) -> Cell with ``width``, ``stride``, ``blocks`` and ``features``."""
 
-    stride: int | None = None  # pixels per position of the map; None: model.patch_px
+    stride: int | None = None  # pixels per position of the feature map; None: model.patch_px
     convolutional: bool = False  # slow on CPUs with some versions of MindSpore
-    unstated_normalization: Normalization | None = None  # of public weights whose files do not state theirs
+    unstated_normalization: Normalization | None = None  # for public weights whose files do not state theirs
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadEntry(Entry):
-    """Builder: (HeadConfig, width of the backbone) -> Cell with ``descriptors``; None: the backbone's own descriptor.
+    """Builder: (HeadConfig, backbone width) -> Cell with ``descriptors``; None: the backbone's own descriptor.
 
-    ``losses`` says which config key names the loss of each descriptor that images are compared by.
+    ``losses``: descriptor that images are compared by -> config key that names its loss.
     """
 
     losses: Mapping[str, str]
@@ -60,34 +59,35 @@ class HeadEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class LossEntry(Entry):
-    """Builder: (LossConfig) -> Cell, the loss of one descriptor; the cell declares the targets that it reads."""
+    """Builder: (LossConfig) -> Cell, the loss of one descriptor; the Cell declares the targets that it reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderEntry(Entry):
     """Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
 
-    views: tuple[str, str]  # what the query and the reference side show, of vocabulary.VIEWS
-    ground: str | None = None  # "module:function": (DataConfig, directory, tile names) -> Ground; None: names tell none
+    views: tuple[str, str]  # of the query and the reference side, from vocabulary.VIEWS
+    # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state their ground
+    ground: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry(Entry):
     """Builder: (EngineRequest, Source, RunConfig, batch_size, say) -> Engine, on the device of the RunConfig.
 
-    The request and the source are those of inference/build.py; ``say`` gets a line on what computes where.
+    The request and the source are those of inference/build.py; ``say`` is called with one line on engine and device.
     """
 
-    precisions: tuple[str, ...]  # that it can be asked for
+    precisions: tuple[str, ...]  # supported ones
     file_format: str | None = None  # of the exported files that it runs; None: a checkpoint
-    options: tuple[str, ...] = ()  # fields of the request that only some engines read, and this is one
+    options: tuple[str, ...] = ()  # the engine-specific fields of the request that this engine reads
 
 
 _ROPE_VIT = BackboneEntry(
     builder="mindloc.models.vit_rope:build_rope_vit",
     reads=("model.patch_px", "model.reference_grid", "model.layer_scale_init"),
 )
-# timm's names: patch, then the input size whose grid the learned table of positions has; patch 8 is for 224 px only
+# timm's names: patch size, then the input size of the learned position embedding; patch 8 exists for 224 px only
 _PLAIN_VIT_PATCHES = {"tiny": (16,), "small": (8, 16, 32), "base": (8, 16, 32), "large": (16, 32)}
 
 BACKBONES: dict[str, BackboneEntry] = {

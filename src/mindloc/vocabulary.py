@@ -1,4 +1,4 @@
-"""Words that every part of the program shares: sides of a pair, views, descriptors, modes of pairs, precisions."""
+"""Names that all packages share: sides of a pair, views, descriptors, modes of pairs, precisions."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,12 +6,12 @@ from typing import Literal, get_args
 SideName = Literal["query", "reference"]
 SIDES: tuple[SideName, ...] = get_args(SideName)
 
-# what a side may show; a reader says which two views its pairs have
+# what a side may show; the reader's registry entry states the two views of its pairs
 VIEWS = ("drone", "satellite", "ground", "visible", "infrared")
 
 GLOBAL = "global"  # the one descriptor of an encoder without a head
-OMEGA, PHI = "omega", "phi"  # of two stages: the first recalls, the second re-ranks
-CENTROIDS = "centroids"  # where the nodes of PHI lie; no images are compared by it
+OMEGA, PHI = "omega", "phi"  # of a two-stage head: the first recalls, the second re-ranks
+CENTROIDS = "centroids"  # image positions of PHI's nodes; never compared between images
 
 PairMode = Literal["pos", "pos_semipos"]  # tiles that overlap enough, or also partly
 MODES: tuple[PairMode, ...] = get_args(PairMode)
@@ -22,11 +22,11 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What one side of a pair shows, and how its images are brought to the encoder."""
+    """View of one side of a pair, and how its images become the encoder's input."""
 
     name: str  # one of VIEWS
     size_px: tuple[int, int]  # height, width
-    cut_border: float = 0.0  # share cropped from each side before everything else
-    rotate: bool = False  # in training: by multiples of 90 degrees
+    cut_border: float = 0.0  # fraction of height and width cropped at each border, before any other step
+    rotate: bool = False  # training only: by multiples of 90 degrees
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels scaled to 0..1
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -1,4 +1,4 @@
-"""The tables of settings say what the schema says, and no option is there for nothing."""
+"""The tables of settings match the schema, and every option is read by some code."""
 
 import importlib.util
 import re
@@ -21,7 +21,7 @@ def test_both_pages_have_the_tables_and_the_sections_in_order():
     assert re.findall(r"(?m)^## (.*)", config_docs.settings_tables()) == list(SECTIONS)
 
 
-def test_a_row_has_values_default_meaning_and_what_reads_the_key():
+def test_a_row_has_values_default_meaning_and_the_choice_that_reads_the_key():
     rows = config_docs.settings_tables().splitlines()
     assert "| `data.reader` | `gta_uav`, `visloc` | `gta_uav` | layout of the data set; see docs/data.md |  |" in rows
     assert next(row for row in rows if "`schedule.power`" in row).endswith("| schedule.name=polynomial |")

@@ -44,7 +44,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path):
     assert load_config(write(tmp_path, "optimizer: {lr: 1e-3}\n")).optimizer.lr == 0.001  # a string to PyYAML
 
 
-BAD = [  # override, a part of the one line that refuses it
+BAD = [  # override, part of the error message
     ("train.epochs=many", "config key train.epochs is many; expected a whole number above 0"),
     ("train.epochs=true", "train.epochs is true; expected a whole number"),
     ("train.epochs=1.0", "train.epochs is 1.0; expected a whole number"),
@@ -128,7 +128,7 @@ def test_a_bad_value_is_one_line_that_names_the_key(override, says):
     assert "\n" not in str(caught.value)
 
 
-def test_a_tree_that_is_no_config_is_refused():
+def test_a_tree_that_is_not_a_config_is_an_error():
     for tree in (7, [1], {1: 2}, {"train": {1: 2}}):
         with pytest.raises(ConfigError):
             config_from_dict(tree)
@@ -150,12 +150,12 @@ def test_a_tree_that_is_no_config_is_refused():
         "optimizer.lr_scale={backbone: 0}",
     ],
 )
-def test_values_at_the_limits_are_taken(override):
+def test_values_at_the_limits_are_accepted(override):
     load_config(None, [override])
 
 
 @pytest.mark.parametrize("text", ["train: [unclosed", "- a\n- b\n", "\tx: 1"])
-def test_a_file_that_is_no_config_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_config_is_an_error(tmp_path, text):
     with pytest.raises(ConfigError, match="experiment.yaml"):
         load_config(write(tmp_path, text))
 
@@ -166,7 +166,7 @@ def test_quoted_words_numbers_and_dates_are_text():
     assert config.optimizer.freeze == ("1",)
 
 
-def test_missing_file_says_where_the_shipped_ones_are(tmp_path):
+def test_a_missing_file_names_the_directory_of_shipped_configs(tmp_path):
     with pytest.raises(ConfigError, match="configs/"):
         load_config(tmp_path / "none.yaml")
 
@@ -205,7 +205,7 @@ def test_a_side_shows_the_view_of_the_reader():
     assert config.view("reference") == ViewSpec("satellite", (384, 384), 0.0, True, half, half)
 
 
-def test_a_side_is_found_by_what_it_shows(monkeypatch):
+def test_a_side_is_found_by_its_view(monkeypatch):
     config = Config()
     assert [config.side_of(view) for view in ("drone", "satellite")] == [*SIDES]
     with pytest.raises(ConfigError, match="ground is not among the drone and satellite images .* --view drone or sat"):
@@ -224,7 +224,7 @@ SPECIAL = {
 
 
 def values_of(field: dict) -> st.SearchStrategy:
-    """Values that a field takes by its JSON schema."""
+    """Values that a field accepts by its JSON schema."""
     if "enum" in field:
         return st.sampled_from(field["enum"])
     if "anyOf" in field:
@@ -255,7 +255,7 @@ FIELDS = {
 
 @st.composite
 def trees(draw):
-    """Sections with some keys set to something that the schema takes."""
+    """Sections with some keys set to values that the schema accepts."""
     tree = {}
     for key in draw(st.lists(st.sampled_from(list(FIELDS)), max_size=6, unique=True)):
         section, name = key.split(".")

@@ -1,29 +1,29 @@
-"""No setting takes a number that makes no sense: each is tried with 0, -1, nan and inf."""
+"""Every numeric setting is tried with 0, -1, nan and inf; only those listed here accept one of them."""
 
 from mindloc.config import Config, load_config
 from mindloc.config.messages import fields_of
 from mindloc.errors import ConfigError
 
-TAKEN = {
+ACCEPTED = {
     0: {
-        # a probability, or a share
+        # a probability or a fraction
         *(f"augment.{key}" for key in ("flip_p", "jpeg_p", "color_p", "filter_p", "dropout_p", "grid_dropout_ratio")),
         *("augment.coarse_dropout_side", "augment.cut_border", "loss.beta", "loss.label_smoothing"),
-        # no change, no margin, no smoothing by overlap, nothing added at the start
+        # no change, no margin, no smoothing by overlap, LayerScale 0
         *("augment.color_jitter", "loss.triplet_margin", "loss.omega_margin", "loss.k", "model.layer_scale_init"),
-        # never, none, from the first on, the whole map: so say their comments
+        # never, none, from the first epoch, the whole map: as their comments state
         *("train.eval_every_epochs", "train.checkpoint_every_epochs", "train.checkpoint_every_steps"),
         *("search.consistency_m", "head.omega_grid", "sampling.hard_from_epoch", "eval.contact_sheet_queries"),
-        # nothing is learned, or nothing of one part; no decay; no warm-up; down to nothing
+        # learning rate 0, of all or of one part; no decay; no warm-up; final learning rate 0
         *("optimizer.lr", "optimizer.lr_scale", "optimizer.weight_decay", "schedule.warmup_epochs", "schedule.end_lr"),
-        # a number among others: of a generator, of a card, a pixel's
+        # an identifier or value: a seed, a card, a pixel mean
         *("train.seed", "run.device_ids", "model.mean"),
     },
     -1: {"loss.omega_margin"},  # a cosine
     "nan": set(),
     "inf": set(),
 }
-CHOICES = {  # under which a key is read at all
+CHOICES = {  # under which a key is read
     "head": ["head.name=two_stage"],
     "search": ["head.name=two_stage"],
     "sampling": ["sampling.hard_negatives=both"],
@@ -38,7 +38,7 @@ CHOICES = {  # under which a key is read at all
 
 
 def shape_of(field: dict) -> str | None:
-    """What YAML of a key that holds numbers looks like; None where it holds none."""
+    """YAML template of a numeric setting; None for other settings."""
     if "anyOf" in field:
         return next(filter(None, map(shape_of, field["anyOf"])), None)
     if field["type"] == "array":
@@ -66,13 +66,13 @@ def words_with(key: str, value: object) -> list[str]:
 def test_numbers_of_every_form_are_found():
     forms = ("train.epochs", "optimizer.lr", "data.test_map_px", "model.std", "eval.recall_at", "optimizer.lr_scale")
     assert set(forms) <= NUMBERS.keys() and "train.grad_cache" not in NUMBERS and "run.name" not in NUMBERS
-    assert set().union(*TAKEN.values(), (key for key in CHOICES if "." in key)) <= NUMBERS.keys()
+    assert set().union(*ACCEPTED.values(), (key for key in CHOICES if "." in key)) <= NUMBERS.keys()
 
 
-def test_a_number_without_meaning_is_refused_by_name():
+def test_an_invalid_number_is_an_error_that_names_the_key():
     unexpected = []
     for key in NUMBERS:
-        for value, taken in TAKEN.items():
+        for value, accepted in ACCEPTED.items():
             *choices, word = words_with(key, value)
             load_config(None, choices)
             try:
@@ -81,6 +81,6 @@ def test_a_number_without_meaning_is_refused_by_name():
             except ConfigError as error:
                 said = str(error)
             by_name = said and said.startswith(f"config key {key}") and "to have it read" not in said
-            if bool(by_name) == (key in taken) or (said and not by_name):
+            if bool(by_name) == (key in accepted) or (said and not by_name):
                 unexpected.append((word, said))
     assert not unexpected

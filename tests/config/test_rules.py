@@ -1,4 +1,4 @@
-"""Values that contradict each other are refused by name, with the way out."""
+"""Values that contradict each other: the error names the keys and the way out."""
 
 import pytest
 
@@ -13,11 +13,11 @@ def refusal(overrides: list[str]) -> str:
     return str(caught.value)
 
 
-def test_two_files_to_begin_from_are_one_too_many():
+def test_two_files_of_initial_weights_contradict():
     both = ["model.pretrained=timm.safetensors", "train.checkpoint_start={}"]
     with pytest.raises(ConfigError, match=r"model.pretrained is timm.safetensors; set one of the two to null"):
         load_config(None, [text.format("own.safetensors") for text in both])
-    load_config(None, [text.format("timm.safetensors") for text in both])  # as a run that began from it records it
+    load_config(None, [text.format("timm.safetensors") for text in both])  # as recorded in a run that started from it
 
 
 TWO_STAGES = ["head.name=two_stage", "data.query_size_px=[96, 96]", "data.reference_size_px=[96, 96]"]
@@ -41,11 +41,11 @@ TWO_STAGES = ["head.name=two_stage", "data.query_size_px=[96, 96]", "data.refere
         ("loss.label_smoothing=0.1", "set loss.omega=infonce"),
     ],
 )
-def test_a_bad_value_of_two_stages_names_the_key(override, says):
+def test_a_bad_value_of_a_two_stage_head_is_named(override, says):
     assert says in refusal([*TWO_STAGES, override])
 
 
-def test_convolutional_backbones_have_a_stride_of_their_own():
+def test_convolutional_backbones_have_a_fixed_stride():
     says = refusal(["model.backbone=resnet50", "model.patch_px=8", "data.query_size_px=[104, 96]"])
     assert "multiples of 16, the stride, for example" in says
 
@@ -67,21 +67,21 @@ def test_a_plain_vit_has_its_patch_in_its_name(overrides, says):
     assert says in refusal(["model.backbone=vit_small_patch32_224", *overrides])
 
 
-def test_what_a_plain_vit_alone_has_is_refused_elsewhere():
+def test_settings_of_the_plain_vit_are_an_error_with_other_backbones():
     load_config(None, ["model.backbone=vit_tiny_patch16_224", "model.pool=avg", "data.query_size_px=[96, 48]"])
     for backbone in ("base", "resnet50"):
         says = refusal([f"model.backbone={backbone}", "model.pool=avg"])
         assert f"pool is avg; expected token with model.backbone={backbone}; set model.backbone=vit_" in says
 
 
-def test_the_map_of_a_plain_vit_has_its_own_stride():
+def test_the_feature_map_of_a_plain_vit_has_the_stride_of_its_patch():
     plain = ["model.backbone=vit_small_patch32_384", "head.name=two_stage", "head.omega_grid=12"]
     load_config(None, plain)  # 384 / 32
     says = refusal([*plain, "data.query_size_px=[256, 384]"])
     assert "divisor of both sides of the [8, 12] map of data.query_size_px" in says
 
 
-def test_every_source_of_hard_negatives_goes_with_every_mode():
+def test_every_source_of_hard_negatives_works_with_every_mode():
     for source in ("map", "descriptors", "both", "map_then_descriptors"):
         for mode in ("exclusive", "exclusive_padded", "masked", "random"):
             config = load_config(None, [f"sampling.mode={mode}", f"sampling.hard_negatives={source}"])
@@ -99,7 +99,7 @@ def test_every_source_of_hard_negatives_goes_with_every_mode():
         (["hard_negatives=map", "refresh_every_epochs=2"], "expected 1 with sampling.hard_negatives=map"),
         (["hard_negatives=map", "hard_share=1.0"], "hard_share is 1.0; expected a number above 0, below 1"),
         (["hard_negatives=map", "hard_share=0.0"], "a number above 0, below 1"),
-        (["hard_negatives=map", "hard_share=0.001"], "a pair or more of train.batch_size=64"),
+        (["hard_negatives=map", "hard_share=0.001"], "a fraction of train.batch_size=64 that is at least one pair"),
         (
             ["hard_negatives=map", "mined_per_pair=9", "neighbors=8"],
             "mined_per_pair is 9; expected at most sampling.neighbors=8",
@@ -115,11 +115,11 @@ def test_every_source_of_hard_negatives_goes_with_every_mode():
         (["hard_negatives=nearest"], "choose from none, map, descriptors, both, map_then_descriptors"),
     ],
 )
-def test_hard_negatives_that_contradict_or_that_nothing_reads_are_refused(overrides, says):
+def test_contradicting_or_unread_settings_of_hard_negatives_are_errors(overrides, says):
     assert says in refusal([f"sampling.{word}" for word in overrides])
 
 
-def test_bad_images_can_not_be_skipped_where_every_image_is_encoded():
+def test_bad_images_cannot_be_skipped_where_every_image_is_encoded():
     says = refusal(["data.on_bad_image=skip", "sampling.hard_negatives=descriptors"])
     assert "data.on_bad_image is skip; expected stop with sampling.hard_negatives" in says
     assert load_config(None, ["data.on_bad_image=skip", "sampling.hard_negatives=map"])

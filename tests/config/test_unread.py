@@ -1,4 +1,4 @@
-"""A value that nothing reads is refused of whoever writes it, and taken where a run or a checkpoint holds it."""
+"""A value that no part reads is an error in a written config, and accepted from a run or a checkpoint."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 TWO_STAGES = ["head.name=two_stage", "data.query_size_px=[96, 96]", "data.reference_size_px=[96, 96]"]
 ROPE = "set model.backbone=tiny, compact, small, medium or base to have it read"
 PLAIN = "set model.backbone=vit_tiny_patch16_224 or another of 16 to have it read"
-UNREAD = [  # (choices, a key that they leave unread, what is said of it)
+UNREAD = [  # (choices, a key that they leave unread, part of the message)
     (["model.backbone=resnet50"], "model.patch_px=8", f"8; expected 16 with model.backbone=resnet50; {ROPE}"),
     (["model.backbone=resnet50"], "model.reference_grid=6", "6; expected 16 with model.backbone=resnet50"),
     (["model.backbone=vgg16"], "model.layer_scale_init=1.0", "1.0; expected 0.1 with model.backbone=vgg16"),
@@ -52,7 +52,7 @@ READ = [
     [*TWO_STAGES, "search.recall_n=50", "search.consistency_m=5", "loss.omega_margin=0.1", "loss.triplet_margin=0.3"],
     [*TWO_STAGES, "loss.phi=weighted_infonce", "loss.k=3.0", "loss.negatives=hardest"],
     [*TWO_STAGES, "loss.omega=infonce", "loss.label_smoothing=0.1"],
-    [*TWO_STAGES, "loss.omega=infonce", "loss.negatives=hardest"],  # phi's is a cosine loss still
+    [*TWO_STAGES, "loss.omega=infonce", "loss.negatives=hardest"],  # phi's loss is still a cosine loss
     [*TWO_STAGES, "loss.omega=cosine_triplet", "loss.phi=infonce", "loss.triplet_margin=0.3"],
     ["loss.name=cosine_triplet", "loss.triplet_margin=0.3", "loss.negatives=hardest"],
     ["loss.k=3.0", "schedule.name=polynomial", "schedule.power=2.0", "schedule.end_lr=1e-6"],
@@ -64,7 +64,7 @@ READ = [
 
 
 @pytest.mark.parametrize(("choices", "word", "says"), UNREAD)
-def test_a_value_that_nothing_reads_is_refused_by_name(choices, word, says):
+def test_an_unread_value_is_an_error_that_names_the_key(choices, word, says):
     load_config(None, choices)
     with pytest.raises(ConfigError) as caught:
         load_config(None, [*choices, word])
@@ -73,11 +73,11 @@ def test_a_value_that_nothing_reads_is_refused_by_name(choices, word, says):
 
 
 @pytest.mark.parametrize("words", READ)
-def test_the_same_values_are_taken_where_they_are_read(words):
+def test_the_same_values_are_accepted_where_they_are_read(words):
     load_config(None, words)
 
 
-def test_what_a_checkpoint_or_a_run_holds_is_taken_unless_it_is_written_anew(tmp_path):
+def test_unread_values_of_a_checkpoint_or_run_are_accepted_unless_an_override_names_them(tmp_path):
     run = tmp_path / "config.yaml"
     for choices, word, _ in UNREAD:
         key, _, value = word.partition("=")
@@ -86,13 +86,13 @@ def test_what_a_checkpoint_or_a_run_holds_is_taken_unless_it_is_written_anew(tmp
         assert override_config(config, ["eval.batch_size=3"]).eval.batch_size == 3
         run.write_text(yaml.safe_dump(config_to_dict(config)))
         assert load_config(run, ["train.epochs=9"], of_run=True) == config.with_values({"train.epochs": 9})
-        with pytest.raises(ConfigError, match=key):  # as an experiment of one's own
+        with pytest.raises(ConfigError, match=key):  # as the config of a new experiment
             load_config(run, ["train.epochs=9"])
-        with pytest.raises(ConfigError, match=key):  # now a person writes it
+        with pytest.raises(ConfigError, match=key):  # now an override names it
             load_config(run, [word], of_run=True)
 
 
-def test_a_section_that_is_written_as_a_whole_is_looked_at(tmp_path):
+def test_the_keys_of_an_overridden_section_are_checked(tmp_path):
     run = tmp_path / "config.yaml"
     run.write_text(yaml.safe_dump(config_to_dict(load_config())))
     with pytest.raises(ConfigError, match="schedule.power is 2.0"):
@@ -102,7 +102,7 @@ def test_a_section_that_is_written_as_a_whole_is_looked_at(tmp_path):
 def test_tables_and_schema_name_keys_choices_and_values_that_exist():
     readers = readers_of_keys()
     named = {key for table in (BACKBONES, HEADS, LOSSES, READERS) for entry in table.values() for key in entry.reads}
-    assert named <= readers.keys()  # a key that is not there would be lost
+    assert named <= readers.keys()  # a key that does not exist would be ignored
     for key, choices in readers.items():
         for choice, values in choices.items():
             for value in values:

@@ -1,4 +1,4 @@
-"""Types of settings: what a value may be, stated once for the check, for the error message and for the docs."""
+"""Types of settings: allowed values, stated once for the check, the error message and the docs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """Words for what a type alone does not say; they follow its description."""
+    """Text for what the type alone does not state; it follows the type's description."""
 
     says: str
 
@@ -20,22 +20,22 @@ class Note:
 
 @dataclass(frozen=True, eq=False)
 class Condition(Note):
-    """A condition on the whole value, with the words for it."""
+    """A condition on the whole value, with its description."""
 
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._require, handler(source))
 
     def _require(self, value: Any) -> Any:
-        if not self.holds(value):
+        if not self.accepts(value):
             raise ValueError(self.says)
         return value
 
 
 @dataclass(frozen=True, eq=False)
 class NameIn:
-    """A name of a table of mindloc/registry.py, whatever it holds when the value is checked."""
+    """A name in a table of mindloc/registry.py, looked up when the value is checked."""
 
     table: Mapping[str, Any]
 
@@ -47,15 +47,15 @@ class NameIn:
 
     def _require(self, name: str) -> str:
         if name not in self.table:
-            raise ValueError("no such name")
+            raise ValueError("unknown name")
         return name
 
 
 @dataclass(frozen=True, eq=False)
 class ReadWith:
-    """The setting is read only where another key, a choice that is made in the schema itself, has one of these values.
+    """The setting is read only where another key has one of these values.
 
-    What the parts of mindloc/registry.py read stands in their entries.
+    For keys whose choices are in the schema itself; entries of mindloc/registry.py state what their parts read.
     """
 
     key: str
@@ -64,12 +64,12 @@ class ReadWith:
 
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("no number")
+        raise ValueError("not a number")
     return value
 
 
 def _as_text(value: Any) -> Any:
-    """A run may be called 7, or 2026-11-30, which YAML reads as a date; true was once the word on."""
+    """Text of a scalar: a run may be named 7, or 2026-11-30, which YAML reads as a date. A bool stays: it was "on"."""
     return value if value is None or isinstance(value, (bool, dict, list, tuple)) else str(value)
 
 
@@ -80,8 +80,8 @@ Whole = Annotated[int, Strict()]
 Count = Annotated[Whole, Field(gt=0)]
 Natural = Annotated[Whole, Field(ge=0)]
 
-NoBool = BeforeValidator(_refuse_bool)  # after the limits of a number, which pydantic then knows as such
-Positive = Annotated[float, Field(gt=0), NoBool]  # a string too: PyYAML reads 1e-3 as one
+NoBool = BeforeValidator(_refuse_bool)  # must follow the limits, so that pydantic applies them as a number's
+Positive = Annotated[float, Field(gt=0), NoBool]  # also from a string: PyYAML reads 1e-3 as one
 NotNegative = Annotated[float, Field(ge=0), NoBool]
 Share = Annotated[float, Field(ge=0, le=1), NoBool]
 OpenShare = Annotated[float, Field(gt=0, lt=1), NoBool]

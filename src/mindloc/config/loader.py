@@ -1,4 +1,4 @@
-"""YAML to ``Config`` and back; never silent, also of values that the choices made elsewhere in it leave unread."""
+"""YAML to ``Config`` and back. A value that no chosen part reads is an error."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from mindloc.errors import ConfigError, one_line
 _DEFAULTS = Config()
 _MOST_NAMED = 5
 
-Readers = dict[str, dict[str, list[str]]]  # key -> the choices that it depends on -> which of their values read it
+Readers = dict[str, dict[str, list[str]]]  # key -> choice that it depends on -> values of that choice that read it
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), of_run: bool = False) -> Config:
@@ -23,13 +23,12 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
 
     Args:
         path: YAML file; None means the defaults.
-        overrides: like ``["train.epochs=3"]``; the value is parsed as YAML.
-        of_run: the file is what a run wrote of itself: an override may leave unread what it says, and only what
-            overrides name has to be read by something.
+        overrides: such as ``["train.epochs=3"]``; the value is parsed as YAML.
+        of_run: the file was written by a run: only the keys that overrides name are checked for being read.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out of range,
-            values contradict each other, or nothing reads one.
+            values contradict each other, or no part reads a value.
     """
     tree, written = {} if path is None else _read_yaml(Path(path)), _parsed(overrides)
     config = config_from_dict(with_set(tree, written))
@@ -41,22 +40,22 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """The same config with ``key=value`` overrides applied in order.
 
     Raises:
-        ConfigError: as ``load_config``, but that of keys nothing reads.
+        ConfigError: as ``load_config``, except for unread keys.
     """
     return config_from_dict(with_set(config.model_dump(), _parsed(overrides)))
 
 
 def config_from_dict(tree: dict[str, Any]) -> Config:
-    """A ``Config`` from a nested dict such as a checkpoint carries.
+    """A ``Config`` from a nested dict, such as a checkpoint's.
 
     Raises:
-        ConfigError: as ``load_config``, but that of keys nothing reads.
+        ConfigError: as ``load_config``, except for unread keys.
     """
     return Config.model_validate(tree)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """Nested dict of plain values, fit for YAML and JSON; ``config_from_dict`` is its inverse."""
+    """Nested dict of plain values for YAML and JSON; ``config_from_dict`` is its inverse."""
     return config.model_dump(mode="json")
 
 
@@ -93,25 +92,25 @@ def _parsed_override(override: str) -> tuple[str, Any]:
 
 
 def refuse_unread_keys(config: Config, written: Iterable[str] | None = None) -> None:
-    """Refuse a value that has no effect: a mistake of whoever wrote it. Only one that differs from its default is seen.
+    """Raise where a value has no effect, which is a mistake in the config. Values equal to the default are not checked.
 
     Args:
-        written: keys, ``section.key``, to look at; None: all.
+        written: keys to check, ``section.key``; None: all.
 
     Raises:
-        ConfigError: naming the key, its value, its default, the choice that leaves it unread and one that would not.
+        ConfigError: names the key, its value, its default, the choice that leaves it unread and one that reads it.
     """
-    asked, readers = None if written is None else set(written), readers_of_keys()
+    checked, readers = None if written is None else set(written), readers_of_keys()
     for key in readers:
         value, default = config.value(key), _DEFAULTS.value(key)
-        looked_at = asked is None or asked & {key, key.partition(".")[0]}
-        if value != default and looked_at and not _is_read(key, config, readers):
+        is_checked = checked is None or checked & {key, key.partition(".")[0]}
+        if value != default and is_checked and not _is_read(key, config, readers):
             reason = _reason(key, config, readers)
             raise ConfigError(f"config key {key} is {shown(value)}; expected {shown(default)} with {reason}")
 
 
 def readers_of_keys() -> Readers:
-    """Of every key that not all choices read, who reads it: by the tables' entries and by the schema's ``ReadWith``."""
+    """Choices that read each key that not all choices read, from registry entries and the schema's ``ReadWith``."""
     found: Readers = defaultdict(lambda: defaultdict(list))
     for key, metadata in _fields():
         for note in metadata:
@@ -144,7 +143,7 @@ def _made(key: str, config: Config, readers: Readers) -> list[str]:
 def _reason(key: str, config: Config, readers: Readers) -> str:
     choices = _made(key, config, readers)
     made = " and ".join(f"{choice}={config.value(choice)}" for choice in choices)
-    # of two stages each has a loss of its own: the one that has such a loss by default is named
+    # with two stages several choices can read the key: name the one whose default does
     usual = [choice for choice in choices if _DEFAULTS.value(choice) in readers[key][choice]]
     choice = (usual or choices)[0]
     names = readers[key][choice]

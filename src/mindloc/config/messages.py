@@ -1,4 +1,4 @@
-"""What is wrong with a config, in one line: the key, its value, what is expected."""
+"""Error messages of the config, one line each: key, value, expectation."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ _UNKNOWN = ("extra_forbidden", "invalid_key")
 
 
 def require(fits: bool, key: str, value: Any, expected: str) -> None:
-    """Raises: ConfigError: it does not fit."""
+    """Raises: ConfigError: ``fits`` is False."""
     if not fits:
         raise ConfigError(f"config key {key} is {shown(value)}; expected {expected}")
 
 
 def first_problem(error: ValidationError, tree: Any, model: type[BaseModel]) -> ConfigError:
-    """The first problem that pydantic found in ``tree``; a name that does not exist comes before a wrong value."""
+    """The first problem that pydantic found in ``tree``; unknown names come before wrong values."""
     problem = min(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
     loc = problem["loc"]
     if not loc:
@@ -39,7 +39,7 @@ def first_problem(error: ValidationError, tree: Any, model: type[BaseModel]) -> 
 
 
 def shown(value: Any) -> str:
-    """A value as one writes it in YAML, on one line."""
+    """A value in YAML notation, on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{shown(key)}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -51,7 +51,7 @@ def shown(value: Any) -> str:
 
 
 def fields_of(model: type[BaseModel], section: str) -> dict[str, dict[str, Any]]:
-    """Key of a section -> what may stand there, as JSON schema with the ``says`` of field_types.Note."""
+    """Key of a section -> its allowed values, as JSON schema with the ``says`` of field_types.Note."""
     return section_class(model, section).model_json_schema()["properties"]
 
 
@@ -62,7 +62,7 @@ def section_class(model: type[BaseModel], section: str) -> type[BaseModel]:
 
 
 def described(field: dict[str, Any]) -> str:
-    """What may stand in a field, in words: "a whole number above 0"."""
+    """Allowed values of a field in words: "a whole number above 0"."""
     if "anyOf" in field:
         words = " or ".join("null" if part.get("type") == "null" else described(part) for part in field["anyOf"])
     elif field["type"] == "array":

@@ -1,4 +1,4 @@
-"""Settings that are fine one by one and contradict each other."""
+"""Constraints between settings: values that are valid each but contradict each other."""
 
 from mindloc.config.messages import require
 from mindloc.config.sections import (
@@ -15,7 +15,7 @@ _SIZES = ("query_size_px", "reference_size_px")
 
 
 def check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
-    """Images are whole patches."""
+    """Image sides are multiples of the stride."""
     stride = model.stride_px
     of = f"{stride}, the stride" if BACKBONES[model.backbone].stride else f"model.patch_px={stride}"
     for key in _SIZES:
@@ -26,17 +26,17 @@ def check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
 
 
 def check_start(train: TrainConfig, model: ModelConfig) -> None:
-    """A training begins from one file."""
+    """A training starts from one weights file."""
     require(
         train.checkpoint_start is None or model.pretrained in (None, train.checkpoint_start),
         "train.checkpoint_start",
         train.checkpoint_start,
-        f"the only weights to begin from, but model.pretrained is {model.pretrained}; set one of the two to null",
+        f"the only initial weights, but model.pretrained is {model.pretrained}; set one of the two to null",
     )
 
 
 def check_accumulation(train: TrainConfig) -> None:
-    """A batch can be cut into its parts."""
+    """The batch divides into equal parts."""
     fits = train.batch_size % train.accumulate == 0
     require(fits, "train.batch_size", train.batch_size, f"a multiple of train.accumulate={train.accumulate}")
     require(
@@ -48,26 +48,27 @@ def check_accumulation(train: TrainConfig) -> None:
 
 
 def check_hard_negatives(sampling: SamplingConfig, train: TrainConfig, data: DataConfig) -> None:
-    """Hard negatives are drawn at some time, from what is searched for them."""
-    source, begins = sampling.hard_negatives, sampling.hard_from_epoch
+    """Hard negatives are used before the training ends, and fit a batch and their candidates."""
+    source, first_epoch = sampling.hard_negatives, sampling.hard_from_epoch
     if source == "none":
         return
     fits = round(sampling.hard_share * train.batch_size) >= 1
-    require(fits, "sampling.hard_share", sampling.hard_share, f"a pair or more of train.batch_size={train.batch_size}")
+    expected = f"a fraction of train.batch_size={train.batch_size} that is at least one pair"
+    require(fits, "sampling.hard_share", sampling.hard_share, expected)
     expected = f"at most sampling.neighbors={sampling.neighbors}"
     require(sampling.mined_per_pair <= sampling.neighbors, "sampling.mined_per_pair", sampling.mined_per_pair, expected)
-    expected = f"below train.epochs={train.epochs}, or it is never reached: train for longer or begin earlier"
-    require(begins < train.epochs, "sampling.hard_from_epoch", begins, expected)
+    expected = f"below train.epochs={train.epochs}, or it is never reached: train longer or start earlier"
+    require(first_epoch < train.epochs, "sampling.hard_from_epoch", first_epoch, expected)
     if source == "map_then_descriptors":
         expected = "1 or more with map_then_descriptors; or set sampling.hard_negatives=descriptors"
-        require(begins > 0, "sampling.hard_from_epoch", begins, expected)
+        require(first_epoch > 0, "sampling.hard_from_epoch", first_epoch, expected)
     if source != "map":
         expected = f"stop with sampling.hard_negatives={source}, which encodes every training image"
         require(data.on_bad_image == "stop", "data.on_bad_image", data.on_bad_image, expected)
 
 
 def check_head(head: HeadConfig, search: SearchConfig, data: DataConfig, model: ModelConfig) -> None:
-    """The head can divide the backbone's map, and the search can re-rank what it makes of it."""
+    """The head divides the backbone's feature map evenly, and the search re-ranks at most what it recalls."""
     reads = HEADS[head.name].reads
     expected = f"at most search.recall_n={search.recall_n}"
     require(search.consistency_m <= search.recall_n, "search.consistency_m", search.consistency_m, expected)
@@ -80,5 +81,5 @@ def check_head(head: HeadConfig, search: SearchConfig, data: DataConfig, model: 
         "head.omega_grid" not in reads or head.omega_grid > 0 or data.query_size_px == data.reference_size_px,
         "head.omega_grid",
         head.omega_grid,
-        "above 0 where data.query_size_px and data.reference_size_px differ: the two sides' maps have to be compared",
+        "above 0 where data.query_size_px and data.reference_size_px differ: both sides need maps of one size",
     )

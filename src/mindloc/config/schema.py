@@ -1,7 +1,7 @@
-"""One experiment: all sections, checked together.
+"""``Config``: the settings of one experiment, all sections checked together.
 
-One YAML file under ``configs/`` is one experiment: it names only what differs from the defaults of ``sections.py``. A
-``Config`` goes to the builders, the trainer and the evaluation; everything else gets a section or plain values.
+One YAML file under ``configs/`` is one experiment: it states only what differs from the defaults of ``sections.py``.
+Builders, trainer and evaluation get the whole ``Config``; everything else gets a section or plain values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,8 +41,7 @@ class Config(Section):
     """The settings of one experiment; ``with_values`` gives a changed copy.
 
     Raises:
-        ConfigError: a name that does not exist, a value of another type or out of its range, values that contradict
-            each other; in one line that names the key.
+        ConfigError: an unknown name, a value of the wrong type or out of range, values that contradict each other.
     """
 
     data: DataConfig = DataConfig()
@@ -86,10 +85,9 @@ class Config(Section):
         return getattr(getattr(self, section), name)
 
     def view(self, side: SideName) -> ViewSpec:
-        """What a side of a pair shows, and how its images are brought to the encoder.
+        """View of a side of a pair, and how its images become the encoder's input.
 
-        ``augment.cut_border`` concerns the query side alone: the border of a reference image belongs to the ground that
-        its overlaps were computed for.
+        ``augment.cut_border`` applies to the query side only: overlaps were computed for the whole reference image.
         """
         is_query = side == "query"
         return ViewSpec(
@@ -105,7 +103,7 @@ class Config(Section):
         """The side of a pair that shows a view, such as "drone"; the query side where both show the same.
 
         Raises:
-            ConfigError: none does.
+            ConfigError: no side shows it.
         """
         reader = self.data.reader
         views = READERS[reader].views
@@ -118,10 +116,10 @@ class Config(Section):
 
 
 def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """``tree``, in which each value is put under its ``section.key``, or a whole section under its name.
+    """``tree`` with each value set at its ``section.key``, or a whole section at its name.
 
     Raises:
-        ConfigError: what a key calls a section is a value.
+        ConfigError: a key goes through a value as if it were a section.
     """
     for key, value in values:
         *sections, name = key.split(".")

@@ -1,6 +1,6 @@
 """Every setting of a run: its type and range, its default, its unit.
 
-The defaults are Game4Loc's recipe. What holds between several settings is checked in ``rules.py``.
+The defaults are Game4Loc's recipe. Constraints between settings are checked in ``rules.py``.
 """
 
 from typing import Annotated, Any, Literal
@@ -42,35 +42,35 @@ _FP16 = ReadWith("train.precision", ("fp16",))
 
 
 class Section(BaseModel):
-    """Settings that can't be changed, only copied; an unknown name is refused, and so are inf and nan."""
+    """Immutable settings; unknown names, inf and nan are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _empty(cls, tree: Any) -> Any:
-        return {} if tree is None else tree  # a section of a YAML file without lines
+        return {} if tree is None else tree  # an empty section of a YAML file
 
 
 class DataConfig(Section):
-    """Where the images and pairs are, and how the map is cut into tiles."""
+    """Images, pairs, and the tiling of the map."""
 
     reader: Annotated[Text, NameIn(READERS)] = "gta_uav"  # layout of the data set; see docs/data.md
     root: Text = "data/GTA-UAV"  # directory of the data set
-    train_pairs: Text = "cross-area-drone2sate-train.json"  # file in the root: which query image shows which tiles
-    test_root: Text | None = None  # a second data set for evaluation; null: the same root
-    test_pairs: Text = "cross-area-drone2sate-test.json"  # as train_pairs, in the root for evaluation
+    train_pairs: Text = "cross-area-drone2sate-train.json"  # file in the root: tiles that each query image overlaps
+    test_root: Text | None = None  # directory of a second data set, for evaluation; null: data.root
+    test_pairs: Text = "cross-area-drone2sate-test.json"  # as train_pairs, for evaluation
     map_px: Count = 24576  # side of the whole map at the finest zoom, pixels
     m_per_px: Positive = 0.45  # meters per pixel of that map
     test_map_px: Annotated[Count | None, Note("which means data.map_px")] = None  # of the second data set
     test_m_per_px: Annotated[Positive | None, Note("which means data.m_per_px")] = None  # of the second data set
-    train_mode: PairMode = "pos_semipos"  # pairs to train on: tiles that overlap enough, or also partly
-    test_mode: PairMode = "pos"  # what counts as a right answer
-    train_ratio: Annotated[float, Field(gt=0, le=1), NoBool] = 1.0  # share of the training query images that is used
-    query_size_px: SizePx = (384, 384)  # height, width of the query side's images as the encoder gets them
-    reference_size_px: SizePx = (384, 384)  # height, width of the reference side's
-    on_bad_image: Literal["stop", "skip"] = "stop"  # an image that can't be read: an error, or its pairs are left out
-    workers: Count = 2  # threads that read and decode; at most as many as cores are used
+    train_mode: PairMode = "pos_semipos"  # training pairs: positives only, or also semi-positives (partial overlap)
+    test_mode: PairMode = "pos"  # tiles that count as a correct answer
+    train_ratio: Annotated[float, Field(gt=0, le=1), NoBool] = 1.0  # fraction of the training query images used
+    query_size_px: SizePx = (384, 384)  # height, width of the encoder's input for the query side
+    reference_size_px: SizePx = (384, 384)  # height, width for the reference side
+    on_bad_image: Literal["stop", "skip"] = "stop"  # unreadable image: stop with an error, or leave out its pairs
+    workers: Count = 2  # threads that read and decode images; limited to the number of cores
 
     def source(self, split: Literal["train", "test"]) -> tuple[str, str, int, float]:
         """(root, pairs file, map_px, m_per_px) of a split."""
@@ -81,171 +81,170 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes of the training images (names: probability, then size)."""
+    """Augmentation of the training images (names: probability, then strength)."""
 
     enabled: Flag = True  # false: images are only resized
-    flip_p: Probability = 0.5  # both images of a pair together
-    jpeg_p: Probability = 0.5  # compressed again
-    jpeg_quality: Annotated[tuple[Percent, Percent], LowerFirst] = (90, 100)  # from, to
-    color_p: Probability = 0.5  # colors jittered
+    flip_p: Probability = 0.5  # horizontal flip, both images of a pair together
+    jpeg_p: Probability = 0.5  # JPEG compression
+    jpeg_quality: Annotated[tuple[Percent, Percent], LowerFirst] = (90, 100)  # minimum, maximum
+    color_p: Probability = 0.5  # color jitter
     color_jitter: Jitter = (0.15, 0.15, 0.15, 0.15)  # brightness, contrast, saturation, hue
-    filter_p: Probability = 0.3  # one of blur, sharpen
-    dropout_p: Probability = 0.3  # one of grid dropout, coarse dropout
-    grid_dropout_ratio: Share = 0.4  # side of a hole, of a grid cell's
-    coarse_dropout_holes: Annotated[tuple[Count, Count], LowerFirst] = (10, 25)  # from, to
-    coarse_dropout_side: Annotated[tuple[Share, Share], LowerFirst] = (0.1, 0.2)  # of the input side; from, to
+    filter_p: Probability = 0.3  # blur or sharpen
+    dropout_p: Probability = 0.3  # grid dropout or coarse dropout
+    grid_dropout_ratio: Share = 0.4  # side of a hole as a fraction of the grid cell's
+    coarse_dropout_holes: Annotated[tuple[Count, Count], LowerFirst] = (10, 25)  # minimum, maximum number
+    coarse_dropout_side: Annotated[tuple[Share, Share], LowerFirst] = (0.1, 0.2)  # fraction of the input side; min, max
     rotate_query: Flag = True  # by multiples of 90 degrees
-    rotate_reference: Flag = True  # the recipe: only in the cross-area setting
-    # share cropped from each side of the query images before everything else; for photos from the ground
+    rotate_reference: Flag = True  # as rotate_query; Game4Loc does so in the cross-area setting only
+    # fraction of height and width cropped at each border of the query images, first of all; for photos from the ground
     cut_border: Annotated[float, Field(ge=0, lt=0.5), NoBool] = 0.0
 
 
 class SamplingConfig(Section):
-    """Which pairs share a batch; all but ``mode`` is for hard negatives, pairs that a miner adds to another's batch."""
+    """Composition of batches. All but ``mode`` is for hard negatives: pairs that a miner adds to a pair's batch."""
 
     mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"  # see data/sampler.py
-    # mined pairs show tiles near the pair's query image: on the map, or by the descriptors of the encoder as it is;
-    # both: of the two in turn; map_then_descriptors: by the map up to hard_from_epoch
+    # source of the mined pairs, whose tiles are near the pair's query image: on the map, or by the encoder's current
+    # descriptors; both: the two in turn; map_then_descriptors: by the map until hard_from_epoch
     hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
-    # whole epochs before the first with hard negatives; of map_then_descriptors: with those by the map
+    # number of epochs before the first with hard negatives; map_then_descriptors: before the first by descriptors
     hard_from_epoch: Annotated[Natural, _HARD] = 1
-    # between two searches by descriptors, each a pass over the training images
+    # epochs between two searches by descriptors, each of which encodes all training images
     refresh_every_epochs: Annotated[Count, _HARD_BY_DESCRIPTORS] = 1
-    # nearest tiles that may be drawn from, those that overlap left out; of both, as many of each
+    # nearest non-overlapping tiles to draw from; with both, this many from each source
     neighbors: Annotated[Count, _HARD] = 32
-    mined_per_pair: Annotated[Count, _HARD] = 4  # most pairs mined for one: half the nearest, the rest at random
-    hard_share: Annotated[OpenShare, _HARD] = 0.5  # of a batch that mined pairs fill at most
+    mined_per_pair: Annotated[Count, _HARD] = 4  # maximum pairs mined for one: half the nearest, the rest random
+    hard_share: Annotated[OpenShare, _HARD] = 0.5  # maximum fraction of mined pairs in a batch
 
 
 class ModelConfig(Section):
-    """The backbone, and how both sides use it."""
+    """The backbone, its initial weights and its input."""
 
-    # RoPE ViT in five sizes, a convolutional network up to stride 16, or timm's plain ViT; for any of them
-    # data.*_size_px says how large the images are, a plain ViT's positions are resampled to it
+    # RoPE ViT in five sizes, a convolutional network up to stride 16, or timm's plain ViT, whose position embedding is
+    # resampled to data.*_size_px
     backbone: Annotated[Text, NameIn(BACKBONES)] = "base"
-    pool: Literal["token", "avg"] = "token"  # plain ViT: class token through norm, or mean patch token through fc_norm
-    patch_px: Count = 16  # RoPE ViT; plain ones have theirs in the name, the convolutional ones a stride of 16
+    pool: Literal["token", "avg"] = "token"  # plain ViT: class token after norm, or mean patch token after fc_norm
+    patch_px: Count = 16  # RoPE ViT: patch side; a plain ViT's is in its name, convolutional networks have stride 16
     reference_grid: Count = 16  # RoPE ViT: grid side at which the RoPE frequencies are defined
     share_weights: Flag = True  # one encoder for both sides
-    pretrained: Text | None = None  # other people's weights to begin from, .safetensors or .pth, matched by name
-    pretrained_strict: Flag = False  # refuse weights in which a parameter is missing, or that have unexpected ones
-    # of pixels scaled to 0..1; follows the weights
+    pretrained: Text | None = None  # initial weights from elsewhere, .safetensors or .pth, matched by name
+    pretrained_strict: Flag = False  # true: missing or unexpected parameters in these weights are an error
+    # pixel mean after scaling to 0..1; must match the pretrained weights
     mean: Annotated[tuple[Share, Share, Share], Note("of pixels scaled to that")] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)  # as mean
-    # RoPE ViT: share of each branch that is added at the start; timm pretrains from 1e-5
+    # RoPE ViT: initial LayerScale; timm pretrains from 1e-5
     layer_scale_init: NotNegative = 0.1
     logit_scale_init: Positive = 14.285714285714286  # 1 / 0.07
 
     @property
     def stride_px(self) -> int:
-        """Pixels of an image per position of the backbone's map."""
+        """Image pixels per position of the backbone's feature map."""
         return BACKBONES[self.backbone].stride or self.patch_px
 
 
 class HeadConfig(Section):
-    """From the backbone's map to descriptors; all but ``name`` is for ``two_stage`` (SGM-Net)."""
+    """From the backbone's feature map to descriptors; all but ``name`` is for ``two_stage`` (SGM-Net)."""
 
-    name: Annotated[Text, NameIn(HEADS)] = "global"  # one descriptor, or Omega to recall and Phi to re-rank
-    channels: Count = 256  # of the map that both descriptors are made from
-    non_local: Literal["dot_product", "embedded_gaussian", "none"] = "dot_product"  # how positions are compared
-    non_local_pool: Count = 1  # side of the squares over which keys and values are max-pooled; 1: not at all
-    omega_grid: Natural = 0  # side of the grid that the map is averaged to for Omega; 0: the whole map
-    nodes: Count = 4  # K, learned centers; each makes one node of Phi
-    similarity: Literal["dot", "cosine"] = "dot"  # of a position to a center
+    name: Annotated[Text, NameIn(HEADS)] = "global"  # one descriptor; two_stage: Omega for recall, Phi for re-ranking
+    channels: Count = 256  # of the feature map that both descriptors are computed from
+    non_local: Literal["dot_product", "embedded_gaussian", "none"] = "dot_product"  # form of the non-local block
+    non_local_pool: Count = 1  # max-pooling window side for keys and values; 1: no pooling
+    omega_grid: Natural = 0  # side of the grid that the map is average-pooled to for Omega; 0: the whole map
+    nodes: Count = 4  # K, number of learned centers; one node of Phi each
+    similarity: Literal["dot", "cosine"] = "dot"  # between a position and a center
     area: Literal["soft", "count"] = "soft"  # of a node: sum of its similarities, or number of positions
-    sort_by_area: Flag = True  # nodes of Phi, the largest first
-    phi_reads_non_local: Flag = False  # Phi from the map after the non-local block instead of before
-    centroids: Flag = False  # where each node lies, as a third output beside Omega and Phi; no stage compares by it
+    sort_by_area: Flag = True  # order of Phi's nodes: largest first
+    phi_reads_non_local: Flag = False  # true: Phi from the map after the non-local block, false: before it
+    centroids: Flag = False  # image position of each node as a third output; never compared between images
 
 
 class LossConfig(Section):
-    """The loss of each descriptor, by its name in LOSSES of mindloc/registry.py."""
+    """The loss of each descriptor, by name in LOSSES of mindloc/registry.py."""
 
-    name: LossName = "weighted_infonce"  # of the one descriptor of head.name=global
-    k: NotNegative = 5.0  # weighted_infonce: steepness of the smoothing over IoU
+    name: LossName = "weighted_infonce"  # of the single descriptor of head.name=global
+    k: NotNegative = 5.0  # weighted_infonce: steepness of the label smoothing over IoU
     label_smoothing: Share = 0.0  # infonce
     omega: LossName = "cosine_embedding"  # of head.name=two_stage: beta * omega + (1 - beta) * phi
     phi: LossName = "cosine_triplet"  # as omega
-    beta: Share = 0.5  # weight of omega's loss
-    # cosine_embedding: the cosine that negatives are pushed below; -1 pushes without end
+    beta: Share = 0.5  # weight of omega's loss, 1 - beta of phi's
+    # cosine_embedding: negatives with a cosine below it have no loss; -1: all have one
     omega_margin: Annotated[float, Field(ge=-1, le=1), NoBool, Note("a cosine")] = 0.0
-    triplet_margin: NotNegative = 0.2  # cosine_triplet: by which the positive's cosine has to exceed a negative's
-    # of both cosine losses, over a batch: the mean over the negatives, or the one with the largest loss
+    triplet_margin: NotNegative = 0.2  # cosine_triplet: margin between the positive's cosine and a negative's
+    # both cosine losses, within a batch: mean over the negatives, or only the one with the largest loss
     negatives: Literal["all", "hardest"] = "all"
 
 
 class OptimizerConfig(Section):
-    """AdamW, and what is done to the gradients before."""
+    """AdamW and gradient clipping."""
 
-    lr: NotNegative = 1e-4  # the largest, after the warm-up
-    weight_decay: NotNegative = 0.01  # of the weight itself, per unit of learning rate
-    decay_norm_and_bias: Flag = True  # false: none on norm, bias, LayerScale, logit scale, pos_embed
-    betas: tuple[OpenShare, OpenShare] = (0.9, 0.999)  # of mean and square of the gradient
-    eps: Positive = 1e-8  # added to the root of the square
-    clip: Literal["value", "norm", "none"] = "value"  # gradients: each number, or the norm of all
-    clip_at: Positive = 100.0  # bound of that
-    freeze: tuple[Text, ...] = ()  # parameter name prefixes
-    lr_scale: dict[Text, NotNegative] = {}  # parameter name prefix -> factor
+    lr: NotNegative = 1e-4  # peak, after the warm-up
+    weight_decay: NotNegative = 0.01  # decoupled, multiplied by the learning rate
+    decay_norm_and_bias: Flag = True  # false: no decay of norm, bias, LayerScale, logit scale, pos_embed
+    betas: tuple[OpenShare, OpenShare] = (0.9, 0.999)  # decay rates of the first and second moment
+    eps: Positive = 1e-8  # added to the root of the second moment
+    clip: Literal["value", "norm", "none"] = "value"  # gradient clipping: each element, or the global norm
+    clip_at: Positive = 100.0  # clipping threshold
+    freeze: tuple[Text, ...] = ()  # prefixes of parameter names that are not trained
+    lr_scale: dict[Text, NotNegative] = {}  # parameter name prefix -> factor of the learning rate
 
 
 class ScheduleConfig(Section):
-    """How the learning rate rises and falls, step by step."""
+    """The learning rate at each step."""
 
-    name: Literal["cosine", "polynomial", "constant"] = "cosine"  # how it falls
-    warmup_epochs: NotNegative = 0.1  # rises from 0 over so many
+    name: Literal["cosine", "polynomial", "constant"] = "cosine"  # decay after the warm-up
+    warmup_epochs: NotNegative = 0.1  # epochs of linear warm-up from 0
     end_lr: Annotated[NotNegative, ReadWith("schedule.name", ("cosine", "polynomial"))] = 0.0  # at the last step
-    power: Annotated[Positive, ReadWith("schedule.name", ("polynomial",))] = 1.0  # polynomial only
+    power: Annotated[Positive, ReadWith("schedule.name", ("polynomial",))] = 1.0  # polynomial only: exponent
 
 
 class TrainConfig(Section):
-    """How long, in which batches and number format, and how often it evaluates, saves and logs."""
+    """Length, batches, precision, and the intervals of evaluation, checkpoints and log lines."""
 
-    epochs: Count = 5  # over all pairs
-    # weights to begin from, everything else begins anew: a mindloc checkpoint as a whole, others as model.pretrained
+    epochs: Count = 5  # passes over the training pairs
+    # initial weights of a new run: all of a mindloc checkpoint, those from elsewhere as model.pretrained
     checkpoint_start: Text | None = None
-    batch_size: Count = 64  # pairs per step over all ranks together
-    accumulate: Count = 1  # parts of a batch that take turns on the device; without grad_cache they share no negatives
-    grad_cache: Flag = False  # the parts share negatives: gradients of the whole batch, for one more forward pass
-    recompute: Flag = False  # blocks are computed again in the backward pass, not kept: half the memory on Ascend
-    seed: Natural = 1  # of the weights, the order, the augmentation and the bootstrap
-    precision: Precision = "fp32"  # of the products; which device has which: README.md
-    loss_scale_init: Annotated[Positive, _FP16] = 1024.0  # fp16 only
+    batch_size: Count = 64  # pairs per step, over all ranks
+    accumulate: Count = 1  # parts that a batch is processed in; without grad_cache they do not share negatives
+    grad_cache: Flag = False  # true: the parts share negatives, as in one batch, at the cost of a second forward pass
+    recompute: Flag = False  # true: recompute activations in the backward pass; half the memory on Ascend
+    seed: Natural = 1  # of initial weights, order, augmentation and bootstrap
+    precision: Precision = "fp32"  # of matrix products; for support by device see README.md
+    loss_scale_init: Annotated[Positive, _FP16] = 1024.0  # fp16 only: initial loss scale
     loss_scale_window: Annotated[Count, _FP16] = 2000  # fp16 only: steps without overflow before the scale doubles
-    zero_shot_eval: Flag = True  # before the first step
+    zero_shot_eval: Flag = True  # evaluate before the first step
     eval_every_epochs: Natural = 1  # 0: never
     checkpoint_every_epochs: Natural = 1  # 0: only the last and a new best
-    checkpoint_every_steps: Natural = 0  # 0: only at epoch ends
-    keep_checkpoints: Count = 3  # newest ones kept; the best is kept besides
-    log_every_steps: Count = 10  # a line on the console; metrics.jsonl has every step
+    checkpoint_every_steps: Natural = 0  # 0: only at the end of an epoch
+    keep_checkpoints: Count = 3  # number of newest checkpoints to keep; the best is kept in addition
+    log_every_steps: Count = 10  # console lines; metrics.jsonl records every step
 
 
 class EvalConfig(Section):
-    """Which side asks, and which numbers are reported."""
+    """Direction of the search, and what is reported."""
 
-    swap_sides: Flag = False  # true: the reference side asks, and the query side is searched
-    batch_size: Count = 64  # images encoded at once
-    recall_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10)  # first answers
-    sdm_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5)  # first answers
+    swap_sides: Flag = False  # true: search the query side with the reference side's images
+    batch_size: Count = 64  # images per forward pass
+    recall_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10)  # K of Recall@K
+    sdm_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5)  # K of SDM@K
     bootstrap: Count = 1000  # resamples for the confidence interval of Recall@1
     contact_sheet_queries: Natural = 8  # rows of the report's contact sheet
-    histogram_baseline: Flag = True  # color histograms as a baseline in the report
+    histogram_baseline: Flag = True  # report a color-histogram baseline
 
 
 class SearchConfig(Section):
-    """How many answers pass from stage to stage of a two-stage search."""
+    """Number of candidates in each stage of a two-stage search."""
 
-    recall_n: Count = 100  # N: found by Omega, re-ranked by Phi
-    consistency_m: Natural = 0  # M: first ones ordered once more by the consistency of their nodes; 0: none
+    recall_n: Count = 100  # N: recalled by Omega, re-ranked by Phi
+    consistency_m: Natural = 0  # M: top candidates re-ranked again by the consistency of their nodes; 0: none
 
 
 class RunConfig(Section):
-    """Where a run is written and computed."""
+    """Output directory and device of a run."""
 
-    work_dir: Text = "work_dir"  # where run directories are made
+    work_dir: Text = "work_dir"  # parent of the run directories
     name: Text | None = None  # run directory: work_dir/{name or backbone}/{MMDDhhmmss}
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"  # auto: the best that works here
-    # cards of this server; several: as many ranks
+    # cards of this server, one rank each
     device_ids: Annotated[tuple[Natural, ...], Field(min_length=1), AllDifferent] = (0,)
-    # operators fused into loops, on CPUs: about half the time and memory, some seconds more to compile; auto: where it
-    # can be
+    # operator fusion on CPUs: about half the time and memory, some seconds longer to compile; auto: where supported
     operator_fusion: Literal["auto", "always", "never"] = "auto"
