@@ -40,7 +40,7 @@ def imported(name: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry(Entry):
-    """Builder: (ModelConfig, precision, form) -> Cell with ``width``, ``stride``, ``blocks`` and ``features``."""
+    """Builder: (ModelConfig, precision, form) -> Cell that is a ``Backbone`` of models/encoder.py."""
 
     stride: int | None = None  # pixels per position of the feature map; None: model.patch_px
     convolutional: bool = False  # slow on CPUs with some versions of MindSpore

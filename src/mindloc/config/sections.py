@@ -179,7 +179,7 @@ class OptimizerConfig(Section):
 
     lr: NotNegative = 1e-4  # peak, after the warm-up
     weight_decay: NotNegative = 0.01  # decoupled, multiplied by the learning rate
-    decay_norm_and_bias: Flag = True  # false: no decay of norm, bias, LayerScale, logit scale, pos_embed
+    decay_norm_and_bias: Flag = True  # false: not of norm, bias, LayerScale, logit scale, pos_embed, cls_token
     betas: tuple[OpenShare, OpenShare] = (0.9, 0.999)  # decay rates of the first and second moment
     eps: Positive = 1e-8  # added to the root of the second moment
     clip: Literal["value", "norm", "none"] = "value"  # gradient clipping: each element, or the global norm

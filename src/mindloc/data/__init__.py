@@ -1,1 +1,1 @@
-"""From images and pairs on disk to batches: readers, check, sampler, augmentation, loader; NumPy only."""
+"""From images and pairs on disk to batches: readers, check, sampler, augmentation, loader; without MindSpore."""

@@ -32,7 +32,10 @@ class Cluster:
         return self.rank == 0
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """(B, ...) of each rank -> (size * B, ...) on every rank, float32, rank 0's first; B is the same on all."""
+        """(B, ...) of each rank -> (size * B, ...) on every rank, rank 0's first; B is the same on all.
+
+        Float32 between ranks; what one rank alone gathers is what it gave.
+        """
         if self.size == 1:
             return rows
         import mindspore as ms
