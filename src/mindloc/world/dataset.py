@@ -1,16 +1,15 @@
 """Generate a world: a data set in GTA-UAV's layout, from a seed.
 
-Frames, pairs and splits are decided first (frames.py), then the map is laid out (town.py, ground.py), painted
-once for the satellite and once per season for the drones (images.py), and photographed (camera.py).
-
-The JSON files of a GTA-UAV-layout data set, written row by row so that memory stays small.
+Frames, pairs and splits are decided first (frames.py) and written, row by row so that memory stays small. Then the map
+is laid out (town.py, ground.py), painted once for the satellite and once per season for the drones (images.py), and
+photographed (camera.py).
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,23 +26,26 @@ from mindloc.world.frames import (
     draw_frames,
     tile_files,
 )
-from mindloc.world.images import write_images
+from mindloc.world.images import Progress, write_images
 from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
 _ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals: millimeters, a millionth, a thousandth of a degree
 
 
-def write_pair_lists(
-    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Callable[[str, int, int], None]
-) -> None:
-    """Write {cross,same}-area-drone2sate-{train,test}.json; a split without frames gets no file."""
-    members = {
-        "cross-area-drone2sate-train": ~frames.cross_test_F & ~frames.straddles_F,
-        "cross-area-drone2sate-test": frames.cross_test_F & ~frames.straddles_F,
-        "same-area-drone2sate-train": ~frames.same_test_F,
-        "same-area-drone2sate-test": frames.same_test_F,
+def _members(frames: Frames) -> dict[tuple[str, str], np.ndarray]:
+    """(area, split) -> (F,) bool: which frames its list has."""
+    return {
+        ("cross", "train"): ~frames.cross_test_F & ~frames.straddles_F,
+        ("cross", "test"): frames.cross_test_F & ~frames.straddles_F,
+        ("same", "train"): ~frames.same_test_F,
+        ("same", "test"): frames.same_test_F,
     }
+
+
+def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress) -> None:
+    """Write {cross,same}-area-drone2sate-{train,test}.json; a split without frames gets no file."""
+    members = {f"{area}-area-drone2sate-{split}": member_F for (area, split), member_F in _members(frames).items()}
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(open(root / f"{name}.json", "w", encoding="utf-8", newline="\n"))
@@ -65,12 +67,6 @@ def write_pair_lists(
 
 def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) -> None:
     """Write world.json: what a reader of the data set needs, what it holds, and what it was made from."""
-    frames_per_list = {
-        "cross_train": int((~frames.cross_test_F & ~frames.straddles_F).sum()),
-        "cross_test": int((frames.cross_test_F & ~frames.straddles_F).sum()),
-        "same_train": int((~frames.same_test_F).sum()),
-        "same_test": int(frames.same_test_F.sum()),
-    }
     card = {
         "version": WORLD_VERSION,
         "map_px": spec.map_px,
@@ -78,7 +74,7 @@ def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) ->
         "seed": spec.seed,
         "tiles": len(gallery.tile_T4),
         "drones": len(frames.names),
-        "frames": frames_per_list,
+        "frames": {f"{area}_{split}": int(member_F.sum()) for (area, split), member_F in _members(frames).items()},
         "pos_pairs": int((frames.overlaps.iou_E > POSITIVE_IOU).sum()),
         "pos_semipos_pairs": len(frames.overlaps.iou_E),
         "frames_without_positive": int((frames.overlaps.best() <= POSITIVE_IOU).sum()),
@@ -129,9 +125,6 @@ def _metadata(frames: Frames) -> dict[str, list[float]]:
     for key in _METADATA:
         columns[key] = getattr(frames.poses, f"{key}_F").round(_ROUND["deg"]).tolist()
     return columns
-
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None, workers: int | None = None) -> Path:

@@ -19,6 +19,8 @@ DRONE_DIRECTORY, SATELLITE_DIRECTORY = "drone/images", "satellite"
 POSITIVE_IOU = 0.39  # a pair above it is a positive (GTA-UAV's own scripts)
 SEMIPOSITIVE_IOU = 0.14
 BLOCK_FRAMES = 8192  # frames at a time; bounds the memory of the candidates
+ROUNDS = 40  # how often a frame is posed anew before it is taken as it is
+_STREAM_FRAMES, _STREAM_POSES = 1, 2  # numbers that keep the random streams of one seed apart; images.py has the others
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,6 @@ def _candidates(footprint_F42, gallery: Gallery, zoom: int, offset: int, table, 
     bound_C = np.minimum(np.maximum(shared_C2, 0).prod(axis=1), area_F[frame_F][owner_C])
     keep = (tile_C >= 0) & (bound_C > least_iou * (area_F[frame_F][owner_C] + side**2 - bound_C))
     return frame_F[owner_C[keep]], tile_C[keep]
-
-
-ROUNDS = 40  # how often a frame is posed anew before it is taken as it is
-
-
-_STREAM_FRAMES, _STREAM_POSES = 1, 2
 
 
 @dataclass

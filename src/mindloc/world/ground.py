@@ -1,21 +1,14 @@
-"""The ground of a map: fields and their rows, tracks, the river, roads and their markings."""
+"""The layers of a map: its ground up to the road markings, what is built on it, and trees and bushes.
 
+The ground is fields and their rows, tracks, the river, roads. Crowns of trees have a height and are stamped.
+"""
+
+import cv2
 import numpy as np
 
 from mindloc.world.buildings import build_on_parcels
-from mindloc.world.materials import numbers
+from mindloc.world.materials import ROOFS, is_one_of, numbers
 from mindloc.world.town import DETAIL_NEUTRAL, MapLayers, Parcel, Plan, Road, empty_layers, ribbon
-from mindloc.world.vegetation import Woods, plant
-
-
-def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Draw all that lies flat, from the fields up to the road markings."""
-    for parcel in plan.parcels:
-        _cover(layers, parcel, rng)
-    _draw_tracks(layers, plan, rng)
-    _draw_river(layers, plan, rng)
-    _draw_roads(layers, plan, rng)
-
 
 _GROUND = {
     "residential": "lawn",
@@ -30,6 +23,27 @@ _GROUND = {
     "fallow": "soil",
     "farm": "track",
 }
+_SIZES_M = np.array([0.8, 1.1, 1.5, 2.0, 2.5, 3.0, 3.6, 4.3, 5.1, 6.0])  # crown radii
+_VARIANTS = 6
+_NO_ROOM = is_one_of((*ROOFS, "water", "asphalt", "pool", "marking", "court"))
+
+
+def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
+    """Draw everything that stands still; cars come with each season."""
+    layers = empty_layers(map_px, m_per_px, numbers("meadow")[0])
+    cover_ground(layers, plan, rng)
+    build_on_parcels(layers, plan, rng)
+    plant(layers, plan, Woods(m_per_px, rng), rng)
+    return layers
+
+
+def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
+    """Draw all that lies flat, from the fields up to the road markings."""
+    for parcel in plan.parcels:
+        _cover(layers, parcel, rng)
+    _draw_tracks(layers, plan, rng)
+    _draw_river(layers, plan, rng)
+    _draw_roads(layers, plan, rng)
 
 
 def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
@@ -114,10 +128,147 @@ def _mark_middle(layers: MapLayers, road: Road) -> None:
         layers.fill_all(ribbon(np.array(ends), 0.16), numbers("marking")[0], None)
 
 
-def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
-    """Draw everything that stands still; cars come with each season."""
-    layers = empty_layers(map_px, m_per_px, numbers("meadow")[0])
-    cover_ground(layers, plan, rng)
-    build_on_parcels(layers, plan, rng)
-    plant(layers, plan, Woods(m_per_px, rng), rng)
-    return layers
+class Woods:
+    """Ready crowns of several sizes and shapes: height of the crown's surface as a share of the tree's."""
+
+    def __init__(self, m_per_px: float, rng: np.random.Generator):
+        self.m_per_px = m_per_px
+        self.crowns = [[_crown(radius / m_per_px, rng) for _ in range(_VARIANTS)] for radius in _SIZES_M]
+
+    def stamp(self, layers: MapLayers, place_N2, radius_N, height_N, number_N, variant_N) -> None:
+        """Plant trees at places in meters; a higher neighbor hides a lower one."""
+        size_N = np.abs(np.asarray(radius_N)[:, None] - _SIZES_M).argmin(axis=1)
+        pixel_N2 = np.floor(np.asarray(place_N2) / self.m_per_px).astype(int)
+        rows = zip(
+            pixel_N2.tolist(),
+            size_N.tolist(),
+            variant_N.tolist(),
+            (np.asarray(height_N) * 100).tolist(),
+            number_N.tolist(),
+            strict=True,
+        )
+        for (x, y), size, variant, height_cm, number in rows:
+            self._stamp_one(layers, x, y, self.crowns[size][variant], height_cm, number)
+
+    @staticmethod
+    def _stamp_one(layers: MapLayers, x: int, y: int, crown, height_cm: float, number: int) -> None:
+        reach, size = crown.shape[0] // 2, layers.material.shape[0]
+        top, bottom, left, right = (
+            max(y - reach, 0),
+            min(y + reach + 1, size),
+            max(x - reach, 0),
+            min(x + reach + 1, size),
+        )
+        if top >= bottom or left >= right:
+            return
+        part = crown[top - y + reach : bottom - y + reach, left - x + reach : right - x + reach]
+        height = (part * np.float32(height_cm)).astype(np.uint16)
+        rows, columns = slice(top, bottom), slice(left, right)
+        wins = height > layers.height_cm[rows, columns]
+        layers.height_cm[rows, columns][wins] = height[wins]
+        layers.material[rows, columns][wins] = number
+        layers.detail[rows, columns][wins] = DETAIL_NEUTRAL
+
+
+def _crown(radius_px: float, rng: np.random.Generator) -> np.ndarray:
+    """A lumpy dome, 0 outside its ragged outline, float32 with an odd side."""
+    reach = int(np.ceil(radius_px * 1.3))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    turn = np.arctan2(y, x)
+    ragged = 1 + sum(rng.uniform(0.02, 0.12) * np.sin(waves * turn + rng.uniform(0, 6.3)) for waves in (2, 3, 5, 7))
+    away = np.hypot(x, y) / (radius_px * ragged)
+    lumps = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), max(radius_px / 6, 0.6))
+    lumps *= 0.2 / max(float(lumps.std()), 1e-6)
+    dome = np.sqrt(np.clip(1 - away**2, 0, 1)) * 0.75 + 0.25
+    return np.where(away < 1, np.clip(dome + lumps * np.sqrt(np.clip(1 - away, 0, 1)), 0.15, 1.2), 0).astype(np.float32)
+
+
+def plant(layers: MapLayers, plan: Plan, woods: Woods, rng: np.random.Generator) -> None:
+    """Forests, orchards, hedges, gardens, parks, banks and street trees."""
+    for parcel in plan.parcels:
+        place_N2, radius_N = _spots(parcel, rng)
+        _plant_at(layers, woods, place_N2, radius_N, parcel, rng)
+    for line_N2 in plan.hedges:
+        place_N2 = _along(line_N2, rng.uniform(3, 7), 1.6, rng)
+        _plant_at(layers, woods, place_N2, rng.uniform(1.4, 4.2, len(place_N2)), None, rng)
+    for road in plan.roads:
+        if road.kind == "street" and rng.random() < 0.35:
+            for side in (-1, 1):
+                place_N2 = _along(road.line_N2, 13, 0.6, rng, side * (road.width_m / 2 + 2.2))
+                _plant_at(layers, woods, place_N2, rng.uniform(1.8, 3.2, len(place_N2)), None, rng)
+    for side in (-1, 1):
+        offset = side * (plan.river_half_width_N + 5)
+        place_N2 = _along(plan.river_line_N2, 5, 3.2, rng, offset)
+        keep = rng.random(len(place_N2)) < 0.75
+        _plant_at(layers, woods, place_N2[keep], rng.uniform(1.6, 5, keep.sum()), None, rng)
+
+
+def _spots(parcel: Parcel, rng: np.random.Generator):
+    """Where trees stand in one parcel, and their crown radii."""
+    spacing = {
+        "forest": 5.4,
+        "orchard": 6.5,
+        "residential": 9.5,
+        "park": 12.0,
+        "apartments": 13.0,
+        "farm": 15.0,
+        "sports": 17.0,
+        "meadow": 9.0,
+        "industrial": 22.0,
+    }.get(parcel.use)
+    if spacing is None:
+        return np.zeros((0, 2)), np.zeros(0)
+    low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
+    reach = float(np.hypot(*(high - low))) / 2
+    step = np.arange(-reach, reach, spacing)
+    grid_N2 = np.stack(np.meshgrid(step, step), axis=-1).reshape(-1, 2)
+    cos, sin = np.cos(parcel.angle), np.sin(parcel.angle)
+    jitter = 0.03 if parcel.use == "orchard" else 0.42
+    grid_N2 = grid_N2 + rng.uniform(-jitter, jitter, grid_N2.shape) * spacing
+    place_N2 = grid_N2 @ np.array([[cos, sin], [-sin, cos]]) + (low + high) / 2
+    inside = np.array(
+        [
+            cv2.pointPolygonTest(parcel.outline_N2.astype(np.float32), (float(x), float(y)), False) > 0
+            for x, y in place_N2
+        ],
+        bool,
+    )
+    chance = {"forest": 0.97, "orchard": 0.95, "residential": 0.62}.get(parcel.use, 0.6) * np.ones(len(inside))
+    if parcel.use == "meadow":  # scrub gathers in clumps
+        clump_N2 = rng.uniform(low, high, (rng.integers(1, 6), 2))
+        away = np.hypot(*(place_N2[:, None] - clump_N2[None]).transpose(2, 0, 1)).min(axis=1, initial=1e9)
+        chance = np.exp(-away / rng.uniform(6, 16)) + 0.02
+    keep = inside & (rng.random(len(inside)) < chance)
+    low_m, high_m = {"forest": (2.4, 5.4), "orchard": (1.5, 2.3), "residential": (0.8, 3.8)}.get(parcel.use, (1.4, 5.0))
+    return place_N2[keep], rng.uniform(low_m, high_m, keep.sum())
+
+
+def _along(line_N2, spacing_m: float, jitter_m: float, rng: np.random.Generator, offset_m=0.0) -> np.ndarray:
+    """Points along a polyline, ``offset_m`` to its left (a number or one per corner)."""
+    along_N = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line_N2, axis=0).T))])
+    direction_N2 = np.gradient(line_N2, axis=0)
+    direction_N2 /= np.maximum(np.hypot(*direction_N2.T), 1e-9)[:, None]
+    side_N2 = line_N2 + np.stack([-direction_N2[:, 1], direction_N2[:, 0]], axis=1) * np.reshape(offset_m, (-1, 1))
+    at = np.arange(spacing_m / 2, along_N[-1], spacing_m)
+    place_N2 = np.stack([np.interp(at, along_N, side_N2[:, axis]) for axis in (0, 1)], axis=1)
+    return place_N2 + rng.normal(0, jitter_m, place_N2.shape)
+
+
+def _plant_at(
+    layers: MapLayers, woods: Woods, place_N2, radius_N, parcel: Parcel | None, rng: np.random.Generator
+) -> None:
+    """Plant where there is room; conifers gather in some forests."""
+    count = len(place_N2)
+    size = layers.material.shape[0]
+    conifer_share = 0.12 if parcel is None or parcel.use != "forest" else float(rng.choice([0.05, 0.1, 0.6]))
+    is_conifer = rng.random(count) < conifer_share
+    number_N = np.where(is_conifer, rng.choice(numbers("conifer"), count), rng.choice(numbers("tree"), count))
+    number_N = np.where(radius_N < 1.3, rng.choice(numbers("bush"), count), number_N)
+    radius_N = np.where(is_conifer & (radius_N > 2.6), radius_N * 0.65, radius_N)
+    height_N = radius_N * rng.uniform(1.25, 1.9, count) + 0.5
+    variant_N = rng.integers(0, _VARIANTS, count)
+    pixel_N2 = np.floor(place_N2 / layers.m_per_px).astype(int)
+    near = ((pixel_N2 > -20) & (pixel_N2 < size + 20)).all(axis=1)
+    ground = np.clip(pixel_N2, 0, size - 1)
+    keep = near & ~_NO_ROOM[layers.material[ground[:, 1], ground[:, 0]]]
+    woods.stamp(layers, place_N2[keep], radius_N[keep], height_N[keep], number_N[keep], variant_N[keep])

@@ -1,9 +1,7 @@
-"""Paint a map's layers as they look from above in one season: tints, noise, rows, slopes and shadows.
+"""All images of a world: the map painted as it looks from above in one season, cut into tiles, photographed by drones.
 
-The map is painted in blocks of fixed size, each a pure function of the layers around it, so threads may share the work
-without changing a byte.
-
-All images of a world: satellite tiles and drone frames.
+Painting is tints, noise, rows, slopes and shadows, in blocks of fixed size, each a pure function of the layers around
+it, so threads may share the work without changing a byte.
 """
 
 from collections.abc import Callable
@@ -34,6 +32,23 @@ _GRAIN = strengths("grain")
 _PATCH = strengths("patch")
 _ROWS = is_one_of(("crop", "soil", "meadow"))
 _LIVING = is_one_of(("meadow", "lawn", "crop", "undergrowth", "tree", "bush", "bank"))
+
+JPEG_QUALITY = 92
+PNG_COMPRESSION = 1  # images are noisy: more costs time and saves little
+
+# numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
+(
+    _STREAM_PLAN,
+    _STREAM_LAYERS,
+    _STREAM_NOISE,
+    _STREAM_SEASON,
+    _STREAM_LOOK,
+    _STREAM_TILE,
+    _STREAM_FRAME,
+    _STREAM_BUILT,
+) = range(11, 19)
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
@@ -202,24 +217,6 @@ def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, column
         np.maximum(highest, cv2.subtract(ahead, np.full(1, drop_cm, np.float64)), out=highest)
     dark = (highest > here + 25).astype(np.float32)
     return cv2.GaussianBlur(dark, (0, 0), 0.8)[pad:-pad, pad:-pad]
-
-
-JPEG_QUALITY = 92
-PNG_COMPRESSION = 1  # images are noisy: more costs time and saves little
-
-# numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
-(
-    _STREAM_PLAN,
-    _STREAM_LAYERS,
-    _STREAM_NOISE,
-    _STREAM_SEASON,
-    _STREAM_LOOK,
-    _STREAM_TILE,
-    _STREAM_FRAME,
-    _STREAM_BUILT,
-) = range(11, 19)
-
-Progress = Callable[[str, int, int], None]
 
 
 def write_images(
