@@ -1,11 +1,11 @@
-"""Evaluate a trained encoder: python eval.py --checkpoint RUN/checkpoints/weights_best.safetensors."""
+"""Evaluate a trained encoder: python eval.py --checkpoint RUN."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # runs from a plain clone
 
-from mindloc.cli.eval import main
+from mindloc.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(command="eval"))

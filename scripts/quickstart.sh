@@ -15,6 +15,6 @@ make_world data/world_train --seed 1 --drones 1500 --test_share 0
 make_world data/world_test --seed 2 --drones 300 --test_share 1 --tiles 500
 
 run=work_dir/quickstart/$(date +%m%d%H%M%S)
-"$PYTHON" train.py --config configs/world_tiny.yaml --run_dir "$run"
+"$PYTHON" train.py --config world_tiny --run_dir "$run"
 "$PYTHON" eval.py --checkpoint "$run/checkpoints/weights_best.safetensors" --out "$run/reports/best"
 echo "finished in $((SECONDS - started)) s; report and images: $run/reports/best"

@@ -23,5 +23,5 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
 def command_help(name: str) -> str:
     """What ``mindloc NAME --help`` prints."""
     command = [sys.executable, "-m", "mindloc", *name.split(), "--help"]
-    environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(PROJECT / "src")}
+    environment = {**os.environ, "COLUMNS": "100", "MINDLOC_PROGRAM": "mindloc", "PYTHONPATH": str(PROJECT / "src")}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

@@ -1,17 +1,20 @@
 """Commands in the documentation, each checked with the parser of its program."""
 
 import contextlib
-import importlib
 import io
 import re
 import shlex
 from pathlib import Path
 
-from mindloc.cli import train
+import click
+
+from mindloc.cli import mindloc
+from mindloc.cli.command import read_words
 from mindloc.cli.launch import SCRIPTS
+from mindloc.cli.train import train
 from mindloc.config import load_config
 from mindloc.errors import MindlocError
-from mindloc.modelarts.arguments import parser as modelarts_parser
+from mindloc.modelarts.arguments import parameters
 
 PROJECT = Path(__file__).parents[1]
 
@@ -38,7 +41,7 @@ def wrong_commands(text: str) -> list[str]:
 
 def check_command(words: list[str]) -> None:
     """Parse the arguments with the command's own parser, which exits on an unknown one."""
-    program = Path(words[1]).name
+    program = Path(words[1]).name if words[1:] else ""
     if words[0] == "pip":
         assert all((PROJECT / file).is_file() for option, file in zip(words, words[1:], strict=False) if option == "-r")
     elif words[0] == "source":
@@ -48,8 +51,7 @@ def check_command(words: list[str]) -> None:
         if program in [script.file for script in SCRIPTS.values()]:
             _check_script(program, words[2:])
     elif words[1] == "modelarts/start.py":
-        _, unknown = modelarts_parser().parse_known_args(words[2:])
-        assert unknown == []
+        assert read_words(parameters, program, words[2:], "").args == []
     else:
         _check_program(words)
 
@@ -66,15 +68,22 @@ def _check_script(file: str, words: list[str]) -> None:
     names = [script.first, *script.places.split()]
     assert len([name for name in names if not name.startswith("[")]) <= places <= len(names)
     assert all(word.isdecimal() or word in ("True", "False") for word in words[4:places]), "not a BEGIN_EPOCH"
-    if script.program == "train.py":
-        train.parser().parse_args(["--config", "any.yaml", *words[places:]])
+    if script.program == "train":
+        read_words(train, "train", words[places:], "")
 
 
 def _check_program(words: list[str]) -> None:
-    if words[:3] == ["python", "-m", "mindloc"]:
-        name, arguments = words[3].replace("-", "_"), words[4:]
+    if words[0] == "mindloc":
+        name, *arguments = words[1:]
+    elif words[:3] == ["python", "-m", "mindloc"]:
+        name, *arguments = words[3:]
     else:
         name, arguments = Path(words[1]).stem, words[2:]
-    args = importlib.import_module(f"mindloc.cli.{name}").parser().parse_args(arguments)
-    if getattr(args, "config", None):
-        load_config(PROJECT / args.config, args.overrides)
+    command = mindloc.get_command(None, name)
+    assert command, f"there is no command {name}"
+    if isinstance(command, click.Group):
+        name, *arguments = arguments
+        command = command.get_command(None, name)
+    params = read_words(command, name, arguments, "").params
+    if "config" in params:
+        load_config(params["config"], params["overrides"])

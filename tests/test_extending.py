@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from mindloc import registry
-from mindloc.cli import eval as eval_command
-from mindloc.cli import extract as extract_command
-from mindloc.cli import train as train_command
+from mindloc.cli import main
 from mindloc.config import load_config
 from mindloc.data.check import check_data
 from mindloc.data.readers import read_split
@@ -87,14 +85,14 @@ def test_the_page_has_an_example_for_every_table():
 def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
     run = tmp_path / "run"
     words = [word for setting in words_of(scenes) for word in ("--set", setting)]
-    assert train_command.main([*words, "--device_target", "CPU", "--run_dir", str(run)]) == 0
+    assert main(["train", *words, "--device_target", "CPU", "--run_dir", str(run)]) == 0
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [step["loss"] for step in steps if "loss" in step and "step_s" in step]
     assert len(losses) == 30 * (PAIRS // 6) and losses[-1] < 0.5 * losses[0]
 
     weights = str(run / "checkpoints" / "weights_end.safetensors")
     report = tmp_path / "report"
-    assert eval_command.main(["--checkpoint", weights, "--engine", "mirrored", "--out", str(report)]) == 0
+    assert main(["eval", "--checkpoint", weights, "--engine", "mirrored", "--out", str(report)]) == 0
     found = json.loads((report / "report.json").read_text())
     numbers = found["methods"]["model"]["pos"]
     assert numbers["queries"] == PAIRS and 0 <= numbers["recall@1"] <= 1 and numbers.get("dis@1_median_m") is None
@@ -103,14 +101,14 @@ def test_the_examples_train_evaluate_and_extract(extended, scenes, tmp_path):
 
     directory = scenes / "infrared" / "test"
     command = [str(directory), "--checkpoint", weights, "--view", "infrared", "--out", str(tmp_path / "set")]
-    assert extract_command.main(command) == 0
+    assert main(["extract", *command]) == 0
     described = load_descriptor_set(tmp_path / "set")
     assert described.descriptor_ND.shape == (PAIRS, 24) and described.card["view"] == "infrared"
 
 
 def test_a_loss_whose_target_the_reader_does_not_state_is_an_error(extended, scenes, tmp_path, capsys):
     words = [word for setting in words_of(scenes, loss__name="weighted_infonce") for word in ("--set", setting)]
-    assert train_command.main([*words, "--device_target", "CPU", "--run_dir", str(tmp_path / "run")]) != 0
+    assert main(["train", *words, "--device_target", "CPU", "--run_dir", str(tmp_path / "run")]) != 0
     said = capsys.readouterr().err
     assert "weighted_infonce" in said and "image_pairs" in said and "iou" in said and said.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from documented_commands import wrong_commands
 
-from mindloc.cli import eval as evaluation
-from mindloc.cli import train
-from mindloc.cli.arguments import KNOWN_FLAGS
+from mindloc.cli.eval import evaluate_encoder
+from mindloc.cli.options import KNOWN_FLAGS
+from mindloc.cli.train import train
 from mindloc.config import Config, config_to_dict
 
 PROJECT = Path(__file__).parents[1]
@@ -203,8 +203,8 @@ def flag_rows(name: str, program: str) -> dict[str, str]:
     return {flag: row[1].strip() for row in table[2:] for flag in re.findall(r"--\w+", row[0])}
 
 
-def accepted(parser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings}
+def accepted(command) -> set[str]:
+    return {option for param in command.params for option in param.opts}
 
 
 STATE = {"the same": True, "renamed": False, "a key": False, "none": False}
@@ -213,20 +213,20 @@ STATE |= {"相同": True, "改名": False, "配置键": False, "无": False}
 
 @pytest.mark.parametrize("name", GAME4LOC)
 def test_exactly_the_flags_listed_as_same_are_accepted(name):
-    for program, parser in (("train_gta.py", train.parser()), ("eval_gta.py", evaluation.parser())):
+    for program, command in (("train_gta.py", train), ("eval_gta.py", evaluate_encoder)):
         rows = flag_rows(name, program)
         same = {flag for flag, state in rows.items() if STATE[state]}
-        assert same == set(rows) & accepted(parser), program
+        assert same == set(rows) & accepted(command), program
 
 
 @pytest.mark.parametrize("name", GAME4LOC)
 def test_every_flag_of_train_py_is_on_the_page(name):
     rows = flag_rows(name, "train_gta.py")
     besides = re.search(r"(?m)^`train\.py` .*", TEXT[name])[0]
-    assert accepted(train.parser()) - {"-h", "--help"} == {flag for flag, state in rows.items() if STATE[state]} | set(
+    assert accepted(train) == {flag for flag, state in rows.items() if STATE[state]} | set(
         re.findall(r"`(--\w+)`", besides)
     )
-    assert set(KNOWN_FLAGS) <= accepted(train.parser())
+    assert set(KNOWN_FLAGS) <= accepted(train)
 
 
 @pytest.mark.parametrize("name", GAME4LOC)

@@ -45,7 +45,9 @@ def test_every_command_has_a_section_in_both_languages():
 
 def test_a_command_is_documented_by_its_help(site_hooks):
     page = site_hooks.on_page_markdown("## pca\n\n<!-- command: pca -->\n", None, None, None)
-    assert page.startswith("## pca\n\n```text\nusage: ") and page.endswith("```\n") and "--dimension" in page
+    assert (
+        page.startswith("## pca\n\n```text\nUsage: mindloc pca ") and page.endswith("```\n") and "--dimension" in page
+    )
 
 
 def test_the_user_pages_exist_in_chinese():

@@ -5,6 +5,7 @@ import pytest
 from mindloc.cli import main
 from mindloc.config import config_to_dict, load_config
 from mindloc.runtime.checkpoint import save_weights
+from mindloc.runtime.process import command_line
 
 
 @pytest.fixture
@@ -21,7 +22,10 @@ def checkpoint(tmp_path):
     [
         ([], "no --checkpoint FILE was given"),
         (["--engine", "onnx"], "--engine onnx needs --exported PATH, or a --checkpoint"),
-        (["--engine", "onnx", "--exported", "nowhere"], "nowhere is not there; write it with: python export.py"),
+        (
+            ["--engine", "onnx", "--exported", "nowhere"],
+            "nowhere is not there; write it with: {export} --ch",
+        ),
         (
             ["--checkpoint", "x", "--precision", "int8"],
             "int8 is not for --engine mindspore, which has fp32, fp16, bf16",
@@ -42,13 +46,13 @@ def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path
     own = ["images", "--out", "set"] if command == "extract" else []
     assert main([command, *own, *arguments]) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and says in error and "\n" not in error
+    assert error.startswith("error: ") and says.format(export=command_line("export")) in error and "\n" not in error
 
 
 def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "onnx", "--precision", "fp16"]) == 2
-    line = f"write it with: python export.py --checkpoint {checkpoint} --file_format ONNX --precision fp16"
-    assert capsys.readouterr().err.strip().endswith(line)
+    words = ("export", "--checkpoint", checkpoint, "--file_format", "ONNX", "--precision", "fp16")
+    assert capsys.readouterr().err.strip().endswith(f"write it with: {command_line(*words)}")
     directory = checkpoint.parents[1] / "mine"
     directory.mkdir()
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "mindir", "--exported", str(directory)]) == 2

@@ -1,24 +1,34 @@
 """Known flags set config keys, in their order with --set."""
 
-import argparse
-
 import pytest
 
-from mindloc.cli.arguments import KNOWN_FLAGS, add_config_arguments, refuse_overrides_outside
+from mindloc.cli.command import command, read_words
+from mindloc.cli.options import KNOWN_FLAGS, config_options, refuse_overrides_outside
 from mindloc.config import load_config
 from mindloc.errors import ConfigError
 
 
+@command("any")
+@config_options()
+def any_command(**values):
+    pass
+
+
 def config_of(*argv):
-    parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
-    args = parser.parse_args(argv)
-    return load_config(args.config, args.overrides)
+    read = read_words(any_command, "any", argv, "there is no more")
+    return load_config(read.params["config"], read.params["overrides"])
 
 
 def test_flags_and_set_apply_in_the_order_given():
     assert config_of("--epochs", "3", "--set", "train.epochs=4").train.epochs == 4
     assert config_of("--set", "train.epochs=4", "--epoch", "3").train.epochs == 3
+    assert config_of("--epochs", "3", "--set", "train.epochs=4", "--epochs", "5").train.epochs == 5
+    assert config_of("--no_custom_sampling", "--set", "sampling.mode=masked").sampling.mode == "masked"
+
+
+def test_an_option_may_be_written_with_hyphens():
+    assert config_of("--batch-size", "8", "--set", "train.batch_size=16").train.batch_size == 16
+    assert config_of("--no-share-weights").model.share_weights is False
 
 
 def test_a_data_root_on_the_command_line_holds_the_test_pairs_too():

@@ -10,6 +10,7 @@ from small_world import RUN_SETTINGS, lines_of, set_words
 from mindloc.cli import main
 from mindloc.descriptors.sets import load_descriptor_set
 from mindloc.runtime import process as signals
+from mindloc.runtime.process import command_line
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_training_that_is_ended_while_it_compiles_would_say_how_to_go_on(tiny_
     run, heard = shutil.copytree(tiny_run, tmp_path / "run"), []
     monkeypatch.setattr("mindloc.training.trainer.train", lambda prepared, run: heard.extend(signals._last_words))
     assert main(["train", "--resume", str(run)]) == 0
-    assert heard == [f"go on from the newest checkpoint with: --resume {run}"]
+    assert heard == [f"continue from the newest checkpoint with: {command_line('train', '--resume', run)}"]
 
 
 def test_going_on_for_fewer_epochs_than_are_done_is_refused(tiny_run, capsys):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from mindloc.cli import main, train
-from mindloc.cli.train import check_before_start
-from mindloc.cli.training_command import Training, training_command
+from mindloc.cli import main
+from mindloc.cli.train import Training, check_before_start
 from mindloc.config import load_config
 from mindloc.errors import CheckpointError, ConfigError, DeviceError, LaunchError
 
@@ -46,11 +45,10 @@ def run(tmp_path):
 
 
 def test_it_goes_on_by_the_scripts(run):
-    training = Training(config=run / "config.yaml", data=run / "data", resumed=run, evaluates=True)
-    command = training_command(training, [], ["--epochs", "12"], "")
-    config = command.config
+    training = Training(data=run / "data", resumed=run, evaluates=True, own=("train.epochs=12",))
+    config = training.config
     assert (config.schedule.power, config.train.epochs, config.train.eval_every_epochs) == (2.0, 12, 1)
-    assert command.words[:2] == ("--resume", str(run))
+    assert training.words[:2] == ["--resume", str(run)]
 
 
 def test_it_goes_on_by_hand(run, monkeypatch):
@@ -60,11 +58,11 @@ def test_it_goes_on_by_hand(run, monkeypatch):
     def use_device(*_):
         raise Reached
 
-    monkeypatch.setattr(train, "use_device", use_device)  # what comes next
+    monkeypatch.setattr("mindloc.cli.train.use_device", use_device)  # what comes next
     with pytest.raises(Reached):
-        train.main(["--resume", str(run)])
+        main(["train", "--resume", str(run)])
 
 
 def test_as_an_experiment_it_is_refused(run, capsys):
-    assert train.main(["--config", str(run / "config.yaml")]) == 2
+    assert main(["train", "--config", str(run / "config.yaml")]) == 2
     assert "schedule.power is 2.0; expected 1.0 with schedule.name=cosine" in capsys.readouterr().err

@@ -392,12 +392,11 @@ def test_no_option_is_ignored_by_the_kind(here, capsys):
 
 
 def test_every_parameter_is_read_by_some_kind_and_told_in_the_help(capsys):
-    with pytest.raises(SystemExit):
-        main(["index", "build", "--help"])
+    assert main(["index", "build", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
     for parameter in dataclasses.fields(FaissParameters):
         assert any(parameter.name in kind.reads for kind in FAISS_KINDS.values())
-        help_of_one = page.rpartition(f"--{parameter.name} N")[2].partition(" --")[0]
+        help_of_one = page.rpartition(f"--{parameter.name} N")[2].partition(" --")[0].removesuffix(" -h,")
         assert help_of_one.endswith(f"default: {parameter.metadata['auto'] or parameter.default}")
 
 

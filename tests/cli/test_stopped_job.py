@@ -68,7 +68,7 @@ def test_a_stopped_training_says_how_to_go_on(tiny_world, tmp_path, name):
     done = finish(process)
     assert done.returncode == 130
     assert done.stderr.splitlines() == [
-        f"go on from the newest checkpoint with: --resume {tmp_path / 'run'}",
+        f"continue from the newest checkpoint with: {sys.executable} {PROJECT}/train.py --resume {tmp_path / 'run'}",
         "stopped",
     ]
 

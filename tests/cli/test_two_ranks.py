@@ -126,7 +126,10 @@ def test_cards_are_ranks(tiny_world, settings, tmp_path):
     words += ["--set", f"run.work_dir={tmp_path}"]
     done = trained(*words, "--set", "train.eval_every_epochs=0", "--set", "train.zero_shot_eval=false")
     assert "launcher: msrun, because no rank table is given (2 ranks)" in done.stdout
-    assert f"evaluate with: python eval.py --checkpoint {tmp_path / 'run/checkpoints/weights_end'}" in done.stdout
+    assert (
+        f"evaluate with: {sys.executable} {PROJECT}/eval.py --checkpoint {tmp_path / 'run/checkpoints/weights_end'}"
+        in done.stdout
+    )
     assert (tmp_path / "run" / "checkpoints" / "weights_end.safetensors").is_file()
 
 
@@ -139,9 +142,9 @@ def test_ranks_that_hold_different_data_are_told_apart(tiny_world, settings, tmp
     program = tmp_path / "train_on_own_copy.py"
     program.write_text(
         "import os, sys\n"
-        "from mindloc.cli.train import main\n"
+        "from mindloc.cli import main\n"
         f"copy = {str(tmp_path)!r} + '/copy' + os.environ.get('RANK_ID', '0')\n"
-        "sys.exit(main([*sys.argv[1:], '--data_root', copy]))\n"
+        "sys.exit(main(['train', *sys.argv[1:], '--data_root', copy]))\n"
     )
     command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={tmp_path / 'logs'}"]
     command += [f"--master_port={free_port()}", str(program), *settings, "--run_dir", str(tmp_path / "run")]

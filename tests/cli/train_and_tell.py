@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindloc.cli import main
 from mindloc.cli import train as command
 
 out = Path(sys.argv[1])
@@ -53,4 +54,4 @@ if __name__ == "__main__":
         return cluster
 
     command.join_cluster = join_and_listen
-    sys.exit(command.main(sys.argv[2:]))
+    sys.exit(main(["train", *sys.argv[2:]]))

@@ -1,6 +1,7 @@
 """YAML to Config: strict about keys, types, ranges and choices."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -166,8 +167,19 @@ def test_quoted_words_numbers_and_dates_are_text():
     assert config.optimizer.freeze == ("1",)
 
 
-def test_a_missing_file_names_the_directory_of_shipped_configs(tmp_path):
-    with pytest.raises(ConfigError, match="configs/"):
+def test_a_shipped_experiment_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("world_tiny").run.name == "world_tiny"
+    with pytest.raises(ConfigError, match="did you mean world_tiny"):
+        load_config("world_tinny")
+    with pytest.raises(ConfigError, match="configs/world_tiny.yaml is missing; .* its name: --config world_tiny"):
+        load_config("configs/world_tiny.yaml")
+    Path("world_tiny").write_text("run: {name: mine}")  # a file of that name is one's own
+    assert load_config("world_tiny").run.name == "mine"
+
+
+def test_a_missing_file_names_the_shipped_configs(tmp_path):
+    with pytest.raises(ConfigError, match="none.yaml is neither a file nor a shipped one; shipped are gta_uav_cross, "):
         load_config(tmp_path / "none.yaml")
 
 

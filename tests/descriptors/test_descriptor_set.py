@@ -189,7 +189,7 @@ def test_a_cut_off_matrix_is_named(saved):
 
 
 def test_a_missing_set_names_the_command(tmp_path):
-    with pytest.raises(DataError, match="python -m mindloc extract"):
+    with pytest.raises(DataError, match="write one with: .* -m mindloc extract"):
         load_descriptor_set(tmp_path / "nowhere")
 
 

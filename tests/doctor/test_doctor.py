@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import stand_in_driver
 
@@ -487,13 +488,14 @@ def test_programs_get_json_with_what_mindspore_itself_says(capsys):
 
 def test_a_target_that_does_not_work_is_exit_code_2_even_without_mindspore(tmp_path):
     source = Path(main.__code__.co_filename).parents[2]
+    (tmp_path / "click").symlink_to(Path(click.__file__).parent)  # what reads the command line, and nothing else
     command = [
         sys.executable,
         "-S",
         "-c",
-        f"import sys; sys.path.insert(0, {str(source)!r})\nfrom mindloc.cli import main\n",
+        f"import sys; sys.path[:0] = {[str(source), str(tmp_path)]!r}\nfrom mindloc.cli import main\n",
     ]
-    command[-1] += "sys.exit(main(['doctor', '--device_target', 'GPU']))"  # -S: no installed package is seen
+    command[-1] += "sys.exit(main(['doctor', '--device_target', 'GPU']))"  # -S: no other installed package is seen
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 2, done.stderr
     assert "MISSING  version: MindSpore is not installed" in done.stdout and "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from mindloc.launch.rank_table import read_rank_table
 
 TRAIN = [sys.executable, "/project/train.py", "--config", "a b.yaml"]
 ENTRY = str(Path(mindloc.__file__).parent / "launch" / "rank_entry.py")
+USER = {"MINDLOC_PROGRAM": "mindloc", "MINDLOC_COMMAND": "mindloc launch train 2 data out"}  # what a user typed
 SHELL = {
     "PATH": "/usr/bin",
     "HOME": "/root",
@@ -23,6 +24,12 @@ SHELL = {
     "MS_ROLE": "MS_WORKER",
     "DEVICE_ID": "5",
 }
+
+
+@pytest.fixture(autouse=True)
+def typed(monkeypatch):
+    for name, value in USER.items():
+        monkeypatch.setenv(name, value)
 
 
 def plan(tmp_path, **more):
@@ -45,6 +52,7 @@ def test_all_eight_processes_of_one_server(tmp_path):
             "PATH": "/usr/bin",
             "HOME": "/root",
             "PYTHONUNBUFFERED": "1",
+            **USER,
             "GLOG_v": "3",
             "HCCL_CONNECT_TIMEOUT": "600",
             "RANK_TABLE_FILE": str(path),
@@ -72,6 +80,7 @@ def test_all_processes_of_three_servers(tmp_path, server):
             "PATH": "/usr/bin",
             "HOME": "/root",
             "PYTHONUNBUFFERED": "1",
+            **USER,
             "GLOG_v": "3",
             "HCCL_CONNECT_TIMEOUT": "600",
             "RANK_TABLE_FILE": str(path),
@@ -143,6 +152,7 @@ def test_msrun_of_one_server(tmp_path):
         "PATH": f"{Path(sys.executable).parent}:/usr/bin",
         "HOME": "/root",
         "PYTHONUNBUFFERED": "1",
+        **USER,
         "GLOG_v": "3",
         "CUDA_VISIBLE_DEVICES": "2,3",
         "MINDLOC_LAUNCH_LINE": planned.first_line,
@@ -240,6 +250,7 @@ def test_one_rank_meets_nobody(tmp_path):
         "PATH": "/usr/bin",
         "HOME": "/root",
         "PYTHONUNBUFFERED": "1",
+        **USER,
         "GLOG_v": "3",
         "MINDLOC_LAUNCH_LINE": planned.first_line,
     }

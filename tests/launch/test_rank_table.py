@@ -8,7 +8,7 @@ import psutil
 import pytest
 from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 
-from mindloc.cli.rank_table import main
+from mindloc.cli import main as mindloc
 from mindloc.errors import LaunchError
 from mindloc.launch import host
 from mindloc.launch.rank_table import Card, Server, find_server, read_rank_table, write_rank_table
@@ -222,14 +222,14 @@ def ascend_host(tmp_path, monkeypatch):
 
 def test_rank_table_asks_the_driver_for_the_addresses(ascend_host, tmp_path, capsys):
     out = tmp_path / "table.json"
-    assert main(["--devices", "0,1,2", "--out", str(out)]) == 0
+    assert mindloc(["rank-table", "--devices", "0,1,2", "--out", str(out)]) == 0
     assert [card.device_ip for card in read_rank_table(out).servers[0].cards] == [
         "192.168.100.101",
         "192.168.101.101",
         "192.168.102.7",
     ]
     assert "rank 2 = card 2 (192.168.102.7)" in capsys.readouterr().out
-    assert main(["--check", str(out)]) == 0
+    assert mindloc(["rank-table", "--check", str(out)]) == 0
     assert "this host is server 0" in capsys.readouterr().out
 
 
@@ -238,9 +238,9 @@ def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
     for path, address in zip(parts, ("10.0.0.9", "10.0.0.10"), strict=True):
         number = address.rpartition(".")[2]
         words = ["--devices", "0,1", "--device_ips", f"192.168.1.{number},192.168.2.{number}", "--server_id", address]
-        assert main([*words, "--out", str(path)]) == 0
+        assert mindloc(["rank-table", *words, "--out", str(path)]) == 0
     out = tmp_path / "both.json"
-    assert main(["--merge", *map(str, parts), "--out", str(out)]) == 0
+    assert mindloc(["rank-table", "--merge", *map(str, parts), "--out", str(out)]) == 0
     servers = read_rank_table(out).servers
     assert [(server.id, [card.rank for card in server.cards]) for server in servers] == [
         ("10.0.0.10", [0, 1]),  # first as text, which is how MindSpore orders servers
@@ -261,7 +261,7 @@ def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
     ],
 )
 def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, expected):
-    assert main([*words, "--out", str(tmp_path / "t.json")]) == 2
+    assert mindloc(["rank-table", *words, "--out", str(tmp_path / "t.json")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and expected in error and error.count("\n") == 1
     assert not (tmp_path / "t.json").exists()
@@ -269,7 +269,7 @@ def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, ex
 
 def test_a_server_with_several_addresses_must_say_which(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mindloc.cli.rank_table.host_names", lambda: ["10.0.0.1", "172.17.0.1"])
-    assert main(["--devices", "0", "--without_device_ips", "--out", str(tmp_path / "t.json")]) == 2
+    assert mindloc(["rank-table", "--devices", "0", "--without_device_ips", "--out", str(tmp_path / "t.json")]) == 2
     assert "several addresses (10.0.0.1, 172.17.0.1)" in capsys.readouterr().err
 
 

@@ -139,10 +139,9 @@ import sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from test_supervise import plan
-from mindloc.cli.command import command
+from mindloc.cli.command import exit_code_of
 from mindloc.launch.supervise import run_plan
-main = command(lambda argv: run_plan(plan(Path(argv[0]), argv[1])))
-sys.exit(main(sys.argv[1:3]))
+sys.exit(exit_code_of(lambda: run_plan(plan(Path(sys.argv[1]), sys.argv[2]))))
 """
 
 

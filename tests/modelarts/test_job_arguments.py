@@ -22,9 +22,9 @@ def test_what_is_left_out_keeps_its_meaning():
 
 
 def test_the_trainer_s_flags_come_through_in_their_order():
-    args = parse_arguments([*URLS, "--lr=0.1", "--set", "train.seed=4", "--epochs", "7", "--config", "configs/x.yaml"])
-    assert args.overrides == ["optimizer.lr=0.1", "train.seed=4", "train.epochs=7"]
-    assert str(args.config) == "configs/x.yaml"
+    args = parse_arguments([*URLS, "--lr=0.1", "--set", "train.seed=4", "--epochs", "7", "--config", "x.yaml"])
+    assert args.overrides == ("optimizer.lr=0.1", "train.seed=4", "train.epochs=7")
+    assert str(args.config) == "x.yaml"
 
 
 def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
@@ -40,13 +40,16 @@ def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--eval=yes"], "argument --eval: 'yes' is neither True nor False; python modelarts/start.py --help lists"),
-        (["--modelarts="], "argument --modelarts: '' is neither True nor False"),
-        (["--run_distribute=1"], "argument --run_distribute: '1' is"),
-        (["--begin_epoch=three"], "argument --begin_epoch: 'three' is no number from 0"),
-        (["--begin_epoch=-1"], "argument --begin_epoch: '-1' is"),
-        (["--upload_every_s=0"], "argument --upload_every_s: '0' is no number of seconds above 0"),
-        (["--lr"], "argument --lr: expected one argument; python modelarts/start.py --help"),
+        (
+            ["--eval=yes"],
+            "invalid value for '--eval': 'yes' is neither True nor False; python modelarts/start.py --help",
+        ),
+        (["--modelarts="], "invalid value for '--modelarts': '' is neither True nor False"),
+        (["--run_distribute=1"], "invalid value for '--run_distribute': '1' is"),
+        (["--begin_epoch=three"], "invalid value for '--begin_epoch': 'three' is no number from 0"),
+        (["--begin_epoch=-1"], "invalid value for '--begin_epoch': '-1' is"),
+        (["--upload_every_s=0"], "invalid value for '--upload_every_s': '0' is no number of seconds above 0"),
+        (["--lr"], "option '--lr' requires an argument; python modelarts/start.py --help"),
         (["--evaluate_only=True"], "--evaluate_only needs --checkpoint_url"),
         (["--train_url="], "--train_url is missing"),
         (["--modelarts=False"], "--modelarts is False and --data_url is obs://bucket/data"),

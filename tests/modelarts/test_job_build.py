@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mindloc.cli import train
+from mindloc.cli.command import read_words
+from mindloc.cli.train import train
 from mindloc.errors import LaunchError
 from mindloc.modelarts import job as build
 from mindloc.modelarts.arguments import Place, parse_arguments, read_place
@@ -28,14 +29,16 @@ def words_of(plan) -> list[str]:
 
 def overrides_of(plan) -> dict[str, str]:
     """Key -> value that wins, as train.py reads its arguments."""
-    return dict(override.split("=", 1) for override in train.parser().parse_args(words_of(plan)).overrides)
+    return dict(
+        override.split("=", 1) for override in read_words(train, "train", words_of(plan), "").params["overrides"]
+    )
 
 
 def test_one_card_is_one_process(tmp_path):
     plan = training(tmp_path, "--lr=0.5", place=Place(device_id=3))
     assert plan.launcher == "one_process" and plan.world_size == 1
-    words = train.parser().parse_args(words_of(plan))
-    assert words.run_dir == tmp_path / "run" and words.resume is None
+    params = read_words(train, "train", words_of(plan), "").params
+    assert params["run_dir"] == tmp_path / "run" and params["resume"] is None
     overrides = overrides_of(plan)
     assert overrides["data.root"] == "/cache/data"
     assert overrides["optimizer.lr"] == "0.5"
@@ -50,18 +53,17 @@ def test_weights_and_a_run_to_resume(tmp_path, monkeypatch):
     assert words_of(plan)[-2:] == ["--begin_epoch", "0"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("train: {epochs: 9}\n")
-    resumed = training(tmp_path, "--config=configs/gta_uav_cross.yaml", "--begin_epoch=3", resumes=True)
+    resumed = training(tmp_path, "--config=gta_uav_cross", "--begin_epoch=3", resumes=True)
     words = words_of(resumed)
     assert words[:2] == ["--resume", str(tmp_path / "run")]
     assert "--config" not in words  # the run has its own
     assert words[-2:] == ["--begin_epoch", "3"]
 
 
-def test_a_config_counts_from_the_project_wherever_the_boot_file_runs(tmp_path, monkeypatch):
+def test_a_shipped_experiment_is_found_wherever_the_boot_file_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = training(tmp_path, "--config=configs/world_tiny.yaml")
-    config = Path(words_of(plan)[words_of(plan).index("--config") + 1])
-    assert config.is_absolute() and config.is_file()
+    words = words_of(training(tmp_path, "--config=world_tiny"))
+    assert words[words.index("--config") + 1] == "world_tiny"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mindloc.doctor.machine import absent, good
 from mindloc.errors import DeviceError
 from mindloc.runtime import device
 from mindloc.runtime.device import has_bf16, has_fused_attention, require_precision, slow_convolutions
+from mindloc.runtime.process import command_line
 
 SOURCE = str(Path(device.__file__).parents[2])
 
@@ -67,7 +68,7 @@ def test_a_named_target_that_is_not_there_is_an_error_with_reason_and_way_out(mo
         device.use_device("GPU")
     assert str(caught.value) == (
         "device target GPU can't be used here: the driver is there, but no card; unset CUDA_VISIBLE_DEVICES "
-        "(python -m mindloc doctor --device_target GPU says more)"
+        f"({command_line('doctor', '--device_target', 'GPU')} says more)"
     )
     there_are(monkeypatch, findings=(NO_CANN,))
     with pytest.raises(DeviceError, match="device target Ascend can't be used here: not installed; install it"):
@@ -80,7 +81,7 @@ def test_where_the_doctor_finds_nothing_wrong_mindspore_s_own_words_are_the_reas
         device.use_device("GPU")
     assert str(caught.value) == (
         "device target GPU can't be used here: no card (The cudaGetLastError[100], no CUDA-capable device is detected) "
-        "(python -m mindloc doctor --device_target GPU says more)"
+        f"({command_line('doctor', '--device_target', 'GPU')} says more)"
     )
 
 

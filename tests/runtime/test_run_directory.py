@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import sys
 
 import pytest
 
@@ -10,12 +12,13 @@ from mindloc.errors import MindlocError
 from mindloc.runtime.run_directory import RunDirectory, code_record
 
 
-def test_a_new_run_has_its_config_and_its_code(tmp_path):
-    run = RunDirectory.create(tmp_path, "tiny", "train:\n  epochs: 1\n", command=["train.py", "--epochs", "1"])
+def test_a_new_run_has_its_config_and_its_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["my train.py", "--epochs", "1"])
+    run = RunDirectory.create(tmp_path, "tiny", "train:\n  epochs: 1\n")
     assert run.path.parent == tmp_path / "tiny" and re.fullmatch(r"\d{10}", run.path.name)
     assert run.config_path.read_text() == "train:\n  epochs: 1\n"
     code = json.loads(run.code_path.read_text())
-    assert code["mindloc"] == mindloc.__version__ and code["command"] == ["train.py", "--epochs", "1"]
+    assert code["mindloc"] == mindloc.__version__ and shlex.split(code["command"])[1:] == sys.argv
     assert code["packages"]["numpy"] and "revision" in code
     assert run.checkpoints.is_dir() and run.reports.is_dir()
 
@@ -63,4 +66,4 @@ def test_log_lines_carry_the_time(tmp_path):
 
 def test_code_outside_a_clone_has_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")  # no git either
-    assert code_record([])["revision"] is None
+    assert code_record()["revision"] is None

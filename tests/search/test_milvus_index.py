@@ -440,9 +440,7 @@ def test_collections_of_others(tmp_path, properties, message):
 @pytest.mark.parametrize(("dimension", "rerank"), [(50_176, None), (D, 32_769)])
 def test_too_wide_vectors_are_refused_before_anything_is_made(tmp_path, dimension, rerank):
     card = IndexCard("milvus", "omega", dimension, rerank, None, None, None, None)
-    with pytest.raises(
-        TileIndexError, match=r"Milvus takes up to 32768: reduce them .python -m mindloc pca, then --pca"
-    ):
+    with pytest.raises(TileIndexError, match=r"Milvus takes up to 32768: reduce them .*-m mindloc pca, then --pca"):
         create_milvus_index(f"milvus:{tmp_path}/tiles.db", card)
     assert not any(tmp_path.iterdir())
 

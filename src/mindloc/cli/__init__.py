@@ -1,39 +1,78 @@
-"""Command lines: arguments in, exit code out. Each module is one command; errors of the user become one line."""
+"""Command lines: arguments in, exit code out. A module has a command or a few, and is imported when one is called."""
 
-import argparse
-import importlib
+import os
 import sys
 
-from mindloc import __version__
+try:
+    import click
+except ModuleNotFoundError:
+    raise SystemExit("error: the package click is not installed: pip install -r requirements.txt") from None
 
+from mindloc import __version__
+from mindloc.cli.command import SETTINGS, exit_code_of
+from mindloc.errors import MindlocError
+from mindloc.registry import imported
+from mindloc.runtime.process import command_line
+
+# name -> (where it is, what it does)
 COMMANDS = {
-    "world": "make a data set: a generated map, its tiles and drone images",
-    "check-data": "read a data set and say on one page what is there and what is wrong",
-    "train": "train an encoder (as train.py)",
-    "eval": "evaluate a checkpoint (as eval.py)",
-    "score": "recompute an evaluation from its descriptor sets, without a device",
-    "extract": "write the descriptors of a directory of images",
-    "pca": "fit the reduction of descriptors to those of many tiles",
-    "index": "make, change and look at an index of tiles that can be searched",
-    "search": "look drone images up in an index of tiles",
-    "export": "write a trained encoder for a device (as export.py)",
-    "launch": "start the ranks of a training, as the scripts do",
-    "rank-table": "write or check the table of an Ascend cluster's ranks",
-    "doctor": "say what this machine has and lacks for each device target",
+    "world": ("data:world", "make a data set: a generated map, its tiles and drone images"),
+    "check-data": ("data:check", "read a data set and say on one page what is there and what is wrong"),
+    "train": ("train:train", "train an encoder (as train.py)"),
+    "eval": ("eval:evaluate_encoder", "evaluate a checkpoint (as eval.py)"),
+    "score": ("eval:score", "recompute an evaluation from its descriptor sets, without a device"),
+    "extract": ("extract:extract_directory", "write the descriptors of a directory of images"),
+    "pca": ("index:pca", "fit the reduction of descriptors to those of many tiles"),
+    "index": ("index:index", "make, change and look at an index of tiles that can be searched"),
+    "search": ("search:search", "look drone images up in an index of tiles"),
+    "export": ("export:export", "write a trained encoder for a device (as export.py)"),
+    "launch": ("launch:launch", "start the ranks of a training, as the scripts do"),
+    "rank-table": ("rank_table:rank_table", "write or check the table of an Ascend cluster's ranks"),
+    "doctor": ("doctor:doctor", "say what this machine has and lacks for each device target"),
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Hand over to one command's own ``main``, imported only now so that light commands start at once."""
-    parser = argparse.ArgumentParser(
-        prog="mindloc",
-        description="Find a drone image in an index of satellite tiles.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "\n".join(f"  {name:11} {text}" for name, text in COMMANDS.items()),
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    module = importlib.import_module(f"mindloc.cli.{args.command.replace('-', '_')}")
-    return module.main(args.arguments)
+class _Commands(click.Group):
+    """The commands by their names; listing them imports none."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        place, _ = COMMANDS.get(name.replace("_", "-"), (None, None))
+        return place and imported(f"mindloc.cli.{place}")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        name, *_ = args
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.exceptions.NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings=SETTINGS)
+@click.version_option(__version__, message="%(version)s")
+def mindloc() -> None:
+    """Find a drone image in an index of satellite tiles."""
+
+
+def main(argv: list[str] | None = None, command: str | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        argv: its name and arguments; None: those of this process.
+        command: its name where the program is that command, such as train.py.
+    """
+
+    def run() -> int | None:
+        if os.name == "nt":
+            raise MindlocError("mindloc does not run on Windows itself; run it in WSL, its Linux: wsl --install")
+        chosen = mindloc if command is None else mindloc.get_command(None, command)
+        words = sys.argv[1:] if argv is None else argv
+        with chosen.make_context(command_line(*filter(None, [command])), list(words)) as context:
+            return chosen.invoke(context)
+
+    return exit_code_of(run)

@@ -1,49 +1,140 @@
-"""Where errors of the user turn into one line and an exit code, and requests to stop into an interrupt."""
+"""What every command is made of: options read by click, errors of the user as one line and an exit code.
 
-import argparse
+An option may be written with ``-`` or ``_``. One that sets a key of the config keeps its place among the others, so
+that the last on the command line wins. A request to stop, Ctrl-C or SIGTERM, is exit code 130.
+"""
+
 import functools
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Any
+
+import click
 
 from mindloc.errors import ConfigError, MindlocError
 from mindloc.runtime.process import answered
 
-
-def command(run: Callable[[list[str] | None], int | None]) -> Callable[[list[str] | None], int]:
-    """Wrap a ``main``: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM exit 130, the rest is a traceback."""
-
-    @functools.wraps(run)
-    def main(argv: list[str] | None = None) -> int:
-        try:
-            with _terminated_as_interrupted():
-                return run(argv) or 0
-        except MindlocError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            return 130
-
-    return main
+SETTINGS = {
+    "token_normalize_func": lambda word: word.replace("-", "_"),
+    "help_option_names": ["-h", "--help"],
+}
+PATH = click.Path(path_type=Path)
+_NEGATIVE = re.compile(r"-\d")
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with arguments as every error is said.
+class KeyOption(click.Option):
+    """An option that sets keys of the config; a command gets all of them as ``overrides``, in their order.
 
     Args:
-        way_out: end of the line: where the arguments are explained.
+        sets: what stands on the command line -> ``key=value`` of every key; of a flag without a value it gets "".
     """
 
-    def __init__(self, *args, way_out: str, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._way_out = way_out
+    def __init__(self, *args: Any, sets: Callable[[str], list[str]], **kwargs: Any):
+        super().__init__(*args, expose_value=False, multiple=not kwargs.get("is_flag"), **kwargs)
+        self.sets = sets
 
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; {self._way_out}")
+
+class SeveralOption(click.Option):
+    """An option with one value or more behind it: ``--zooms 3 4``."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, multiple=True, **kwargs)
+
+
+class Command(click.Command):
+    """A command, with the words of its command line in ``context.obj``.
+
+    Args:
+        example: arguments for the end of its help.
+    """
+
+    def __init__(self, *args: Any, example: str | None = None, **kwargs: Any):
+        kwargs["context_settings"] = {**SETTINGS, **kwargs.get("context_settings", {})}
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = tuple(args)
+        args = self._spread(ctx, args)
+        if not any(isinstance(param, KeyOption) for param in self.params):
+            return super().parse_args(ctx, args)
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        waiting = {name: iter(value if isinstance(value, list) else []) for name, value in values.items()}
+        given = [param for param in order if isinstance(param, KeyOption)]
+        ctx.params["overrides"] = tuple(
+            override for param in given for override in param.sets(next(waiting[param.name], ""))
+        )
+        return super().parse_args(ctx, args)
+
+    def _spread(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
+        """``--zooms 3 4`` as click reads it: ``--zooms 3 --zooms 4``."""
+        several = {name for param in self.params if isinstance(param, SeveralOption) for name in param.opts}
+        words: list[str] = []
+        option = None
+        for word in args:
+            if option and words[-1] != option and (not word.startswith("-") or _NEGATIVE.match(word)):
+                words.append(option)
+            elif word.startswith("--"):
+                option = word if word.replace("-", "_").replace("__", "--", 1) in several else None
+            words.append(word)
+        return words
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if self.example is not None:
+            with formatter.section("Example"):
+                formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {self.example}\n")
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+def read_words(of: click.Command, name: str, words: Sequence[str], way_out: str) -> click.Context:
+    """A command line that is read and not run, in ``params``; what is left over in ``args``.
+
+    Args:
+        way_out: where its options are explained.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return of.make_context(name, list(words))
+    except click.UsageError as error:
+        raise ConfigError(_said(error, way_out)) from None
+
+
+def exit_code_of(run: Callable[[], int | None]) -> int:
+    """Run it: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM give 130, the rest is a traceback."""
+    try:
+        with _terminated_as_interrupted():
+            return run() or 0
+    except click.exceptions.Exit as ended:  # --help, --version
+        return ended.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 0
+    except click.UsageError as error:
+        print(f"error: {_said(error, f'see {error.ctx.command_path} --help')}", file=sys.stderr)
+        return error.exit_code
+    except MindlocError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _said(error: click.UsageError, way_out: str) -> str:
+    """click's sentences as one of ours: what is wrong, perhaps what was meant, the way out."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = message.replace(". Did you", "; did you").replace(". (Did you", "; did you").replace("?)", "?")
+    return f"{message[:1].lower()}{message[1:]}{' ' if message.endswith('?') else '; '}{way_out}"
 
 
 @contextmanager

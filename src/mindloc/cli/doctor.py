@@ -1,12 +1,10 @@
-"""Say what this machine has and lacks for each device target, and the way out of each problem.
+"""What this machine has and lacks for each device target; needs neither MindSpore nor NumPy."""
 
-The exit code is 0 when the target that is asked for works (or any, when none is), else 2. Needs no MindSpore.
-"""
-
-import argparse
 import dataclasses
 import json
 from itertools import groupby
+
+import click
 
 from mindloc.cli.command import command
 from mindloc.doctor.examination import examine
@@ -16,20 +14,18 @@ from mindloc.runtime.device import TARGETS
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mindloc doctor", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--device_target", choices=TARGETS, help="the exit code answers for this target alone")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
-    return parser
+@command("doctor", example="--device_target GPU")
+@click.option("--device_target", type=click.Choice(TARGETS), help="the exit code answers for this target alone")
+@click.option("--json", "is_json", is_flag=True, help="print one JSON object, for programs")
+def doctor(device_target: str | None, is_json: bool) -> int:
+    """Say what this machine has and lacks for each device target, and the way out of each problem.
 
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    The exit code is 0 when the target that is asked for works (or any, when none is), else 2. Needs no MindSpore.
+    """
     findings = examine(this_machine())
     verdicts = {target: obstacle(findings, target) for target in TARGETS}
-    print(as_json(findings, verdicts) if args.json else as_text(findings, verdicts, args.device_target))
-    asked = [args.device_target] if args.device_target else TARGETS
+    print(as_json(findings, verdicts) if is_json else as_text(findings, verdicts, device_target))
+    asked = [device_target] if device_target else TARGETS
     return 0 if any(verdicts[target] is None for target in asked) else 2
 
 

@@ -1,28 +1,26 @@
-"""Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and figures.
+"""Evaluations: descriptors extracted once and scored from disk, and the scores of an earlier one made again."""
 
-The architecture comes from the checkpoint, or from the cards of the exported files, and so do the data and evaluation
-settings that no flag or --set changes.
-"""
-
-import argparse
 from datetime import datetime
 from pathlib import Path
 
-from mindloc.cli.arguments import (
-    add_config_arguments,
-    add_engine_arguments,
-    engine_request,
+import click
+
+from mindloc.cli.command import PATH, command
+from mindloc.cli.options import (
+    EngineArguments,
+    config_options,
+    engine_options,
     refuse_overrides_outside,
 )
-from mindloc.cli.command import command
 from mindloc.config import override_config
 from mindloc.config.sections import DataConfig
-from mindloc.data.readers import read_split
+from mindloc.data.readers import SplitName, read_split
 from mindloc.data.split import Split
 from mindloc.errors import ConfigError, SplitAbsentError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.report import tables
-from mindloc.inference.build import compare_with_exact, read_source, start_engine
+from mindloc.evaluation.rescore import rescore
+from mindloc.inference.build import EngineRequest, compare_with_exact, read_source, start_engine
 from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.run_directory import run_of
 from mindloc.vocabulary import SIDES
@@ -40,36 +38,34 @@ EVAL_FLAGS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="eval.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_engine_arguments(parser)
-    parser.add_argument("--split", choices=("test", "train"), default="test", help="which pairs to ask for")
-    parser.add_argument("--out", type=Path, help="directory of the report; default: reports/ beside checkpoints/")
-    add_config_arguments(parser, EVAL_FLAGS, with_file=False)
-    return parser
+@command("eval", example="--checkpoint RUN/checkpoints/weights_best.safetensors")
+@engine_options
+@click.option("--split", type=click.Choice(["test", "train"]), default="test", help="which pairs to ask for")
+@click.option("--out", type=PATH, metavar="DIRECTORY", help="of the report; default: reports/ beside checkpoints/")
+@config_options(EVAL_FLAGS, with_file=False)
+def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and
+    figures.
 
-
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
-    request = engine_request(args)
+    The architecture comes from the checkpoint, or from the cards of the exported files, and so do the data and
+    evaluation settings that no flag or --set changes.
+    """
+    refuse_overrides_outside(overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
+    request = engine.request()
     source = read_source(request)
-    config = override_config(source.config, args.overrides)
+    config = override_config(source.config, overrides)
     two_stages = "search.recall_n" in HEADS[config.head.name].reads
-    if not two_stages and any(override.startswith("search.") for override in args.overrides):
+    if not two_stages and any(override.startswith("search.") for override in overrides):
         raise ConfigError(
             "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
         )
-    engine = start_engine(request, source, config)
+    started = start_engine(request, source, config)
 
-    split = read_split(config.data, args.split)
-    compare_with_exact(engine, config, {side: split.paths(side) for side in SIDES})
-    train_split = split if args.split == "train" else _train_split(config.data)
-    out = args.out or report_directory(args)
-    report = evaluate(engine, config, split, out, train_split)
+    pairs = read_split(config.data, split)
+    compare_with_exact(started, config, {side: pairs.paths(side) for side in SIDES})
+    train_pairs = pairs if split == "train" else _train_split(config.data)
+    out = out or _report_directory(request, split)
+    report = evaluate(started, config, pairs, out, train_pairs)
     print(tables(report))
     for role in ("query", "reference"):
         print(f"{report['data'][f'{role}_view']}: {report['origin'][f'{role}_extraction']}")
@@ -86,13 +82,23 @@ def _train_split(data: DataConfig) -> Split | None:
         return None
 
 
-def report_directory(args: argparse.Namespace) -> Path:
+def _report_directory(request: EngineRequest, split: str) -> Path:
     """``reports/{split}_{what}_{time}`` of the run that the encoder comes from, or beside a lone file."""
-    if args.checkpoint is not None:
-        run, stem = run_of(args.checkpoint), args.checkpoint.stem
-    elif args.exported.is_dir():
-        run, stem = args.exported.parent, args.exported.name
+    if request.checkpoint is not None:
+        run, stem = run_of(request.checkpoint), request.checkpoint.stem
+    elif request.exported.is_dir():
+        run, stem = request.exported.parent, request.exported.name
     else:
-        run, stem = args.exported.parent.parent, args.exported.stem
-    engine = f"{args.engine}_" if ENGINES[args.engine].file_format else ""
-    return run / "reports" / f"{args.split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"
+        run, stem = request.exported.parent.parent, request.exported.stem
+    engine = f"{request.engine}_" if ENGINES[request.engine].file_format else ""
+    return run / "reports" / f"{split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"
+
+
+@command("score", example="RUN/reports/e5")
+@click.argument("directory", type=PATH)
+@click.option("--no_figures", is_flag=True, help="numbers only; the figures stay as they are")
+def score(directory: Path, no_figures: bool) -> None:
+    """Recompute an evaluation from the descriptor sets and truth in its DIRECTORY: same numbers, no device, no
+    checkpoint.
+    """
+    print(tables(rescore(directory, figures=not no_figures)))

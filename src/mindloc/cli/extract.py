@@ -1,19 +1,17 @@
-"""Write the descriptors of every image in a directory as descriptor sets: descriptors.npy, rows.jsonl, card.json.
+"""The descriptors of a directory of images, on disk."""
 
-An encoder with two descriptors writes a set for each, omega/ and phi/.
-"""
-
-import argparse
 from pathlib import Path
 
-from mindloc.cli.arguments import (
-    add_config_arguments,
-    add_engine_arguments,
-    add_view_argument,
-    engine_request,
+import click
+
+from mindloc.cli.command import PATH, command
+from mindloc.cli.options import (
+    EngineArguments,
+    config_options,
+    engine_options,
     refuse_overrides_outside,
+    view_option,
 )
-from mindloc.cli.command import command
 from mindloc.config import override_config
 from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
@@ -23,46 +21,42 @@ from mindloc.inference.build import card_facts, compare_with_exact, read_source,
 from mindloc.inference.extract import extract
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mindloc extract",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("directory", type=Path, help="images (.png, .jpg, .jpeg), subdirectories included")
-    add_engine_arguments(parser)
-    add_view_argument(parser, "reference")
-    parser.add_argument(
-        "--places",
-        action="store_true",
-        help="of tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="new directory for the descriptor set")
-    add_config_arguments(parser, ("--device_target", "--device_id"), with_file=False)
-    return parser
+@command("extract", example="data/world/satellite --checkpoint RUN/checkpoints/weights_best.safetensors --out tiles")
+@click.argument("directory", type=PATH)
+@engine_options
+@view_option("reference")
+@click.option(
+    "--places",
+    is_flag=True,
+    help="of tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
+)
+@click.option("--out", type=PATH, required=True, metavar="DIRECTORY", help="new directory for the descriptor set")
+@config_options(("--device_target", "--device_id"), with_file=False)
+def extract_directory(
+    directory: Path, engine: EngineArguments, view: str | None, places: bool, out: Path, overrides: tuple[str, ...]
+) -> None:
+    """Write the descriptors of every image in DIRECTORY (.png, .jpg, .jpeg, subdirectories included) as descriptor
+    sets: descriptors.npy, rows.jsonl, card.json.
 
-
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    refuse_overrides_outside(args.overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    names = image_names(args.directory)
-    request = engine_request(args)
-    source = read_source(request, ("reference",), args.view)
-    config, side = override_config(source.config, args.overrides), source.side
-    if args.places and side != "reference":
-        view = config.view(side).name
-        raise ConfigError(f"--places reads places from names of tiles, which {view} images don't have; leave it out")
-    ground = read_ground(config.data, args.directory, names) if args.places else None
+    An encoder with two descriptors writes a set for each, omega/ and phi/.
+    """
+    refuse_overrides_outside(overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
+    names = image_names(directory)
+    request = engine.request()
+    source = read_source(request, ("reference",), view)
+    config, side = override_config(source.config, overrides), source.side
+    if places and side != "reference":
+        shown = config.view(side).name
+        raise ConfigError(f"--places reads places from names of tiles, which {shown} images don't have; leave it out")
+    ground = read_ground(config.data, directory, names) if places else None
     if ground:
         print(f"places: {ground}")
-    engine = start_engine(request, source, config)
+    started = start_engine(request, source, config)
 
-    paths = [args.directory / name for name in names]
-    compare_with_exact(engine, config, {side: paths})
-    batches = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
+    paths = [directory / name for name in names]
+    compare_with_exact(started, config, {side: paths})
+    batches = ImageBatches(config.view(side), paths, started.batch_size, config.data.workers)
     facts = card_facts(config, side, ground and ground.unit)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
-    done = extract(engine, side, batches, names, place_N2, args.out, facts, bounds_N4=bounds_N4)
-    print(f"{args.out}: {done}")
+    done = extract(started, side, batches, names, place_N2, out, facts, bounds_N4=bounds_N4)
+    print(f"{out}: {done}")

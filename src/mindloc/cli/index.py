@@ -1,97 +1,114 @@
-"""Make, change and look at an index of tiles that can be searched, from what extract wrote.
+"""An index of tiles from what extract wrote, and the reduction of descriptors that makes it small."""
 
-An index is a directory, or a collection of Milvus: milvus:DIRECTORY.db, milvus:http://host:19530, either with #NAME.
-"""
-
-import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from mindloc.cli.command import command
-from mindloc.errors import ConfigError, DataError, one_line
+import click
+
+from mindloc.cli.command import PATH, SETTINGS, Command, command
+from mindloc.descriptors.reduction import fit_reduction, save_reduction
+from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
 from mindloc.search.build import KINDS, add_tiles, build_index, describe_index, remove_tiles, require_buildable
 from mindloc.search.extraction import load_extracted
 from mindloc.search.faiss_kinds import FaissParameters
 
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mindloc index",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = _action(actions, "build", "make an index; one that is there stays whole until the new one is")
-    _add_source(build)
-    build.add_argument(
-        "--kind", choices=KINDS, default="flat", help="how; default: flat, exact; diskann: on a Milvus server"
-    )
-    for parameter in fields(FaissParameters):
-        default = parameter.metadata["auto"] or parameter.default
-        text = f"{parameter.metadata['meaning']}; default: {default}"
-        build.add_argument(f"--{parameter.name}", type=int, metavar="N", help=text)
-    add = _action(actions, "add", "add tiles; one whose name is there takes the older one's place")
-    _add_source(add)
-    remove = _action(actions, "remove", "remove tiles")
-    remove.add_argument("names", nargs="*", metavar="NAME")
-    remove.add_argument("--names_from", type=Path, metavar="FILE", help="text, one name per line")
-    _action(actions, "info", "say what an index contains and how it was made")
-    return parser
+FLOAT_BYTES = 4
 
 
-def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
-    action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-    action.add_argument("--index", required=True, metavar="PATH", help="the index: a directory or milvus:...")
-    return action
+@click.group("index", context_settings=SETTINGS)
+def index() -> None:
+    """Make, change and look at an index of tiles that can be searched, from what extract wrote.
+
+    An index is a directory, or a collection of Milvus: milvus:DIRECTORY.db, milvus:http://host:19530, either with
+    #NAME.
+    """
 
 
-def _add_source(action: argparse.ArgumentParser) -> None:
-    action.add_argument("directory", type=Path, help="what extract wrote, best with --places")
-    action.add_argument("--pca", type=Path, metavar="FILE", help="reduce the recall descriptors by this file of pca")
+def index_option(function: Callable) -> Callable:
+    """--index, the place of an index, as ``index``."""
+    text = "the index: a directory or milvus:..."
+    return click.option("--index", required=True, metavar="PATH", help=text)(function)
 
 
-def given_parameters(args: argparse.Namespace, names: Iterable[str]) -> dict[str, int]:
-    """Those of these options that are on the command line."""
-    return {name: value for name in names if (value := getattr(args, name)) is not None}
+def _source(function: Callable) -> Callable:
+    """The tiles to be added, and how they are reduced."""
+    text = "reduce the recall descriptors by this file of pca"
+    return click.argument("directory", type=PATH)(click.option("--pca", type=PATH, metavar="FILE", help=text)(function))
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    {"build": _build, "add": _add, "remove": _remove, "info": _info}[args.action](args)
+def parameter_options(names: Iterable[str], text: str | None = None) -> Callable[[Callable], Callable]:
+    """An option for each of these parameters of an index.
+
+    Args:
+        text: of each; None: what the parameter means.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        for parameter in reversed([field for field in fields(FaissParameters) if field.name in names]):
+            default = parameter.metadata["auto"] or parameter.default
+            said = text or f"{parameter.metadata['meaning']}; default: {default}"
+            function = click.option(f"--{parameter.name}", type=int, metavar="N", help=said)(function)
+        return function
+
+    return decorate
 
 
-def _build(args: argparse.Namespace) -> None:
-    given = given_parameters(args, [parameter.name for parameter in fields(FaissParameters)])
-    require_buildable(args.index, args.kind, given)
-    extracted = load_extracted(args.directory, args.pca)
+def given(parameters: dict[str, int | None]) -> dict[str, int]:
+    """Those that are on the command line, in the order of their definition."""
+    names = [field.name for field in fields(FaissParameters)]
+    return {name: parameters[name] for name in names if parameters.get(name) is not None}
+
+
+@index.command("build", cls=Command, example="tiles --index tiles_index")
+@_source
+@index_option
+@click.option(
+    "--kind", type=click.Choice(KINDS), default="flat", help="default: flat, exact; diskann: on a Milvus server"
+)
+@parameter_options([parameter.name for parameter in fields(FaissParameters)])
+def build(directory: Path, pca: Path | None, index: str, kind: str, **parameters: int | None) -> None:
+    """Make an index of the tiles in DIRECTORY, which extract wrote, best with --places; one that is there stays whole
+    until the new one is.
+    """
+    require_buildable(index, kind, given(parameters))
+    extracted = load_extracted(directory, pca)
     started = time.perf_counter()
-    build_index(args.index, extracted, args.kind, given)
+    build_index(index, extracted, kind, given(parameters))
     if extracted.recall.card["place_unit"] is None:
         print("note: these tiles have no places; extract --places reads them from the tiles' names")
-    print(f"{args.index}: {extracted.count} tiles, kind {args.kind}, in {time.perf_counter() - started:.1f} s")
+    print(f"{index}: {extracted.count} tiles, kind {kind}, in {time.perf_counter() - started:.1f} s")
 
 
-def _add(args: argparse.Namespace) -> None:
-    extracted = load_extracted(args.directory, args.pca)
-    added = add_tiles(args.index, extracted)
-    print(f"{args.index}: {extracted.count} tiles added, {added.replaced} of them replaced; {added.total} in all")
+@index.command("add", cls=Command, example="more_tiles --index tiles_index")
+@_source
+@index_option
+def add(directory: Path, pca: Path | None, index: str) -> None:
+    """Add the tiles in DIRECTORY, which extract wrote; one whose name is there takes the older one's place."""
+    extracted = load_extracted(directory, pca)
+    added = add_tiles(index, extracted)
+    print(f"{index}: {extracted.count} tiles added, {added.replaced} of them replaced; {added.total} in all")
 
 
-def _remove(args: argparse.Namespace) -> None:
-    names = [*args.names, *(_names_of(args.names_from) if args.names_from else [])]
-    if not names:
+@index.command("remove", cls=Command, example="3_0_2_1.png --index tiles_index")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@index_option
+@click.option("--names_from", type=PATH, metavar="FILE", help="text, one name per line")
+def remove(names: tuple[str, ...], index: str, names_from: Path | None) -> None:
+    """Remove tiles by their names."""
+    named = [*names, *(_names_of(names_from) if names_from else [])]
+    if not named:
         raise ConfigError("no tile was named; give NAME or --names_from FILE")
-    left = remove_tiles(args.index, names)
-    print(f"{args.index}: {len(set(names))} tiles removed, {left} are left")
+    left = remove_tiles(index, named)
+    print(f"{index}: {len(set(named))} tiles removed, {left} are left")
 
 
-def _info(args: argparse.Namespace) -> None:
-    for name, value in describe_index(args.index).items():
+@index.command("info", cls=Command, example="--index tiles_index")
+@index_option
+def info(index: str) -> None:
+    """Say what an index contains and how it was made."""
+    for name, value in describe_index(index).items():
         print(f"{name:24} {'-' if value is None else value}")
 
 
@@ -101,3 +118,33 @@ def _names_of(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} can't be read ({one_line(error)[:120]}); give text, one name per line") from None
     return [line for line in lines if line]
+
+
+@command("pca", example="tiles --dimension 256 --out omega_256.safetensors")
+@click.argument("directory", type=PATH)
+@click.option("--dimension", type=int, default=512, metavar="N", help="numbers that are left; default: 512")
+@click.option("--seed", type=int, default=0, metavar="N", help="of the random directions to begin from; default: 0")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="new .safetensors file")
+def pca(directory: Path, dimension: int, seed: int, out: Path) -> None:
+    """Fit the reduction of recall descriptors: the directions in which those of the tiles in DIRECTORY, which extract
+    wrote, vary most.
+
+    Take tiles of training: a Recall measured with a reduction that was fitted to the very tiles searched in flatters.
+    The file goes with --pca to extract, index, search and eval.
+    """
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out is {out}; name a file that ends in .safetensors")
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; give a whole number, 0 or more")
+    tiles = load_extracted(directory)
+    if tiles.reduction_sha256:
+        raise TileIndexError(f"{directory} was reduced when it was extracted; extract it once more without --pca")
+    started = time.perf_counter()
+    fitted = fit_reduction(tiles.recall.descriptor_ND, dimension, seed, tiles.checkpoint_sha256)
+    save_reduction(out, fitted)
+    print(
+        f"{tiles.recall.descriptor} of {tiles.count} tiles: {tiles.dimension} numbers to {fitted.dimension}, "
+        f"which explain {fitted.explained_share:.1%} of the variance"
+    )
+    print(f"bytes per tile: {FLOAT_BYTES * tiles.dimension} before, {FLOAT_BYTES * fitted.dimension} after")
+    print(f"{out}: fitted in {time.perf_counter() - started:.1f} s")

@@ -1,27 +1,15 @@
-"""Start a training or an evaluation as the scripts do: scripts/run_*.sh call this with their own arguments.
+"""A training or an evaluation as the scripts start it: scripts/run_*.sh call this with their own arguments."""
 
-Environment: CONFIG, the experiment (configs/gta_uav_cross.yaml). LAUNCHER, rank_table or msrun. Of several servers:
-SERVER_ID, which one this is, from 0 (found by its address in a rank table); MASTER_ADDR and MASTER_PORT, where ranks
-under msrun meet (the first server of a rank table, 8118); SERVER_COUNT, how many there are when no rank table says so.
-"""
-
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mindloc.cli.command import OneLineParser, command
-from mindloc.cli.training_command import (
-    PROJECT,
-    Training,
-    TrainingCommand,
-    config_path,
-    set_words,
-    training_command,
-    yaml_text,
-)
+import click
+
+from mindloc.cli.command import Command, command, read_words
+from mindloc.cli.train import Training, train, yaml_text
 from mindloc.errors import LaunchError
 from mindloc.launch.plan import (
     Plan,
@@ -30,13 +18,13 @@ from mindloc.launch.plan import (
     place_of_this_server,
     plan_ranks,
 )
-from mindloc.launch.processes import alone
+from mindloc.launch.processes import alone, own_command, with_source
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import new_log_directory, remove_log_directory, run_plan
-from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import card_numbers, is_number
+from mindloc.runtime.process import command_line, told_to_children
 
-DEFAULT_CONFIG = "configs/gta_uav_cross.yaml"
+DEFAULT_EXPERIMENT = "gta_uav_cross"
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
 _EVAL_PLACES = "DATASET_PATH CHECKPOINT_PATH"
 MOST_RANKS = 1024  # on one server: far more than any has cards
@@ -54,7 +42,7 @@ class Script:
 
     @property
     def program(self) -> str:
-        return "eval.py" if self.evaluates else "train.py"
+        return "eval" if self.evaluates else "train"
 
     @property
     def places(self) -> str:
@@ -75,41 +63,46 @@ SCRIPTS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mindloc launch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{kind:11} {script.usage}" for kind, script in SCRIPTS.items()),
-    )
-    parser.add_argument("kind", choices=SCRIPTS, metavar="KIND", help=f"one of {', '.join(SCRIPTS)}")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
-    return parser
+# options of a training that a script passes on, and its own
+_OPTIONS = Command("options", params=[*train.params, click.Option(["--launcher"])], add_help_option=False)
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    script = SCRIPTS[args.kind]
-    if args.arguments in (["-h"], ["--help"]):
-        print(f"{script.usage}\n\n{__doc__}")
+def _usages() -> str:
+    return "\b\n" + "\n".join(script.usage for script in SCRIPTS.values())
+
+
+@command(
+    "launch",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=_usages(),
+)
+@click.argument("kind", type=click.Choice(list(SCRIPTS)))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def launch(kind: str, arguments: tuple[str, ...]) -> int:
+    """Start a training or an evaluation as the scripts do.
+
+    Environment: CONFIG, the experiment (gta_uav_cross). LAUNCHER, rank_table or msrun. Of several servers: SERVER_ID,
+    which one this is, from 0 (found by its address in a rank table); MASTER_ADDR and MASTER_PORT, where ranks under
+    msrun meet (the first server of a rank table, 8118); SERVER_COUNT, how many there are when no rank table says so.
+    """
+    script = SCRIPTS[kind]
+    if arguments in (("-h",), ("--help",)):
+        print(f"{script.usage}\n\n{launch.help}")
         return 0
-    given = read_arguments(script, args.arguments)
+    given = read_arguments(script, arguments)
     if script.evaluates:
         return become_evaluation(script, given)
     return run_plan(plan_training(script, given, os.environ))
 
 
 def become_evaluation(script: Script, given: "ScriptArguments") -> int:
-    """Turn into eval.py: one process, whose console is its log."""
+    """Turn into the evaluation: one process, whose console is its log."""
     target = ["--device_target", script.target] if script.target else []
-    assert given.checkpoint is not None  # read_arguments asks for it
-    checkpoints = given.checkpoint / "checkpoints"
-    weights = weights_of_run(checkpoints) if checkpoints.is_dir() else given.checkpoint
-    words = ["--checkpoint", str(weights), "--data_root", yaml_text(given.dataset)]
+    words = ["--checkpoint", str(given.checkpoint), "--data_root", yaml_text(given.dataset)]
     words += ["--device_id", str(given.device_ids[0]), *target, *given.options]
+    environment = {**with_source(alone(os.environ)), **told_to_children()}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, str(PROJECT / script.program), *words], alone(os.environ))
+    os.execve(sys.executable, own_command("eval", *words), environment)
 
 
 def plan_training(script: Script, given: "ScriptArguments", environment: Mapping[str, str]) -> Plan:
@@ -131,7 +124,7 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
     log_dir = new_log_directory(given.output)
     try:
         return plan_ranks(
-            [sys.executable, str(PROJECT / script.program), *words],
+            own_command("train", *words),
             target=target,
             log_dir=log_dir,
             table=table,
@@ -140,7 +133,7 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
             server_count=count,
             master=master,
             launcher=launcher,
-            environment=environment,
+            environment=with_source(environment),
         )
     except LaunchError:
         remove_log_directory(log_dir)  # nothing was started
@@ -149,30 +142,27 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
 
 def read_training(
     script: Script, given: "ScriptArguments", environment: Mapping[str, str]
-) -> tuple[TrainingCommand, str | None]:
+) -> tuple[Training, str | None]:
     """(the training that the arguments make, the launcher that the user wants)."""
-    explained = f"{script.file} knows the options of python train.py --help, --config and --launcher"
-    own = OneLineParser(prog=script.file, allow_abbrev=False, add_help=False, way_out=explained)
-    own.add_argument("--config", type=Path)
-    own.add_argument("--launcher")
-    mine, options = own.parse_known_args(given.options)
-    if "--resume" in options:
-        raise LaunchError("--resume is train.py's own; here the run directory to go on with is CHECKPOINT_PATH")
+    explained = f"{script.file} knows the options of {command_line('train', '--help')} and --launcher"
+    options = read_words(_OPTIONS, script.file, given.options, explained).params
+    if options["resume"]:
+        raise LaunchError("--resume is train's own; here the run directory to continue is CHECKPOINT_PATH")
     resumed = given.checkpoint if resumes(given) else None
-    experiment = mine.config or Path(environment.get("CONFIG") or PROJECT / DEFAULT_CONFIG)
     training = Training(
-        config=resumed / "config.yaml" if resumed else config_path(experiment),
+        experiment=options["config"] or environment.get("CONFIG") or DEFAULT_EXPERIMENT,
         data=given.dataset,
         resumed=resumed,
+        run_dir=options["run_dir"],
+        work_dir=given.output,
         weights=None if resumed else given.checkpoint,
         target=script.target,
         evaluates=given.eval_callback,
-        begin_epoch=given.begin_epoch,
+        begin_epoch=options["begin_epoch"] if given.begin_epoch is None else given.begin_epoch,
+        own=options["overrides"],
     )
-    place = set_words([f"run.work_dir={yaml_text(given.output)}"])
     # a shell's LAUNCHER does not concern a training of one rank
-    launcher = mine.launcher or (environment.get("LAUNCHER") if script.several else None) or None
-    return training_command(training, place, options, explained), launcher
+    return training, options["launcher"] or (environment.get("LAUNCHER") if script.several else None) or None
 
 
 def resumes(given: "ScriptArguments") -> bool:
@@ -186,7 +176,7 @@ def resumes(given: "ScriptArguments") -> bool:
     if not (given.checkpoint / "config.yaml").is_file():
         raise LaunchError(
             f"CHECKPOINT_PATH {given.checkpoint} is a directory without config.yaml; give a run directory "
-            "(work_dir/NAME/MMDDhhmmss) to go on with it, or a .safetensors file to begin from its weights"
+            "(work_dir/NAME/MMDDhhmmss) to continue it, or a .safetensors file to begin from its weights"
         )
     return True
 

@@ -1,16 +1,14 @@
-"""Write the rank table of this server's Ascend cards, or check and explain one: python -m mindloc rank-table.
+"""The rank table of an Ascend cluster: written, merged, explained."""
 
-A table of several servers is made of one per server, written on each: --merge FILE FILE ... --out FILE.
-"""
-
-import argparse
 import ipaddress
 import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindloc.cli.command import command
+import click
+
+from mindloc.cli.command import PATH, SeveralOption, command
 from mindloc.errors import LaunchError
 from mindloc.launch.host import device_addresses, host_names
 from mindloc.launch.rank_table import (
@@ -25,40 +23,44 @@ from mindloc.launch.rank_table import (
 from mindloc.runtime.cluster import card_numbers
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mindloc rank-table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--devices", metavar="IDS", help="cards of this server, rank 0 first, like 0,1,2,3")
-    task.add_argument("--check", type=Path, metavar="FILE", help="explain a table, or say what is wrong with it")
-    task.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="tables of the servers, one each")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="table to write")
-    parser.add_argument("--server_id", metavar="ADDRESS", help="address of this server; needed where it has several")
-    addresses = parser.add_mutually_exclusive_group()
-    addresses.add_argument("--device_ips", metavar="ADDRESSES", help="of the cards' own network ports, like IP,IP")
-    addresses.add_argument(
-        "--without_device_ips", action="store_true", help="leave them out: for a trial off Ascend, HCCL would refuse it"
-    )
-    return parser
+@command("rank-table", example="--devices 0,1,2,3,4,5,6,7 --out rank_table.json")
+@click.option("--devices", metavar="IDS", help="cards of this server, rank 0 first, like 0,1,2,3")
+@click.option("--check", type=PATH, metavar="FILE", help="explain a table, or say what is wrong with it")
+@click.option("--merge", type=PATH, cls=SeveralOption, metavar="FILE ...", help="tables of the servers, one each")
+@click.option("--out", type=PATH, metavar="FILE", help="table to write")
+@click.option("--server_id", metavar="ADDRESS", help="address of this server; needed where it has several")
+@click.option("--device_ips", metavar="ADDRESSES", help="of the cards' own network ports, like IP,IP")
+@click.option("--without_device_ips", is_flag=True, help="leave them out: for a trial off Ascend, HCCL would refuse it")
+def rank_table(
+    devices: str | None,
+    check: Path | None,
+    merge: tuple[Path, ...],
+    out: Path | None,
+    server_id: str | None,
+    device_ips: str | None,
+    without_device_ips: bool,
+) -> None:
+    """Write the rank table of this server's Ascend cards (--devices), or check and explain one (--check).
 
-
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    if args.check:
-        print(explanation(read_rank_table(args.check)))
+    A table of several servers is made of one per server, written on each: --merge FILE FILE ... --out FILE.
+    """
+    if sum(map(bool, (devices, check, merge))) != 1:
+        raise LaunchError("give one of --devices IDS, --check FILE and --merge FILE ...")
+    if device_ips and without_device_ips:
+        raise LaunchError("--device_ips and --without_device_ips contradict each other; give one of them")
+    if check:
+        print(explanation(read_rank_table(check)))
         return
-    if args.out is None:
+    if out is None:
         raise LaunchError("--out is missing; name the file to write, e.g. --out rank_table.json")
-    if args.merge:
-        write_servers(args.out, merged([read_rank_table(path) for path in args.merge]))
+    if merge:
+        write_servers(out, merged([read_rank_table(path) for path in merge]))
     else:
-        cards = card_numbers("--devices", args.devices)
-        addresses = [""] * len(cards) if args.without_device_ips else _addresses(args.device_ips, cards)
+        cards = card_numbers("--devices", devices)
+        addresses = [""] * len(cards) if without_device_ips else _addresses(device_ips, cards)
         entries = [Card(i, card, address) for i, (card, address) in enumerate(zip(cards, addresses, strict=True))]
-        write_rank_table(args.out, _named(args.server_id) or only_address(host_names()), entries)
-    print(f"{explanation(read_rank_table(args.out))}\nwritten: {args.out}")
+        write_rank_table(out, _named(server_id) or only_address(host_names()), entries)
+    print(f"{explanation(read_rank_table(out))}\nwritten: {out}")
 
 
 def explanation(table: RankTable) -> str:

@@ -1,27 +1,21 @@
-"""Look drone images up in an index of tiles: recall by one descriptor, re-rank by another where there is one.
+"""Drone images looked up in an index of tiles: recall by one descriptor, re-ranking by another where there is one."""
 
-Queries are images, or with --queries an extraction that exists already, for which no device is needed. Every query's
-answers go to the file of --out, one line of JSON each: name, answers (tile, place, bounds, score, score_of: "cosine"
-or "consistency", recall_rank).
-"""
-
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 
-from mindloc.cli.arguments import (
-    add_config_arguments,
-    add_engine_arguments,
-    add_view_argument,
-    engine_request,
+from mindloc.cli.command import PATH, command
+from mindloc.cli.index import given, index_option, parameter_options
+from mindloc.cli.options import (
+    EngineArguments,
+    config_options,
+    engine_options,
     refuse_overrides_outside,
+    view_option,
 )
-from mindloc.cli.command import command
-from mindloc.cli.index import given_parameters
 from mindloc.config import Config, config_from_dict, override_config
 from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
@@ -36,115 +30,127 @@ from mindloc.search.faiss_kinds import WHILE_SEARCHING
 from mindloc.search.index import Box
 from mindloc.search.two_stage import Circle
 
-_ORDER = "latitude before longitude, or x before y; below zero write it as --near=-34,151 or --box=-34,151,-33,152"
+_ORDER = "latitude before longitude, or x before y"
 _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
     True: "name the directory that extract wrote, with omega and phi",
     False: "encode them by the checkpoint, or by files exported with both descriptors",
 }
+_ENCODING = ("checkpoint", "engine", "exported", "precision", "dec_key_file", "tensorrt", "allow_cpu_provider", "view")
+Point = tuple[float, ...]
 Source = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mindloc search",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("directory", type=Path, nargs="?", help="images (.png, .jpg, .jpeg), subdirectories included")
-    parser.add_argument(
-        "--queries", type=Path, metavar="DIRECTORY", help="what extract wrote of them, in place of images"
-    )
-    parser.add_argument("--index", required=True, metavar="PATH", help="the index: a directory or milvus:...")
-    add_engine_arguments(parser)
-    add_view_argument(parser, "query")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
-    where.add_argument("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}")
-    parser.add_argument("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
-    for name in WHILE_SEARCHING:
-        parser.add_argument(f"--{name}", type=int, metavar="N", help="as of index build; default: the index's own")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="answers, one line of JSON per query")
-    add_config_arguments(parser, ("--device_target", "--device_id"), with_file=False)
-    return parser
+def numbers(count: int) -> Callable[[str], Point]:
+    """A type of option: so many numbers with commas between."""
 
-
-def numbers(count: int) -> Any:
-    """A type of argument: so many numbers with commas between."""
-
-    def parse(text: str) -> tuple[float, ...]:
+    def parse(text: str) -> Point:
         try:
             values = tuple(float(part) for part in text.split(","))
         except ValueError:
             values = ()
         if len(values) != count or not np.isfinite(values).all():
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between")
+            raise click.BadParameter(f"{text!r} is not {count} numbers with commas between")
         return values
 
     return parse
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    _check(args)
-    where = Box(args.box[:2], args.box[2:]) if args.box else Circle(args.near, args.within_m) if args.near else None
-    with closing(open_index(args.index)) as index:
-        if given := given_parameters(args, WHILE_SEARCHING):
-            index.search_with(given)
-        queries, config, batches = _read_queries(args) if args.queries else _encode_queries(args)
-        require_fit(index.card, queries, _BOTH_STAGES[bool(args.queries)])
-        summary = Summary(plan_search(index, args.top, config.search.recall_n, config.search.consistency_m, where))
-        with atomic_write(args.out, "answers", TileIndexError) as file:
-            answered = search_all(index, batches(), summary, encoding=not args.queries)
-            write_answers(file, answered, queries.count)
+@command("search", example="images --index tiles_index --checkpoint work_dir/latest --out answers.jsonl")
+@click.argument("directory", type=PATH, required=False)
+@click.option("--queries", type=PATH, metavar="DIRECTORY", help="what extract wrote of them, in place of images")
+@index_option
+@engine_options
+@view_option("query")
+@click.option("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
+@click.option("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
+@click.option("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}")
+@click.option("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
+@parameter_options(WHILE_SEARCHING, "as of index build; default: the index's own")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="answers, one line of JSON per query")
+@config_options(("--device_target", "--device_id"), with_file=False)
+@click.pass_context
+def search(
+    context: click.Context,
+    directory: Path | None,
+    queries: Path | None,
+    index: str,
+    engine: EngineArguments,
+    view: str | None,
+    top: int,
+    near: Point | None,
+    box: Point | None,
+    within_m: float | None,
+    out: Path,
+    overrides: tuple[str, ...],
+    **parameters: int | None,
+) -> None:
+    """Look drone images up in an index of tiles: recall by one descriptor, re-rank by another where there is one.
+
+    Queries are the images in DIRECTORY (.png, .jpg, .jpeg, subdirectories included), or with --queries an extraction
+    that exists already, for which no device is needed. Every query's answers go to the file of --out, one line of JSON
+    each: name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank).
+    """
+    if (directory is None) == (queries is None):
+        raise ConfigError("give either a directory of images or --queries DIRECTORY")
+    if queries:
+        _refuse_encoding(context, overrides)
+    refuse_overrides_outside(overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
+    where = _place(near, within_m, box)
+    with closing(open_index(index)) as opened:
+        if chosen := given(parameters):
+            opened.search_with(chosen)
+        if queries:
+            known, config, batches = _read_queries(queries, engine.pca, overrides)
+        else:
+            known, config, batches = _encode_queries(directory, engine, view, overrides)
+        require_fit(opened.card, known, _BOTH_STAGES[bool(queries)])
+        summary = Summary(plan_search(opened, top, config.search.recall_n, config.search.consistency_m, where))
+        with atomic_write(out, "answers", TileIndexError) as file:
+            write_answers(file, search_all(opened, batches(), summary, encoding=not queries), known.count)
     for line in summary.lines():
         print(line)
-    print(f"answers: {args.out}")
+    print(f"answers: {out}")
 
 
-def _check(args: argparse.Namespace) -> None:
-    if (args.directory is None) == (args.queries is None):
-        raise ConfigError("give either a directory of images or --queries DIRECTORY")
-    if args.queries:
-        _refuse_encoding(args)
-    refuse_overrides_outside(args.overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
-    if (args.near is None) != (args.within_m is None):
+def _place(near: Point | None, within_m: float | None, box: Point | None) -> Box | Circle | None:
+    if near and box:
+        raise ConfigError("--near and --box both say where to look; give one of them")
+    if (near is None) != (within_m is None):
         raise ConfigError("--near A,B and --within_m METERS go together; give both or none")
-    if args.within_m is not None and not 0 < args.within_m < np.inf:
-        raise ConfigError(f"--within_m is {args.within_m}; give a distance in meters above 0")
+    if within_m is not None and not 0 < within_m < np.inf:
+        raise ConfigError(f"--within_m is {within_m}; give a distance in meters above 0")
+    if box:
+        return Box(box[:2], box[2:])
+    return Circle(near, within_m) if near else None
 
 
-def _refuse_encoding(args: argparse.Namespace) -> None:
+def _refuse_encoding(context: click.Context, overrides: Sequence[str]) -> None:
     """Refuse what says how images are encoded, where nothing is left to encode."""
-    engine = argparse.ArgumentParser()
-    add_engine_arguments(engine)
-    defaults = {**vars(engine.parse_args([])), "view": None}
-    given = [f"--{name}" for name, value in defaults.items() if name != "pca" and getattr(args, name) != value]
-    if given:
-        raise ConfigError(f"--queries are encoded already; leave {', '.join(given)} out")
-    refuse_overrides_outside(args.overrides, ("search",), "--queries are encoded already")
+    on_line = click.core.ParameterSource.COMMANDLINE
+    named = [f"--{name}" for name in _ENCODING if context.get_parameter_source(name) is on_line]
+    if named:
+        raise ConfigError(f"--queries are encoded already; leave {', '.join(named)} out")
+    refuse_overrides_outside(overrides, ("search",), "--queries are encoded already")
 
 
-def _read_queries(args: argparse.Namespace) -> Source:
+def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -> Source:
     """The queries of an extraction; no device, no MindSpore."""
-    extracted = load_extracted(args.queries, args.pca)
-    config = override_config(config_from_dict(extracted.recall.card.get("config", {})), args.overrides)
+    extracted = load_extracted(directory, pca)
+    config = override_config(config_from_dict(extracted.recall.card.get("config", {})), overrides)
     return extracted.queries, config, extracted.batches
 
 
-def _encode_queries(args: argparse.Namespace) -> Source:
+def _encode_queries(directory: Path, engine: EngineArguments, view: str | None, overrides: Sequence[str]) -> Source:
     """The images of a directory; calling for their batches starts the device."""
-    names = image_names(args.directory)
-    request = engine_request(args)
-    source = read_source(request, ("query",), args.view)
-    config, side = override_config(source.config, args.overrides), source.side
+    names = image_names(directory)
+    request = engine.request()
+    source = read_source(request, ("query",), view)
+    config, side = override_config(source.config, overrides), source.side
 
     def batches() -> Iterator[Batch]:
-        engine, paths = start_engine(request, source, config), [args.directory / name for name in names]
-        compare_with_exact(engine, config, {side: paths})
-        images = ImageBatches(config.view(side), paths, engine.batch_size, config.data.workers)
-        return encoded_queries(engine, side, images, names)
+        started, paths = start_engine(request, source, config), [directory / name for name in names]
+        compare_with_exact(started, config, {side: paths})
+        images = ImageBatches(config.view(side), paths, started.batch_size, config.data.workers)
+        return encoded_queries(started, side, images, names)
 
     return source.queries(len(names)), config, batches

@@ -1,84 +1,90 @@
-"""Train an encoder, or go on with a training that was stopped.
+"""Trainings: the command, and how scripts and jobs start one in their user's stead."""
 
-A new run gets its own directory, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
-"""
-
-import argparse
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from mindloc.cli.arguments import add_config_arguments
-from mindloc.cli.command import command
+import click
+import yaml
+
+from mindloc.cli.command import PATH, command
+from mindloc.cli.options import config_options, key_overrides
 from mindloc.config import Config, config_to_dict, load_config
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
-from mindloc.launch.processes import with_source
+from mindloc.launch.processes import own_command, with_source
 from mindloc.launch.supervise import new_log_directory, run_plan
 from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import require_precision, use_device
-from mindloc.runtime.process import last_words
+from mindloc.runtime.process import command_line, last_words
 from mindloc.runtime.run_directory import RunDirectory
 from mindloc.training.resume import check_begin_epoch, check_settings, find_resume_point
 
 
-def parser(kind: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Args: kind: class of the parser, for callers that tell errors in another way."""
-    parser = kind(
-        prog="train.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_config_arguments(parser)
-    parser.add_argument("--run_dir", type=Path, help="new directory for this run")
-    parser.add_argument(
-        "--resume",
-        type=Path,
-        metavar="RUN",
-        help="go on with this run directory exactly where it stopped, with its own config; --epochs may be raised",
-    )
-    parser.add_argument(
-        "--begin_epoch", type=int, metavar="N", help="refuse to begin unless exactly N epochs are done by then"
-    )
-    return parser
+@command("train", example="--config world_tiny")
+@config_options()
+@click.option("--run_dir", type=PATH, metavar="DIRECTORY", help="new directory for this run")
+@click.option(
+    "--resume",
+    type=PATH,
+    metavar="RUN",
+    help="continue this run directory exactly where it stopped, with its own config; --epochs may be raised",
+)
+@click.option("--begin_epoch", type=int, metavar="N", help="refuse to begin unless exactly N epochs are done by then")
+@click.pass_obj
+def train(
+    words: tuple[str, ...],
+    config: str | None,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    begin_epoch: int | None,
+) -> int:
+    """Train an encoder, or continue a training that was stopped.
 
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    if args.resume and (args.config or args.run_dir):
-        raise ConfigError("--resume goes on with the run's own config and directory; leave out --config and --run_dir")
-    resumed = RunDirectory.open(args.resume) if args.resume else None
-    config = load_config(resumed.config_path if resumed else args.config, args.overrides, of_run=resumed is not None)
+    A new run gets its own directory, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
+    """
+    if resume and (config or run_dir):
+        raise ConfigError("--resume takes the run's own config and directory; leave out --config and --run_dir")
+    resumed = RunDirectory.open(resume) if resume else None
+    settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
     launched = announced_ranks() > 1
-    if len(config.run.device_ids) > 1 and not launched:
-        return train_on_cards(config, args, sys.argv[1:] if argv is None else argv)
-    card = announced_device() if launched else config.run.device_ids[0]
-    device = use_device(config.run.device_target, card, config.run.operator_fusion)
+    if len(settings.run.device_ids) > 1 and not launched:
+        return train_on_cards(settings, words, resume, begin_epoch)
+    card = announced_device() if launched else settings.run.device_ids[0]
+    device = use_device(settings.run.device_target, card, settings.run.operator_fusion)
     cluster = join_cluster(device)
 
-    from mindloc.training.trainer import new_run, prepare, train  # after the device is chosen: it imports MindSpore
+    from mindloc.training import trainer  # after the device is chosen: it imports MindSpore
 
     # before a directory is made: a training that is refused leaves nothing behind
-    training = prepare(config, resumed, cluster, args.begin_epoch)
+    training = trainer.prepare(settings, resumed, cluster, begin_epoch)
     if not cluster.is_first:
-        train(training, None)
+        trainer.train(training, None)
         return 0
-    run = resumed or new_run(config, args.run_dir, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    run = resumed or trainer.new_run(settings, run_dir)
     print(f"run directory: {run.path}\ndevice: {device.description}")
-    how_to_resume = f"go on from the newest checkpoint with: --resume {run.path}"
+    how_to_resume = f"continue from the newest checkpoint with: {command_line('train', '--resume', run.path)}"
     try:
         with last_words(how_to_resume):
-            train(training, run)
-        print(f"evaluate with: python eval.py --checkpoint {weights_of_run(run.checkpoints)}")
+            trainer.train(training, run)
+        print(f"evaluate with: {command_line('eval', '--checkpoint', weights_of_run(run.checkpoints))}")
     except KeyboardInterrupt:
         print(how_to_resume, file=sys.stderr)
         raise
     return 0
 
 
-def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -> int:
+def train_on_cards(config: Config, words: Sequence[str], resumed: Path | None, begin_epoch: int | None) -> int:
     """As many ranks as ``run.device_ids`` names cards of this server, each of which runs this command.
+
+    Args:
+        words: arguments of the command.
 
     Raises:
         DeviceError: cards are named and this machine has none.
@@ -88,12 +94,12 @@ def train_on_cards(config: Config, args: argparse.Namespace, words: list[str]) -
     target, settled = settled_target(config.run.device_target, environment)
     if config.run.device_target == "auto" and target == "CPU":
         raise DeviceError(
-            f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see python -m mindloc "
-            f"doctor); --device_target CPU trains {len(cards)} ranks on the processor"
+            f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see "
+            f"{command_line('doctor')}); --device_target CPU trains {len(cards)} ranks on the processor"
         )
-    check_before_start(config, target, len(cards), args.resume, args.begin_epoch)
+    check_before_start(config, target, len(cards), resumed, begin_epoch)
     log_dir = new_log_directory(Path(config.run.work_dir))
-    command = [sys.executable, "-m", "mindloc", "train", *words, *settled]
+    command = own_command("train", *words, *settled)
     return run_plan(plan_ranks(command, target=target, log_dir=log_dir, device_ids=cards, environment=environment))
 
 
@@ -117,3 +123,88 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
     check_begin_epoch(point, begin_epoch)
     if point:
         check_settings(point, config_to_dict(config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training as a script or a job has it started; what it sets by itself comes first, so that its user wins."""
+
+    experiment: str | Path | None = None  # of a new run: a shipped config's name or a file; None: the defaults
+    data: Path
+    resumed: Path | None = None  # run directory to resume
+    run_dir: Path | None = None  # new directory for a run
+    work_dir: Path | None = None  # where new run directories are made
+    weights: Path | None = None  # to start from
+    target: str | None = None
+    evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
+    begin_epoch: int | None = None
+    own: tuple[str, ...] = ()  # what the user overrides, ``key=value``
+
+    @property
+    def overrides(self) -> list[str]:
+        """All of them in order."""
+        found = key_overrides("data.root", yaml_text(self.data))
+        if self.work_dir and not self.resumed:
+            found.append(f"run.work_dir={yaml_text(self.work_dir)}")
+        if self.weights:
+            found.append(f"train.checkpoint_start={yaml_text(self.weights)}")
+        if self.evaluates is False:
+            found += ["train.eval_every_epochs=0", "train.zero_shot_eval=false"]
+        elif self.evaluates and self._load([]).train.eval_every_epochs == 0:
+            found.append("train.eval_every_epochs=1")
+        if self.target:
+            found.append(f"run.device_target={self.target}")
+        return [*found, *self.own]
+
+    @cached_property
+    def config(self) -> Config:
+        """What it trains by.
+
+        Raises:
+            ConfigError: the experiment or an override is refused.
+        """
+        return self._load(self.overrides)
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of the command that trains it."""
+        words = ["--resume", str(self.resumed)] if self.resumed else []
+        if not self.resumed and self.experiment:
+            words += ["--config", str(self.experiment)]
+        if not self.resumed and self.run_dir:
+            words += ["--run_dir", str(self.run_dir)]
+        words += set_words(self.overrides)
+        return words if self.begin_epoch is None else [*words, "--begin_epoch", str(self.begin_epoch)]
+
+    def checked(self, ranks: int, card: int | None, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+        """(device target, the arguments), after all that can be checked before a rank is started.
+
+        Args:
+            card: of a lone rank; None: the config's.
+
+        Raises:
+            LaunchError: MindSpore can't be loaded to find a device.
+            LaunchError, DeviceError, CheckpointError: as ``check_before_start``.
+        """
+        target, settled = settled_target(self.config.run.device_target, environment)
+        check_before_start(self.config, target, ranks, self.resumed, self.begin_epoch)
+        alone = ["--device_id", str(card)] if ranks == 1 and card is not None else []
+        return target, [*self.words, *settled, *alone]
+
+    def _load(self, overrides: Sequence[str]) -> Config:
+        file = self.resumed / "config.yaml" if self.resumed else self.experiment
+        return load_config(file, overrides, of_run=self.resumed is not None)
+
+
+def set_words(overrides: Sequence[str]) -> list[str]:
+    """``key=value`` as arguments, each behind its --set."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def yaml_text(path: Path) -> str:
+    """A path as a command reads it back, which takes values for YAML: in quotes where it would read something else."""
+    text = str(path)
+    try:
+        return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
+    except yaml.YAMLError:
+        return json.dumps(text, ensure_ascii=False)

@@ -1,5 +1,6 @@
 """YAML to ``Config`` and back. A value that no chosen part reads is an error."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from mindloc.config.messages import section_class, shown
 from mindloc.config.schema import Config, with_set
 from mindloc.errors import ConfigError, one_line
 
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
 _DEFAULTS = Config()
 _MOST_NAMED = 5
 
@@ -22,7 +24,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
     """The configuration of one experiment: defaults, then the file, then ``key=value`` overrides in order.
 
     Args:
-        path: YAML file; None means the defaults.
+        path: YAML file, or the name of a shipped one; None means the defaults.
         overrides: such as ``["train.epochs=3"]``; the value is parsed as YAML.
         of_run: the file was written by a run: only the keys that overrides name are checked for being read.
 
@@ -30,10 +32,28 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
         ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out of range,
             values contradict each other, or no part reads a value.
     """
-    tree, written = {} if path is None else _read_yaml(Path(path)), _parsed(overrides)
+    tree, written = {} if path is None else _read_yaml(experiment_file(path)), _parsed(overrides)
     config = config_from_dict(with_set(tree, written))
     refuse_unread_keys(config, [key for key, _ in written] if of_run else None)
     return config
+
+
+def experiment_file(named: str | Path) -> Path:
+    """The YAML file that a user names: itself, or by its name one that is shipped.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(named)
+    if path.exists():
+        return path
+    if str(named) in SHIPPED:
+        return SHIPPED[str(named)]
+    if path.stem in SHIPPED:
+        raise ConfigError(f"config file {path} is missing; the shipped one goes by its name: --config {path.stem}")
+    near = difflib.get_close_matches(path.stem, SHIPPED, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"config {path} is neither a file nor a shipped one; {hint}shipped are {', '.join(SHIPPED)}")
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
@@ -66,8 +86,6 @@ def dump_yaml(config: Config) -> str:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} is missing; the shipped ones are under configs/") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"config file {path} can't be read as YAML: {one_line(error)}") from None
     if tree is None:

@@ -1,6 +1,7 @@
 """``Config``: the settings of one experiment, all sections checked together.
 
-One YAML file under ``configs/`` is one experiment: it states only what differs from the defaults of ``sections.py``.
+One YAML file, such as those in ``mindloc/configs/``, is one experiment: it states only what differs from the defaults
+of ``sections.py``.
 Builders, trainer and evaluation get the whole ``Config``; everything else gets a section or plain values.
 """
 

@@ -17,6 +17,7 @@ import numpy as np
 from mindloc.errors import CheckpointError, TileIndexError
 from mindloc.runtime.checkpoint import read_tensor_file, write_tensor_file
 from mindloc.runtime.files import file_sha256
+from mindloc.runtime.process import command_line
 
 MAX_DIMENSION = 1024
 OVERSAMPLING = 32
@@ -51,7 +52,7 @@ class Reduction:
         if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
             raise TileIndexError(
                 f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; leave the "
-                "size of the images as it was, or fit another: python -m mindloc pca"
+                f"size of the images as it was, or fit another: {command_line('pca')}"
             )
         reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
         for first, block_BD in _centered(omega_ND, self.mean_D):
@@ -150,7 +151,7 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
         raise TileIndexError(
             f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
-            "take the reduction of this one, or fit it: python -m mindloc pca"
+            f"take the reduction of this one, or fit it: {command_line('pca')}"
         )
 
 

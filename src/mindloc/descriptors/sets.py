@@ -24,6 +24,7 @@ import numpy as np
 
 from mindloc.errors import DataError, one_line
 from mindloc.runtime.files import atomic_directory, read_json, read_json_lines, require_replaceable, synced, writing
+from mindloc.runtime.process import command_line
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
 VERSION = 1
@@ -212,9 +213,9 @@ def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> Descr
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise DataError(f"descriptor set {directory} is missing; write one with: python -m mindloc extract")
+        raise DataError(f"descriptor set {directory} is missing; write one with: {command_line('extract')}")
     if not (directory / "card.json").is_file():
-        raise DataError(f"{directory} contains no descriptor set; write one with: python -m mindloc extract")
+        raise DataError(f"{directory} contains no descriptor set; write one with: {command_line('extract')}")
     card = _load_card(directory / "card.json")
     rows = _load_rows(directory / "rows.jsonl")
     descriptor_ND = _load_matrix(directory / "descriptors.npy", memory_map)

@@ -10,6 +10,7 @@ from pathlib import Path
 from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, good, wrong
 from mindloc.errors import LaunchError
 from mindloc.runtime.files import read_json
+from mindloc.runtime.process import command_line
 
 PLUGIN = "libmindspore_ascend.so.2"
 CANN_LIBRARIES = ("libascendcl.so", "libge_runner.so", "libgraph.so", "libhccl.so")  # the plugin names more of the same
@@ -131,12 +132,12 @@ def _rank_table(machine: Machine) -> Finding:
         return good(
             "Ascend", "rank table", f"none named in RANK_TABLE_FILE (needed for several cards only) {rank}".strip()
         )
-    way_out = "write one with python -m mindloc rank-table, or unset RANK_TABLE_FILE"
+    way_out = f"write one with {command_line('rank-table')}, or unset RANK_TABLE_FILE"
     try:
         table = read_json(Path(name), LaunchError, "RANK_TABLE_FILE", way_out)
     except LaunchError as reason:
         say = wrong if Path(name).is_file() else absent
         return say("Ascend", "rank table", str(reason).removesuffix(f"; {way_out}"), way_out, blocks=False)
     version = table.get("version", "of unknown version")
-    checked = "; what it says is checked by python -m mindloc rank-table --check"
+    checked = f"; what it says is checked by {command_line('rank-table', '--check')}"
     return good("Ascend", "rank table", f"{name}, layout {version} {rank}".strip() + checked)

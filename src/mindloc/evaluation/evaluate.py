@@ -1,7 +1,6 @@
 """Evaluate an encoder on a split: extract once, then everything else from disk."""
 
 import json
-import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,6 +28,7 @@ from mindloc.inference.extract import Extraction, extract, help_extract, rows_of
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.process import this_command_line
 from mindloc.vocabulary import MODES, PairMode, SideName
 
 if TYPE_CHECKING:  # FAISS is slow to import, and seldom needed
@@ -169,7 +169,7 @@ def _write_histograms(split: Split, role: Role, directory: Path, workers: int) -
 
 def _origin(engine: Engine, config: Config, split: Split, speed: dict[str, Extraction]) -> dict[str, Any]:
     return {
-        "command": shlex.join(sys.argv),
+        "command": this_command_line(),
         **engine.facts,
         "mindloc": mindloc.__version__,
         "data": str(split.root),

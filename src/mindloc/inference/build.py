@@ -27,6 +27,7 @@ from mindloc.inference.exported import (
 from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.checkpoint import Weights, load_weights
 from mindloc.runtime.device import require_precision, use_device
+from mindloc.runtime.process import command_line
 from mindloc.runtime.run_directory import export_directory
 from mindloc.search.extraction import Queries
 from mindloc.vocabulary import PHI, SIDES, SideName
@@ -134,11 +135,11 @@ def _read_exported(
         config = config_from_dict(weights.config if weights else found[0].config)
         files = {side: choose_file(found, side, precision) for side in _sides(config, sides, view)}
     except AbsentError as error:
-        line = f"python export.py --checkpoint {request.checkpoint or 'FILE'} --file_format {file_format}"
-        line += "" if precision in (None, "fp32") else f" --precision {precision}"
+        words = ["--checkpoint", request.checkpoint or "FILE", "--file_format", file_format]
+        words += [] if precision in (None, "fp32") else ["--precision", precision]
         is_directory = request.exported is not None and not request.exported.is_file()
-        line += f" --out {request.exported}" if is_directory else ""
-        raise ExportError(f"{error}; write it with: {line}") from None
+        words += ["--out", request.exported] if is_directory else []
+        raise ExportError(f"{error}; write it with: {command_line('export', *words)}") from None
     require_one_origin(files, weights and weights.sha256)
     if not weights:
         config = config_from_dict(next(iter(files.values())).config)

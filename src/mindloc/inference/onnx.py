@@ -22,7 +22,7 @@ from mindloc.errors import DeviceError, ExportError, one_line
 from mindloc.inference.build import EngineRequest, Source
 from mindloc.inference.exported import ExportedEngine, ExportedFile, RunFile, output_name
 from mindloc.runtime.packages import ONE_RELU, optional_module, preload_onnx_libraries, why_provider_missing
-from mindloc.runtime.process import native_messages, usable_cores
+from mindloc.runtime.process import command_line, native_messages, usable_cores
 from mindloc.vocabulary import SideName
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -194,7 +194,7 @@ def _require_provider(session: Any, provider: Provider) -> None:
     if got[0] != provider.name:
         raise DeviceError(
             f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did; "
-            "see python -m mindloc doctor, or take --device_target CPU"
+            f"see {command_line('doctor')}, or take --device_target CPU"
         )
 
 
@@ -221,7 +221,7 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
         "tensorrt and 'onnxruntime-gpu[cuda,cudnn]'" if provider.name == TENSORRT else "'onnxruntime-gpu[cuda,cudnn]'"
     )
     raise DeviceError(
-        f"{reason}; pip install {packages}, see python -m mindloc doctor for the driver, "
+        f"{reason}; pip install {packages}, see {command_line('doctor')} for the driver, "
         "or continue with the CPU: --allow_cpu_provider"
     ) from failure
 

@@ -31,7 +31,7 @@ from mindloc.launch.processes import (
 )
 from mindloc.launch.rank_table import Card, RankTable, Server, find_server
 from mindloc.runtime.cluster import number_in
-from mindloc.runtime.process import usable_cores
+from mindloc.runtime.process import command_line, usable_cores
 
 Launcher = Literal["rank_table", "msrun", "one_process"]
 LAUNCHERS = ("rank_table", "msrun")  # those that can be chosen
@@ -201,7 +201,7 @@ def _best_target(environment: Mapping[str, str]) -> str:
         words = answer.stderr.strip().splitlines() or ["no word"]
         raise LaunchError(
             f"{sys.executable} can't load MindSpore to find a device ({words[-1].strip()}); "
-            "name one by --device_target, or see python -m mindloc doctor"
+            f"name one by --device_target, or see {command_line('doctor')}"
         )
     return answer.stdout.splitlines()[-1]
 

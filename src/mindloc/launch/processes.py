@@ -21,6 +21,7 @@ from pathlib import Path
 from mindloc.errors import LaunchError
 from mindloc.launch.host import free_port, share_of_cores
 from mindloc.launch.rank_table import RankTable, Server, write_servers
+from mindloc.runtime.process import command_line, told_to_children
 
 ENTRY = Path(__file__).with_name("rank_entry.py")
 SOURCE = Path(__file__).resolve().parents[2]
@@ -60,7 +61,8 @@ def inherited_environment(environment: Mapping[str, str], first_line: str) -> di
         first_line: which launcher and why, for the top of every log.
     """
     # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
-    return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), "MINDLOC_LAUNCH_LINE": first_line}
+    fixed = {**told_to_children(), "MINDLOC_LAUNCH_LINE": first_line}
+    return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), **fixed}
 
 
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
@@ -72,6 +74,11 @@ def with_source(environment: Mapping[str, str]) -> dict[str, str]:
     """A copy in whose PYTHONPATH mindloc is found, as ``-m mindloc`` needs it in a plain clone."""
     paths = [str(SOURCE), environment.get("PYTHONPATH", "")]
     return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def own_command(name: str, *words: str) -> list[str]:
+    """A command of this program, for a process of this Python in an environment ``with_source``."""
+    return [sys.executable, "-m", "mindloc", name, *words]
 
 
 def entry_command(command: Sequence[str]) -> list[str]:
@@ -225,7 +232,7 @@ def _require_addresses(table: RankTable) -> None:
             if not card.device_ip and table.version != "1.2":
                 raise LaunchError(
                     f"rank table {table.path} has no device_ip for card {card.device_id} of server {server.id}, which "
-                    "HCCL needs; write the table on that server: python -m mindloc rank-table"
+                    f"HCCL needs; write the table on that server: {command_line('rank-table')}"
                 )
 
 

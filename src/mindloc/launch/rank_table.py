@@ -18,9 +18,10 @@ from typing import Any
 from mindloc.errors import LaunchError
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.files import atomic_write_text, read_json
+from mindloc.runtime.process import command_line
 
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
-_WRITE_AGAIN = "write the table again, e.g. with python -m mindloc rank-table"
+_WRITE_AGAIN = f"write the table again, e.g. with {command_line('rank-table')}"
 _LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
 
 
@@ -87,7 +88,7 @@ def find_server(table: RankTable, names: Iterable[str], server: str | None = Non
             return index
     raise LaunchError(
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
-        "write a table here with python -m mindloc rank-table, or say which server it is: SERVER_ID=0"
+        f"write a table here with {command_line('rank-table')}, or say which server it is: SERVER_ID=0"
     )
 
 

@@ -10,17 +10,18 @@ which of them this process is, in two ways by the platform's age:
   fixed place.
 """
 
-import argparse
 import difflib
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
-from mindloc.cli.arguments import add_config_arguments
-from mindloc.cli.command import OneLineParser
+import click
+
+from mindloc.cli.command import command, read_words
+from mindloc.cli.options import config_options
 from mindloc.errors import ConfigError, LaunchError
 from mindloc.launch.host import host_names
 from mindloc.launch.rank_table import find_server, read_rank_table
@@ -28,49 +29,85 @@ from mindloc.modelarts.stores import is_remote
 from mindloc.runtime.cluster import is_number, number_in
 from mindloc.runtime.files import read_json
 
-WAY_OUT = "python modelarts/start.py --help lists the parameters"
+PROGRAM = "python modelarts/start.py"
+WAY_OUT = f"{PROGRAM} --help lists the parameters"
 JOB_TABLE = Path("/user/config/jobstart_hccl.json")
 TABLE_WAIT_S = 600
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def _truth(word: str) -> bool:
+    """The console sends "True" and "False"; Python calls both true."""
+    if word.lower() not in ("true", "false"):
+        raise click.BadParameter(f"{word!r} is neither True nor False")
+    return word.lower() == "true"
+
+
+def _count(text: str) -> int | None:
+    if text and not is_number(text):
+        raise click.BadParameter(f"{text!r} is no number from 0")
+    return int(text) if text else None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise click.BadParameter(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _filled(text: str) -> str | None:
+    """A field of the console that was left empty says nothing."""
+    return text or None
+
+
+def _switch(name: str, default: bool | None, text: str) -> Callable[[Callable], Callable]:
+    return click.option(
+        name, type=_truth, default=None if default is None else str(default), metavar="True|False", help=text
+    )
+
+
+@command(
+    "start.py",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    example="--data_url obs://bucket/data --train_url obs://bucket/out --config gta_uav_cross",
+)
+@click.option("--data_url", help="the data set; copied once per server, a path is read in place")
+@click.option("--train_url", help="gets the run directory, or the report of an evaluation")
+@click.option("--checkpoint_url", type=_filled, help="weights to begin from or to evaluate, or a run to continue")
+@_switch("--modelarts", True, "False: no job, this machine alone; paths only")
+@_switch("--run_distribute", True, "False: one card of those there are")
+@_switch("--eval", None, "False: no evaluation while training; True: as the config says, each epoch if never")
+@_switch("--evaluate_only", False, "True: evaluate checkpoint_url on one card")
+@click.option("--begin_epoch", type=_count, metavar="N", help="refuse unless exactly so many epochs are done")
+@click.option("--scratch", type=_filled, help="disk for copies and results; default: /cache if there is one")
+@click.option(
+    "--upload_every_s",
+    type=_seconds,
+    default="15",
+    metavar="S",
+    help="between looks for new results; default: 15 s",
+)
+@config_options()
+def parameters(**values) -> None:
+    """Train or evaluate as a ModelArts job. A url is obs://bucket/directory or a path."""
+
+
+def parse_arguments(argv: Sequence[str]) -> SimpleNamespace:
     """The job's parameters; what nobody knows is named in a warning and left out.
 
     Raises:
         ConfigError: a value that is not what its parameter takes, or parameters that don't go together.
     """
-    args, unknown = parser().parse_known_args(list(argv))
-    for words in _grouped(unknown):
+    read = read_words(parameters, PROGRAM, argv, WAY_OUT)
+    for words in _grouped(read.args):
         print(f"warning: ignored, mindloc has no such parameter: {' '.join(words)}{_near_miss(words[0])}", flush=True)
-    return _checked(args)
+    return _checked(SimpleNamespace(**read.params))
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        way_out=WAY_OUT,
-        prog="modelarts/start.py",
-        description="Train or evaluate as a ModelArts job. A url is obs://bucket/directory or a path.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--data_url", help="the data set; copied once per server, a path is read in place")
-    parser.add_argument("--train_url", help="gets the run directory, or the report of an evaluation")
-    parser.add_argument(
-        "--checkpoint_url", type=_filled, help="weights to begin from or to evaluate, or a run to go on with"
-    )
-    _add_switch(parser, "--modelarts", True, "False: no job, this machine alone; paths only")
-    _add_switch(parser, "--run_distribute", True, "False: one card of those there are")
-    _add_switch(
-        parser, "--eval", None, "False: no evaluation while training; True: as the config says, each epoch if never"
-    )
-    _add_switch(parser, "--evaluate_only", False, "True: evaluate checkpoint_url on one card")
-    parser.add_argument("--begin_epoch", type=_count, help="refuse unless exactly so many epochs are done")
-    parser.add_argument("--scratch", type=_filled, help="disk for copies and results; default: /cache if there is one")
-    parser.add_argument("--upload_every_s", type=_seconds, default=15.0, help="seconds between looks for new results")
-    add_config_arguments(parser)
-    return parser
-
-
-def _checked(args: argparse.Namespace) -> argparse.Namespace:
+def _checked(args: SimpleNamespace) -> SimpleNamespace:
     for name in ("data_url", "train_url"):
         if not getattr(args, name):
             raise ConfigError(
@@ -85,38 +122,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def _add_switch(parser: argparse.ArgumentParser, name: str, default: bool | None, text: str) -> None:
-    parser.add_argument(name, type=_truth, default=default, metavar="True|False", help=text)
-
-
-def _truth(word: str) -> bool:
-    """The console sends "True" and "False"; Python calls both true."""
-    if word.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
-    return word.lower() == "true"
-
-
-def _count(text: str) -> int | None:
-    if text and not is_number(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
-    return int(text) if text else None
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
-
-
-def _filled(text: str) -> str | None:
-    """A field of the console that was left empty says nothing."""
-    return text or None
-
-
 def _grouped(words: Sequence[str]) -> list[list[str]]:
     """Each unknown flag with the words behind it."""
     groups: list[list[str]] = []
@@ -129,7 +134,8 @@ def _grouped(words: Sequence[str]) -> list[list[str]]:
 
 def _near_miss(word: str) -> str:
     flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, re.findall(r"--\w+", parser().format_usage()), n=1, cutoff=0.8)
+    known = [name for param in parameters.params for name in param.opts]
+    near = difflib.get_close_matches(flag, known, n=1, cutoff=0.8)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

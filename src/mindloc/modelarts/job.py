@@ -4,25 +4,25 @@ The training is a process of its own under the launcher's watch, also where it i
 say for want of memory, must not take with it the thread that sends the results.
 """
 
-import argparse
 import os
 import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
-from mindloc.cli.command import command
-from mindloc.cli.training_command import Training, config_path, set_words, training_command, yaml_text
+from mindloc.cli.command import exit_code_of
+from mindloc.cli.train import Training, set_words, yaml_text
 from mindloc.errors import LaunchError, MindlocError, StoreError
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
-from mindloc.launch.processes import MASTER_PORT, with_source
+from mindloc.launch.processes import MASTER_PORT, own_command, with_source
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import requests_to_stop_ignored, run_plan
-from mindloc.modelarts.arguments import WAY_OUT, Place, parse_arguments, place_by_table, read_place
+from mindloc.modelarts.arguments import Place, parse_arguments, place_by_table, read_place
 from mindloc.modelarts.incoming import (
     bring_checkpoint,
     bring_directory,
@@ -40,9 +40,13 @@ EVALUATION_SECTIONS = ("data", "eval", "run")  # the rest is fixed by the checkp
 _NAME_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
 
 
-@command
 def main(argv: list[str] | None = None) -> int:
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    """Run the job and return its exit code."""
+    return exit_code_of(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    args = parse_arguments(argv)
     place = place_by_table(read_place(os.environ), os.environ) if args.modelarts else Place()
     if args.evaluate_only or not args.run_distribute:
         if not place.is_first:
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     return work(args, place, scratch, Path(tempfile.mkdtemp(prefix="start_", dir=scratch)))
 
 
-def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
+def train(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> int:
     """Train, or resume a training; its run directory becomes ``train_url``.
 
     Args:
@@ -77,7 +81,7 @@ def train(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> i
     return _run_and_send(plan, run, logs, args)
 
 
-def evaluate(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -> int:
+def evaluate(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> int:
     """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
     with _removed_when_refused(own):
         run, logs = _new_directories(own)
@@ -91,7 +95,7 @@ def evaluate(args: argparse.Namespace, place: Place, scratch: Path, own: Path) -
     return code
 
 
-def _run_and_send(plan: Plan, run: Path, logs: Path, args: argparse.Namespace) -> int:
+def _run_and_send(plan: Plan, run: Path, logs: Path, args: SimpleNamespace) -> int:
     """Run a plan while its results go out; its exit code.
 
     Raises:
@@ -137,7 +141,7 @@ def _removed_when_refused(own: Path) -> Iterator[None]:
 
 
 def build_training(
-    args: argparse.Namespace, place: Place, data: Path, weights: Path | None, run: Path, resumes: bool, logs: Path
+    args: SimpleNamespace, place: Place, data: Path, weights: Path | None, run: Path, resumes: bool, logs: Path
 ) -> Plan:
     """``mindloc train`` (train.py) on the cards that are this job's.
 
@@ -150,17 +154,18 @@ def build_training(
         LaunchError: the ranks can't be started that way.
     """
     training = Training(
-        config=run / "config.yaml" if resumes else config_path(args.config),
+        experiment=args.config,
         data=data,
         resumed=run if resumes else None,
+        run_dir=run,
         weights=weights,
         evaluates=args.eval,
         begin_epoch=args.begin_epoch,
+        own=args.overrides,
     )
     environment = with_source(os.environ)
-    prepared = training_command(training, ["--run_dir", str(run)], set_words(args.overrides), WAY_OUT)
-    target, words = prepared.checked(place.ranks, place.device_id, environment)
-    command = [sys.executable, "-m", "mindloc", "train", *words]
+    target, words = training.checked(place.ranks, place.device_id, environment)
+    command = own_command("train", *words)
     if place.per_card:
         return plan_one_process(
             command,
@@ -186,7 +191,7 @@ def build_training(
     )
 
 
-def build_evaluation(args: argparse.Namespace, place: Place, data: Path, weights: Path, out: Path, logs: Path) -> Plan:
+def build_evaluation(args: SimpleNamespace, place: Place, data: Path, weights: Path, out: Path, logs: Path) -> Plan:
     """``mindloc eval`` (eval.py) on one card; what the parameters set of the training says nothing to it."""
     kept = [override for override in args.overrides if override.partition(".")[0] in EVALUATION_SECTIONS]
     left_out = [override for override in args.overrides if override not in kept]
@@ -195,7 +200,7 @@ def build_evaluation(args: argparse.Namespace, place: Place, data: Path, weights
     words = ["--checkpoint", str(weights), "--out", str(out), "--data_root", yaml_text(data), *set_words(kept)]
     if place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
-    command = [sys.executable, "-m", "mindloc", "eval", *words]
+    command = own_command("eval", *words)
     return plan_one_process(command, log_dir=logs, environment=with_source(os.environ))
 
 

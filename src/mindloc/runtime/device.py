@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mindloc.errors import DeviceError, first_line
 from mindloc.runtime.compilation import Fusion, fuse_operators, prepare_import
 from mindloc.runtime.packages import INSTALL, OLDEST_GPU, check_packages, slow_cpu_convolutions
-from mindloc.runtime.process import usable_cores
+from mindloc.runtime.process import command_line, usable_cores
 
 TARGETS = ("Ascend", "GPU", "CPU")  # best first
 
@@ -198,7 +198,7 @@ def _refusal(target: str, reason: str) -> DeviceError:
 
     return DeviceError(
         f"device target {target} can't be used here: {why_refused(target) or reason} "
-        f"(python -m mindloc doctor --device_target {target} says more)"
+        f"({command_line('doctor', '--device_target', target)} says more)"
     )
 
 

@@ -1,7 +1,9 @@
-"""This process: its cores and age, how it answers signals, what libraries may print, and where a test kills it."""
+"""This process: how it was started, its cores and age, signals, what libraries may print, where a test kills it."""
 
 import collections
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -9,9 +11,72 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 _IMPORTED = time.monotonic()
+_SOURCE = Path(__file__).resolve().parents[2]
+_SCRIPTS = ("train", "eval", "export")  # commands that are programs beside the source too: train.py
+# what a script or a launcher says to the processes that it starts in its user's stead
+PROGRAM_VARIABLE, COMMAND_VARIABLE = "MINDLOC_PROGRAM", "MINDLOC_COMMAND"
+
+
+def command_line(*words: object) -> str:
+    """A command of this program for its user's shell, in the spelling that the program was started by.
+
+    Args:
+        words: its name and arguments, as ``"eval", "--checkpoint", path``.
+    """
+    program, command = _program(), str(next(iter(words), ""))
+    script = Path(program[-1])
+    if script.suffix == ".py" and command in _SCRIPTS:
+        return shlex.join([*program[:-1], str(script.with_name(f"{command}.py")), *map(str, words[1:])])
+    if script.suffix == ".py":
+        program = [*_where_it_is_found(), *program[:-1], "-m", "mindloc"]
+    return shlex.join([*program, *map(str, words)])
+
+
+def this_command_line() -> str:
+    """What the user typed that led to this process, for a shell."""
+    if said := os.environ.get(COMMAND_VARIABLE):
+        return said
+    is_program = Path(sys.argv[0]).name in ("mindloc", "__main__.py")
+    return shlex.join([*(_program() if is_program else [_python(), sys.argv[0]]), *sys.argv[1:]])
+
+
+def told_to_children() -> dict[str, str]:
+    """Variables by which processes that this one starts name its program and its command line instead of theirs."""
+    return {PROGRAM_VARIABLE: shlex.join(_program()), COMMAND_VARIABLE: this_command_line()}
+
+
+def _program() -> list[str]:
+    """The words that this program was started by: ``mindloc``, ``python -m mindloc``, ``python train.py``."""
+    if said := os.environ.get(PROGRAM_VARIABLE):
+        return shlex.split(said)
+    started = Path(sys.argv[0])
+    if started.name == "mindloc":
+        return ["mindloc" if shutil.which("mindloc") == str(started) else str(started)]
+    if started.suffix == ".py" and started.stem in _SCRIPTS and started.resolve().parent == _SOURCE.parent:
+        return [_python(), str(started)]
+    return [*_where_it_is_found(), _python(), "-m", "mindloc"]
+
+
+def _python() -> str:
+    """This Python, by its name where a shell finds it."""
+    name = Path(sys.executable).name
+    return name if shutil.which(name) == sys.executable else sys.executable
+
+
+def _where_it_is_found() -> list[str]:
+    """What ``python -m mindloc`` needs in front in a clone that was not installed."""
+    if Path(sys.argv[0]).name == "__main__.py" or str(_SOURCE) in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        return []
+    try:
+        metadata.version("mindloc")
+    except metadata.PackageNotFoundError:
+        return ["env", f"PYTHONPATH={_SOURCE}"]
+    return []
 
 
 def usable_cores() -> list[int]:

@@ -17,7 +17,6 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import mindloc
 from mindloc.errors import MindlocError
 from mindloc.runtime.files import atomic_write_text, dated_directory, remove_temporaries
 from mindloc.runtime.packages import installed_versions
+from mindloc.runtime.process import command_line, this_command_line
 
 _PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
 
@@ -49,7 +49,6 @@ class RunDirectory:
         work_dir: str | Path,
         name: str,
         config_yaml: str,
-        command: list[str] | None = None,
         path: str | Path | None = None,
     ) -> "RunDirectory":
         """A new directory with the config and the record of the code in it.
@@ -62,7 +61,7 @@ class RunDirectory:
         """
         run = cls(_make_new_directory(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
-        atomic_write_text(run.code_path, json.dumps(code_record(command), indent=2) + "\n")
+        atomic_write_text(run.code_path, json.dumps(code_record(), indent=2, ensure_ascii=False) + "\n")
         return run
 
     @classmethod
@@ -126,7 +125,10 @@ def export_directory(checkpoint: Path) -> Path:
 
 def _require_empty(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise MindlocError(f"{path} is not empty; give a new run directory, or continue this one by --resume {path}")
+        raise MindlocError(
+            f"{path} is not empty; give a new run directory, or continue this one: "
+            f"{command_line('train', '--resume', path)}"
+        )
     return path
 
 
@@ -137,7 +139,7 @@ def _make_new_directory(parent: Path) -> Path:
         raise MindlocError(f"can't make a run directory in {parent}: {error.strerror}; set run.work_dir") from None
 
 
-def code_record(command: list[str] | None = None) -> dict[str, Any]:
+def code_record() -> dict[str, Any]:
     """Which code and packages are running: versions, git revision (None outside a clone), command line."""
     return {
         "version": 1,
@@ -147,7 +149,7 @@ def code_record(command: list[str] | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {**dict.fromkeys(_PACKAGES), **installed_versions(*_PACKAGES)},
-        "command": sys.argv if command is None else command,
+        "command": this_command_line(),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mindloc.errors import ConfigError, TileIndexError
+from mindloc.runtime.process import command_line
 from mindloc.search.extraction import Batch, Queries
 from mindloc.search.index import Box, IndexCard, TileFacts, TileIndex, check_box
 from mindloc.search.two_stage import Circle, near_search, two_stage_search
@@ -63,7 +64,7 @@ def plan_search(
     """
     count, two_stage = index.count, index.card.rerank_dimension is not None
     if not count:
-        raise TileIndexError("the index contains no tiles; add some: python -m mindloc index add")
+        raise TileIndexError(f"the index contains no tiles; add some: {command_line('index', 'add')}")
     if not 1 <= top <= count:
         raise TileIndexError(f"--top {top} for an index of {count} tiles; request 1 to {count}")
     if two_stage and top > recall_n:

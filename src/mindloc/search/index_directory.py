@@ -33,7 +33,7 @@ from mindloc.runtime.files import (
     synced,
     writing,
 )
-from mindloc.runtime.process import fault_point
+from mindloc.runtime.process import command_line, fault_point
 from mindloc.search.faiss_kinds import FaissParameters
 from mindloc.search.index import IndexCard, is_count, read_index_card
 from mindloc.search.tile_table import GrowingRows, TileTable
@@ -193,7 +193,7 @@ def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise TileIndexError(f"{path.parent} contains no tile index; make one with: python -m mindloc index build")
+        raise TileIndexError(f"{path.parent} contains no tile index; make one with: {command_line('index', 'build')}")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
         raise TileIndexError(f"{path} is no card of a tile index; name the directory that one was saved to")

@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 
 from mindloc.errors import TileIndexError, one_line
 from mindloc.runtime.packages import optional_module
+from mindloc.runtime.process import command_line
 from mindloc.search.index import IndexCard, read_index_card
 
 PREFIX = "milvus:"
@@ -131,7 +132,7 @@ def create_collection(text: str, card: IndexCard, kind: str) -> MilvusCollection
         if width > MOST_DIMENSIONS:
             raise TileIndexError(
                 f"{field} vectors of width {width}; Milvus takes up to {MOST_DIMENSIONS}: "
-                "reduce them (python -m mindloc pca, then --pca FILE)"
+                f"reduce them ({command_line('pca')}, then --pca FILE)"
             )
     offered = EMBEDDED_KINDS if address.embedded else KINDS
     if kind not in offered:
@@ -219,7 +220,7 @@ def _read_kind(client: Any, address: MilvusAddress) -> str:
     index = client.describe_index(address.collection, "recall")
     if index is None:  # a process that was killed has made none
         raise TileIndexError(
-            f"{address} has no index of its recall vectors; build it once more: python -m mindloc index"
+            f"{address} has no index of its recall vectors; build it once more: {command_line('index', 'build')}"
         )
     return index["index_type"].lower()
 

@@ -144,10 +144,10 @@ def prepare(
     return training
 
 
-def new_run(config: Config, path: str | Path | None = None, command: list[str] | None = None) -> RunDirectory:
-    """A new run directory of these settings; ``path``, ``command`` and errors as ``RunDirectory.create``."""
+def new_run(config: Config, path: str | Path | None = None) -> RunDirectory:
+    """A new run directory of these settings; ``path`` and errors as ``RunDirectory.create``."""
     name = config.run.name or config.model.backbone
-    return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), command, path)
+    return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), path)
 
 
 def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Callback] = ()) -> Progress:

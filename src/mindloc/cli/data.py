@@ -1,0 +1,110 @@
+"""Data sets: one generated from a seed, and any of them looked through."""
+
+import sys
+import types
+import typing
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from mindloc.cli.command import PATH, SeveralOption, command
+from mindloc.cli.options import config_options
+from mindloc.config import load_config
+from mindloc.data.check import check_data
+from mindloc.data.readers import SplitName
+from mindloc.world.dataset import generate_world
+from mindloc.world.spec import WorldSpec
+
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+HELP = {
+    "seed": "another seed is another world",
+    "map_px": "side of the square map, pixels",
+    "m_per_px": "meters per map pixel",
+    "zooms": "a tile of zoom z is map_px / 2^z map pixels wide",
+    "offsets": "shifts of the tile cut, in 256ths of a tile",
+    "tiles": "keep this many tiles, those nearest to the middle",
+    "drones": "drone images",
+    "heights_m": "flight levels, meters; default: footprints as large as the two finest tiles",
+    "flights": "each has its own season, light and camera",
+    "test_share": "share of the drone images in the test lists",
+}
+
+
+def _spec_options(function: typing.Callable) -> typing.Callable:
+    """One option per field of the spec, so that the two never part."""
+    for field, hint in reversed(typing.get_type_hints(WorldSpec).items()):
+        function = _spec_option(field, hint, getattr(WorldSpec, field))(function)
+    return function
+
+
+def _spec_option(field: str, hint: typing.Any, default: typing.Any) -> typing.Callable:
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    text = HELP.get(field, field.replace("_", " ")) + ("" if default is None else f" (default {shown})")
+    if typing.get_origin(hint) is types.UnionType:  # X | None
+        hint = typing.get_args(hint)[0]
+    if hint is bool:
+        return click.option(f"--{field}", is_flag=True, help=text)
+    kind = {"type": hint, "default": default, "metavar": field.rpartition("_")[0].upper() or "N"}
+    if typing.get_origin(hint) is tuple:
+        item, *others = typing.get_args(hint)
+        many = {"cls": SeveralOption} if others == [...] else {"nargs": 1 + len(others)}
+        kind |= {"type": item, "metavar": "N ..." if others == [...] else "N N", **many}
+    elif typing.get_origin(hint) is typing.Literal:
+        kind |= {"type": click.Choice(typing.get_args(hint)), "metavar": None}
+    return click.option(f"--{field}", help=text, **kind)
+
+
+@command("world", example="data/world --seed 1 --drones 300")
+@click.argument("out", type=PATH)
+@_spec_options
+def world(out: Path, **values: typing.Any) -> None:
+    """Make a data set in GTA-UAV's layout from a seed, in the new directory OUT: a map, its satellite tiles, and drone
+    images of it. The same arguments give the same bytes.
+    """
+    spec = WorldSpec(**{**values, "heights_m": values["heights_m"] or None})
+    with _Bars() as bars:
+        generate_world(spec, out, bars.show)
+    print(
+        f"{out}: a world of seed {spec.seed}, {spec.map_m:.0f} m wide; use it with "
+        f"--set data.map_px={spec.map_px} --set data.m_per_px={spec.m_per_px}"
+    )
+
+
+class _Bars:
+    """One progress bar per stage on a terminal; nothing elsewhere."""
+
+    def __init__(self):
+        self._stage, self._bar = None, None
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, tqdm(total=total, desc=stage, disable=not sys.stderr.isatty())
+        self._bar.update(done - self._bar.n)
+
+
+@command("check-data", example="data/GTA-UAV")
+@click.argument("root", required=False)
+@config_options(("--train_pairs_meta_file", "--test_pairs_meta_file"))
+@click.option("--lists_only", is_flag=True, help="look whether the images are there, decode none")
+def check(root: str | None, config: str | None, overrides: tuple[str, ...], lists_only: bool) -> int:
+    """Read a data set, in the directory ROOT or where the config says, and say on one page what is there and what is
+    wrong; the exit code is 1 when something is.
+
+    Where data.test_root names a second data set for testing, that one gets a page of its own.
+    """
+    settings = load_config(config, overrides)
+    if root:  # a directory that is named is looked at alone
+        settings = settings.with_values({"data.root": root, "data.test_root": None})
+    pages = [(split,) for split in SPLITS] if settings.data.test_root else [SPLITS]
+    reports = [check_data(settings.data, splits, read_images=not lists_only) for splits in pages]
+    print("\n\n".join(report.text() for report in reports))
+    return 0 if all(report.ok for report in reports) else 1

@@ -1,0 +1,205 @@
+"""Options that several commands share: keys of the config, among them the flags of the field's public code, the engine.
+
+What computing in 8 bits does to the descriptors is said here too, before they are relied on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial, reduce, wraps
+from pathlib import Path
+
+import click
+
+from mindloc.cli.command import PATH, KeyOption
+from mindloc.errors import ConfigError
+from mindloc.inference.build import EngineRequest
+from mindloc.inference.mindir import read_key
+from mindloc.registry import ENGINES
+from mindloc.vocabulary import SideName
+
+# flag -> (config key, value when the flag stands alone; None: the flag takes a value)
+KNOWN_FLAGS = {
+    "--data_root": ("data.root", None),
+    "--train_pairs_meta_file": ("data.train_pairs", None),
+    "--test_pairs_meta_file": ("data.test_pairs", None),
+    "--model": ("model.backbone", None),
+    "--no_share_weights": ("model.share_weights", "false"),
+    "--lr": ("optimizer.lr", None),
+    "--batch_size": ("train.batch_size", None),
+    "--epochs": ("train.epochs", None),
+    "--epoch": ("train.epochs", None),
+    "--checkpoint_start": ("train.checkpoint_start", None),
+    "--train_mode": ("data.train_mode", None),
+    "--test_mode": ("data.test_mode", None),
+    "--query_mode": ("eval.swap_sides", None),
+    "--drone_size_px": ("data.query_size_px", None),
+    "--satellite_size_px": ("data.reference_size_px", None),
+    "--label_smoothing": ("loss.label_smoothing", None),
+    "--with_weight": ("loss.name", "weighted_infonce"),
+    "--k": ("loss.k", None),
+    "--no_custom_sampling": ("sampling.mode", "random"),
+    "--train_ratio": ("data.train_ratio", None),
+    "--device_target": ("run.device_target", None),
+    "--device_id": ("run.device_ids", None),
+    "--gpu_ids": ("run.device_ids", None),
+}
+
+# key -> words of the public code for our values
+PUBLIC_WORDS = {
+    "model.backbone": {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"},
+    "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # drone images ask for satellite tiles, or tiles for them
+}
+
+# values that a flag takes with commas between: --gpu_ids 0,1 --drone_size_px 384,512 (height, width)
+_LISTS = ("run.device_ids", "data.query_size_px", "data.reference_size_px")
+
+# one root has training and test pairs, as in the public code, also where a config has two
+_ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
+
+Decorator = Callable[[Callable], Callable]
+
+
+def key_overrides(key: str, text: str) -> list[str]:
+    """What a flag sets: its key to what stands on the command line, and what goes with that."""
+    if key in _LISTS and not text.startswith("["):
+        text = f"[{text}]"
+    return [f"{key}={PUBLIC_WORDS.get(key, {}).get(text, text)}", *_ALSO_SETS.get(key, [])]
+
+
+def config_options(flags: Sequence[str] = tuple(KNOWN_FLAGS), with_file: bool = True) -> Decorator:
+    """--set and the known flags as ``overrides``, in their order; --config unless the config comes elsewhere."""
+    text = "override one config key; repeatable"
+    options = [click.option("--set", cls=KeyOption, sets=lambda text: [text], metavar="KEY=VALUE", help=text)]
+    options += [_flag_option(flag) for flag in flags]
+    if with_file:
+        options.insert(0, click.option("--config", metavar="NAME", help="experiment: a shipped one, or a YAML file"))
+    return _together(options)
+
+
+def _flag_option(flag: str) -> Decorator:
+    key, constant = KNOWN_FLAGS[flag]
+    if constant is not None:
+        text = f"sets {key}={constant}"
+        return click.option(flag, cls=KeyOption, sets=lambda _: [f"{key}={constant}"], is_flag=True, help=text)
+    word = "D2S|S2D" if flag == "--query_mode" else key.rpartition(".")[2].upper()
+    return click.option(flag, cls=KeyOption, sets=partial(key_overrides, key), metavar=word, help=f"sets {key}")
+
+
+def _together(options: Sequence[Decorator]) -> Decorator:
+    return lambda function: reduce(lambda decorated, option: option(decorated), reversed(options), function)
+
+
+def refuse_overrides_outside(overrides: Sequence[str], sections: Sequence[str], reason: str) -> None:
+    """Raise when an override belongs to another section of the config.
+
+    Raises:
+        ConfigError: naming the key and the ``reason``.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.partition(".")[0] not in sections:
+            raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
+
+
+# field of EngineRequest that only some engines read -> its flag
+_OPTION_FLAGS = {"key": "--dec_key_file", "tensorrt": "--tensorrt", "allow_cpu_provider": "--allow_cpu_provider"}
+_OF_FILES = " and ".join(name for name, entry in ENGINES.items() if entry.file_format)
+_PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))
+
+
+def _engine(name: str) -> str:
+    if name not in ENGINES:
+        raise click.BadParameter(f"{name!r} is none of {', '.join(ENGINES)}")
+    return name
+
+
+_ENGINE_OPTIONS = [
+    click.option("--checkpoint", type=PATH, metavar="FILE", help="weights of a training run"),
+    click.option("--engine", type=_engine, default="mindspore", metavar="|".join(ENGINES), help="default: mindspore"),
+    click.option(
+        "--exported",
+        type=PATH,
+        metavar="PATH",
+        help=f"exported file, or directory of such, for --engine {_OF_FILES}; enough without a checkpoint; "
+        "default: export/ of the checkpoint's run",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(_PRECISIONS),
+        help="default: the training's, of exported files fp32; int8: fp32 files on CPUs, quantized while loading",
+    ),
+    click.option("--dec_key_file", type=PATH, metavar="FILE", help="key of an encrypted MINDIR file"),
+    click.option("--tensorrt", is_flag=True, help="onnx on GPU: TensorRT instead of CUDA"),
+    click.option("--allow_cpu_provider", is_flag=True, help="onnx: take the CPU where the GPU's provider fails"),
+    click.option("--pca", type=PATH, metavar="FILE", help="reduce the recall descriptors by this file of pca"),
+]
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """What the command line says of the engine, not checked yet."""
+
+    checkpoint: Path | None
+    engine: str
+    exported: Path | None
+    precision: str | None
+    dec_key_file: Path | None
+    tensorrt: bool
+    allow_cpu_provider: bool
+    pca: Path | None
+
+    def request(self) -> EngineRequest:
+        """What the arguments request.
+
+        Raises:
+            ConfigError: they contradict each other.
+            ExportError: the key can't be read.
+        """
+        self._check()
+        return EngineRequest(
+            engine=self.engine,
+            checkpoint=self.checkpoint,
+            exported=self.exported,
+            precision=self.precision,
+            key=None if self.dec_key_file is None else read_key(self.dec_key_file),
+            tensorrt=self.tensorrt,
+            allow_cpu_provider=self.allow_cpu_provider,
+            pca=self.pca,
+        )
+
+    def _check(self) -> None:
+        entry, named = ENGINES[self.engine], f"--engine {self.engine}"
+        if entry.file_format is None and self.checkpoint is None:
+            raise ConfigError(
+                f"no --checkpoint FILE was given; only --engine {_OF_FILES} go without, by --exported PATH"
+            )
+        if self.checkpoint is None and self.exported is None:
+            raise ConfigError(f"{named} needs --exported PATH, or a --checkpoint whose export/ has them")
+        if self.precision and self.precision not in entry.precisions:
+            choices = ", ".join(entry.precisions)
+            raise ConfigError(f"--precision {self.precision} is not for {named}, which has {choices}")
+        unfit = ["--exported"] if self.exported and entry.file_format is None else []
+        unfit += [
+            flag
+            for option, flag in _OPTION_FLAGS.items()
+            if getattr(self, flag.removeprefix("--")) and option not in entry.options
+        ]
+        if unfit:
+            raise ConfigError(f"{', '.join(unfit)} means nothing to {named}; leave it out or name the engine")
+
+
+def engine_options(function: Callable) -> Callable:
+    """--engine, what it runs and how, as ``engine``."""
+    names = [field.name for field in fields(EngineArguments)]
+
+    @wraps(function)
+    def with_engine(**values):
+        return function(engine=EngineArguments(**{name: values.pop(name) for name in names}), **values)
+
+    return _together(_ENGINE_OPTIONS)(with_engine)
+
+
+def view_option(default: SideName) -> Decorator:
+    """--view, by the words of the data that the encoder was trained on."""
+    text = f"what the images show, such as drone or satellite; default: what the {default} side does"
+    return click.option("--view", help=text)
