@@ -81,7 +81,8 @@ def test_the_directory_holds_everything(finished):
         with Image.open(directory / figure) as image:
             assert image.size[0] > 1000 and len(image.getcolors(1 << 20)) > 20
     report = json.loads((directory / "report.json").read_text())
-    assert report["origin"]["command"].endswith("eval.py --engine color") and report["origin"]["checkpoint_sha256"] == "abc"
+    assert report["origin"]["command"].endswith("eval.py --engine color")
+    assert report["origin"]["checkpoint_sha256"] == "abc"
     assert report["seed"] == 1 and "pessimistic" in report["conventions"]["ties"]
     lines = [json.loads(line) for line in (directory / "queries.jsonl").read_text().splitlines()]
     assert lines[0]["answers"][0] == "satellite/4_0_0_0.png" and lines[0]["first_rank"] == {"pos": 1, "pos_semipos": 1}

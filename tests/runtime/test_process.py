@@ -1,4 +1,4 @@
-"""How old a process is, and what it does when it is told to end."""
+"""How a process was started, how old it is, and what it does when it is told to end."""
 
 import os
 import signal
@@ -6,12 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 from mindloc.runtime import process as signals
-from mindloc.runtime.process import answered, last_words, leaving_at_once
+from mindloc.runtime.process import answered, command_line, last_words, leaving_at_once, this_command_line
 
 SOURCE = str(Path(signals.__file__).parents[2])
+PROJECT = Path(SOURCE).parent
 PROGRAM = """
 import signal, sys, time
 from contextlib import ExitStack
@@ -28,6 +32,53 @@ try:
 except KeyboardInterrupt:
     print("pages of MindSpore's own")
 """
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """No script has started this process, and a shell finds ``python`` and ``mindloc`` where this one runs."""
+    for name in ("MINDLOC_PROGRAM", "MINDLOC_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "executable", "/venv/bin/python")
+    monkeypatch.setattr("shutil.which", lambda name: f"/venv/bin/{name}")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+
+
+@pytest.mark.parametrize(
+    ("started", "evaluation", "check"),
+    [
+        ("/venv/bin/mindloc", "mindloc eval --checkpoint", "mindloc check-data"),
+        ("/other/bin/mindloc", "/other/bin/mindloc eval --checkpoint", "/other/bin/mindloc check-data"),
+        (f"{SOURCE}/mindloc/__main__.py", "python -m mindloc eval --checkpoint", "python -m mindloc check-data"),
+        (f"{PROJECT}/train.py", f"python {PROJECT}/eval.py --checkpoint", "python -m mindloc check-data"),
+        ("/mine/train.py", "python -m mindloc eval --checkpoint", "python -m mindloc check-data"),
+    ],
+)
+def test_a_command_is_spelled_as_the_program_was_started(shell, monkeypatch, started, evaluation, check):
+    monkeypatch.setattr(sys, "argv", [started, "train"])
+    assert command_line("eval", "--checkpoint", Path("it's/东 方")) == f"{evaluation} 'it'\"'\"'s/东 方'"
+    assert command_line("check-data") == check
+    monkeypatch.setenv("MINDLOC_PROGRAM", "bash '/a project/scripts/run_mindloc.sh'")
+    assert command_line("doctor") == "bash '/a project/scripts/run_mindloc.sh' doctor"
+
+
+def test_a_clone_that_is_not_installed_is_named_to_python(shell, monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr("importlib.metadata.version", version)
+    monkeypatch.setattr(sys, "argv", ["/mine/notebook.py"])
+    assert command_line("doctor") == f"env PYTHONPATH={SOURCE} python -m mindloc doctor"
+
+
+def test_what_the_user_typed(shell, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/mindloc", "train", "--data_root", "a b"])
+    assert this_command_line() == "mindloc train --data_root 'a b'"
+    monkeypatch.setattr(sys, "argv", ["notebook.py"])
+    assert this_command_line() == "python notebook.py"
+    monkeypatch.setenv("MINDLOC_COMMAND", "mindloc launch train 2 data out")  # a rank has other words
+    assert this_command_line() == "mindloc launch train 2 data out"
 
 
 def test_a_process_is_as_old_as_its_parent_saw_it():
