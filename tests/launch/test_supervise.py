@@ -101,7 +101,7 @@ def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, mon
 
 
 def test_a_rank_may_end_politely(tmp_path):
-    """SIGTERM reaches Python as an interrupt (cli/arguments.py), in which a training names its last checkpoint."""
+    """SIGTERM reaches Python as an interrupt (cli/command.py), in which a training names its last checkpoint."""
     code = (
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"ready = r'{tmp_path}/ready'\n"
