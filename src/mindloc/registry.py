@@ -11,10 +11,6 @@ from typing import Any
 
 from mindloc.vocabulary import GLOBAL, OMEGA, PHI, PRECISIONS
 
-Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean, std of pixels scaled to 0..1
-
-IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -44,7 +40,6 @@ class BackboneEntry(Entry):
 
     stride: int | None = None  # pixels per position of the feature map; None: model.patch_px
     convolutional: bool = False  # slow on CPUs with some versions of MindSpore
-    unstated_normalization: Normalization | None = None  # for public weights whose files do not state theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +92,6 @@ BACKBONES: dict[str, BackboneEntry] = {
             builder=f"mindloc.models.convolutional:build_{name}",
             stride=16,
             convolutional=True,
-            unstated_normalization=IMAGENET,  # torchvision's
         )
         for name in ("resnet50", "vgg16")
     },

@@ -17,8 +17,8 @@ from mindloc.models.convolutional import ResNet50, Vgg16
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.import_weights import import_weights, stated_normalization, unstated_normalization
 from mindloc.models.parameters import names_within
+from mindloc.models.public_weights import IMAGENET
 from mindloc.models.vit_rope import RopeVit, VitSize
-from mindloc.registry import IMAGENET
 from mindloc.runtime.checkpoint import read_tensor_file, save_weights
 
 SIZE = VitSize(96, 3, 3)

@@ -53,7 +53,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
     encoder = PairEncoder(*backbones, heads=heads, compared=tuple(head.losses), logit_scale=model.logit_scale_init)
     if model.pretrained:
         say(import_weights(encoder, model.pretrained, model.pretrained_strict).summary())
-        usual = entry.unstated_normalization
+        usual = backbones[0].import_rule.usual_normalization
         if usual and (doubt := unstated_normalization(model.pretrained, model.mean, model.std, usual)):
             say(doubt)
     return encoder

@@ -17,7 +17,7 @@ from mindspore import nn, ops
 from mindloc.config.sections import ModelConfig
 from mindloc.models.layers import DTYPES, Form
 from mindloc.models.parameters import parameter
-from mindloc.models.public_weights import ImportRule
+from mindloc.models.public_weights import IMAGENET, ImportRule
 from mindloc.vocabulary import Precision
 
 RESNET_STEM = 64  # channels
@@ -53,6 +53,7 @@ class ResNet50(nn.Cell):
     import_rule = ImportRule(
         unused=r"\.num_batches_tracked$|^layer4\.|^fc\.",
         foreign=r"^layer[1-3]\.\d+\.",  # of a deeper one
+        usual_normalization=IMAGENET,
     )
 
     def __init__(self, precision: Precision = "fp32"):
@@ -172,7 +173,7 @@ class Vgg16(nn.Cell):
             CPU.
     """
 
-    import_rule = ImportRule(unused=r"^features\.(24|26|28)\.|^classifier\.")
+    import_rule = ImportRule(unused=r"^features\.(24|26|28)\.|^classifier\.", usual_normalization=IMAGENET)
 
     def __init__(self, precision: Precision = "fp32"):
         super().__init__()

@@ -10,14 +10,15 @@ Start = Literal["glorot", "he", "token"]
 TOKEN_STD = 0.02  # timm's, for what is added to the patches: tokens and positions
 
 
-def parameter(name: str, *shape: int, start: Start | None = None, fill: float = 0.0) -> Parameter:
+def parameter(name: str, *shape: int, start: Start | None = None, fill: float = 0.0, decay: bool = True) -> Parameter:
     """A float32 parameter full of one value, which it keeps as its start if it has no other.
 
     Args:
         start: what ``initialize`` draws its start from, see ``initial_value``.
+        decay: False goes with the norms and biases where optimizer.decay_norm_and_bias is off; see the optimizer.
     """
     made = Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
-    made.start = start
+    made.start, made.decay = start, decay
     return made
 
 

@@ -14,6 +14,9 @@ from mindspore import Parameter
 from mindloc.errors import CheckpointError
 
 Arrays = dict[str, np.ndarray]
+Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean, std of pixels scaled to 0..1
+
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # side -> what precedes the backbone's own names in a file; "both": one backbone for both sides. The first match counts.
 PREFIXES = {
@@ -57,6 +60,7 @@ class ImportRule:
         adapt: (weights, this backbone's parameters) -> the weights in its layout, and a line on each that was
             resampled. Raises CheckpointError where there is no such layout.
         settings: config keys to change where weights do not fit.
+        usual_normalization: of public weights whose files do not state theirs.
     """
 
     unused: str
@@ -64,6 +68,7 @@ class ImportRule:
     foreign: str | None = None
     adapt: Callable[[Arrays, Mapping[str, Parameter]], tuple[Arrays, list[str]]] = lambda weights, _: (weights, [])
     settings: str = "model.backbone"
+    usual_normalization: Normalization | None = None
 
     def is_unused(self, name: str, array: np.ndarray) -> bool:
         """Whether this array is ignored."""

@@ -107,8 +107,8 @@ class PlainVit(nn.Cell):
         super().__init__()
         self.size, self.pool, self.dtype = size, pool, DTYPES[precision]
         self.width, self.grid, self.stride = size.width, size.grid, size.patch_px
-        self.cls_token = parameter("cls_token", 1, PREFIX, size.width, start="token")
-        self.pos_embed = parameter("pos_embed", 1, PREFIX + size.grid**2, size.width, start="token")
+        self.cls_token = parameter("cls_token", 1, PREFIX, size.width, start="token", decay=False)
+        self.pos_embed = parameter("pos_embed", 1, PREFIX + size.grid**2, size.width, start="token", decay=False)
         self.patch_embed = PatchEmbed(size.width, size.patch_px)
         self.blocks = nn.CellList([PlainBlock(size, self.dtype, form) for _ in range(size.depth)])
         if pool == "token":

@@ -11,8 +11,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindloc.config.sections import OptimizerConfig
 from mindloc.errors import ConfigError
 
-UNDECAYED_TOKENS = (".pos_embed", ".cls_token")  # of a plain ViT; timm's no_weight_decay
-
 
 class AdamW(nn.Cell):
     r"""One AdamW step on the trainable parameters.
@@ -33,8 +31,7 @@ class AdamW(nn.Cell):
     def __init__(self, parameters: Sequence[Parameter], config: OptimizerConfig):
         super().__init__(auto_prefix=False)
         self.config = config
-        table = parameter_table({parameter.name: tuple(parameter.shape) for parameter in parameters}, config)
-        rows = {row.name: row for row in table}
+        rows = {row.name: row for row in parameter_table(parameters, config)}
         for parameter in parameters:
             parameter.requires_grad = not rows[parameter.name].frozen
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -104,26 +101,27 @@ class ParameterRow:
     frozen: bool = False
 
 
-def parameter_table(shapes: Mapping[str, tuple[int, ...]], config: OptimizerConfig) -> list[ParameterRow]:
-    """One row per parameter, in the order of ``shapes``: parameter name -> shape.
+def parameter_table(parameters: Sequence[Parameter], config: OptimizerConfig) -> list[ParameterRow]:
+    """One row per parameter, in their order.
 
     Prefixes of ``freeze`` and ``lr_scale`` end at a dot or at the end of the name, e.g. "backbone.patch_embed"; the
     longest that fits sets the scale. Without ``decay_norm_and_bias`` nothing of one axis is decayed (norm, bias,
-    LayerScale, logit scale), nor are a plain ViT's class token and positions.
+    LayerScale, logit scale), nor what was made with ``decay=False``: a plain ViT's class token and positions.
 
     Raises:
         ConfigError: a prefix fits no parameter, or everything is frozen.
     """
-    _check_prefixes("optimizer.freeze", config.freeze, shapes)
-    _check_prefixes("optimizer.lr_scale", config.lr_scale, shapes)
+    names = [parameter.name for parameter in parameters]
+    _check_prefixes("optimizer.freeze", config.freeze, names)
+    _check_prefixes("optimizer.lr_scale", config.lr_scale, names)
     table = [
         ParameterRow(
-            name=name,
-            lr_scale=_longest(config.lr_scale, name),
-            decay=config.weight_decay if config.decay_norm_and_bias or _is_matrix(name, shape) else 0.0,
-            frozen=any(_fits(prefix, name) for prefix in config.freeze),
+            name=parameter.name,
+            lr_scale=_longest(config.lr_scale, parameter.name),
+            decay=config.weight_decay if config.decay_norm_and_bias or _is_decayed(parameter) else 0.0,
+            frozen=any(_fits(prefix, parameter.name) for prefix in config.freeze),
         )
-        for name, shape in shapes.items()
+        for parameter in parameters
     ]
     if all(row.frozen for row in table):
         raise ConfigError(
@@ -132,8 +130,8 @@ def parameter_table(shapes: Mapping[str, tuple[int, ...]], config: OptimizerConf
     return table
 
 
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and not name.endswith(UNDECAYED_TOKENS)
+def _is_decayed(parameter: Parameter) -> bool:
+    return len(parameter.shape) > 1 and getattr(parameter, "decay", True)
 
 
 def _fits(prefix: str, name: str) -> bool:
@@ -146,8 +144,8 @@ def _longest(lr_scale: Mapping[str, float], name: str) -> float:
     return lr_scale[max(fitting, key=len)] if fitting else 1.0
 
 
-def _check_prefixes(key: str, prefixes: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_prefixes(key: str, prefixes: Iterable[str], names: Sequence[str]) -> None:
     for prefix in prefixes:
-        if not any(_fits(prefix, name) for name in shapes):
-            heads = sorted({name.split(".")[0] for name in shapes})
+        if not any(_fits(prefix, name) for name in names):
+            heads = sorted({name.split(".")[0] for name in names})
             raise ConfigError(f"{key} names {prefix!r}, which fits no parameter; they begin with {', '.join(heads)}")
