@@ -272,7 +272,7 @@ def test_an_older_index_stays_when_the_new_one_can_not_be_built(here, capsys):
         capsys, "index", "build", "gallery", "--index", "tiles_index", "--kind", "ivf_pq"
     )
     assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
-    assert "contains omega, so it is no tile index to replace" in says(
+    assert "contains omega, so it is not a tile index to replace" in says(
         capsys, "index", "build", "gallery", "--index", "gallery"
     )
     assert load_descriptor_sets("gallery")["omega"].count == 6

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, what is wrong is named in one line."""
+"""Checkpoints: a round trip keeps all content, and one-line errors name each problem."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_weights_come_back_with_config_and_facts(path):
         np.testing.assert_array_equal(weights.arrays[name], array)
 
 
-def test_the_safetensors_library_reads_them_too(path):
+def test_the_safetensors_library_reads_the_weights(path):
     save_weights(path, ARRAYS, CONFIG)
     np.testing.assert_array_equal(safetensors.numpy.load_file(path)["turned"], ARRAYS["turned"])
 
@@ -65,7 +65,7 @@ def test_state_belongs_to_its_weights(path):
         load_state(load_weights(path))
 
 
-def test_weights_without_state_are_no_complete_checkpoint(tmp_path):
+def test_weights_without_a_state_are_not_a_complete_checkpoint(tmp_path):
     for step in (30, 4):  # by step, not by name
         path = tmp_path / f"weights_e1_s{step}.safetensors"
         save_state(path, save_weights(path, ARRAYS, CONFIG), {}, {"step": step})
@@ -89,17 +89,17 @@ def test_a_truncated_file_is_named(path, size):
         load_weights(path)
 
 
-def test_what_is_no_checkpoint_is_named(path, tmp_path):
+def test_a_path_that_is_not_a_checkpoint_is_named(path, tmp_path):
     with pytest.raises(CheckpointError, match="is missing; check the path"):
         load_weights(path)
     path.write_text("this is a text and no checkpoint " * 9)
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         load_weights(path)
-    with pytest.raises(CheckpointError, match="is a directory; name a .safetensors file in it"):
+    with pytest.raises(CheckpointError, match="is a directory; give a .safetensors file in it"):
         load_weights(tmp_path)
 
 
-def test_other_peoples_weights_are_no_checkpoint(path):
+def test_weights_from_elsewhere_are_not_a_checkpoint(path):
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path)
     assert not is_own_checkpoint(path) and not is_own_checkpoint("any.pth")
     with pytest.raises(CheckpointError, match="was not written by mindloc .* model.pretrained"):
@@ -111,7 +111,7 @@ def test_other_peoples_weights_are_no_checkpoint(path):
 def test_a_newer_version_is_named(path):
     metadata = {"format": "mindloc.weights", "version": "2", "config": "{}", "facts": "{}"}
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(CheckpointError, match="has version '2', this mindloc reads up to 1; update mindloc"):
+    with pytest.raises(CheckpointError, match="has version '2', but this mindloc reads up to 1; update mindloc"):
         load_weights(path)
 
 
@@ -119,11 +119,11 @@ def test_a_newer_version_is_named(path):
 def test_a_broken_config_is_named(path, config):
     metadata = {"format": "mindloc.weights", "version": "1", "config": config, "facts": "{}"}
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(CheckpointError, match="carries no readable config"):
+    with pytest.raises(CheckpointError, match="has no readable config"):
         load_weights(path)
 
 
-def test_another_model_is_named_by_its_parameters(path):
+def test_weights_of_another_model_name_the_parameters(path):
     save_weights(path, ARRAYS, CONFIG)
     weights = load_weights(path)
     weights.require({name: array.shape for name, array in ARRAYS.items()})
@@ -133,26 +133,26 @@ def test_another_model_is_named_by_its_parameters(path):
         weights.require(shapes)
 
 
-def test_the_state_stands_beside_its_weights(path):
+def test_the_state_is_beside_its_weights(path):
     assert state_path(path).name == "weights_e1_0.5000.state.safetensors"
-    assert json.dumps(CONFIG)  # plain values only, else it could not be carried
+    assert json.dumps(CONFIG)  # plain values only, so that a checkpoint can contain it
 
 
-def test_a_number_type_that_numpy_lacks_is_named(path):
+def test_a_data_type_that_numpy_lacks_is_named(path):
     header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     header += b" " * (-len(header) % 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(CheckpointError, match="w is stored as BF16, .* convert the file to float32"):
+    with pytest.raises(CheckpointError, match="w has data type BF16, .* convert the file to float32"):
         read_tensor_file(path)
 
 
-def test_a_training_state_is_not_taken_for_weights(path):
+def test_a_training_state_given_as_weights_is_an_error(path):
     save_state(path, save_weights(path, ARRAYS, CONFIG), {}, {})
-    with pytest.raises(CheckpointError, match="is a training state; name the weights beside it"):
+    with pytest.raises(CheckpointError, match="is a training state; give the weights file beside it"):
         load_weights(state_path(path))
 
 
-def test_a_run_directory_means_its_best_weights_else_its_last_else_its_newest(tmp_path):
+def test_a_run_directory_resolves_to_its_best_weights_else_last_else_newest(tmp_path):
     directory = tmp_path / "run" / "checkpoints"
     with pytest.raises(CheckpointError, match="run contains no complete checkpoint; give a run directory"):
         (tmp_path / "run").mkdir()
@@ -165,5 +165,5 @@ def test_a_run_directory_means_its_best_weights_else_its_last_else_its_newest(tm
         save_weights(directory / f"{name}.safetensors", ARRAYS, CONFIG)
         assert resolve_checkpoint(tmp_path / "run") == directory / f"{name}.safetensors"
     lone = directory / "weights_e1.safetensors"
-    assert resolve_checkpoint(lone) == lone  # a file is taken as it is
-    assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # named when it is read
+    assert resolve_checkpoint(lone) == lone  # a file resolves to itself
+    assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # reported when it is read

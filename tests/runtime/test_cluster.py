@@ -1,4 +1,4 @@
-"""What a launcher announces to a rank, and what ranks must have in common."""
+"""The launcher's environment of a rank, and the check that all ranks have the same content."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ FROM_TABLE = {"RANK_TABLE_FILE": "rank_table.json", "RANK_ID": "1", "RANK_SIZE":
         (WORKER, 4),
         ({**WORKER, "MS_ROLE": "MS_SCHED"}, 4),
         (FROM_TABLE, 8),
-        ({"RANK_TABLE_FILE": "rank_table.json"}, 1),  # a table alone, as a shell may still have it
+        ({"RANK_TABLE_FILE": "rank_table.json"}, 1),  # only a table, perhaps left in the shell
         ({"RANK_ID": "1", "RANK_SIZE": "8"}, 1),
         ({"MS_WORKER_NUM": "4"}, 1),
     ],
@@ -32,7 +32,7 @@ def test_announced_device():
 
 
 @pytest.mark.parametrize("text", ["", "two", "-1", "\u0663", "9" * 5000])
-def test_a_number_that_is_none_is_named(text):
+def test_a_variable_that_is_not_a_number_is_named(text):
     with pytest.raises(LaunchError, match="MS_WORKER_NUM is .* expected a number"):
         announced_ranks({**WORKER, "MS_WORKER_NUM": text})
     with pytest.raises(LaunchError, match="DEVICE_ID is"):
@@ -40,7 +40,7 @@ def test_a_number_that_is_none_is_named(text):
 
 
 class TwoRanks(Cluster):
-    """The first of two ranks; the other one hands in what it is told to."""
+    """The first of two ranks; ``other`` is the content of the second."""
 
     other: dict
 
@@ -51,7 +51,7 @@ class TwoRanks(Cluster):
 
 
 class Recording(Cluster):
-    """Keeps what it would have sent."""
+    """Records what it would have sent."""
 
     def gather(self, rows):
         object.__setattr__(self, "rows", rows)
@@ -64,11 +64,11 @@ def agreement(own, other):
     cluster.require_agreement(own)
 
 
-def test_ranks_that_have_the_same_go_on():
+def test_ranks_with_the_same_content_continue():
     agreement({"config": "a", "weights": b"\0\1"}, {"config": "a", "weights": b"\0\1"})
     ALONE.require_agreement({"config": "a"})
 
 
-def test_what_differs_is_named():
+def test_content_that_differs_is_named():
     with pytest.raises(LaunchError, match="weights"):
         agreement({"config": "a", "weights": b"\0\1"}, {"config": "a", "weights": b"\0\2"})

@@ -1,4 +1,4 @@
-"""When operators are fused, where their loops lie, and what is said where they can't be."""
+"""Operator fusion: where it is used, where loops are cached, and the messages where either is not possible."""
 
 import os
 import platform
@@ -41,40 +41,40 @@ def directory_of(machine: str) -> str:
     return f"mindspore-{ms.__version__}-{machine}"
 
 
-def test_a_cpu_fuses_and_keeps_its_loops_in_the_users_cache(tmp_path):
+def test_a_cpu_fuses_and_caches_its_loops_in_the_users_cache(tmp_path):
     assert fuse_operators("CPU", "auto") == ", fused operators"
     assert is_fused()
     assert kernel_place() == tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
-    assert kernel_place().stat().st_mode & 0o777 == 0o700  # what lies there is run
+    assert kernel_place().stat().st_mode & 0o777 == 0o700  # its files are executed
     assert os.environ["AKG_WHITE_LIST_PATH"] == "set by the user"
 
 
-def test_other_processors_have_other_loops(tmp_path, monkeypatch):
+def test_other_processors_have_another_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64" if os.uname().machine != "aarch64" else "x86_64")
     fuse_operators("CPU", "auto")
     assert kernel_place().parent == tmp_path / "cache" / "mindloc" / directory_of(platform.machine())
 
 
-def test_exponentials_are_left_out():
+def test_exponentials_are_not_fused():
     fuse_operators("CPU", "always")
     assert "--disable_cluster_ops=Exp" in ms.get_context("graph_kernel_flags")
 
 
-def test_never_is_never_and_takes_it_back():
+def test_never_switches_fusion_off():
     fuse_operators("CPU", "always")
     assert fuse_operators("CPU", "never") == ""
     assert not is_fused()
 
 
 @pytest.mark.parametrize("target", ["GPU", "Ascend"])
-def test_other_devices_are_left_alone(target):
+def test_other_devices_do_not_fuse(target):
     assert fuse_operators(target, "auto") == ""
     assert not is_fused()
     with pytest.raises(DeviceError, match=f"operator_fusion is always, but .* the target is {target}"):
         fuse_operators(target, "always")
 
 
-def test_without_its_package_the_reason_is_told(no_decorator):
+def test_a_missing_package_is_the_stated_reason(no_decorator):
     assert "pip install decorator" in why_not_fused("CPU")
     assert "operators not fused (operator fusion needs the package decorator" in fuse_operators("CPU", "auto")
     assert not is_fused()
@@ -82,20 +82,20 @@ def test_without_its_package_the_reason_is_told(no_decorator):
         fuse_operators("CPU", "always")
 
 
-def test_a_home_without_write_access_gets_a_temporary_place(tmp_path, monkeypatch):
+def test_a_home_without_write_access_uses_a_temporary_directory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said = fuse_operators("CPU", "auto")
     assert kernel_place().parent.is_dir() and tmp_path not in kernel_place().parents
-    assert f", fused operators, loops not kept ({tmp_path / 'file'}" in said and "set XDG_CACHE_HOME" in said
-    assert fuse_operators("CPU", "auto") == said  # the second time the place is settled
+    assert f", fused operators, loops not cached ({tmp_path / 'file'}" in said and "set XDG_CACHE_HOME" in said
+    assert fuse_operators("CPU", "auto") == said  # the second call finds the directory set
 
 
 @pytest.mark.parametrize(
     ("name", "answer", "reason"),
-    [("getuid", -1, "it belongs to another user"), ("access", False, "no permission to write there")],
+    [("getuid", -1, "owned by another user"), ("access", False, "no write permission")],
 )
-def test_a_directory_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_path, monkeypatch, name, answer, reason):
+def test_an_existing_directory_without_access_uses_a_temporary_directory(tmp_path, monkeypatch, name, answer, reason):
     directory = tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
     directory.mkdir(mode=0o700, parents=True)
     monkeypatch.setattr(compilation.os, name, lambda *arguments: answer)
@@ -103,22 +103,22 @@ def test_a_directory_that_is_there_and_not_for_us_gets_a_temporary_place(tmp_pat
     assert tmp_path not in kernel_place().parents
 
 
-def test_loops_that_others_could_have_written_are_not_run(tmp_path):
+def test_loops_that_other_users_could_have_written_are_not_used(tmp_path):
     directory = tmp_path / "cache" / "mindloc" / directory_of(platform.machine()) / "akg_kernel_meta"
     directory.mkdir(parents=True)
     directory.chmod(0o770)
-    assert "akg_kernel_meta: others may write there (chmod go-w); set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
+    assert "akg_kernel_meta: writable by other users (chmod go-w); set XDG_CACHE_HOME)" in fuse_operators("CPU", "auto")
     assert tmp_path not in kernel_place().parents
 
 
-def test_a_place_that_the_user_named_is_not_doubted(tmp_path, monkeypatch):
+def test_a_directory_set_by_the_user_is_used_unchecked(tmp_path, monkeypatch):
     monkeypatch.setenv("MS_COMPILER_CACHE_PATH", str(tmp_path / "own"))
     monkeypatch.setattr(compilation.os, "access", lambda *arguments: False)
     assert fuse_operators("CPU", "auto") == ", fused operators"
     assert kernel_place() == tmp_path / "own" / "akg_kernel_meta"
 
 
-def test_only_a_log_that_is_new_is_taken_away(tmp_path, monkeypatch):
+def test_only_a_new_log_is_removed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     log = Path("dsa_transfrom.log")
     with nothing_left_behind():
@@ -130,7 +130,7 @@ def test_only_a_log_that_is_new_is_taken_away(tmp_path, monkeypatch):
     assert log.read_text() == "the user's"
 
 
-def test_a_loop_that_akg_refuses_names_the_way_out():
+def test_a_loop_that_akg_cannot_compile_names_the_way_out():
     fuse_operators("CPU", "auto")
     with pytest.raises(DeviceError, match="run.operator_fusion=never"), failing_clearly():
         raise RuntimeError("Response is empty.\n- C++ Call Stack")
@@ -138,6 +138,6 @@ def test_a_loop_that_akg_refuses_names_the_way_out():
         raise RuntimeError("another failure")
 
 
-def test_what_fails_without_fusion_is_not_put_down_to_it():
+def test_an_error_without_fusion_is_not_attributed_to_it():
     with pytest.raises(RuntimeError, match="Response is empty"), failing_clearly():
         raise RuntimeError("Response is empty")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, JSON that is read or refused in one line, and hashes of content."""
+"""Atomic files and directories, JSON with one-line errors, and hashes of content."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from mindloc.runtime.files import (
 )
 
 
-def test_a_write_replaces_the_file_and_makes_its_directory(tmp_path):
+def test_a_write_replaces_the_file_and_creates_its_directory(tmp_path):
     path = tmp_path / "new" / "file.txt"
     for text in ("one", "tür"):
         atomic_write_text(path, text)
@@ -29,7 +29,7 @@ def test_a_write_replaces_the_file_and_makes_its_directory(tmp_path):
     assert os.listdir(path.parent) == ["file.txt"]
 
 
-def test_nothing_is_seen_before_the_end(tmp_path):
+def test_a_file_appears_only_when_complete(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with atomic_write(path) as file:
@@ -40,7 +40,7 @@ def test_nothing_is_seen_before_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_of_the_writer_passes_and_leaves_the_old_file(tmp_path, error):
+def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(error), atomic_write(path) as file:
@@ -49,8 +49,8 @@ def test_an_error_of_the_writer_passes_and_leaves_the_old_file(tmp_path, error):
     assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"old"
 
 
-def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
-    """The system itself refuses to let the file grow, as it does on a full disk."""
+def test_a_full_disk_keeps_the_old_file(tmp_path):
+    """The operating system fails the write, as on a full disk."""
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")
     code = (
@@ -71,13 +71,13 @@ def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == b"old"
 
 
-def test_a_directory_that_is_a_file_is_one_line(tmp_path):
+def test_a_file_in_the_place_of_the_directory_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(CheckpointError, match=r"^can't write [^\n]*$"):
         atomic_write_text(tmp_path / "file" / "below", "x", CheckpointError)
 
 
-def test_a_link_replaces_and_shares_no_fate(tmp_path):
+def test_a_link_replaces_a_file_and_stays_when_the_source_changes(tmp_path):
     source, other, name = tmp_path / "source", tmp_path / "other", tmp_path / "name"
     source.write_text("one")
     other.write_text("two")
@@ -100,14 +100,14 @@ def test_a_disk_without_links_gets_a_copy(tmp_path, monkeypatch):
         atomic_link(tmp_path / "absent", tmp_path / "name")
 
 
-def test_leftovers_of_a_kill_are_removed(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".weights.safetensors.123.tmp").write_text("half")
     (tmp_path / "kept.tmp").write_text("not ours")
     remove_temporaries(tmp_path)
     assert os.listdir(tmp_path) == ["kept.tmp"]
 
 
-def test_a_directory_takes_its_name_when_it_is_complete(tmp_path):
+def test_a_directory_appears_only_when_complete(tmp_path):
     directory = tmp_path / "set"
     for content in ("one", "two"):
         with atomic_directory(directory) as partial:
@@ -117,7 +117,7 @@ def test_a_directory_takes_its_name_when_it_is_complete(tmp_path):
     assert os.listdir(tmp_path) == ["set"]
 
 
-def test_a_directory_that_fails_on_the_way_leaves_the_older_one(tmp_path):
+def test_an_interrupted_directory_keeps_the_old_one(tmp_path):
     directory = tmp_path / "set"
     with atomic_directory(directory) as partial, synced(partial / "file") as file:
         file.write(b"old")
@@ -127,7 +127,7 @@ def test_a_directory_that_fails_on_the_way_leaves_the_older_one(tmp_path):
     assert os.listdir(tmp_path) == ["set"] and (directory / "file").read_bytes() == b"old"
 
 
-def test_what_a_json_file_contains(tmp_path):
+def test_the_content_of_a_json_file_is_returned(tmp_path):
     (tmp_path / "card.json").write_text('{"name": "tür"}', encoding="utf-8")
     assert read_json(tmp_path / "card.json", DataError, "card", "write it again") == {"name": "tür"}
     (tmp_path / "names.json").write_text("[1, 2]")
@@ -150,7 +150,7 @@ def test_what_a_json_file_contains(tmp_path):
         (b" " * 200_001, "has 200001 bytes, expected 200000 at most"),
     ],
 )
-def test_what_is_not_json_is_refused_in_one_line(tmp_path, content, says):
+def test_a_file_that_is_not_json_is_a_one_line_error(tmp_path, content, says):
     path = tmp_path / "card.json"
     if content is not None:
         path.write_bytes(content)
@@ -161,12 +161,12 @@ def test_what_is_not_json_is_refused_in_one_line(tmp_path, content, says):
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 7])  # in blocks of 3: none, a part, whole ones, and one more byte
-def test_a_hash_is_of_all_bytes_in_order(tmp_path, monkeypatch, size):
+def test_a_hash_covers_all_bytes_in_order(tmp_path, monkeypatch, size):
     monkeypatch.setattr(files, "_READ_BYTES", 3)
     (tmp_path / "file").write_bytes(bytes(range(size)))
     assert file_sha256(tmp_path / "file", DataError) == hashlib.sha256(bytes(range(size))).hexdigest()
 
 
-def test_a_file_that_is_absent_has_none(tmp_path):
+def test_the_hash_of_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match="file can't be read: No such file or directory; check the path"):
         file_sha256(tmp_path / "file", DataError)

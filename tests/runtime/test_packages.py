@@ -1,4 +1,4 @@
-"""Which MindSpore and NumPy fit; which file brings an optional library, and that its import leaves MindSpore alive."""
+"""Supported versions of MindSpore and NumPy; the requirements file and the import of an optional library."""
 
 import os
 import subprocess
@@ -26,27 +26,27 @@ def test_supported_versions_pass(version):
         ({"mindspore": "2.8.0"}, "NumPy is not installed"),
     ],
 )
-def test_unsupported_versions_are_one_clear_line(versions, says):
+def test_unsupported_versions_are_a_one_line_error(versions, says):
     with pytest.raises(DeviceError) as caught:
         check_packages(versions)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_library_is_said():
+def test_a_missing_library_names_its_requirements_file():
     with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-onnx.txt"):
         optional_module("nowhere_to_be_found.part")
 
 
-def test_a_missing_library_of_milvus_is_said(monkeypatch):
+def test_a_missing_library_of_milvus_names_its_requirements_file(monkeypatch):
     monkeypatch.setattr(module, "_OF_MILVUS", ("nowhere_to_be_found",))
     with pytest.raises(DeviceError, match="^nowhere_to_be_found is not installed.*requirements-milvus.txt"):
         optional_module("nowhere_to_be_found")
 
 
 @pytest.mark.parametrize("name", ["onnx", "pymilvus"])
-def test_mindspore_works_behind_it(name):
-    """In a process of its own: protobuf decides once. Imported plainly, either of them would end it."""
+def test_mindspore_works_after_an_optional_library(name):
+    """In its own process, as protobuf chooses its implementation once; a plain import would end the process."""
     pytest.importorskip(name, exc_type=ModuleNotFoundError)
     program = (
         "import sys; sys.path.insert(0, 'src')\n"

@@ -1,4 +1,4 @@
-"""How a process was started, how old it is, and what it does when it is told to end."""
+"""The command line of a process, its age, and its end by SIGTERM."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def shell(monkeypatch):
-    """No script has started this process, and a shell finds ``python`` and ``mindloc`` where this one runs."""
+    """A process that no script started, in a shell that finds ``python`` and ``mindloc`` of this environment."""
     for name in ("MINDLOC_PROGRAM", "MINDLOC_COMMAND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "executable", "/venv/bin/python")
@@ -62,7 +62,7 @@ def test_a_command_is_spelled_as_the_program_was_started(shell, monkeypatch, sta
     assert command_line("doctor") == "bash '/a project/scripts/run_mindloc.sh' doctor"
 
 
-def test_a_clone_that_is_not_installed_is_named_to_python(shell, monkeypatch):
+def test_a_clone_that_is_not_installed_is_put_on_the_python_path(shell, monkeypatch):
     def version(name):
         raise metadata.PackageNotFoundError
 
@@ -72,7 +72,7 @@ def test_a_clone_that_is_not_installed_is_named_to_python(shell, monkeypatch):
     assert command_line("doctor") == f"env PYTHONPATH={SOURCE} python -m mindloc doctor"
 
 
-def test_what_the_user_typed(shell, monkeypatch):
+def test_the_command_line_is_as_the_user_typed_it(shell, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/venv/bin/mindloc", "train", "--data_root", "a b"])
     assert this_command_line() == "mindloc train --data_root 'a b'"
     monkeypatch.setattr(sys, "argv", ["notebook.py"])
@@ -81,16 +81,16 @@ def test_what_the_user_typed(shell, monkeypatch):
     assert this_command_line() == "mindloc launch train 2 data out"
 
 
-def test_a_process_is_as_old_as_its_parent_saw_it():
+def test_the_age_of_a_process_matches_its_parents_clock():
     program = "import time; time.sleep(0.5); from mindloc.runtime.process import process_age_s; print(process_age_s())"
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": SOURCE}
     )
-    assert 0.5 <= float(done.stdout) <= time.monotonic() - started + 0.02  # the system counts in hundredths
+    assert 0.5 <= float(done.stdout) <= time.monotonic() - started + 0.02  # the system's clock ticks are hundredths
 
 
-def told_to_end(*arguments: str) -> tuple[int, str, str]:
+def terminated(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-c", PROGRAM, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {"PYTHONPATH": SOURCE}}
     with subprocess.Popen(command, **pipes) as process:
@@ -100,16 +100,16 @@ def told_to_end(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_a_command_ends_with_one_line():
-    assert told_to_end("command") == (130, "", "stopped while compiling\n")
+def test_a_terminated_command_prints_one_line():
+    assert terminated("command") == (130, "", "stopped while compiling\n")
 
 
-def test_the_line_says_how_to_go_on_where_a_command_knows():
-    told = told_to_end("command", "go on with: --resume RUN")
-    assert told == (130, "", "stopped while compiling\ngo on with: --resume RUN\n")
+def test_a_terminated_command_states_how_to_resume():
+    result = terminated("command", "resume with: --resume RUN")
+    assert result == (130, "", "stopped while compiling\nresume with: --resume RUN\n")
 
 
-def test_last_words_are_forgotten_with_their_block():
+def test_last_words_end_with_their_block():
     with last_words("outer"):
         with last_words("inner"):
             assert signals._last_words == ["outer", "inner"]
@@ -117,7 +117,7 @@ def test_last_words_are_forgotten_with_their_block():
     assert signals._last_words == []
 
 
-def test_another_thread_than_the_main_one_works_on_undisturbed():
+def test_other_threads_than_the_main_one_are_unaffected():
     done, errors = [], []
 
     def work() -> None:
@@ -134,14 +134,14 @@ def test_another_thread_than_the_main_one_works_on_undisturbed():
     assert done and not errors
 
 
-def test_whoever_answers_the_signal_himself_keeps_his_answer():
-    assert told_to_end("other") == (7, "", "")
+def test_a_caller_with_its_own_handler_keeps_it():
+    assert terminated("other") == (7, "", "")
 
 
-def test_the_answer_is_as_before_afterwards():
+def test_the_old_handler_is_restored():
     seen = []
     with answered(lambda number, frame: seen.append("outer"), signal.SIGTERM):
-        with leaving_at_once("not here"):  # nobody takes SIGTERM for Ctrl-C
+        with leaving_at_once("not here"):  # SIGTERM is not handled like Ctrl-C
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
         with answered(lambda number, frame: seen.append("inner"), signal.SIGTERM):

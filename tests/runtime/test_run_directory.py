@@ -12,7 +12,7 @@ from mindloc.errors import MindlocError
 from mindloc.runtime.run_directory import RunDirectory, code_record
 
 
-def test_a_new_run_has_its_config_and_its_code(tmp_path, monkeypatch):
+def test_a_new_run_contains_its_config_and_code_record(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["my train.py", "--epochs", "1"])
     run = RunDirectory.create(tmp_path, "tiny", "train:\n  epochs: 1\n")
     assert run.path.parent == tmp_path / "tiny" and re.fullmatch(r"\d{10}", run.path.name)
@@ -23,19 +23,19 @@ def test_a_new_run_has_its_config_and_its_code(tmp_path, monkeypatch):
     assert run.checkpoints.is_dir() and run.reports.is_dir()
 
 
-def test_runs_of_the_same_second_do_not_share_a_directory(tmp_path):
+def test_runs_of_the_same_second_have_different_directories(tmp_path):
     paths = {RunDirectory.create(tmp_path, "tiny", "").path for _ in range(3)}
     assert len(paths) == 3
 
 
-def test_a_directory_can_be_named_and_must_be_empty(tmp_path):
+def test_a_given_directory_must_be_empty(tmp_path):
     run = RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
     assert run.path == tmp_path / "mine" and run.config_path.is_file()
     with pytest.raises(MindlocError, match="mine is not empty; .* --resume"):
         RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
 
 
-def test_what_a_kill_left_goes_before_a_training_writes(tmp_path):
+def test_files_of_a_killed_process_are_removed_before_a_training_writes(tmp_path):
     run = RunDirectory.create(tmp_path, "tiny", "")
     leftover = run.checkpoints / ".weights.safetensors.1.tmp"
     leftover.write_text("half")
@@ -45,18 +45,18 @@ def test_what_a_kill_left_goes_before_a_training_writes(tmp_path):
     assert not leftover.exists()
 
 
-def test_a_directory_that_is_no_run_is_named(tmp_path):
+def test_a_directory_that_is_not_a_run_is_named(tmp_path):
     with pytest.raises(MindlocError, match="is not a run directory .* give work_dir/NAME/MMDDhhmmss"):
         RunDirectory.open(tmp_path)
 
 
-def test_a_place_that_can_not_be_written_is_named(tmp_path):
+def test_a_directory_without_write_access_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MindlocError, match="can't make a run directory"):
         RunDirectory.create(tmp_path / "file", "tiny", "")
 
 
-def test_log_lines_carry_the_time(tmp_path):
+def test_log_lines_start_with_the_time(tmp_path):
     run = RunDirectory.create(tmp_path, "tiny", "")
     run.log("one\ntwo")
     run.log("three")

@@ -510,7 +510,7 @@ def test_a_missing_index_is_one_line(tmp_path):
 
 def test_a_directory_that_holds_something_else_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TileIndexError, match="contains mine.txt, so it is no tile index"):
+    with pytest.raises(TileIndexError, match="contains mine.txt, so it is not a tile index"):
         build("flat").save(tmp_path)
     assert os.listdir(tmp_path) == ["mine.txt"]
 

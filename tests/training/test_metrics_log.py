@@ -1,4 +1,4 @@
-"""metrics.jsonl: lines, torn lines, truncation."""
+"""metrics.jsonl: lines, incomplete lines, truncation."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_lines_come_back_with_version_and_kind(path):
     assert records[2]["loss"] == 0.2 and records[0]["kind"] == "step" and records[0]["version"] == 1
 
 
-def test_opening_keeps_the_lines_that_the_checkpoint_counted(path):
+def test_opening_keeps_the_lines_before_the_checkpoint(path):
     log = MetricsLog(path, keep_lines=2)
     log.append("warning", text="w")
     log.close()
@@ -33,7 +33,7 @@ def test_opening_keeps_the_lines_that_the_checkpoint_counted(path):
     assert log.lines == 3
 
 
-def test_a_torn_last_line_is_left_out_and_cut_off(path):
+def test_an_incomplete_last_line_is_ignored_and_removed(path):
     with open(path, "a") as file:
         file.write('{"version": 1, "kind": "st')
     assert len(read_metrics(path)) == 3
@@ -49,14 +49,14 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert (record["loss"], record["components"], record["norms"]) == (None, {"a": None}, [1.0, None])
 
 
-def test_a_log_shorter_than_its_checkpoint_says_is_an_error(path, tmp_path):
-    with pytest.raises(CheckpointError, match="has 3 lines, the checkpoint was written after 5"):
+def test_a_log_with_fewer_lines_than_its_checkpoint_is_an_error(path, tmp_path):
+    with pytest.raises(CheckpointError, match="has 3 lines, but the checkpoint was written after 5"):
         MetricsLog(path, keep_lines=5)
     with pytest.raises(CheckpointError, match="has 0 lines"):
         MetricsLog(tmp_path / "absent", keep_lines=1)
 
 
-def test_what_is_no_log_is_named(path, tmp_path):
+def test_a_file_that_is_not_a_log_is_named(path, tmp_path):
     with pytest.raises(MindlocError, match="can't be read: No such file"):
         read_metrics(tmp_path / "absent")
     path.write_text("{}\n")

@@ -22,7 +22,7 @@ from mindloc.launch.processes import alone, own_command, with_source
 from mindloc.launch.rank_table import read_rank_table
 from mindloc.launch.supervise import new_log_directory, remove_log_directory, run_plan
 from mindloc.runtime.cluster import card_numbers, is_number
-from mindloc.runtime.process import command_line, told_to_children
+from mindloc.runtime.process import command_line, variables_for_children
 
 DEFAULT_EXPERIMENT = "gta_uav_cross"
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
@@ -100,7 +100,7 @@ def become_evaluation(script: Script, given: "ScriptArguments") -> int:
     target = ["--device_target", script.target] if script.target else []
     words = ["--checkpoint", str(given.checkpoint), "--data_root", yaml_text(given.dataset)]
     words += ["--device_id", str(given.device_ids[0]), *target, *given.options]
-    environment = {**with_source(alone(os.environ)), **told_to_children()}
+    environment = {**with_source(alone(os.environ)), **variables_for_children()}
     sys.stdout.flush()
     os.execve(sys.executable, own_command("eval", *words), environment)
 

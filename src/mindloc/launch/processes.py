@@ -21,7 +21,7 @@ from pathlib import Path
 from mindloc.errors import LaunchError
 from mindloc.launch.host import free_port, share_of_cores
 from mindloc.launch.rank_table import RankTable, Server, write_servers
-from mindloc.runtime.process import command_line, told_to_children
+from mindloc.runtime.process import command_line, variables_for_children
 
 ENTRY = Path(__file__).with_name("rank_entry.py")
 SOURCE = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def inherited_environment(environment: Mapping[str, str], first_line: str) -> di
         first_line: which launcher and why, for the top of every log.
     """
     # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
-    fixed = {**told_to_children(), "MINDLOC_LAUNCH_LINE": first_line}
+    fixed = {**variables_for_children(), "MINDLOC_LAUNCH_LINE": first_line}
     return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), **fixed}
 
 

@@ -1,1 +1,1 @@
-"""Where a run lives: device and compiling, ranks, run directory, checkpoints, files that survive a crash, packages."""
+"""Runtime of a process: device, compilation, ranks, run directory, checkpoints, atomic files, installed packages."""

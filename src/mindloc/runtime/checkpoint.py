@@ -1,11 +1,11 @@
-"""Checkpoints: weights that carry their config, and the training state that belongs to them.
+"""Checkpoints: weights with their config, and the training state that belongs to them.
 
-Two files per checkpoint. ``X.safetensors`` has the encoder's weights and, as metadata, everything needed to rebuild
-and judge it. ``X.state.safetensors`` has what resuming needs besides, and the sha256 of the weights it belongs to.
-The state is written last: it is the mark that the checkpoint is complete.
+Two files per checkpoint. ``X.safetensors`` contains the encoder's weights and, as metadata, its config, scores and code
+version. ``X.state.safetensors`` contains what else a resume needs, and the sha256 of the weights it belongs to. The
+state is written last: a checkpoint is complete when its state exists.
 
-The safetensors library reads the files; writing is done here, as a stream, because the library needs a second copy of
-all tensors in memory or hides the disk's own error.
+The safetensors library reads the files. Writing is done here, as a stream, because the library either needs a second
+copy of all tensors in memory or hides the operating system's error.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ WEIGHTS_VERSION = 1
 STATE_VERSION = 1
 WEIGHTS_SUFFIX = ".safetensors"
 STATE_SUFFIX = ".state.safetensors"
-BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # of a run, without the suffix
+BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # file names without the suffix
 _WEIGHTS_FORMAT = "mindloc.weights"
 _STATE_FORMAT = "mindloc.state"
 _TYPE_CODES = {
@@ -49,15 +49,15 @@ class Weights:
 
     path: Path
     arrays: dict[str, np.ndarray]  # by parameter name
-    config: dict[str, Any]  # the whole config of the run, as config_from_dict takes it
+    config: dict[str, Any]  # of the run, complete; input of config_from_dict
     sha256: str  # of the file
     facts: dict[str, Any] = field(default_factory=dict)  # epoch, step, score, code, ...
 
     def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that these are the weights of a model with the given parameters.
+        """Check that the weights match a model's parameters by name and shape.
 
         Raises:
-            CheckpointError: a parameter is missing, left over, or of another shape.
+            CheckpointError: a parameter is missing, unexpected, or of another shape.
         """
         missing = sorted(set(shapes) - set(self.arrays))
         unexpected = sorted(set(self.arrays) - set(shapes))
@@ -74,21 +74,21 @@ class Weights:
         if problems:
             raise CheckpointError(
                 f"checkpoint {self.path} belongs to another model: {'; '.join(problems)}; "
-                "use the model section of the config it carries"
+                "use the model section of the checkpoint's config"
             )
 
 
 @dataclass(frozen=True)
 class State:
-    """What resuming needs besides the weights: arrays by name, and plain facts."""
+    """What a resume needs besides the weights: arrays by name, and plain facts."""
 
     path: Path
     arrays: dict[str, np.ndarray]
-    facts: dict[str, Any]  # epoch, step, best score, seeds, world size, ...; readers ignore what they don't know
+    facts: dict[str, Any]  # epoch, step, best score, seeds, number of ranks, ...; readers ignore unknown ones
 
 
 def save_weights(path: str | Path, arrays: Mapping[str, np.ndarray], config: dict[str, Any], **facts: Any) -> str:
-    """Write weights that carry their config.
+    """Write weights with their config.
 
     Args:
         path: ends in ``.safetensors``.
@@ -100,7 +100,7 @@ def save_weights(path: str | Path, arrays: Mapping[str, np.ndarray], config: dic
         sha256 of the file.
 
     Raises:
-        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
+        CheckpointError: the disk is full or not writable; an older file at ``path`` is kept.
     """
     metadata = {
         "format": _WEIGHTS_FORMAT,
@@ -112,7 +112,7 @@ def save_weights(path: str | Path, arrays: Mapping[str, np.ndarray], config: dic
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Read weights and the config they carry.
+    """Read weights and their config.
 
     Raises:
         CheckpointError: missing, truncated, not a safetensors file, not written by mindloc, or of a newer version.
@@ -125,7 +125,7 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def is_own_checkpoint(path: str | Path) -> bool:
-    """Whether a file is weights that mindloc wrote, of whatever version; other people's are for models to import.
+    """Whether a file is a weights file of mindloc, of any version; others are read by models/import_weights.py.
 
     Raises:
         CheckpointError: a .safetensors file that is missing or damaged.
@@ -138,7 +138,7 @@ def save_state(weights_path: str | Path, weights_sha256: str, arrays: Mapping[st
     """Write the training state beside its weights; this completes the checkpoint.
 
     Raises:
-        CheckpointError: the disk is full or refuses; an older state survives.
+        CheckpointError: the disk is full or not writable; an older state is kept.
     """
     path = state_path(weights_path)
     metadata = {
@@ -161,14 +161,14 @@ def load_state(weights: Weights) -> State:
     if not path.exists():
         raise CheckpointError(
             f"training state {path} is missing, so {weights.path.name} can't be resumed; "
-            "start from its weights alone with --checkpoint_start"
+            "start a new run from its weights with --checkpoint_start"
         )
     arrays, metadata = read_tensor_file(path)
     _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
     if metadata.get("weights_sha256") != weights.sha256:
         raise CheckpointError(
             f"training state {path} was written for other weights than {weights.path.name} "
-            "(sha256 differs); the weights were changed or damaged: take an older checkpoint"
+            "(sha256 differs); the weights were changed or damaged: use an older checkpoint"
         )
     return State(path, arrays, _json_section(path, metadata, "facts"))
 
@@ -179,13 +179,13 @@ def state_path(weights_path: str | Path) -> Path:
 
 
 def weights_of_run(checkpoints: Path) -> Path:
-    """The best weights of a run's checkpoints, or the last where no epoch was evaluated."""
+    """The best weights in a run's checkpoints/; the last where no epoch was evaluated."""
     best, end = (checkpoints / f"{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS))
     return best if best.is_file() else end
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The weights that a path means: a file itself; of a run directory the best, else the last, else the newest.
+    """Weights file of a path: the file itself; in a run directory the best weights, else the last, else the newest.
 
     Raises:
         CheckpointError: a directory without complete weights.
@@ -205,7 +205,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def complete_checkpoints(directory: str | Path) -> list[Path]:
-    """Weights files in ``directory`` whose state was written too, oldest first (by the step that the state names).
+    """Weights files in ``directory`` that have a state, oldest first (by the step in the state).
 
     Raises:
         CheckpointError: a state file is damaged.
@@ -221,16 +221,16 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
 
 def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
     if wanted == _WEIGHTS_FORMAT and metadata.get("format") == _STATE_FORMAT:
-        raise CheckpointError(f"checkpoint {path} is a training state; name the weights beside it")
+        raise CheckpointError(f"checkpoint {path} is a training state; give the weights file beside it")
     if metadata.get("format") != wanted:
         raise CheckpointError(
             f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "
-            "start from other people's weights with --checkpoint_start or model.pretrained"
+            "weights from elsewhere can be a start: --checkpoint_start or model.pretrained"
         )
     version = metadata.get("version", "")
     if not version.isdigit() or not 1 <= int(version) <= newest:
         raise CheckpointError(
-            f"checkpoint {path} has version {version!r}, this mindloc reads up to {newest}; update mindloc"
+            f"checkpoint {path} has version {version!r}, but this mindloc reads up to {newest}; update mindloc"
         )
 
 
@@ -240,28 +240,28 @@ def _json_section(path: Path, metadata: dict[str, str], key: str) -> dict[str, A
     except ValueError:
         section = None
     if not isinstance(section, dict):
-        raise CheckpointError(f"checkpoint {path} carries no readable {key}; its header is damaged: take another one")
+        raise CheckpointError(f"checkpoint {path} has no readable {key}; its header is damaged: use another checkpoint")
     return section
 
 
 def _first(label: str, names: list[str], limit: int = 3) -> list[str]:
-    """At most one phrase: how many names are concerned and the first of them."""
+    """A phrase with the number of names and the first few, in a list; an empty list without names."""
     if not names:
         return []
     return [f"{len(names)} {label} ({', '.join(names[:limit])}{', ...' if len(names) > limit else ''})"]
 
 
 def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], what: str) -> str:
-    """Write arrays and metadata atomically, names sorted so that equal content gives equal bytes.
+    """Write arrays and metadata atomically, sorted by name: equal content gives equal bytes.
 
     Args:
-        what: prefix of the fault points passed.
+        what: prefix of the names of the fault points.
 
     Returns:
         sha256 of the file, hexadecimal.
 
     Raises:
-        CheckpointError: the disk is full or refuses; an older file at ``path`` survives.
+        CheckpointError: the disk is full or not writable; an older file at ``path`` is kept.
     """
     names = sorted(arrays)
     digest = hashlib.sha256()
@@ -283,17 +283,17 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Arrays and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: missing, truncated, not a safetensors file, or of a number type that NumPy lacks.
+        CheckpointError: missing, truncated, not a safetensors file, or of a data type that NumPy lacks.
     """
     with _open(path) as file:
-        names = file.keys()  # no dict: it can't be iterated itself
+        names = file.keys()  # ``file`` is not a dict and can't be iterated
         for name in names:
             _require_numpy_type(path, name, file.get_slice(name).get_dtype())
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata alone, without reading the arrays.
+    """Metadata of a safetensors file, without reading the arrays.
 
     Raises:
         CheckpointError: as ``read_tensor_file``.
@@ -305,7 +305,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 @contextmanager
 def _open(path: Path) -> Iterator[safe_open]:
     if path.is_dir():
-        raise CheckpointError(f"checkpoint {path} is a directory; name a .safetensors file in it")
+        raise CheckpointError(f"checkpoint {path} is a directory; give a .safetensors file in it")
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
@@ -314,14 +314,14 @@ def _open(path: Path) -> Iterator[safe_open]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {path} is not a complete safetensors file ({one_line(error)}); it may be truncated: "
-            "copy it again or take an older one"
+            "copy it again or use an older one"
         ) from None
 
 
 def _require_numpy_type(path: Path, name: str, code: str) -> None:
     if code not in _NUMPY_CODES:
         raise CheckpointError(
-            f"checkpoint {path}: {name} is stored as {code}, which NumPy lacks (it reads {', '.join(_NUMPY_CODES)}); "
+            f"checkpoint {path}: {name} has data type {code}, which NumPy lacks (it has {', '.join(_NUMPY_CODES)}); "
             "convert the file to float32"
         )
 

@@ -1,8 +1,7 @@
-"""Compiling graphs: with elementwise operators fused on CPUs, what that takes, and how it fails.
+"""Compilation of graphs: operator fusion on CPUs, its cache and its errors.
 
-MindSpore calls the fusion graph kernels: operators that follow each other become one loop, which its AKG compiles once
-(some 0.2 s each) and keeps on disk, where a later process finds it. A loop that is damaged there is compiled again
-(seen in 2.8.0).
+MindSpore calls this graph kernel fusion: consecutive elementwise operators become one loop, which AKG compiles (some
+0.2 s each) and caches on disk for later processes. A damaged loop in the cache is compiled again (seen in 2.8.0).
 """
 
 import contextlib
@@ -20,82 +19,82 @@ from typing import Literal
 from mindloc.errors import DeviceError
 from mindloc.runtime.process import leaving_at_once
 
-Fusion = Literal["auto", "always", "never"]  # "auto": where it can be done
+Fusion = Literal["auto", "always", "never"]  # "auto": where supported
 
-_FLAGS = "--disable_cluster_ops=Exp"  # fused, it is off by up to 3e-4 (seen in 2.8.0); alone, by 6e-6
+_FLAGS = "--disable_cluster_ops=Exp"  # its error is up to 3e-4 fused (seen in 2.8.0), 6e-6 alone
 _SERVER_ENDED = "Response is empty"
-_LEFT_BY_AKG = "dsa_transfrom.log"  # in the working directory, sic; whatever the settings
-_KERNELS = "akg_kernel_meta"  # MindSpore's own name for the directory of loops, in the directory of its compiler cache
+_LEFT_BY_AKG = "dsa_transfrom.log"  # (sic) always written to the working directory
+_KERNELS = "akg_kernel_meta"  # MindSpore's name for the directory of loops, below its compiler cache
 
 _compiled_s = 0.0
 
 
 def prepare_import() -> None:
-    """Set what MindSpore's libraries read while they are loaded; before MindSpore is imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads spin after each loop and slow the products down
+    """Set the variables that MindSpore's libraries read on loading; call it before MindSpore is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads spin after each loop and slow matrix products
 
 
 def fuse_operators(target: str, fusion: Fusion) -> str:
-    """From now on compile graphs with fused operators, where that is wanted and can be done.
+    """Switch operator fusion on or off for all graphs compiled from now on.
 
     Args:
-        target: the device that was chosen.
+        target: the chosen device.
 
     Returns:
-        What there is to say of it behind the device's name; empty where it was not wanted, or not on a CPU.
-        Loops that can't be kept for the next start are named with the directory and the reason.
+        Text to append to the device's description; empty with "never" and on other devices than CPUs. It states the
+        directory and the reason where compiled loops can't be cached for the next start.
 
     Raises:
-        DeviceError: it must be done always and it can't be.
+        DeviceError: ``fusion`` is "always" and fusion is not supported here.
     """
     obstacle = why_not_fused(target)
     if fusion == "always" and obstacle is not None:
-        raise DeviceError(f"run.operator_fusion is always, but {obstacle}; or set run.operator_fusion=auto")
+        raise DeviceError(f"run.operator_fusion is always, but {obstacle}; otherwise set run.operator_fusion=auto")
     fuses = fusion != "never" and obstacle is None
-    doubt = ""
+    remark = ""
     import mindspore as ms
 
     if fuses:
-        os.environ.setdefault("AKG_WHITE_LIST_PATH", str(_akg()))  # else each compilation complains on the console
-        doubt = _settle_kernel_place(ms.__version__)
+        os.environ.setdefault("AKG_WHITE_LIST_PATH", str(_akg()))  # else each compilation prints a warning
+        remark = _choose_cache_directory(ms.__version__)
     if fuses != is_fused():
         ms.set_context(enable_graph_kernel=fuses, graph_kernel_flags=_FLAGS if fuses else "")
     if fusion == "never" or target != "CPU":
         return ""
-    return f", fused operators{doubt}" if fuses else f", operators not fused ({obstacle})"
+    return f", fused operators{remark}" if fuses else f", operators not fused ({obstacle})"
 
 
 def why_not_fused(target: str) -> str | None:
-    """What keeps operators from being fused here, as a part of a sentence; None where they can be.
+    """Why operators can't be fused here, as a part of a sentence; None where they can.
 
     Args:
         target: "CPU", "GPU" or "Ascend".
     """
     if target != "CPU":
-        return f"operator fusion is for CPUs here, the target is {target}"
+        return f"operator fusion is supported on CPUs only and the target is {target}"
     if importlib.util.find_spec("decorator") is None:
         return "operator fusion needs the package decorator, which is not installed: pip install decorator"
-    return None if _akg().is_dir() else f"this MindSpore has no AKG to fuse operators with ({_akg()} is missing)"
+    return None if _akg().is_dir() else f"this MindSpore lacks AKG, which fuses operators ({_akg()} is missing)"
 
 
 def is_fused() -> bool:
-    """Whether graphs of this process are compiled with fused operators."""
+    """Whether this process compiles graphs with fused operators."""
     import mindspore as ms
 
     return bool(ms.get_context("enable_graph_kernel"))
 
 
 def kernel_place() -> Path:
-    """The directory of loops that this process was told to use."""
+    """The cache directory of fused operators of this process."""
     return Path(os.environ.get("MS_COMPILER_CACHE_PATH", ".")).absolute() / _KERNELS
 
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Count what happens inside as compiling; a command that is told to end there does so at once.
+    """Context for compilation: adds its duration to ``compiled_s``; SIGTERM ends a command inside it at once.
 
     Raises:
-        DeviceError: operators were to be fused and could not be.
+        DeviceError: AKG could not compile fused operators.
     """
     global _compiled_s
     started = time.perf_counter()
@@ -107,13 +106,13 @@ def compiling() -> Iterator[None]:
 
 
 def compiled_s() -> float:
-    """Seconds that this process has spent inside ``compiling`` so far."""
+    """Seconds that this process has spent in ``compiling`` so far."""
     return _compiled_s
 
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """Around compiling: takes away the log that AKG leaves in the working directory."""
+    """Context for compilation: removes the log that AKG leaves in the working directory."""
     there_before = os.path.exists(_LEFT_BY_AKG)
     try:
         yield
@@ -125,10 +124,10 @@ def nothing_left_behind() -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing_clearly() -> Iterator[None]:
-    """Around compiling: a loop that AKG can't compile ends its server, of which MindSpore says no more than that.
+    """Context for compilation: replaces MindSpore's unspecific error for a loop that AKG can't compile.
 
     Raises:
-        DeviceError: instead of MindSpore's error, with the way out.
+        DeviceError: instead of MindSpore's "Response is empty", with the way out.
     """
     try:
         yield
@@ -136,19 +135,19 @@ def failing_clearly() -> Iterator[None]:
         if not (is_fused() and _SERVER_ENDED in str(error)):
             raise
         raise DeviceError(
-            "MindSpore's AKG could not compile a loop of fused operators (its own words are above); set "
+            "MindSpore's AKG could not compile a loop of fused operators (its own message is above); set "
             "run.operator_fusion=never, which is slower"
         ) from error
 
 
-def _settle_kernel_place(version: str) -> str:
-    """Have loops of this version of MindSpore in the user's cache directory; temporary where they can't be there.
+def _choose_cache_directory(version: str) -> str:
+    """Cache the loops of this version of MindSpore in the user's cache directory, else in a temporary one.
 
-    A home may be shared by hosts of several processor families; within x86_64 all get the same code, up to AVX2 (seen
-    in 2.8.0, on a processor with AVX-512).
+    The name contains the processor family, as hosts may share a home; within x86_64 all get the same code, up to AVX2
+    (seen in 2.8.0, on a processor with AVX-512).
 
     Returns:
-        What there is to say behind ", fused operators": empty where loops are kept, or where the user named a place.
+        Text to append to ", fused operators": empty where loops are cached, or where the user set the directory.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindloc"
     directory = cache / f"mindspore-{version}-{platform.machine()}" / _KERNELS
@@ -156,13 +155,13 @@ def _settle_kernel_place(version: str) -> str:
     place = directory.parent if reason is None else Path(_of_this_process().name)
     os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(place))
     is_elsewhere = kernel_place().parent != place
-    return "" if reason is None or is_elsewhere else f", loops not kept ({directory}: {reason}; set XDG_CACHE_HOME)"
+    return "" if reason is None or is_elsewhere else f", loops not cached ({directory}: {reason}; set XDG_CACHE_HOME)"
 
 
 def _why_not_kept(directory: Path) -> str | None:
-    """Make the directory of loops; what keeps them from being kept there, None if nothing does.
+    """Make the cache directory; returns why loops can't be cached there, None where they can.
 
-    Loops are code that is run, so no other user may be able to write there.
+    Loops are executable code, so no other user may have write access.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -170,15 +169,15 @@ def _why_not_kept(directory: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     if found.st_uid != os.getuid():
-        return "it belongs to another user"
+        return "owned by another user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others may write there (chmod go-w)"
-    return None if os.access(directory, os.W_OK | os.X_OK) else "no permission to write there"
+        return "writable by other users (chmod go-w)"
+    return None if os.access(directory, os.W_OK | os.X_OK) else "no write permission"
 
 
 @functools.cache
 def _of_this_process() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="mindloc-kernels-")  # goes with the process
+    return tempfile.TemporaryDirectory(prefix="mindloc-kernels-")  # removed when the process ends
 
 
 def _akg() -> Path:

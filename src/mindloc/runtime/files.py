@@ -1,7 +1,7 @@
-"""Files and directories that are whole or absent, files read as JSON or refused in one line, and the hash of a file.
+"""Atomic files and directories, JSON files read with one-line errors, and the hash of a file.
 
-A file is written beside its place, flushed to the disk, and takes its name by a rename. At any moment a reader
-finds the older content or the complete new one.
+A file is written under a temporary name beside its path, flushed to disk and renamed. At any moment a reader finds the
+old content or the complete new one.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
     """A binary file to write; ``path`` is either its old content or the complete new one, at any moment.
 
     Args:
-        path: the directory is made when absent.
-        what: prefix of the fault points passed, e.g. "weights".
-        error: class raised when the disk refuses.
+        path: a missing directory is created.
+        what: prefix of the names of the fault points, such as "weights".
+        error: class of the exception for a failed write.
 
     Raises:
-        MindlocError: (the class ``error``) the disk is full or refuses; what was at ``path`` is untouched.
+        MindlocError: (the class ``error``) the disk is full or not writable; ``path`` is unchanged.
     """
     with replacing(path, what, error) as temporary, synced(temporary) as file:
         yield file
@@ -47,7 +47,7 @@ def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = M
 def atomic_link(
     source: str | Path, path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError
 ) -> None:
-    """Give a finished file a second name, replacing what had it; a copy where the disk knows no hard links.
+    """Give a complete file a second name, replacing an older file there; a copy where hard links are not supported.
 
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
@@ -63,7 +63,7 @@ def atomic_link(
 
 @contextmanager
 def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[Path]:
-    """A name beside ``path`` for whoever writes files by himself; on leaving, that file takes the place of ``path``.
+    """A temporary path beside ``path`` for the caller to write; on leaving, it is renamed to ``path``.
 
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
@@ -86,19 +86,19 @@ def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = 
 
 @contextmanager
 def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
-    """Turn what the disk says inside into one line, an ``error`` that names what was to be written."""
+    """Context that turns an OSError into a one-line ``error`` that names ``what`` was to be written."""
     try:
         yield
     except OSError as reason:
         raise error(
             f"can't write {what}: {reason.strerror or reason}; free some space or choose another directory "
-            "(what was there before is untouched)"
+            "(an older version there is unchanged)"
         ) from None
 
 
 @contextmanager
 def synced(path: Path) -> Iterator[BinaryIO]:
-    """A new binary file whose content is on the disk itself when the block is left."""
+    """A new binary file whose content is flushed to disk (fsync) on leaving."""
     with open(path, "wb") as file:
         yield file
         file.flush()
@@ -106,20 +106,21 @@ def synced(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_temporaries(directory: str | Path) -> None:
-    """Delete the files that killed writers left behind in ``directory``."""
+    """Delete temporary files of killed processes in ``directory``."""
     for path in Path(directory).glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(directory: Path) -> Iterator[Path]:
-    """A directory to fill beside ``directory``, whose name it takes on leaving; an older one there is replaced.
+    """A temporary directory for the caller to fill; on leaving, it replaces ``directory``.
 
-    ``directory`` is the older or the finished one at any moment but between two renames. What a kill just there leaves
-    behind, ``existing_directory`` reads and the next writer restores. The files in it must be flushed, see ``synced``.
+    At any moment ``directory`` is the old or the complete new one, except between two renames. If the process is killed
+    there, ``existing_directory`` finds the old one and the next writer restores it. The caller must flush the files in
+    it, see ``synced``.
 
     Raises:
-        OSError: the disk is full or refuses (see ``writing``); the older directory is in its place.
+        OSError: the disk is full or not writable (see ``writing``); the old directory is unchanged.
     """
     with scratch_directory(directory) as partial:
         yield partial
@@ -127,7 +128,7 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 
 def dated_directory(parent: Path) -> Path:
-    """``parent/MMDDhhmmss``, new; those of the same second get _2, _3, ...; raises OSError as making it does."""
+    """Make a new ``parent/MMDDhhmmss``, with _2, _3, ... where several start in a second; OSError if it can't."""
     parent.mkdir(parents=True, exist_ok=True)
     stamp, attempt = time.strftime("%m%d%H%M%S"), 1
     directory = parent / stamp
@@ -143,9 +144,9 @@ def dated_directory(parent: Path) -> Path:
 
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
-    """An empty directory beside ``path``, gone afterwards, whatever happens; raises OSError as making it does."""
+    """An empty directory beside ``path``, always removed on leaving; OSError if it can't be made."""
     partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -154,14 +155,14 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 
 
 def require_replaceable(directory: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
-    """Refuse a place that contains anything but an older directory of the same kind: a new one there would delete it.
+    """Check that ``directory`` is absent or an older one of the same kind, since replacing it deletes its content.
 
     Args:
-        files: names that such a directory may contain.
-        what: the kind in words, e.g. "descriptor set".
+        files: names that a directory of this kind may contain.
+        what: the kind in words, such as "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) it is a file, or a directory with other things in it; the disk refuses.
+        MindlocError: (the class ``error``) it is a file, it contains other files, or the disk is not writable.
     """
     with writing(f"{what} {directory}", error):
         _restore(directory)
@@ -171,11 +172,11 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
         raise error(f"{directory} is a file; give a new directory for the {what}")
     others = sorted(path.name for path in directory.iterdir() if path.name not in files)
     if others:
-        raise error(f"{directory} contains {others[0]}, so it is no {what} to replace; give a new directory")
+        raise error(f"{directory} contains {others[0]}, so it is not a {what} to replace; give a new directory")
 
 
 def existing_directory(directory: Path) -> Path | None:
-    """Where to read: the directory, or the older one while it steps aside, which nobody but a writer may move back."""
+    """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
     return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
 
 
@@ -187,23 +188,23 @@ def read_json(
     kind: type = dict,
     most_bytes: int | None = None,
 ) -> Any:
-    """What a JSON file contains.
+    """Content of a JSON file.
 
     Args:
-        error: class raised when it can't be read.
-        what: the file in words, e.g. "rank table"; may be empty.
-        way_out: what to do then, the end of the line.
-        kind: dict or list, what it must contain at the top.
-        most_bytes: a file of more is refused unread.
+        error: class of the exception.
+        what: the kind of file in words, such as "rank table"; may be empty.
+        way_out: last part of the message.
+        kind: dict or list, required type of the top level.
+        most_bytes: a larger file is an error and is not read.
 
     Raises:
-        MindlocError: (the class ``error``) in one line: absent, not readable, too large, not JSON, of another kind.
+        MindlocError: (the class ``error``) missing, unreadable, too large, not JSON, or of another type.
     """
     where = f"{what} {path}".lstrip()
     try:
         size = path.stat().st_size
         if most_bytes is not None and size > most_bytes:
-            raise error(f"{where} has {size} bytes, expected {most_bytes} at most; {way_out}")
+            raise error(f"{where} has {size} bytes; expected at most {most_bytes}; {way_out}")
         value = json.loads(path.read_bytes())
     except OSError as reason:
         raise error(f"{where} can't be read: {reason.strerror or reason}; {way_out}") from None
@@ -215,19 +216,19 @@ def read_json(
 
 
 def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, Any]]:
-    """(where, value) of each line of a file of JSON lines; ``where`` names file and line, for messages.
+    """(where, value) of each line of a JSON Lines file; ``where`` names file and line, for messages.
 
     Args:
         error, way_out: as ``read_json``.
 
     Raises (while iterating):
-        MindlocError: (the class ``error``) in one line: absent, not readable, a line that is not JSON.
+        MindlocError: (the class ``error``) missing, unreadable, or a line is not JSON.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as reason:
         raise error(f"{path} can't be read ({one_line(reason)[:120]}); {way_out}") from None
-    # not splitlines(): JSON leaves the ends of lines that only Unicode knows in names
+    # not splitlines(): JSON strings may contain Unicode line separators
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
             value = json.loads(line)
@@ -243,7 +244,7 @@ def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
         error, what: as ``read_json``.
 
     Raises:
-        MindlocError: (the class ``error``) in one line: absent or not readable.
+        MindlocError: (the class ``error``) missing or unreadable.
     """
     digest = hashlib.sha256()
     try:
@@ -257,7 +258,7 @@ def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
 
 
 def _swap(partial: Path, directory: Path) -> None:
-    """Rename a finished directory to its name; an older one is moved aside first: no directory replaces another."""
+    """Rename a complete directory to its name; an older one is renamed first, as a rename can't replace a directory."""
     _restore(directory)
     old = _aside(directory)
     shutil.rmtree(old, ignore_errors=True)
@@ -276,7 +277,7 @@ def _swap(partial: Path, directory: Path) -> None:
 
 
 def _restore(directory: Path) -> None:
-    """Put the older directory back where a kill between the two renames left none."""
+    """Rename the old directory back where a process was killed between the two renames."""
     if not directory.exists() and _aside(directory).exists():
         _aside(directory).rename(directory)
 
@@ -286,7 +287,7 @@ def _aside(directory: Path) -> Path:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut."""
+    """Flush a rename to disk, so that it survives a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The installed packages: which MindSpore and NumPy mindloc takes, and libraries that only some users need."""
+"""Installed packages: supported versions of MindSpore and NumPy, and optional libraries."""
 
 import importlib
 import os
@@ -9,9 +9,9 @@ from typing import Any
 
 from mindloc.errors import DeviceError
 
-MINDSPORE_RANGE = ((2, 7, 2), (2, 11))  # first that has all we call, first not tried
+MINDSPORE_RANGE = ((2, 7, 2), (2, 11))  # oldest version with all functions used here, first untested version
 SLOW_CONVOLUTIONS_FROM = (2, 9)  # on CPUs: 3x3, 64 channels, 56x56, batch 2 take 21 ms in 2.8.0, 4777 ms in 2.10.0
-OLDEST_GPU = (6, 0)  # compute capability from which on its GPU plugin has kernels, see docs/gpu.md
+OLDEST_GPU = (6, 0)  # lowest compute capability that MindSpore's GPU plugin has kernels for, see docs/gpu.md
 INSTALL = "pip install -r requirements.txt -c constraints-cpu.txt"
 
 # a graph of one operator, y = relu(x) of one number, as an ONNX file of opset 11
@@ -25,7 +25,7 @@ _OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of those that are installed, told without importing them."""
+    """Versions of the installed ones among ``packages``, without importing them."""
     versions = {}
     for package in packages:
         try:
@@ -36,10 +36,10 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 
 def check_packages(versions: Mapping[str, str] | None = None) -> None:
-    """Say in one line what is wrong with the installed MindSpore or NumPy, before they fail in their own words.
+    """Check the versions of MindSpore and NumPy, before an unsupported one fails with an obscure error.
 
     Args:
-        versions: of "mindspore" and "numpy"; None asks this Python.
+        versions: of "mindspore" and "numpy"; None: the installed ones.
 
     Raises:
         DeviceError: MindSpore or NumPy is not installed, MindSpore is too old or too new, or NumPy is 2.
@@ -51,10 +51,10 @@ def check_packages(versions: Mapping[str, str] | None = None) -> None:
 
 
 def mindspore_problem(version: str | None) -> tuple[str, str]:
-    """(what is wrong with that MindSpore, the way out); the former is empty where nothing is.
+    """(problem with a version of MindSpore, way out); both empty without a problem.
 
     Args:
-        version: None: it is not installed.
+        version: None: not installed.
     """
     first, beyond = MINDSPORE_RANGE
     wanted = f"mindloc needs {dotted(first)} or newer, below {dotted(beyond)}"
@@ -66,7 +66,7 @@ def mindspore_problem(version: str | None) -> tuple[str, str]:
 
 
 def numpy_problem(version: str | None) -> tuple[str, str]:
-    """As ``mindspore_problem``, of NumPy."""
+    """As ``mindspore_problem``, for NumPy."""
     if version is None:
         return "NumPy is not installed", INSTALL
     if version_numbers(version) >= (2,):
@@ -75,9 +75,9 @@ def numpy_problem(version: str | None) -> tuple[str, str]:
 
 
 def slow_cpu_convolutions(version: str) -> str | None:
-    """What to say of that MindSpore's convolutions on a CPU; None where they are fast.
+    """Warning about the speed of a MindSpore version's convolutions on a CPU; None where they are fast.
 
-    Only the backbones resnet50 and vgg16 need them.
+    Only the backbones resnet50 and vgg16 use them.
     """
     if version_numbers(version) < SLOW_CONVOLUTIONS_FROM:
         return None
@@ -101,12 +101,12 @@ def dotted(numbers: tuple[int, ...]) -> str:
 
 
 def optional_module(name: str) -> Any:
-    """A module of one of the optional requirements files.
+    """Import a module of one of the optional requirements files.
 
-    MindSpore's own messages are read by protobuf's Python implementation alone; the first import of protobuf decides
-    for the whole process, and onnx and pymilvus would decide otherwise: MindSpore, imported behind them, would end the
-    process. Whoever is sure to do without MindSpore can set ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb``, with which
-    Milvus takes tiles in ten times as fast (docs/scale.md).
+    MindSpore works only with protobuf's Python implementation. The first import of protobuf chooses the implementation
+    for the process; onnx and pymilvus would choose another, and importing MindSpore after them would end the process.
+    In a process without MindSpore, ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb`` adds tiles to Milvus ten times as fast
+    (docs/scale.md).
 
     Raises:
         DeviceError: it is not installed.
@@ -123,19 +123,19 @@ def optional_module(name: str) -> Any:
 
 
 def preload_onnx_libraries(runtime: Any) -> None:
-    """Load CUDA and cuDNN from PyPI's packages, where this ONNX Runtime can (1.21 or newer)."""
+    """Load CUDA and cuDNN from PyPI's packages, if ONNX Runtime supports it (1.21 or newer)."""
     if hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls(directory="")
 
 
 def why_provider_missing(log: str) -> str:
-    """Why ONNX Runtime did not start a provider, in a few words, from all that it wrote to the console.
+    """Why ONNX Runtime did not start a provider, in a few words, from its console output.
 
-    A session that is refused a provider continues with the CPU's and only logs it. To see it, open ``ONE_RELU`` on the
-    provider and ask the session what it uses.
+    A session whose provider fails continues on the CPU and only logs it. To detect that, open ``ONE_RELU`` with the
+    provider and read the providers of the session.
     """
     missing = sorted(set(re.findall(r"(lib[\w.+-]+?\.so[.\d]*): cannot open", log)))
     if missing:
         return f"{', '.join(missing)} not found"
     said = re.search(r"CUDA failure \d+: [^;\n]*", log) or re.search(r"(?<=with error: ).*", log)
-    return said[0].strip() if said else "ONNX Runtime does not say why"
+    return said[0].strip() if said else "ONNX Runtime states no reason"

@@ -1,4 +1,4 @@
-"""This process: how it was started, its cores and age, signals, what libraries may print, where a test kills it."""
+"""This process: its command line, cores, age, signals, output of native libraries, and fault points for tests."""
 
 import collections
 import os
@@ -18,15 +18,15 @@ from typing import Any
 _IMPORTED = time.monotonic()
 _SOURCE = Path(__file__).resolve().parents[2]
 _SCRIPTS = ("train", "eval", "export")  # commands that are programs beside the source too: train.py
-# what a script or a launcher says to the processes that it starts in its user's stead
+# set by a script or a launcher for the processes that it starts: the user's program and command line
 PROGRAM_VARIABLE, COMMAND_VARIABLE = "MINDLOC_PROGRAM", "MINDLOC_COMMAND"
 
 
 def command_line(*words: object) -> str:
-    """A command of this program for its user's shell, in the spelling that the program was started by.
+    """A command of mindloc for the user's shell, spelled as this process was started.
 
     Args:
-        words: its name and arguments, as ``"eval", "--checkpoint", path``.
+        words: its name and arguments, such as ``"eval", "--checkpoint", path``.
     """
     program, command = _program(), str(next(iter(words), ""))
     script = Path(program[-1])
@@ -38,22 +38,22 @@ def command_line(*words: object) -> str:
 
 
 def this_command_line() -> str:
-    """What the user typed that led to this process, for a shell."""
-    if said := os.environ.get(COMMAND_VARIABLE):
-        return said
+    """The command line that the user typed to start this process, for a shell."""
+    if given := os.environ.get(COMMAND_VARIABLE):
+        return given
     is_program = Path(sys.argv[0]).name in ("mindloc", "__main__.py")
     return shlex.join([*(_program() if is_program else [_python(), sys.argv[0]]), *sys.argv[1:]])
 
 
-def told_to_children() -> dict[str, str]:
-    """Variables by which processes that this one starts name its program and its command line instead of theirs."""
+def variables_for_children() -> dict[str, str]:
+    """Environment variables that make child processes report the program and command line of this process."""
     return {PROGRAM_VARIABLE: shlex.join(_program()), COMMAND_VARIABLE: this_command_line()}
 
 
 def _program() -> list[str]:
-    """The words that this program was started by: ``mindloc``, ``python -m mindloc``, ``python train.py``."""
-    if said := os.environ.get(PROGRAM_VARIABLE):
-        return shlex.split(said)
+    """Words that started this program: ``mindloc``, ``python -m mindloc`` or ``python train.py``."""
+    if given := os.environ.get(PROGRAM_VARIABLE):
+        return shlex.split(given)
     started = Path(sys.argv[0])
     if started.name == "mindloc":
         return ["mindloc" if shutil.which("mindloc") == str(started) else str(started)]
@@ -63,13 +63,13 @@ def _program() -> list[str]:
 
 
 def _python() -> str:
-    """This Python, by its name where a shell finds it."""
+    """This Python, by name if the shell's PATH finds it, else by path."""
     name = Path(sys.executable).name
     return name if shutil.which(name) == sys.executable else sys.executable
 
 
 def _where_it_is_found() -> list[str]:
-    """What ``python -m mindloc`` needs in front in a clone that was not installed."""
+    """Prefix that ``python -m mindloc`` needs in a clone that is not installed."""
     if Path(sys.argv[0]).name == "__main__.py" or str(_SOURCE) in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         return []
     try:
@@ -80,14 +80,14 @@ def _where_it_is_found() -> list[str]:
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use, in order; they may be fewer than the machine has."""
+    """Sorted numbers of the cores that this process may use, perhaps fewer than the machine has."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def process_age_s() -> float:
-    """Seconds since this process was started, to a hundredth; where the system does not tell, since this import.
+    """Seconds since this process was started, to a hundredth; without /proc, since this module was imported.
 
-    psutil reads the same clock, but adds the moment of the boot, which Linux tells in whole seconds.
+    psutil reads the same clock but adds the boot time, which Linux reports in whole seconds.
     """
     try:
         with open("/proc/self/stat", encoding="ascii") as file:
@@ -99,9 +99,9 @@ def process_age_s() -> float:
 
 @contextmanager
 def answered(handler: Any, *signals: int) -> Iterator[None]:
-    """Answer these signals by ``handler`` (as ``signal.signal`` takes it), and as before afterwards.
+    """Handle these signals with ``handler`` (as in ``signal.signal``); restore the old handlers on leaving.
 
-    Only in the main thread, as Python allows it nowhere else.
+    Main thread only, a limit of Python.
     """
     before = {number: signal.signal(number, handler) for number in signals}
     try:
@@ -116,11 +116,11 @@ _last_words: list[str] = []
 
 @contextmanager
 def leaving_at_once(words: str) -> Iterator[None]:
-    """Let a SIGTERM end a command on the spot, with one line; for work in which nothing is lost.
+    """Context in which SIGTERM ends a command at once, with one line; for work whose loss does not matter.
 
-    MindSpore answers a ``KeyboardInterrupt`` inside its compiler with pages of its own. Only our commands take SIGTERM
-    for Ctrl-C, so whoever else calls this keeps what he has; and while MindSpore reads data, Ctrl-C comes as a SIGTERM.
-    Other threads than the main one get no signals.
+    MindSpore reacts to a ``KeyboardInterrupt`` in its compiler with pages of messages. Only mindloc's commands handle
+    SIGTERM like Ctrl-C; any other handler stays. While MindSpore reads data, Ctrl-C arrives as SIGTERM. Only the main
+    thread receives signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.default_int_handler:
@@ -128,7 +128,7 @@ def leaving_at_once(words: str) -> Iterator[None]:
         return
 
     def leave(number: int, frame: Any) -> None:
-        with suppress(RuntimeError):  # the signal came in the middle of a print
+        with suppress(RuntimeError):  # the signal arrived during a print
             sys.stdout.flush()
         os.write(2, "".join(f"{line}\n" for line in [words, *_last_words]).encode())
         os._exit(130)
@@ -139,7 +139,7 @@ def leaving_at_once(words: str) -> Iterator[None]:
 
 @contextmanager
 def last_words(line: str) -> Iterator[None]:
-    """Inside, ``leaving_at_once`` says this line too: what a command would say if it were only interrupted."""
+    """Context in which ``leaving_at_once`` also prints this line, such as how to resume."""
     _last_words.append(line)
     try:
         yield
@@ -151,9 +151,9 @@ _passages: collections.Counter[str] = collections.Counter()
 
 
 def fault_point(name: str) -> None:
-    """Kill this process as ``kill -9`` would, where MINDLOC_FAULT is this name; ``name:3`` kills at the third passage.
+    """Kill this process like ``kill -9`` where MINDLOC_FAULT is this name; with ``name:3`` at the third call.
 
-    Without the variable, which only tests set, it costs one dictionary lookup.
+    Only tests set the variable; without it a call costs one dictionary lookup.
     """
     wanted, _, count = os.environ.get("MINDLOC_FAULT", "").partition(":")
     if name != wanted:
@@ -164,17 +164,16 @@ def fault_point(name: str) -> None:
 
 
 class Messages:
-    """The text, once the block is left."""
+    """Captured text, set when the block is left."""
 
     text = ""
 
 
 @contextmanager
 def native_messages() -> Iterator[Messages]:
-    """Keep standard error, and what Python prints, from the console while the block runs.
+    """Capture standard error, and what Python prints, while the block runs.
 
-    For calls into libraries that write pages from C++, past Python, before they raise or continue; what matters of it
-    the caller says in one line.
+    For libraries whose C++ code writes pages of messages; the caller reports what matters in one line.
     """
     messages = Messages()
     sys.stderr.flush()

@@ -1,15 +1,15 @@
-"""The directory of one training run: everything needed to judge it, repeat it and resume it.
+"""The directory of a training run: everything needed to evaluate, repeat and resume it.
 
 ```
 work_dir/{name}/{MMDDhhmmss}/
-  config.yaml     the resolved settings
-  code.json       which code, which packages, which command
-  log.txt         what the console said, with the time
-  metrics.jsonl   numbers per step, see training/reporting.py
+  config.yaml     resolved settings
+  code.json       code revision, package versions, command
+  log.txt         console output with date and time
+  metrics.jsonl   numbers of each step, see training/reporting.py
   checkpoints/    see checkpoint.py
   reports/        evaluations
-  export/         the encoder as files for devices
-  neighbors/      descriptors while neighbors are searched by them, see training/neighbors.py
+  export/         exported encoders
+  neighbors/      descriptors for the search for hard negatives, see training/neighbors.py
 ```
 """
 
@@ -31,7 +31,7 @@ _PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml",
 
 
 class RunDirectory:
-    """Paths of a run and its text log; make one with ``create`` or ``open``."""
+    """Paths of a run and its text log; construct it with ``create`` or ``open``."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -51,13 +51,13 @@ class RunDirectory:
         config_yaml: str,
         path: str | Path | None = None,
     ) -> "RunDirectory":
-        """A new directory with the config and the record of the code in it.
+        """Make a new run directory with config.yaml and code.json.
 
         Args:
-            path: the directory itself, absent or empty; None makes ``work_dir/name/MMDDhhmmss``.
+            path: the run directory, absent or empty; None: ``work_dir/name/MMDDhhmmss``.
 
         Raises:
-            MindlocError: the directory can't be made or written, or ``path`` contains something.
+            MindlocError: the directory can't be made or written, or ``path`` is not empty.
         """
         run = cls(_make_new_directory(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
@@ -66,7 +66,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
-        """The directory of an earlier run, as it is.
+        """Open the directory of an earlier run, unchanged.
 
         Raises:
             MindlocError: it is not a run directory.
@@ -77,16 +77,16 @@ class RunDirectory:
         return run
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed writer left half-done; only for the one process that writes here now."""
+        """Remove incomplete files of a killed process; only for the one process that writes here now."""
         for directory in (self.path, self.checkpoints):
             remove_temporaries(directory)
         shutil.rmtree(self.neighbors, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
-        """Store the resolved config, e.g. again when a run continues with other settings.
+        """Store the resolved config; also when a run resumes with other settings.
 
         Raises:
-            MindlocError: the disk is full or refuses.
+            MindlocError: the disk is full or not writable.
         """
         self._make_subdirectories()
         atomic_write_text(self.config_path, config_yaml)
@@ -95,7 +95,7 @@ class RunDirectory:
         """Append ``text`` to log.txt, each line with date and time.
 
         Raises:
-            MindlocError: the disk is full or refuses.
+            MindlocError: the disk is full or not writable.
         """
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
@@ -109,24 +109,24 @@ class RunDirectory:
             for directory in (self.checkpoints, self.reports):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MindlocError(f"can't make {directory}: {error.strerror}; set run.work_dir to another place") from None
+            raise MindlocError(f"can't make {directory}: {error.strerror}; set run.work_dir to another one") from None
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint is in, or the directory of a lone file."""
+    """Run directory of a checkpoint; the directory of the file where it is not in a run."""
     directory = checkpoint.parent
     return directory.parent if directory.name == "checkpoints" else directory
 
 
 def export_directory(checkpoint: Path) -> Path:
-    """Where the exported files of a checkpoint belong."""
+    """Directory for the exported files of a checkpoint."""
     return run_of(checkpoint) / "export"
 
 
 def _require_empty(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MindlocError(
-            f"{path} is not empty; give a new run directory, or continue this one: "
+            f"{path} is not empty; give a new run directory, or resume this run: "
             f"{command_line('train', '--resume', path)}"
         )
     return path
@@ -140,7 +140,7 @@ def _make_new_directory(parent: Path) -> Path:
 
 
 def code_record() -> dict[str, Any]:
-    """Which code and packages are running: versions, git revision (None outside a clone), command line."""
+    """Versions of code and packages, git revision (None outside a clone), command line."""
     return {
         "version": 1,
         "mindloc": mindloc.__version__,
@@ -154,7 +154,7 @@ def code_record() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """Commit that the package's own source is checked out at; None when it is not in a clone or git is missing."""
+    """Git commit of the package's source; None when it is not in a clone or git is missing."""
     return _git("rev-parse", "HEAD")
 
 
@@ -164,6 +164,6 @@ def _git(*arguments: str) -> str | None:
         answer = subprocess.run(
             ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError):  # no git, no clone: a fact to record, not a fault
+    except (OSError, subprocess.SubprocessError):  # no git or no clone: not an error
         return None
     return answer.stdout.strip()

@@ -1,17 +1,17 @@
-"""What a run says: lines for people, records for programs, and a progress bar on a terminal. Without MindSpore.
+"""Reports of a run: console and log lines, records of metrics.jsonl, and a progress bar. Without MindSpore.
 
 Every line of metrics.jsonl has ``version`` and ``kind``:
 
-- ``step``: one optimizer step - epoch (from 1), step (from 1, over the whole run), loss, one entry per loss component
+- ``step``: one optimizer step: epoch (from 1), step (from 1, over the whole run), loss, one entry per loss component
   under ``components``, lr, gradient_norm (before clipping), loss_scale, finite (False: the update was skipped),
   skipped_steps (so far), step_s, images_per_s;
-- ``epoch``: means over the epoch, its true number of steps, epoch_s, compile_s (the part of epoch_s that compiling
-  took; it is in no step_s, and that of evaluations and searches in no epoch line);
+- ``epoch``: means over the epoch, its number of steps, epoch_s, compile_s (compile time within epoch_s; no step_s
+  includes it, and no epoch line includes that of evaluations and searches);
 - ``evaluation``: tag, epoch, the metrics, evaluation_s;
-- ``neighbors``: found after so many epochs, for hard negatives, neighbors_s (in no epoch_s);
+- ``neighbors``: a search for hard negatives, number of epochs before it, neighbors_s (not in any epoch_s);
 - ``warning``: text.
 
-``time`` is seconds since 1970. Keys of clock readings are listed in ``CLOCK_KEYS``; all others are the same bits in a
+``time`` is seconds since 1970. ``CLOCK_KEYS`` lists the keys that depend on a clock; all others are bit-identical in a
 run that was killed and resumed and in one that was not. Numbers that are not finite are stored as null.
 """
 
@@ -34,11 +34,11 @@ CLOCK_KEYS = ("time", "step_s", "epoch_s", "evaluation_s", "neighbors_s", "image
 
 
 class Reporter:
-    """Lines on the console, above the progress bar, and in log.txt; records in metrics.jsonl. Close it at the end.
+    """Writes lines to the console (above the progress bar) and log.txt, and records to metrics.jsonl; close it.
 
     Args:
-        run: None on a rank that writes nothing: it prints its lines and drops its records.
-        keep_records: of metrics.jsonl, from its start; a resumed run keeps those that its checkpoint counted.
+        run: None on ranks other than 0, which print their lines and drop their records.
+        keep_records: number of records in metrics.jsonl to keep; a resumed run keeps those before its checkpoint.
 
     Raises:
         CheckpointError: metrics.jsonl has fewer records.
@@ -53,7 +53,7 @@ class Reporter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.end_bar()  # also after an error, so that its message has a line of its own
+        self.end_bar()  # also after an error, so that its message starts on a new line
         if self._metrics:
             self._metrics.close()
 
@@ -66,7 +66,7 @@ class Reporter:
             self._run.log(text)
 
     def warn(self, text: str, step: int) -> None:
-        """Say and record it."""
+        """Print and record a warning."""
         self.record("warning", step=step, text=text)
         self.say(f"warning: {text}")
 
@@ -76,19 +76,19 @@ class Reporter:
             self._metrics.append(kind, **values)
 
     def sync(self) -> int:
-        """Number of records, all of which are on the disk now."""
+        """Flush all records to disk; returns their number."""
         if self._metrics is None:
             return 0
         self._metrics.sync()
         return self._metrics.lines
 
     def start_bar(self, title: str, steps: int, done: int) -> None:
-        """A bar from ``done`` to ``steps``, on a terminal only."""
+        """Show a bar from ``done`` to ``steps``, on a terminal only."""
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", leave=False)
 
     def advance_bar(self, leave_out_time: bool = False) -> None:
-        """One step more; ``leave_out_time``: what passed since the step before does not count in the bar's rate."""
+        """Advance by one step; with ``leave_out_time`` the time since the last step does not count in the rate."""
         if self._bar is not None:
             if leave_out_time:
                 self._bar.unpause()
@@ -113,24 +113,24 @@ def duration(seconds: float) -> str:
 
 
 class MetricsLog:
-    """Appends lines; each is handed to the system at once, so that a kill loses at most the line being written."""
+    """Appends lines to metrics.jsonl, unbuffered: a kill loses at most the line being written."""
 
     def __init__(self, path: str | Path, keep_lines: int = 0):
-        """Open the log and drop everything after its first ``keep_lines`` lines.
+        """Open the log and truncate it after ``keep_lines`` lines.
 
         Raises:
-            CheckpointError: the file has fewer lines than the checkpoint says.
+            CheckpointError: the file has fewer lines than that.
         """
         self.path = Path(path)
         _truncate(self.path, keep_lines)
         self.lines = keep_lines
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - stays open during the run
 
     def append(self, kind: str, **values: Any) -> None:
         """Add one line.
 
         Raises:
-            MindlocError: the disk is full or refuses.
+            MindlocError: the disk is full or not writable.
         """
         record = {"version": METRICS_VERSION, "kind": kind, "time": time.time(), **values}
         line = (json.dumps(_json_value(record), allow_nan=False) + "\n").encode("utf-8")
@@ -138,17 +138,17 @@ class MetricsLog:
         fault_point("metrics.before_append")
         try:
             self._write(line[:half])
-            fault_point("metrics.mid_append")  # a torn line is what a real kill can leave behind
+            fault_point("metrics.mid_append")  # a real kill can leave an incomplete line too
             self._write(line[half:])
         except OSError as error:
             raise self._refusal(error) from None
         self.lines += 1
 
     def sync(self) -> None:
-        """Bring every line to the disk itself, before a checkpoint counts on it.
+        """Flush all lines to disk (fsync), before a checkpoint that refers to them.
 
         Raises:
-            MindlocError: the disk is full or refuses.
+            MindlocError: the disk is full or not writable.
         """
         try:
             os.fsync(self._file.fileno())
@@ -167,7 +167,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All records of a log; a torn last line, as a kill leaves it, is left out.
+    """All records of a log without an incomplete last line, which a kill can leave.
 
     Raises:
         MindlocError: the file is missing, or a complete line is not JSON or of a newer version.
@@ -187,7 +187,7 @@ def _parse(line: bytes, path: str | Path, number: int) -> dict[str, Any]:
         raise MindlocError(f"{path} line {number} is not a metrics record; delete the line to read the rest") from None
     if version > METRICS_VERSION:
         raise MindlocError(
-            f"{path} line {number} has version {version}, this mindloc reads {METRICS_VERSION}; update it"
+            f"{path} line {number} has version {version}, but this mindloc reads {METRICS_VERSION}; update mindloc"
         )
     return record
 
@@ -200,7 +200,7 @@ def _truncate(path: Path, keep_lines: int) -> None:
         complete = [line for line in lines if line.endswith(b"\n")]
         if len(complete) < keep_lines:
             raise CheckpointError(
-                f"{path} has {len(complete)} lines, the checkpoint was written after {keep_lines}; "
+                f"{path} has {len(complete)} lines, but the checkpoint was written after {keep_lines}; "
                 "restore the file or start a new run with --checkpoint_start"
             )
         with open(path, "r+b") as file:
