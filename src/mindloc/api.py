@@ -36,8 +36,7 @@ from mindloc.search.answers import Summary, plan_search, require_fit, search_all
 from mindloc.search.build import build_index as make_index
 from mindloc.search.build import open_index as open_tile_index
 from mindloc.search.extraction import Batch, Queries, load_extracted
-from mindloc.search.index import TileIndex
-from mindloc.search.two_stage import Circle
+from mindloc.search.index import Circle, TileIndex
 from mindloc.vocabulary import CENTROIDS, PHI, SIDES, SideName
 
 __all__ = [

@@ -21,8 +21,7 @@ from mindloc.errors import ConfigError, TileIndexError
 from mindloc.search.answers import FEW, Summary, plan_search, require_fit, search_all, write_answers
 from mindloc.search.extraction import Batch, Queries
 from mindloc.search.faiss_index import build_faiss_index
-from mindloc.search.index import Box, IndexCard, Tiles
-from mindloc.search.two_stage import Circle
+from mindloc.search.index import Box, Circle, IndexCard, Tiles
 
 PLACE_N2 = np.array([[100.0, 0], [200, 0], [300, 0]])
 

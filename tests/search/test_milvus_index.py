@@ -159,7 +159,7 @@ def test_reranking_sorts_each_querys_own_tiles(index, faiss_index, tiles):
 def test_a_search_in_stages_is_that_of_faiss(index, faiss_index, box):
     random = np.random.default_rng(4)
     queries = random.standard_normal((5, D)), random.standard_normal((5, E))
-    ours, theirs = (two_stage_search(one, *queries, n=100, k=20, m=10, box=box) for one in (index, faiss_index))
+    ours, theirs = (two_stage_search(one, *queries, n=100, k=20, m=10, where=box) for one in (index, faiss_index))
     assert ours.names == theirs.names
     np.testing.assert_array_equal(ours.recall_rank, theirs.recall_rank)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)

@@ -18,8 +18,8 @@ import pytest
 
 from mindloc.errors import DataError, TileIndexError
 from mindloc.search.faiss_index import build_faiss_index
-from mindloc.search.index import IndexCard, Tiles
-from mindloc.search.two_stage import Circle, near_search
+from mindloc.search.index import Circle, IndexCard, Tiles
+from mindloc.search.two_stage import two_stage_search
 
 PLACE = [[100, 0], [200, 0], [300, 0], [290, 90], [400, 0]]
 QUERY = np.array([[1.0, 0.0]])
@@ -35,7 +35,7 @@ def make(unit="plane_m", place=PLACE, rerank=True):
 
 
 def ask(circle, n=5, k=5, m=0, index=None, rerank=True):
-    found = near_search(index or make(), QUERY, QUERY if rerank else None, n, k, circle, m)
+    found = two_stage_search(index or make(), QUERY, QUERY if rerank else None, n, k, m, circle)
     scores = [round(float(score), 5) for score in found.scores[0]]
     return list(zip(found.names[0], scores, found.recall_rank[0].tolist(), strict=True))
 
@@ -60,9 +60,9 @@ def test_one_stage_asks_for_n_as_well():
 
 def test_scores_that_are_consistencies_are_counted_behind_the_dropped_ones():
     # here, edge and west are compared by nodes; edge is dropped, so two consistencies are left before east's cosine
-    found = near_search(make(), QUERY, QUERY, 5, 5, Circle((200, 0), 100), 3)
+    found = two_stage_search(make(), QUERY, QUERY, 5, 5, 3, Circle((200, 0), 100))
     assert found.names == [["here", "west", "east"]] and found.compared == [2]
-    nowhere = near_search(make(), QUERY, QUERY, 5, 5, Circle((-200, 0), 100), 3)
+    nowhere = two_stage_search(make(), QUERY, QUERY, 5, 5, 3, Circle((-200, 0), 100))
     assert nowhere.names == [[]] and nowhere.compared == [0]
 
 

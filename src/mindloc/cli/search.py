@@ -27,8 +27,7 @@ from mindloc.search.answers import Summary, plan_search, require_fit, search_all
 from mindloc.search.build import open_index
 from mindloc.search.extraction import Batch, Queries, load_extracted
 from mindloc.search.faiss_kinds import WHILE_SEARCHING
-from mindloc.search.index import Box
-from mindloc.search.two_stage import Circle
+from mindloc.search.index import Box, Circle
 
 _ORDER = "latitude before longitude, or x before y"
 _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.runtime.process import command_line
 from mindloc.search.extraction import Batch, Queries
-from mindloc.search.index import Box, IndexCard, TileFacts, TileIndex, check_box
-from mindloc.search.two_stage import Circle, near_search, two_stage_search
+from mindloc.search.index import Box, Circle, IndexCard, TileFacts, TileIndex
+from mindloc.search.two_stage import two_stage_search
 
 FEW = 20  # queries whose answers are told one by one
 _PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
@@ -72,18 +72,9 @@ def plan_search(
     if consistency_m and not two_stage:
         raise ConfigError("search.consistency_m needs re-rank vectors, which the index has none of; leave it at 0")
     if where is not None:
-        _check_place(index.card, where)
+        where.box(index.card)  # which a pole may forbid: known before the work
     n = min(max(top, recall_n), count)
     return SearchPlan(top, n, min(consistency_m, n), two_stage, where)
-
-
-def _check_place(card: IndexCard, where: Box | Circle) -> None:
-    if card.place_unit is None:
-        raise TileIndexError("the index knows no places of its tiles; build it from: extract --places")
-    if isinstance(where, Box):
-        check_box(card, where)
-    else:
-        where.box(card)  # which a pole may forbid: known before the work
 
 
 @dataclass
@@ -148,12 +139,9 @@ def write_answers(file: BinaryIO, answered: Iterable[tuple[str, list[dict[str, A
 
 
 def _search_batch(index: TileIndex, batch: Batch, summary: Summary) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    plan, where = summary.plan, summary.plan.where
+    plan = summary.plan
     queries = (batch.recall_BD, batch.rerank_BE if plan.two_stage else None)
-    if isinstance(where, Circle):
-        found = near_search(index, *queries, plan.n, plan.top, where, plan.m)
-    else:
-        found = two_stage_search(index, *queries, plan.n, plan.top, plan.m, where)
+    found = two_stage_search(index, *queries, plan.n, plan.top, plan.m, plan.where)
     summary.add_seconds(recall=found.recall_s)
     if plan.two_stage:
         summary.add_seconds(rerank=found.rerank_s)

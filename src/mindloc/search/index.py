@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, get_args
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.geo.points import PlaceUnit
+from mindloc.geo.points import PlaceUnit, box_around
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,45 @@ class Box(NamedTuple):
 
     low: tuple[float, float]
     high: tuple[float, float]
+
+    def box(self, card: IndexCard) -> "Box":
+        """Itself.
+
+        Raises:
+            TileIndexError: it is upside down or not of numbers, or the index knows no places.
+        """
+        _require_places(card)
+        if not (self.low[0] <= self.high[0] and self.low[1] <= self.high[1]):  # NaN too
+            raise TileIndexError(f"box from {self.low} to {self.high} is upside down; give its lowest corner first")
+        return self
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Where to look: tiles whose place is at most this far from a position, the edge included."""
+
+    place: tuple[float, float]  # in the unit of the index's places
+    radius_m: float
+
+    def box(self, card: IndexCard) -> Box:
+        """The smallest box of the index's places that contains the circle.
+
+        Raises:
+            TileIndexError: the index knows no places, or the position is none in their unit.
+            DataError: no box of degrees contains it: around a pole or across the 180th meridian.
+        """
+        unit = _require_places(card)
+        if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 180):
+            raise TileIndexError(
+                f"{self.place[0]},{self.place[1]} is no place in degrees; give latitude before longitude"
+            )
+        return Box(*box_around(self.place, self.radius_m, unit))
+
+
+def _require_places(card: IndexCard) -> PlaceUnit:
+    if card.place_unit is None:
+        raise TileIndexError("the index knows no places of its tiles; build it from: extract --places")
+    return card.place_unit
 
 
 @dataclass(frozen=True)
@@ -249,7 +288,7 @@ def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, bo
         raise TileIndexError(f"{k} answers are requested, the index contains {count} tiles; request 1 to {count}")
     query_QD = check_queries(query_QD, card.dimension)
     if box is not None:
-        check_box(card, box)
+        box.box(card)
     return query_QD
 
 
@@ -263,18 +302,6 @@ def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> 
     if not len(unit_QD):
         raise TileIndexError("no queries were given; give at least one")
     return unit_QD
-
-
-def check_box(card: IndexCard, box: Box) -> None:
-    """Refuse a box that can't be looked into: upside down, not of numbers, or of an index that knows no places.
-
-    Raises:
-        TileIndexError: naming which.
-    """
-    if card.place_unit is None:
-        raise TileIndexError("a box was given, but this index knows no places; build it from tiles that have some")
-    if not (box.low[0] <= box.high[0] and box.low[1] <= box.high[1]):  # NaN too
-        raise TileIndexError(f"box from {box.low} to {box.high} is upside down; give its lowest corner first")
 
 
 def check_length(what: str, found: int, expected: int) -> None:

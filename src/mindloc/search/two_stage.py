@@ -13,8 +13,8 @@ import numpy as np
 
 from mindloc.descriptors.ranking import node_consistency
 from mindloc.errors import TileIndexError
-from mindloc.geo.points import box_around, paired_distance_m
-from mindloc.search.index import Box, IndexCard, TileIndex
+from mindloc.geo.points import paired_distance_m
+from mindloc.search.index import Box, Circle, TileIndex
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def two_stage_search(
     n: int,
     k: int,
     m: int = 0,
-    box: Box | None = None,
+    where: Box | Circle | None = None,
 ) -> Answers:
-    """The k best tiles of each query.
+    """The k best tiles of each query, or fewer where there are fewer to look at.
 
     Args:
         query_QD: recall vectors.
@@ -47,11 +47,24 @@ def two_stage_search(
         n: tiles that stage one hands to stage two.
         k: answers, at most n.
         m: first answers of stage two that change places by node consistency, at most n; 0: none.
-        box: where to look; None: everywhere.
+        where: to look; None: everywhere. Of a circle n tiles of the box around it are requested, also where there is
+            only one stage, and those outside the circle are dropped.
 
     Raises:
-        TileIndexError: k, n or m contradict each other or the index; the queries do not fit it.
+        TileIndexError: k, n or m contradict each other or the index; the queries do not fit it; as ``where.box``.
+        DataError: as ``Circle.box``.
     """
+    box = None if where is None else where.box(index.card)
+    if not isinstance(where, Circle):
+        return _search(index, query_QD, query_QE, n, k, m, box)
+    if not 1 <= k <= n:
+        raise TileIndexError(f"{k} answers from {n} tiles of the box; answers must not exceed them")
+    return _within(where, _search(index, query_QD, query_QE, n, n, m, box), k, index)
+
+
+def _search(
+    index: TileIndex, query_QD: np.ndarray, query_QE: np.ndarray | None, n: int, k: int, m: int, box: Box | None
+) -> Answers:
     if m:
         import_module("scipy.optimize")  # which node_consistency loads: not in anybody's time
     started = time.perf_counter()
@@ -114,54 +127,14 @@ def _places(names: list[str], recalled: list[str]) -> np.ndarray:
     return np.array([place_of[name] for name in names], np.int64)
 
 
-@dataclass(frozen=True)
-class Circle:
-    """Where to look: tiles whose place is at most this far from a position, the edge included."""
-
-    place: tuple[float, float]  # in the unit of the index's places
-    radius_m: float
-
-    def box(self, card: IndexCard) -> Box:
-        """The smallest box of the index's places that contains the circle.
-
-        Raises:
-            TileIndexError: the index knows no places, or the position is none in their unit.
-            DataError: no box of degrees contains it: around a pole or across the 180th meridian.
-        """
-        if card.place_unit is None:
-            raise TileIndexError("this index knows no places of its tiles; build it from tiles that have some")
-        if card.place_unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 180):
-            raise TileIndexError(
-                f"{self.place[0]},{self.place[1]} is no place in degrees; give latitude before longitude"
-            )
-        return Box(*box_around(self.place, self.radius_m, card.place_unit))
-
-
-def near_search(
-    index: TileIndex,
-    query_QD: np.ndarray,
-    query_QE: np.ndarray | None,
-    n: int,
-    k: int,
-    circle: Circle,
-    m: int = 0,
-) -> Answers:
-    """The k best tiles of each query within a circle, as ``two_stage_search`` of the box around it orders them.
-
-    Args:
-        n: tiles of the box that are requested, also where there is only one stage; at least k. A query gets fewer than
-            k answers where fewer of these lie within the circle.
-
-    Raises:
-        TileIndexError: as ``two_stage_search``; the index knows no places, or the position is none.
-        DataError: as ``Circle.box``.
-    """
-    if not 1 <= k <= n:
-        raise TileIndexError(f"{k} answers from {n} tiles of the box; answers must not exceed them")
-    found = two_stage_search(index, query_QD, query_QE, n, n, m, circle.box(index.card))
+def _within(circle: Circle, found: Answers, k: int, index: TileIndex) -> Answers:
+    """The first k of each query's answers that lie within the circle."""
     facts = iter(index.facts([name for names in found.names for name in names]))
-    places = [[next(facts).place for _ in names] for names in found.names]
-    kept = [_within(circle, own, index.card)[:k] for own in places]
+    kept = []
+    for names in found.names:
+        place_N2 = np.array([next(facts).place for _ in names], np.float64).reshape(-1, 2)
+        distance_N = paired_distance_m(circle.place, place_N2, index.card.place_unit)
+        kept.append(np.flatnonzero(distance_N <= circle.radius_m)[:k])
     return replace(
         found,
         names=[[names[place] for place in own] for names, own in zip(found.names, kept, strict=True)],
@@ -169,9 +142,3 @@ def near_search(
         recall_rank=[ranks[own] for ranks, own in zip(found.recall_rank, kept, strict=True)],
         compared=[int((own < count).sum()) for own, count in zip(kept, found.compared, strict=True)],
     )
-
-
-def _within(circle: Circle, places: list[tuple[float, float]], card: IndexCard) -> np.ndarray:
-    """Which of the answers lie within, int64, in order."""
-    place_N2 = np.array(places, np.float64).reshape(-1, 2)
-    return np.flatnonzero(paired_distance_m(circle.place, place_N2, card.place_unit) <= circle.radius_m)
