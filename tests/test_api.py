@@ -116,7 +116,7 @@ def test_what_cannot_be_loaded_is_named(tiny_run, arguments, message):
 
 
 def test_an_encoder_of_one_view_rejects_the_other(encoder):
-    lone = mindloc.Encoder(encoder.engine, api.Source(encoder.config, ("query",), None, {}), encoder.config)
+    lone = mindloc.Encoder(api.EngineRequest(), api.Source(encoder.config, ("query",), None, {}), encoder.config)
     with pytest.raises(mindloc.MindlocError, match="loaded for drone images only; load it with view='satellite'"):
         lone.encode(np.zeros((4, 4, 3), np.uint8), "satellite")
 

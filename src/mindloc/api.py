@@ -6,7 +6,8 @@ is loaded or a training starts. What the command line prints goes to the logger 
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,9 @@ from PIL import Image
 from mindloc.config import Config, load_config, override_config
 from mindloc.data.images import ImageLike, image_names
 from mindloc.data.loader import ImageBatches
-from mindloc.data.readers import SplitName, read_ground, read_split
-from mindloc.data.split import Split
+from mindloc.data.readers import SplitName, find_split, read_ground, read_split
 from mindloc.descriptors.ranking import float64_rows
-from mindloc.errors import ConfigError, DataError, MindlocError, SplitAbsentError
+from mindloc.errors import ConfigError, DataError, MindlocError
 from mindloc.evaluation.evaluate import evaluate as evaluate_split
 from mindloc.evaluation.rescore import rescore as score
 from mindloc.inference.build import EngineRequest, Source, compare_with_exact, read_source, start_engine
@@ -66,13 +66,21 @@ class Encoder:
     Attributes:
         config: settings of its training, changed by the arguments of ``load``.
         views: of the query and of the reference side, such as ("drone", "satellite").
-        descriptors: names of its outputs: ("global",), or ("omega", "phi") with a two-stage head.
     """
 
-    def __init__(self, engine: Engine, source: Source, config: Config):
-        self.engine, self.source, self.config = engine, source, config
-        self.views = tuple(config.view(side).name for side in SIDES)
-        self.descriptors = engine.descriptors
+    def __init__(self, request: EngineRequest, source: Source, config: Config, say: Callable[[str], None] = log.info):
+        self.config, self.views = config, tuple(config.view(side).name for side in SIDES)
+        self._request, self._source, self._say = request, source, say
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that encodes; it starts at its first use."""
+        return start_engine(self._request, self._source, self.config, self._say)
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """Names of its outputs: ("global",), or ("omega", "phi") with a two-stage head."""
+        return self.engine.descriptors
 
     def encode(self, images: ImageLike | Sequence[ImageLike], view: str) -> dict[str, np.ndarray]:
         """Descriptors of any number of images.
@@ -98,15 +106,14 @@ class Encoder:
         size = min(self.engine.batch_size, len(listed))
         batches = ImageBatches(self.config.view(side), listed, size, self.config.data.workers)
         encoded = [self.engine.encode({side: image_B3HW[:count]}) for image_B3HW, count in batches]
-        return {
-            name: _of_unit_length(name, np.concatenate([batch[f"{side}.{name}"] for batch in encoded]))
-            for name in self.descriptors
-        }
+        outputs = {name: np.concatenate([batch[f"{side}.{name}"] for batch in encoded]) for name in self.descriptors}
+        unit = {name: float64_rows(rows, True).astype(np.float32) for name, rows in outputs.items()}
+        return {name: outputs[name] if name == CENTROIDS else unit[name] for name in outputs}
 
     def _side(self, view: str) -> SideName:
         side = self.config.side_of(view)
-        if side not in self.source.sides:
-            loaded = " and ".join(self.config.view(each).name for each in self.source.sides)
+        if side not in self._source.sides:
+            loaded = " and ".join(self.config.view(each).name for each in self._source.sides)
             raise ConfigError(f"this encoder was loaded for {loaded} images only; load it with view={view!r}")
         return side
 
@@ -116,13 +123,6 @@ def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     if isinstance(images, np.ndarray) and images.ndim != 3:
         return list(images)
     return [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else list(images)
-
-
-def _of_unit_length(name: str, row_ND: np.ndarray) -> np.ndarray:
-    """L2-normalized rows; centroids are positions and stay, and so does a row of zeros."""
-    if name == CENTROIDS:
-        return row_ND
-    return float64_rows(row_ND, True).astype(np.float32)
 
 
 def load(
@@ -160,7 +160,9 @@ def load(
     card = None if device_id is None else [device_id]
     values = {"eval.batch_size": batch_size, "run.device_target": device, "run.device_ids": card}
     config = source.config.with_values({key: value for key, value in values.items() if value is not None})
-    return Encoder(start_engine(request, source, config, log.info), source, config)
+    encoder = Encoder(request, source, config)
+    _ = encoder.engine  # a device that can't be used is refused here
+    return encoder
 
 
 def _request(path: Path, engine: str | None, precision: str | None, pca: Path | None) -> EngineRequest:
@@ -203,8 +205,10 @@ def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, pla
     if places and side != "reference":
         raise ConfigError(f"only names of tiles state places, and {view} images are not tiles; leave places out")
     ground = read_ground(config.data, directory, names) if places else None
+    if ground:
+        encoder._say(f"places: {ground}")
     paths = [directory / name for name in names]
-    compare_with_exact(encoder.engine, config, {side: paths}, log.info)
+    compare_with_exact(encoder.engine, config, {side: paths}, encoder._say)
     batches = ImageBatches(config.view(side), paths, encoder.engine.batch_size, config.data.workers)
     facts = facts_of(config, side, ground.unit if ground else None)
     place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
@@ -346,16 +350,10 @@ def evaluate(
         other = ("data.test_root", "data.test_map_px", "data.test_m_per_px")  # one root has both splits
         config = config.with_values({"data.root": str(data_root), **dict.fromkeys(other)})
     chosen = read_split(config.data, split)
-    compare_with_exact(encoder.engine, config, {side: chosen.paths(side) for side in SIDES}, log.info)
-    return evaluate_split(encoder.engine, config, chosen, out, chosen if split == "train" else _train_split(config))
-
-
-def _train_split(config: Config) -> Split | None:
-    """Source of the constant answer; None where the data set has no training split."""
-    try:
-        return read_split(config.data, "train")
-    except SplitAbsentError:
-        return None
+    compare_with_exact(encoder.engine, config, {side: chosen.paths(side) for side in SIDES}, encoder._say)
+    return evaluate_split(
+        encoder.engine, config, chosen, out, chosen if split == "train" else find_split(config.data, "train")
+    )
 
 
 def train(

@@ -26,7 +26,7 @@ def test_every_command_has_help(capsys):
         (["world", "w", "--zooms", "30"], "zooms are (30,); the finest tile"),
         (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["score", "nowhere"], "nowhere"),
-        (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "nowhere is not a directory"),
+        (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "checkpoint x is missing"),
         (["world", "w", "--zooms", "-1"], "zooms"),
     ],
 )

@@ -9,7 +9,7 @@ except ModuleNotFoundError:
     raise SystemExit("error: the package click is not installed: pip install -r requirements.txt") from None
 
 from mindloc import __version__
-from mindloc.cli.command import SETTINGS, exit_code_of
+from mindloc.cli.command import ENDS, SETTINGS, reported, terminated_as_interrupted
 from mindloc.errors import MindlocError
 from mindloc.registry import imported
 from mindloc.runtime.process import command_line
@@ -67,12 +67,13 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         command: its name where the program is that command, such as train.py.
     """
 
-    def run() -> int | None:
+    try:
         if os.name == "nt":
             raise MindlocError("mindloc does not run on Windows itself; run it in WSL, its Linux: wsl --install")
         chosen = mindloc if command is None else mindloc.get_command(None, command)
         words = sys.argv[1:] if argv is None else argv
-        with chosen.make_context(command_line(*filter(None, [command])), list(words)) as context:
-            return chosen.invoke(context)
-
-    return exit_code_of(run)
+        program = command_line(*filter(None, [command]))
+        with terminated_as_interrupted(), chosen.make_context(program, list(words)) as context:
+            return chosen.invoke(context) or 0
+    except ENDS as end:
+        return reported(end)

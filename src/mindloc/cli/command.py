@@ -109,25 +109,32 @@ def read_words(of: click.Command, name: str, words: Sequence[str], way_out: str)
         raise ConfigError(_said(error, way_out)) from None
 
 
+# how a command may end, besides its return; anything else is a defect and keeps its traceback
+ENDS = (click.exceptions.Exit, click.UsageError, MindlocError, KeyboardInterrupt)
+
+
 def exit_code_of(run: Callable[[], int | None]) -> int:
-    """Run it: a ``MindlocError`` prints its one line, Ctrl-C and SIGTERM give 130, the rest is a traceback."""
+    """Run it; an end other than its return is reported in one line."""
     try:
-        with _terminated_as_interrupted():
+        with terminated_as_interrupted():
             return run() or 0
-    except click.exceptions.Exit as ended:  # --help, --version
-        return ended.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
+    except ENDS as end:
+        return reported(end)
+
+
+def reported(end: BaseException) -> int:
+    """The exit code of one of ``ENDS``, after its one line; Ctrl-C and SIGTERM give 130."""
+    if isinstance(end, click.exceptions.Exit):  # --help, --version
+        return end.exit_code
+    if isinstance(end, click.exceptions.NoArgsIsHelpError):
+        print(end.format_message())
         return 0
-    except click.UsageError as error:
-        print(f"error: {_said(error, f'see {error.ctx.command_path} --help')}", file=sys.stderr)
-        return error.exit_code
-    except MindlocError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
+    if isinstance(end, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         return 130
+    line = _said(end, f"see {end.ctx.command_path} --help") if isinstance(end, click.UsageError) else str(end)
+    print(f"error: {line}", file=sys.stderr)
+    return end.exit_code
 
 
 def _said(error: click.UsageError, way_out: str) -> str:
@@ -138,7 +145,7 @@ def _said(error: click.UsageError, way_out: str) -> str:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does.
 
     Once MindSpore reads data it answers Ctrl-C itself, by a SIGTERM to this process: without a word, and with the

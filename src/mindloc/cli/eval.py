@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from mindloc.api import Encoder, evaluate
 from mindloc.cli.command import PATH, command
 from mindloc.cli.options import (
     EngineArguments,
@@ -13,17 +14,13 @@ from mindloc.cli.options import (
     refuse_overrides_outside,
 )
 from mindloc.config import override_config
-from mindloc.config.sections import DataConfig
-from mindloc.data.readers import SplitName, read_split
-from mindloc.data.split import Split
-from mindloc.errors import ConfigError, SplitAbsentError
-from mindloc.evaluation.evaluate import evaluate
+from mindloc.data.readers import SplitName
+from mindloc.errors import ConfigError
 from mindloc.evaluation.report import tables
 from mindloc.evaluation.rescore import rescore
-from mindloc.inference.build import EngineRequest, compare_with_exact, read_source, start_engine
+from mindloc.inference.build import EngineRequest, read_source
 from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.run_directory import run_of
-from mindloc.vocabulary import SIDES
 
 EVAL_FLAGS = (
     "--data_root",
@@ -59,27 +56,14 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
         raise ConfigError(
             "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
         )
-    started = start_engine(request, source, config)
-
-    pairs = read_split(config.data, split)
-    compare_with_exact(started, config, {side: pairs.paths(side) for side in SIDES})
-    train_pairs = pairs if split == "train" else _train_split(config.data)
     out = out or _report_directory(request, split)
-    report = evaluate(started, config, pairs, out, train_pairs)
+    report = evaluate(Encoder(request, source, config, print), out, split=split)
     print(tables(report))
     for role in ("query", "reference"):
         print(f"{report['data'][f'{role}_view']}: {report['origin'][f'{role}_extraction']}")
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"report and figures: {out}")
-
-
-def _train_split(data: DataConfig) -> Split | None:
-    """None where a test set comes alone."""
-    try:
-        return read_split(data, "train")
-    except SplitAbsentError:
-        return None
 
 
 def _report_directory(request: EngineRequest, split: str) -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from mindloc.api import Encoder, extract
 from mindloc.cli.command import PATH, command
 from mindloc.cli.options import (
     EngineArguments,
@@ -13,12 +14,8 @@ from mindloc.cli.options import (
     view_option,
 )
 from mindloc.config import override_config
-from mindloc.data.images import image_names
-from mindloc.data.loader import ImageBatches
-from mindloc.data.readers import read_ground
 from mindloc.errors import ConfigError
-from mindloc.inference.build import card_facts, compare_with_exact, read_source, start_engine
-from mindloc.inference.extract import extract
+from mindloc.inference.build import read_source
 
 
 @command("extract", example="data/world/satellite --checkpoint RUN/checkpoints/weights_best.safetensors --out tiles")
@@ -41,22 +38,11 @@ def extract_directory(
     An encoder with two descriptors writes a set for each, omega/ and phi/.
     """
     refuse_overrides_outside(overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
-    names = image_names(directory)
     request = engine.request()
     source = read_source(request, ("reference",), view)
-    config, side = override_config(source.config, overrides), source.side
-    if places and side != "reference":
-        shown = config.view(side).name
+    config = override_config(source.config, overrides)
+    shown = config.view(source.side).name
+    if places and source.side != "reference":
         raise ConfigError(f"--places reads places from names of tiles, which {shown} images don't have; leave it out")
-    ground = read_ground(config.data, directory, names) if places else None
-    if ground:
-        print(f"places: {ground}")
-    started = start_engine(request, source, config)
-
-    paths = [directory / name for name in names]
-    compare_with_exact(started, config, {side: paths})
-    batches = ImageBatches(config.view(side), paths, started.batch_size, config.data.workers)
-    facts = card_facts(config, side, ground and ground.unit)
-    place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
-    done = extract(started, side, batches, names, place_N2, out, facts, bounds_N4=bounds_N4)
+    done = extract(Encoder(request, source, config, print), directory, out, view=shown, places=places)
     print(f"{out}: {done}")

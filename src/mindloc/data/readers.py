@@ -13,7 +13,7 @@ import numpy as np
 
 from mindloc.config.sections import DataConfig
 from mindloc.data.split import Split, share_of_queries
-from mindloc.errors import ConfigError, DataError
+from mindloc.errors import ConfigError, DataError, SplitAbsentError
 from mindloc.geo.points import PlaceUnit
 from mindloc.registry import READERS, imported
 
@@ -46,6 +46,14 @@ def read_split(data: DataConfig, split: SplitName) -> Split:
     """
     whole = read_whole(data, split)
     return share_of_queries(whole, data.train_ratio) if split == "train" else whole
+
+
+def find_split(data: DataConfig, split: SplitName) -> Split | None:
+    """As ``read_split``; None where the data set has no such split."""
+    try:
+        return read_split(data, split)
+    except SplitAbsentError:
+        return None
 
 
 def read_whole(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
