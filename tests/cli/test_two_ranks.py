@@ -153,5 +153,5 @@ def test_ranks_that_hold_different_data_are_told_apart(tiny_world, settings, tmp
     assert done.returncode != 0
     for rank in range(2):
         log = (tmp_path / "logs" / f"worker_{rank}.log").read_text()
-        assert "error: rank 1 does not have the list of training pairs that rank 0 has" in log
+        assert "error: rank 1 has another list of training pairs than rank 0" in log
     assert not (tmp_path / "run").exists()

@@ -142,7 +142,7 @@ def hostile(tmp_path, checkpoint):
         "key file nowhere": [*good, "--enc_key_file", "nowhere"],
         "written on an Ascend only": [*good, "--file_format", "AIR"],
         "fixed number of images": [*good, "--file_format", "ONNX", "--batch_size", "any"],
-        "no products on a CPU: take --precision fp32": [*good, "--precision", "bf16"],
+        "no CPU matrix products: use --precision fp32": [*good, "--precision", "bf16"],
         "can't write": [*good, "--out", str(tmp_path / "file"), "--view", "query", "--batch_size", "1"],
     }
 

@@ -142,7 +142,7 @@ def test_a_wrong_table_is_told_in_one_line(tmp_path, name):
         (b"[" * 100_000, "can't be read as JSON"),
         (b"[1, 2]", "contains a JSON list"),
         (b"{}", "version is missing"),
-        (b" " * ((16 << 20) + 1), "has 16777217 bytes, expected 16777216 at most"),
+        (b" " * ((16 << 20) + 1), "has 16777217 bytes; expected at most 16777216"),
     ],
 )
 def test_a_file_that_is_no_table(tmp_path, content, expected):

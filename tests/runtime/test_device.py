@@ -202,11 +202,11 @@ def test_a_simulated_ascend_is_the_chip_that_the_environment_names(monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "target", "training", "way_out"),
     [
-        ("bf16", "CPU", True, "take train.precision=fp32"),
-        ("fp16", "CPU", True, "take train.precision=fp32"),
-        ("bf16", "CPU", False, "take --precision fp32"),
-        ("bf16", "Ascend", True, "bf16 and the chip is Ascend910A, which has none: take train.precision=fp16"),
-        ("bf16", "Ascend", False, "take --precision fp16"),
+        ("bf16", "CPU", True, "use train.precision=fp32"),
+        ("fp16", "CPU", True, "use train.precision=fp32"),
+        ("bf16", "CPU", False, "use --precision fp32"),
+        ("bf16", "Ascend", True, "bf16, which the chip Ascend910A does not support: use train.precision=fp16"),
+        ("bf16", "Ascend", False, "use --precision fp16"),
     ],
 )
 def test_an_unsupported_precision_is_an_error(monkeypatch, precision, target, training, way_out):

@@ -147,7 +147,7 @@ def test_the_content_of_a_json_file_is_returned(tmp_path):
         (b"[" * 100_000, "can't be read as JSON ("),
         (b'{"a": ' + b"9" * 5000 + b"}", "can't be read as JSON ("),
         (b"[1]", "contains a JSON list, expected an object"),
-        (b" " * 200_001, "has 200001 bytes, expected 200000 at most"),
+        (b" " * 200_001, "has 200001 bytes; expected at most 200000"),
     ],
 )
 def test_a_file_that_is_not_json_is_a_one_line_error(tmp_path, content, says):
