@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from mindloc.cli import main
 from mindloc.config import config_to_dict, load_config
 from mindloc.errors import ConfigError
 from mindloc.export.state_dict import export_state_dict, state_dict_of, write_state_dict
@@ -66,6 +67,20 @@ def test_an_encoder_that_the_class_has_not_is_refused(tmp_path, override):
     assert not list(tmp_path.glob("*.pth"))
 
 
+def test_the_command_writes_it_without_a_device(tmp_path, capsys):
+    checkpoint = tmp_path / "run" / "checkpoints" / "weights_end.safetensors"
+    arrays = {"log_logit_scale": np.ones(1, np.float32), "backbone.fc_norm.bias": np.arange(4, dtype=np.float32)}
+    save_weights(checkpoint, arrays, config_to_dict(config_of("model.mean=[0.1, 0.2, 0.3]")))
+    assert main(["export", "--checkpoint", str(checkpoint), "--file_format", "PTH"]) == 0
+    file = tmp_path / "run" / "export" / "encoder.pth"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{file}: 2 tensors; ") and "mean [0.1, 0.2, 0.3], std [0.5, 0.5, 0.5]" in said
+    np.testing.assert_array_equal(read_state_dict(file)["model.fc_norm.bias"], np.arange(4))
+    words = ["export", "--checkpoint", str(checkpoint), "--file_format", "PTH", "--precision", "fp16", "--unit_length"]
+    assert main(words) == 2
+    assert "contains weights, not a graph; leave out --precision, --unit_length" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "timm_name", "size"),
@@ -91,7 +106,8 @@ def test_game4locs_class_loads_it_and_answers_alike(tmp_path, backbone, timm_nam
             parameter.set_data(ms.Tensor(parameter.asnumpy() + noise))
     arrays = {parameter.name: parameter.asnumpy() for parameter in encoder.get_parameters()}
     save_weights(tmp_path / "weights.safetensors", arrays, config_to_dict(config))
-    file = export_state_dict(tmp_path / "weights.safetensors", tmp_path, "peer")
+    export_state_dict(tmp_path / "weights.safetensors", tmp_path, "peer")
+    file = tmp_path / "peer.pth"
     command = [os.environ["MINDLOC_PEER"], "-c", LOAD, file, timm_name, size, shared]
     said = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

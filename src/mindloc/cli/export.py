@@ -1,14 +1,20 @@
 """A trained encoder as files for devices."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mindloc.cli.command import PATH, command
+from mindloc.errors import ConfigError
+from mindloc.export.state_dict import export_state_dict
 from mindloc.inference.exported import FORMATS
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import export_directory
+
+STATE_DICT = "PTH"  # weights alone, where the other formats contain the graph
 
 
 def number_or_any(text: str) -> int | str:
@@ -24,7 +30,12 @@ def number_or_any(text: str) -> int | str:
 )
 @click.option("--out", type=PATH, metavar="DIRECTORY", help="default: export/ of the checkpoint's run")
 @click.option("--file_name", metavar="NAME", help="without suffix; default: encoder, or the view's name")
-@click.option("--file_format", type=click.Choice(list(FORMATS)), default="MINDIR", help="default: MINDIR")
+@click.option(
+    "--file_format",
+    type=click.Choice([*FORMATS, STATE_DICT]),
+    default="MINDIR",
+    help="PTH: a PyTorch state dict for Game4Loc's model class; default: MINDIR",
+)
 @click.option(
     "--view",
     default="both",
@@ -69,6 +80,10 @@ def export(
     Where both sides share weights and image size, one file serves both. A JSON card beside each file says what goes
     in, what comes out, and which checkpoint it was made from.
     """
+    if request["file_format"] == STATE_DICT:
+        _refuse_options_of_graphs(request, enc_key_file)
+        print(export_state_dict(checkpoint, out or export_directory(checkpoint), request["file_name"]))
+        return
     anywhere = request["file_format"] == "ONNX" and device_target == "auto"  # an Ascend's own operators are no ONNX
     device = use_device("CPU" if anywhere else device_target, device_id)
     print(f"device: {device.description}")
@@ -83,3 +98,11 @@ def export(
     directory = out or export_directory(checkpoint)
     for exported in export_checkpoint(checkpoint, directory, ExportRequest(**request, key=key), device.target):
         print(exported)
+
+
+def _refuse_options_of_graphs(request: Mapping[str, Any], enc_key_file: Path | None) -> None:
+    """Refuse what says how a graph is written; a state dict has none."""
+    given = [name for name in ("batch_size", "precision", "with_normalization", "unit_length") if request[name]]
+    given += ["view"] * (request["view"] != "both") + ["enc_key_file"] * (enc_key_file is not None)
+    if given:
+        raise ConfigError(f"a PTH file contains weights, not a graph; leave out --{', --'.join(given)}")

@@ -26,14 +26,14 @@ _LOGIT_SCALE = "log_logit_scale"
 _ARCHIVE = "archive"  # the one directory of the zip file
 
 
-def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: str | None = None) -> Path:
+def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: str | None = None) -> str:
     """Write the weights of a checkpoint as a state dict of float32 tensors; no device is needed.
 
     Args:
         file_name: without suffix; None: "encoder".
 
     Returns:
-        The file.
+        The file, and the normalization of its images, in one line.
 
     Raises:
         ConfigError: an encoder that Game4Loc's class has not: one with a head, or without timm's names.
@@ -54,7 +54,8 @@ def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: 
         read = read_state_dict(temporary)
         if read.keys() != arrays.keys() or any(not np.array_equal(read[name], arrays[name]) for name in arrays):
             raise ExportError(f"{path} reads otherwise than it was written; nothing was kept: check the disk")
-    return path
+    mean, std = (list(values) for values in (config.model.mean, config.model.std))
+    return f"{path}: {len(arrays)} tensors; its images are scaled to 0..1 and normalized with mean {mean}, std {std}"
 
 
 def state_dict_of(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
