@@ -1,4 +1,4 @@
-"""Settings of a run: every key in ``sections``, constraints between keys in ``rules``, YAML in ``loader``."""
+"""Settings of a run: every key in ``sections``, constraints between keys in ``schema``, YAML in ``loader``."""
 
 from mindloc.config.loader import config_from_dict, config_to_dict, dump_yaml, load_config, override_config
 from mindloc.config.schema import Config

@@ -1,8 +1,8 @@
 """``Config``: the settings of one experiment, all sections checked together.
 
 One YAML file, such as those in ``mindloc/configs/``, is one experiment: it states only what differs from the defaults
-of ``sections.py``.
-Builders, trainer and evaluation get the whole ``Config``; everything else gets a section or plain values.
+of ``sections.py``. Builders, trainer and evaluation get the whole ``Config``; everything else gets a section or plain
+values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,7 @@ from typing import Any
 
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
-from mindloc.config.messages import first_problem
-from mindloc.config.rules import (
-    check_accumulation,
-    check_hard_negatives,
-    check_head,
-    check_image_sizes,
-    check_start,
-)
+from mindloc.config.messages import first_problem, require
 from mindloc.config.sections import (
     AugmentConfig,
     DataConfig,
@@ -34,8 +27,10 @@ from mindloc.config.sections import (
     TrainConfig,
 )
 from mindloc.errors import ConfigError
-from mindloc.registry import READERS
+from mindloc.registry import BACKBONES, HEADS, READERS
 from mindloc.vocabulary import SIDES, SideName, ViewSpec
+
+_SIZES = ("query_size_px", "reference_size_px")
 
 
 class Config(Section):
@@ -65,11 +60,11 @@ class Config(Section):
             config = handler(tree)
         except ValidationError as error:
             raise first_problem(error, tree, cls) from None
-        check_image_sizes(config.data, config.model)
-        check_start(config.train, config.model)
-        check_accumulation(config.train)
-        check_hard_negatives(config.sampling, config.train, config.data)
-        check_head(config.head, config.search, config.data, config.model)
+        _check_image_sizes(config.data, config.model)
+        _check_start(config.train, config.model)
+        _check_accumulation(config.train)
+        _check_hard_negatives(config.sampling, config.train, config.data)
+        _check_head(config.head, config.search, config.data, config.model)
         return config
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
@@ -133,3 +128,77 @@ def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[st
                 raise ConfigError(f"config key {key} can't be set: {section} is a value, not a section")
         at[name] = value
     return tree
+
+
+# values that are valid each but contradict each other --------------------------------------------------------------
+
+
+def _check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
+    """Image sides are multiples of the stride."""
+    stride = model.stride_px
+    of = f"{stride}, the stride" if BACKBONES[model.backbone].stride else f"model.patch_px={stride}"
+    for key in _SIZES:
+        size = getattr(data, key)
+        near = [max(1, round(side / stride)) * stride for side in size]
+        fits = all(side % stride == 0 for side in size)
+        require(fits, f"data.{key}", size, f"height and width that are multiples of {of}, for example {near}")
+
+
+def _check_start(train: TrainConfig, model: ModelConfig) -> None:
+    """A training starts from one weights file."""
+    require(
+        train.checkpoint_start is None or model.pretrained in (None, train.checkpoint_start),
+        "train.checkpoint_start",
+        train.checkpoint_start,
+        f"the only initial weights, but model.pretrained is {model.pretrained}; set one of the two to null",
+    )
+
+
+def _check_accumulation(train: TrainConfig) -> None:
+    """The batch divides into equal parts."""
+    fits = train.batch_size % train.accumulate == 0
+    require(fits, "train.batch_size", train.batch_size, f"a multiple of train.accumulate={train.accumulate}")
+    require(
+        not train.grad_cache or train.accumulate > 1,
+        "train.grad_cache",
+        train.grad_cache,
+        "false with train.accumulate=1, which keeps the batch whole; set train.accumulate to the number of parts",
+    )
+
+
+def _check_hard_negatives(sampling: SamplingConfig, train: TrainConfig, data: DataConfig) -> None:
+    """Hard negatives are used before the training ends, and fit a batch and their candidates."""
+    source, first_epoch = sampling.hard_negatives, sampling.hard_from_epoch
+    if source == "none":
+        return
+    fits = round(sampling.hard_share * train.batch_size) >= 1
+    expected = f"a fraction of train.batch_size={train.batch_size} that is at least one pair"
+    require(fits, "sampling.hard_share", sampling.hard_share, expected)
+    expected = f"at most sampling.neighbors={sampling.neighbors}"
+    require(sampling.mined_per_pair <= sampling.neighbors, "sampling.mined_per_pair", sampling.mined_per_pair, expected)
+    expected = f"below train.epochs={train.epochs}, or it is never reached: train longer or start earlier"
+    require(first_epoch < train.epochs, "sampling.hard_from_epoch", first_epoch, expected)
+    if source == "map_then_descriptors":
+        expected = "1 or more with map_then_descriptors; or set sampling.hard_negatives=descriptors"
+        require(first_epoch > 0, "sampling.hard_from_epoch", first_epoch, expected)
+    if source != "map":
+        expected = f"stop with sampling.hard_negatives={source}, which encodes every training image"
+        require(data.on_bad_image == "stop", "data.on_bad_image", data.on_bad_image, expected)
+
+
+def _check_head(head: HeadConfig, search: SearchConfig, data: DataConfig, model: ModelConfig) -> None:
+    """The head divides the backbone's feature map evenly, and the search re-ranks at most what it recalls."""
+    reads = HEADS[head.name].reads
+    expected = f"at most search.recall_n={search.recall_n}"
+    require(search.consistency_m <= search.recall_n, "search.consistency_m", search.consistency_m, expected)
+    for option, cells in (("non_local_pool", head.non_local_pool), ("omega_grid", head.omega_grid or 1)):
+        for key in _SIZES if f"head.{option}" in reads else ():
+            grid = [side // model.stride_px for side in getattr(data, key)]
+            fits = all(side % cells == 0 for side in grid)
+            require(fits, f"head.{option}", cells, f"a divisor of both sides of the {grid} map of data.{key}")
+    require(
+        "head.omega_grid" not in reads or head.omega_grid > 0 or data.query_size_px == data.reference_size_px,
+        "head.omega_grid",
+        head.omega_grid,
+        "above 0 where data.query_size_px and data.reference_size_px differ: both sides need maps of one size",
+    )

@@ -1,6 +1,6 @@
 """Every setting of a run: its type and range, its default, its unit.
 
-The defaults are Game4Loc's recipe. Constraints between settings are checked in ``rules.py``.
+The defaults are Game4Loc's recipe. Constraints between settings are checked in ``schema.py``.
 """
 
 from typing import Annotated, Any, Literal
