@@ -178,7 +178,7 @@ def _request(path: Path, engine: str | None, precision: str | None, pca: Path | 
             f"engine {engine} does not support precision {precision!r}; choose from {', '.join(entry.precisions)}"
         )
     if entry.file_format is None:
-        return EngineRequest(engine, checkpoint=resolve_checkpoint(path), precision=precision, pca=pca)
+        return EngineRequest(engine, checkpoint=resolve_checkpoint(path, log.info), precision=precision, pca=pca)
     if (path / "config.yaml").is_file():  # a run
         path = path / "export"
     return EngineRequest(engine, exported=path, precision=precision, pca=pca)

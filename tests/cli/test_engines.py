@@ -20,7 +20,7 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "no --checkpoint FILE was given"),
+        ([], "no --checkpoint RUN was given"),
         (["--engine", "onnx"], "--engine onnx needs --exported PATH, or a --checkpoint"),
         (
             ["--engine", "onnx", "--exported", "nowhere"],

@@ -302,7 +302,7 @@ REFUSED_SEARCHES = [
     ("--queries queries --nprobe 2 --refine 2", "--nprobe, --refine means nothing to an index of kind flat"),
     ("--queries queries images", "give either a directory of images or --queries"),
     ("", "give either a directory of images or --queries"),
-    ("images", "no --checkpoint FILE was given"),
+    ("images", "no --checkpoint RUN was given"),
     ("images --checkpoint nowhere.safetensors", "nowhere.safetensors is missing"),
     ("empty --checkpoint nowhere.safetensors", "empty has no image"),
     ("nowhere --checkpoint nowhere.safetensors", "nowhere is not a directory"),

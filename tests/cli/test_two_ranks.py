@@ -126,10 +126,7 @@ def test_cards_are_ranks(tiny_world, settings, tmp_path):
     words += ["--set", f"run.work_dir={tmp_path}"]
     done = trained(*words, "--set", "train.eval_every_epochs=0", "--set", "train.zero_shot_eval=false")
     assert "launcher: msrun, because no rank table is given (2 ranks)" in done.stdout
-    assert (
-        f"evaluate with: {sys.executable} {PROJECT}/eval.py --checkpoint {tmp_path / 'run/checkpoints/weights_end'}"
-        in done.stdout
-    )
+    assert f"evaluate with: {sys.executable} {PROJECT}/eval.py --checkpoint {tmp_path / 'run'}\n" in done.stdout
     assert (tmp_path / "run" / "checkpoints" / "weights_end.safetensors").is_file()
 
 

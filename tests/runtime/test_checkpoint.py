@@ -154,16 +154,20 @@ def test_a_training_state_given_as_weights_is_an_error(path):
 
 def test_a_run_directory_resolves_to_its_best_weights_else_last_else_newest(tmp_path):
     directory = tmp_path / "run" / "checkpoints"
-    with pytest.raises(CheckpointError, match="run contains no complete checkpoint; give a run directory"):
+    with pytest.raises(CheckpointError, match="contains no complete checkpoint; give a run directory"):
         (tmp_path / "run").mkdir()
         resolve_checkpoint(tmp_path / "run")
     for step, name in ((1, "weights_e1"), (9, "weights_e9"), (5, "weights_e5")):
         weights = directory / f"{name}.safetensors"
         save_state(weights, save_weights(weights, ARRAYS, CONFIG), ARRAYS, {"step": step})
-    assert resolve_checkpoint(tmp_path / "run") == directory / "weights_e9.safetensors"
+    said = []
+    assert resolve_checkpoint(tmp_path / "run", said.append) == directory / "weights_e9.safetensors"
     for name in ("weights_end", "weights_best"):
         save_weights(directory / f"{name}.safetensors", ARRAYS, CONFIG)
-        assert resolve_checkpoint(tmp_path / "run") == directory / f"{name}.safetensors"
+        assert resolve_checkpoint(tmp_path / "run", said.append) == directory / f"{name}.safetensors"
+    (tmp_path / "latest").symlink_to("run")  # as work_dir has it: the run itself is named
+    assert resolve_checkpoint(tmp_path / "latest") == directory / "weights_best.safetensors"
+    assert [line.partition(", the ")[2] for line in said] == ["newest of the run", "last of the run", "best of the run"]
     lone = directory / "weights_e1.safetensors"
     assert resolve_checkpoint(lone) == lone  # a file resolves to itself
     assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # reported when it is read

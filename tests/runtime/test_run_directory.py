@@ -1,15 +1,18 @@
 """The directory of a run."""
 
+import errno
 import json
+import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.run_directory import RunDirectory, code_record
+from mindloc.runtime.run_directory import RunDirectory, code_record, point_latest
 
 
 def test_a_new_run_contains_its_config_and_code_record(tmp_path, monkeypatch):
@@ -33,6 +36,33 @@ def test_a_given_directory_must_be_empty(tmp_path):
     assert run.path == tmp_path / "mine" and run.config_path.is_file()
     with pytest.raises(MindlocError, match="mine is not empty; .* --resume"):
         RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
+
+
+def test_latest_points_to_the_run_that_was_started_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        run = RunDirectory.create("work_dir", name, "")
+        assert point_latest(Path("work_dir"), run.path) is None
+        assert RunDirectory.open("work_dir/latest").path == run.path  # not by the link: another run may take it
+    assert os.readlink("work_dir/latest") == str(run.path.relative_to("work_dir"))
+    elsewhere = RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
+    assert point_latest(Path("work_dir"), elsewhere.path) is None
+    assert RunDirectory.open("work_dir/latest").path == tmp_path / "mine"
+    assert point_latest(Path("no_work_dir"), elsewhere.path) is None and not Path("no_work_dir").exists()
+    assert sorted(os.listdir("work_dir")) == ["first", "latest", "second"]
+
+
+def test_a_link_that_can_not_be_made_is_said(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path, "latest", "")
+    assert point_latest(tmp_path, run.path) == f"no link {tmp_path}/latest to this run: something else has that name"
+    (tmp_path / "other").mkdir()
+
+    def refuse(self, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)  # as a FAT disk does
+    assert point_latest(tmp_path / "other", run.path).endswith("to this run: Operation not permitted")
+    assert not any((tmp_path / "other").iterdir())
 
 
 def test_files_of_a_killed_process_are_removed_before_a_training_writes(tmp_path):

@@ -15,7 +15,7 @@ from mindloc.training.resume import Progress, ResumePoint, check_settings, find_
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])
 def test_past_a_damaged_checkpoint_to_the_one_before_it(tmp_path, damaged):
-    run = RunDirectory.create(tmp_path, "run", "{}", [])
+    run = RunDirectory.create(tmp_path, "run", "{}")
     for step in (1, 2):
         path = run.checkpoints / f"weights_e{step}_s{step}.safetensors"
         sha256 = save_weights(path, {"w": np.zeros(3, np.float32)}, {})

@@ -35,7 +35,7 @@ EVAL_FLAGS = (
 )
 
 
-@command("eval", example="--checkpoint RUN/checkpoints/weights_best.safetensors")
+@command("eval", example="--checkpoint work_dir/latest")
 @engine_options
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", help="which pairs to ask for")
 @click.option("--out", type=PATH, metavar="DIRECTORY", help="of the report; default: reports/ beside checkpoints/")
@@ -78,7 +78,7 @@ def _report_directory(request: EngineRequest, split: str) -> Path:
     return run / "reports" / f"{split}_{engine}{stem}_{datetime.now():%m%d%H%M%S}"
 
 
-@command("score", example="RUN/reports/e5")
+@command("score", example="work_dir/latest/reports/e5")
 @click.argument("directory", type=PATH)
 @click.option("--no_figures", is_flag=True, help="numbers only; the figures stay as they are")
 def score(directory: Path, no_figures: bool) -> None:

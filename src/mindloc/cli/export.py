@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from mindloc.cli.command import PATH, command
+from mindloc.cli.options import CHECKPOINT
 from mindloc.errors import ConfigError
 from mindloc.export.state_dict import export_state_dict
 from mindloc.inference.exported import FORMATS
+from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import export_directory
@@ -24,9 +26,14 @@ def number_or_any(text: str) -> int | str:
     return text if text == "any" else int(text)
 
 
-@command("export", example="--checkpoint RUN/checkpoints/weights_best.safetensors --file_format ONNX")
+@command("export", example="--checkpoint work_dir/latest --file_format ONNX")
 @click.option(
-    "--checkpoint", "--checkpoint_file", type=PATH, required=True, metavar="FILE", help="weights of a training run"
+    "--checkpoint",
+    "--checkpoint_file",
+    type=PATH,
+    required=True,
+    metavar="RUN",
+    help=CHECKPOINT,
 )
 @click.option("--out", type=PATH, metavar="DIRECTORY", help="default: export/ of the checkpoint's run")
 @click.option("--file_name", metavar="NAME", help="without suffix; default: encoder, or the view's name")
@@ -80,6 +87,7 @@ def export(
     Where both sides share weights and image size, one file serves both. A JSON card beside each file says what goes
     in, what comes out, and which checkpoint it was made from.
     """
+    checkpoint = resolve_checkpoint(checkpoint, print)
     if request["file_format"] == STATE_DICT:
         _refuse_options_of_graphs(request, enc_key_file)
         print(export_state_dict(checkpoint, out or export_directory(checkpoint), request["file_name"]))

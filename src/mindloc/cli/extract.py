@@ -18,7 +18,7 @@ from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source
 
 
-@command("extract", example="data/world/satellite --checkpoint RUN/checkpoints/weights_best.safetensors --out tiles")
+@command("extract", example="data/world/satellite --checkpoint work_dir/latest --out tiles")
 @click.argument("directory", type=PATH)
 @engine_options
 @view_option("reference")

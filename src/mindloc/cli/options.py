@@ -15,6 +15,7 @@ from mindloc.errors import ConfigError
 from mindloc.inference.build import EngineRequest
 from mindloc.inference.mindir import read_key
 from mindloc.registry import ENGINES
+from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.vocabulary import SideName
 
 # flag -> (config key, value when the flag stands alone; None: the flag takes a value)
@@ -55,6 +56,8 @@ _LISTS = ("run.device_ids", "data.query_size_px", "data.reference_size_px")
 
 # one root has training and test pairs, as in the public code, also where a config has two
 _ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
+
+CHECKPOINT = "a run directory, for its best weights, or a file of weights"  # help of the option
 
 Decorator = Callable[[Callable], Callable]
 
@@ -114,7 +117,7 @@ def _engine(name: str) -> str:
 
 
 _ENGINE_OPTIONS = [
-    click.option("--checkpoint", type=PATH, metavar="FILE", help="weights of a training run"),
+    click.option("--checkpoint", type=PATH, metavar="RUN", help=CHECKPOINT),
     click.option("--engine", type=_engine, default="mindspore", metavar="|".join(ENGINES), help="default: mindspore"),
     click.option(
         "--exported",
@@ -158,7 +161,7 @@ class EngineArguments:
         self._check()
         return EngineRequest(
             engine=self.engine,
-            checkpoint=self.checkpoint,
+            checkpoint=self.checkpoint and resolve_checkpoint(self.checkpoint, print),
             exported=self.exported,
             precision=self.precision,
             key=None if self.dec_key_file is None else read_key(self.dec_key_file),
@@ -171,7 +174,7 @@ class EngineArguments:
         entry, named = ENGINES[self.engine], f"--engine {self.engine}"
         if entry.file_format is None and self.checkpoint is None:
             raise ConfigError(
-                f"no --checkpoint FILE was given; only --engine {_OF_FILES} go without, by --exported PATH"
+                f"no --checkpoint RUN was given; only --engine {_OF_FILES} go without, by --exported PATH"
             )
         if self.checkpoint is None and self.exported is None:
             raise ConfigError(f"{named} needs --exported PATH, or a --checkpoint whose export/ has them")

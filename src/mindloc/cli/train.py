@@ -18,7 +18,6 @@ from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
 from mindloc.launch.processes import own_command, with_source
 from mindloc.launch.supervise import new_log_directory, run_plan
-from mindloc.runtime.checkpoint import weights_of_run
 from mindloc.runtime.cluster import announced_device, announced_ranks, join_cluster
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.process import command_line, last_words
@@ -73,7 +72,7 @@ def train(
     try:
         with last_words(how_to_resume):
             trainer.train(training, run)
-        print(f"evaluate with: {command_line('eval', '--checkpoint', weights_of_run(run.checkpoints))}")
+        print(f"evaluate with: {command_line('eval', '--checkpoint', run.path)}")
     except KeyboardInterrupt:
         print(how_to_resume, file=sys.stderr)
         raise

@@ -135,7 +135,7 @@ def _read_exported(
         config = config_from_dict(weights.config if weights else found[0].config)
         files = {side: choose_file(found, side, precision) for side in _sides(config, sides, view)}
     except AbsentError as error:
-        words = ["--checkpoint", request.checkpoint or "FILE", "--file_format", file_format]
+        words = ["--checkpoint", request.checkpoint or "RUN", "--file_format", file_format]
         words += [] if precision in (None, "fp32") else ["--precision", precision]
         is_directory = request.exported is not None and not request.exported.is_file()
         words += ["--out", request.exported] if is_directory else []

@@ -10,7 +10,7 @@ copy of all tensors in memory or hides the operating system's error.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.runtime.files import atomic_write, file_sha256
+from mindloc.runtime.files import atomic_write, file_sha256, followed
 from mindloc.runtime.process import fault_point
 
 WEIGHTS_VERSION = 1
@@ -178,30 +178,33 @@ def state_path(weights_path: str | Path) -> Path:
     return path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + STATE_SUFFIX)
 
 
-def weights_of_run(checkpoints: Path) -> Path:
-    """The best weights in a run's checkpoints/; the last where no epoch was evaluated."""
-    best, end = (checkpoints / f"{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS))
-    return best if best.is_file() else end
-
-
-def resolve_checkpoint(path: str | Path) -> Path:
+def resolve_checkpoint(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Weights file of a path: the file itself; in a run directory the best weights, else the last, else the newest.
+
+    Args:
+        say: gets a line on which weights of a directory were taken.
 
     Raises:
         CheckpointError: a directory without complete weights.
     """
-    path = Path(path)
+    path = followed(Path(path))
     if not path.is_dir():
         return path
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    named = [directory / f"{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS)]
-    found = [weights for weights in named if weights.is_file()] or complete_checkpoints(directory)[-1:]
+    named = [
+        (directory / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best"),
+        (directory / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "last"),
+    ]
+    found = [(weights, which) for weights, which in named if weights.is_file()]
+    found = found or [(weights, "newest") for weights in complete_checkpoints(directory)[-1:]]
     if not found:
         raise CheckpointError(
-            f"{path} contains no complete checkpoint; give a run directory such as work_dir/NAME/MMDDhhmmss, or a "
-            f"{WEIGHTS_SUFFIX} file"
+            f"{path} is a directory that contains no complete checkpoint; give a run directory such as "
+            f"work_dir/NAME/MMDDhhmmss, or a {WEIGHTS_SUFFIX} file"
         )
-    return found[0]
+    weights, which = found[0]
+    say(f"checkpoint: {weights}, the {which} of the run")
+    return weights
 
 
 def complete_checkpoints(directory: str | Path) -> list[Path]:

@@ -61,6 +61,11 @@ def atomic_link(
         fault_point(f"{what}.mid_write")
 
 
+def followed(path: Path) -> Path:
+    """What a symbolic link points to, as one would write it from here; any other path itself."""
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
 @contextmanager
 def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[Path]:
     """A temporary path beside ``path`` for the caller to write; on leaving, it is renamed to ``path``.

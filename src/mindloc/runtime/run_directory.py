@@ -1,6 +1,7 @@
 """The directory of a training run: everything needed to evaluate, repeat and resume it.
 
 ```
+work_dir/latest   a link to the run that was started last
 work_dir/{name}/{MMDDhhmmss}/
   config.yaml     resolved settings
   code.json       code revision, package versions, command
@@ -13,7 +14,9 @@ work_dir/{name}/{MMDDhhmmss}/
 ```
 """
 
+import errno
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -23,7 +26,7 @@ from typing import Any
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.files import atomic_write_text, dated_directory, remove_temporaries
+from mindloc.runtime.files import TEMPORARY_SUFFIX, atomic_write_text, dated_directory, followed, remove_temporaries
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import command_line, this_command_line
 
@@ -66,12 +69,12 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
-        """Open the directory of an earlier run, unchanged.
+        """Open the directory of an earlier run, unchanged; a link such as ``work_dir/latest`` is followed.
 
         Raises:
             MindlocError: it is not a run directory.
         """
-        run = cls(path)
+        run = cls(followed(Path(path)))
         if not run.config_path.is_file():
             raise MindlocError(f"{path} is not a run directory (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
         return run
@@ -110,6 +113,26 @@ class RunDirectory:
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MindlocError(f"can't make {directory}: {error.strerror}; set run.work_dir to another one") from None
+
+
+def point_latest(work_dir: Path, run: Path) -> str | None:
+    """Make ``work_dir/latest`` a link to a run; what kept it from being made, as a line for the log.
+
+    Nothing is done where no ``work_dir`` is, since the run was put elsewhere.
+    """
+    link, place = work_dir / "latest", Path(os.path.relpath(run, work_dir))
+    if not work_dir.is_dir():
+        return None
+    temporary = link.with_name(f".latest.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        if link.exists() and not link.is_symlink():
+            raise FileExistsError(errno.EEXIST, "something else has that name")
+        temporary.symlink_to(run.absolute() if ".." in place.parts else place)
+        temporary.replace(link)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        return f"no link {link} to this run: {error.strerror}"
+    return None
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -22,10 +22,10 @@ from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder, with_normalization_of
-from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights
+from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights, resolve_checkpoint
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.run_directory import RunDirectory, git_revision
+from mindloc.runtime.run_directory import RunDirectory, git_revision, point_latest
 from mindloc.training.callbacks import (
     SCORE,
     EvalCallback,
@@ -170,7 +170,8 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
         run.remove_leftovers()
         run.write_config(dump_yaml(training.config))
     with Reporter(run, keep_records=point.state.facts["lines"] if point else 0) as reporter:
-        for note in training.notes:
+        unlinked = run and point_latest(Path(training.config.run.work_dir), run.path)
+        for note in filter(None, [*training.notes, unlinked]):
             reporter.say(note)
         if progress.epoch >= config.epochs:
             reporter.say(f"nothing left to train: {progress.epoch} of {config.epochs} epochs are done")
@@ -203,6 +204,9 @@ def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Confi
     Raises:
         CheckpointError: they can't be read.
     """
+    if config.train.checkpoint_start and Path(config.train.checkpoint_start).is_dir():
+        start = resolve_checkpoint(config.train.checkpoint_start, say)
+        config = config.with_values({"train.checkpoint_start": str(start)})
     path = config.train.checkpoint_start or config.model.pretrained
     if path is None:
         return config, None
