@@ -9,7 +9,7 @@ from small_gta import TILES, gta_entries, write_image
 
 @pytest.fixture
 def gta_root(tmp_path) -> Path:
-    """Three drone images, four tiles (one of them in no pair), the pairs in train.json."""
+    """Three drone images, four tiles (one without a pair), the pairs in train.json."""
     root = tmp_path / "gta"
     for tile in TILES:
         write_image(root / "satellite" / tile, 8, 8)

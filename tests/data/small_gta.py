@@ -1,4 +1,4 @@
-"""A data set in GTA-UAV's layout that fits on one screen: entries of its JSON file, and its images."""
+"""A small data set in GTA-UAV's layout: entries of its pairs file, and its images."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CENTERS = {"1_0_0_0.png": [128.0, 128.0], "1_0_0_1.png": [128.0, 384.0], "1_0_1_
 
 
 def gta_entry(name: str, place: list, positive: dict[str, float], semipositive: dict[str, float]) -> dict:
-    """One object of the JSON file; ``semipositive`` is what comes on top of the positives."""
+    """One object of the pairs file; ``semipositive`` are the tiles in addition to the positives."""
     every = {**positive, **semipositive}
     return {
         "drone_img_dir": "drone/images",

@@ -1,4 +1,4 @@
-"""Each random change against its definition, and the way from (seed, epoch, pair) to pixels."""
+"""Each augmentation against its definition, and its parameters as a function of (seed, epoch, pair)."""
 
 import colorsys
 
@@ -26,8 +26,8 @@ from mindloc.data.augment import (
     flip_left_right,
     grid_dropout,
     jpeg,
+    rotate,
     sharpen,
-    turn,
 )
 from mindloc.vocabulary import SIDES, ViewSpec
 
@@ -38,7 +38,7 @@ UPRIGHT = {side: ViewSpec("drone", (32, 32)) for side in SIDES}
 
 
 def noise_over_a_ramp():
-    """No two rows, columns or colors are alike, and nothing is clipped."""
+    """All rows, columns and colors differ, and no value is clipped."""
     ramp = np.linspace(60, 160, 48 * 48 * 3).reshape(48, 48, 3)
     return (ramp + np.random.default_rng(0).uniform(-20, 20, ramp.shape)).astype(np.uint8)
 
@@ -55,7 +55,7 @@ def constant(level=(90, 120, 60), height=40, width=40):
 # ---- drawing
 
 
-def test_the_same_arguments_draw_the_same_changes():
+def test_the_same_arguments_draw_the_same_parameters():
     assert draw_augmentation(3, 2, 17, ALWAYS, TURNED) == draw_augmentation(3, 2, 17, ALWAYS, TURNED)
 
 
@@ -64,7 +64,7 @@ def test_seed_epoch_and_pair_each_change_the_draw(other):
     assert draw_augmentation(3, 2, 17, ALWAYS, TURNED) != draw_augmentation(*other, ALWAYS, TURNED)
 
 
-def test_the_views_of_a_pair_share_their_flip_and_nothing_else():
+def test_the_images_of_a_pair_share_only_their_flip():
     drawn = [draw_augmentation(0, 0, pair, ALWAYS.model_copy(update={"flip_p": 0.5}), TURNED) for pair in range(200)]
     assert all(pair["query"].flip == pair["reference"].flip for pair in drawn)
     assert all(pair["query"].color != pair["reference"].color for pair in drawn)
@@ -82,9 +82,9 @@ def test_nothing_is_drawn_where_every_probability_is_zero():
     assert draw_augmentation(1, 2, 3, none, UPRIGHT) == {"query": Augmentation(), "reference": Augmentation()}
 
 
-def test_shares_follow_the_probabilities():
+def test_frequencies_match_the_probabilities():
     drawn = [draw_augmentation(5, 0, pair, AugmentConfig(), TURNED)["query"] for pair in range(4000)]
-    # standard error of a share of 0.5 over 4000: 0.008
+    # standard error of a frequency of 0.5 over 4000: 0.008
     assert np.mean([d.flip for d in drawn]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([d.jpeg_quality is not None for d in drawn]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([d.color is not None for d in drawn]) == pytest.approx(0.5, abs=0.04)
@@ -95,7 +95,7 @@ def test_shares_follow_the_probabilities():
     assert np.bincount([d.quarter_turns for d in drawn]) / 4000 == pytest.approx(np.full(4, 0.25), abs=0.03)
 
 
-def test_ranges_are_those_of_the_settings():
+def test_parameters_are_in_the_ranges_of_the_settings():
     drawn = [draw_augmentation(6, 0, pair, ALWAYS, TURNED)["reference"] for pair in range(1000)]
     assert {d.jpeg_quality for d in drawn} == set(range(90, 101))
     for part in ("brightness", "contrast", "saturation"):
@@ -111,7 +111,7 @@ def test_ranges_are_those_of_the_settings():
         assert 0 <= top <= 1 - height and 0 <= left <= 1 - width
 
 
-def test_rotation_can_be_left_out_for_one_view():
+def test_rotation_can_be_switched_off_for_one_side():
     views = {"query": TURNED["query"], "reference": UPRIGHT["reference"]}
     drawn = [draw_augmentation(0, 0, pair, AugmentConfig(), views) for pair in range(40)]
     assert {pair["reference"].quarter_turns for pair in drawn} == {0}
@@ -130,7 +130,7 @@ def test_an_image_of_any_size_is_a_function_of_seed_epoch_and_pair(seed, epoch, 
     )
     assert first.shape == (*size_px, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(image, noise_over_a_ramp())  # the given one is left as it was
+    np.testing.assert_array_equal(image, noise_over_a_ramp())  # the argument is not changed
 
 
 def test_without_changes_only_the_size_changes(noise):
@@ -139,12 +139,12 @@ def test_without_changes_only_the_size_changes(noise):
     np.testing.assert_allclose(augment(noise, Augmentation(), (24, 24)), quarter, atol=0.51)
 
 
-def test_steps_come_in_the_recipes_order(noise):
+def test_steps_are_applied_in_the_recipes_order(noise):
     color = ColorJitter(1.1, 0.9, 1.05, 0.02, PARTS)
     change = Augmentation(True, 92, color, Sharpen(0.3), GridDropout(0.4, (0.2, 0.7)), 3)
     small = cv2.resize(jpeg(flip_left_right(noise), 92), (32, 32), interpolation=cv2.INTER_AREA)
     jittered = color_jitter(small, 1.1, 0.9, 1.05, 0.02, PARTS)
-    by_hand = turn(grid_dropout(sharpen(jittered, 0.3), 0.4, (0.2, 0.7)), 3)
+    by_hand = rotate(grid_dropout(sharpen(jittered, 0.3), 0.4, (0.2, 0.7)), 3)
     np.testing.assert_array_equal(augment(noise, change, (32, 32)), by_hand)
 
 
@@ -153,13 +153,13 @@ def test_flip_is_left_right(noise):
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_turns_are_exact(noise, turns):
+def test_quarter_turns_are_exact(noise, turns):
     turned = augment(noise, Augmentation(quarter_turns=turns), (48, 48))
     np.testing.assert_array_equal(turned, np.rot90(noise, turns))
 
 
 @pytest.mark.parametrize(("turns", "half"), [(0, False), (1, True), (2, True), (3, False)])
-def test_a_rectangular_image_turns_by_half_circles(noise, turns, half):
+def test_a_rectangular_image_rotates_by_half_turns(noise, turns, half):
     wide = noise[:24]
     turned = augment(wide, Augmentation(quarter_turns=turns), (24, 48))
     np.testing.assert_array_equal(turned, np.rot90(wide, 2) if half else wide)
@@ -188,19 +188,19 @@ def test_values_beyond_white_are_clipped():
     np.testing.assert_array_equal(color_jitter(constant((250, 200, 10)), 1.15, 1, 1, 0, PARTS)[0, 0], [255, 230, 12])
 
 
-def test_saturation_moves_to_luma():
+def test_saturation_blends_with_luma():
     # luma of (90, 120, 60): 0.299 * 90 + 0.587 * 120 + 0.114 * 60 = 104.19; half way: 97.095, 112.095, 82.095
     np.testing.assert_array_equal(color_jitter(constant(), 1, 1, 0.5, 0, PARTS), constant((97, 112, 82)))
 
 
-def test_contrast_moves_to_the_mean_luma(noise):
+def test_contrast_blends_with_the_mean_luma(noise):
     luma = noise @ np.array([0.299, 0.587, 0.114])
     expected = 0.9 * noise + 0.1 * luma.mean()
     np.testing.assert_allclose(color_jitter(noise, 1, 0.9, 1, 0, PARTS), expected, atol=0.51)
 
 
 @pytest.mark.parametrize("order", [PARTS, PARTS[::-1], ("contrast", "hue", "brightness", "saturation")])
-def test_one_matrix_equals_the_parts_one_after_the_other(noise, order):
+def test_one_matrix_equals_the_successive_parts(noise, order):
     """The definition in floats on the whole image. OpenCV applies the matrix to uint8 with coefficients in steps of
     2^-10, so its pixels may be off by the rounding, 0.5, and by three coefficients' half steps times 255, 0.37."""
     luma_of = np.array([0.299, 0.587, 0.114])
@@ -223,14 +223,14 @@ def test_hue_at_a_third_of_the_circle_exchanges_the_channels():
     np.testing.assert_array_equal(color_jitter(constant(), 1, 1, 1, 1 / 3, PARTS), constant((60, 90, 120)))
 
 
-def test_hue_leaves_gray_alone():
+def test_hue_does_not_change_gray():
     gray = constant((77, 77, 77))
     np.testing.assert_array_equal(color_jitter(gray, 1, 1, 1, 0.13, PARTS), gray)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-0.15, 0.15))
 def test_hue_is_near_its_definition_in_hsv(hue, value, shift):
-    """A turn around gray is not HSV's hexagon: the tolerance is the size of that difference at saturation 0.2."""
+    """Rotation around gray differs from HSV's hexagon; the tolerance is that difference at saturation 0.2."""
     matrix = color_matrix(np.zeros(3), 1, 1, 1, shift, ("hue",))
     turned = matrix[:, :3] @ colorsys.hsv_to_rgb(hue, 0.2, value)
     np.testing.assert_allclose(turned, colorsys.hsv_to_rgb((hue + shift) % 1, 0.2, value), atol=16 / 255)
@@ -244,7 +244,7 @@ def test_an_unknown_color_part_is_named():
 # ---- filters
 
 
-def test_filters_leave_a_constant_image_alone():
+def test_filters_do_not_change_a_constant_image():
     random = np.random.default_rng(2)
     for size in (3, 5, 7):
         noise = random.uniform(0.9, 1.1, size * size)
@@ -259,7 +259,7 @@ def test_blur_kernel_is_gaussian_at_beta_one():
     np.testing.assert_allclose(kernel, naive / naive.sum(), atol=1e-12)
 
 
-def test_blur_kernel_turns_with_its_angle():
+def test_blur_kernel_rotates_with_its_angle():
     flat = blur_kernel(7, (1.0, 0.3), 0, 1.0, np.ones(49))
     assert flat[3].sum() > flat[:, 3].sum()  # wide along the rows
     np.testing.assert_allclose(blur_kernel(7, (1.0, 0.3), 90, 1.0, np.ones(49)), flat.T, atol=1e-12)
@@ -285,7 +285,7 @@ def test_sharpen_by_hand():
 # ---- dropout
 
 
-def test_grid_dropout_takes_the_square_of_its_ratio():
+def test_grid_dropout_covers_the_square_of_its_ratio():
     white = constant((255, 255, 255), 400, 400)
     for phase in ((0, 0), (0.3, 0.8)):
         gone = grid_dropout(white, 0.4, phase)[..., 0] == 0
@@ -300,15 +300,15 @@ def test_grid_dropout_against_its_definition(noise):
             np.testing.assert_array_equal(out[row, column], 0 if hole else noise[row, column])
 
 
-def test_coarse_dropout_fills_the_named_rectangles(noise):
+def test_coarse_dropout_fills_the_given_rectangles(noise):
     out = coarse_dropout(noise, [(0.0, 0.5, 0.25, 0.125)])  # rows 0..11, columns 24..29
     expected = noise.copy()
     expected[0:12, 24:30] = 0
     np.testing.assert_array_equal(out, expected)
 
 
-def test_coarse_dropout_share_lies_in_its_range():
-    """Between one hole of 0.1 x 0.1 (all alike) and 25 of 0.2 x 0.2 (nowhere overlapping)."""
+def test_coarse_dropout_covers_a_fraction_in_its_range():
+    """Between one hole of 0.1 x 0.1 (all holes coincide) and 25 of 0.2 x 0.2 (no overlaps)."""
     white = constant((255, 255, 255), 200, 200)
     shares = []
     for pair in range(100):

@@ -1,4 +1,4 @@
-"""Memory is used again when nobody reads it, and never before."""
+"""Memory is reused when it has no other references, and never before."""
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -10,7 +10,7 @@ from mindloc.data import loader as batch_arrays
 from mindloc.data.loader import BatchArrays
 
 
-def test_an_array_that_nobody_holds_is_used_again():
+def test_an_array_without_references_is_reused():
     arrays = BatchArrays((2, 3))
     first = arrays.take()
     assert first.shape == (2, 3) and first.dtype == np.float32
@@ -20,13 +20,13 @@ def test_an_array_that_nobody_holds_is_used_again():
     assert len(arrays) == 1
 
 
-def test_an_array_that_is_held_is_left_alone():
+def test_an_array_with_a_reference_is_not_reused():
     arrays = BatchArrays((2,))
-    held = [arrays.take() for _ in range(3)]
-    assert len({array.ctypes.data for array in held}) == len(arrays) == 3
+    kept = [arrays.take() for _ in range(3)]
+    assert len({array.ctypes.data for array in kept}) == len(arrays) == 3
 
 
-def test_a_part_of_an_array_holds_the_whole():
+def test_a_view_of_an_array_prevents_its_reuse():
     arrays = BatchArrays((4, 2))
     first = arrays.take()
     part = first[1:2]
@@ -37,23 +37,23 @@ def test_a_part_of_an_array_holds_the_whole():
     assert arrays.take().ctypes.data == place
 
 
-def test_without_reuse_every_array_is_fresh_and_none_is_kept():
+def test_without_reuse_every_array_is_new_and_none_is_kept():
     arrays = BatchArrays((2,), reuse=False)
-    held = [arrays.take() for _ in range(3)]
-    assert len({array.ctypes.data for array in held}) == 3 and len(arrays) == 0
+    kept = [arrays.take() for _ in range(3)]
+    assert len({array.ctypes.data for array in kept}) == 3 and len(arrays) == 0
 
 
-def test_the_count_of_references_is_measured_not_assumed():
-    """One more holder is one more reference, whatever the interpreter counts for the asking."""
+def test_the_reference_count_of_an_unused_array_is_measured():
+    """One more holder adds one reference; how many the counting itself adds depends on the interpreter."""
     kept = [np.empty(1, np.float32)]
-    assert batch_arrays._references(kept, 0) == batch_arrays._HELD_BY_ITS_LIST_ALONE
+    assert batch_arrays._references(kept, 0) == batch_arrays._ONLY_IN_THE_LIST
     also = kept[0]
-    assert batch_arrays._references(kept, 0) == batch_arrays._HELD_BY_ITS_LIST_ALONE + 1
+    assert batch_arrays._references(kept, 0) == batch_arrays._ONLY_IN_THE_LIST + 1
     del also
 
 
 def numbered_rows(count: int = 12) -> ds.GeneratorDataset:
-    """Rows full of their own number, in memory that is used again."""
+    """Rows filled with their own number, in reused memory."""
     arrays = BatchArrays((64, 64))
 
     def numbered():
@@ -67,17 +67,17 @@ def numbered_rows(count: int = 12) -> ds.GeneratorDataset:
 
 
 @pytest.mark.parametrize("output_numpy", [False, True])
-def test_mindspore_holds_what_it_reads(output_numpy):
-    """Steps that are kept hold their own numbers, whether MindSpore copies arrays or hands them on."""
+def test_mindspore_references_what_it_reads(output_numpy):
+    """Kept steps contain their own numbers, whether MindSpore copies arrays or passes them on."""
     kept = [row for (row,) in numbered_rows().create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)]
     found = [row if output_numpy else row.asnumpy() for row in kept]
     assert [(row.min(), row.max()) for row in found] == [(number, number) for number in range(12)]
 
 
-def test_a_step_of_the_device_reads_what_was_handed_to_it():
-    """The step is not waited for, as in training; only where this holds may arrays be used again (data/readers.py)."""
+def test_a_step_of_the_device_reads_its_own_batch():
+    """Without waiting for the step, as in training; arrays may be reused only where this is true (data/loader.py)."""
 
-    class Product(nn.Cell):  # long enough that the next rows are under way before it is done
+    class Product(nn.Cell):  # takes long enough that the next rows are written meanwhile
         def construct(self, row):
             return ops.matmul(row, ops.ones_like(row))
 

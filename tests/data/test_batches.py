@@ -1,4 +1,4 @@
-"""From plans and files to batches on the device: order, columns, resume, shards, bad images."""
+"""From plans and files to batches on the device: order, columns, resume, shards, unreadable images."""
 
 import logging
 from dataclasses import replace
@@ -30,7 +30,7 @@ PAIRS = 8  # pair p: drone image p with tile p % 4
 
 
 class FixedPlans:
-    """Stands in for a sampler: epoch e has the batches of ``plans[e]``."""
+    """A fake sampler: epoch e has the batches of ``plans[e]``."""
 
     def __init__(self, *plans):
         self.plans = [EpochPlan(np.array(plan, np.int64), report=f"report {e}") for e, plan in enumerate(plans)]
@@ -42,7 +42,7 @@ class FixedPlans:
         return self.plans[epoch % len(self.plans)]
 
     def mask(self, pair_G):
-        """All cells of real pairs but those of the same tile off the diagonal."""
+        """All cells of real pairs, except those of the same tile off the diagonal."""
         real = pair_G >= 0
         same_tile = (pair_G[:, None] % 4 == pair_G[None, :] % 4) & ~np.eye(len(pair_G), dtype=bool)
         return real[:, None] & real[None, :] & ~same_tile
@@ -58,7 +58,7 @@ PLANS = (
 
 @pytest.fixture
 def directory(tmp_path):
-    """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each with a color of its own."""
+    """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each of another color."""
     random = np.random.default_rng(0)
     for name, count, (height, width) in (("drone{}.jpg", PAIRS, (40, 48)), ("tile{}.png", 4, (40, 40))):
         for index in range(count):
@@ -83,7 +83,7 @@ def stream(directory, plans=PLANS, **options):
 
 
 def batches(data, epochs):
-    """Per epoch a list of (query, reference, mask, iou)."""
+    """For each epoch a list of (query, reference, mask, iou)."""
     iterator = data.dataset.create_tuple_iterator(num_epochs=epochs, output_numpy=True)
     return [[tuple(column.copy() for column in row) for row in iterator] for _ in range(epochs)]
 
@@ -115,7 +115,7 @@ def normalized(image_HW3):
 # ---- batches
 
 
-def test_epochs_of_different_length_come_through_whole(directory):
+def test_epochs_of_different_length_are_complete(directory):
     data = TrainData(stream(directory))
     assert data.dataset.get_dataset_size() == 3
     assert [data.steps(e) for e in range(4)] == [3, 1, 5, 2]
@@ -131,8 +131,8 @@ def test_columns_are_what_the_training_step_expects(directory):
         assert [column.dtype for column in batch] == [np.float32, np.float32, bool, np.float32]
 
 
-def test_every_row_is_the_pair_that_the_plan_names(directory):
-    """Each row made again by itself, from the file and the drawn parameters."""
+def test_every_row_is_the_pair_of_the_plan(directory):
+    """Each row is recomputed from the file and the drawn parameters."""
     for epoch, rows in enumerate(read(directory)):
         for pairs, (query, reference, mask, weight) in zip(PLANS[epoch], rows, strict=True):
             for row, pair in enumerate(pairs):
@@ -148,33 +148,33 @@ def test_every_row_is_the_pair_that_the_plan_names(directory):
                 np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
-def test_the_samplers_mask_arrives_as_it_is(directory):
+def test_the_samplers_mask_arrives_unchanged(directory):
     mask = read(directory, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
     mask = batches(TrainData(stream(directory, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
-def test_workers_change_no_byte(directory):
+def test_the_number_of_workers_changes_no_byte(directory):
     assert_same(read(directory, workers=1), read(directory, workers=2))
 
 
-def test_another_seed_changes_pixels_and_not_the_order(directory):
+def test_another_seed_changes_pixels_but_not_the_order(directory):
     some, other = read(directory, epochs=1)[0], read(directory, epochs=1, seed=8)[0]
     assert not np.array_equal(some[0][0], other[0][0])
     np.testing.assert_array_equal(some[0][3], other[0][3])
 
 
 @pytest.mark.parametrize("start", [(0, 1), (2, 0), (2, 3), (3, 1)])
-def test_resuming_goes_on_with_the_same_bytes(directory, start):
+def test_resuming_continues_with_the_same_bytes(directory, start):
     epoch, step = start
     whole = read(directory)[epoch:]
     whole[0] = whole[0][step:]
     assert_same(read(directory, epochs=4 - epoch, start=start), whole)
 
 
-def test_a_start_behind_the_epoch_is_an_error(directory):
-    with pytest.raises(ValueError, match="epoch 1 has 1 steps"):
+def test_a_start_beyond_the_epoch_is_an_error(directory):
+    with pytest.raises(ValueError, match="step 1 of 1 in epoch 1"):
         stream(directory, start=(1, 1))
 
 
@@ -195,8 +195,8 @@ def test_two_devices_share_one_global_batch(directory, skip_bad):
     assert whole[1][0][3].shape == (4,)
 
 
-def test_a_batch_that_can_not_be_cut_is_an_error(directory):
-    with pytest.raises(DataError, match="4 can't be cut into 3"):
+def test_a_batch_that_cannot_be_split_is_an_error(directory):
+    with pytest.raises(DataError, match="4 can't be split into 3"):
         stream(directory, shard=(0, 3, 1))
 
 
@@ -219,7 +219,7 @@ UPRIGHT = {side: replace(view, rotate=False) for side, view in VIEWS.items()}
 
 
 @pytest.mark.parametrize("settings", [OFF, UNCHANGED])
-def test_a_border_is_cut_before_everything_else(directory, settings):
+def test_the_border_is_cut_before_any_other_step(directory, settings):
     views = {**UPRIGHT, "query": replace(UPRIGHT["query"], cut_border=0.25)}
     query = read(directory, epochs=1, views=views, settings=settings)[0][0][0]
     image = load(directory / "drone2.jpg")[10:30, 12:36]
@@ -233,7 +233,7 @@ def test_views_may_have_different_rectangular_sizes(directory):
 
 
 def test_model_train_walks_through_the_epochs(directory):
-    """The framework's own loop: every step of every epoch arrives, once, in order."""
+    """In MindSpore's own loop every step of every epoch arrives once, in order."""
     seen = []
 
     class Watch(ms.train.Callback):
@@ -256,11 +256,11 @@ def test_batches_share_a_few_arrays_of_memory(directory):
     source = stream(directory, plans=([[0, 1, 2, 3]] * 40,))
     for batch in TrainData(source).dataset.create_tuple_iterator(num_epochs=1):
         assert batch[0].shape == (4, 3, 32, 32)
-    begun = 2 + 4 * source.workers // 4  # steps in the making; one each is yielded, queued, here, and just left
-    assert len(source._arrays["query"]) <= begun + 4
+    started = 2 + 4 * source.workers // 4  # steps being filled; one each is yielded, queued, here, and just left
+    assert len(source._arrays["query"]) <= started + 4
 
 
-def test_a_loop_may_be_left_early(directory):
+def test_a_loop_can_be_left_early(directory):
     data = TrainData(stream(directory, plans=([[0, 1, 2, 3]] * 200,)))
     iterator = data.dataset.create_tuple_iterator(num_epochs=5)
     next(iterator)
@@ -277,7 +277,7 @@ def spoil(path, how):
         path.write_bytes(path.read_bytes()[:-200])
     elif how == "empty":
         path.write_bytes(b"")
-    else:  # whole marks, absurd size: only a decoder can tell
+    else:  # complete marks, absurd size: only a decoder finds it
         data = bytearray(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes())
         data[16:24] = b"\xff" * 8
         path.write_bytes(bytes(data))
@@ -285,7 +285,7 @@ def spoil(path, how):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_image_stops_the_training_by_name(directory, how, settings):
+def test_a_bad_image_stops_the_training_and_is_named(directory, how, settings):
     spoil(directory / "drone5.jpg", how)
     data = TrainData(stream(directory, settings=settings, workers=2))
     with pytest.raises(ImageError, match=f"drone5.jpg is {how}") as caught, data.clear_errors():
@@ -304,8 +304,8 @@ def test_a_bad_image_is_masked_and_counted_on_request(directory, how, settings, 
         found = batches(data, 4)
     assert len(data.bad_images) == 1
     problem = data.bad_images[str(directory / "drone5.jpg")]
-    assert "fetch the file again" in problem and "on_bad_image" not in problem  # that is set already
-    assert not caplog.text  # whoever trains says it, once
+    assert "download it again" in problem and "on_bad_image" not in problem  # the option is set already
+    assert not caplog.text  # the trainer reports it, once
     for epoch, plan in enumerate(PLANS):
         for step, pairs in enumerate(plan):
             bad = np.array([pair == 5 for pair in pairs])
@@ -324,7 +324,7 @@ def test_a_bad_tile_masks_every_pair_that_shows_it(directory):
     assert len(data.bad_images) == 1
 
 
-def test_a_batch_of_bad_images_only_stops_even_so(directory):
+def test_a_batch_of_only_bad_images_stops_in_any_case(directory):
     for index in range(4):
         spoil(directory / f"tile{index}.png", "empty")
     data = TrainData(stream(directory, skip_bad=True))
@@ -335,8 +335,8 @@ def test_a_batch_of_bad_images_only_stops_even_so(directory):
 
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_an_error_of_the_step_is_not_blamed_on_a_image(directory, settings, skip_bad):
-    """Out of memory, say, while an image that was skipped, or spoiled after its use, is among those handed over."""
+def test_an_error_of_the_step_is_not_attributed_to_an_image(directory, settings, skip_bad):
+    """Such as out of memory, while a skipped image, or one damaged after it was read, is in the batch."""
     if skip_bad:
         spoil(directory / "drone5.jpg", "empty")
     data = TrainData(stream(directory, settings=settings, skip_bad=skip_bad))
@@ -349,7 +349,7 @@ def test_an_error_of_the_step_is_not_blamed_on_a_image(directory, settings, skip
 # ---- evaluation
 
 
-def test_images_come_in_order_and_the_last_batch_is_filled(directory):
+def test_images_are_in_order_and_the_last_batch_is_padded(directory):
     paths = [directory / f"drone{i}.jpg" for i in range(PAIRS)]
     images = image_batches(paths, 3, workers=2)
     found = list(images)
@@ -367,7 +367,7 @@ def test_images_can_be_read_twice(directory):
     np.testing.assert_array_equal([b for b, _ in images], [b for b, _ in images])
 
 
-def test_images_that_are_kept_are_not_written_over(directory):
+def test_kept_images_are_not_overwritten(directory):
     paths = [directory / f"drone{index % PAIRS}.jpg" for index in range(24)]
     kept = [batch for batch, _ in image_batches(paths, 2, workers=2)]
     copies = [batch.copy() for batch, _ in image_batches(paths, 2, workers=2)]
@@ -375,7 +375,7 @@ def test_images_that_are_kept_are_not_written_over(directory):
 
 
 def test_training_and_evaluation_see_the_same_image(directory):
-    """Same file, nothing random: the three ways through the program agree byte for byte."""
+    """Same file, no augmentation: the three code paths agree byte for byte."""
     paths = [directory / f"drone{i}.jpg" for i in range(4)]
     ((batch, _),) = image_batches(paths, 4)
     for settings in (OFF, UNCHANGED):
@@ -387,15 +387,15 @@ def test_no_images_is_no_batch():
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "damaged"])
-def test_a_bad_image_stops_an_evaluation_by_name(directory, how):
+def test_a_bad_image_stops_an_evaluation_and_is_named(directory, how):
     spoil(directory / "drone6.jpg", how)
     paths = [directory / f"drone{i}.jpg" for i in range(PAIRS)]
     with pytest.raises(ImageError, match=f"drone6.jpg is {how}") as caught:
         list(image_batches(paths, 2, workers=2))
-    assert "fetch the file again" in str(caught.value) and "on_bad_image" not in str(caught.value)
+    assert "download it again" in str(caught.value) and "on_bad_image" not in str(caught.value)
 
 
-# ---- the real thing
+# ---- real data
 
 
 def adm_config(adm_root, **sections):

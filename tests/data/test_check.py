@@ -1,4 +1,4 @@
-"""The check finds every fault that was put into a small data set, goes on after each, and counts what is there."""
+"""The check finds every problem put into a small data set, continues after each, and counts the content."""
 
 import json
 
@@ -36,10 +36,10 @@ def test_clean_data_set(gta_root):
     assert report.images == {"drone": 3, "satellite": 4}
     assert report.kinds == {"zoom 1": 4}
     assert report.image_sizes == {"drone": {(8, 6): 3}, "satellite": {(8, 8): 4}}
-    assert "ok: nothing is wrong" in report.text()
+    assert "ok: no problems" in report.text()
 
 
-def test_everything_wrong_at_once_is_found_at_once(change_entries):
+def test_all_problems_are_found_at_once(change_entries):
     def change(entries):
         entries[0]["pair_pos_semipos_sate_weight_list"] = [float("nan"), -1.0]
         entries[1]["pair_pos_sate_weight_list"].append(0.5)
@@ -64,12 +64,12 @@ def test_everything_wrong_at_once_is_found_at_once(change_entries):
         "broken entry": 1,
         "missing file": 1,
         "unreadable image": 2,
-        "unusable": 1,  # nothing is left to train on
+        "unusable": 1,  # no pair is left to train on
     }
     assert all("\n" not in problem.text for problem in report.problems)
 
 
-def test_page_shows_some_of_many_and_counts_the_rest(change_entries):
+def test_the_report_shows_some_of_many_problems_and_counts_the_rest(change_entries):
     def change(entries):
         for entry in entries:
             key = "pair_pos_semipos_sate_weight_list"
@@ -82,7 +82,7 @@ def test_page_shows_some_of_many_and_counts_the_rest(change_entries):
     assert text.splitlines()[-1].startswith("NOT OK")
 
 
-def test_images_need_not_be_read(gta_root):
+def test_reading_images_is_optional(gta_root):
     (gta_root / "satellite/1_0_0_0.png").write_bytes(b"")
     assert check(gta_root, read_images=False).ok
     (gta_root / "drone/images/100_0001_0000000001.png").unlink()
@@ -102,15 +102,15 @@ def test_one_split_may_be_absent_and_not_both(gta_root):
     report = check(gta_root, ("train", "test"))
     assert report.ok and [split.name for split in report.splits] == ["train"]
     assert report.notes == [
-        f"no test split, which is fine for a data set that is not for it ({gta_root}/test.json is "
-        "missing; expected the JSON file of pairs: check data.root and data.*_pairs)"
+        f"no test split; that is correct where the data set is not used for it (pairs file {gta_root}/test.json is "
+        "missing; check data.root and data.*_pairs)"
     ]
     (gta_root / "train.json").unlink()
     report = check(gta_root, ("train", "test"))
     assert kinds(report) == {"unusable": 2} and not report.splits
 
 
-def test_an_image_that_training_would_refuse_is_no_fine_one(gta_root):
+def test_an_image_that_training_would_reject_is_a_problem(gta_root):
     path = gta_root / "satellite/1_0_0_0.png"
     Image.open(path).save(path, "WEBP")
     (problem,) = check(gta_root).problems
@@ -130,9 +130,9 @@ def test_wrong_scale_is_noted(gta_root):
     assert "note: " in report.text()
 
 
-def test_kept_share_by_hand(gta_root):
-    # pairs d0-s0 d0-s1 d1-s2 d2-s0 d2-s2. d2-s0 goes with none: d2 has s2 and s0 has d0. d1-s2 goes with either pair of
-    # d0, and d2-s2 with d0-s1: so one batch of 2 or two, and never three pairs together, since d1 and d2 share s2.
+def test_kept_fraction_by_hand(gta_root):
+    # pairs d0-s0 d0-s1 d1-s2 d2-s0 d2-s2. d2-s0 fits with none: d2 has s2 and s0 has d0. d1-s2 fits with either pair of
+    # d0, and d2-s2 with d0-s1: so one or two batches of 2, and never three pairs together, since d1 and d2 share s2.
     report = check(gta_root, batch_sizes=(1, 2, 3))
     one, two, three = report.kept["pos_semipos"]
     assert one == 1.0
@@ -141,12 +141,12 @@ def test_kept_share_by_hand(gta_root):
     assert "none" in report.text()
 
 
-def test_real_flight_is_fine_and_its_shares_are_known(adm_root):
+def test_the_real_flight_has_no_problems_and_known_fractions(adm_root):
     report = check_data(flight(adm_root), read_images=False)
     assert report.ok, report.text()
     assert report.notes == []
     assert report.kinds == {"zoom 2": 25, "zoom 3": 113, "zoom 4": 481}  # ls | cut -d_ -f1 | sort | uniq -c
-    # measured apart from this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
+    # measured independently of this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
     four, eight, twelve, sixteen = report.kept["pos_semipos"][:4]
     assert four == pytest.approx(0.997, abs=0.01)
     assert eight == pytest.approx(0.58, abs=0.06)

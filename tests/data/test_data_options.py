@@ -26,7 +26,7 @@ def train_data_of(config, epoch=0):
 
 @pytest.fixture
 def batches(gta_root):
-    """(query, reference) (N, 3, 32, 32) of four epochs under the given options, all others off."""
+    """(query, reference) (N, 3, 32, 32) of four epochs with the given options, all others off."""
 
     def read(options: dict) -> tuple[np.ndarray, np.ndarray]:
         words = {**SIZES, **STILL, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
@@ -43,22 +43,22 @@ def batches(gta_root):
 
 
 def holes(images: np.ndarray) -> float:
-    """Share of black pixels: 0 is (0 - 0.5) / 0.5 = -1."""
+    """Fraction of black pixels: 0 is (0 - 0.5) / 0.5 = -1."""
     return float((images <= -1).all(axis=1).mean())
 
 
-def test_a_flip_turns_both_images_of_every_pair(batches):
+def test_a_flip_mirrors_both_images_of_every_pair(batches):
     for flipped, still in zip(batches({"augment.flip_p": 1.0}), batches({}), strict=True):
         np.testing.assert_array_equal(flipped, still[..., ::-1])
 
 
-def test_without_augmentation_nothing_is_changed(batches):
+def test_without_augmentation_images_are_unchanged(batches):
     off = batches({"augment.enabled": False, "augment.flip_p": 1.0, "augment.jpeg_p": 1.0})
     for plain, still in zip(off, batches({}), strict=True):
         np.testing.assert_allclose(plain, still, atol=1e-6)
 
 
-def test_jpeg_harms_the_more_the_lower_its_quality(batches):
+def test_lower_jpeg_quality_changes_pixels_more(batches):
     still = batches({})[0]
     fine, coarse = (
         np.abs(batches({"augment.jpeg_p": 1.0, "augment.jpeg_quality": quality})[0] - still).mean()
@@ -67,7 +67,7 @@ def test_jpeg_harms_the_more_the_lower_its_quality(batches):
     assert 0 < fine < coarse
 
 
-def test_color_jitter_of_nothing_changes_nothing(batches):
+def test_color_jitter_of_zero_changes_nothing(batches):
     still = batches({})[0]
     none, bright = (
         np.abs(batches({"augment.color_p": 1.0, "augment.color_jitter": jitter})[0] - still).max()
@@ -85,13 +85,13 @@ def test_color_jitter_of_nothing_changes_nothing(batches):
     ],
 )
 def test_larger_and_more_holes_hide_more(batches, key, few, many):
-    # one of the two kinds is drawn for each image: the other kind is made small
+    # one of the two kinds is drawn for each image: the other kind gets tiny holes
     small = {"augment.grid_dropout_ratio": 0.1, "augment.coarse_dropout_holes": [2, 2]}
     small |= {"augment.coarse_dropout_side": [0.05, 0.05], "augment.dropout_p": 1.0}
     assert holes(batches({**small, key: few})[0]) < holes(batches({**small, key: many})[0])
 
 
-def test_query_images_are_turned_by_quarters_and_references_stay(batches):
+def test_query_images_are_rotated_by_quarter_turns_and_references_are_not(batches):
     turned, still = batches({"augment.rotate_query": True}), batches({})
     np.testing.assert_array_equal(turned[1], still[1])
     quarters = [
@@ -114,7 +114,7 @@ def test_a_bad_image_stops_or_is_skipped(batches, gta_root):
 
 
 @pytest.mark.parametrize("target", ["CPU", "Ascend", "GPU"])
-def test_the_memory_of_batches_is_used_again_on_cpus_alone(gta_root, monkeypatch, target):
+def test_batch_memory_is_reused_on_cpus_only(gta_root, monkeypatch, target):
     monkeypatch.setattr(dataset.ms, "get_context", {"device_target": target}.get)
     words = {**SIZES, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
     config = load_config(None, [f"{key}={value}" for key, value in {**words, "train.batch_size": 2}.items()])
@@ -136,7 +136,7 @@ def test_the_test_map_has_its_own_side(gta_root):
 
 
 @pytest.mark.parametrize(("side", "lightest"), [("query", -1.0), ("reference", 1.0)])
-def test_only_query_images_lose_their_border(tmp_path, side, lightest):
+def test_only_query_images_are_cropped(tmp_path, side, lightest):
     # a black image with a white frame of an eighth; black is (0 - 0.5) / 0.5 = -1, white 1
     image = np.full((32, 32, 3), 255, np.uint8)
     image[4:28, 4:28] = 0

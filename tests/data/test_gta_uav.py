@@ -1,4 +1,4 @@
-"""The GTA-UAV reader: values by hand on four tiles, counts of the real flight, and one line for each bad input."""
+"""The GTA-UAV reader: values by hand on four tiles, counts of the real flight, one line for each bad input."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def flight(adm_root, **values) -> DataConfig:
 def test_files_places_and_overlaps(gta_root):
     split = read(gta_root)
     assert split.query.files[0] == "drone/images/100_0001_0000000001.png"
-    # every tile of the directory, sorted, also 1_0_1_1, which no pair names
+    # every tile of the directory, sorted, also 1_0_1_1, which is in no pair
     assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0), (1, 1))]
     # tile_px = 1024 / 2 = 512, center = 512 * (t + 1/2) * 0.5: 128 or 384
     assert split.reference.places.coordinate_N2.tolist() == [[128, 128], [128, 384], [384, 128], [384, 384]]
@@ -75,7 +75,7 @@ def test_ground_of_tiles():
     assert ground.bounds_N4.tolist() == [[0, 256, 256, 512], [64, 64, 320, 320]]
 
 
-def test_tile_centers_equal_those_the_real_flight_states(adm_root):
+def test_tile_centers_equal_those_in_the_real_flights_file(adm_root):
     split = read_split(flight(adm_root), "train")
     number = {file.removeprefix("satellite/"): at for at, file in enumerate(split.reference.files)}
     for entry in json.loads((adm_root / "cross-area-drone2sate-train.json").read_text()):
@@ -89,7 +89,7 @@ def test_tile_centers_equal_those_the_real_flight_states(adm_root):
     ("name", "drones", "positive", "semipositive"), [("train", 235, 236, 1970), ("test", 108, 96, 881)]
 )
 def test_real_flight(adm_root, name, drones, positive, semipositive):
-    # counts: ls and the lists of the JSON files
+    # counts: ls and the lists of the pairs files
     split = read_split(flight(adm_root), name)
     assert (len(split.query.files), len(split.reference.files)) == (drones, 619)
     assert (len(split.positive), len(split.semipositive)) == (positive, semipositive)
@@ -105,12 +105,12 @@ def test_jpg_tiles(gta_root):
     assert read(gta_root).reference.files[0] == "satellite/1_0_0_0.jpg"
 
 
-def test_other_files_beside_the_tiles_are_left_alone(gta_root):
+def test_other_files_beside_the_tiles_are_ignored(gta_root):
     (gta_root / "satellite" / "README.txt").write_text("notes")
     assert len(read(gta_root).reference.files) == 4
 
 
-def test_train_ratio_keeps_a_growing_share_of_drone_images(adm_root):
+def test_a_larger_train_ratio_keeps_a_superset_of_drone_images(adm_root):
     def files(ratio):
         split = read_split(flight(adm_root, train_ratio=ratio), "train")
         assert len(split.reference.files) == 619
@@ -144,7 +144,7 @@ def test_bad_weight(change_entries, weight):
 
 
 @pytest.mark.parametrize("weight", [0, 1, 0.0, 1.0])
-def test_weights_at_the_ends_of_the_range_are_fine(change_entries, weight):
+def test_weights_at_the_limits_are_accepted(change_entries, weight):
     def change(entries):
         entries[1]["pair_pos_semipos_sate_weight_list"][0] = weight
 
@@ -152,8 +152,8 @@ def test_weights_at_the_ends_of_the_range_are_fine(change_entries, weight):
     assert edges.columns["iou"][edges.start[1] : edges.start[2]].tolist() == [weight]
 
 
-@pytest.mark.parametrize("tile", ["house.png", "1_0_0.png", "1_0_0_x.png", "../1_0_0_0.png", 7, None, ["1_0_0_0.png"]])
-def test_tile_name_that_is_none(change_entries, tile):
+@pytest.mark.parametrize("tile", ["roof.png", "1_0_0.png", "1_0_0_x.png", "../1_0_0_0.png", 7, None, ["1_0_0_0.png"]])
+def test_a_name_that_is_not_a_tile_name(change_entries, tile):
     def change(entries):
         entries[2]["pair_pos_semipos_sate_img_list"][1] = tile
 
@@ -167,19 +167,19 @@ def test_tile_that_is_not_on_disk(change_entries):
     one_line(change_entries(change), "entry 2", "pair_pos_semipos_sate_img_list", "1_0_1_7.png is not in satellite/")
 
 
-def test_tile_that_is_there_with_another_ending(gta_root):
+def test_a_tile_with_another_suffix(gta_root):
     (gta_root / "satellite/1_0_0_1.png").rename(gta_root / "satellite/1_0_0_1.jpg")
-    one_line(gta_root, "entry 0", "1_0_0_1.png", "1_0_0_1.jpg is there")
+    one_line(gta_root, "entry 0", "1_0_0_1.png", "1_0_0_1.jpg exists")
 
 
 def test_image_in_the_tile_directory_that_is_not_a_tile(gta_root):
     (gta_root / "satellite/1_0_0_0.png").rename(gta_root / "satellite/overview.png")
-    one_line(gta_root, "satellite/overview.png", "no GTA-UAV tile name")
+    one_line(gta_root, "satellite/overview.png", "is not a GTA-UAV tile name")
 
 
 def test_tile_twice_on_disk(gta_root):
     (gta_root / "satellite/1_0_0_0.jpg").write_bytes(b"")
-    one_line(gta_root, "1_0_0_0.jpg and 1_0_0_0.png are one tile")
+    one_line(gta_root, "1_0_0_0.jpg and 1_0_0_0.png are the same tile")
 
 
 @pytest.mark.parametrize("what", ["img", "weight", "loc_x_y"])
@@ -267,7 +267,7 @@ def test_split_without_any_pair(change_entries):
         "pair_pos_semipos_sate_img_list",
         "no usable pair",
         "3 entries",
-        "take the file",
+        "use the pairs file",
     )
 
 
@@ -283,7 +283,7 @@ def test_split_without_any_pair(change_entries):
         (b'{"a": 1}', "JSON dict"),
     ],
 )
-def test_file_that_is_no_list_of_entries(gta_root, content, word):
+def test_a_file_that_is_not_a_list_of_entries(gta_root, content, word):
     (gta_root / "train.json").write_bytes(content)
     one_line(gta_root, "train.json", word)
 
@@ -307,13 +307,13 @@ SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 JSON = st.recursive(
     SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner), max_leaves=6
 )
-# an entry, one of its keys, where in a list, and what is put there instead
+# an entry, one of its keys, position in a list, and the new value
 CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KEYS), st.integers(0, 2), JSON), min_size=1, max_size=3)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHANGES)
-def test_a_file_with_anything_in_it_is_read_or_refused_in_one_line(gta_root, changes):
+def test_any_file_is_read_or_a_one_line_error(gta_root, changes):
     entries = gta_entries()
     for at, key, position, value in changes:
         entry = entries[at]

@@ -1,4 +1,4 @@
-"""Hard negatives: no rule of the four ways of sampling is broken by them, and batches do get harder."""
+"""Hard negatives: they keep the rules of all four sampling modes, and make batches harder."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ def rule(source, from_epoch, refresh_every=1, per_pair=4, share=0.5) -> Sampling
 
 
 class Area:
-    """Points of the unit square that overlap when they are near; the candidates are the nearest that do not."""
+    """Points of the unit square that overlap when near; the candidates are the nearest without an overlap."""
 
     def __init__(self, seed: int = 0, radius: float = 0.1, queries: int = 400, tiles: int = 150):
         rng = np.random.default_rng(seed)
@@ -47,13 +47,13 @@ class Area:
         return SAMPLERS[mode](self.pair_P2, self.graph, batch_size, seed, NeighborTables(sampling, self.near_QK))
 
     def overlaps(self, pair_G) -> int:
-        """Off-diagonal cells of a batch that are an edge: the naive definition."""
+        """Number of off-diagonal cells of a batch that are an edge: the naive definition."""
         query_G, tile_G = self.pair_P2[pair_G[pair_G != PADDING]].T
         edge_GG = self.edge_QR[query_G][:, tile_G]
         return int(edge_GG.sum() - np.trace(edge_GG))
 
     def closeness(self, pair_SG) -> float:
-        """Mean distance of a query image to the nearest tile of its batch that it does not overlap; full batches."""
+        """Mean distance of a query image to the nearest tile of its batch without an overlap; full batches."""
         nearest = []
         for pair_G in pair_SG[(pair_SG != PADDING).all(axis=1)]:
             query_G, tile_G = self.pair_P2[pair_G].T
@@ -67,14 +67,14 @@ def area() -> Area:
     return Area()
 
 
-def test_no_batch_holds_an_overlap_with_hard_negatives_either(area):
+def test_no_batch_with_hard_negatives_contains_an_overlap(area):
     plan = area.sampler("exclusive", 16, per_pair=5, share=0.75).plan(0)
     assert plan.steps > 5 and plan.report.mined > plan.report.kept / 4
     assert not any(area.overlaps(pair_G) for pair_G in plan.pair_SG)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_batches_get_harder(mode):
+def test_hard_negatives_make_batches_harder(mode):
     area = Area(radius=0.03, tiles=800)  # 16 of the tiles are far from each other when they are drawn at random
     with_them = area.sampler(mode).plan(0)
     without = area.sampler(mode).without_neighbors().plan(0)
@@ -85,7 +85,7 @@ def test_batches_get_harder(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("share", "most"), [(0.25, 4), (0.5, 8)])  # of 16
-def test_no_batch_holds_more_of_them_than_its_share(area, mode, share, most, monkeypatch):
+def test_hard_negatives_are_at_most_hard_share_of_a_batch(area, mode, share, most, monkeypatch):
     sampler, miners = area.sampler(mode, 16, per_pair=12, share=share), []
     make = sampler._miner
     monkeypatch.setattr(sampler, "_miner", lambda *given: miners.append(make(*given)) or miners[0])
@@ -106,14 +106,14 @@ def test_a_plan_is_a_function_of_seed_epoch_and_table(area, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_without_candidates_the_plan_is_the_plain_one(area, mode):
-    nobody = Area()
-    nobody.near_QK = np.full_like(nobody.near_QK, NO_NEIGHBOR)
-    sampler = nobody.sampler(mode)
+def test_without_candidates_the_plan_is_the_one_without_hard_negatives(area, mode):
+    lonely = Area()
+    lonely.near_QK = np.full_like(lonely.near_QK, NO_NEIGHBOR)
+    sampler = lonely.sampler(mode)
     np.testing.assert_array_equal(sampler.plan(0).pair_SG, sampler.without_neighbors().plan(0).pair_SG)
 
 
-def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
+def test_the_first_pair_is_followed_by_pairs_of_its_nearest_free_tiles():
     # four query images, each over its own tile; image 0 is nearest to tiles 2, 1, 3 in this order
     pair_P2 = np.array([[0, 0], [1, 1], [2, 2], [3, 3]], np.int32)
     edges = Edges(np.arange(5), pair_P2[:, 1], {"iou": np.ones(4, np.float32)})
@@ -123,14 +123,14 @@ def test_the_first_pair_is_followed_by_its_nearest_free_tiles():
         sampler = SAMPLERS["exclusive"](pair_P2, OverlapGraph(edges, 4), 2, seed, tables)
         batch_of_0 = next(pair_G for pair_G in sampler.plan(0).pair_SG.tolist() if 0 in pair_G)
         first = sampler._order(0).tolist()
-        if first.index(0) % 2 == 0 and first[0] == 0:  # image 0 opens the epoch: nothing is used yet
+        if first.index(0) % 2 == 0 and first[0] == 0:  # image 0 is first in the epoch: no pair is used yet
             assert batch_of_0 == [0, 2]
             break
     else:
-        pytest.fail("no seed of eight begins with pair 0")
+        pytest.fail("no seed of eight starts with pair 0")
 
 
-def test_which_epoch_reads_what():
+def test_which_tables_an_epoch_reads():
     both = NeighborTables(rule("both", 2, refresh_every=3))
     assert [both.extraction_for(epoch) for epoch in range(9)] == [None, None, 2, 2, 2, 5, 5, 5, 8]
     assert [both.reads_map(epoch) for epoch in range(4)] == [False, False, True, True]
@@ -140,17 +140,17 @@ def test_which_epoch_reads_what():
     assert NeighborTables(rule("map", 0)).extraction_for(7) is None
 
 
-def test_two_sources_come_in_turn_and_no_tile_twice():
+def test_two_sources_alternate_without_duplicates():
     tables = NeighborTables(rule("both", 0), np.array([[5, 1, 2]]))
     tables.put(0, np.array([[1, 9, 5]]))
     # 1 and 5 are near by descriptor already, so of the map's 5, 1, 2 only 2 is left
     assert tables.candidates(0).tolist() == [[1, NO_NEIGHBOR, 9, NO_NEIGHBOR, 5, 2]]
 
 
-def test_an_epoch_whose_table_is_missing_is_refused():
+def test_an_epoch_without_its_table_is_an_error():
     tables = NeighborTables(rule("descriptors", 1))
     assert tables.candidates(0) is None and not tables.lacks(0)
-    with pytest.raises(DataError, match="epoch 2 is sampled by are not known"):
+    with pytest.raises(DataError, match="epoch 2 needs are not available"):
         tables.candidates(1)
     tables.put(1, np.array([[3]]))
     assert tables.candidates(1).tolist() == [[3]]
@@ -163,11 +163,11 @@ def test_an_epoch_is_planned_once_and_again_when_its_table_is_replaced(area):
     sampler.neighbors.put(0, first)
     plan = sampler.plan(0)
     assert sampler.plan(0) is plan
-    sampler.neighbors.put(1, second)  # the next epoch's takes its place
+    sampler.neighbors.put(1, second)  # replaced by the next epoch's
     assert sampler.plan(0) is plan and sampler.plan(1) is sampler.plan(1)
     sampler.neighbors.put(0, second)  # another training starts
     assert sampler.plan(0) is not plan
-    sampler.neighbors.map_QK = area.near_QK[:, ::-1].copy()  # that of the first rank
+    sampler.neighbors.map_QK = area.near_QK[:, ::-1].copy()  # as received from the first rank
     again = sampler.plan(0)
     assert sampler.plan(0) is again
 
@@ -186,7 +186,7 @@ class Waiting(threading.Thread):
             self.error = error
 
 
-def test_a_loader_that_runs_ahead_waits_for_the_table_of_its_epoch():
+def test_a_loader_that_is_ahead_waits_for_the_table_of_its_epoch():
     tables = NeighborTables(rule("descriptors", 1))
     tables.wait(0)  # needs none
     loader = Waiting(tables, 1)
@@ -199,7 +199,7 @@ def test_a_loader_that_runs_ahead_waits_for_the_table_of_its_epoch():
     assert not loader.is_alive() and loader.error is None
 
 
-def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
+def test_a_waiting_loader_is_released_when_the_training_ends():
     tables = NeighborTables(rule("descriptors", 1))
     loaders = [Waiting(tables, 1) for _ in range(3)]
     tables.close()
@@ -207,11 +207,11 @@ def test_a_loader_that_waits_is_sent_home_when_the_training_ends():
         loader.join(5)
         assert not loader.is_alive() and "training ended" in str(loader.error)
     with pytest.raises(DataError, match="training ended"):
-        tables.wait(1)  # nor does anybody begin to wait afterwards
+        tables.wait(1)  # and later calls do not wait
     tables.wait(0)
 
 
-def test_a_second_training_opens_the_tables_again():
+def test_a_second_training_can_use_the_tables_again():
     tables = NeighborTables(rule("descriptors", 1))
     for table_DK in (np.array([[3]]), np.array([[4]])):
         with tables.open():
@@ -220,12 +220,12 @@ def test_a_second_training_opens_the_tables_again():
             tables.put(1, table_DK)
             loader.join(5)
             assert not loader.is_alive() and loader.error is None
-        tables.put(0, table_DK)  # the next training begins anew
+        tables.put(0, table_DK)  # the next training starts from the first epoch
     with pytest.raises(DataError, match="training ended"):
         tables.wait(1)
 
 
-def test_a_training_that_fails_sends_its_loader_home():
+def test_a_failed_training_releases_its_loader():
     tables = NeighborTables(rule("descriptors", 1))
     with pytest.raises(OSError, match="disk full"), tables.open():
         loader = Waiting(tables, 1)

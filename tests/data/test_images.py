@@ -1,4 +1,4 @@
-"""Whole images pass, every kind of broken file is named in one line; names of a directory; normalized pixels."""
+"""Complete images pass, every kind of damaged file is a one-line error; names in a directory; normalized pixels."""
 
 import os
 
@@ -32,7 +32,7 @@ def write(path, data):
     return path
 
 
-def test_a_png_comes_back_as_its_rgb_pixels(tmp_path):
+def test_a_png_is_decoded_to_its_rgb_pixels(tmp_path):
     path = write(tmp_path / "a.png", encoded(".png"))
     np.testing.assert_array_equal(decode(read_bytes(path), path), PIXELS)
 
@@ -63,12 +63,12 @@ def test_a_thumbnails_end_mark_does_not_hide_a_truncation():
     assert "truncated" in bytes_problem(whole[:-100])
 
 
-def test_bytes_behind_the_end_mark_are_allowed():
+def test_bytes_after_the_end_mark_are_allowed():
     assert bytes_problem(encoded(".jpg") + b"maker's notes") is None  # some cameras append a preview
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_real_encoders_are_passed(suffix, tmp_path):
+def test_files_of_real_encoders_pass(suffix, tmp_path):
     for options in ({"quality": 30}, {"progressive": True}, {"optimize": True}):
         Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}", **(options if suffix == ".jpg" else {}))
         assert bytes_problem((tmp_path / f"a{suffix}").read_bytes()) is None
@@ -79,7 +79,7 @@ def test_real_encoders_are_passed(suffix, tmp_path):
     ("data", "problem"),
     [(b"", "is empty"), (b"<html>not found</html>", "neither JPEG nor PNG"), (b"\xff\xd8\xff", "truncated")],
 )
-def test_other_files_are_named_with_what_is_wrong(tmp_path, data, problem):
+def test_other_files_are_named_with_their_problem(tmp_path, data, problem):
     path = write(tmp_path / "x.jpg", data)
     with pytest.raises(ImageError, match=f"x.jpg .*{problem}"):
         read_bytes(path)
@@ -92,7 +92,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
         read_bytes(tmp_path)
 
 
-def test_whole_marks_around_damaged_pixels_are_found_by_decoding(tmp_path):
+def test_damaged_pixels_between_complete_marks_are_found_by_decoding(tmp_path):
     data = bytearray(encoded(".png"))
     data[16:24] = b"\xff" * 8  # absurd width and height
     path = write(tmp_path / "x.png", bytes(data))
@@ -103,14 +103,14 @@ def test_whole_marks_around_damaged_pixels_are_found_by_decoding(tmp_path):
         check_decodes(path)
 
 
-def test_resize_takes_the_mean_over_each_new_pixels_area():
+def test_resize_averages_over_the_area_of_each_new_pixel():
     # 3 columns to 2: the first new pixel covers one and a half old ones, (0 + 60 / 2) / 1.5 = 20
     row = np.repeat(np.array([[[0], [60], [120]]], np.uint8), 3, axis=2)
     np.testing.assert_array_equal(resize(row, (1, 2))[0, :, 0], [20, 100])
     np.testing.assert_array_equal(resize(row, (1, 6))[0, :, 0], [0, 0, 60, 60, 120, 120])
 
 
-def test_cut_border_crops_a_share_of_every_side():
+def test_cut_border_crops_a_fraction_at_every_side():
     np.testing.assert_array_equal(cut_border(PIXELS, 0.1), PIXELS[4:36, 6:54])
     np.testing.assert_array_equal(cut_border(PIXELS, 0.0), PIXELS)
 
@@ -122,23 +122,23 @@ def test_images_of_all_subdirectories_are_sorted_and_relative(tmp_path):
     assert image_names(tmp_path) == ["a.jpeg", "b/1.JPG", "c.png", "é.png"]
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path):
+def test_a_name_that_is_not_utf8_is_an_error(tmp_path):
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")  # Latin-1
     except OSError:
-        pytest.skip("this file system takes no such name")
+        pytest.skip("this file system accepts only UTF-8 names")
     with pytest.raises(DataError, match=r"'caf\\udce9.png' is not UTF-8 text; rename the image"):
         image_names(tmp_path)
 
 
-def test_nothing_to_name_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="has no image"):
+def test_a_directory_without_images_is_a_one_line_error(tmp_path):
+    with pytest.raises(DataError, match="has no images"):
         image_names(tmp_path)
     with pytest.raises(DataError, match="is not a directory"):
         image_names(tmp_path / "nowhere")
 
 
-def test_every_channel_has_its_own_mean_and_std():
+def test_each_channel_is_normalized_by_its_mean_and_std():
     # (51 / 255 - 0.1) / 0.2 = 0.5, (102 / 255 - 0.2) / 0.4 = 0.5, (204 / 255 - 0.3) / 0.5 = 1
     image = np.full((2, 5, 3), (51, 102, 204), np.uint8)
     out = np.full((3, 2, 5), np.nan, np.float32)
@@ -147,7 +147,7 @@ def test_every_channel_has_its_own_mean_and_std():
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 3), (4, 7, 3)])
-def test_pixels_keep_their_place(shape):
+def test_pixels_keep_their_position(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     out = np.empty((2, 3, *shape[:2]), np.float32)

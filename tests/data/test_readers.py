@@ -1,4 +1,4 @@
-"""The readers by their table: share, second root, ground; and the sampler that a config asks for."""
+"""The readers in the registry: train_ratio, second root, ground; and the sampler that a config selects."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ def config(gta_root) -> Config:
     return Config().with_values({**values, "data.map_px": 1024, "data.m_per_px": 0.5, "train.batch_size": 2})
 
 
-def test_training_split_takes_the_share_and_the_test_split_does_not(config):
+def test_train_ratio_applies_to_the_training_split_only(config):
     config = config.with_values({"data.train_ratio": 0.67})
     assert len(read_split(config.data, "train").query.files) == 2
     assert len(read_split(config.data, "test").query.files) == 3
@@ -42,7 +42,7 @@ def test_test_split_has_its_own_directory_and_scale(config):
         read_split(config.data, "train")
 
 
-def test_reader_is_chosen(config):
+def test_the_reader_is_selected_by_name(config):
     config = config.with_values({"data.reader": "visloc"})
     with pytest.raises(DataError, match="drone_loc_lat_lon"):
         read_split(config.data, "train")
@@ -63,8 +63,8 @@ def test_sampler_of_every_mode(config, mode):
 
 
 def test_training_on_positives_still_respects_semipositives(config, change_entries):
-    # both drone images have a positive of their own; the second one also overlaps the first one's tile a little, so
-    # the two pairs can't share a batch although only positives are trained on
+    # each drone image has its own positive; the second also overlaps the first one's tile a little, so the two pairs
+    # can't share a batch although only positives are trained on
     def change(entries):
         del entries[2]
         for what, value in (("img", "1_0_0_0.png"), ("weight", 0.2), ("loc_x_y", [128.0, 128.0])):
@@ -88,7 +88,7 @@ def test_no_positive_to_train_on(config, change_entries):
         sampler_of(config)
 
 
-def test_meters_are_read_from_side_and_scale():
+def test_ground_in_meters_follows_from_side_and_scale():
     # 512 px at 0.3 m are 153.6 m, at zoom 3 eight tiles of 19.2 m a side; offset 128 of 256 is half a side
     ground = read_ground(GTA, Path("tiles"), ["3_0_2_1.png", "part/3_128_1_0.png"])
     assert ground.unit == "plane_m"
@@ -97,7 +97,7 @@ def test_meters_are_read_from_side_and_scale():
     assert str(ground) == "2 tiles from 28.8, 9.6 to 57.6, 38.4 (plane_m)"
 
 
-def test_degrees_are_read_from_the_corners_of_maps(tmp_path):
+def test_ground_in_degrees_follows_from_the_corners_of_maps(tmp_path):
     (tmp_path / "satellite_coordinates_range.csv").write_text(
         "mapname,LT_lat,LT_lon,RB_lat,RB_lon,width_px,height_px\nsatellite03.tif,32,119,31,120,512,1024\n"
     )
@@ -109,21 +109,21 @@ def test_degrees_are_read_from_the_corners_of_maps(tmp_path):
     assert str(ground) == "2 tiles from 31, 119 to 31.5, 120 (lat_lon_deg)"
 
 
-def test_what_is_not_a_tile_has_no_ground(tmp_path):
-    with pytest.raises(DataError, match=r"tile name 'picnic.png' is not"):
+def test_a_name_that_is_not_a_tile_has_no_ground(tmp_path):
+    with pytest.raises(DataError, match=r"tile name is 'picnic.png'; expected"):
         read_ground(GTA, tmp_path, ["picnic.png"])
     with pytest.raises(DataError, match=r"satellite_coordinates_range.csv is missing"):
         read_ground(VISLOC, tmp_path / "tiles", ["03_1_000_000.png"])
 
 
-def test_names_that_tell_no_ground_are_refused(monkeypatch, tmp_path):
+def test_names_without_places_are_an_error(monkeypatch, tmp_path):
     silent = dataclasses.replace(registry.READERS["gta_uav"], ground=None)
     monkeypatch.setitem(registry.READERS, "gta_uav", silent)
-    with pytest.raises(ConfigError, match=r"tell no place with data\.reader=gta_uav; leave --places out"):
+    with pytest.raises(ConfigError, match=r"state no places with data\.reader=gta_uav; leave --places out"):
         read_ground(GTA, tmp_path, ["3_0_2_1.png"])
 
 
-def test_a_reader_gives_the_views_that_it_is_registered_with(config, monkeypatch):
+def test_a_reader_returns_the_views_of_its_registry_entry(config, monkeypatch):
     other = dataclasses.replace(registry.READERS["gta_uav"], views=("visible", "infrared"))
     monkeypatch.setitem(registry.READERS, "gta_uav", other)
     with pytest.raises(ValueError, match="'drone', 'satellite'.*'visible', 'infrared'"):

@@ -1,4 +1,4 @@
-"""The four ways of sampling against the naive definition, on any small graph, a real flight and a dense one."""
+"""The four sampling modes against the naive definition, on random small graphs, a real flight and a dense graph."""
 
 import random
 from collections import deque
@@ -33,7 +33,7 @@ class Case:
 
 
 def case_of(edge_QR: np.ndarray, positive_QR: np.ndarray | None = None) -> Case:
-    """From a (Q,R) table of overlaps; pairs are all of them, or those of a second, smaller table."""
+    """From a (Q,R) table of overlaps; the pairs are all of them, or those of a second, smaller table."""
     query_E, reference_E = np.nonzero(edge_QR)
     start = np.concatenate([[0], np.cumsum(edge_QR.sum(1))])
     edges = Edges(start, reference_E.astype(np.int32), {"iou": np.full(len(query_E), 0.5, np.float32)})
@@ -43,7 +43,7 @@ def case_of(edge_QR: np.ndarray, positive_QR: np.ndarray | None = None) -> Case:
 
 @st.composite
 def cases(draw) -> Case:
-    """Any graph of up to 12 queries and 8 references with a pair; pairs are all of its edges or some of them."""
+    """Graphs of up to 12 queries and 8 references with at least one pair; pairs are all or some of the edges."""
     edge_QR = draw(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 8))))
     positive_QR = edge_QR & draw(hnp.arrays(bool, edge_QR.shape)) if draw(st.booleans()) else edge_QR
     assume(positive_QR.any())
@@ -65,7 +65,7 @@ def neighbors_of(draw, case: Case) -> NeighborTables | None:
 
 
 def geometric(queries: int, references: int, radius: float) -> Case:
-    """Points in the unit square that overlap when they are near, as images and tiles of one map do."""
+    """Points in the unit square that overlap when near, as images and tiles of one map do."""
     rng = np.random.default_rng(0)
     query_Q2, reference_R2 = rng.random((queries, 2)), rng.random((references, 2))
     distance_QR = np.linalg.norm(query_Q2[:, None] - reference_R2[None], axis=2)
@@ -85,7 +85,7 @@ def flight(request) -> Case:
 
 
 def overlaps_in(case: Case, pair_G: np.ndarray) -> list[tuple[int, int]]:
-    """Off-diagonal cells (i, j) of a batch that are an edge: the naive definition."""
+    """Off-diagonal cells (i, j) of a batch that are edges: the naive definition."""
     rows = [tuple(case.pair_P2[pair].tolist()) for pair in pair_G if pair != PADDING]
     return [
         (i, j)
@@ -97,7 +97,7 @@ def overlaps_in(case: Case, pair_G: np.ndarray) -> list[tuple[int, int]]:
 
 @settings(max_examples=300)
 @given(st.data(), cases(), st.sampled_from(list(SAMPLERS)), st.integers(1, 6), st.integers(0, 99), st.integers(0, 9))
-def test_any_graph_is_sampled_by_the_rules(data, case, mode, batch_size, seed, epoch):
+def test_sampling_keeps_its_rules_on_any_graph(data, case, mode, batch_size, seed, epoch):
     neighbors = data.draw(neighbors_of(case))
     sampler = case.sampler(mode, batch_size, seed, neighbors)
     try:
@@ -117,7 +117,7 @@ def test_any_graph_is_sampled_by_the_rules(data, case, mode, batch_size, seed, e
     if mode == "exclusive_padded":
         assert report.kept == report.total
         assert (plan.pair_SG[:, 0] != PADDING).all()
-        assert (np.diff(plan.pair_SG == PADDING, axis=1) >= 0).all()  # padding comes last in its batch
+        assert (np.diff(plan.pair_SG == PADDING, axis=1) >= 0).all()  # padding is at the end of its batch
     else:
         assert report.padded == 0
     # no off-diagonal cell is an overlap, or it is masked
@@ -127,12 +127,12 @@ def test_any_graph_is_sampled_by_the_rules(data, case, mode, batch_size, seed, e
             assert overlaps == []
         expected = naive_mask(case, pair_G) if mode == "masked" else np.multiply.outer(*[pair_G != PADDING] * 2)
         np.testing.assert_array_equal(mask_GG, expected)
-    # a function of seed, epoch and table alone
+    # a function of only seed, epoch and table
     np.testing.assert_array_equal(case.sampler(mode, batch_size, seed, neighbors).plan(epoch).pair_SG, plan.pair_SG)
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])
-def test_no_batch_of_the_real_flight_holds_an_overlap(flight, batch_size):
+def test_no_batch_of_the_real_flight_contains_an_overlap(flight, batch_size):
     for epoch in range(3):
         assert not any(
             overlaps_in(flight, pair_G) for pair_G in flight.sampler("exclusive", batch_size).plan(epoch).pair_SG
@@ -142,13 +142,13 @@ def test_no_batch_of_the_real_flight_holds_an_overlap(flight, batch_size):
 def test_padded_keeps_every_pair_in_the_fixed_shape(flight):
     plan = flight.sampler("exclusive_padded", 8).plan(0)
     assert sorted(plan.pair_SG[plan.pair_SG != PADDING].tolist()) == list(range(len(flight.pair_P2)))
-    assert all((np.diff(row == PADDING) >= 0).all() for row in plan.pair_SG)  # padding comes last in its batch
+    assert all((np.diff(row == PADDING) >= 0).all() for row in plan.pair_SG)  # padding is at the end of its batch
     assert (plan.pair_SG[:, 0] != PADDING).all()
 
 
 @given(cases(), st.integers(2, 6), st.integers(0, 99))
-def test_short_batches_are_short_for_a_reason(case, batch_size, seed):
-    # a batch is closed short only when every pair left then overlaps one of its own: the pass is exact
+def test_an_incomplete_batch_admits_no_remaining_pair(case, batch_size, seed):
+    # a batch stays incomplete only when every remaining pair overlaps one of its own: the pass is exact
     later: list[int] = []
     for pair_G in case.sampler("exclusive_padded", batch_size, seed).plan(0).pair_SG[::-1]:
         batch = [pair for pair in pair_G if pair != PADDING]
@@ -164,16 +164,16 @@ def test_another_epoch_or_seed_is_another_plan(dense, mode):
     assert not np.array_equal(sampler.plan(0).pair_SG[:5], dense.sampler(mode, 8, seed=6).plan(0).pair_SG[:5])
 
 
-def test_an_epoch_is_planned_once_and_the_last_few_are_kept(dense, monkeypatch):
+def test_an_epoch_is_planned_once_and_the_last_few_are_cached(dense, monkeypatch):
     sampler, made = dense.sampler("exclusive", 8), []
     make = sampler._make_plan
     monkeypatch.setattr(sampler, "_make_plan", lambda epoch: made.append(epoch) or make(epoch))
     for epoch in (0, 0, 1, 2, 1, 0, 3, 3, 2, 0):
         sampler.plan(epoch)
-    assert made == [0, 1, 2, 3, 0]  # 3 took the place of 0
+    assert made == [0, 1, 2, 3, 0]  # 3 replaced 0
 
 
-def test_devices_together_hold_one_global_batch(dense):
+def test_the_shards_of_all_devices_make_one_global_batch(dense):
     plan = dense.sampler("exclusive", 8).plan(0)
     shards = [plan.shard(rank, 4) for rank in range(4)]
     assert {shard.shape for shard in shards} == {(plan.steps, 2)}
@@ -182,7 +182,7 @@ def test_devices_together_hold_one_global_batch(dense):
         plan.shard(0, 3)
 
 
-def test_every_device_holds_a_share_of_every_part(dense):
+def test_every_device_has_equal_rows_of_every_part(dense):
     # rows 0..3 are the first part, 4..7 the second; each device has two of either
     plan = dense.sampler("exclusive", 8).plan(0)
     np.testing.assert_array_equal(plan.shard(0, 2, parts=2), plan.pair_SG[:, [0, 1, 4, 5]])
@@ -223,15 +223,15 @@ def test_last_partial_batch_is_dropped_and_counted(dense, mode):
     report = dense.sampler(mode, 16).plan(0).report
     assert report.steps == total // 16
     assert report.tail_dropped == total % 16
-    assert "left over at the end" in str(report)
+    assert "dropped at the end" in str(report)
 
 
-def test_tail_of_exclusive_sampling_is_counted_apart_from_what_can_not_be_placed():
-    # ten query images with a tile each, no two overlap: batches of 4, 4, and 2 left over
+def test_the_remainder_is_counted_separately_from_pairs_that_cannot_be_placed():
+    # ten query images with a tile each, no two overlap: batches of 4, 4, and a remainder of 2
     report = case_of(np.eye(10, dtype=bool)).sampler("exclusive", 4).plan(0).report
     assert (report.steps, report.kept, report.set_aside, report.tail_dropped) == (2, 8, 0, 2)
-    # one tile seen by eight query images: its pairs never share a batch. Three single pairs besides, batches of 2:
-    # each single goes with one of the eight (5 of them left: 4 set aside, 1 over) or two singles go together (7 left)
+    # one tile in eight query images: its pairs never share a batch. Three single pairs in addition, batches of 2: each
+    # single is with one of the eight (5 of them left: 4 set aside, 1 dropped) or two singles are together (7 left)
     table = np.zeros((11, 4), bool)
     table[:8, 0] = True
     table[range(8, 11), range(1, 4)] = True
@@ -240,7 +240,7 @@ def test_tail_of_exclusive_sampling_is_counted_apart_from_what_can_not_be_placed
     assert f"{report.set_aside} set aside" in str(report)
 
 
-def test_where_no_batch_fills_the_error_says_what_does(flight):
+def test_where_no_batch_fills_the_error_states_the_size_that_does(flight):
     with pytest.raises(DataError) as caught:
         flight.sampler("exclusive", 16).plan(0)
     text = str(caught.value)
@@ -248,7 +248,7 @@ def test_where_no_batch_fills_the_error_says_what_does(flight):
     assert "no batch of 16 from 1970 pairs" in text
     for way_out in ("exclusive_padded", "masked", "random", "train.batch_size"):
         assert way_out in text
-    largest = int(text.split("holds ")[1].split(":")[0])
+    largest = int(text.split("at most one of ")[1].split(":")[0])
     assert flight.sampler("exclusive", largest).plan(0).steps >= 1
     assert flight.sampler("exclusive_padded", 16).plan(0).report.kept == 1970
 
@@ -262,15 +262,15 @@ def test_fewer_pairs_than_a_batch(mode):
 def test_batch_size_and_pairs_are_checked(dense):
     with pytest.raises(DataError, match="batch size is 0"):
         dense.sampler("exclusive", 0)
-    with pytest.raises(DataError, match="no pair"):
+    with pytest.raises(DataError, match="has no pairs"):
         RandomSampler(np.zeros((0, 2), np.int32), dense.graph, 4, 1)
 
 
 def public_rule_kept(case: Case, batch_size: int, seed: int) -> int:
-    """Pairs the public rule keeps, recoded from its description.
+    """Number of pairs that the public rule keeps, recoded from its description.
 
-    Pairs in random order; one that is admissible enters, any other goes to the end of the line; after 16 384 failures
-    in a row the epoch ends, and the batch that is open then is dropped.
+    Pairs are in random order; an admissible one enters, any other moves to the end of the queue; after 16 384
+    consecutive failures the epoch ends, and the incomplete batch is dropped.
     """
     tiles: dict[int, list[int]] = {}
     queries: dict[int, list[int]] = {}
@@ -306,7 +306,7 @@ def test_real_flight_keeps_more_than_the_public_rule(flight, batch_size, referen
         plan = flight.sampler("exclusive", batch_size, seed).plan(0)
         kept.append(plan.report.kept)
         assert plan.report.kept >= public_rule_kept(flight, batch_size, seed)
-    # reference: the same rule measured apart from this code
+    # reference: the same rule, measured independently of this code
     assert np.mean(kept) / total == pytest.approx(reference, abs=0.04)
 
 
@@ -318,7 +318,7 @@ def test_dense_graph_of_116_000_pairs_keeps_more_than_the_public_rule():
     assert kept >= public_rule_kept(case, 64, seed=1) > 0
 
 
-def test_kept_shares_are_those_of_the_first_epoch(dense):
+def test_kept_shares_are_the_fractions_of_the_first_epoch(dense):
     shares = kept_shares(dense.pair_P2, dense.graph, (8, 150), seed=1)
     assert shares[0] == dense.sampler("exclusive", 8, seed=1).plan(0).report.kept_share
     assert shares[1] == 0  # 150 tiles, and the nearest of each other overlap

@@ -28,7 +28,7 @@ def split() -> Split:
     )
 
 
-def test_query_of_every_edge():
+def test_the_query_of_every_edge():
     assert EDGES.query().tolist() == [0, 0, 2, 2]
     assert EDGES.query_count == 3
     assert EDGES.references_of(1).tolist() == []
@@ -55,7 +55,7 @@ def test_unknown_mode_is_named():
         split().edges("semipos")
 
 
-def test_take_queries_keeps_each_image_with_its_own_pairs():
+def test_take_queries_keeps_the_pairs_of_each_image():
     part = split().take_queries(np.array([2, 1]))
     assert part.query.files == ["c", "b"]
     assert part.query.places.coordinate_N2.tolist() == [[4.0, 5.0], [2.0, 3.0]]
@@ -65,6 +65,6 @@ def test_take_queries_keeps_each_image_with_its_own_pairs():
     assert part.reference.files == split().reference.files
 
 
-def test_paths_lie_under_the_root():
+def test_paths_are_below_the_root():
     assert split().paths("query") == [Path("root/a"), Path("root/b"), Path("root/c")]
     assert split().paths("reference")[3] == Path("root/s3")

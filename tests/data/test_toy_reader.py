@@ -1,4 +1,4 @@
-"""The reader of docs/data.md, with other views and without places: a file and an entry, and every command takes it."""
+"""The reader of docs/data.md, with other views and without places: one file and one entry work with every command."""
 
 import json
 import re
@@ -33,7 +33,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Scenes of coarse noise: visible in color, infrared as a negative in gray."""
+    """Images of coarse noise: visible in color, infrared as a gray negative."""
     root, random = tmp_path_factory.mktemp("toy"), np.random.default_rng(0)
     for split, scenes in SCENES.items():
         for view in ("visible", "infrared"):
@@ -49,7 +49,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def toy(tmp_path_factory):
-    """The file of the page as a module, its entry in the table."""
+    """The page's file as a module, its entry in the registry."""
     code, entry = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "data.md").read_text(), re.DOTALL)
     directory = tmp_path_factory.mktemp("code")
     (directory / "toy_reader.py").write_text(code)
@@ -80,7 +80,7 @@ def run(root, tmp_path_factory) -> Path:
     return run
 
 
-def test_it_is_read_under_its_own_names(root):
+def test_it_is_read_with_its_own_view_names(root):
     config = config_of(root)
     assert (config.view("query").name, config.view("reference").name) == ("visible", "infrared")
     split = read_split(config.data, "test")
@@ -92,7 +92,7 @@ def test_it_is_checked(root):
     report = check_data(config_of(root).data)
     assert report.ok, report.text()
     assert report.images == {"visible": 33, "infrared": 33}
-    assert report.kept["pos"][:2] == [1.0, 1.0]  # 24 pairs, none of which overlaps another: batches of 4 and of 8
+    assert report.kept["pos"][:2] == [1.0, 1.0]  # 24 pairs without overlaps: batches of 4 and of 8
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_it_is_evaluated_by_the_command_with_baselines(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_its_images_are_extracted_and_their_names_tell_no_place(root, run, tmp_path, capsys):
+def test_its_images_are_extracted_and_their_names_state_no_places(root, run, tmp_path, capsys):
     words = [
         "extract",
         str(root / "infrared" / "test"),
@@ -128,7 +128,7 @@ def test_its_images_are_extracted_and_their_names_tell_no_place(root, run, tmp_p
     ]
     words += ["--view", "infrared", "--out", str(tmp_path / "set")]
     assert main([*words, "--places"]) == 2
-    assert "names of images tell no place with data.reader=toy; leave --places out" in capsys.readouterr().err
+    assert "image names state no places with data.reader=toy; leave --places out" in capsys.readouterr().err
     assert not main(words)
     card = json.loads((tmp_path / "set" / "card.json").read_text())
     assert (card["view"], card["place_unit"]) == ("infrared", None)
@@ -145,7 +145,7 @@ def test_its_images_are_extracted_and_their_names_tell_no_place(root, run, tmp_p
         ({"sampling.hard_negatives": "map"}, "sampling.hard_negatives=map needs places and this data set has none"),
     ],
 )
-def test_what_it_lacks_is_said_before_anything_is_written(root, tmp_path, capsys, changes, line):
+def test_a_missing_part_is_an_error_before_anything_is_written(root, tmp_path, capsys, changes, line):
     assert main(["train", *words(root, **changes), "--run_dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert line in error and error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The UAV-VisLoc reader: two maps of known corners and size, and one line for each thing that is missing."""
+"""The UAV-VisLoc reader: two maps of known corners and size, and a one-line error for each missing part."""
 
 import json
 from pathlib import Path
@@ -71,14 +71,14 @@ def test_places_are_latitude_and_longitude_of_tile_centers(visloc_root):
     np.testing.assert_allclose(split.reference.places.coordinate_N2, expected, rtol=1e-12)
 
 
-def test_bounds_are_lowest_before_highest_and_latitude_before_longitude(visloc_root):
+def test_bounds_are_minimum_before_maximum_and_latitude_before_longitude(visloc_root):
     expected = [[31.5, 119.0, 32.0, 120.0], [31.0, 119.0, 31.5, 120.0], [31.0, 119.5, 31.25, 120.0]]
     ground = read_ground(DataConfig(), visloc_root / "satellite", TILES[:3])
     assert ground.unit == "lat_lon_deg"
     np.testing.assert_allclose(ground.bounds_N4, expected, rtol=1e-12)
 
 
-def test_bounds_of_a_map_without_corners_are_refused(visloc_root):
+def test_bounds_of_a_map_without_corners_are_an_error(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").unlink()
     with pytest.raises(DataError, match="satellite_coordinates_range.csv is missing"):
         read_ground(DataConfig(), visloc_root / "satellite", TILES[:1])
@@ -93,12 +93,12 @@ def test_size_from_the_csv_needs_no_map_image(visloc_root):
     np.testing.assert_allclose(split.reference.places.coordinate_N2[3], [37.75, 101.5], rtol=1e-12)
 
 
-def test_the_releases_own_file_name_is_found(visloc_root):
+def test_the_file_name_of_the_release_is_found(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").rename(visloc_root / "satellite_ coordinates_range.csv")
     assert len(read(visloc_root).reference.files) == 4
 
 
-def test_without_bounds_the_stated_centers_serve(visloc_root):
+def test_without_bounds_the_stated_centers_are_used(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").unlink()
     for tile in TILES[2:]:
         (visloc_root / "satellite" / tile).unlink()
@@ -113,7 +113,7 @@ def failure(root: Path) -> str:
     return str(caught.value)
 
 
-def test_missing_bounds_are_said_clearly(visloc_root):
+def test_missing_bounds_are_named(visloc_root):
     (visloc_root / "satellite_coordinates_range.csv").unlink()
     text = failure(visloc_root)
     assert "satellite_coordinates_range.csv is missing" in text
@@ -152,16 +152,16 @@ def test_broken_bounds(visloc_root, content, word):
     assert word in failure(visloc_root)
 
 
-def test_longitude_before_latitude_is_refused(visloc_root):
+def test_longitude_before_latitude_is_an_error(visloc_root):
     write_entries(visloc_root, stated=[[31.75, 119.5], [31.25, 119.5]], place=(119.4, 31.7))
     text = failure(visloc_root)
     assert "entry 0, drone_loc_lat_lon" in text
     assert "latitude" in text
 
 
-def test_tile_name_that_is_none(visloc_root):
+def test_a_name_that_is_not_a_tile_name(visloc_root):
     write_entries(visloc_root, stated=[[31.75, 119.5], [31.25, 119.5]], tiles=["03_1_000_000.png", "overview.png"])
-    assert "'overview.png' is no UAV-VisLoc tile name" in failure(visloc_root)
+    assert "'overview.png' is not a UAV-VisLoc tile name" in failure(visloc_root)
 
 
 def test_tile_name_and_center_by_hand():
@@ -194,7 +194,7 @@ TABLE = st.lists(st.lists(CELL | st.text(max_size=3), max_size=8).map(",".join),
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TABLE.map(lambda rows: f"{HEADER},width_px,height_px\n{rows}".encode()) | TABLE.map(str.encode) | st.binary())
-def test_any_table_of_bounds_is_read_or_refused_in_one_line(visloc_root, content):
+def test_any_table_of_bounds_is_read_or_a_one_line_error(visloc_root, content):
     (visloc_root / "satellite_coordinates_range.csv").write_bytes(content)
     for tile in TILES[2:]:
         (visloc_root / "satellite" / tile).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""From images and pairs on disk to batches: readers, check, sampler, augmentation, loader; without MindSpore."""
+"""From images and pairs on disk to batches: readers, check, samplers, augmentation, loader; without MindSpore."""

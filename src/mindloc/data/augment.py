@@ -1,11 +1,11 @@
-"""Random changes of the training images: drawn first as parameters, then applied by pure functions.
+"""Augmentation of the training images: parameters are drawn first, then applied by pure functions.
 
-Every choice follows from (seed, epoch, pair, side) alone, so that a run resumed, or read by another number of workers
-or devices, sees the same pixels, and any image of any epoch can be made again.
+All parameters depend only on (seed, epoch, pair, side): a resumed run, or one with another number of workers or
+devices, sees the same pixels, and any image of any epoch can be reproduced.
 
-Order, as in the public recipe: flip (both images of a pair together), JPEG, resize, color, one of blur and sharpen,
-one of grid and coarse dropout, turn. Normalization follows in the loader. All of it runs on uint8: functions of pixels
-take and return (H, W, 3) uint8 RGB and leave their argument as it was.
+Order, as in the public recipe: flip (both images of a pair together), JPEG, resize, color, blur or sharpen, grid or
+coarse dropout, rotation. The loader normalizes afterwards. All functions of pixels take and return (H, W, 3) uint8 RGB
+and do not change their argument.
 
 Shapes: H height, W width, 3 red green blue.
 """
@@ -23,12 +23,12 @@ from mindloc.vocabulary import SIDES, SideName, ViewSpec
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue; ITU-R BT.601
 _GRID_CELLS = 10  # along the shorter side
 _COLOR_PARTS = ("brightness", "contrast", "saturation", "hue")
-_BOTH_SIDES = len(SIDES)  # the stream of choices that the two images share
+_BOTH_SIDES = len(SIDES)  # random stream that the two images share
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Factors with 1 as neutral; hue as a share of the full circle, 0 neutral; the order in which they act."""
+    """Factors, 1 is neutral; hue as a fraction of the full circle, 0 is neutral; the order of application."""
 
     brightness: float
     contrast: float
@@ -40,31 +40,31 @@ class ColorJitter:
 @dataclass(frozen=True)
 class Blur:
     size: int  # odd side of the kernel, pixels
-    sigma: tuple[float, float]  # pixels, along the kernel's two axes
+    sigma: tuple[float, float]  # pixels, along the two axes of the kernel
     angle_deg: float
     beta: float  # 1: Gaussian; below: peaked; above: flat-topped
-    noise: tuple[float, ...]  # one factor per weight of the kernel, row by row
+    noise: tuple[float, ...]  # one factor per kernel weight, row by row
 
 
 @dataclass(frozen=True)
 class Sharpen:
-    alpha: float  # share of the sharpened image in the mixture, 0..1
+    alpha: float  # weight of the sharpened image in the blend, 0..1
 
 
 @dataclass(frozen=True)
 class GridDropout:
-    ratio: float  # side of a hole over side of a grid cell
-    phase: tuple[float, float]  # where the grid starts, down and right, in cells, 0..1
+    ratio: float  # hole side / cell side
+    phase: tuple[float, float]  # offset of the grid, down and right, in cells, 0..1
 
 
 @dataclass(frozen=True)
 class CoarseDropout:
-    holes: tuple[tuple[float, float, float, float], ...]  # top, left, height, width as shares of the image's sides
+    holes: tuple[tuple[float, float, float, float], ...]  # top, left, height, width as fractions of the image sides
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to one image; None means that the step is left out."""
+    """Augmentation parameters of one image; None: the step is skipped."""
 
     flip: bool = False
     jpeg_quality: int | None = None
@@ -77,7 +77,7 @@ class Augmentation:
 def draw_augmentation(
     seed: int, epoch: int, pair: int, settings: AugmentConfig, views: Mapping[SideName, ViewSpec]
 ) -> dict[SideName, Augmentation]:
-    """The changes of both images of a pair in an epoch: a pure function of its arguments."""
+    """Augmentation parameters of both images of a pair in an epoch: a pure function of the arguments."""
     flip = bool(_generator(seed, epoch, pair, _BOTH_SIDES).random() < settings.flip_p)
     return {
         side: _draw_image(_generator(seed, epoch, pair, stream), settings, flip, views[side].rotate)
@@ -89,7 +89,7 @@ def _generator(seed: int, epoch: int, pair: int, stream: int) -> np.random.Gener
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, pair, stream))))
 
 
-def _draw_image(random: np.random.Generator, settings: AugmentConfig, flip: bool, turns: bool) -> Augmentation:
+def _draw_image(random: np.random.Generator, settings: AugmentConfig, flip: bool, rotates: bool) -> Augmentation:
     low, high = settings.jpeg_quality
     return Augmentation(
         flip=flip,
@@ -97,7 +97,7 @@ def _draw_image(random: np.random.Generator, settings: AugmentConfig, flip: bool
         color=_draw_color(random, settings.color_jitter) if random.random() < settings.color_p else None,
         filter=_draw_filter(random) if random.random() < settings.filter_p else None,
         dropout=_draw_dropout(random, settings) if random.random() < settings.dropout_p else None,
-        quarter_turns=int(random.integers(4)) if turns else 0,
+        quarter_turns=int(random.integers(4)) if rotates else 0,
     )
 
 
@@ -108,7 +108,7 @@ def _draw_color(random: np.random.Generator, size: tuple[float, float, float, fl
 
 
 def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
-    """The ranges are those of albumentations' AdvancedBlur and Sharpen, which the public recipe takes as they are."""
+    """Blur or sharpen, in the default ranges of albumentations' AdvancedBlur and Sharpen, as the public recipe."""
     if random.random() < 0.5:
         return Sharpen(alpha=float(random.uniform(0.2, 0.5)))
     size = (3, 5, 7)[random.integers(3)]
@@ -133,10 +133,10 @@ def _draw_dropout(random: np.random.Generator, settings: AugmentConfig) -> GridD
 
 
 def augment(image_HW3: np.ndarray, change: Augmentation, size_px: tuple[int, int]) -> np.ndarray:
-    """The changed image at ``size_px`` (height, width), uint8 RGB; the argument is left as it was.
+    """The augmented image at ``size_px`` (height, width), uint8 RGB; the argument is not changed.
 
-    An image of unequal sides can't turn by a quarter without another shape: one or two quarter turns become a half
-    turn there, none or three become none, so that both stay equally frequent.
+    An image that is not square keeps its shape: 1 or 2 quarter turns become a half turn, 0 or 3 none, so that both
+    are equally frequent.
     """
     image = flip_left_right(image_HW3) if change.flip else image_HW3
     if change.jpeg_quality is not None:
@@ -148,7 +148,7 @@ def augment(image_HW3: np.ndarray, change: Augmentation, size_px: tuple[int, int
     image = _filtered(image, change.filter)
     image = _with_holes(image, change.dropout)
     square = size_px[0] == size_px[1]
-    return turn(image, change.quarter_turns if square else 2 * (change.quarter_turns in (1, 2)))
+    return rotate(image, change.quarter_turns if square else 2 * (change.quarter_turns in (1, 2)))
 
 
 def _filtered(image: np.ndarray, change: Blur | Sharpen | None) -> np.ndarray:
@@ -181,16 +181,16 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 def color_jitter(
     image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float, order: Sequence[str]
 ) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in the given order, as one 3x4 matrix per image.
+    """Jitter of brightness, contrast, saturation and hue in the given order, as one 3x4 matrix per image.
 
-    Two deviations from the usual ColorJitter, for speed. Values are rounded and clipped once at the end, not after
-    each part. Hue is a turn around the gray axis instead of one around HSV's hexagon: equal at thirds of the circle
+    Two deviations from the usual ColorJitter, for speed. Values are rounded and clipped once at the end, not after each
+    part. Hue is a rotation around the gray axis instead of a shift along HSV's hexagon: equal at thirds of the circle
     and for gray, within 16 levels for the muted colors of aerial images (saturation 0.2, hue up to 0.15), within 76 for
-    the purest ones, which it darkens.
+    saturated ones, which become darker.
 
     Args:
         brightness, contrast, saturation: factors, 1 is neutral.
-        hue: share of the full circle, 0 is neutral.
+        hue: fraction of the full circle, 0 is neutral.
         order: a permutation of the four names.
     """
     mean_3 = np.array(cv2.mean(image)[:3])
@@ -200,10 +200,10 @@ def color_jitter(
 def color_matrix(
     mean_3: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float, order: Sequence[str]
 ) -> np.ndarray:
-    """(3, 4) matrix of ``color_jitter``, to be applied to [red, green, blue, 1] in levels, for an image of this mean.
+    """(3, 4) matrix of ``color_jitter`` for an image of this mean, applied to [red, green, blue, 1] in 0..255.
 
-    Contrast pulls toward the gray of the image's mean luma at that point of the order; as every part is affine,
-    the mean follows through the parts exactly.
+    Contrast blends with the gray of the image's mean luma at that point of the order. All parts are affine, so the mean
+    after each part is exact.
     """
     matrix = np.eye(3, 4)
     for part in order:
@@ -216,16 +216,16 @@ def color_matrix(
         elif part == "saturation":
             linear = saturation * linear + (1 - saturation) * np.tile(_LUMA, (3, 1))
         elif part == "hue":
-            linear = _turn_around_gray(2 * np.pi * hue)
+            linear = _rotation_around_gray(2 * np.pi * hue)
         else:
-            raise ValueError(f"color part {part!r}; expected brightness, contrast, saturation or hue")
+            raise ValueError(f"color part is {part!r}; expected brightness, contrast, saturation or hue")
         matrix = linear @ matrix
         matrix[:, 3] += offset
     return matrix
 
 
-def _turn_around_gray(angle: float) -> np.ndarray:
-    """Rotation about (1, 1, 1) that takes red to green to blue (Rodrigues' formula)."""
+def _rotation_around_gray(angle: float) -> np.ndarray:
+    """Rotation around (1, 1, 1) by ``angle`` radians, red toward green toward blue (Rodrigues' formula)."""
     along = np.full((3, 3), 1 / 3)
     across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     return np.cos(angle) * np.eye(3) + np.sin(angle) * across + (1 - np.cos(angle)) * along
@@ -234,14 +234,14 @@ def _turn_around_gray(angle: float) -> np.ndarray:
 def advanced_blur(
     image: np.ndarray, size: int, sigma: tuple[float, float], angle_deg: float, beta: float, noise: Sequence[float]
 ) -> np.ndarray:
-    """Blur with a generalized Gaussian, turned by an angle and with some noise on its weights, which sum to 1."""
+    """Blur with a rotated generalized Gaussian with multiplicative noise on its weights, which sum to 1."""
     return cv2.filter2D(image, -1, blur_kernel(size, sigma, angle_deg, beta, noise))
 
 
 def blur_kernel(
     size: int, sigma: tuple[float, float], angle_deg: float, beta: float, noise: Sequence[float]
 ) -> np.ndarray:
-    r"""(size, size) weights :math:`\exp(-\tfrac12 (x^T \Sigma^{-1} x)^\beta)` times noise, summing to 1.
+    r"""(size, size) weights :math:`\exp(-\tfrac12 (x^T \Sigma^{-1} x)^\beta)` times noise, normalized to sum 1.
 
     References:
         Real-ESRGAN, arXiv:2107.10833, section 3.1 (the kernels that albumentations' AdvancedBlur draws from).
@@ -255,10 +255,10 @@ def blur_kernel(
 
 
 def sharpen(image: np.ndarray, alpha: float) -> np.ndarray:
-    """Mixture of the image and its sharpened form, ``alpha`` the share of the latter.
+    """Blend of the image and its sharpened form, which has weight ``alpha``.
 
-    The weights sum to 1, so that brightness stays: albumentations' Sharpen darkens besides, which is the color
-    jitter's business here.
+    The kernel sums to 1, which keeps the brightness. albumentations' Sharpen also darkens; here only the color jitter
+    changes the brightness.
     """
     kernel = np.full((3, 3), -alpha)
     kernel[1, 1] = (1 - alpha) + 9 * alpha
@@ -272,11 +272,11 @@ def grid_dropout(image: np.ndarray, ratio: float, phase: tuple[float, float]) ->
     hole = max(1, round(cell * ratio))
     row_H = (np.arange(height) + int(phase[0] * cell)) % cell < hole
     column_W = (np.arange(width) + int(phase[1] * cell)) % cell < hole
-    return cv2.copyTo(image, (~(row_H[:, None] & column_W)).astype(np.uint8))  # what is not copied is black
+    return cv2.copyTo(image, (~(row_H[:, None] & column_W)).astype(np.uint8))  # pixels not copied are black
 
 
 def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
-    """Black rectangles at (top, left, height, width), as shares of the image's sides; they may overlap."""
+    """Black rectangles at (top, left, height, width) in fractions of the image sides; they may overlap."""
     image = image.copy()
     full_height, full_width = image.shape[:2]
     for top, left, height, width in holes:
@@ -286,7 +286,7 @@ def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float,
     return image
 
 
-def turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
-    """The image turned counterclockwise by quarters; 1 and 3 exchange height and width."""
+def rotate(image: np.ndarray, quarter_turns: int) -> np.ndarray:
+    """The image rotated counterclockwise by multiples of 90 degrees; 1 and 3 exchange height and width."""
     codes = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
     return cv2.rotate(image, codes[quarter_turns]) if quarter_turns else image

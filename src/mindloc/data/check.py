@@ -1,4 +1,4 @@
-"""One page on a data set: what is there, what is wrong, and which batch sizes its pairs can fill."""
+"""Check of a data set: counts, problems, and the batch sizes that exclusive sampling can fill."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,13 @@ from mindloc.errors import DataError, ImageError, SplitAbsentError
 from mindloc.vocabulary import MODES, SIDES, PairMode
 
 BATCH_SIZES = (4, 8, 12, 16, 32, 64)
-_EXAMPLES = 3  # problems of one kind that the page shows
+_EXAMPLES = 3  # problems of one kind that the report shows
 _WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a data set: its kind, for counting, and one line that says what and where."""
+    """One problem of a data set: its kind, for counting, and one line with what and where."""
 
     kind: str
     text: str
@@ -32,29 +32,29 @@ class Problem:
 
 @dataclass
 class SplitCount:
-    """What one split contains."""
+    """Counts of one split."""
 
     name: SplitName
     queries: int = 0
-    references: int = 0  # that a pair names
+    references: int = 0  # that are in a pair
     pairs: dict[PairMode, int] = field(default_factory=dict)
-    queries_with: dict[PairMode, int] = field(default_factory=dict)  # at least one pair of the mode
+    queries_with: dict[PairMode, int] = field(default_factory=dict)  # with at least one pair of the mode
 
 
 @dataclass
 class CheckReport(Report):
-    """What ``check_data`` found; ``text()`` is the page."""
+    """Result of ``check_data``; ``text()`` is the printed report."""
 
     reader: str
     root: str
     batch_sizes: Sequence[int] = BATCH_SIZES
     splits: list[SplitCount] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)  # view -> count
-    kinds: Counter = field(default_factory=Counter)  # of reference images, for example their zoom -> count
+    kinds: Counter = field(default_factory=Counter)  # kind of reference image, such as its zoom -> count
     image_sizes: dict[str, Counter] = field(default_factory=dict)  # view -> (width, height) -> count
-    kept: dict[PairMode, list[float]] = field(default_factory=dict)  # of the training pairs, per batch size
+    kept: dict[PairMode, list[float]] = field(default_factory=dict)  # fraction of the training pairs, by batch size
     notes: list[str] = field(default_factory=list)
-    found: dict[Problem, None] = field(default_factory=dict)  # each once, in order
+    found: dict[Problem, None] = field(default_factory=dict)  # without duplicates, in order
 
     def problem(self, kind: str, text: str) -> None:
         self.found[Problem(kind, text)] = None
@@ -71,7 +71,7 @@ class CheckReport(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; notes do not count."""
+        """Whether there is no problem; notes do not count."""
         return not self.found
 
     def text(self) -> str:
@@ -109,7 +109,7 @@ class CheckReport(Report):
 
     def _problem_lines(self) -> list[str]:
         if self.ok:
-            return ["ok: nothing is wrong" + (", if the notes above are meant" if self.notes else "")]
+            return ["ok: no problems" + ("; check that the notes above are intended" if self.notes else "")]
         lines = []
         for kind, count in Counter(problem.kind for problem in self.found).most_common():
             lines.append(f"{kind}: {count}")
@@ -126,11 +126,11 @@ def check_data(
     read_images: bool = True,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> CheckReport:
-    """Everything that is wrong with a data set, without stopping at the first thing; one split of two may be absent.
+    """Find all problems of a data set, not only the first; one of two splits may be absent.
 
     Args:
         splits: of one root.
-        read_images: decode every image; False: only look whether the files are there.
+        read_images: decode every image; False: only check that the files exist.
     """
     report = CheckReport(data.reader, data.source(splits[0])[0], batch_sizes)
     found, absent = {}, {}
@@ -145,7 +145,7 @@ def check_data(
         if len(absent) == len(splits):
             report.problem("unusable", text)
         else:
-            report.note(f"no {name} split, which is fine for a data set that is not for it ({text})")
+            report.note(f"no {name} split; that is correct where the data set is not used for it ({text})")
     if len(found) == 2:
         _check_shared_queries(found["train"], found["test"], report)
     _check_images(found.values(), read_images, report)
@@ -155,10 +155,10 @@ def check_data(
 
 
 def _read(data: DataConfig, name: SplitName, report: CheckReport) -> Split | None:
-    """The usable part of a split, counted; None where nothing of it is usable.
+    """Read and count the usable part of a split; None where nothing is usable.
 
     Raises:
-        SplitAbsentError: there is no such split.
+        SplitAbsentError: the split does not exist.
     """
     count = SplitCount(name)
     try:
@@ -178,14 +178,14 @@ def _read(data: DataConfig, name: SplitName, report: CheckReport) -> Split | Non
 
 
 def _check_shared_queries(train: Split, test: Split, report: CheckReport) -> None:
-    """Query images that are both trained on and tested."""
+    """Report query images that are in both the training and the test split."""
     for name in sorted(set(train.query.files) & set(test.query.files)):
         text = f"{train.root / name} is in the training and in the test pairs; keep it in one of them"
         report.problem(f"{train.query.view} image in both splits", text)
 
 
 def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> None:
-    """Whether every image is there, and with ``read`` whether it decodes; each file once."""
+    """Check that every image exists, and with ``read`` that it decodes; each file once."""
     files: dict[str, dict[Path, None]] = {}  # view -> files in order
     for side in SIDES:
         for split in splits:
@@ -206,11 +206,11 @@ def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> N
 def _find(path: Path) -> Problem | None:
     if path.is_file():
         return None
-    return Problem("missing file", f"{path} is missing; add it, or take its entry out of the pairs")
+    return Problem("missing file", f"{path} is missing; add it, or remove its entry from the pairs")
 
 
 def _decode(path: Path) -> tuple[int, int] | Problem:
-    """(width, height) of an image that decodes to its last row."""
+    """(width, height) of an image that decodes completely, else the problem."""
     missing = _find(path)
     if missing is not None:
         return missing

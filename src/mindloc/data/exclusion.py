@@ -10,22 +10,22 @@ import numpy as np
 from mindloc.data.hard_negatives import HardNegativeMiner
 from mindloc.data.split import Edges
 
-_FIRST_CHUNK = 128  # pairs screened at once at the start of a batch; doubles, since later ones are mostly blocked
+_FIRST_CHUNK = 128  # pairs tested at once at the start of a batch; then doubled, as most later pairs are blocked
 
 
 class OverlapGraph:
-    """Which query and reference images overlap at all: every edge of ``pos_semipos``, whatever is trained on."""
+    """All overlaps of query and reference images: the edges of ``pos_semipos``, also when training on ``pos``."""
 
     def __init__(self, edges: Edges, reference_count: int):
         by_reference = edges.swapped(reference_count)
         self.query_count, self.reference_count = edges.query_count, reference_count
-        # indices in the platform's own size: fancy assignment would convert others at every call
+        # intp: fancy indexing would convert other integer types at every call
         self.references_of = _cut(edges.reference.astype(np.intp), edges.start)
         self.queries_of = _cut(by_reference.reference.astype(np.intp), by_reference.start)
         self._key_E = np.sort(self._key(edges.query(), edges.reference))
 
     def overlap(self, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Whether query and reference are an edge, elementwise and with broadcasting: bool."""
+        """Whether query and reference overlap: bool, elementwise with broadcasting."""
         key = self._key(query, reference)
         at = np.minimum(np.searchsorted(self._key_E, key), len(self._key_E) - 1)
         return self._key_E[at] == key
@@ -46,23 +46,22 @@ def exclusive_batches(
     batch_size: int,
     miner: HardNegativeMiner | None = None,
 ) -> Iterator[list[int]]:
-    """Batches of at most ``batch_size`` pairs, each pair in exactly one; a short one could not be filled.
+    """Batches of at most ``batch_size`` pairs, each pair in exactly one; a smaller batch could not be filled.
 
-    A pair (q, r) enters the current batch when neither q nor r is blocked; it then blocks every reference of q and
-    every query of r until the batch is closed. Blocks only grow within a batch, so one pass over the pairs that are
-    left decides it exactly. A rejected pair is deferred and comes first in the next batch: what is hard to place is
-    placed while there is still choice.
+    A pair (q, r) enters the current batch if neither q nor r is blocked; it then blocks every reference of q and every
+    query of r until the batch is complete. Blocks only grow within a batch, so one pass over the remaining pairs is
+    exact. A rejected pair is deferred and comes first in the next batch, which makes it easier to place.
 
     Args:
         pair_P2: [query, reference] of every pair; each must be an edge of ``graph``.
-        order_P: the pair indices in the order in which they are offered.
-        miner: adds pairs after one that entered, under the same rule.
+        order_P: pair indices in the order in which they are tried.
+        miner: adds pairs after each pair that entered, under the same rule.
     """
     return _batches(_Blocks(graph, pair_P2), order_P, batch_size, miner)
 
 
 def free_batches(order_P: np.ndarray, batch_size: int, miner: HardNegativeMiner) -> Iterator[list[int]]:
-    """The same of any pairs together; all batches but the last are full."""
+    """As ``exclusive_batches``, but any pairs may share a batch; all batches except the last are full."""
     return _batches(_Unblocked(len(order_P)), order_P, batch_size, miner)
 
 
@@ -80,14 +79,14 @@ def _batches(
             more, rejected, fresh = _fill(blocks, fresh, batch_size - len(batch), miner)
             batch += more
             deferred = np.concatenate([deferred, rejected])
-        if batch:  # what is left may have been mined
+        if batch:  # empty if all remaining pairs were mined before
             yield batch
 
 
 def _fill(
     blocks: "_Blocks | _Unblocked", queue: np.ndarray, room: int, miner: HardNegativeMiner | None
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Offer the pairs of ``queue`` until ``room`` are taken: (taken, rejected, not offered)."""
+    """Try the pairs of ``queue`` until ``room`` have entered: (entered, rejected, not tried)."""
     taken: list[int] = []
     rejected = []
     start, size = 0, _FIRST_CHUNK
@@ -110,14 +109,14 @@ def _fill(
 
 
 class _Unblocked:
-    """A batch that takes whatever was not taken before."""
+    """A batch that accepts every pair that is not in a batch yet."""
 
     def __init__(self, pairs: int):
         self._used_P = np.zeros(pairs, bool)
         self.used = memoryview(self._used_P)
 
     def clear(self) -> None:
-        """Open a new batch."""
+        """Start a new batch."""
 
     def is_open(self, pairs: np.ndarray) -> np.ndarray:
         return ~self._used_P[pairs]
@@ -136,7 +135,7 @@ class _Unblocked:
 
 
 class _Blocks(_Unblocked):
-    """What the pairs of the current batch forbid. A batch's number is the stamp, so opening a new one costs nothing."""
+    """A batch with blocked images. Blocks are stamped with the batch's number, so that a new batch needs no reset."""
 
     def __init__(self, graph: OverlapGraph, pair_P2: np.ndarray):
         super().__init__(len(pair_P2))
@@ -145,7 +144,7 @@ class _Blocks(_Unblocked):
         self._query_stamp = np.zeros(graph.query_count, np.int32)
         self._reference_stamp = np.zeros(graph.reference_count, np.int32)
         self._stamp = 0
-        # single elements are read several times faster through a memoryview than from the array itself
+        # reading single elements through a memoryview is several times faster than from the array
         arrays = (self._query_P, self._reference_P, self._query_stamp, self._reference_stamp)
         self._views = (*(memoryview(array) for array in arrays), self.used)
 
@@ -162,7 +161,7 @@ class _Blocks(_Unblocked):
         return self._views[3][reference] != self._stamp
 
     def take(self, pair: int) -> bool:
-        """Enter the pair and block its surroundings, unless it is blocked itself."""
+        """Add the pair and block the images that overlap it; False if the pair is blocked."""
         query_P, reference_P, query_stamp, reference_stamp, used = self._views
         query, reference = query_P[pair], reference_P[pair]
         stamp = self._stamp

@@ -1,4 +1,4 @@
-"""GTA-UAV: drone/images, satellite/{zoom}_{offset}_{x}_{y}.png on one square map, places in meters.
+"""Reader of GTA-UAV: drone/images, satellite/{zoom}_{offset}_{x}_{y}.png on one square map, places in meters.
 
 References:
     Game4Loc, arXiv:2409.16925; github Yux1angJi/GTA-UAV.
@@ -19,14 +19,14 @@ _TILE_NAME = re.compile(r"(\d{1,2})_(\d{1,9})_(\d{1,9})_(\d{1,9})(?:\.\w+)?")
 
 
 def parse_tile(name: str) -> tuple[int, int, int, int]:
-    """(zoom, offset, x, y) out of a tile's name, with or without its ending; see geo/tiles.py.
+    """(zoom, offset, x, y) of a tile name with or without its suffix; see geo/tiles.py.
 
     Raises:
         DataError: the name is not a tile name.
     """
     match = _TILE_NAME.fullmatch(name)
     if match is None:
-        raise DataError(f"tile name {name!r} is not {{zoom}}_{{offset}}_{{x}}_{{y}}, for example 4_0_6_13.png")
+        raise DataError(f"tile name is {name!r}; expected {{zoom}}_{{offset}}_{{x}}_{{y}}, for example 4_0_6_13.png")
     zoom, offset, x, y = (int(number) for number in match.groups())
     return zoom, offset, x, y
 
@@ -35,11 +35,10 @@ LAYOUT = Layout("GTA-UAV", "loc_x_y", "plane_m", parse_tile)
 
 
 def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
-    """One split; its reference side is every tile in the satellite directory.
+    """Read one split; its reference side is every tile in the satellite directory.
 
-    Tiles lie where their names, ``data.map_px`` and ``data.m_per_px`` put them. The centers that the file states are
-    not used: the public preparation script calls its own formula with the arguments in another order, so they may be
-    wrong there.
+    Tile positions are computed from their names, ``data.map_px`` and ``data.m_per_px``. The centers in the file are not
+    used: the public preparation script calls its own formula with exchanged arguments, so they may be wrong.
     """
     root, pairs_file, map_px, m_per_px = data.source(split)
     pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
@@ -53,6 +52,6 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of tiles by their names, on the map of ``data``."""
+    """The ground of tiles, from their names and the map of ``data``."""
     tile_N4 = [parse_tile(name) for name in names]
     return Ground(LAYOUT.place_unit, TileGrid(data.map_px, data.m_per_px).bounds_of(tile_N4))

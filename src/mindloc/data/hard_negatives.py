@@ -1,14 +1,14 @@
-"""Hard negatives: the references that are near a query image in an epoch, and the pairs that are mined for another.
+"""Hard negatives: references near each query image in an epoch, and the miner that adds their pairs to a batch.
 
-Near on the map, or near by the descriptors of the encoder as it is. The tables are computed elsewhere
-(training/neighbors.py); here they decide which pairs share a batch.
+Near on the map, or near by the encoder's current descriptors. training/neighbors.py computes the tables; this module
+uses them to choose pairs for the same batch.
 
 Shapes: P pairs, Q query images, S reference images, K candidates of a query image, 2 [query, reference].
 
 References:
-    Sample4Geo, arXiv:2303.11851, section 3.3 (first by GPS distance, then every few epochs by similarity). There half
-    of the pairs mined for one are the nearest and half are random ones of a wider range, as here. Unlike there, a mined
-    pair never overlaps the query image that it is mined for, and random ones take the place of near ones that are gone.
+    Sample4Geo, arXiv:2303.11851, section 3.3 (first by GPS distance, then every few epochs by similarity). As there,
+    half of the pairs mined for one are the nearest and half are random in a wider range. Unlike there, a mined pair
+    never overlaps the query image that it is mined for, and random ones replace near ones that are not available.
 """
 
 import threading
@@ -21,19 +21,18 @@ import numpy as np
 from mindloc.config.sections import SamplingConfig
 from mindloc.errors import DataError
 
-NO_NEIGHBOR = -1  # in a table: fewer than K references are candidates
-# pairs of a reference that are offered: where images are dense, nearly all of them are blocked; the others come later,
-# in the epoch's order
+NO_NEIGHBOR = -1  # in a table: fewer than K candidates
+# pairs tried per reference: where images are dense, nearly all are blocked; the others follow in the epoch's order
 _TRIES = 16
 
 
 class NeighborTables:
-    """The tables of a training, the newest one by descriptors; the loader's thread may wait here for the next.
+    """The neighbor tables of a training: by the map, and the newest by descriptors, which a loader thread may wait for.
 
     Args:
-        sampling: which epochs read which tables.
-        map_QK: int, references near each query image on the map, nearest first, ``NO_NEIGHBOR`` where there are no
-            more; None where no epoch reads the map.
+        sampling: decides which epoch reads which table.
+        map_QK: int, references near each query image on the map, nearest first, padded with ``NO_NEIGHBOR``; None
+            where no epoch reads it.
     """
 
     def __init__(self, sampling: SamplingConfig, map_QK: np.ndarray | None = None):
@@ -43,13 +42,13 @@ class NeighborTables:
         self._waiting, self._closed = 0, False
 
     def reads_map(self, epoch: int) -> bool:
-        """Whether ``epoch`` (from 0) is sampled by distance on the map."""
+        """Whether ``epoch`` (from 0) uses distances on the map."""
         if self.sampling.hard_negatives == "map_then_descriptors":
             return epoch < self.sampling.hard_from_epoch
         return self.sampling.hard_negatives != "descriptors" and epoch >= self.sampling.hard_from_epoch
 
     def extraction_for(self, epoch: int) -> int | None:
-        """Epochs that are done when the descriptors which ``epoch`` reads are extracted; None: it reads none."""
+        """Number of epochs before the extraction whose descriptors ``epoch`` reads; None: it reads none."""
         first = self.sampling.hard_from_epoch
         if self.sampling.hard_negatives == "map" or epoch < first:
             return None
@@ -57,11 +56,11 @@ class NeighborTables:
 
     @property
     def newest(self) -> tuple[int, np.ndarray] | None:
-        """(epochs that were done when its descriptors were extracted, table (Q, K)), None before the first."""
+        """(number of epochs before its extraction, table (Q, K)); None before the first."""
         return self._newest
 
     def put(self, done_epochs: int, table_QK: np.ndarray) -> None:
-        """The table of the descriptors that were extracted after ``done_epochs`` epochs; replaces the one before."""
+        """Store the table of the descriptors extracted after ``done_epochs`` epochs; it replaces the previous one."""
         with self._changed:
             self._newest = (done_epochs, table_QK)
             self._changed.notify_all()
@@ -72,10 +71,10 @@ class NeighborTables:
         return needed is not None and (self._newest is None or self._newest[0] != needed)
 
     def wait(self, epoch: int) -> None:
-        """Return when ``epoch`` can be planned; for a thread that runs ahead of the training.
+        """Block until ``epoch`` can be planned; for a thread that is ahead of the training.
 
         Raises:
-            DataError: ``close`` was called first, as the training has ended or failed.
+            DataError: ``close`` was called first, because the training ended or failed.
         """
         with self._changed:
             self._waiting += 1
@@ -85,11 +84,11 @@ class NeighborTables:
                 self._waiting -= 1
                 self._changed.notify_all()
             if self.lacks(epoch):
-                raise DataError(f"the training ended before the neighbors of epoch {epoch + 1} were known")
+                raise DataError(f"the training ended before the neighbors of epoch {epoch + 1} were computed")
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Around a training: threads may wait inside, also after an earlier one was closed; at the end it is closed."""
+        """Context of a training, in which threads may wait; calls ``close`` on leaving, may be entered again."""
         with self._changed:
             self._closed = False
         try:
@@ -98,9 +97,9 @@ class NeighborTables:
             self.close()
 
     def close(self) -> None:
-        """Send home whoever waits, and return when they have left: nobody may sleep in here while threads are ended.
+        """Wake all waiting threads and return when they have left ``wait``, so that they can be joined.
 
-        Until it is opened again nobody waits.
+        Until ``open`` is entered again, ``wait`` does not block.
         """
         with self._changed:
             self._closed = True
@@ -108,26 +107,26 @@ class NeighborTables:
             self._changed.wait_for(lambda: not self._waiting)
 
     def tables_of(self, epoch: int) -> list[np.ndarray] | None:
-        """The (Q, K) tables that ``epoch`` reads, empty where it has no hard negatives; None: one is not here (yet)."""
+        """The (Q, K) tables that ``epoch`` reads, empty without hard negatives; None: one is not available (yet)."""
         if self.lacks(epoch):
             return None
         by_descriptor = [self._newest[1]] if self._newest and self.extraction_for(epoch) is not None else []
         return by_descriptor + ([self.map_QK] if self.reads_map(epoch) else [])
 
     def candidates(self, epoch: int) -> np.ndarray | None:
-        """(Q, K) references by falling nearness, of two sources in turn; None where ``epoch`` has no hard negatives.
+        """(Q, K) references, nearest first, two sources interleaved; None where ``epoch`` has no hard negatives.
 
         Raises:
-            DataError: the table that ``epoch`` reads is not here.
+            DataError: the table that ``epoch`` reads is not available.
         """
         tables = self.tables_of(epoch)
         if tables is None:
-            raise DataError(f"the neighbors that epoch {epoch + 1} is sampled by are not known (yet)")
-        return _in_turn(*tables) if len(tables) == 2 else next(iter(tables), None)
+            raise DataError(f"the neighbors that epoch {epoch + 1} needs are not available (yet)")
+        return _interleaved(*tables) if len(tables) == 2 else next(iter(tables), None)
 
 
-def _in_turn(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
-    """(Q, 2K) columns of both in turn; of a reference that is in both the second mention is ``NO_NEIGHBOR``."""
+def _interleaved(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
+    """(Q, 2K) columns of both, alternating; a reference in both becomes ``NO_NEIGHBOR`` in the second."""
     repeated_QK = np.zeros(second_QK.shape, bool)
     for column_Q in first_QK.T:
         repeated_QK |= second_QK == column_Q[:, None]
@@ -136,31 +135,31 @@ def _in_turn(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
 
 
 class OpenBatch(Protocol):
-    """A batch that is being filled; data/exclusion.py has two of the kind."""
+    """A batch that is being filled; data/exclusion.py has two kinds."""
 
-    used: memoryview  # of each pair: whether it is in this batch or an earlier one
+    used: memoryview  # for each pair: whether it is in this or an earlier batch
 
     def admits_reference(self, reference: int) -> bool:
-        """False where no pair of the reference could be taken."""
+        """False where no pair of the reference could enter."""
         ...
 
     def take(self, pair: int) -> bool:
-        """Enter the pair, unless that is not allowed."""
+        """Add the pair; False if it is not allowed."""
         ...
 
 
 class HardNegativeMiner:
-    """Mines the hard negatives of one epoch: for a pair that enters a batch, pairs of references near its query image.
+    """Mines hard negatives for one epoch: for each pair that enters a batch, pairs of references near its query image.
 
-    The nearest candidates, half of ``per_pair``, are tried first, then those behind them in a random order, until
-    ``per_pair`` are mined: random ones take the place of near ones that are taken or not admitted. A reference's
-    pairs come in the epoch's order; of one reference only the next ``_TRIES`` are offered.
+    The nearest candidates, half of ``per_pair``, are tried first, then the others in random order, until ``per_pair``
+    are mined: random ones replace near ones that are used or not admitted. A reference's pairs are tried in the epoch's
+    order, at most ``_TRIES`` of them.
 
     Args:
-        order_P: the epoch's order of the pairs.
+        order_P: pair indices in the epoch's order.
         candidate_QK: references near each query image, nearest first.
-        per_batch: mined pairs of a whole batch at most.
-        random: of the epoch.
+        per_batch: maximum mined pairs in a batch.
+        random: generator of the epoch.
     """
 
     def __init__(
@@ -180,9 +179,9 @@ class HardNegativeMiner:
         by_reference_P = order_P[np.argsort(reference_P[order_P], kind="stable")]
         references = int(max(reference_P.max(), row_QK.max())) + 1
         start_S = np.concatenate([[0], np.cumsum(np.bincount(reference_P, minlength=references))])
-        self.mined_P = np.zeros(len(pair_P2), bool)  # the pairs that were mined for another
+        self.mined_P = np.zeros(len(pair_P2), bool)  # pairs that were mined for another one
         self._width = row_QK.shape[1]
-        # single numbers are read several times faster through a memoryview than from the array itself
+        # reading single elements through a memoryview is several times faster than from the array
         views = (
             np.ascontiguousarray(row_QK).reshape(-1),
             pair_P2[:, 0].astype(np.intp),
@@ -196,7 +195,7 @@ class HardNegativeMiner:
         self._left = self.per_batch
 
     def mine(self, pair: int, room: int, batch: OpenBatch) -> list[int]:
-        """The pairs mined for ``pair``, which have entered the batch; at most ``room``."""
+        """Add at most ``room`` pairs mined for ``pair`` to the batch; returns them."""
         room = min(room, self.per_pair, self._left)
         if room <= 0:
             return []
@@ -212,7 +211,7 @@ class HardNegativeMiner:
         return mined
 
     def _take_one_of(self, reference: int, batch: OpenBatch) -> int:
-        """The first of the reference's next pairs that could be taken; -1: none."""
+        """Add the first of the reference's next pairs that is allowed; returns it, or -1."""
         by_reference_P, used = self._by_reference_P, batch.used
         head, end = self._head_S[reference], self._end_S[reference]
         while head < end and used[by_reference_P[head]]:

@@ -1,4 +1,4 @@
-"""Image files: whether one is whole, its pixels, the pixels as an encoder reads them; the names in a directory.
+"""Image files: integrity, decoding, resizing and normalization; the image names in a directory.
 
 Shapes: H height, W width, 3 red green blue.
 """
@@ -25,7 +25,7 @@ _JPEG_START_OF_SCAN = 0xDA
 
 
 def pixels_of(image: ImageLike) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG or PNG file, of an array of that shape and type, or of an image of PIL.
+    """(H, W, 3) uint8 RGB of a JPEG or PNG file, of an array of that shape and type, or of a PIL image.
 
     Raises:
         ImageError: as ``read_bytes`` and ``decode``; an array of another shape or type.
@@ -33,7 +33,7 @@ def pixels_of(image: ImageLike) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             found = f"{image.dtype} of shape {image.shape}"
-            raise ImageError(f"an image array is {found}; expected uint8 (height, width, 3), RGB")
+            raise ImageError(f"the image array is {found}; expected uint8 (height, width, 3), RGB")
         return image
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"))
@@ -41,10 +41,10 @@ def pixels_of(image: ImageLike) -> np.ndarray:
 
 
 def read_bytes(path: str | Path) -> np.ndarray:
-    """The file's bytes as (n,) uint8, checked to be a JPEG or PNG with both its ends.
+    """The bytes of a file as (n,) uint8, after a check that it is a JPEG or PNG with start and end mark.
 
-    The check reads marks, no pixels: it costs microseconds, and it catches what a decoder passes in silence (OpenCV
-    paints the missing part of a truncated JPEG gray).
+    The check takes microseconds and finds what decoders do not report: OpenCV fills the missing part of a truncated
+    JPEG with gray.
 
     Raises:
         ImageError: the file is missing, empty, truncated or neither JPEG nor PNG.
@@ -62,7 +62,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
 
 
 def bytes_problem(data: bytes) -> str | None:
-    """What is wrong with a file of these bytes, as the rest of a sentence; None for a whole JPEG or PNG."""
+    """The problem of a file with these bytes, as the rest of a sentence; None for a complete JPEG or PNG."""
     if not data:
         return "is empty"
     if data.startswith(_PNG_START):
@@ -76,7 +76,7 @@ def bytes_problem(data: bytes) -> str | None:
 
 
 def _first_scan(data: bytes) -> int | None:
-    """Where a JPEG's pixels start: behind the header, whose thumbnail may have an end mark of its own."""
+    """Offset of a JPEG's first scan, after the header, whose thumbnail may contain an end mark; None: truncated."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -92,10 +92,10 @@ def _first_scan(data: bytes) -> int | None:
 
 
 def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is left alone.
+    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is ignored.
 
     Raises:
-        ImageError: the decoder refuses the bytes; ``path`` is only for its message.
+        ImageError: the bytes can't be decoded; ``path`` is only for its message.
     """
     image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -104,7 +104,7 @@ def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def check_decodes(path: str | Path) -> None:
-    """Pass when ``read_bytes`` and ``decode`` would, at a third of the time (a JPEG is decoded at an eighth).
+    """Check that ``read_bytes`` and ``decode`` work, in a third of the time (JPEG at an eighth of its size).
 
     Raises:
         ImageError: as ``read_bytes`` and ``decode``.
@@ -116,26 +116,26 @@ def check_decodes(path: str | Path) -> None:
 def _imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(data, flags)
-    except cv2.error:  # a size beyond OpenCV's limits raises instead of returning None
+    except cv2.error:  # raised for sizes beyond OpenCV's limits
         return None
 
 
 def _bad(path: str | Path, problem: str) -> ImageError:
-    return ImageError(f"image {path} {problem}; fetch the file again, or take it and its entry out")
+    return ImageError(f"image {path} {problem}; download it again, or remove it and its entry")
 
 
-def cut_border(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """The image without ``share`` of its height at top and bottom and of its width at left and right (a view)."""
+def cut_border(image_HW3: np.ndarray, fraction: float) -> np.ndarray:
+    """The image cropped by ``fraction`` of its height at top and bottom, of its width at left and right (a view)."""
     height, width = image_HW3.shape[:2]
-    top, left = round(height * share), round(width * share)
+    top, left = round(height * fraction), round(width * fraction)
     return image_HW3[top : height - top, left : width - left]
 
 
 def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """The image at (height, width), each new pixel the mean over the area that it covers.
+    """The image resized to (height, width) by area interpolation.
 
-    One rule for training and evaluation and for both directions: the mean keeps a shrunk image free of aliasing, and
-    on enlarged aerial images it is no worse than bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
+    The same in training and evaluation, for shrinking and enlarging: it avoids aliasing, and on enlarged aerial images
+    it is as good as bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
     """
     if image_HW3.shape[:2] == tuple(size_px):
         return image_HW3
@@ -143,7 +143,7 @@ def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> None:
-    """(pixel - mean) / std of a uint8 image into ``out_3HW``, float32, channels first, without memory in between."""
+    """Write (pixel - mean) / std of a uint8 image to ``out_3HW``, float32, channels first, without temporaries."""
     mean_311, std_311 = _levels(view.mean), _levels(view.std)
     np.copyto(out_3HW, image_HW3.transpose(2, 0, 1))
     np.subtract(out_3HW, mean_311, out=out_3HW)
@@ -151,30 +151,30 @@ def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> Non
 
 
 @functools.cache
-def _levels(share_3: tuple[float, float, float]) -> np.ndarray:
-    """(3,1,1) float32: shares of the range of a pixel as levels 0..255."""
-    return np.array([255 * share for share in share_3], np.float32).reshape(3, 1, 1)
+def _levels(value_3: tuple[float, float, float]) -> np.ndarray:
+    """(3,1,1) float32: values in 0..1 scaled to 0..255."""
+    return np.array([255 * value for value in value_3], np.float32).reshape(3, 1, 1)
 
 
 def image_names(directory: Path) -> list[str]:
-    """Images below a directory, relative to it, sorted.
+    """Sorted paths of all images below a directory, relative to it.
 
     Raises:
-        DataError: no such directory, no image in it, or a name that is not text and could not be written down.
+        DataError: the directory does not exist or has no images, or a name is not UTF-8.
     """
     if not directory.is_dir():
-        raise DataError(f"{directory} is not a directory; give the one that has the images")
+        raise DataError(f"{directory} is not a directory; give the directory of the images")
     images = (path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     names = sorted(path.relative_to(directory).as_posix() for path in images)
     if not names:
-        raise DataError(f"{directory} has no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{directory} has no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     for name in names:
         _require_text(directory, name)
     return names
 
 
 def _require_text(directory: Path, name: str) -> None:
-    """Python keeps the bytes of a file name that are not UTF-8 as lone surrogates, which no text file can have."""
+    """A file name that is not UTF-8 has lone surrogates in Python, which can't be written to a text file."""
     try:
         name.encode()
     except UnicodeEncodeError:

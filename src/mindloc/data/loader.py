@@ -1,8 +1,8 @@
-"""Batches of images: threads that read, change and normalize ahead of whoever consumes them.
+"""Batches of images, made ahead by threads that read, augment and normalize.
 
-``PairStream`` has the training batches, in the sampler's order, the same for every number of threads and ranks;
-``ImageBatches`` has the images of one view in a given order, for evaluation. OpenCV and NumPy do the work on pixels and
-let the other threads run meanwhile; they write straight into the batch, whose memory is used again.
+``PairStream`` yields the training batches in the sampler's order, the same for every number of threads and ranks;
+``ImageBatches`` yields the images of one view in a given order, for evaluation. OpenCV and NumPy process the pixels
+without the GIL and write directly into the batch, whose memory is reused.
 
 Shapes: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs, S steps.
 """
@@ -31,26 +31,26 @@ _ROWS_AHEAD_PER_WORKER = 4
 
 
 class PairStream:
-    """Steps (query_B3HW, reference_B3HW, mask_GG, targets...) of one epoch after the other, in the sampler's order.
+    """Training batches (query_B3HW, reference_B3HW, mask_GG, targets...) in the sampler's order, an epoch per iterator.
 
-    Images are this rank's, mask and targets are those of the global batch.
+    Images are this rank's, mask and targets are the global batch's.
 
-    A file that can't be read raises ``ImageError``, or with ``skip_bad`` its row is masked. For that every rank
-    looks at the files of the whole global batch, as all must mask the same rows; each file once.
+    An unreadable file raises ``ImageError``, or with ``skip_bad`` its row is masked. All ranks must mask the same rows,
+    so each checks the files of the whole global batch, each file once.
 
     Args:
-        views: what each side shows.
+        views: of each side.
         paths: the images of each side.
         pair_P2: query and reference of each pair.
-        targets: name -> (P, ...), what the loss reads of each pair; rows without a pair get zeros.
-        settings: random changes.
+        targets: name -> (P, ...), values that the loss reads; rows without a pair get zeros.
+        settings: augmentation.
         shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
-        start: epoch, and the step within it, to start with.
-        reuse_arrays: use the arrays of images again for a later step once nobody holds them (see ``BatchArrays``).
+        start: first epoch, and first step within it.
+        reuse_arrays: reuse image arrays for later steps when they have no other references (see ``BatchArrays``).
 
     Raises:
-        ValueError: the start is beyond its epoch.
-        DataError: the global batch can't be cut into equal parts.
+        ValueError: the first step is beyond the epoch.
+        DataError: the global batch can't be split into equal parts.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class PairStream:
         steps, self._rows = sampler.plan(start[0]).shard(*shard).shape
         self._arrays = {side: BatchArrays((self._rows, 3, *views[side].size_px), reuse_arrays) for side in SIDES}
         if not 0 <= start[1] < steps:
-            raise ValueError(f"epoch {start[0]} has {steps} steps, none is {start[1]}; start with the next epoch")
+            raise ValueError(f"the start is step {start[1]} of {steps} in epoch {start[0]}; start with the next epoch")
 
     def __iter__(self) -> Iterator[tuple]:
-        epoch, first_step = self._position  # runs at the first next(): an iterator that is never used costs no epoch
+        epoch, first_step = self._position  # runs at the first next(): an unused iterator does not count as an epoch
         self._position = (epoch + 1, 0)
         try:
             yield from self._epoch(epoch, first_step)
         except Exception as error:
-            self.failure = error  # MindSpore reports it as text only
+            self.failure = error  # MindSpore passes on only its text
             raise
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[tuple]:
-        self.sampler.wait(epoch)  # before plan(), whose lock the training needs to ask for the epoch under way
+        self.sampler.wait(epoch)  # before plan(), whose lock the training needs for the current epoch's plan
         plan = self.sampler.plan(epoch)
         steps = list(zip(plan.pair_SG[first_step:], plan.shard(*self.shard)[first_step:], strict=True))
         with _image_threads(self.workers) as pool:
@@ -101,15 +101,15 @@ class PairStream:
                 _wait_for(rows)
                 yield (*batch, *self._mask_and_targets(pair_G, epoch, step))
                 step += 1
-                del batch  # else its arrays would count as held
+                del batch  # else it would keep a reference to its arrays
 
     def _start(
         self, pool: ThreadPoolExecutor, epoch: int, pair_G: np.ndarray, pair_B: np.ndarray
     ) -> tuple[list[np.ndarray], list[Future]]:
-        """The images of one step, query and reference, and what fills them row by row."""
+        """The image arrays of one step, query and reference, and the futures that fill their rows."""
         if self.skip_bad and self.shard[1] > 1:
             for pair in pair_G:
-                pool.submit(self._is_good, pair)  # other ranks' rows: the answer is kept
+                pool.submit(self._is_good, pair)  # for other ranks' rows too; the result is cached
         batch = [self._arrays[side].take() for side in SIDES]
         return batch, [
             pool.submit(self._fill, epoch, int(pair), [images[row] for images in batch])
@@ -122,12 +122,12 @@ class PairStream:
             good_G = good_G & [self._is_good(pair) for pair in pair_G]
             if not good_G.any():
                 problem = next(iter(self.bad_images.problems.values()))
-                raise ImageError(f"epoch {epoch}, step {step}: no pair of the batch has two good images; {problem}")
+                raise ImageError(f"epoch {epoch}, step {step}: no pair of the batch has two readable images; {problem}")
         mask_GG = self.sampler.mask(pair_G) & good_G[:, None] & good_G[None, :]
         return mask_GG, *(_rows_of(target_P, pair_G, good_G) for target_P in self.targets.values())
 
     def _fill(self, epoch: int, pair: int, rows: Sequence[np.ndarray]) -> None:
-        """Both images of a pair, (3, H, W) each; black ones for padding and bad files."""
+        """Write both images of a pair, (3, H, W) each; black ones for padding and unreadable files."""
         if pair == PADDING or (self.skip_bad and not self._is_good(pair)):
             for side, row in zip(SIDES, rows, strict=True):
                 _write_black(self._views[side], row)
@@ -144,22 +144,22 @@ class PairStream:
     def _is_good(self, pair: int) -> bool:
         if pair == PADDING:
             return True
-        whole = [self.bad_images.is_whole(path) for path in self._paths_of(pair)]  # a list: both are looked at
+        whole = [self.bad_images.is_whole(path) for path in self._paths_of(pair)]  # a list, so that both are checked
         return all(whole)
 
 
 def _rows_of(target_P: np.ndarray, pair_G: np.ndarray, good_G: np.ndarray) -> np.ndarray:
-    """The target of each pair of a batch, float32; zeros where a row is not good."""
+    """The targets of a batch, float32; zeros in rows that are not good."""
     target_G = target_P[pair_G].astype(np.float32)
     target_G[~good_G] = 0
     return target_G
 
 
 class _BadImages:
-    """Which of the files asked for can't be read; each is looked at once."""
+    """Unreadable files among those checked; each file is checked once."""
 
     def __init__(self) -> None:
-        self.problems: dict[str, str] = {}  # path -> what is wrong
+        self.problems: dict[str, str] = {}  # path -> message
         self._is_whole: dict[Path, bool] = {}
         self._lock = threading.Lock()
 
@@ -178,11 +178,10 @@ class _BadImages:
 
 
 class ImageBatches:
-    """Images of one view in the given order: iterate for (image (batch,3,H,W) float32, count of real ones).
+    """Batches of one view in the given order: yields (images (batch,3,H,W) float32, number of real images).
 
-    Normalized and resized as in training. The last batch is filled up with black images. Threads make the images
-    ahead; a batch that is kept stays as it is, one that is not is written over (see ``BatchArrays``): fetch what a
-    device makes of a batch before the next.
+    Resized and normalized as in training. The last batch is padded with black images. Threads prepare batches ahead. A
+    batch without references is overwritten (see ``BatchArrays``): fetch a device's result before the next batch.
 
     Raises (while iterating):
         ImageError: a file is missing, truncated or can't be decoded.
@@ -193,7 +192,7 @@ class ImageBatches:
         self._batch_size, self._workers = batch_size, workers
 
     def __len__(self) -> int:
-        """Batches."""
+        """Number of batches."""
         return -(-len(self._images) // self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
@@ -205,7 +204,7 @@ class ImageBatches:
             for part, (batch, rows) in _in_advance(parts, ahead, lambda part: self._start(pool, arrays.take(), part)):
                 _wait_for(rows)
                 yield batch, len(part)
-                del batch  # else it would count as held
+                del batch  # else it would keep a reference to the array
 
     def _start(
         self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[ImageLike]
@@ -219,7 +218,7 @@ class ImageBatches:
 
 
 def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW: np.ndarray) -> None:
-    """An image of a view, changed, resized and normalized, into its row of a batch.
+    """Write an image, augmented, resized and normalized, to its row of a batch.
 
     Raises:
         ImageError: the file is missing, truncated or can't be decoded; as ``pixels_of``.
@@ -229,15 +228,15 @@ def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW
 
 
 def _write_black(view: ViewSpec, row_3HW: np.ndarray) -> None:
-    """What a row without an image has: padding, and a bad file that may be skipped."""
+    """Write a black image: for padding, and for unreadable files that are skipped."""
     normalize(np.zeros((*view.size_px, 3), np.uint8), view, row_3HW)
 
 
 @contextmanager
 def _image_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that make images; what they have not started is dropped when the consumer leaves early."""
-    cv2.setNumThreads(1)  # our threads are the parallelism
-    threads = max(1, min(workers, len(usable_cores())))  # more than the cores would only wait
+    """Thread pool for images; tasks not started are cancelled when the consumer leaves early."""
+    cv2.setNumThreads(1)  # one thread per image instead
+    threads = max(1, min(workers, len(usable_cores())))  # more threads than cores would only wait
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         try:
             yield pool
@@ -246,7 +245,7 @@ def _image_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _batches_ahead(workers: int, rows: int) -> int:
-    """Batches of so many rows to start before they are asked for: enough that no thread waits for the consumer."""
+    """Number of batches of ``rows`` images to start ahead, so that no thread waits for the consumer."""
     return 1 + _ROWS_AHEAD_PER_WORKER * workers // rows
 
 
@@ -261,22 +260,22 @@ def _in_advance(items: Sequence, count: int, start: Callable[[Any], Any]) -> Ite
 
 
 def _wait_for(rows: Sequence[Future]) -> None:
-    """Until all rows of a batch are written; an error of one of them is raised here."""
+    """Wait until all rows of a batch are written; raises the error of a row."""
     for row in rows:
         row.result()
 
 
 class BatchArrays:
-    """Float32 arrays of one shape; a batch of images in fresh memory costs as much to map as to normalize.
+    """Reused float32 arrays of one shape; mapping new memory takes as long as normalizing a batch.
 
-    MindSpore passes an array on without copying it and keeps a reference as long as it reads, and so does whoever keeps
-    the batch or a part of it: the count of references says when the memory is free. For MindSpore that was seen on CPUs
-    alone: a device that copies from this memory on its own may still read when the reference is gone.
+    MindSpore does not copy an array and keeps a reference while it reads, as does any caller that keeps the batch or a
+    part of it: the reference count shows when the memory is free. For MindSpore this was observed on CPUs only: another
+    device that copies asynchronously may still read after the reference is gone.
 
     Args:
-        reuse: False gives fresh memory every time, for devices on which nobody has seen when they have read.
+        reuse: False allocates a new array every time, for devices where the end of reading is unknown.
 
-    Evaluation needs no such care: an engine has read its batch when ``encode`` returns. Ask from one thread.
+    Evaluation can always reuse: an engine has read its batch when ``encode`` returns. Call ``take`` from one thread.
     """
 
     def __init__(self, shape: tuple[int, ...], reuse: bool = True):
@@ -284,13 +283,13 @@ class BatchArrays:
         self._arrays: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        """Arrays that are kept for use again."""
+        """Number of arrays kept for reuse."""
         return len(self._arrays)
 
     def take(self) -> np.ndarray:
-        """An array that nobody else holds, its content undefined."""
+        """An array without other references, its content undefined."""
         for index in range(len(self._arrays)):
-            if _references(self._arrays, index) == _HELD_BY_ITS_LIST_ALONE:
+            if _references(self._arrays, index) == _ONLY_IN_THE_LIST:
                 return self._arrays[index]
         array = np.empty(self.shape, np.float32)
         if self._reuse:
@@ -302,5 +301,5 @@ def _references(arrays: list[np.ndarray], index: int) -> int:
     return sys.getrefcount(arrays[index])
 
 
-# measured: how many references the counting itself holds is the interpreter's affair and differs between versions
-_HELD_BY_ITS_LIST_ALONE = _references([np.empty(1, np.float32)], 0)
+# measured, as the number of references that counting itself adds differs between Python versions
+_ONLY_IN_THE_LIST = _references([np.empty(1, np.float32)], 0)

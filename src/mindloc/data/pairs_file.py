@@ -1,10 +1,10 @@
-"""The JSON file of pairs that GTA-UAV and UAV-VisLoc share: read, checked, every problem located.
+"""The pairs file (JSON) of GTA-UAV and UAV-VisLoc: reading, and checks that locate every problem.
 
-Reading and checking are one pass: a problem goes to a ``Report``, and what is left is usable. Both data sets pair drone
-images (the query side) with satellite tiles (the reference side).
+Reading and checking are one pass: problems go to a ``Report``, and the result contains only usable entries. Both data
+sets pair drone images (query side) with satellite tiles (reference side).
 
-Shapes: Q query images, which are the usable entries of the file; E tiles in the lists of all of them one after the
-other; S tiles of the data set.
+Shapes: Q query images (usable entries of the file), E tiles in the concatenated lists of all of them, S tiles of the
+data set.
 """
 
 from collections.abc import Callable
@@ -29,20 +29,20 @@ _PLACE_FORM = {
     "lat_lon_deg": "[latitude, longitude] in degrees, latitude (-90..90) first",
 }
 _LARGEST = 1e300
-_FAR_M = 1.0  # a stated tile center this far from the computed one is worth a note
+_FAR_M = 1.0  # a stated tile center farther than this from the computed one gets a note
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What differs between the two variants of the file."""
+    """The differences between the two variants of the file."""
 
     name: str
     place_key: str  # in drone_{place_key} and pair_*_sate_{place_key}_list
     place_unit: PlaceUnit
-    parse_tile: Callable[[str], object]  # raises DataError for what is not a tile name
+    parse_tile: Callable[[str], object]  # raises DataError for other names
 
     def list_keys(self, mode: PairMode) -> tuple[str, str, str]:
-        """The keys of a query image's tiles, their weights, and their centers, which may be left out."""
+        """Keys of a query image's tiles, their weights, and their centers, which are optional."""
         tile, weight, center = (f"pair_{mode}_sate_{what}_list" for what in ("img", "weight", self.place_key))
         return tile, weight, center
 
@@ -55,16 +55,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class TileLists:
-    """The tiles of every query image in one mode: those of q are ``tile[start[q]:start[q + 1]]``."""
+    """The tiles of all query images in one mode: those of q are ``tile[start[q]:start[q + 1]]``."""
 
     start: np.ndarray  # (Q+1,) int64
-    tile: list[Any]  # E names as the file has them
-    weight: list[Any]  # E weights as the file has them
+    tile: list[Any]  # E names as in the file
+    weight: list[Any]  # E weights as in the file
 
 
 @dataclass(frozen=True)
 class PairsFile:
-    """A file of pairs whose entries have the right keys and lists of equal length; tiles and weights unchecked."""
+    """A pairs file whose entries have all keys and lists of equal length; tiles and weights are not checked yet."""
 
     path: Path
     layout: Layout
@@ -73,24 +73,24 @@ class PairsFile:
     query_files: list[str]
     query_place: np.ndarray  # (Q,2) float64
     lists: dict[PairMode, TileLists]
-    stated_center: dict[str, Any]  # tile name -> center as the file has it, where it has one
+    stated_center: dict[str, Any]  # tile name -> center as in the file, where stated
 
     def where(self, query: int, key: str) -> str:
         return f"{self.path}: entry {self.entry[query]} ({self.query_files[query]}), {key}"
 
 
 def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
-    """Every usable entry of the file; what is wrong with each other one goes to ``report``.
+    """Read all usable entries of the file; the problems of the others go to ``report``.
 
     Raises:
         SplitAbsentError: the file is missing.
-        DataError: it is not a JSON list, or has no usable entry, whatever the report does.
+        DataError: it is not a JSON list, or has no usable entry, even if the report collects problems.
     """
     if not path.exists():
-        raise SplitAbsentError(f"{path} is missing; expected the JSON file of pairs: check data.root and data.*_pairs")
-    values = read_json(path, DataError, "file of pairs", "fetch or write it again", kind=list)
+        raise SplitAbsentError(f"pairs file {path} is missing; check data.root and data.*_pairs")
+    values = read_json(path, DataError, "pairs file", "download or write it again", kind=list)
     if not values:
-        raise DataError(f"{path} is an empty list; expected one object per drone image")
+        raise DataError(f"pairs file {path} is an empty list; expected one object per drone image")
     usable: dict[str, tuple[int, _Entry]] = {}  # query file -> index in the file, entry
     tile_directory = None
     for index, value in enumerate(values):
@@ -107,7 +107,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
         else:
             usable[entry.query_file] = (index, entry)
     if not usable:
-        raise DataError(f"{path} has no usable entry; {command_line('check-data')} lists what is wrong")
+        raise DataError(f"pairs file {path} has no usable entry; {command_line('check-data')} lists all problems")
     entries = [entry for _, entry in usable.values()]
     return PairsFile(
         path=path,
@@ -132,7 +132,7 @@ class _Entry:
 
 
 class _Unusable(Exception):
-    """An entry that can't be used: kind of problem, and the rest of a line that starts with the entry."""
+    """An entry that can't be used: the kind of problem, and the rest of a message that starts with the entry."""
 
     def __init__(self, kind: str, text: str):
         super().__init__(text)
@@ -183,7 +183,7 @@ def _joined(lists: list[tuple[list, list, list | None]]) -> TileLists:
 
 
 def _stated(entries: list[_Entry]):
-    """(tile, center) of every list that states centers, of the last mode, which is the superset."""
+    """(tile, center) of all lists with centers, in the last mode, which is the superset."""
     for entry in entries:
         tiles, _, centers = entry.lists[MODES[-1]]
         for tile, center in zip(tiles, centers or [], strict=False):
@@ -192,14 +192,14 @@ def _stated(entries: list[_Entry]):
 
 
 def is_place(value: Any, unit: PlaceUnit) -> bool:
-    """Whether a value out of a JSON file is a place in ``unit``."""
+    """Whether a value from a JSON file is a place in ``unit``."""
     if not isinstance(value, list) or len(value) != 2 or not all(_is_number(number) for number in value):
         return False
     return unit == "plane_m" or (abs(value[0]) <= 90 and abs(value[1]) <= 180)
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < _LARGEST  # NaN compares False; a huge int stays an int
+    return type(value) in (int, float) and abs(value) < _LARGEST  # False for NaN; also works for huge ints
 
 
 def _short(value: Any) -> str:
@@ -208,42 +208,42 @@ def _short(value: Any) -> str:
 
 
 def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
-    """The file names of every tile in the directory of tiles, sorted; other files than images are ignored.
+    """Sorted file names of all tiles in the directory of tiles; files that are not images are ignored.
 
     Raises:
-        DataError: the directory is missing or has no tile, whatever the report does.
+        DataError: the directory is missing or has no tiles, even if the report collects problems.
     """
     layout, directory = pairs.layout, root / pairs.tile_directory
     try:
         names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
         raise DataError(f"{directory} can't be listed: {error.strerror}; expected the satellite tiles there") from None
-    tiles: dict[str, str] = {}  # name without its ending -> file name
+    tiles: dict[str, str] = {}  # name without suffix -> file name
     for name in names:
         stem = name.rpartition(".")[0]
         if not layout.is_tile(name):
             report.problem(
-                "tile name", f"{directory / name}: {name!r} is no {layout.name} tile name; move it elsewhere"
+                "tile name", f"{directory / name}: {name!r} is not a {layout.name} tile name; move the file elsewhere"
             )
         elif stem in tiles:
-            text = f"{directory}: {tiles[stem]} and {name} are one tile; keep one of them"
+            text = f"{directory}: {tiles[stem]} and {name} are the same tile; keep one of them"
             report.problem("duplicate name", text)
         else:
             tiles[stem] = name
     if not tiles:
-        raise DataError(f"{directory} has no tile; expected .png or .jpg files with {layout.name} tile names")
+        raise DataError(f"{directory} has no tiles; expected .png or .jpg files with {layout.name} tile names")
     return list(tiles.values())
 
 
 def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np.ndarray, report: Report) -> Split:
-    """The split of pairs and tiles; every pair that can't be used goes to ``report``."""
+    """Make the split from pairs and tiles; pairs that can't be used go to ``report``."""
     unit = pairs.layout.place_unit
     index = {tile: number for number, tile in enumerate(tiles)}
     edges = {mode: _connect(pairs, mode, index, report) for mode in MODES}
     if not len(edges["pos_semipos"]):
         key = pairs.layout.list_keys("pos_semipos")[0]
         text = f"{pairs.path}: {key} has no usable pair in any of {len(pairs.entry)} entries; "
-        report.problem("unusable", f"{text}take the file that came with these tiles, or name at least one tile there")
+        report.problem("unusable", f"{text}use the pairs file of these tiles, or name at least one tile there")
     else:
         _report_lone_positives(pairs, edges, tiles, report)
     return Split(
@@ -256,7 +256,7 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np
 
 
 def note_centers(pairs: PairsFile, tiles: list[str], place_S2: np.ndarray, hint: str, report: Report) -> None:
-    """A note where the file puts tiles elsewhere than ``place_S2``; ``hint`` says what to check then."""
+    """Note where the file states other tile centers than ``place_S2``; ``hint`` says what to check."""
     unit = pairs.layout.place_unit
     stated = {
         row: pairs.stated_center[tile]
@@ -270,8 +270,8 @@ def note_centers(pairs: PairsFile, tiles: list[str], place_S2: np.ndarray, hint:
     if off_N.max() > _FAR_M:
         worst = int(off_N.argmax())
         report.note(
-            f"{pairs.path} puts {np.count_nonzero(off_N > _FAR_M)} of {len(off_N)} tile centers elsewhere than "
-            f"computed (worst {tiles[row_N[worst]]}, {off_N[worst]:.0f} m): {hint}"
+            f"{pairs.path}: {np.count_nonzero(off_N > _FAR_M)} of {len(off_N)} tile centers differ from the computed "
+            f"ones (most {tiles[row_N[worst]]}, {off_N[worst]:.0f} m): {hint}"
         )
 
 
@@ -301,14 +301,14 @@ def _connect(pairs: PairsFile, mode: PairMode, index: dict[str, int], report: Re
 
 
 def _weights(values: list) -> np.ndarray:
-    """(E,) float64, NaN for what is not a number: a string or a boolean would convert silently."""
+    """(E,) float64; NaN for other types, as NumPy would convert strings and booleans silently."""
     if set(map(type, values)) <= {float}:
         return np.array(values, np.float64)
     return np.array([float(v) if _is_number(v) else np.nan for v in values], np.float64)
 
 
 def _repeats(query_E: np.ndarray, tile_E: np.ndarray, tile_count: int) -> np.ndarray:
-    """(E,) bool: the same query image and tile came before."""
+    """(E,) bool: True where the same query image and tile occurred before."""
     known = np.flatnonzero(tile_E >= 0)
     repeats = np.zeros(len(query_E), bool)
     _, first = np.unique(query_E[known] * tile_count + tile_E[known], return_index=True)
@@ -318,17 +318,17 @@ def _repeats(query_E: np.ndarray, tile_E: np.ndarray, tile_count: int) -> np.nda
 
 
 def _tile_problem(pairs: PairsFile, where: str, tile: Any, index: dict[str, int]) -> tuple[str, str]:
-    """(kind, text) of a tile that is not there."""
+    """(kind, message) for a tile that does not exist."""
     if not pairs.layout.is_tile(tile):
-        return "tile name", f"{where}: {_short(tile)} is no {pairs.layout.name} tile name; correct the name"
+        return "tile name", f"{where}: {_short(tile)} is not a {pairs.layout.name} tile name; correct the name"
     stem = tile.rpartition(".")[0]
     other = next((stem + suffix for suffix in IMAGE_SUFFIXES if stem + suffix in index), None)
-    hint = f"{other} is there: use one ending for all" if other else "add the tile, or take the pair out"
+    hint = f"{other} exists: use one suffix for all" if other else "add the tile, or remove the pair"
     return "absent tile", f"{where}: tile {tile} is not in {pairs.tile_directory}/; {hint}"
 
 
 def _report_lone_positives(pairs: PairsFile, edges: dict[PairMode, Edges], tiles: list[str], report: Report) -> None:
-    """A positive that is no (semi-)positive would slip past exclusive sampling, which knows the latter alone."""
+    """Report positives that are missing in pos_semipos, as exclusive sampling reads only that."""
     key = {mode: edges[mode].query() * np.int64(len(tiles)) + edges[mode].reference for mode in MODES}
     for lone in key["pos"][~np.isin(key["pos"], key["pos_semipos"])]:
         query, tile = divmod(int(lone), len(tiles))

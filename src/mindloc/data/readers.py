@@ -1,8 +1,8 @@
-"""What a reader of a data set is given, where it reports, and what it gives back.
+"""The interface of a data set's reader: its arguments, its report, its result.
 
-A reader is one module and one entry of ``registry.READERS``, which names its function and its views:
-``read(data, split, report) -> Split``. Where names of tiles tell their ground, the entry also names
-``read_ground(data, directory, names) -> Ground``. Both are called through this module.
+A reader is one module and one entry of ``registry.READERS``, which names its views and its function
+``read(data, split, report) -> Split``. Where tile names state their ground, the entry also names
+``read_ground(data, directory, names) -> Ground``. This module calls both.
 """
 
 from dataclasses import dataclass
@@ -21,28 +21,28 @@ SplitName = Literal["train", "test"]
 
 
 class Report:
-    """What a reader finds in a data set; this one stops at the first problem, that of the check collects them all."""
+    """Receives what a reader finds. This one raises the first problem; the one in data/check.py collects all."""
 
     def problem(self, kind: str, text: str) -> None:
-        """Something is wrong: its kind, for counting, and one line that says what, where, and the way out."""
+        """Report a problem: its kind, for counting, and one line with what, where and the way out."""
         raise DataError(text)
 
     def note(self, text: str) -> None:
-        """Something is unusual, and may be meant."""
+        """Report something unusual that may be intended."""
 
     def breakdown(self, counts: dict[str, int]) -> None:
-        """How many reference images there are of each kind, for example of each zoom."""
+        """Report the number of reference images of each kind, such as each zoom."""
 
 
 STOP = Report()
 
 
 def read_split(data: DataConfig, split: SplitName) -> Split:
-    """The training or test split of a data set; of the training queries the share ``data.train_ratio``.
+    """The training or test split of a data set; of the training queries the fraction ``data.train_ratio``.
 
     Raises:
-        SplitAbsentError: the data set has no such split.
-        DataError: the first thing that is wrong, with file, entry and key.
+        SplitAbsentError: the data set does not have this split.
+        DataError: the first problem, with file, entry and key.
     """
     whole = read_whole(data, split)
     return share_of_queries(whole, data.train_ratio) if split == "train" else whole
@@ -57,17 +57,17 @@ def find_split(data: DataConfig, split: SplitName) -> Split | None:
 
 
 def read_whole(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
-    """Every query of a split; what is wrong goes to ``report`` and is left out.
+    """All queries of a split; problems go to ``report`` and their entries are left out.
 
     Raises:
-        SplitAbsentError: the data set has no such split, which the reader raises.
-        DataError: nothing of it can be used, whatever the report does.
+        SplitAbsentError: the data set does not have this split; raised by the reader.
+        DataError: nothing can be used, even if the report collects problems.
     """
     entry = READERS[data.reader]
     whole = entry.build(data, split, report)
     views = (whole.query.view, whole.reference.view)
     if views != entry.views:
-        raise ValueError(f"reader {data.reader} gives the views {views} and is registered with {entry.views}")
+        raise ValueError(f"reader {data.reader} returns views {views}; expected {entry.views} as in the registry")
     return whole
 
 
@@ -76,11 +76,11 @@ class Ground:
     """The ground that N tiles cover, in ``unit``."""
 
     unit: PlaceUnit
-    bounds_N4: np.ndarray  # float64: lowest of both coordinates, then highest of both
+    bounds_N4: np.ndarray  # float64: minimum of both coordinates, then maximum of both
 
     @property
     def place_N2(self) -> np.ndarray:
-        """Their centers."""
+        """Centers of the tiles."""
         return (self.bounds_N4[:, :2] + self.bounds_N4[:, 2:]) / 2
 
     def __str__(self) -> str:
@@ -91,13 +91,13 @@ class Ground:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of the tiles ``names`` in ``directory``, as the reader of ``data`` reads it from their names.
+    """The ground of the tiles ``names`` in ``directory``, which the reader of ``data`` computes from their names.
 
     Raises:
-        ConfigError: names of this data set tell no ground.
-        DataError: a name that is not a tile name, a tile whose map is unknown.
+        ConfigError: the names of this data set do not state the ground.
+        DataError: a name is not a tile name, or the map of a tile is unknown.
     """
     ground = READERS[data.reader].ground
     if ground is None:
-        raise ConfigError(f"names of images tell no place with data.reader={data.reader}; leave --places out")
+        raise ConfigError(f"image names state no places with data.reader={data.reader}; leave --places out")
     return imported(ground)(data, directory, [Path(name).name for name in names])

@@ -1,16 +1,16 @@
-"""Which pairs share a batch: the four ways of sampling, each a pure function of (seed, epoch).
+"""Samplers: the four modes of composing batches, each a pure function of (seed, epoch).
 
-With hard negatives also of the epoch's table of neighbors, see hard_negatives.py.
+With hard negatives it is also a function of the epoch's neighbor table, see hard_negatives.py.
 
 Shapes: P pairs, S steps (batches of an epoch), G rows of a global batch (all ranks together), 2 [query, reference].
 
-The loss takes every off-diagonal cell of a batch as a negative. ``exclusive`` and ``exclusive_padded`` choose batches
+The loss treats every off-diagonal cell of a batch as a negative. ``exclusive`` and ``exclusive_padded`` choose batches
 in which that is true, ``masked`` masks the cells in which it is not, and ``random`` leaves them as false negatives.
 
 References:
-    Game4Loc, arXiv:2409.16925, section 4 (mutually exclusive sampling). Unlike its public code, no pair is dropped
-    silently and no batch is given up while a pair would fit: what can't be placed is counted in the report. Only the
-    search for a hard negative ends early, after a few pairs of each reference: those it skips come in their turn.
+    Game4Loc, arXiv:2409.16925, section 4 (mutually exclusive sampling). Unlike its public code, a batch ends only when
+    no pair fits, and pairs that can't be placed are counted in the report. Only the search for hard negatives ends
+    early, after a few pairs of each reference; skipped pairs follow later in the epoch.
 """
 
 import threading
@@ -29,12 +29,12 @@ from mindloc.errors import DataError
 from mindloc.vocabulary import PairMode
 
 PADDING = -1  # pair index of a row that only fills the fixed shape
-_PLANS_KEPT = 3  # the epoch under way, and those that the loader is ahead
+_PLANS_KEPT = 3  # the current epoch, and those that the loader reads ahead
 
 
 @dataclass(frozen=True)
 class SamplingReport:
-    """Where the pairs of an epoch went: total = kept + set_aside + tail_dropped."""
+    """Pair counts of an epoch: total = kept + set_aside + tail_dropped."""
 
     mode: str
     batch_size: int
@@ -42,16 +42,16 @@ class SamplingReport:
     total: int
     kept: int
     set_aside: int  # in batches that could not be filled
-    tail_dropped: int  # fewer left than a batch holds
-    padded: int  # rows without a pair, over all batches
-    mined: int = 0  # of the pairs kept: those that were mined as hard negatives of another
+    tail_dropped: int  # remainder, smaller than a batch
+    padded: int  # rows without a pair, in all batches
+    mined: int = 0  # number of kept pairs that were mined as hard negatives of another
 
     @property
     def kept_share(self) -> float:
         return self.kept / self.total
 
     def __str__(self) -> str:
-        """One line for the console and the log."""
+        """One line for console and log."""
         text = (
             f"sampling {self.mode}: {self.steps} batches of {self.batch_size}, "
             f"{self.kept} of {self.total} pairs kept ({self.kept_share:.1%})"
@@ -59,7 +59,7 @@ class SamplingReport:
         if self.set_aside:
             text += f", {self.set_aside} set aside (their batches could not be filled)"
         if self.tail_dropped:
-            text += f", {self.tail_dropped} left over at the end"
+            text += f", {self.tail_dropped} dropped at the end"
         if self.padded:
             text += f", {self.padded} rows padded"
         if self.mined:
@@ -69,7 +69,7 @@ class SamplingReport:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Every batch of one epoch; ``pair_SG`` indexes the pair list, ``PADDING`` where a row is empty."""
+    """All batches of one epoch; ``pair_SG`` indexes the pair list, ``PADDING`` in rows without a pair."""
 
     pair_SG: np.ndarray  # (steps, global batch) int64
     report: SamplingReport
@@ -79,20 +79,20 @@ class EpochPlan:
         return len(self.pair_SG)
 
     def shard(self, rank: int, ranks: int, parts: int = 1) -> np.ndarray:
-        """The pairs of one rank: (steps, global batch / ranks). All shards together are the global batch.
+        """The pairs of one rank: (steps, global batch / ranks). All shards together make the global batch.
 
         Args:
-            parts: runs of rows that are trained one after the other (``train.accumulate``). Every rank has an equal
-                share of each, so that a part is the same whatever the number of ranks.
+            parts: consecutive parts of a batch (``train.accumulate``). Every rank has an equal number of rows of each
+                part, so that a part contains the same pairs for any number of ranks.
 
         Raises:
-            DataError: the global batch can't be cut into equal parts.
+            DataError: the global batch can't be split into equal parts.
         """
         size = self.pair_SG.shape[1]
         if size % (ranks * parts):
             accumulated = f" times train.accumulate={parts}" if parts > 1 else ""
             raise DataError(
-                f"train.batch_size={size} can't be cut into {ranks * parts} equal parts; set a multiple of the "
+                f"train.batch_size={size} can't be split into {ranks * parts} equal parts; set a multiple of the "
                 f"{ranks} ranks{accumulated}"
             )
         row_of = np.arange(size).reshape(parts, ranks, -1)  # part, rank, row -> row of the global batch
@@ -100,7 +100,7 @@ class EpochPlan:
 
 
 class Sampler(ABC):
-    """Pairs, overlaps and order of an epoch; the modes add how batches are cut and which cells count."""
+    """Base class: pairs, overlaps and order of an epoch; subclasses define batches and mask."""
 
     mode: str
 
@@ -115,32 +115,32 @@ class Sampler(ABC):
         if batch_size < 1:
             raise DataError(f"batch size is {batch_size}; expected 1 or more")
         if not len(pair_P2):
-            raise DataError("there is no pair to sample from; with data.train_mode=pos try pos_semipos")
+            raise DataError("the split has no pairs to sample; with data.train_mode=pos try pos_semipos")
         self.batch_size = batch_size
         self.neighbors = neighbors  # None: no hard negatives
         self._pair_P2, self._graph, self._seed = pair_P2, graph, seed
-        self._plans: dict[int, tuple[EpochPlan, list[np.ndarray]]] = {}  # with the tables of neighbors it was made by
+        self._plans: dict[int, tuple[EpochPlan, list[np.ndarray]]] = {}  # with the neighbor tables it was made from
         self._lock = threading.Lock()
 
     def wait(self, epoch: int) -> None:
-        """Return when ``epoch`` can be planned: with hard negatives its neighbors must be known first."""
+        """Block until ``epoch`` can be planned: with hard negatives, until its neighbors are available."""
         if self.neighbors:
             self.neighbors.wait(epoch)
 
     def without_neighbors(self) -> "Sampler":
-        """The same pairs without hard negatives."""
+        """A sampler of the same pairs without hard negatives."""
         return type(self)(self._pair_P2, self._graph, self.batch_size, self._seed)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Every batch of ``epoch``; made once, the last few are kept.
+        """All batches of ``epoch``; the last few plans are cached.
 
         Raises:
-            DataError: not one batch could be filled; the neighbors of the epoch are not known.
+            DataError: no batch could be filled, or the neighbors of the epoch are not available.
         """
         with self._lock:
             plan, tables_then = self._plans.get(epoch, (None, []))
             tables = self.neighbors.tables_of(epoch) if self.neighbors else []
-            # None: a later epoch's took their place, and the plan stays what it was
+            # None: tables of a later epoch have replaced them; the plan stays valid
             replaced = tables is not None and any(map(is_not, tables, tables_then))
             if plan is None or replaced:
                 plan = self._make_plan(epoch)
@@ -157,7 +157,7 @@ class Sampler(ABC):
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._pair_P2))
 
     def _miner(self, epoch: int, order_P: np.ndarray) -> HardNegativeMiner | None:
-        """What adds hard negatives to the batches of an epoch; None in an epoch without."""
+        """The hard-negative miner of an epoch; None in an epoch without hard negatives."""
         candidate_QK = self.neighbors.candidates(epoch) if self.neighbors else None
         if candidate_QK is None:
             return None
@@ -191,13 +191,13 @@ class Sampler(ABC):
         )
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """(G,G) bool, rows query, columns reference: True = the cell counts in the loss; here all of real pairs."""
+        """(G,G) bool, rows query, columns reference: True where the loss counts the cell; here all real pairs."""
         real = np.asarray(pair_G) != PADDING
         return real[:, None] & real[None, :]
 
 
 class ExclusiveSampler(Sampler):
-    """Full batches without any overlap off the diagonal; pairs of batches that can't be filled are left out."""
+    """Full batches without overlaps off the diagonal; pairs in batches that can't be filled are left out."""
 
     mode = "exclusive"
 
@@ -220,17 +220,17 @@ class ExclusiveSampler(Sampler):
         return EpochPlan(pair_SG, self._report(pair_SG, miner, set_aside, tail_dropped))
 
     def _nothing_fills(self, largest: int) -> DataError:
-        # it does fill: up to the first batch that reached ``largest`` no batch met either limit, so a run with that
-        # limit goes the same way and closes there
+        # ``largest`` does fill: until the first batch of that size no batch was limited by the batch size, so with
+        # train.batch_size=largest sampling is identical up to that batch and fills it
         return DataError(
-            f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs; the largest that "
-            f"fills holds {largest}: set train.batch_size to {largest} or less (check-data lists what each size keeps),"
+            f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs, at most one of "
+            f"{largest}: set train.batch_size to {largest} or less (check-data lists the pairs that each size keeps),"
             " or sampling.mode to exclusive_padded (short batches, all pairs), masked or random"
         )
 
 
 class ExclusivePaddedSampler(Sampler):
-    """Batches without overlap that keep every pair: short ones are padded to the fixed shape."""
+    """Batches without overlaps that keep every pair; incomplete ones are padded to the fixed shape."""
 
     mode = "exclusive_padded"
 
@@ -244,7 +244,7 @@ class ExclusivePaddedSampler(Sampler):
 
 
 class RandomSampler(Sampler):
-    """Any pairs together; overlaps off the diagonal count as negatives, as without the public code's sampling."""
+    """Random batches; overlaps off the diagonal count as negatives, as in the public code without its sampling."""
 
     mode = "random"
 
@@ -265,14 +265,14 @@ class RandomSampler(Sampler):
 
 
 class MaskedSampler(RandomSampler):
-    """Any pairs together; cells that are positive or semi-positive themselves are masked, the diagonal never."""
+    """Random batches; positive and semi-positive cells off the diagonal are masked."""
 
     mode = "masked"
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """Cells of real pairs that are not an overlap. A query or reference image that comes twice overlaps too.
+        """True for cells of real pairs without an overlap. This also masks an image that occurs twice in a batch.
 
-        Row i and column j of one query are (q_i, r_j) = (q_j, r_j), an edge, and likewise for one reference.
+        Rows i and j with the same query: (q_i, r_j) = (q_j, r_j) is an edge; likewise for the same reference.
         """
         pair_G = np.asarray(pair_G)
         query_G, reference_G = self._pair_P2[pair_G].T
@@ -298,18 +298,18 @@ def build_sampler(
     """The sampler of ``sampling.mode`` over the pairs of a split; overlaps are those of pos_semipos in either mode.
 
     Args:
-        mode: which pairs are trained on.
-        neighbors: tables that hard negatives are mined by; None: there are none.
+        mode: of the training pairs.
+        neighbors: neighbor tables for hard negatives; None: no hard negatives.
 
     Raises:
-        DataError: no pair in this mode.
+        DataError: the split has no pairs in this mode.
     """
     graph = OverlapGraph(split.semipositive, len(split.reference))
     return SAMPLERS[sampling.mode](split.edges(mode).pairs(), graph, batch_size, seed, neighbors)
 
 
 def kept_shares(pair_P2: np.ndarray, graph: OverlapGraph, batch_sizes: Sequence[int], seed: int = 1) -> list[float]:
-    """Share of the pairs, 0..1, that exclusive sampling keeps in its first epoch at each batch size."""
+    """Fraction of the pairs, 0..1, that exclusive sampling keeps in its first epoch, for each batch size."""
     order = np.random.default_rng([seed, 0]).permutation(len(pair_P2))
     return [
         sum(len(batch) == size for batch in exclusive_batches(graph, pair_P2, order, size)) * size / len(pair_P2)

@@ -1,6 +1,6 @@
-"""What a reader returns: files, places and overlaps of one split, and no pixels.
+"""``Split``, the result of a reader: files, places and overlaps, without pixels.
 
-A pair has a query side and a reference side; which view each of them shows is data.
+A pair has a query side and a reference side; the view of each side is data.
 
 Shapes: Q images of the query side, N of either side, E edges (overlaps), P pairs, 2 the two coordinates of a place.
 """
@@ -14,18 +14,18 @@ from mindloc.errors import DataError
 from mindloc.geo.points import PlaceUnit
 from mindloc.vocabulary import PairMode, SideName
 
-_ORDER_SEED = 20240925  # fixed: the share belongs to the data, not to a run's seed
+_ORDER_SEED = 20240925  # fixed: the subset belongs to the data, not to a run's seed
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the images of a side were taken, or the centers of the ground that they show."""
+    """Positions of the camera, or centers of the ground, of the images of a side."""
 
     coordinate_N2: np.ndarray  # float64
     unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
 
     def take(self, index_N: np.ndarray) -> "Places":
-        """Those of some images, in the order given."""
+        """Places of some images, in the given order."""
         return Places(self.coordinate_N2[index_N], self.unit)
 
 
@@ -33,9 +33,9 @@ class Places:
 class Side:
     """The images of one side of a split."""
 
-    view: str  # what they show: "drone", "satellite", ...; see vocabulary.py
+    view: str  # "drone", "satellite", ...; see vocabulary.py
     files: list[str]  # relative to the split's root, with forward slashes
-    places: Places | None = None  # None: nobody knows them
+    places: Places | None = None  # None: unknown
 
     def __len__(self) -> int:
         return len(self.files)
@@ -45,7 +45,7 @@ class Side:
         return self.places.unit if self.places else None
 
     def take(self, index_N: np.ndarray) -> "Side":
-        """Some of the images, in the order given."""
+        """Some of the images, in the given order."""
         places = self.places.take(index_N) if self.places else None
         return Side(self.view, [self.files[index] for index in index_N], places)
 
@@ -54,13 +54,13 @@ class Side:
 class Edges:
     """Overlaps of query images with reference images, stored by query (compressed sparse rows).
 
-    The references of query q are ``reference[start[q]:start[q + 1]]``, in file order; each column of ``columns`` has a
-    value for every edge: "iou" is the intersection over union of the ground footprints, 0..1.
+    The references of query q are ``reference[start[q]:start[q + 1]]``, in file order. Each array in ``columns`` has a
+    value per edge: "iou" is the intersection over union of the ground footprints, 0..1.
     """
 
     start: np.ndarray  # (Q+1,) int64
     reference: np.ndarray  # (E,) int32
-    columns: dict[str, np.ndarray]  # name -> (E, ...), targets that a loss may declare
+    columns: dict[str, np.ndarray]  # name -> (E, ...), targets that a loss may read
 
     def __len__(self) -> int:
         return len(self.reference)
@@ -81,14 +81,14 @@ class Edges:
         return self.reference[self.start[query] : self.start[query + 1]]
 
     def take(self, query_N: np.ndarray) -> "Edges":
-        """The edges of some queries, renumbered in the order given."""
+        """The edges of some queries, renumbered in the given order."""
         count_N = np.diff(self.start)[query_N]
         start = np.concatenate([[0], np.cumsum(count_N)])
         edge = np.repeat(self.start[query_N] - start[:-1], count_N) + np.arange(start[-1])
         return Edges(start, self.reference[edge], {name: values[edge] for name, values in self.columns.items()})
 
     def swapped(self, reference_count: int) -> "Edges":
-        """The same edges with the sides' roles exchanged: stored by reference, the queries of each ascending."""
+        """The same edges with exchanged sides: stored by reference, the queries of each in ascending order."""
         order = np.argsort(self.reference, kind="stable")
         start = np.zeros(reference_count + 1, np.int64)
         np.cumsum(np.bincount(self.reference, minlength=reference_count), out=start[1:])
@@ -99,14 +99,14 @@ class Edges:
 class Split:
     """One split of a data set.
 
-    The reference side has EVERY image that can be an answer, sorted, also those that no pair names.
+    The reference side has EVERY image that can be an answer, sorted, including those without a pair.
     """
 
     root: Path
     query: Side
     reference: Side
     positive: Edges
-    semipositive: Edges  # the positives included
+    semipositive: Edges  # including the positives
 
     def side(self, name: SideName) -> Side:
         return self.query if name == "query" else self.reference
@@ -115,7 +115,7 @@ class Split:
         return [self.root / file for file in self.side(name).files]
 
     def edges(self, mode: PairMode) -> Edges:
-        """The overlaps that count as right in ``mode``: positives alone, or positives and semi-positives."""
+        """Overlaps that count as correct in ``mode``: positives only, or positives and semi-positives."""
         if mode == "pos":
             return self.positive
         if mode == "pos_semipos":
@@ -123,7 +123,7 @@ class Split:
         raise ValueError(f"pair mode is {mode!r}; expected pos or pos_semipos")
 
     def take_queries(self, query_N: np.ndarray) -> "Split":
-        """The same split with some of its queries, in the order given; the reference side stays whole."""
+        """The split with some of its queries, in the given order, and the whole reference side."""
         return replace(
             self,
             query=self.query.take(query_N),
@@ -133,15 +133,15 @@ class Split:
 
 
 def share_of_queries(split: Split, ratio: float) -> Split:
-    """The split with ``ratio`` of its queries, in file order, the same ones at every call.
+    """The split with a fraction ``ratio`` of its queries, in file order, the same at every call.
 
-    A smaller share is part of every larger one, so that runs with growing shares compare.
+    A smaller fraction is a subset of every larger one, so that runs with increasing fractions are comparable.
 
     Raises:
-        DataError: the ratio is not above 0 and at most 1, or no pair is left.
+        DataError: the ratio is not in (0, 1], or no pair is left.
     """
     if not 0 < ratio <= 1:
-        raise DataError(f"data.train_ratio is {ratio}; expected a share above 0, at most 1")
+        raise DataError(f"data.train_ratio is {ratio}; expected a number above 0, at most 1")
     if ratio == 1:
         return split
     total = len(split.query)
@@ -150,6 +150,6 @@ def share_of_queries(split: Split, ratio: float) -> Split:
     if not len(part.semipositive):
         raise DataError(
             f"data.train_ratio={ratio} leaves {len(kept)} of {total} {split.query.view} images and no pair; "
-            "set a larger share"
+            "set a larger fraction"
         )
     return part

@@ -1,8 +1,8 @@
-"""UAV-VisLoc in its processed form: tiles {map}_{zoom}_{x:03}_{y:03}.png of several maps, places in degrees.
+"""Reader of processed UAV-VisLoc: tiles {map}_{zoom}_{x:03}_{y:03}.png of several maps, places in degrees.
 
-A map's corners come from ``satellite_coordinates_range.csv`` (mapname, LT_lat, LT_lon, RB_lat, RB_lon), its size in
-pixels from columns ``width_px`` and ``height_px`` of the same file or from the header of ``{map}/satellite{map}.tif``.
-Where a map has neither, the centers that the pairs state are taken, for the tiles that have one.
+A map's corners are in ``satellite_coordinates_range.csv`` (mapname, LT_lat, LT_lon, RB_lat, RB_lon), its size in pixels
+in the columns ``width_px`` and ``height_px`` of that file or in the header of ``{map}/satellite{map}.tif``. Where these
+are unknown, the tile centers in the pairs file are used.
 
 References:
     UAV-VisLoc, arXiv:2405.11936; github Yux1angJi/GTA-UAV for the processed form.
@@ -28,13 +28,13 @@ from mindloc.data.split import Split
 from mindloc.errors import DataError, one_line
 
 TILE_PX = 256
-BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # the release has the blank
-_CORNERS = ("LT_lat", "LT_lon", "RB_lat", "RB_lon")  # the release writes LT_lat_map and so on
+BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # with a blank in the release
+_CORNERS = ("LT_lat", "LT_lon", "RB_lat", "RB_lon")  # LT_lat_map and so on in the release
 _TILE_NAME = re.compile(r"([A-Za-z0-9-]+)_(\d{1,2})_(\d{1,9})_(\d{1,9})(?:\.\w+)?")
 
 
 class Tile(NamedTuple):
-    """One tile: the map's name, zoom, column, row."""
+    """One tile: name of the map, zoom, column, row."""
 
     map: str
     zoom: int
@@ -43,14 +43,14 @@ class Tile(NamedTuple):
 
 
 def parse_tile(name: str) -> Tile:
-    """The tile of a name, with or without its ending.
+    """The tile of a name with or without its suffix.
 
     Raises:
         DataError: the name is not a tile name.
     """
     match = _TILE_NAME.fullmatch(name)
     if match is None:
-        raise DataError(f"tile name {name!r} is not {{map}}_{{zoom}}_{{x}}_{{y}}, for example 01_6_003_010.png")
+        raise DataError(f"tile name is {name!r}; expected {{map}}_{{zoom}}_{{x}}_{{y}}, for example 01_6_003_010.png")
     return Tile(match[1], *(int(number) for number in match.groups()[1:]))
 
 
@@ -58,10 +58,10 @@ LAYOUT = Layout("UAV-VisLoc", "loc_lat_lon", "lat_lon_deg", parse_tile)
 
 
 def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
-    """One split; its reference side is every tile in the satellite directory.
+    """Read one split; its reference side is every tile in the satellite directory.
 
     Raises:
-        DataError: the first thing that is wrong, with file, entry and key, or with the map that can't be placed.
+        DataError: the first problem, with file, entry and key, or with the map whose corners or size are unknown.
     """
     root, pairs_file, _, _ = data.source(split)
     pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
@@ -74,7 +74,7 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of tiles by their names and the corners of their maps, which the directory above ``directory`` has."""
+    """The ground of tiles, from their names and the corners of their maps, stated in the parent of ``directory``."""
     map_of = _maps(directory.resolve().parent)
     bounds = []
     for name in names:
@@ -88,7 +88,7 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
 
 @dataclass(frozen=True)
 class Map:
-    """One satellite map: where its corners are and how large its image is.
+    """One satellite map: its corners, and the size of its image.
 
     A tile is ``TILE_PX`` pixels of the image shrunk by 2^(finest - zoom), where the finest zoom is
     ceil(log2(longer side / TILE_PX)).
@@ -112,7 +112,7 @@ class Map:
     def bounds_deg(self, tile: Tile) -> tuple[float, float, float, float]:
         """(top latitude, left longitude, bottom latitude, right longitude) of a tile of this map.
 
-        Tiles of the last column and row may reach past the image, as they do in the release.
+        Tiles of the last column and row may extend beyond the image, as in the release.
         """
         finest = math.ceil(math.log2(max(self.height_px, self.width_px) / TILE_PX))
         shrink = 2 ** (finest - tile.zoom)
@@ -124,7 +124,7 @@ class Map:
 
 
 def _tile_places(root: Path, tiles: list[str], pairs: PairsFile, report: Report) -> np.ndarray:
-    """(S,2) float64: latitude and longitude of the tile centers, NaN where neither map nor pairs tell."""
+    """(S,2) float64: latitude and longitude of the tile centers, NaN where neither map nor pairs state them."""
     map_of = _maps(root)
     places: list[tuple[float, float]] = []
     lost: dict[str, list[str]] = {}  # map -> its tiles
@@ -139,13 +139,13 @@ def _tile_places(root: Path, tiles: list[str], pairs: PairsFile, report: Report)
             places.append((math.nan, math.nan))
             lost.setdefault(tile.map, []).append(name)
     for name, names in lost.items():
-        why = f"(first {names[0]}) have no place: no pair states one, and {map_of(name)}"
+        why = f"(first {names[0]}) have no place: the pairs state none, and {map_of(name)}"
         report.problem("tile without a place", f"{root}: {len(names)} tiles of map {name} {why}")
     return np.array(places, np.float64)
 
 
 def _maps(root: Path) -> Callable[[str], Map | str]:
-    """Name of a map -> the map, or what is missing and how to supply it."""
+    """Function: name of a map -> the map, or a message with what is missing and how to supply it."""
     bounds = _read_bounds(root)
     return functools.cache(lambda name: _read_map(root, name, bounds))
 
@@ -165,10 +165,10 @@ def _read_map(root: Path, name: str, bounds: dict[str, dict[str, float]] | None)
 
 
 def _read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
-    """Map name -> LT_lat, LT_lon, RB_lat, RB_lon (degrees) and, where given, width_px, height_px; None: no file.
+    """Map name -> LT_lat, LT_lon, RB_lat, RB_lon (degrees) and, if present, width_px, height_px; None: no file.
 
     Raises:
-        DataError: it can't be read, lacks a column, or a value is not a number.
+        DataError: the file can't be read or lacks a column, or a value is not a number.
     """
     path = next((root / name for name in BOUNDS_FILES if (root / name).is_file()), None)
     if path is None:
@@ -219,9 +219,9 @@ def _map_size(root: Path, name: str, bounds: dict[str, float]) -> tuple[int, int
     for path in (root / name / f"satellite{name}.tif", root / f"satellite{name}.tif"):
         if path.is_file():
             try:
-                # the header alone; Image.open refuses maps of this many pixels
+                # reads only the header; Image.open rejects images with this many pixels
                 with TiffImagePlugin.TiffImageFile(path) as image:
                     return image.height, image.width
             except (OSError, SyntaxError, ValueError) as error:
-                raise DataError(f"{path} is not a readable TIFF ({error}); fetch it again") from None
+                raise DataError(f"{path} is not a readable TIFF ({error}); download it again") from None
     return None
