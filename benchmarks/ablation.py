@@ -63,7 +63,7 @@ _EXCLUSIVE = {"sampling.mode": "exclusive", "loss.name": "infonce"}
 _WEIGHTED = {"sampling.mode": "exclusive", "loss.name": "weighted_infonce"}
 STUDIES = {
     "sampling": Study(
-        config="world_tiny.yaml",
+        config="world_tiny",
         frames=1000,
         epochs=3,
         ladder={
@@ -84,7 +84,7 @@ STUDIES = {
         columns={"R@1 in pos_semipos": SEMIPOS, "pairs kept": "kept_share"},
     ),
     "two_stage": Study(
-        config="world_two_stage.yaml",
+        config="world_two_stage",
         frames=1500,
         ladder={"as configured (K = 4)": {}},
         beside={
@@ -151,7 +151,7 @@ def _world(args: argparse.Namespace, name: str) -> Path:
 def _measure(study: Study, name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     started, settings = time.perf_counter(), _settings(study, name, seed, args)
     run = variant_directory(args.out / f"seed_{seed}", name, settings, args.set)
-    if train_variant(run, PROJECT / "configs" / study.config, settings, args.set, args.jobs):
+    if train_variant(run, study.config, settings, args.set, args.jobs):
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     return {"variant": name, "seed": seed, **_numbers(run, args)}
 
@@ -184,11 +184,11 @@ def variant_directory(out: Path, name: str, settings: Settings, changes: Sequenc
     return out / f"{readable}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
-def train_variant(run: Path, config: Path, settings: Settings, changes: Sequence[str] = (), jobs: int = 1) -> bool:
+def train_variant(run: Path, config: str, settings: Settings, changes: Sequence[str] = (), jobs: int = 1) -> bool:
     """Train unless that is done; what was stopped goes on. Returns whether there was anything to do."""
     if (run / "checkpoints" / "weights_end.safetensors").is_file():
         return False
-    begin = ["--config", str(config), "--run_dir", str(run), *set_words(settings, changes)]
+    begin = ["--config", config, "--run_dir", str(run), *set_words(settings, changes)]
     goes_on = (run / "config.yaml").is_file()
     run_command(["train.py", *(["--resume", str(run)] if goes_on else begin)], run.with_suffix(".log"), jobs)
     return True

@@ -63,7 +63,7 @@ def test_every_variant_is_a_config(name):
     study = STUDIES[name]
     for settings in study.variants.values():
         written = [f"{key}={value}" for key, value in {**study.settings, **settings}.items()]
-        load_config(ablation.PROJECT / "configs" / study.config, written)
+        load_config(study.config, written)
 
 
 def row(variant, seed, recall):
