@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import numpy as np
-from report import PROJECT, make_world, origin, percent, print_origin, print_table, run_command, set_words, write_json
+from report import make_world, origin, percent, print_origin, print_table, run_command, set_words, write_json
 
 from mindloc.training.reporting import read_metrics
 
@@ -184,11 +184,13 @@ def variant_directory(out: Path, name: str, settings: Settings, changes: Sequenc
     return out / f"{readable}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
-def train_variant(run: Path, config: str, settings: Settings, changes: Sequence[str] = (), jobs: int = 1) -> bool:
+def train_variant(
+    run: Path, config: str | Path, settings: Settings, changes: Sequence[str] = (), jobs: int = 1
+) -> bool:
     """Train unless that is done; what was stopped goes on. Returns whether there was anything to do."""
     if (run / "checkpoints" / "weights_end.safetensors").is_file():
         return False
-    begin = ["--config", config, "--run_dir", str(run), *set_words(settings, changes)]
+    begin = ["--config", str(config), "--run_dir", str(run), *set_words(settings, changes)]
     goes_on = (run / "config.yaml").is_file()
     run_command(["train.py", *(["--resume", str(run)] if goes_on else begin)], run.with_suffix(".log"), jobs)
     return True
