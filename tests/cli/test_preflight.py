@@ -22,7 +22,7 @@ def test_what_does_not_fit_the_ranks():
         check_before_start(config_of(), "CPU", ranks=3, resumed=None, begin_epoch=None)
     with pytest.raises(DeviceError, match="use train.precision=fp32"):
         check_before_start(config_of("train.precision=fp16"), "CPU", ranks=2, resumed=None, begin_epoch=None)
-    with pytest.raises(CheckpointError, match="--begin_epoch is 2, but no run is resumed"):
+    with pytest.raises(CheckpointError, match="--begin_epoch is 2, but a new run starts with epoch 0"):
         check_before_start(config_of(), "CPU", ranks=2, resumed=None, begin_epoch=2)
 
 

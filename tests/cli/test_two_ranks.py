@@ -116,7 +116,7 @@ def test_a_rank_that_dies_stops_the_other_and_one_rank_goes_on(tiny_world, table
 
     run = run_of(output)
     resumed = trained("--resume", run, "--begin_epoch", "0")
-    assert "1 rank where 2 ranks stood; sums round otherwise" in resumed.stdout
+    assert "1 rank instead of 2 ranks; rounding of sums differs" in resumed.stdout
     for name, array in end_weights(tiny_run).items():
         np.testing.assert_allclose(end_weights(run)[name], array, rtol=0, atol=1e-5, err_msg=name)
 

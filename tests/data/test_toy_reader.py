@@ -140,7 +140,7 @@ def test_its_images_are_extracted_and_their_names_state_no_places(root, run, tmp
     [
         (
             {"loss.name": "weighted_infonce"},
-            "(loss.name=weighted_infonce) reads iou of each pair, and data.reader=toy has",
+            "(loss.name=weighted_infonce) reads iou of each pair, which data.reader=toy does not provide",
         ),
         ({"sampling.hard_negatives": "map"}, "sampling.hard_negatives=map needs places and this data set has none"),
     ],

@@ -1,7 +1,7 @@
-"""A training of seconds with hard negatives for the kill tests; jobs and answers as small_run.py has them.
+"""A training with hard negatives that takes seconds, for the kill tests; jobs and answers as in small_run.py.
 
-Twelve drone images of 4 x 4 pixels over a tile each, batches of three; neighbors by descriptors from the second epoch
-on, found anew before each.
+Twelve drone images of 4 x 4 pixels over a tile each, batches of three; from the second epoch on neighbors by
+descriptors, computed before each.
 """
 
 import json
@@ -31,7 +31,7 @@ HARD = SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per
 
 
 class LinearEngine:
-    """The matrix of ``small_run.LinearEncoder`` as it stands; a search has three batches of each view."""
+    """The current matrix of ``small_run.LinearEncoder``; a search has three batches of each view."""
 
     batch_size, descriptors = 4, ("global",)
     facts = {"engine": "numpy", "checkpoint_sha256": None}
@@ -45,7 +45,7 @@ class LinearEngine:
 
 
 def make_split(directory: Path) -> Split:
-    """Images drawn from a seed; every image also overlaps the tile after its own."""
+    """Random images from a seed; every image also overlaps the tile after its own."""
     random = np.random.default_rng(0)
     files = {view: [f"{view}{index:02}.png" for index in range(PAIRS)] for view in ("query", "tile")}
     for name in [*files["query"], *files["tile"]]:
@@ -69,8 +69,8 @@ def images_of(split: Split):
 
 
 def run(directory: Path, callbacks=()) -> Progress:
-    """Begin, or go on when the directory holds a run."""
-    run_directory, point, step = small_run.begin(directory)
+    """Start a run, or resume the one in the directory."""
+    run_directory, point, step = small_run.open_run(directory)
     split = make_split(directory)
     images = PairedImages(split, split.edges("pos").pairs(), k=4)
     tables = NeighborTables(HARD)
@@ -106,6 +106,6 @@ def data_of(split: Split, tables: NeighborTables):
 
 
 if __name__ == "__main__":
-    small_run.run = run  # what a forked job runs
+    small_run.run = run  # called by forked jobs
     for line in sys.stdin:
         print(small_run._fork(json.loads(line)), flush=True)

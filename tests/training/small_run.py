@@ -1,4 +1,4 @@
-"""A training of seconds for the kill tests: a linear encoder, images drawn from (epoch, step), epochs of 4, 6 and 5.
+"""A training that takes seconds, for the kill tests: linear encoder, images by (epoch, step), epochs of 4, 6, 5 steps.
 
 ``python small_run.py`` reads jobs from standard input, one JSON object per line, and runs each in a forked process, so
 that MindSpore is imported once. It answers with one line per job: how the process ended (0, or minus the signal).
@@ -35,7 +35,7 @@ from mindloc.vocabulary import GLOBAL
 
 STEPS = (4, 6, 5)
 BATCH, SIDE, WIDTH = 3, 4, 5
-PRECISION = "fp16"  # of the step alone, for a loss scale that doubles every seventh step: it must go on where it was
+PRECISION = "fp16"  # of the step only, for a loss scale that doubles every seventh step and must be resumed
 
 
 class LinearEncoder(nn.Cell):
@@ -65,7 +65,7 @@ def batch(epoch: int, step: int, rows: int = BATCH) -> tuple[np.ndarray, ...]:
 
 
 class Batches:
-    """Source of a GeneratorDataset: one epoch per iteration, going on where the run stands."""
+    """Source of a GeneratorDataset: one epoch per iteration, from the given epoch and step."""
 
     def __init__(self, first_epoch: int, first_step: int):
         self.epoch, self.step = first_epoch, first_step
@@ -104,30 +104,30 @@ def make_step(**options) -> TrainStep:
 
 
 def score(directory: Path) -> dict[str, float]:
-    """A stand-in for an evaluation that rises and falls: the second epoch is the best."""
+    """Fake scores of an evaluation: the second epoch is the best."""
     return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(directory.name, 0.3)}
 
 
 class Slow(Callback):
-    """Stretches the run, so that random kills meet it at work."""
+    """Slows the run down, so that random kills occur while it works."""
 
     def on_train_step_end(self, run_context):
         time.sleep(0.01)
 
 
 def run(directory: Path, epochs: int = 3, callbacks=(), **settings) -> Progress:
-    """Begin, or go on when the directory holds a run."""
-    run_directory, point, step = begin(directory)
+    """Start a run, or resume the one in the directory."""
+    run_directory, point, step = open_run(directory)
     settings = {"checkpoint_every_steps": 3, **settings}
     training = make_training(point, step, epochs, settings, make_data=SmallData, evaluate=score)
     return train(training, run_directory, callbacks)
 
 
-def begin(directory: Path) -> tuple[RunDirectory, ResumePoint | None, TrainStep]:
-    """The directory's run or a new one, where it goes on, and a step that stands there."""
-    begins = not (directory / "config.yaml").exists()
-    run_directory = RunDirectory(directory) if begins else RunDirectory.open(directory)
-    if begins:
+def open_run(directory: Path) -> tuple[RunDirectory, ResumePoint | None, TrainStep]:
+    """The run in the directory or a new one, its resume point, and a step in that state."""
+    is_new = not (directory / "config.yaml").exists()
+    run_directory = RunDirectory(directory) if is_new else RunDirectory.open(directory)
+    if is_new:
         run_directory.write_config("a: 1\n")
     point, step = find_resume_point(run_directory), make_step()
     if point:
@@ -137,7 +137,7 @@ def begin(directory: Path) -> tuple[RunDirectory, ResumePoint | None, TrainStep]
 
 
 def make_training(point: ResumePoint | None, step: TrainStep, epochs: int, settings: dict, **own) -> Training:
-    """A training whose data, evaluation and neighbors are its ``own``."""
+    """A training with the given data, evaluation and neighbors."""
     settings = {"epochs": epochs, "batch_size": BATCH, "keep_checkpoints": 2, "log_every_steps": 2, **settings}
     overrides = [f"train.{key}={json.dumps(value)}" for key, value in settings.items()]
     config = load_config(None, [*overrides, "optimizer.lr=0.01", "schedule.warmup_epochs=0.5"])

@@ -1,4 +1,4 @@
-"""Compiling has a time of its own: in the log, in no step's time, and done once."""
+"""Compile time is reported separately, is in no step time, and occurs once."""
 
 import re
 import time
@@ -17,11 +17,11 @@ WAIT_S = 1.5
 
 @pytest.fixture
 def compiled(monkeypatch) -> list[TrainStep]:
-    """Steps in the order in which they were compiled, each of which took ``WAIT_S`` more than it does."""
+    """Steps in the order of compilation, each of which takes ``WAIT_S`` longer than without this fixture."""
     steps, compile_cell = [], nn.Cell.compile
 
     def compile_slowly(self, *args, **kwargs):
-        # Model.train asks again before every step, and finds the graph made
+        # Model.train calls it before every step; later calls find the compiled graph
         if isinstance(self, TrainStep) and not self.compile_cache:
             steps.append(self)
             time.sleep(WAIT_S)
@@ -32,11 +32,11 @@ def compiled(monkeypatch) -> list[TrainStep]:
     return steps
 
 
-def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path, compiled, capsys):
+def test_the_first_step_time_excludes_compiling_and_the_log_states_both(tmp_path, compiled, capsys):
     before = compile_time.compiled_s()
     small_run.run(tmp_path, epochs=1, log_every_steps=4, zero_shot_eval=False)
     assert len(compiled) == 1
-    assert len(compiled[0].compile_cache) == 1  # Model.train found the graph that was made beforehand
+    assert len(compiled[0].compile_cache) == 1  # Model.train reused the compiled graph
     assert compile_time.compiled_s() - before >= WAIT_S
     records = read_metrics(tmp_path / "metrics.jsonl")
     steps_s = sum(record["step_s"] for record in records if record["kind"] == "step")
@@ -59,8 +59,8 @@ def test_the_first_step_time_leaves_compiling_out_and_the_log_says_both(tmp_path
 
 
 @pytest.mark.slow
-def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, monkeypatch):
-    """The zero-shot evaluation before the first epoch, that after an epoch, and another training of this process."""
+def test_compile_time_outside_an_epoch_does_not_count_in_it(tmp_path, compiled, monkeypatch):
+    """Zero-shot evaluation before the first epoch, evaluation after an epoch, another training in this process."""
 
     def evaluation_that_compiles(directory):
         with compile_time.compiling():
@@ -76,7 +76,7 @@ def test_what_compiles_outside_an_epoch_is_no_part_of_it(tmp_path, compiled, mon
         assert second == 0
 
 
-def test_what_fails_while_compiling_is_counted_and_raised():
+def test_an_error_while_compiling_is_counted_and_raised():
     before = compile_time.compiled_s()
     with pytest.raises(ValueError, match="no such operator"), compile_time.compiling():
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""N ranks of batch B learn what one rank of batch N * B learns, to the rounding of sums."""
+"""N ranks with batch B compute the same updates as one rank with batch N * B, up to rounding."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def start(role: str, out: Path, port: int, **environment: str) -> subprocess.Pop
 
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, np.ndarray]]:
-    """What each of two ranks saw, in processes of their own."""
+    """Results of two ranks, each in its own process."""
     out, port = tmp_path_factory.mktemp("ranks"), free_port()
     processes = [start("MS_SCHED", out, port)]
     processes += [start("MS_WORKER", out, port, MS_NODE_ID=str(rank), DEVICE_ID=str(rank)) for rank in range(2)]
@@ -52,7 +52,7 @@ def of_case(case: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", two_ranks.CASES)
-def test_two_ranks_learn_what_one_learns(case, of_one_rank, of_two_ranks):
+def test_two_ranks_compute_the_same_as_one(case, of_one_rank, of_two_ranks):
     expected, found = of_case(case, of_one_rank), of_case(case, of_two_ranks[0])
     assert found.keys() == expected.keys() >= {f"{case}/losses", f"{case}/norms", f"{case}/log_logit_scale"}
     for name, array in expected.items():
@@ -61,10 +61,10 @@ def test_two_ranks_learn_what_one_learns(case, of_one_rank, of_two_ranks):
 
 
 @pytest.mark.slow
-def test_ranks_hold_the_same_bits(of_two_ranks):
-    """Also the logit scale: nothing may drift apart."""
+def test_ranks_have_bit_identical_weights(of_two_ranks):
+    """Including the logit scale."""
     first, second = of_two_ranks
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array, err_msg=name)
-    assert abs(first["whole/log_logit_scale"] - np.log(1 / 0.07)) > 1e-3  # it was learned, not just kept
+    assert abs(first["whole/log_logit_scale"] - np.log(1 / 0.07)) > 1e-3  # it was trained
     assert np.abs(first["two stages/head.non_local.last.weight"]).max() > 0 and "two stages/head.csmg.centers" in first

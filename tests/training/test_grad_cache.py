@@ -1,4 +1,4 @@
-"""Parts that share negatives learn what the whole batch learns, to the rounding of sums."""
+"""GradCache computes the same updates as the whole batch, up to rounding."""
 
 import mindspore as ms
 import numpy as np
@@ -41,7 +41,7 @@ def make_encoder(backbones: int = 1, two_stage: bool = False, centroids: bool = 
 
 
 def batch(seed: int, reference_px: tuple[int, int] = SQUARE) -> list[Tensor]:
-    """Some cells masked; the last two rows padded for even seeds."""
+    """Some cells are masked; the last two rows are padding for even seeds."""
     random = np.random.RandomState(seed)
     query, reference = (random.standard_normal((PAIRS, 3, *px)).astype(np.float32) for px in (SQUARE, reference_px))
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
@@ -77,7 +77,7 @@ CASES = {
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] if "two" in case else []) for case in CASES]
 )
-def test_gradients_are_those_of_the_whole_batch(case):
+def test_gradients_equal_those_of_the_whole_batch(case):
     parts, criterion, options, reference_px = CASES[case]
     encoder = make_encoder(**options)
     weights = ParameterTuple(list(encoder.get_parameters()))
@@ -97,8 +97,8 @@ def test_gradients_are_those_of_the_whole_batch(case):
 
 
 @pytest.mark.slow
-def test_steps_are_those_of_the_whole_batch_also_over_an_overflow():
-    """Moments, weights, norm and loss scale of three steps, the second of which has an image that is not finite."""
+def test_steps_equal_those_of_the_whole_batch_also_with_an_overflow():
+    """Moments, weights, norm and loss scale of three steps; an image of the second is not finite."""
     ends = []
     for parts in (1, 4):
         step = make_step(parts)
@@ -118,8 +118,8 @@ def test_steps_are_those_of_the_whole_batch_also_over_an_overflow():
             np.testing.assert_allclose(part_too[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_steps_after_a_checkpoint_are_the_same_bits():
-    """Four steps on end, and two, saved, loaded into another step, and two."""
+def test_steps_after_a_checkpoint_are_bit_identical():
+    """Four steps, and two steps, a save, a load into another step, and two steps."""
     through, before, after = make_step(2), make_step(2), make_step(2)
     for number in range(4):
         run(through, number)
@@ -136,7 +136,7 @@ def test_steps_after_a_checkpoint_are_the_same_bits():
 
 
 class Saved:
-    """Arrays of a checkpoint that fits."""
+    """Arrays of a matching checkpoint."""
 
     def __init__(self, arrays: dict[str, np.ndarray]):
         self.arrays = {name: array.copy() for name, array in arrays.items()}

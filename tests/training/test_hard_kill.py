@@ -1,4 +1,4 @@
-"""A training with hard negatives that is killed, in an epoch or in a search for neighbors, ends with the same bits."""
+"""A training with hard negatives, killed in an epoch or in a search and resumed, ends bit-identical."""
 
 import pytest
 from test_kill_resume import Server, assert_same_bits, records
@@ -33,7 +33,7 @@ def assert_same_end(run, whole):
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
 
-def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(whole):
+def test_every_epoch_but_the_first_reads_neighbors_computed_before_it(whole):
     lines = records(whole)
     assert [line["epoch"] for line in lines if line["kind"] == "neighbors"] == [1, 2, 3]
     mined = [line["sampling"]["mined"] for line in lines if line["kind"] == "epoch"]
@@ -50,31 +50,31 @@ def test_every_epoch_but_the_first_reads_neighbors_that_were_found_before_it(who
         "epoch.mid:2",  # inside the first epoch that reads neighbors
         "extract.mid:2",  # in the first search, with the drone images
         "extract.mid:11",  # in the second, with the tiles
-        "weights.before_write:6",  # a table was found and no checkpoint has it, or one of an epoch under way
+        "weights.before_write:6",  # a table was computed but no checkpoint has it, or that of an incomplete epoch
         "checkpoint.between_weights_and_state:9",
     ],
 )
-def test_killed_and_resumed_as_if_nothing_had_been(server, whole, fault):
+def test_a_killed_and_resumed_run_ends_bit_identical(server, whole, fault):
     name = fault.replace(".", "_").replace(":", "_")
     assert server.run(name, environment={"MINDLOC_FAULT": fault}) == -9
     assert server.run(name) == 0, (server.directory / f"{name}.txt").read_text()
     assert_same_end(server.directory / name, whole)
 
 
-def test_killed_in_an_epoch_and_then_in_the_search_after_it(server, whole):
+def test_a_run_killed_in_an_epoch_and_then_in_the_next_search(server, whole):
     assert server.run("twice", environment={"MINDLOC_FAULT": "epoch.mid:2"}) == -9
     _, state = last_of(server.directory / "twice")
     assert state.facts["progress"]["epoch"] == 1 and state.facts["progress"]["step_in_epoch"] > 0
-    assert state.facts["neighbors"]["done_epochs"] == 1  # the table that the rest of the epoch is sampled by
+    assert state.facts["neighbors"]["done_epochs"] == 1  # the table for the rest of the epoch
     assert server.run("twice", environment={"MINDLOC_FAULT": "extract.mid:2"}) == -9
     assert server.run("twice") == 0
     assert_same_end(server.directory / "twice", whole)
 
 
-def test_a_search_that_fails_ends_the_training_although_the_loader_waits_for_it(server):
+def test_a_failed_search_ends_the_training_although_the_loader_waits_for_it(server):
     directory = server.directory / "full"
     directory.mkdir()
-    (directory / "neighbors").write_text("a file where the descriptors were to lie")
+    (directory / "neighbors").write_text("a file in the place of the directory of descriptors")
     assert server.run("full") == 1
     said = (server.directory / "full.txt").read_text()
     assert "DataError: can't write descriptor set" in said

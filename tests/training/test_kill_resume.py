@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed ends with the same bits as one that was not."""
+"""A run killed at any moment and resumed ends bit-identical to one that was not."""
 
 import json
 import random
@@ -35,7 +35,7 @@ class Server:
         )
 
     def run(self, name: str, **job) -> int:
-        """Begin or resume the training in directory ``name``: 0, or minus the signal that ended it."""
+        """Start or resume the training in directory ``name``; returns 0, or minus the signal that ended it."""
         job |= {"directory": str(self.directory / name), "output": str(self.directory / f"{name}.txt")}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
@@ -56,7 +56,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(server) -> tuple[Path, float]:
-    """Directory of a run that nobody killed, and the seconds that such a run takes."""
+    """Directory of a run that was not killed, and its duration in seconds."""
     assert server.run("whole") == 0, (server.directory / "whole.txt").read_text()
     started = time.monotonic()
     assert server.run("twin") == 0
@@ -74,7 +74,7 @@ def assert_same_bits(arrays: dict, expected: dict) -> None:
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
-    """Same files, weights, moments, counters and log; none of the temporary files left."""
+    """Same files, weights, moments, counters and log; no temporary files."""
     names = {path.name for path in (whole / "checkpoints").iterdir()}
     assert {path.name for path in (run / "checkpoints").iterdir()} == names
     for name in sorted(name for name in names if not name.endswith(".state.safetensors")):
@@ -89,38 +89,38 @@ def assert_same_run(run: Path, whole: Path) -> None:
 
 
 def passages(point: str) -> int:
-    """Which passage to kill at: not the first, where there are more."""
+    """Number of the call to kill at: the second where there are several."""
     if point.startswith("end."):
         return 1
     return 7 if point.startswith("metrics.") else 2
 
 
-def test_two_runs_are_the_same(server, whole):
+def test_two_runs_are_bit_identical(server, whole):
     assert_same_run(server.directory / "twin", whole[0])
 
 
-# a kill in an extraction: see cli/test_stopped_job.py
+# for a kill in an extraction see cli/test_stopped_job.py
 @pytest.mark.parametrize("point", [point for point in fault_points.TRAINING if point != "extract.mid"])
-def test_a_run_killed_at_a_named_point_goes_on_as_if_nothing_had_been(server, whole, point):
+def test_a_run_killed_at_a_named_point_ends_bit_identical(server, whole, point):
     name = point.replace(".", "_")
     assert server.run(name, environment={"MINDLOC_FAULT": f"{point}:{passages(point)}"}) == -9
     assert server.run(name) == 0, (server.directory / f"{name}.txt").read_text()
     assert_same_run(server.directory / name, whole[0])
 
 
-@pytest.mark.parametrize("moment", range(5))  # the seed of when
-def test_a_run_killed_at_a_random_moment_goes_on_as_if_nothing_had_been(server, whole, moment):
+@pytest.mark.parametrize("moment", range(5))  # seed of the moment
+def test_a_run_killed_at_a_random_moment_ends_bit_identical(server, whole, moment):
     directory, seconds = whole
     after_s = random.Random(moment).uniform(0.1, 0.9) * seconds
     name = f"random{moment}"
-    while server.run(name, kill_after_s=after_s) != -9:  # it was faster than its twin
+    while server.run(name, kill_after_s=after_s) != -9:  # it had ended before
         shutil.rmtree(server.directory / name)
         after_s *= 0.8
     assert server.run(name) == 0, f"killed after {after_s:.3f} s: {(server.directory / f'{name}.txt').read_text()}"
     assert_same_run(server.directory / name, directory)
 
 
-def test_a_run_may_be_killed_again_and_again(server, whole):
+def test_a_run_can_be_killed_repeatedly(server, whole):
     for point in ("weights.mid_write", "epoch.mid:2", "state.before_rename", "metrics.mid_append:4"):
         assert server.run("often", environment={"MINDLOC_FAULT": point}) == -9
     assert server.run("often") == 0

@@ -1,4 +1,4 @@
-"""The loop on MindSpore's Model: names and number of checkpoints, user callbacks, going on, warnings, full disk."""
+"""The loop on MindSpore's Model: names and number of checkpoints, user callbacks, resume, warnings, full disk."""
 
 import dataclasses
 import errno
@@ -35,7 +35,7 @@ def of_kind(directory: Path, kind: str) -> list[dict]:
 def test_best_and_last_are_kept_under_their_names(finished):
     names = {path.name for path in (finished / "checkpoints").iterdir()}
     assert names == {
-        "weights_e2_0.5000.safetensors",  # the best: weights alone
+        "weights_e2_0.5000.safetensors",  # the best: only weights
         "weights_e2_s12.safetensors",  # the two newest, complete
         "weights_e2_s12.state.safetensors",
         "weights_e3_0.3000.safetensors",  # the last is saved although it is not the best
@@ -59,7 +59,7 @@ def test_every_step_has_a_line(finished):
     steps = of_kind(finished, "step")
     assert [record["step"] for record in steps] == list(range(1, 16))
     assert [record["epoch"] for record in steps] == [1] * 4 + [2] * 6 + [3] * 5
-    assert steps[0]["lr"] == 0.0  # the warm-up begins at 0 ...
+    assert steps[0]["lr"] == 0.0  # the warm-up starts at 0 ...
     assert steps[2]["lr"] == pytest.approx(0.01)  # ... and ends after 2 of this epoch's 4 steps
     for record in steps:
         assert record["loss"] == pytest.approx(np.mean(list(record["components"].values())), rel=1e-5)
@@ -73,7 +73,7 @@ def test_epochs_and_evaluations_have_lines(finished):
     assert [record["tag"] for record in of_kind(finished, "evaluation")] == ["zero_shot", "e1", "e2", "e3"]
 
 
-def test_the_console_says_loss_rate_time_speed_and_time_left(tmp_path, capsys):
+def test_the_console_shows_loss_rate_time_speed_and_remaining_time(tmp_path, capsys):
     small_run.run(tmp_path, epochs=1, log_every_steps=4)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
     for part in (
@@ -111,7 +111,7 @@ class StopAt(Callback):
             run_context.request_stop()
 
 
-def test_a_stop_inside_an_epoch_is_saved_and_gone_on_with(tmp_path, finished):
+def test_a_run_stopped_inside_an_epoch_is_saved_and_resumed(tmp_path, finished):
     progress = small_run.run(tmp_path, callbacks=[StopAt(7)])
     assert (progress.epoch, progress.step_in_epoch, progress.step) == (1, 3, 7)
     small_run.run(tmp_path)
@@ -121,7 +121,7 @@ def test_a_stop_inside_an_epoch_is_saved_and_gone_on_with(tmp_path, finished):
     np.testing.assert_array_equal(ours.arrays["weight"], theirs.arrays["weight"])
 
 
-def test_a_finished_run_goes_on_for_more_epochs(tmp_path, capsys):
+def test_a_complete_run_resumes_for_more_epochs(tmp_path, capsys):
     small_run.run(tmp_path, epochs=1)
     assert small_run.run(tmp_path, epochs=1).step == 4
     assert "nothing left to train: 1 of 1 epochs" in capsys.readouterr().out
@@ -129,10 +129,10 @@ def test_a_finished_run_goes_on_for_more_epochs(tmp_path, capsys):
     assert [record["tag"] for record in of_kind(tmp_path, "evaluation")] == ["zero_shot", "e1", "e2"]
 
 
-def test_a_new_schedule_is_said(tmp_path):
+def test_a_changed_schedule_is_logged(tmp_path):
     before, after = {"epochs": 5, "lr": 0.1}, {"epochs": 20, "lr": 0.1}
     text = restated_schedule(before, after, Progress(epoch=5))
-    assert text.startswith("schedule restated after 5 epochs: epochs 5 -> 20;")
+    assert text.startswith("schedule changed after 5 epochs: epochs 5 -> 20;")
     assert restated_schedule(before, dict(before), Progress()) is None
 
 
@@ -142,14 +142,14 @@ def resume_point(directory: Path, **progress):
     return dataclasses.replace(point, weights=weights, progress=Progress(**progress))
 
 
-def test_another_model_is_refused(finished):
+def test_another_model_is_an_error(finished):
     other = {**CONFIG, "model": {"backbone": "base", "pretrained": None}}
     with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, its own is tiny"):
         check_settings(resume_point(finished), other)
 
 
-def test_another_head_is_refused_also_where_its_weights_would_fit(finished):
-    """head.similarity changes what the weights compute and the shape of none."""
+def test_another_head_is_an_error_also_where_its_weights_would_fit(finished):
+    """head.similarity changes the computation but no shape."""
     before, after = ({**CONFIG, "head": {"name": "two_stage", "similarity": kind}} for kind in ("dot", "cosine"))
     point = resume_point(finished)
     point = dataclasses.replace(point, weights=dataclasses.replace(point.weights, config=before))
@@ -157,18 +157,18 @@ def test_another_head_is_refused_also_where_its_weights_would_fit(finished):
         check_settings(point, after)
 
 
-def test_another_order_is_refused_inside_an_epoch_and_said_between_epochs(finished):
+def test_another_order_is_an_error_inside_an_epoch_and_logged_between_epochs(finished):
     other = {**CONFIG, "train": {"seed": 2, "epochs": 3}}
-    with pytest.raises(CheckpointError, match="stands inside epoch 2, .*go on with train.seed=1"):
+    with pytest.raises(CheckpointError, match="was saved inside epoch 2, .*resume with train.seed=1"):
         check_settings(resume_point(finished, epoch=1, step_in_epoch=2), other)
     assert check_settings(resume_point(finished, epoch=1), other) == ["train.seed is now 2 (was 1)"]
 
 
-def test_what_does_not_change_the_training_is_not_said(finished):
+def test_settings_that_do_not_affect_the_training_are_not_logged(finished):
     assert check_settings(resume_point(finished), {**CONFIG, "run": {"name": "x"}, "new": {"key": 1}}) == []
 
 
-def test_a_loss_that_is_not_finite_is_skipped_counted_and_warned_of(tmp_path, monkeypatch, capsys):
+def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_reported(tmp_path, monkeypatch, capsys):
     draw = small_run.batch
 
     def batch(epoch, step, rows=small_run.BATCH):
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_warned_of(tmp_path, mo
         return (query * np.float32(np.nan) if step == 1 else query), *rest
 
     monkeypatch.setattr(small_run, "batch", batch)
-    monkeypatch.setattr(small_run, "PRECISION", "fp32")  # no scale: an overflow is no routine
+    monkeypatch.setattr(small_run, "PRECISION", "fp32")  # without loss scaling, where an overflow is a problem
     progress = small_run.run(tmp_path, epochs=1)
     assert progress.skipped_steps == 1
     assert [record["finite"] for record in of_kind(tmp_path, "step")] == [True, False, True, True]
@@ -186,13 +186,13 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_warned_of(tmp_path, mo
     assert "warning: step 2" in capsys.readouterr().out
 
 
-def test_an_epoch_shorter_than_promised_is_an_error(tmp_path, monkeypatch):
+def test_an_epoch_shorter_than_planned_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(small_run.SmallData, "steps", lambda self, epoch: 9)
-    with pytest.raises(DataError, match="epoch 1 gave 4 steps, its sampler promised 9"):
+    with pytest.raises(DataError, match="epoch 1 had 4 steps; expected 9"):
         small_run.run(tmp_path, epochs=1, eval_every_epochs=0)
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
     small_run.run(tmp_path, epochs=1)
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
 
@@ -208,4 +208,4 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match=r"^can't write .*No space left on device; free some space[^\n]*$"):
             small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0)
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
-    assert small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0).step == 10  # with space again it goes on
+    assert small_run.run(tmp_path, epochs=2, checkpoint_every_steps=0).step == 10  # with free space it continues

@@ -19,7 +19,7 @@ def path(tmp_path):
     return path
 
 
-def test_lines_come_back_with_version_and_kind(path):
+def test_lines_are_read_with_version_and_kind(path):
     records = read_metrics(path)
     assert [record["step"] for record in records] == [0, 1, 2]
     assert records[2]["loss"] == 0.2 and records[0]["kind"] == "step" and records[0]["version"] == 1

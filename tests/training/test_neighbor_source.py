@@ -1,4 +1,4 @@
-"""Where hard negatives come from: found with the encoder as it stands, one table for all ranks, kept with the state."""
+"""The source of hard negatives: computed with the current encoder, one table for all ranks, saved with the state."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ from mindloc.training.neighbors import NeighborSource, PairedImages, restore_tab
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 
-# Five drone images over five tiles in a row, 10 m from each other; image d also overlaps tile d + 1, and drone
-# image 4 and tile 4 have no pair.
+# Five drone images over five tiles in a row, 10 m apart; image d also overlaps tile d + 1, and drone image 4 and tile 4
+# have no pair.
 QUERIES, TILES = 5, 5
 POSITIVE = [[0], [1], [2], [3], []]
 OVERLAPS = [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
@@ -48,7 +48,7 @@ def images(split) -> PairedImages:
     return PairedImages(split, split.edges("pos").pairs(), k=3)
 
 
-def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(images):
+def test_map_neighbors_are_the_nearest_tiles_with_a_pair_and_without_an_overlap(images):
     # places of the images 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, image 4 neither)
     assert images.near_on_map().tolist() == [
         [2, 3, NO_NEIGHBOR],  # overlaps 0 and 1
@@ -60,7 +60,7 @@ def test_on_the_map_the_nearest_tiles_that_have_a_pair_and_do_not_overlap(images
 
 
 class FakeEngine:
-    """The descriptor of an image is its first pixel's three channels; Phi would order the tiles the other way."""
+    """The descriptor of an image is its first pixel's three channels; Phi would reverse the order of the tiles."""
 
     batch_size = 2
     facts = {"engine": "fake", "checkpoint_sha256": None}
@@ -78,7 +78,7 @@ class FakeEngine:
 
 
 def pixels(view: str, files: list) -> list:
-    """Images lie on a circle: neighbors by number are the most similar."""
+    """Descriptors on a circle: images with adjacent numbers are the most similar."""
     angle_N = np.array([0.3 * int(path.stem[-1]) for path in files]) + (0.1 if view == "query" else 0)
     image_N3HW = np.stack([np.cos(angle_N), np.sin(angle_N), 0 * angle_N], axis=1)[:, :, None, None].astype(np.float32)
     return [(image_N3HW[first : first + 2], len(image_N3HW[first : first + 2])) for first in range(0, len(files), 2)]
@@ -105,7 +105,7 @@ BY_DESCRIPTOR = [
 
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
-def test_by_descriptor_of_the_encoder_as_it_stands(images, tmp_path, descriptors):
+def test_descriptor_neighbors_use_the_current_encoder(images, tmp_path, descriptors):
     source = source_of(images)
     source.refresh(FakeEngine(descriptors), tmp_path / "neighbors", 1)
     assert source.tables.newest[0] == 1 and not source.tables.lacks(1)
@@ -114,7 +114,7 @@ def test_by_descriptor_of_the_encoder_as_it_stands(images, tmp_path, descriptors
 
 
 @pytest.mark.parametrize("failing_at", [1, 3])  # in the drone's set, and in the satellite's with the drone's on disk
-def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(images, tmp_path, failing_at):
+def test_a_failed_search_removes_its_files_from_a_full_disk(images, tmp_path, failing_at):
     engine = FakeEngine()
 
     class FullDisk(FakeEngine):
@@ -130,15 +130,15 @@ def test_a_search_that_fails_leaves_nothing_on_a_disk_that_is_full(images, tmp_p
     assert not (tmp_path / "neighbors").exists() and source.tables.newest is None
 
 
-def test_a_table_counts_from_the_epoch_that_its_search_belongs_to(images, tmp_path):
+def test_a_table_is_assigned_to_the_epoch_of_its_extraction(images, tmp_path):
     source = source_of(images, refresh_every=3)
-    # a run that goes on with epoch 5 reads what was found before epoch 4
+    # a run that resumes with epoch 5 reads the table computed before epoch 4
     source.refresh(FakeEngine(), tmp_path / "neighbors", 5)
     assert source.tables.newest[0] == 4 and not source.tables.lacks(6) and source.tables.lacks(7)
 
 
 class FakeCluster:
-    """Two ranks; what the other one hands over is given."""
+    """Two ranks; the other one's rows are given."""
 
     size = 2
 
@@ -150,7 +150,7 @@ class FakeCluster:
         return np.concatenate([rows, other] if self.rank == 0 else [other, rows])
 
 
-def test_every_rank_has_the_table_of_the_first(images):
+def test_every_rank_has_the_table_of_rank_0(images):
     of_first = np.array(BY_DESCRIPTOR, np.float32)
     source = source_of(images, FakeCluster(1, of_first))
     source.refresh(FakeEngine(), None, 1)
@@ -158,10 +158,10 @@ def test_every_rank_has_the_table_of_the_first(images):
     assert source.tables.newest[1].dtype == np.int32
 
 
-def test_every_rank_has_the_first_one_s_table_of_the_map(images):
+def test_every_rank_has_the_map_table_of_rank_0(images):
     own = images.near_on_map()
     of_first = own.astype(np.float32)
-    of_first[1, :2] = of_first[1, 1::-1]  # two tiles that the first rank's processor finds in another order
+    of_first[1, :2] = of_first[1, 1::-1]  # rank 0's processor orders two tiles differently
     source = source_of(images, FakeCluster(1, of_first))
     source.agree_on_map()  # no table, nothing to agree on
     source.tables.map_QK = own
@@ -180,7 +180,7 @@ def saved_state(directory, source: NeighborSource, **progress):
     return load_state(load_weights(path))
 
 
-def test_a_checkpoint_brings_the_table_back(images, tmp_path):
+def test_a_checkpoint_restores_the_table(images, tmp_path):
     source = source_of(images)
     assert source.state() == ({}, {}) and source.digest() == b""
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
@@ -191,7 +191,7 @@ def test_a_checkpoint_brings_the_table_back(images, tmp_path):
     assert tables.newest[0] == 2 and tables.newest[1].tolist() == BY_DESCRIPTOR
 
 
-def test_a_damaged_table_is_refused(images, tmp_path):
+def test_a_damaged_table_is_an_error(images, tmp_path):
     source = source_of(images)
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
@@ -200,7 +200,7 @@ def test_a_damaged_table_is_refused(images, tmp_path):
         restore_table(NeighborTables(source.tables.sampling), images, state, Progress(epoch=2))
 
 
-def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refused_inside(images, split, tmp_path):
+def test_a_table_of_other_pairs_or_width_is_ignored_between_epochs_and_an_error_inside(images, split, tmp_path):
     source = source_of(images)
     source.refresh(FakeEngine(), tmp_path / "neighbors", 2)
     state = saved_state(tmp_path, source, epoch=2)
@@ -210,7 +210,7 @@ def test_a_table_of_other_pairs_or_another_width_is_left_between_epochs_and_refu
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.sampling)
         restore_table(tables, now, state, Progress(epoch=2))
-        assert tables.newest is None and tables.lacks(2)  # found anew before the epoch begins
+        assert tables.newest is None and tables.lacks(2)  # computed again before the epoch
         with pytest.raises(CheckpointError, match=rf"inside epoch 3.*{problem}.*delete its two files in {tmp_path}$"):
             restore_table(tables, now, state, Progress(epoch=2, step_in_epoch=1))
 
@@ -238,23 +238,23 @@ def callback_of(tables, found, progress, epochs=4) -> NeighborsCallback:
     return NeighborsCallback(tables, refresh, encoder, Reporter(None), progress, epochs)
 
 
-def test_neighbors_are_found_before_the_epochs_that_read_new_ones(found):
+def test_neighbors_are_computed_before_the_epochs_that_read_new_ones(found):
     progress = Progress()
     callback = callback_of(tables_of("both", 2, refresh_every=2), found, progress, epochs=6)
     for epoch in range(1, 7):
         progress.epoch = epoch
         callback.on_train_epoch_end(SimpleNamespace())
-    assert found == [(2, False), (4, False)]  # in evaluation mode; after the last epoch nobody reads them
+    assert found == [(2, False), (4, False)]  # in evaluation mode; none after the last epoch
     assert callback.encoder.training
 
 
-def test_nothing_is_found_where_the_training_stops_inside_an_epoch(found):
+def test_no_neighbors_are_computed_when_the_training_stops_inside_an_epoch(found):
     tables = tables_of("descriptors", 1)
     callback_of(tables, found, Progress(epoch=1, step_in_epoch=3)).on_train_epoch_end(SimpleNamespace())
     assert not found
 
 
-def test_a_search_that_fails_leaves_the_encoder_in_training(found):
+def test_a_failed_search_leaves_the_encoder_in_training_mode(found):
     callback = callback_of(tables_of("descriptors", 1), found, Progress(epoch=1))
 
     def fails(epoch):

@@ -1,4 +1,4 @@
-"""Tables of near tiles against the naive order of all of them."""
+"""Neighbor tables against a naive sort of all tiles."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def naive(score_QN: np.ndarray, k: int, excluded: set) -> list[list[int]]:
-    """By falling score, then index; what is excluded is left out, -1 fills up."""
+    """By decreasing score, then index, without excluded ones, padded with -1."""
     table = []
     for query, score_N in enumerate(score_QN):
         items = [item for item in range(len(score_N)) if (query, item) not in excluded]
@@ -42,12 +42,12 @@ def test_by_descriptor_as_by_the_definition(monkeypatch, block_scores, share):
     assert nearest_by_descriptor(query_QD, reference_ND, 9, cells).tolist() == expected
 
 
-def test_equal_scores_come_in_the_references_order():
+def test_equal_scores_are_in_the_references_order():
     reference_ND = np.array([[1, 0], [0, 1], [2, 0], [1, 0], [3, 0]], np.float32)  # 0, 2, 3 and 4 have cosine 1
     assert nearest_by_descriptor(np.array([[5.0, 0]]), reference_ND, 5, NOTHING).tolist() == [[0, 2, 3, 4, 1]]
 
 
-def test_more_asked_for_than_there_are():
+def test_more_neighbors_than_references_are_padded():
     table = nearest_by_descriptor(np.eye(2), np.eye(2), 3, (np.array([1]), np.array([0])))
     assert table.tolist() == [[0, 1, NO_NEIGHBOR], [1, NO_NEIGHBOR, NO_NEIGHBOR]]
     assert table.dtype == np.int32
@@ -81,7 +81,7 @@ def test_on_the_map_by_distance(unit, low, high):
     assert nearest_on_map(query_Q2, reference_N2, unit, 12, cells).tolist() == expected
 
 
-def test_a_block_is_held_once_with_its_indices(monkeypatch):
+def test_a_block_is_in_memory_once_with_its_indices(monkeypatch):
     monkeypatch.setattr(neighbors, "_BLOCK_SCORES", 2**20)
     random = np.random.default_rng(2)
     query_QD, reference_ND = (random.standard_normal((rows, 4)).astype(np.float32) for rows in (4096, 1024))
@@ -93,6 +93,6 @@ def test_a_block_is_held_once_with_its_indices(monkeypatch):
     assert peak < 13 * 2**20
 
 
-def test_an_unknown_unit_is_refused():
-    with pytest.raises(ValueError, match="place unit 'feet'"):
+def test_an_unknown_unit_is_an_error():
+    with pytest.raises(ValueError, match="place unit is 'feet'"):
         nearest_on_map(np.zeros((1, 2)), np.zeros((1, 2)), "feet", 1, NOTHING)

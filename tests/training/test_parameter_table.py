@@ -1,4 +1,4 @@
-"""What the optimizer is told about each parameter."""
+"""Learning-rate scale, decay and freezing of each parameter."""
 
 from collections.abc import Sequence
 
@@ -25,11 +25,11 @@ def table_of(parameters: Sequence[Parameter], **settings) -> list[ParameterRow]:
     return parameter_table(parameters, OptimizerConfig(**settings))
 
 
-def test_the_recipe_decays_everything():
+def test_the_recipe_decays_all_parameters():
     assert [row.decay for row in table_of(PARAMETERS, weight_decay=0.01)] == [0.01] * 5
 
 
-def test_norm_bias_layer_scale_and_logit_scale_can_be_left_undecayed():
+def test_norm_bias_layer_scale_and_logit_scale_can_be_without_decay():
     table = table_of(PARAMETERS, weight_decay=0.01, decay_norm_and_bias=False)
     assert [row.decay for row in table] == [0.0, 0.01, 0.01, 0.0, 0.0]
 
@@ -38,8 +38,8 @@ def test_norm_bias_layer_scale_and_logit_scale_can_be_left_undecayed():
     ("backbone", "tokens"),
     [("vit_tiny_patch16_224", {"cls_token": 0.0, "pos_embed": 0.0}), ("tiny", {"reg_token": 0.01})],
 )
-def test_positions_and_class_token_go_with_the_norms(backbone, tokens):
-    """As timm's no_weight_decay, which does not name the register tokens."""
+def test_positions_and_class_token_are_treated_like_norms(backbone, tokens):
+    """As in timm's no_weight_decay, which does not contain the register tokens."""
     model = load_config(None, [f"model.backbone={backbone}"]).model
     parameters = BACKBONES[backbone].build(model, "fp32", "plain").trainable_params()
     assert {row.decay for row in table_of(parameters, weight_decay=0.01)} == {0.01}
@@ -65,12 +65,12 @@ def test_the_longest_prefix_sets_the_scale():
     [
         (
             {"freeze": ["backbon"]},
-            "optimizer.freeze names 'backbon', which fits no parameter; they begin with backbone",
+            "optimizer.freeze names 'backbon', which matches no parameter; they start with backbone",
         ),
         ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale names 'head'"),
         ({"freeze": ["backbone", "log_logit_scale"]}, "freezes all 5 parameters"),
     ],
 )
-def test_settings_that_fit_nothing_are_named(settings, message):
+def test_prefixes_without_a_match_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         table_of(PARAMETERS, weight_decay=0.0, **settings)

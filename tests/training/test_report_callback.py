@@ -1,4 +1,4 @@
-"""What became of pairs and images is said once, and again when it changes; the order of callbacks is checked."""
+"""Pair and image counts are printed once and when they change; the order of callbacks is checked."""
 
 from types import SimpleNamespace
 
@@ -14,10 +14,10 @@ from mindloc.training.resume import Progress
 class Lines(Reporter):
     def __init__(self):
         super().__init__(None)
-        self.said, self.recorded = [], []
+        self.lines, self.recorded = [], []
 
     def say(self, text):
-        self.said.append(text)
+        self.lines.append(text)
 
     def record(self, kind, **values):
         self.recorded.append((kind, values.get("text")))
@@ -30,28 +30,28 @@ def callback(reports):
     return ReportCallback(lines, progress, data, step, TrainConfig()), lines, data, progress
 
 
-def test_the_sampler_report_is_said_when_it_changes():
+def test_the_sampler_report_is_printed_when_it_changes():
     made, lines, _, progress = callback(["3 kept", "3 kept", "2 kept"])
     for progress.epoch in range(3):
         made.on_train_epoch_begin(None)
-    assert lines.said == ["3 kept", "2 kept"]
+    assert lines.lines == ["3 kept", "2 kept"]
 
 
-def test_each_skipped_image_is_warned_of_once_and_counted():
+def test_each_skipped_image_has_one_warning_and_is_counted():
     made, lines, data, progress = callback(["all kept"])
-    progress.step_in_epoch = 2  # stopped inside an epoch, which has no record of its own
+    progress.step_in_epoch = 2  # stopped inside an epoch, which has no record
     made.on_train_epoch_end(None)
-    assert lines.said == []
+    assert lines.lines == []
     data.bad_images = {"a.png": "a.png is truncated"}
     made.on_train_epoch_end(None)
     made.on_train_epoch_end(None)
-    warnings = ["a.png is truncated", "skipped images so far: 1; their pairs count in no loss"]
-    assert lines.said == [f"warning: {text}" for text in warnings]
+    warnings = ["a.png is truncated", "skipped images so far: 1; the loss ignores their pairs"]
+    assert lines.lines == [f"warning: {text}" for text in warnings]
     assert lines.recorded == [("warning", text) for text in warnings]
 
 
-def test_a_callback_before_one_whose_results_it_reads_is_refused():
+def test_a_callback_before_one_whose_results_it_reads_is_an_error():
     counting, evaluation = ProgressCallback(Progress(), None, None, None), EvalCallback(*[None] * 6)
     check_order([counting, Callback(), evaluation])
-    with pytest.raises(ValueError, match="EvalCallback comes before ProgressCallback"):
+    with pytest.raises(ValueError, match="EvalCallback is before ProgressCallback"):
         check_order([evaluation, Callback(), counting])

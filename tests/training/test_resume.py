@@ -1,4 +1,4 @@
-"""Where a run goes on, and how a person gets past a damaged checkpoint."""
+"""The resume point of a run, settings that may change, and the way out for a damaged checkpoint."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mindloc.training.resume import Progress, ResumePoint, check_settings, find_
 
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])
-def test_past_a_damaged_checkpoint_to_the_one_before_it(tmp_path, damaged):
+def test_a_damaged_checkpoint_can_be_deleted_to_resume_from_the_one_before(tmp_path, damaged):
     run = RunDirectory.create(tmp_path, "run", "{}")
     for step in (1, 2):
         path = run.checkpoints / f"weights_e{step}_s{step}.safetensors"
@@ -31,14 +31,14 @@ def test_past_a_damaged_checkpoint_to_the_one_before_it(tmp_path, damaged):
 
 
 def other_value(value):
-    """One of the same type."""
+    """Another value of the same type."""
     if isinstance(value, (int, float)):
         return value + 1
     return [*value, 1] if isinstance(value, list) else f"other {value}"
 
 
 def resume_inside_an_epoch(section: str, key: str) -> list[str]:
-    """What is said of a training that goes on inside its epoch 2 with another value of that key."""
+    """Notes of a training that resumes inside epoch 2 with another value of the key."""
     before, after = config_to_dict(Config()), config_to_dict(Config())
     after[section][key] = other_value(before[section][key])
     weights = Weights(Path("weights_e1_s9.safetensors"), {}, before, "c" * 64)
@@ -46,30 +46,30 @@ def resume_inside_an_epoch(section: str, key: str) -> list[str]:
     return check_settings(point, after)
 
 
-# which pairs there are, where they lie (near ones share a batch), which of them fall out
+# settings that change which pairs exist, where they are (near ones share a batch), or which are left out
 MOVE_PAIRS = ["reader", "train_pairs", "map_px", "m_per_px", "train_mode", "train_ratio", "on_bad_image"]
-# where files lie, what the evaluation does, how large an image is made
+# paths, evaluation, image sizes
 MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode"]
 MOVE_NONE += ["query_size_px", "reference_size_px", "workers"]
 
 
-def test_every_key_of_the_data_is_of_one_kind():
+def test_every_data_key_is_of_one_kind():
     assert sorted(MOVE_PAIRS + MOVE_NONE) == sorted(DataConfig.model_fields)
 
 
 @pytest.mark.parametrize("key", MOVE_PAIRS)
-def test_what_moves_training_pairs_stays_inside_an_epoch(key):
-    with pytest.raises(CheckpointError, match=f"inside epoch 2, whose order follows from data.{key}; go on with"):
+def test_settings_that_move_training_pairs_must_not_change_inside_an_epoch(key):
+    with pytest.raises(CheckpointError, match=f"inside epoch 2, whose order depends on data.{key}; resume with"):
         resume_inside_an_epoch("data", key)
 
 
 @pytest.mark.parametrize("key", MOVE_NONE)
-def test_what_moves_no_training_pair_may_change_inside_an_epoch(key):
+def test_settings_that_move_no_training_pair_may_change_inside_an_epoch(key):
     (line,) = resume_inside_an_epoch("data", key)
     assert line.startswith(f"data.{key} is now ")
 
 
 @pytest.mark.parametrize(("section", "key"), [("sampling", "neighbors"), ("train", "seed"), ("train", "batch_size")])
-def test_the_order_of_an_epoch_follows_from_more_than_the_data(section, key):
-    with pytest.raises(CheckpointError, match=f"whose order follows from {section}.{key}"):
+def test_the_order_of_an_epoch_depends_on_more_than_the_data(section, key):
+    with pytest.raises(CheckpointError, match=f"whose order depends on {section}.{key}"):
         resume_inside_an_epoch(section, key)

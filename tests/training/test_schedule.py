@@ -1,4 +1,4 @@
-"""The learning rate along a run, against values by hand."""
+"""The learning-rate schedule against values by hand."""
 
 import pytest
 

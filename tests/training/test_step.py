@@ -1,4 +1,4 @@
-"""One step on a linear encoder, against float64 arithmetic and against the definition."""
+"""One step on a linear encoder, against float64 arithmetic and the definition."""
 
 import mindspore as ms
 import numpy as np
@@ -22,7 +22,7 @@ def graph_mode():
 
 
 class Product(nn.Cell):
-    """Gradients known by hand: that of the matrix is the mean image, that of the gain the mean weight."""
+    """Gradients by hand: that of the matrix is the mean image, that of the gain the mean weight."""
 
     def __init__(self):
         super().__init__()
@@ -130,7 +130,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     for part, expected in zip(collect_arrays(step), before, strict=True):
         for name, array in part.items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
-    assert bool(run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)[3])  # and training goes on
+    assert bool(run_step(step, [[0.5, -0.1]], [0.5], lr=0.1)[3])  # and training continues
 
 
 def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
@@ -144,7 +144,7 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_its_window():
     np.testing.assert_allclose(np.delete(norms, 2), 0.5, rtol=1e-6)  # unscaled
 
 
-def test_loss_scale_never_falls_below_one():
+def test_loss_scale_is_never_below_one():
     step = product_step(scaled(2.0))
     scales = [float(run_step(step, [[0.3, np.nan]], [0.0], lr=0.1)[4]) for _ in range(3)]
     assert scales == [2.0, 1.0, 1.0]
@@ -160,7 +160,7 @@ def weighted_step(encoder: nn.Cell, weight_decay: float = 0.0, **options) -> Tra
 
 
 def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
-    """Parts of 2 pairs of a batch of 4: the moments after one step are those of the mean of two separate gradients."""
+    """Parts of 2 pairs in a batch of 4: the moments after one step are those of the mean of two separate gradients."""
     query, reference, mask, weight = small_run.batch(0, 0, rows=4)
     step = unclipped_step(accumulate=2)
     results = [step(Tensor(query), Tensor(reference), Tensor(mask), Tensor(weight)) for _ in range(2)]
@@ -181,7 +181,7 @@ def test_accumulation_is_the_mean_of_the_gradients_of_the_parts():
             assert float(value) == pytest.approx((parts[0][2][i] + parts[1][2][i]) / 2, rel=1e-6)
 
 
-def test_a_part_is_a_run_of_the_global_batch():
+def test_a_part_is_consecutive_rows_of_the_global_batch():
     # two devices of 4 rows, two parts: the second is the last 2 rows here, and the last 4 of all 8
     local, weight = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1), np.arange(8, dtype=np.float32)
     mask = np.random.RandomState(0).uniform(size=(8, 8)) < 0.5
@@ -199,8 +199,8 @@ def test_components_are_those_of_the_current_step():
 
 
 @pytest.mark.slow
-def test_recomputed_blocks_learn_the_same():
-    """Only the memory differs, and what is computed twice rounds alike."""
+def test_recomputed_blocks_have_the_same_gradients():
+    """Only memory differs; values computed twice are bit-identical."""
     ends = []
     for recompute in (False, True):
         encoder = two_ranks.vit_encoder()

@@ -1,4 +1,4 @@
-"""What a loss reads of each pair: columns of the data set's edges, whatever their names and shapes."""
+"""Targets of a loss: columns of the data set's edges, of any name and shape."""
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def config() -> Config:
     return load_config(None, [*words, "sampling.mode=random", "train.batch_size=2"])
 
 
-def test_a_column_of_any_shape_comes_through_row_by_row(split, config):
+def test_a_column_of_any_shape_arrives_row_by_row(split, config):
     sampler = build_sampler(split, "pos", config.sampling, 2, seed=1)
     data = build_train_data(config, split, sampler, targets_of(config, split, ("offset_px",)))
     assert data.dataset.get_col_names() == ["query", "reference", "mask", "offset_px"]
@@ -40,9 +40,10 @@ def test_a_column_of_any_shape_comes_through_row_by_row(split, config):
         np.testing.assert_array_equal(batch[3], split.positive.columns["offset_px"][pair_G])
 
 
-def test_a_column_that_the_reader_lacks_is_refused_in_one_line(split, config):
+def test_a_column_that_the_reader_lacks_is_a_one_line_error(split, config):
     message = (
-        r"^the loss \(loss.name=weighted_infonce\) reads iou of each pair, and data.reader=gta_uav has no such [^\n]+$"
+        r"^the loss \(loss.name=weighted_infonce\) reads iou of each pair, which data.reader=gta_uav does "
+        r"not provide; [^\n]+$"
     )
     with pytest.raises(DataError, match=message):
         targets_of(config, split, ("offset_px", "iou"))

@@ -1,4 +1,4 @@
-"""What the builders of a training leave to the optimizer."""
+"""Parameters of a built training that the optimizer gets, and parts of a batch."""
 
 import mindspore as ms
 
@@ -26,7 +26,7 @@ def test_statistics_are_saved_and_never_trained():
     assert not any(encoder.parameters_dict()[name].requires_grad for name in statistics)
 
 
-def test_a_grad_cache_takes_the_parts_of_the_config():
+def test_grad_cache_uses_the_parts_of_the_config():
     config = load_config(None, ["model.backbone=tiny", "train.accumulate=8", "train.grad_cache=true"])
     encoder = build_encoder(config)
     optimizer = AdamW(encoder.trainable_params(), config.optimizer)

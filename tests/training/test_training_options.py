@@ -1,4 +1,4 @@
-"""Options of optimizer, schedule and step reach what they are for."""
+"""Options of optimizer, schedule and step have their effect."""
 
 import mindspore as ms
 import pytest
@@ -25,7 +25,7 @@ def schedule_of(*overrides: str) -> Schedule:
 
 
 def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
-    """Parameter name -> (factor on the learning rate, decay) of what is trained."""
+    """Parameter name -> (factor on the learning rate, decay) of the trained parameters."""
     optimizer = step.optimizer
     return {
         parameter.name: optimizer.groups[group]
@@ -45,15 +45,15 @@ def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
         ("schedule.name=constant, schedule.warmup_epochs=2.0", 1.0, 0.4),
     ],
 )
-def test_the_learning_rate_falls_as_the_options_say(override, progress, rate):
+def test_the_learning_rate_decays_by_the_options(override, progress, rate):
     words = ["train.epochs=4", "optimizer.lr=0.8", "schedule.warmup_epochs=0.0", *override.split(", ")]
     assert schedule_of(*words).at(progress) == pytest.approx(rate)
 
 
 def test_shapes_of_the_schedule_by_name():
     words = (["schedule.name=polynomial"], ["schedule.name=polynomial", "schedule.power=3.0"], ["schedule.end_lr=1e-6"])
-    told = [schedule_of(*overrides).describe() for overrides in words]
-    assert (told[0]["name"], told[1]["power"], told[2]["end_lr"]) == ("polynomial", 3.0, 1e-6)
+    facts = [schedule_of(*overrides).describe() for overrides in words]
+    assert (facts[0]["name"], facts[1]["power"], facts[2]["end_lr"]) == ("polynomial", 3.0, 1e-6)
     assert schedule_of("schedule.name=constant").describe()["name"] == "constant"
 
 
@@ -85,7 +85,7 @@ def test_prefixes_freeze_and_slow_parameters():
     assert {scale for name, scale in scales.items() if name not in slowed} == {1.0}
 
 
-def test_norms_and_biases_are_decayed_unless_told_not_to():
+def test_norms_and_biases_are_decayed_unless_switched_off():
     matrices = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
     for value, decays in ((True, {0.03}), (False, {0.0})):
         settings = settings_of(step_of("optimizer.weight_decay=0.03", f"optimizer.decay_norm_and_bias={value}"))
@@ -93,14 +93,14 @@ def test_norms_and_biases_are_decayed_unless_told_not_to():
         assert {decay for name, (_, decay) in settings.items() if name.endswith(matrices)} == {0.03}
 
 
-def test_the_loss_scale_begins_and_doubles_as_told():
+def test_the_loss_scale_starts_and_doubles_by_its_options():
     options = ("train.precision=fp16", "train.loss_scale_init=64.0", "train.loss_scale_window=9")
     scale = step_of(*options).loss_scale
     assert (float(scale.scale.asnumpy()), scale.window, scale.dynamic) == (64.0, 9, True)
     assert not step_of().loss_scale.dynamic
 
 
-def test_blocks_are_recomputed_when_asked_for():
+def test_blocks_are_recomputed_on_request():
     for words, recomputed in ((("train.recompute=true",), True), ((), False)):
         blocks = step_of(*words).encoder.backbone_of("query").blocks
         assert [block._recompute_cell is not None for block in blocks] == [recomputed] * 6

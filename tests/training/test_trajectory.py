@@ -38,7 +38,7 @@ def reference_encoder(reference_dir: Path) -> PairEncoder:
 
 
 def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[float]:
-    """Losses of the steps, each before its update; four batches in turn."""
+    """Losses of the steps, each before its update; four alternating batches."""
     settings = OptimizerConfig(weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8, clip=clip, clip_at=clip_at)
     step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce(k=5.0)}), AdamW(encoder.trainable_params(), settings))
     step.set_train()
@@ -66,7 +66,7 @@ def test_losses_follow_pytorch_for_twenty_steps(reference_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("clip", "clip_at"), [("value", 0.02), ("norm", 0.5)])
-def test_strong_decay_and_biting_clips_end_at_the_float64_weights(reference_dir, clip, clip_at):
+def test_strong_decay_and_active_clipping_end_at_the_float64_weights(reference_dir, clip, clip_at):
     with np.load(reference_dir / "trajectory.npz", allow_pickle=False) as file:
         lrs = 5 * file["lrs"]
     with np.load(reference_dir / "trajectory_strict.npz", allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""The loader waits for an epoch's neighbors while the training goes on, and lets go when the training ends."""
+"""The loader waits for an epoch's neighbors while the training continues, and is released when the training ends."""
 
 import threading
 
@@ -25,7 +25,7 @@ PAIRS = 6
 
 @pytest.fixture
 def tables() -> NeighborTables:
-    """From the second epoch on by descriptors, found anew before each."""
+    """By descriptors from the second epoch on, computed before each."""
     return NeighborTables(SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per_pair=1))
 
 
@@ -49,11 +49,11 @@ def table(step: int) -> np.ndarray:
     return (np.arange(PAIRS)[:, None] + step) % PAIRS
 
 
-def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
+def test_the_second_epoch_starts_when_its_neighbors_are_available(stream, tables):
     data = TrainData(stream)
     iterator = data.dataset.create_tuple_iterator(num_epochs=3, output_numpy=True)
-    assert len(list(iterator)) == 3  # the loader runs ahead into the second epoch, and waits
-    assert data.steps(0) == 3 and data.report(0).mined == 0  # meanwhile the plan at hand can be asked for
+    assert len(list(iterator)) == 3  # the loader is ahead in the second epoch, and waits
+    assert data.steps(0) == 3 and data.report(0).mined == 0  # meanwhile the current plan can be read
     for epoch in (1, 2):
         tables.put(epoch, table(step=epoch))
         drawn = [query[:, 0, 0, 0] for query, *_ in iterator]
@@ -63,7 +63,7 @@ def test_the_second_epoch_begins_when_its_neighbors_are_known(stream, tables):
         assert np.count_nonzero(gap_S == epoch) == data.report(epoch).mined
 
 
-def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoch_too_far(stream, tables):
+def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_a_later_epoch(stream, tables):
     class Steps(nn.Cell):
         def construct(self, query, reference, mask, iou):
             return iou.sum()
@@ -71,7 +71,7 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
     data, ended = TrainData(stream), threading.Event()
 
     def train() -> None:
-        # Model.train walks through one epoch, and makes an iterator over three: the loader waits for the second
+        # Model.train trains one epoch, but makes an iterator over three: the loader waits for the second
         callback = NeighborsCallback(tables, None, None, Reporter(None), Progress(epoch=3), 3)
         Model(Steps()).train(3, data.dataset, callbacks=[callback], dataset_sink_mode=False, initial_epoch=2)
         ended.set()
@@ -80,7 +80,7 @@ def test_a_training_on_mindspore_s_model_ends_while_the_loader_waits_for_an_epoc
     assert ended.wait(60)
 
 
-def test_a_training_that_ends_early_is_not_held_up_by_the_loader(stream, tables):
+def test_a_training_that_ends_early_is_not_blocked_by_the_loader(stream, tables):
     data = TrainData(stream)
     iterator = data.dataset.create_tuple_iterator(num_epochs=3, output_numpy=True)
     assert len(list(iterator)) == 3

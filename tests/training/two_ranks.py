@@ -1,4 +1,4 @@
-"""Trainings of twenty steps for the comparison of two ranks with one; ``python two_ranks.py OUT`` is one rank."""
+"""Trainings of twenty steps that compare two ranks with one; ``python two_ranks.py OUT`` is one rank."""
 
 import os
 import sys
@@ -46,7 +46,7 @@ def vit_encoder(two_stage: bool = False) -> nn.Cell:
 
 
 def batch(step: int) -> tuple[np.ndarray, ...]:
-    """A global batch: some cells masked, and in every third one a padded row."""
+    """A global batch: some cells are masked, and every third batch has a padded row."""
     random = np.random.RandomState(step)
     query, reference = random.standard_normal((2, PAIRS, 3, SIDE, SIDE)).astype(np.float32)
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
@@ -68,7 +68,7 @@ def train(case: str, cluster: Cluster) -> dict[str, np.ndarray]:
     optimizer = AdamW(encoder.trainable_params(), OptimizerConfig(**{"weight_decay": 0.1, "clip": "none", **clip}))
     step = TrainStep(encoder, criterion, optimizer, TrainConfig(**options), cluster)
     ops.assign(step.lr, Tensor(1e-3, ms.float32))
-    parts = options.get("accumulate", 1)  # a rank holds a share of each part
+    parts = options.get("accumulate", 1)  # a rank has rows of each part
     own = np.arange(PAIRS).reshape(parts, cluster.size, -1)[:, cluster.rank].reshape(-1)
     losses, norms = [], []
     for number in range(STEPS):

@@ -1,1 +1,1 @@
-"""Training: ``trainer`` prepares and runs it, ``step`` is one step, ``callbacks`` and ``checkpointing`` surround it."""
+"""Training: ``trainer`` prepares and runs it, ``step`` is one step, ``callbacks`` and ``checkpointing`` run between."""

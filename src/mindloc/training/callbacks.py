@@ -1,8 +1,8 @@
-"""What happens around the steps and epochs of ``Model.train``; saving is in checkpointing.py.
+"""Callbacks for the steps and epochs of ``Model.train``: progress, report, evaluation, search for hard negatives.
 
-The callbacks share the counters of ``Progress``, and what one finds for the others is in MindSpore's
-``original_args()``, where the user's own callbacks find it too: ``learning_rate`` of the step, ``eval_results`` of the
-epoch. Each names in ``after`` those that must run before it.
+Saving is in checkpointing.py. The callbacks share the counters of ``Progress``. Results for other callbacks, also the
+user's, are in MindSpore's ``original_args()``: ``learning_rate`` of the step, ``eval_results`` of the epoch. Each names
+in ``after`` the callbacks that must run before it.
 """
 
 import time
@@ -26,29 +26,29 @@ from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
 
-SCORE = "recall@1"  # the metric that decides which epoch is best and is in checkpoint names; a fraction
+SCORE = "recall@1"  # metric that selects the best epoch and is part of checkpoint names; a fraction
 
-# directory for the report, named "zero_shot" or like "e3" -> metrics of the encoder by name, ``SCORE`` among them; a
-# rank that writes nothing has no directory, and gets no metrics
+# directory for the report, "zero_shot" or such as "e3" -> metrics of the encoder by name, including ``SCORE``; ranks
+# other than 0 have no directory and get no metrics
 EvaluateFunction = Callable[[Path | None], Mapping[str, float] | None]
 
 
 def check_order(callbacks: Sequence[Callback]) -> None:
-    """Raises: ValueError: a callback comes before one that must run before it."""
+    """Raises: ValueError: a callback precedes one that must run before it."""
     for place, callback in enumerate(callbacks):
         for later in callbacks[place + 1 :]:
             if isinstance(later, getattr(callback, "after", ())):
-                raise ValueError(f"{type(callback).__name__} comes before {type(later).__name__}; put it behind")
+                raise ValueError(f"{type(callback).__name__} is before {type(later).__name__}; it must be after it")
 
 
 class ProgressCallback(Callback):
-    """Counts steps and epochs, and moves the learning rate along the schedule, over the true steps of each epoch.
+    """Counts steps and epochs, and sets the learning rate by the schedule and the number of steps of each epoch.
 
-    MindSpore takes the number of steps of the first epoch for that of all, and counts a resumed run from 0; its own
-    callbacks get the true numbers from here.
+    MindSpore uses the number of steps of the first epoch for all, and counts a resumed run from 0; this sets the right
+    numbers for MindSpore's own callbacks.
 
     Args:
-        lr: a parameter of the step.
+        lr: learning-rate parameter of the step.
         steps_of: epoch (from 0) -> its number of steps.
     """
 
@@ -67,7 +67,7 @@ class ProgressCallback(Callback):
     def on_train_step_begin(self, run_context: RunContext) -> None:
         epoch = self.progress.epoch
         lr = self.schedule.at_step(epoch, self.progress.step_in_epoch, self.steps_of(epoch))
-        ops.assign(self.lr, Tensor(lr, ms.float32))  # set_data would not reach a graph that has run
+        ops.assign(self.lr, Tensor(lr, ms.float32))  # set_data has no effect on a graph that has run
         run_context.original_args().learning_rate = lr
 
     def on_train_step_end(self, run_context: RunContext) -> None:
@@ -81,15 +81,15 @@ class ProgressCallback(Callback):
         if done < steps and run_context.get_stop_requested():
             return
         if done != steps:
-            raise DataError(f"epoch {self.progress.epoch + 1} gave {done} steps, its sampler promised {steps}")
+            raise DataError(f"epoch {self.progress.epoch + 1} had {done} steps; expected {steps} by its sampler")
         self.progress.epoch += 1
         self.progress.step_in_epoch = 0
 
 
 class TrainingData(Protocol):
-    """Batches from one epoch and step on; ``dataset.TrainData`` is one."""
+    """Batches, starting at an epoch and step; implemented by ``dataset.TrainData``."""
 
-    dataset: Any  # mindspore.dataset with the columns that the step takes
+    dataset: Any  # mindspore.dataset whose columns are the arguments of the step
     bad_images: Mapping[str, str]  # path -> problem, of the images skipped so far
 
     def steps(self, epoch: int) -> int: ...
@@ -98,12 +98,12 @@ class TrainingData(Protocol):
 
 
 class ReportCallback(Callback):
-    """Says and records what the steps computed, what became of pairs and images, and where the time went.
+    """Prints and records the results of the steps, the use of pairs and images, and times.
 
-    Outputs of the steps are fetched from the device in blocks, so that the device need not wait for the log.
+    Outputs of the steps are fetched from the device in blocks, so that the device does not wait for the log.
 
     Args:
-        preparation: what this process did before the training began, in words.
+        preparation: description of what this process did before the training.
     """
 
     after = (ProgressCallback,)
@@ -124,13 +124,13 @@ class ReportCallback(Callback):
         self._latest: dict[str, Any] = {}  # the last record of a step
         self._waiting: list[tuple[int, int, float, tuple]] = []  # epoch, step, lr, outputs
         self._clock, self._epoch_clock = _Clock(), _Clock()
-        self._sampling: Any = None  # the report that was said last
+        self._sampling: Any = None  # the report that was printed last
         self._known_bad: set[str] = set()
-        self._begin_age_s = self._first_step_age_s = 0.0  # of this process
+        self._start_age_s = self._first_step_age_s = 0.0  # of this process
         self._is_first_step = True
 
     def on_train_begin(self, run_context: RunContext) -> None:
-        self._begin_age_s = process_age_s()
+        self._start_age_s = process_age_s()
         self.reporter.say("the first step compiles the graph: seconds for a small encoder, a minute for a large one")
 
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
@@ -166,8 +166,8 @@ class ReportCallback(Callback):
         if not self.progress.inside_epoch:
             self._record_epoch()
         self.reporter.end_bar()
-        is_said = not latest or latest["step"] % self.config.log_every_steps == 0
-        if not is_said and not self.progress.inside_epoch:
+        is_printed = not latest or latest["step"] % self.config.log_every_steps == 0
+        if not is_printed and not self.progress.inside_epoch:
             self._say_step(epoch - 1, self.data.steps(epoch - 1))
         self._warn_of_bad_images()
 
@@ -176,7 +176,7 @@ class ReportCallback(Callback):
         self.reporter.say(f"compiling took {compiled:.1f} s of {whole:.1f} s, {100 * compiled / whole:.0f} %")
 
     def flush(self) -> None:
-        """Bring every finished step into the log and into the counters of ``progress``."""
+        """Add all completed steps to the log and to the counters of ``progress``."""
         records = [self._record_of(*waiting) for waiting in self._waiting]  # waits for the device
         step_s = self._clock.passed_s() / max(len(records), 1)
         self._waiting, self._clock = [], _Clock()
@@ -186,7 +186,7 @@ class ReportCallback(Callback):
             self.reporter.record("step", **self._latest)
 
     def restart_clock(self) -> None:
-        """Leave out of the step times what happened since the last step, e.g. the writing of a checkpoint."""
+        """Exclude the time since the last step, such as for a checkpoint, from the step times."""
         self._clock = _Clock()
 
     def _record_of(self, epoch: int, step: int, lr: float, outputs: tuple) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class ReportCallback(Callback):
             self.reporter.warn(text, record["step"])
 
     def _record_epoch(self) -> None:
-        """Means are over the steps that were not skipped; the sums restart at 0."""
+        """Record the means over the steps that were not skipped, and reset the sums."""
         sums, self.progress.epoch_sums = dict(self.progress.epoch_sums), {}
         steps, skipped = sums.pop("steps", 0.0), sums.pop("skipped", 0.0)
         epoch = self.progress.epoch
@@ -240,7 +240,7 @@ class ReportCallback(Callback):
 
     def _say_step(self, epoch: int, step_in_epoch: int) -> None:
         latest, steps = self._latest, self.data.steps(epoch)
-        left = (self.config.epochs - epoch) * steps - step_in_epoch  # later epochs taken to be as long as this one
+        left = (self.config.epochs - epoch) * steps - step_in_epoch  # if later epochs are as long as this one
         skipped = f"  skipped {latest['skipped_steps']}" if latest["skipped_steps"] else ""
         self.reporter.say(
             f"epoch {epoch + 1}/{self.config.epochs} step {step_in_epoch}/{steps}  loss {latest['loss']:.4f}  "
@@ -250,9 +250,9 @@ class ReportCallback(Callback):
 
     def _say_start(self) -> None:
         age_s, compiled = process_age_s(), self._epoch_clock.compiled_s()
-        before = self._first_step_age_s - self._begin_age_s
+        before = self._first_step_age_s - self._start_age_s
         self.reporter.say(
-            f"first step done {age_s:.1f} s after the start: {self._begin_age_s:.1f} s {self.preparation}, "
+            f"first step done {age_s:.1f} s after the start: {self._start_age_s:.1f} s {self.preparation}, "
             f"{before:.1f} s evaluation and first batch, {compiled:.1f} s compiling, "
             f"{age_s - self._first_step_age_s - compiled:.1f} s the step"
         )
@@ -262,12 +262,12 @@ class ReportCallback(Callback):
         for path in bad.keys() - self._known_bad:
             self.reporter.warn(bad[path], step)
         if bad.keys() - self._known_bad:
-            self.reporter.warn(f"skipped images so far: {len(bad)}; their pairs count in no loss", step)
+            self.reporter.warn(f"skipped images so far: {len(bad)}; the loss ignores their pairs", step)
         self._known_bad = set(bad)
 
 
 class _Clock:
-    """Seconds since it was made, and how many of them went into compiling."""
+    """Seconds since its creation, with and without compile time."""
 
     def __init__(self) -> None:
         self._start, self._compiled_before = time.perf_counter(), compiled_s()
@@ -281,13 +281,13 @@ class _Clock:
 
 
 class EvalCallback(Callback):
-    """Evaluates the encoder before a run's first step and after epochs; ``eval_results`` of an epoch are its metrics.
+    """Evaluates the encoder before the first step of a run and after epochs; sets the epoch's ``eval_results``.
 
     Args:
-        reports: directory of the run's reports; None on a rank that writes nothing.
+        reports: directory of the run's reports; None on ranks other than 0.
     """
 
-    after = (ProgressCallback, ReportCallback)  # the time of an epoch is recorded without its evaluation
+    after = (ProgressCallback, ReportCallback)  # epoch_s excludes the evaluation
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ class EvalCallback(Callback):
         if every and not self.progress.inside_epoch and (epoch % every == 0 or epoch == self.config.epochs):
             metrics = self._run(f"e{epoch}")
             if metrics is not None:
-                run_context.original_args().eval_results = metrics  # until MindSpore removes them after the epoch
+                run_context.original_args().eval_results = metrics  # MindSpore removes them after the epoch
 
     def _run(self, tag: str) -> dict[str, float] | None:
         started = time.perf_counter()
@@ -328,17 +328,17 @@ class EvalCallback(Callback):
 
 
 class NeighborsCallback(Callback):
-    """Finds the neighbors that hard negatives are drawn from, before the epochs that read new ones.
+    """Searches the neighbors for hard negatives, before each epoch that reads new ones.
 
-    At the end of an epoch, so that its checkpoint contains the table which the next epoch reads. The loader's thread
-    waits for the table (``NeighborTables.wait``), the training itself never does. Only the first epoch's must be there
-    before the loader is built, which plans that epoch: ``find`` is then called directly.
+    It runs at the end of an epoch, so that the checkpoint contains the table for the next epoch. Only the loader's
+    thread waits for the table (``NeighborTables.wait``). For the first epoch, which the loader plans when it is built,
+    ``find`` is called directly.
 
     Args:
-        refresh: epoch (from 0) that is to be planned -> its table is in ``tables``.
+        refresh: called with an epoch (from 0); adds its table to ``tables``.
     """
 
-    after = (ProgressCallback, ReportCallback)  # the time of an epoch is recorded without the search
+    after = (ProgressCallback, ReportCallback)  # epoch_s excludes the search
 
     def __init__(
         self,
@@ -354,15 +354,15 @@ class NeighborsCallback(Callback):
         self.reporter, self.progress, self.epochs = reporter, progress, epochs
 
     def on_train_end(self, run_context: RunContext) -> None:
-        # Model.train asks the data set for `epochs` epochs, not for those that are left, so a resumed run's loader
-        # waits for an epoch that never comes; release it before MindSpore joins its thread
+        # Model.train requests `epochs` epochs from the data set, not the remaining ones, so the loader of a resumed run
+        # waits for an epoch that is never trained; release it before MindSpore joins its thread
         self.tables.close()
 
     def on_train_epoch_end(self, run_context: RunContext) -> None:
         self.find()
 
     def find(self) -> None:
-        """Find what the next epoch reads, unless it has its neighbors, needs none or never comes."""
+        """Search the neighbors for the next epoch, unless there is none, it needs none or has them."""
         epoch = self.progress.epoch
         if self.progress.inside_epoch or epoch >= self.epochs or not self.tables.lacks(epoch):
             return

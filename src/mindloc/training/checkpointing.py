@@ -1,7 +1,7 @@
-"""Saves checkpoints: best and last, every few epochs or steps, the newest ones kept; and loads one into a step.
+"""Save checkpoints (best, last, at intervals; only the newest are kept) and load one into a training step.
 
-Order of writing: weights, the name of the best, state (which completes the checkpoint), then old files are removed. A
-kill in between leaves the previous checkpoint complete, and what the resumed run writes again is the same.
+Order: weights, link to the best weights, state (which completes the checkpoint), then old files are removed. After a
+kill in between, the previous checkpoint is complete, and the resumed run writes the same files again.
 """
 
 import math
@@ -36,22 +36,22 @@ from mindloc.training.step import TrainStep
 
 
 class OwnState(Protocol):
-    """What is saved besides the step's parameters; ``neighbors.NeighborSource`` has some."""
+    """Other state to save besides the step's parameters, such as that of ``neighbors.NeighborSource``."""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays by name, plain facts) for the training state."""
+        """(arrays by name, plain facts), added to the training state."""
         ...
 
 
 class CheckpointCallback(Callback):
-    """Saves a checkpoint every so many steps and epochs, after the last epoch, and when the score is a new best.
+    """Saves a checkpoint at intervals of steps and epochs, after the last epoch, and at a new best score.
 
     Args:
         directory: checkpoints/ of the run.
-        weights_facts: stored with the weights: the resolved config as plain values, and which code ran.
+        weights_facts: stored with the weights: resolved config as plain values, code version.
         state_facts: stored with the training state: seed, schedule, number of ranks.
-        report: has the outputs of the steps, which are counted before a checkpoint is written.
-        neighbors: None without hard negatives.
+        report: flushed before saving, so that the counters include all steps.
+        neighbors: source of hard negatives; None: there are none.
     """
 
     after = (ProgressCallback, ReportCallback, EvalCallback, NeighborsCallback)
@@ -72,7 +72,7 @@ class CheckpointCallback(Callback):
         self.directory, self.step, self.config, self.progress = directory, step, config, progress
         self.reporter, self.report, self.neighbors = reporter, report, neighbors
         self.weights_facts, self.state_facts = weights_facts, state_facts
-        self._is_due = False  # a save by steps that fell on the end of an epoch, where the evaluation comes first
+        self._is_due = False  # a save by steps is due at the end of an epoch, after the evaluation
         self._saved_step = progress.step
 
     def on_train_step_end(self, run_context: RunContext) -> None:
@@ -95,15 +95,15 @@ class CheckpointCallback(Callback):
         self._is_due = False
 
     def on_train_end(self, run_context: RunContext) -> None:
-        if self._saved_step != self.progress.step:  # a callback asked MindSpore to stop
+        if self._saved_step != self.progress.step:  # a callback stopped MindSpore's training
             self.save(f"weights_e{self.progress.epoch}_s{self.progress.step}")
         name_last_checkpoint(self.directory)
 
     def save(self, name: str, metrics: Mapping[str, float] | None = None, is_best: bool = False) -> Path:
-        """Write one checkpoint; a full disk leaves the older ones as they are.
+        """Write one checkpoint; older ones stay intact if the disk is full.
 
         Raises:
-            CheckpointError: the disk is full or refuses.
+            CheckpointError: the disk is full or not writable.
         """
         self.report.flush()
         records, progress = self.reporter.sync(), self.progress
@@ -133,7 +133,7 @@ class CheckpointCallback(Callback):
         return path
 
     def _note_score(self, score: float | None) -> bool:
-        """Whether this is the best epoch so far; a later epoch must be better, not equal."""
+        """Whether this epoch is the best so far; an equal score is not better."""
         progress = self.progress
         if score is None or math.isnan(score) or (progress.best_score is not None and score <= progress.best_score):
             return False
@@ -145,7 +145,7 @@ class CheckpointCallback(Callback):
         keep_weights = {path.name for path in kept}
         keep_weights |= {f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", self.progress.best_file}
         keep_states = {state_path(path).name for path in kept}
-        # states first: weights without a state are an ordinary leftover, the reverse would be damage
+        # states first: weights without a state are ignored later, a state without weights would be an error
         for path in self.directory.glob(f"weights_e*{STATE_SUFFIX}"):
             if path.name not in keep_states:
                 path.unlink()
@@ -155,19 +155,19 @@ class CheckpointCallback(Callback):
 
 
 def name_last_checkpoint(directory: Path) -> None:
-    """Name the last complete checkpoint ``weights_end``; also for a run that had nothing left to do."""
+    """Link the last complete checkpoint as ``weights_end``; also for a run without epochs left."""
     complete = complete_checkpoints(directory)
     if complete:
         atomic_link(complete[-1], directory / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "end", CheckpointError)
 
 
 def weights_of(step: TrainStep) -> dict[str, Parameter]:
-    """Every parameter of the encoder by name, the frozen ones included."""
+    """All parameters of the encoder by name, including frozen ones."""
     return {parameter.name: parameter for parameter in step.encoder.get_parameters()}
 
 
 def state_of(step: TrainStep) -> dict[str, Parameter]:
-    """What changes besides the weights: moments, step count, loss scale."""
+    """Parameters of the training state by name: moments, step count, loss scale."""
     optimizer, loss_scale = step.optimizer, step.loss_scale
     parameters = [*optimizer.moment1, *optimizer.moment2, optimizer.step_count, loss_scale.scale, loss_scale.good_steps]
     return {parameter.name: parameter for parameter in parameters}
@@ -183,7 +183,7 @@ def load_weights_into(step: TrainStep, weights: Weights) -> None:
     """Set the encoder's weights; only before the step has run for the first time.
 
     Raises:
-        CheckpointError: the weights of another model.
+        CheckpointError: the weights belong to another model.
     """
     parameters = weights_of(step)
     weights.require({name: tuple(parameter.shape) for name, parameter in parameters.items()})
@@ -194,14 +194,14 @@ def load_state_into(step: TrainStep, state: State) -> None:
     """Set moments, step count and loss scale; only before the step has run for the first time.
 
     Raises:
-        CheckpointError: the state does not fit the parameters that are trained now.
+        CheckpointError: the state does not match the trainable parameters.
     """
     parameters = state_of(step)
     for name, parameter in parameters.items():
         if name not in state.arrays or state.arrays[name].shape != tuple(parameter.shape):
             raise CheckpointError(
-                f"training state {state.path} has no {name} of shape {tuple(parameter.shape)}; was optimizer.freeze "
-                "changed? begin from the weights alone with --checkpoint_start"
+                f"training state {state.path} has no {name} of shape {tuple(parameter.shape)}, perhaps because "
+                "optimizer.freeze changed; start a new run from the weights with --checkpoint_start"
             )
     _set(parameters, state.arrays)
 

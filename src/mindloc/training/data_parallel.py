@@ -1,7 +1,7 @@
-"""Several ranks, one contrastive loss: every rank sees the descriptors of the whole batch.
+"""Data-parallel training with one contrastive loss: every rank sees the descriptors of the global batch.
 
-N ranks with B pairs each learn what one rank with G = N * B would: each computes the same loss over all G descriptors,
-and its gradient reaches the ranks that computed them.
+N ranks with B pairs each compute the same update as one rank with G = N * B pairs: each computes the loss over all G
+descriptors, and its gradient is sent to the ranks that encoded them.
 
 Shapes: B pairs of this rank, G pairs of all ranks, P parts of both, N ranks, C channels of a descriptor.
 """
@@ -13,13 +13,12 @@ from mindspore.communication import get_group_size, get_rank
 class GatherRows(nn.Cell):
     """(B, C) of each rank -> (G, C) on every rank, in the order of the global batch, with a gradient.
 
-    The stock operator has none on a CPU. This gradient is the sum of all ranks' gradients by this rank's rows: N times
-    too large, as every rank computes the same loss, and right once the parameters' gradients are averaged
-    (``average_gradients``).
+    MindSpore's operator has no gradient on CPUs. This gradient is the sum of all ranks' gradients by this rank's rows.
+    As every rank computes the same loss, it is N times too large, until ``average_gradients`` averages those of the
+    parameters.
 
     Args:
-        parts: P, of each of which every rank has a share: its rows are part after part, and those of the global batch
-            are part after part, rank after rank.
+        parts: P. A rank's rows are ordered by part; those of the global batch by part, then rank.
     """
 
     def __init__(self, parts: int = 1):
@@ -29,7 +28,7 @@ class GatherRows(nn.Cell):
         self.sum = ops.AllReduce()
 
     def construct(self, rows_BC):
-        gathered_GC = self.gather(rows_BC)  # rank after rank
+        gathered_GC = self.gather(rows_BC)  # ordered by rank
         if self.parts == 1:
             return gathered_GC
         share_NPBC = ops.reshape(gathered_GC, (self.ranks, self.parts, -1, rows_BC.shape[1]))
@@ -42,10 +41,10 @@ class GatherRows(nn.Cell):
 
 
 class GatherOutputs(nn.Cell):
-    """An encoder's named outputs with the descriptors of all ranks; the logit scale is the same everywhere.
+    """An encoder's named outputs with the descriptors of all ranks; the logit scale is equal on all ranks.
 
     Args:
-        names: of the outputs to gather, those that the criterion compares; others are left out.
+        names: outputs to gather, which the criterion reads; others are dropped.
         parts: of the rows of every rank, see ``GatherRows``.
     """
 
@@ -62,5 +61,5 @@ class GatherOutputs(nn.Cell):
 
 
 def average_gradients(parameters) -> nn.Cell:
-    """Cell: gradients of the parameters on this rank -> their mean over all ranks, the same bits on each."""
+    """Cell: gradients of the parameters on this rank -> their mean over all ranks, bit-identical on all."""
     return nn.DistributedGradReducer(parameters, mean=True, degree=get_group_size())

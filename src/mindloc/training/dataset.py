@@ -1,4 +1,4 @@
-"""Training batches as a data set of MindSpore's, read ahead of the step.
+"""Training batches as a MindSpore data set, read ahead of the step.
 
 Shapes: B rows of a batch on this rank, G rows of the global batch, H height, W width, P pairs.
 """
@@ -20,20 +20,19 @@ from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.training.resume import Progress
 from mindloc.vocabulary import SIDES
 
-PREFETCH = 1  # batches that MindSpore keeps ready; its default of 16 is 3.6 GB at batch 64 and 384 px
+PREFETCH = 1  # batches in MindSpore's queue; the default of 16 is 3.6 GB at batch 64 and 384 px
 
 
 class TrainData:
-    """The batches of a training, from the start of a stream of pairs on.
+    """The batches of a training as ``dataset``, the argument of ``Model.train``.
 
-    ``dataset`` goes to ``Model.train``. Its columns: query (B,3,H,W) and reference (B,3,H,W) float32, normalized: this
-    rank's rows of the global batch. mask (G,G) bool: True = the cell counts. Then the stream's targets, (G,...) float32
-    each, of the global batch. Padded rows, and with ``skip_bad`` rows with a bad image, are black images with zeros for
-    targets, without a True in their row and column.
+    Its columns: query (B,3,H,W) and reference (B,3,H,W), normalized float32, this rank's rows of the global batch; mask
+    (G,G) bool, True where the loss counts the cell; the stream's targets of the global batch, (G,...) float32 each.
+    Padded rows, and with ``skip_bad`` rows with an unreadable image, have black images, targets 0 and a mask of False
+    in their row and column.
 
-    One iterator walks through the epochs, each with its own number of steps (``dataset.get_dataset_size()`` only knows
-    the first). A second iterator continues with the epoch after the last one that was started; build a new
-    ``TrainData`` to start elsewhere.
+    One iterator yields all epochs, whose numbers of steps differ (``dataset.get_dataset_size()`` is that of the first).
+    A second iterator continues with the epoch after the last one started; create a new ``TrainData`` for another start.
     """
 
     def __init__(self, stream: PairStream):
@@ -42,30 +41,30 @@ class TrainData:
         self.dataset = ds.GeneratorDataset(stream, columns, shuffle=False, num_parallel_workers=1)
         self._stream = stream
         epoch, step = stream.start
-        self.dataset.dataset_size = self.steps(epoch) - step  # else MindSpore would read a whole epoch to count
+        self.dataset.dataset_size = self.steps(epoch) - step  # else MindSpore reads a whole epoch to count
 
     def steps(self, epoch: int) -> int:
-        """Steps of a whole epoch, those before a resumed one's first step included."""
+        """Number of steps of a whole epoch, also of one that is resumed in the middle."""
         return self._stream.sampler.plan(epoch).steps
 
     def report(self, epoch: int) -> SamplingReport:
-        """What the sampler kept and set aside in that epoch."""
+        """Pair counts of an epoch."""
         return self._stream.sampler.plan(epoch).report
 
     @property
     def bad_images(self) -> dict[str, str]:
-        """Path of each bad image skipped so far (``data.on_bad_image=skip``) -> what is wrong with it.
+        """Path of each image skipped so far (``data.on_bad_image=skip``) -> its problem.
 
-        The loader runs ahead of the step, so some may belong to a step to come.
+        The loader is ahead of the step, so some may belong to later steps.
         """
         return dict(self._stream.bad_images.problems)
 
     @contextmanager
     def clear_errors(self) -> Iterator[None]:
-        """Around the training loop: a bad image leaves as its own one-line ``ImageError``.
+        """Context of the training loop: an unreadable image is raised as its one-line ``ImageError``.
 
-        MindSpore wraps what a data source raises into a RuntimeError of several pages. Errors of the step itself, and
-        whatever else is no fault of the data, pass unchanged.
+        MindSpore wraps an exception of the data source into a RuntimeError with pages of text. Errors of the step, and
+        all others that the data source did not raise, are not changed.
         """
         try:
             yield
@@ -81,18 +80,18 @@ class TrainData:
 
 
 def targets_of(config: Config, split: Split, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """name -> (P, ...): what the criterion reads of each training pair, columns of the split's edges.
+    """name -> (P, ...): the criterion's targets of each training pair, columns of the split's edges.
 
     Raises:
-        DataError: the reader of the data set has no such column.
+        DataError: the data set's reader does not provide a target.
     """
     columns = split.edges(config.data.train_mode).columns
     absent = [name for name in names if name not in columns]
     if absent:
         losses = ", ".join(f"{key}={config.value(key)}" for key in HEADS[config.head.name].losses.values())
         raise DataError(
-            f"the loss ({losses}) reads {absent[0]} of each pair, and data.reader={config.data.reader} has no such "
-            "column; choose a loss that reads none, for example infonce"
+            f"the loss ({losses}) reads {absent[0]} of each pair, which data.reader={config.data.reader} does not "
+            "provide; choose a loss without it, for example infonce"
         )
     return {name: columns[name] for name in names}
 
@@ -105,14 +104,14 @@ def build_train_data(
     cluster: Cluster = ALONE,
     progress: Progress | None = None,
 ) -> TrainData:
-    """This rank's training batches as the config asks.
+    """This rank's training batches by the config.
 
     Args:
         targets: of every training pair; see ``targets_of``.
-        progress: where to start; None: at the first step.
+        progress: the start; None: the first step.
 
     Raises:
-        DataError: the global batch can't be cut into equal parts.
+        DataError: the global batch can't be split into equal parts.
     """
     progress = progress or Progress()
     stream = PairStream(
@@ -127,6 +126,6 @@ def build_train_data(
         workers=config.data.workers,
         shard=(cluster.rank, cluster.size, config.train.accumulate),
         start=(progress.epoch, progress.step_in_epoch),
-        reuse_arrays=ms.get_context("device_target") == "CPU",  # of other devices it is not known when they have read
+        reuse_arrays=ms.get_context("device_target") == "CPU",  # when other devices have read them is unknown
     )
     return TrainData(stream)

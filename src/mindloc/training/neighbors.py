@@ -1,9 +1,9 @@
-"""The neighbors that hard negatives are mined from: near on the map, or by descriptors of the encoder as it is.
+"""Neighbor tables for hard-negative mining: nearest on the map, or nearest by the encoder's current descriptors.
 
-Those by descriptors are searched before the epochs that read new ones, and kept with the checkpoints.
+Tables by descriptors are computed before the epochs that read new ones, and saved with the checkpoints.
 
-Shapes: P pairs, Q query images of the split, N images of a side that have a pair, E overlaps or other cells that are
-excluded, K neighbors, B queries of a block, D dimension.
+Shapes: P pairs, Q query images of the split, N images of a side that have a pair, E overlaps or other excluded cells,
+K neighbors, B queries of a block, D embedding dimension.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from mindloc.runtime.cluster import Cluster
 from mindloc.training.resume import Progress, older_checkpoint
 from mindloc.vocabulary import SIDES, SideName
 
-_BLOCK_SCORES = 2**24  # held at once, with their indices: 192 MB of float32, 256 MB of float64
+_BLOCK_SCORES = 2**24  # in memory at a time, with their indices: 192 MB in float32, 256 MB in float64
 
 
 class PairedImages:
-    """The query and reference images of a split that have a pair, and which of them overlap whatever is trained on.
+    """The query and reference images of a split that have a pair, and all overlaps among them.
 
-    References without a pair, say those of a test area, are no neighbors: no batch could contain them.
+    References without a pair, such as those of a test area, are never neighbors: no batch can contain them.
     """
 
     def __init__(self, split: Split, pair_P2: np.ndarray, k: int):
@@ -53,26 +53,26 @@ class PairedImages:
         return [files[index] for index in self.index[side]]
 
     def places(self, side: SideName) -> Places | None:
-        """Where they are; None: unknown."""
+        """Places of these images; None: unknown."""
         places = self.split.side(side).places
         return places and places.take(self.index[side])
 
     def near_on_map(self) -> np.ndarray:
-        """(Q, K) int32 references of the split by growing distance, none that overlaps; ``NO_NEIGHBOR`` fills up.
+        """(Q, K) int32 references by increasing distance, without overlaps, padded with ``NO_NEIGHBOR``.
 
         Raises:
-            DataError: a side without places.
+            DataError: a side has no places.
         """
         queries, references = self.places("query"), self.places("reference")
         if queries is None or references is None:
             raise DataError(
-                "sampling.hard_negatives=map needs places and this data set has none; take descriptors instead"
+                "sampling.hard_negatives=map needs places and this data set has none; use descriptors instead"
             )
         places = (queries.coordinate_N2, references.coordinate_N2)
         return self._of_split(nearest_on_map(*places, references.unit, self.k, self._overlap))
 
     def near_by_descriptor(self, directory: Path) -> np.ndarray:
-        """The same by falling cosine of the sets in ``directory/query`` and ``directory/reference``.
+        """As ``near_on_map`` by decreasing cosine of the sets in ``directory/query`` and ``directory/reference``.
 
         Raises:
             DataError: the sets are damaged.
@@ -92,7 +92,7 @@ def _recall_descriptors(directory: Path) -> np.ndarray:
 
 
 def _position(index_N: np.ndarray, count: int) -> np.ndarray:
-    """Place in ``index_N`` of each of ``count`` numbers, -1 where it is not in there."""
+    """Position in ``index_N`` of each number below ``count``, -1 where it is missing."""
     position = np.full(count, -1, np.int64)
     position[index_N] = np.arange(len(index_N))
     return position
@@ -103,31 +103,31 @@ _STATE_ARRAY = "neighbors"  # of the training state
 
 @dataclass
 class NeighborSource:
-    """Makes the table of an epoch from the encoder's descriptors; every rank has one, and calls it at the same time."""
+    """Computes the table of an epoch from the encoder's descriptors; all ranks call it at the same time."""
 
     tables: NeighborTables
     images: PairedImages
-    images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches as the engine takes them
-    facts_of: Callable[[SideName], dict[str, Any]]  # of a side, for the cards
+    images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches for the engine
+    facts_of: Callable[[SideName], dict[str, Any]]  # side -> facts for the card of its set
     cluster: Cluster
 
     def agree_on_map(self) -> None:
-        """Take over the first rank's table of the map: other processors may order equal distances otherwise.
+        """Copy rank 0's map table to all ranks, as processors may order equal distances differently.
 
-        Only for ranks that have the same images: the tables must have one shape.
+        All ranks must have the same images, so that the tables have one shape.
         """
         if self.tables.map_QK is not None:
             self.tables.map_QK = self._of_first_rank(self.tables.map_QK)
 
     def refresh(self, engine: Engine, directory: Path | None, epoch: int) -> None:
-        """Extract every paired image, and let ``epoch`` (from 0) and those after it be planned by the result.
+        """Encode all paired images and store the table for ``epoch`` (from 0) and later ones.
 
         Args:
             engine: of the encoder in training.
-            directory: for the sets meanwhile, removed in any case; None on every rank but the first.
+            directory: temporary, for the descriptor sets, always removed; None on ranks other than 0.
 
         Raises:
-            MindlocError: an image can't be read, the disk is full or refuses.
+            MindlocError: an image can't be read, or the disk is full or not writable.
         """
         engine = _RecallOnly(engine)
         shape_QK = (len(self.images.split.query.files), self.images.k)
@@ -138,12 +138,12 @@ class NeighborSource:
             if directory:
                 table_QK = self.images.near_by_descriptor(directory)
         finally:
-            if directory:  # if the disk is full, this is what fills it
+            if directory:  # frees the space if the disk is full
                 shutil.rmtree(directory, ignore_errors=True)
         self.tables.put(self.tables.extraction_for(epoch), self._of_first_rank(table_QK))
 
     def _of_first_rank(self, table_QK: np.ndarray) -> np.ndarray:
-        """The first rank's table on every rank; float32 counts to 16 million tiles."""
+        """Rank 0's table on every rank, sent as float32, which is exact up to 16 million tiles."""
         if self.cluster.size == 1:
             return table_QK
         return self.cluster.gather(table_QK.astype(np.float32))[: len(table_QK)].astype(np.int32)
@@ -159,11 +159,11 @@ class NeighborSource:
             extract(engine, side, images, names, place_N2, directory / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
-        """What every rank must have got from its checkpoint: the table in force, empty before there is one."""
+        """Bytes that must be equal on all ranks after loading a checkpoint: the current table, empty without one."""
         return self.tables.newest[1].tobytes() if self.tables.newest else b""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, facts) of the table in force, for the training state; both empty before there is one."""
+        """(arrays, facts) of the current table, for the training state; both empty without one."""
         if self.tables.newest is None:
             return {}, {}
         done_epochs, table_QK = self.tables.newest
@@ -172,10 +172,10 @@ class NeighborSource:
 
 
 def restore_table(tables: NeighborTables, images: PairedImages, state: State, progress: Progress) -> None:
-    """Restore the table that was in force when the state was saved; one of other pairs or another width is left out.
+    """Restore the table that was current when the state was saved, unless it has other pairs or another width.
 
     Raises:
-        CheckpointError: it is damaged; the state is of an epoch under way that was sampled by another.
+        CheckpointError: the table is damaged, or the saved epoch is incomplete and needs another table.
     """
     facts, table_QK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
     of_pairs = images.pairs_sha256
@@ -183,7 +183,7 @@ def restore_table(tables: NeighborTables, images: PairedImages, state: State, pr
         of_pairs = facts["pairs_sha256"]
         if _sha256(table_QK) != facts["sha256"]:
             way_out = older_checkpoint(state.path.parent)
-            raise CheckpointError(f"training state {state.path} holds damaged neighbors; {way_out}")
+            raise CheckpointError(f"training state {state.path} contains damaged neighbors; {way_out}")
         if of_pairs == images.pairs_sha256 and table_QK.shape[1] == images.k:
             tables.put(facts["done_epochs"], table_QK)
     if progress.inside_epoch and tables.lacks(progress.epoch):
@@ -191,17 +191,17 @@ def restore_table(tables: NeighborTables, images: PairedImages, state: State, pr
 
 
 def _neighbors_are_missing(path: Path, epoch: int, of_pairs: str, pairs_here: str) -> CheckpointError:
-    where = f"training state {path} stands inside epoch {epoch + 1}"
+    where = f"training state {path} was saved inside epoch {epoch + 1}"
     if of_pairs != pairs_here:
         return CheckpointError(
-            f"{where}, which is sampled by neighbors of other pairs (sha256 {of_pairs[:12]}, those of the data set "
-            f"{pairs_here[:12]}); restore the data set as it was, or {older_checkpoint(path.parent)}"
+            f"{where}, which needs the neighbors of other pairs (sha256 {of_pairs[:12]}, those of the data set "
+            f"{pairs_here[:12]}); restore the old data set, or {older_checkpoint(path.parent)}"
         )
-    return CheckpointError(f"{where} and lacks the neighbors that it is sampled by; {older_checkpoint(path.parent)}")
+    return CheckpointError(f"{where} and lacks the neighbors of that epoch; {older_checkpoint(path.parent)}")
 
 
 class _RecallOnly:
-    """An engine of which only the descriptor that recalls is kept: of two stages Omega."""
+    """An engine limited to the recall descriptor, which is Omega with a two-stage head."""
 
     def __init__(self, engine: Engine):
         self._engine, self.batch_size, self.facts = engine, engine.batch_size, engine.facts
@@ -218,12 +218,12 @@ def _sha256(array: np.ndarray) -> str:
 def nearest_by_descriptor(
     query_QD: np.ndarray, reference_ND: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """(Q, K) int32 reference indices by falling cosine, in float32; equal ones that are kept in the reference's order.
+    """(Q, K) int32 reference indices by decreasing cosine, computed in float32; equal ones in the reference's order.
 
     Args:
-        query_QD, reference_ND: any float type, any length, memmaps welcome.
-        k: at most so many of each query; ``NO_NEIGHBOR`` fills up.
-        excluded: (query, reference item) of the cells that are no neighbors, whatever their score.
+        query_QD, reference_ND: any float type, not normalized; may be memmaps.
+        k: maximum number per query; padded with ``NO_NEIGHBOR``.
+        excluded: (query, reference) indices of cells that are never neighbors.
     """
     reference_ND = float64_rows(reference_ND, normalize=True).astype(np.float32)
     return _nearest(lambda rows: float64_rows(query_QD[rows], True).astype(np.float32), reference_ND, k, excluded)
@@ -232,31 +232,31 @@ def nearest_by_descriptor(
 def nearest_on_map(
     query_Q2: np.ndarray, reference_N2: np.ndarray, unit: PlaceUnit, k: int, excluded: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """(Q, K) int32 reference indices by growing distance; places in ``unit``, the rest as ``nearest_by_descriptor``.
+    """(Q, K) int32 reference indices by increasing distance; places in ``unit``, else as ``nearest_by_descriptor``.
 
-    Degrees are compared by the chord through the globe, which grows with the distance.
+    Degrees are compared by the chord through the globe, which increases with the distance.
 
     Raises:
         ValueError: an unknown unit.
     """
     query_QD, reference_ND = _in_space(query_Q2, unit), _in_space(reference_N2, unit)
-    if not len(reference_ND):  # then it has no middle
+    if not len(reference_ND):  # the mean is undefined
         return np.full((len(query_QD), k), NO_NEIGHBOR, np.int32)
-    middle_D = reference_ND.mean(axis=0)  # near the middle, squares lose no digits
-    query_QD, reference_ND = query_QD - middle_D, reference_ND - middle_D
-    # 2 q.g - g.g falls with |q - g|
+    mean_D = reference_ND.mean(axis=0)  # centered, squares do not lose digits
+    query_QD, reference_ND = query_QD - mean_D, reference_ND - mean_D
+    # 2 q.g - g.g decreases with |q - g|
     reference_NE = np.concatenate([2 * reference_ND, -np.square(reference_ND).sum(axis=1, keepdims=True)], axis=1)
     query_QE = np.concatenate([query_QD, np.ones((len(query_QD), 1))], axis=1)
     return _nearest(lambda rows: query_QE[rows], reference_NE, k, excluded)
 
 
 def _in_space(place_N2: np.ndarray, unit: PlaceUnit) -> np.ndarray:
-    """Meters: (N, 2) on a plane, (N, 3) around the middle of the globe."""
+    """Meters: (N, 2) on a plane, (N, 3) from the center of the globe."""
     place_N2 = np.asarray(place_N2, np.float64).reshape(-1, 2)
     if unit == "plane_m":
         return place_N2
     if unit != "lat_lon_deg":
-        raise ValueError(f"place unit {unit!r} is none of plane_m, lat_lon_deg")
+        raise ValueError(f"place unit is {unit!r}; expected plane_m or lat_lon_deg")
     lat_N, lon_N = np.radians(place_N2).T
     around = (np.cos(lat_N) * np.cos(lon_N), np.cos(lat_N) * np.sin(lon_N), np.sin(lat_N))
     return EARTH_RADIUS_M * np.stack(around, axis=1)
@@ -270,7 +270,7 @@ def _nearest(query_of, reference_ND: np.ndarray, k: int, excluded: tuple[np.ndar
     count, rows = len(reference_ND), max(1, _BLOCK_SCORES // max(1, len(reference_ND)))
     parts, first = [], 0
     while len(query_BD := query_of(slice(first, first + rows))):
-        cost_BN = -query_BD @ reference_ND.T  # the rows are negated, not the scores: those would be held twice
+        cost_BN = -query_BD @ reference_ND.T  # negates the rows, as negated scores would be a second large array
         low, high = np.searchsorted(query_E, (first, first + len(query_BD)))
         cost_BN[query_E[low:high] - first, item_E[low:high]] = np.inf
         parts.append(_cheapest_of(cost_BN, min(k, count)))
@@ -280,9 +280,9 @@ def _nearest(query_of, reference_ND: np.ndarray, k: int, excluded: tuple[np.ndar
 
 
 def _cheapest_of(cost_BN: np.ndarray, k: int) -> np.ndarray:
-    """(B, K) indices of the lowest costs, equal ones in order; ``NO_NEIGHBOR`` for those of infinity."""
+    """(B, K) indices of the lowest costs, equal ones in order; ``NO_NEIGHBOR`` for infinite costs."""
     index_BK = np.argpartition(cost_BN, k - 1, axis=1)[:, :k]
-    index_BK.sort(axis=1)  # so that the stable sort leaves equal costs in the reference's order
+    index_BK.sort(axis=1)  # so that the stable sort keeps equal costs in the reference's order
     cost_BK = np.take_along_axis(cost_BN, index_BK, axis=1)
     order_BK = np.argsort(cost_BK, axis=1, kind="stable")
     cost_BK, index_BK = (np.take_along_axis(array, order_BK, axis=1) for array in (cost_BK, index_BK))

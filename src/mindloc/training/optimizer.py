@@ -1,4 +1,4 @@
-"""AdamW as one Cell: true bias correction, decoupled decay, a learning-rate scale and a decay per parameter."""
+"""AdamW as one Cell: exact bias correction, decoupled decay, learning-rate scale and decay per parameter."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +18,11 @@ class AdamW(nn.Cell):
     .. math:: w \leftarrow (1 - \eta \lambda) w, \qquad
               w \leftarrow w - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    Built on ops.Adam, whose kernel is the fast one. It adds its epsilon before the bias correction, so it is given
+    Uses ops.Adam, whose kernel is fast. It adds epsilon before the bias correction, so it gets
     :math:`\epsilon \sqrt{1 - \beta_2^t}`, and the corrected learning rate with beta powers of 0.
 
     Args:
-        parameters: the trainable ones of the model; those that the settings freeze are set to need no gradient.
+        parameters: trainable parameters of the model; ``requires_grad`` is set to False for those that settings freeze.
 
     References:
         Decoupled Weight Decay Regularization, arXiv:1711.05101.
@@ -40,21 +40,21 @@ class AdamW(nn.Cell):
         self.moment2 = _zeros_like(trainable, "moment2")
         self.step_count = Parameter(Tensor(np.zeros(1, np.int32)), name="step_count", requires_grad=False)
         settings = [(rows[parameter.name].lr_scale, rows[parameter.name].decay) for parameter in trainable]
-        self.groups = tuple(dict.fromkeys(settings))  # few: each costs two scalar operations a step
+        self.groups = tuple(dict.fromkeys(settings))  # few: each costs two scalar operations per step
         self.group_of = tuple(self.groups.index(setting) for setting in settings)
         self.count = len(trainable)
         self.beta1, self.beta2 = config.betas
-        # of the betas as the kernel has them: 1 - float32(0.999) misses 0.001 by 1e-5, and both must miss alike
+        # betas in float32 as in the kernel: 1 - float32(0.999) differs from 0.001 by 1e-5, and both must use one value
         self.log_beta1, self.log_beta2 = (math.log(float(np.float32(beta))) for beta in config.betas)
         self.eps = config.eps
         self.adam = ops.Adam()
         self.expm1 = ops.Expm1()
 
     def construct(self, gradients, lr):
-        """Update every trainable parameter; ``gradients`` in their order, ``lr`` a float32 tensor of shape ()."""
+        """Update all trainable parameters; ``gradients`` in their order, ``lr`` a float32 tensor of shape ()."""
         ops.assign_add(self.step_count, Tensor([1], ms.int32))
         t = ops.cast(self.step_count, ms.float32).reshape(())
-        # 1 - beta^t without the cancellation that float32 powers suffer while t is small
+        # 1 - beta^t without the cancellation of float32 powers at small t
         correction1 = -self.expm1(t * self.log_beta1)
         correction2 = ops.sqrt(-self.expm1(t * self.log_beta2))
         eps = self.eps * correction2
@@ -93,23 +93,23 @@ def _zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """How one parameter is trained."""
+    """Optimizer settings of one parameter."""
 
     name: str
     lr_scale: float = 1.0
-    decay: float = 0.0  # weight decay, decoupled: multiplied by the learning rate in each step
+    decay: float = 0.0  # decoupled weight decay, multiplied by the learning rate in each step
     frozen: bool = False
 
 
 def parameter_table(parameters: Sequence[Parameter], config: OptimizerConfig) -> list[ParameterRow]:
-    """One row per parameter, in their order.
+    """One row per parameter, in the same order.
 
-    Prefixes of ``freeze`` and ``lr_scale`` end at a dot or at the end of the name, e.g. "backbone.patch_embed"; the
-    longest that fits sets the scale. Without ``decay_norm_and_bias`` nothing of one axis is decayed (norm, bias,
-    LayerScale, logit scale), nor what was made with ``decay=False``: a plain ViT's class token and positions.
+    Prefixes in ``freeze`` and ``lr_scale`` end at a dot or at the end of the name, such as "backbone.patch_embed"; the
+    longest match sets the scale. Without ``decay_norm_and_bias`` there is no decay for parameters with one axis (norm,
+    bias, LayerScale, logit scale) and those with ``decay=False`` (class token and positions of a plain ViT).
 
     Raises:
-        ConfigError: a prefix fits no parameter, or everything is frozen.
+        ConfigError: a prefix matches no parameter, or all parameters are frozen.
     """
     names = [parameter.name for parameter in parameters]
     _check_prefixes("optimizer.freeze", config.freeze, names)
@@ -124,9 +124,7 @@ def parameter_table(parameters: Sequence[Parameter], config: OptimizerConfig) ->
         for parameter in parameters
     ]
     if all(row.frozen for row in table):
-        raise ConfigError(
-            f"optimizer.freeze={list(config.freeze)} freezes all {len(table)} parameters; leave some to train"
-        )
+        raise ConfigError(f"optimizer.freeze={list(config.freeze)} freezes all {len(table)} parameters; freeze fewer")
     return table
 
 
@@ -148,4 +146,4 @@ def _check_prefixes(key: str, prefixes: Iterable[str], names: Sequence[str]) -> 
     for prefix in prefixes:
         if not any(_fits(prefix, name) for name in names):
             heads = sorted({name.split(".")[0] for name in names})
-            raise ConfigError(f"{key} names {prefix!r}, which fits no parameter; they begin with {', '.join(heads)}")
+            raise ConfigError(f"{key} names {prefix!r}, which matches no parameter; they start with {', '.join(heads)}")

@@ -1,7 +1,7 @@
-"""Learning rate as a function of progress, without MindSpore.
+"""Learning-rate schedule as a function of progress, without MindSpore.
 
-Progress is measured in epochs: finished epochs, plus the share of the current epoch's own steps that is done. Epochs of
-an exclusive sampler differ in length, so a schedule over a total number of steps would not know where it ends.
+Progress is measured in epochs: completed epochs plus the completed fraction of the current epoch's steps. Epochs of an
+exclusive sampler differ in length, so the total number of steps is unknown.
 """
 
 import math
@@ -13,10 +13,10 @@ from mindloc.config.sections import ScheduleConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0, then a decay to ``end_lr`` at ``epochs``, or none."""
+    """Linear warm-up from 0, then decay to ``end_lr`` at ``epochs``, or constant."""
 
     config: ScheduleConfig
-    lr: float  # at the end of the warm-up
+    lr: float  # peak, at the end of the warm-up
     epochs: int
 
     def at(self, progress: float) -> float:
@@ -30,7 +30,7 @@ class Schedule:
         return config.end_lr + (self.lr - config.end_lr) * _DECAYS[config.name](min(done, 1.0), config.power)
 
     def at_step(self, epoch: int, step: int, steps: int) -> float:
-        """Learning rate of a step: ``epoch`` finished epochs, ``step`` of this epoch's ``steps`` finished before it.
+        """Learning rate of the step after ``epoch`` epochs and ``step`` of this epoch's ``steps`` steps.
 
         The first step of a run with warm-up has a learning rate of 0, as in the public recipe.
         """

@@ -1,9 +1,9 @@
-"""One training step as one graph: encode, gather, loss, gradients, check, clip, update or skip.
+"""One training step as one graph: encode, gather, loss, gradients, finite check, clip, update or skip.
 
-``TrainStep`` is what ``Model.train`` runs; its parts follow in the order in which it uses them.
+``Model.train`` runs ``TrainStep``; its parts follow in the order of use.
 
-Shapes: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers of a pair (the lengths of
-all its descriptors), H and W image sides per view.
+Shapes: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers per pair (dimensions of
+all its descriptors), H and W image height and width per view.
 """
 
 from typing import Literal
@@ -25,15 +25,14 @@ class TrainStep(nn.Cell):
     A step whose gradient is not finite changes neither weights nor moments nor the optimizer's step count.
 
     Args:
-        encoder: (query, reference) -> dict of outputs; names in ``compared_outputs`` those that the criterion reads.
-        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
-            it reads of each pair in ``targets``.
-        optimizer: over the encoder's trainable parameters; its settings bound the mean gradient of the whole batch.
-        config: ``accumulate`` is the number of parts that the batch is cut into. Without ``grad_cache`` each part is
-            encoded, compared and differentiated by itself, and their mean gradient makes the update: parts share no
-            negatives. With it they do: the gradient is that of the whole batch, see ``GradCache``. With fp16 the
-            loss is scaled.
-        cluster: the ranks that share a batch; each has an equal share of each part.
+        encoder: (query, reference) -> dict of outputs; ``compared_outputs`` names those that the criterion reads.
+        criterion: (outputs, targets, mask) -> (total, dict of components); ``component_names`` names the components,
+            ``targets`` the targets.
+        optimizer: of the encoder's trainable parameters; its settings clip the mean gradient of the whole batch.
+        config: ``accumulate`` is the number of parts of a batch. Without ``grad_cache`` the loss is computed in each
+            part and the update uses the mean gradient: parts do not share negatives. With it they do: the gradient is
+            that of the whole batch, see ``GradCache``. With fp16 the loss is scaled.
+        cluster: the ranks that share a batch; each has an equal number of rows of each part.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class TrainStep(nn.Cell):
         config: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
         cluster: Cluster = ALONE,
     ):
-        super().__init__(auto_prefix=False)  # parameters keep the names under which they are saved
+        super().__init__(auto_prefix=False)  # parameters keep their names in checkpoints
         if config.recompute:
             encoder.recompute_blocks()
         self.encoder, self.optimizer = encoder, optimizer
@@ -65,7 +64,7 @@ class TrainStep(nn.Cell):
         self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
 
     def compile(self, *args, **kwargs):
-        """As ``nn.Cell.compile``, which Model.train calls at every step; the first time counts as compiling."""
+        """As ``nn.Cell.compile``, which Model.train calls at every step; the first call counts as compile time."""
         if self.compile_cache:
             return super().compile(*args, **kwargs)
         with compiling():
@@ -76,14 +75,14 @@ class TrainStep(nn.Cell):
 
         Args:
             query, reference: (B, 3, H, W) float32.
-            mask: (G, G) bool, True where a cell counts.
-            targets: what the criterion reads of each pair, (G, ...) each, in the order of its ``targets``.
+            mask: (G, G) bool, True where the loss counts the cell.
+            targets: of each pair, (G, ...) each, in the order of the criterion's ``targets``.
 
         Returns:
-            loss, its components in the order of ``component_names``, gradient norm before clipping, whether the update
-            was made (bool), the loss scale that was used.
+            loss, its components in the order of ``component_names``, gradient norm before clipping, whether the norm
+            was finite and the update made (bool), the loss scale used.
         """
-        scale = self.loss_scale.scale * 1.0  # a copy: the parameter itself changes below
+        scale = self.loss_scale.scale * 1.0  # a copy, as the parameter changes below
         loss, components, gradients = self.mean_gradients(query, reference, mask, scale, *targets)
         gradients = self.reduce_gradients(gradients)
         unscale = 1.0 / scale
@@ -98,14 +97,14 @@ class TrainStep(nn.Cell):
 class MeanGradients(nn.Cell):
     """Loss, components and gradients as means over the parts of a batch; parts do not share negatives.
 
-    The graph contains one part however many there are: they run in turn, and only one needs its memory.
+    The graph contains one part, which runs P times: memory is needed for one part only.
 
     Args:
         encoder: (query, reference) -> dict of outputs.
-        criterion: (outputs, targets, mask) -> (total, dict of components); names them in ``component_names`` and what
-            it reads of each pair in ``targets``.
-        weights: a ParameterTuple, differentiated by.
-        parts: P, a divisor of B. Every rank has an equal share of each part, in the order of the parts.
+        criterion: (outputs, targets, mask) -> (total, dict of components); ``component_names`` names the components,
+            ``targets`` the targets.
+        weights: ParameterTuple to differentiate by.
+        parts: P, a divisor of B. Every rank has an equal number of rows of each part, in the order of the parts.
         gather: outputs of this rank -> outputs of all ranks.
     """
 
@@ -119,23 +118,23 @@ class MeanGradients(nn.Cell):
         self.map = ops.HyperMap()
 
     def forward(self, query, reference, mask, scale, *targets):
-        """Loss times ``scale`` (what is differentiated), loss, components in the order of ``component_names``."""
+        """Loss times ``scale`` (to differentiate), loss, components in the order of ``component_names``."""
         outputs = self.gather(self.encoder(query, reference))
         loss, components = self.criterion(outputs, named(self.criterion.targets, targets), mask)
-        # no dict leaves the graph: Ascend would hand it to Python
+        # a tuple, as a dict as a graph's output would be returned to Python on Ascend
         return loss * scale, loss, tuple([components[name] for name in self.component_names])
 
     def construct(self, query, reference, mask, scale, *targets):
-        """One batch.
+        """Loss and gradients of one batch.
 
         Args:
             query, reference: (B, 3, H, W) float32.
             mask: (G, G) bool.
-            scale: scalar, factor on the loss that is differentiated.
+            scale: scalar, factor on the loss before differentiation.
             targets: (G, ...) each, in the order of the criterion's ``targets``.
 
         Returns:
-            loss, tuple of its components, tuple of gradients in the order of the weights, ``scale`` times too large.
+            loss, tuple of its components, tuple of gradients of the scaled loss in the order of the weights.
         """
         if self.parts == 1:
             (_, loss, components), gradients = self.value_and_grad(query, reference, mask, scale, *targets)
@@ -164,16 +163,16 @@ class MeanGradients(nn.Cell):
 
 
 class GradCache(nn.Cell):
-    r"""Loss, components and gradients of a whole batch whose parts are encoded one after the other, twice.
+    r"""Loss, components and gradients of a whole batch whose parts are encoded one at a time, twice.
 
     .. math:: \frac{\partial L}{\partial \theta}
               = \sum_p \Big(\frac{\partial D_p}{\partial \theta}\Big)^T \frac{\partial L}{\partial D_p}
 
-    First every part is encoded and only its descriptors D are kept; the loss over all of them gives its gradient by
-    each; then every part is encoded again, and its gradient propagated through the encoder. Equal to the whole batch to
-    the rounding of sums, since no descriptor depends on another image. It costs one more forward pass.
+    First every part is encoded and only its descriptors D are kept. The loss over all descriptors is differentiated by
+    them. Then every part is encoded again, and the gradient is propagated through the encoder. The result equals that
+    of the whole batch up to rounding, since no descriptor depends on another image, and costs one more forward pass.
 
-    Args, and those of ``construct``: as ``MeanGradients``, whose place it takes; the encoder also names in
+    It replaces ``MeanGradients``, with the same arguments, also of ``construct``. In addition the encoder names in
     ``compared_outputs`` what the criterion reads, and ``gather`` gets the parts in the order of this rank's rows.
     """
 
@@ -191,7 +190,7 @@ class GradCache(nn.Cell):
     def construct(self, query, reference, mask, scale, *targets):
         """One batch, see ``MeanGradients``."""
         queries, references = in_parts(query, self.parts), in_parts(reference, self.parts)
-        # its shapes and the logit scale are used, so compiling leaves the rest of this pass out
+        # only shapes and logit scale are used, so the compiler removes the rest of this forward pass
         outputs = self.encoder(queries[0], references[0])
         lengths = tuple([outputs[name].shape[1] for name in self.names])
         rows_PBS = self._describe_all(queries, references, sum(lengths), scale)
@@ -202,12 +201,12 @@ class GradCache(nn.Cell):
         return loss, components, self._propagate(queries, references, in_parts(by_row_BS, self.parts), by_scale)
 
     def described(self, query, reference):
-        """Descriptors of a part, one row (S numbers) for each pair, and the logit scales."""
+        """Descriptors of a part, one row (S numbers) per pair, and the logit scale."""
         outputs = self.encoder(query, reference)
         return ops.concat(tuple([outputs[name] for name in self.names]), 1), outputs["logit_scale"]
 
     def loss(self, rows_BS, logit_scale, lengths, mask, scale, *targets):
-        """Loss times ``scale``, loss, components, of this rank's rows and those of the others."""
+        """Loss times ``scale``, loss, components, over the rows of all ranks."""
         outputs = {"logit_scale": logit_scale}
         first = 0
         for i in range(len(self.names)):
@@ -219,7 +218,7 @@ class GradCache(nn.Cell):
 
     def _describe_all(self, queries, references, length, scale):
         """(P, B / P, S): the descriptors of every part."""
-        # made of an input: were they constant, the loss would be taken for a constant too while compiling
+        # computed from an input, else the compiler would treat the loss as a constant
         rows_PBS = ops.broadcast_to(scale * 0, (self.parts, queries.shape[1], length))
         i = Tensor(0, ms.int32)
         while i < self.parts:
@@ -229,7 +228,7 @@ class GradCache(nn.Cell):
         return rows_PBS
 
     def _propagate(self, queries, references, by_row_PBS, by_scale):
-        """Gradients by the weights, through the encoder; that of the logit scales with the first part alone."""
+        """Gradients by the weights, through the encoder; the gradient by the logit scale is added once, in part 0."""
         gradients = self.map(ops.zeros_like, self.weights)
         i = Tensor(0, ms.int32)
         while i < self.parts:
@@ -241,7 +240,7 @@ class GradCache(nn.Cell):
 
 
 def named(names, values):
-    """{name: value}, inside a graph."""
+    """{name: value}, in a form that a graph supports."""
     table = {}
     for i in range(len(names)):
         table[names[i]] = values[i]
@@ -254,22 +253,22 @@ def in_parts(rows, parts):
 
 
 def part_of(parts, i):
-    """Part i, a Tensor, so that one graph serves all parts."""
+    """Part ``i``, a Tensor, so that one graph serves all parts."""
     return ops.gather(parts, i, 0)
 
 
 def own_cells(masks, i):
-    """Cells of a mask (P, G / P, G) whose row and column lie in part i."""
+    """Cells of a mask (P, G / P, G) whose row and column are in part i."""
     rows = part_of(masks, i)
-    # no transpose: AKG can't compile that of a bool square of 8 by 8 (seen in 2.8.0)
+    # without a transpose: AKG can't compile that of an 8 by 8 bool matrix (seen in 2.8.0)
     return ops.gather(ops.reshape(rows, (rows.shape[0], masks.shape[0], -1)), i, 1)
 
 
 class GlobalNorm(nn.Cell):
-    """Length of all gradients taken as one vector, float32; not finite as soon as one entry is not.
+    """L2 norm of all gradients as one vector, float32; not finite if any entry is not.
 
-    On a CPU the sum of squares is a product of the flat gradient with itself: an eighth of the time of the reduction
-    kernel there. Elsewhere matrix units may round their inputs, so the plain reduction is used.
+    On a CPU the sum of squares is a matrix product of the flat gradient with itself, in an eighth of the time of the
+    reduction kernel. Elsewhere matrix units may round their inputs, so the reduction is used.
     """
 
     def __init__(self):
@@ -289,7 +288,7 @@ class GlobalNorm(nn.Cell):
 
 
 class ClipGradients(nn.Cell):
-    """Unscaled gradients, bounded entry by entry (value), by their common length (norm), or not at all (none)."""
+    """Unscaled gradients, clipped by value, by global norm, or not at all."""
 
     def __init__(self, clip: Literal["value", "norm", "none"], clip_at: float, scaled: bool):
         super().__init__()
@@ -297,12 +296,12 @@ class ClipGradients(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, gradients, norm, unscale):
-        """``norm``: length of the unscaled gradients; ``unscale``: 1 / loss scale, used when scaled."""
+        """``norm``: of the unscaled gradients; ``unscale``: 1 / loss scale, used when scaled."""
         factor = unscale
         if self.clip == "norm":
-            # the tiny term is the convention of the reference this is tested against
+            # 1e-6 as in PyTorch's clip_grad_norm_, the reference of the test
             factor = unscale * ops.minimum(self.clip_at / (norm + 1e-6), Tensor(1.0, ms.float32))
-        # a map, not a loop: turns of a loop with branches nest, and MindSpore limits the depth of calls to 1000
+        # a map: iterations of a loop with branches nest, and MindSpore limits the call depth to 1000
         return self.map(ops.partial(self.bounded, factor), gradients)
 
     def bounded(self, factor, gradient):
@@ -315,12 +314,12 @@ class ClipGradients(nn.Cell):
 
 
 class LossScale(nn.Cell):
-    """The factor on the loss, with its state as parameters, so that a resumed run continues with it.
+    """The loss scale, with its state as parameters, so that a resumed run continues with it.
 
     Args:
-        initial: first scale; 1 with ``dynamic=False`` means no scaling.
+        initial: initial scale; 1 with ``dynamic=False`` means no scaling.
         window: steps without overflow after which the scale doubles.
-        dynamic: False keeps the scale as it is.
+        dynamic: False keeps the scale constant.
     """
 
     def __init__(self, initial: float = 1.0, window: int = 2000, dynamic: bool = False):
@@ -330,7 +329,7 @@ class LossScale(nn.Cell):
         self.good_steps = Parameter(Tensor(np.array(0, np.int32)), name="good_steps", requires_grad=False)
 
     def construct(self, finite):
-        """Account for one step: ``finite`` says whether all its gradients were."""
+        """Update the scale after a step; ``finite``: whether all its gradients were finite."""
         if self.dynamic:
             good_steps = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
             full = good_steps >= self.window

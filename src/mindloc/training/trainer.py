@@ -1,4 +1,4 @@
-"""Train an encoder as a config says, from the start or from where a run stopped."""
+"""Train an encoder by a config, as a new run or as a resumed one."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -63,15 +63,15 @@ _TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m"
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that a training needs, read and built before anything is written."""
+    """All parts of a training, read and built before anything is written."""
 
     config: Config
     step: TrainStep
-    make_data: Callable[[Progress], TrainData]  # the batches from there on
-    evaluate: EvaluateFunction | None = None  # None: the settings ask for no evaluation
-    neighbors: NeighborSource | None = None  # None: the settings ask for no hard negatives
-    search: Callable[[Path | None, int], None] | None = None  # (directory meanwhile, epoch) -> its table is known
-    point: ResumePoint | None = None  # None: from the start
+    make_data: Callable[[Progress], TrainData]  # start -> batches
+    evaluate: EvaluateFunction | None = None  # None: no evaluation
+    neighbors: NeighborSource | None = None  # None: no hard negatives
+    search: Callable[[Path | None, int], None] | None = None  # (temporary directory, epoch): computes its table
+    point: ResumePoint | None = None  # None: a new run
     notes: Sequence[str] = ()  # for console and log
     ranks: int = 1
 
@@ -83,17 +83,17 @@ class Training:
 def prepare(
     config: Config, resume: RunDirectory | None = None, cluster: Cluster = ALONE, begin_epoch: int | None = None
 ) -> Training:
-    """Read the data and build the step; what is refused is refused here, with nothing written.
+    """Read the data and build the step. All checks of the settings are here, before anything is written.
 
     Args:
-        config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names weights to start from, whose
-            normalization is taken where they state it.
-        resume: the run to continue, from its newest complete checkpoint, or from the start when it has none yet.
-        cluster: the ranks that train together; each of them prepares the same.
-        begin_epoch: epochs that the caller takes for done; None takes whatever the checkpoint says.
+        config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names initial weights, whose
+            normalization is used where they state it.
+        resume: run to resume from its newest complete checkpoint, or to restart when it has none.
+        cluster: the ranks that train together; each prepares the same.
+        begin_epoch: number of completed epochs that the caller expects; None: any.
 
     Raises:
-        MindlocError: of the kind that names the cause: data, config, checkpoint, device, ranks that differ.
+        MindlocError: its class names the cause: data, config, checkpoint, device, ranks that differ.
     """
     point, start, notes, changes = find_resume_point(resume) if resume else None, None, [], []
     check_begin_epoch(point, begin_epoch)
@@ -113,7 +113,7 @@ def prepare(
     sampler = _checked_sampler(config, split, neighbors, cluster, done=point.progress.epoch if point else 0)
 
     ms.set_seed(config.train.seed)
-    # the checkpoint's own weights follow: the file that the run once started from may be gone
+    # the checkpoint's weights are loaded below; the file of the initial weights may not exist any more
     encoder = build_encoder(config.with_values({"model.pretrained": None}) if point else config, notes.append)
     optimizer = AdamW(encoder.trainable_params(), config.optimizer)
     step = TrainStep(encoder, criterion, optimizer, config.train, cluster)
@@ -145,21 +145,21 @@ def prepare(
 
 
 def new_run(config: Config, path: str | Path | None = None) -> RunDirectory:
-    """A new run directory of these settings; ``path`` and errors as ``RunDirectory.create``."""
+    """A new run directory for these settings; ``path`` and errors as ``RunDirectory.create``."""
     name = config.run.name or config.model.backbone
     return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), path)
 
 
 def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Callback] = ()) -> Progress:
-    """Train what was prepared, to the last epoch, with everything written to ``run``.
+    """Run a prepared training to its last epoch; all results are written to ``run``.
 
     Args:
-        run: a new directory, or the one that ``prepare`` was to resume; None on every rank but the first.
-        callbacks: MindSpore callbacks of the user's own; they run when a step or epoch has been counted, recorded and
-            evaluated, before a checkpoint is written.
+        run: a new directory, or the one that ``prepare`` got as ``resume``; None on ranks other than 0.
+        callbacks: the user's MindSpore callbacks; they run after a step or epoch is counted, recorded and evaluated,
+            before the checkpoint.
 
     Returns:
-        How far the run got, and its best score.
+        The final progress, with the best score.
 
     Raises:
         MindlocError: an image, the disk or a checkpoint fails.
@@ -178,11 +178,11 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
             if run:
                 name_last_checkpoint(run.checkpoints)
             return progress
-        # a training that fails leaves no loader's thread waiting for an epoch that never comes
+        # when a training fails, this releases a loader thread that waits for a table
         with neighbors.tables.open() if neighbors else nullcontext():
             search = _search(training, run, progress, reporter)
             for callback in search:
-                callback.find()  # a loader plans its first epoch when it is built
+                callback.find()  # the loader plans its first epoch when it is built
             data = training.make_data(progress)
             in_order = _callbacks(training, run, progress, reporter, data, [*search, *callbacks])
             with data.clear_errors():
@@ -197,12 +197,12 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
 
 
 def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config, Weights | None]:
-    """The config with the normalization of the weights to start from, and those of a mindloc checkpoint themselves.
+    """(config with the normalization of the initial weights, the weights if they are a mindloc checkpoint).
 
-    Other people's weights become ``model.pretrained``.
+    Weights from elsewhere become ``model.pretrained``.
 
     Raises:
-        CheckpointError: they can't be read.
+        CheckpointError: the weights can't be read.
     """
     if config.train.checkpoint_start and Path(config.train.checkpoint_start).is_dir():
         start = resolve_checkpoint(config.train.checkpoint_start, say)
@@ -211,14 +211,14 @@ def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Confi
     if path is None:
         return config, None
     config = with_normalization_of(path, config)
-    say(f"begins from {path}, pixels with mean {list(config.model.mean)} and std {list(config.model.std)}")
+    say(f"initial weights {path}, pixel mean {list(config.model.mean)} and std {list(config.model.std)}")
     if config.train.checkpoint_start and is_own_checkpoint(path):
         return config, load_weights(path)
     return config.with_values({"model.pretrained": path}), None
 
 
 def _build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> NeighborSource | None:
-    """Where hard negatives come from, with the table of the map where it is read; None without hard negatives."""
+    """The source of hard negatives, with the map table if an epoch reads it; None without hard negatives."""
     sampling = config.sampling
     if sampling.hard_negatives == "none":
         return None
@@ -238,7 +238,7 @@ def _build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> Ne
 def _checked_sampler(
     config: Config, split: Split, neighbors: NeighborSource | None, cluster: Cluster, done: int
 ) -> Sampler:
-    """The sampler, whose first batches after ``done`` epochs are filled and shared: what can't be is refused now."""
+    """The sampler, after a check that the first epoch to train has batches that all ranks can share."""
     data, train, tables = config.data, config.train, neighbors and neighbors.tables
     sampler = build_sampler(split, data.train_mode, config.sampling, train.batch_size, train.seed, tables)
     if train.epochs > done:
@@ -251,7 +251,7 @@ def _checked_sampler(
 def _evaluate(
     engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, directory: Path | None
 ) -> dict[str, float] | None:
-    """Scores on a split, with the report in ``directory``; on every rank but the first there is neither."""
+    """Scores on a split, with the report in ``directory``; None, without a report, on ranks other than 0."""
     if directory is None:
         help_evaluate(engine, config, split, cluster)
         return None
@@ -264,7 +264,7 @@ def _evaluate(
 def _search(
     training: Training, run: RunDirectory | None, progress: Progress, reporter: Reporter
 ) -> list[NeighborsCallback]:
-    """One callback, or none without hard negatives."""
+    """The callback that searches hard negatives, in a list; empty without hard negatives."""
     if training.neighbors is None:
         return []
     refresh = partial(training.search, run and run.neighbors)
@@ -280,7 +280,7 @@ def _callbacks(
     data: TrainData,
     others: Sequence[Callback],
 ) -> list[Callback]:
-    """Counting, reporting, evaluating, the others, saving; the first rank alone reports and saves."""
+    """Callbacks in order: progress, report, evaluation, others, checkpoint; only rank 0 reports and saves."""
     step, config = training.step, training.config.train
     counting = ProgressCallback(progress, data.steps, training.schedule, step.lr)
     evaluation = []
@@ -308,7 +308,7 @@ def _callbacks(
 
 
 def _common_ground(training: Training, split: Split, test_split: Split | None) -> dict[str, bytes | str]:
-    """What every rank must have in common before the first step; its files may be anywhere."""
+    """Content that must be equal on all ranks before the first step; paths may differ."""
     config, point, neighbors = training.config, training.point, training.neighbors
     edges = split.edges(config.data.train_mode)
     return {
@@ -330,14 +330,14 @@ def _names(split: Split) -> str:
 def _resume_notes(training: Training, changes: list[str]) -> list[str]:
     point, ranks = training.point, training.ranks
     if point is None:
-        return ["this run was stopped before its first checkpoint: it begins anew"]
+        return ["this run was stopped before its first checkpoint: it starts from the first epoch"]
     progress, facts = point.progress, point.state.facts
     best = f", best {SCORE} {progress.best_score:.4f}" if progress.best_score is not None else ""
     done = f"{progress.epoch} epochs and {progress.step_in_epoch} steps done"
     notes = [f"resumed from {point.weights.path.name}: {done}{best}", *changes]
     before = facts.get("world_size", ranks)
     if before != ranks:
-        notes.append(f"{_count(ranks)} where {_count(before)} stood; sums round otherwise")
+        notes.append(f"{_count(ranks)} instead of {_count(before)}; rounding of sums differs")
     restated = restated_schedule(facts.get("schedule"), training.schedule.describe(), progress)
     return [*notes, restated] if restated else notes
 
