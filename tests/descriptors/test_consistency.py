@@ -1,4 +1,4 @@
-"""Node consistency: by hand, by the definition, and unmoved by what must not matter."""
+"""Node consistency: by hand, by the definition, and its invariances."""
 
 from itertools import permutations
 
@@ -55,19 +55,19 @@ def test_the_order_of_the_nodes_does_not_matter(nodes, seed):
     np.testing.assert_allclose(node_consistency(query_KC.ravel(), shuffled, nodes), [1.0])
 
 
-def test_a_tile_agrees_wholly_with_itself():
+def test_consistency_of_a_tile_with_itself_is_one():
     random = np.random.default_rng(1)
     nodes = random.standard_normal(8 * 3)
     np.testing.assert_allclose(node_consistency(nodes, nodes[None], 8), [1.0])
     np.testing.assert_allclose(node_consistency(nodes[:3], nodes[None, :3], 1), [1.0])
 
 
-def test_a_node_of_zeros_agrees_with_nothing():
+def test_a_node_of_zeros_has_cosine_zero():
     query = np.array([1.0, 0, 0, 0])
     np.testing.assert_allclose(node_consistency(query, query[None], 2), [0.5])
 
 
 @pytest.mark.parametrize(("width", "tile_width", "nodes"), [(6, 6, 4), (6, 9, 3), (6, 6, 0)])
-def test_vectors_that_do_not_consist_of_nodes_are_refused(width, tile_width, nodes):
+def test_a_width_that_is_not_a_multiple_of_the_nodes_raises(width, tile_width, nodes):
     with pytest.raises(TileIndexError, match=f"width {width} and {tile_width} can't be compared as {nodes} nodes"):
         node_consistency(np.ones(width), np.ones((2, tile_width)), nodes)

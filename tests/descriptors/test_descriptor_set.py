@@ -1,4 +1,4 @@
-"""Descriptor sets: what is written comes back, broken ones are named, nothing half-written stays."""
+"""Descriptor sets: a round trip returns the same rows, broken sets are named, no partial set remains."""
 
 import json
 from itertools import pairwise
@@ -52,7 +52,7 @@ rows_of_any_set = st.lists(
 
 
 @given(rows=rows_of_any_set, data=st.data(), memory_map=st.booleans())
-def test_what_is_written_comes_back(rows, data, memory_map):
+def test_a_round_trip_returns_the_same_set(rows, data, memory_map):
     shape = (len(rows), data.draw(st.integers(1, 4)))
     descriptor_ND = data.draw(arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
@@ -86,12 +86,12 @@ def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
         assert (tmp_path / "streamed" / name).read_bytes() == (directory / name).read_bytes()
 
 
-def test_unit_length_is_seen(tmp_path):
+def test_the_card_says_whether_rows_have_unit_length(tmp_path):
     save_descriptor_set(tmp_path / "unit", np.eye(3, dtype=np.float32), make_rows("abc", None), CARD)
     assert load_descriptor_set(tmp_path / "unit").card["normalized"] is True
 
 
-def test_a_directory_that_holds_anything_else_is_never_replaced(tmp_path):
+def test_a_directory_with_any_other_file_is_never_replaced(tmp_path):
     image = tmp_path / "images" / "a.png"
     image.parent.mkdir()
     image.write_bytes(b"mine")
@@ -123,20 +123,20 @@ def test_a_new_set_replaces_the_older_one(saved):
     [
         (np.full((1, 3), np.nan), ["x"], "the descriptor of x contains NaN"),
         (np.ones((2, 3)), ["x"], r"shape \(2, 3\) for 1 rows"),
-        (np.ones((1, 3)), ["first"], "first comes twice"),
-        (np.ones((2, 3)), ["x", "x"], "x comes twice"),
+        (np.ones((1, 3)), ["first"], "first is twice in"),
+        (np.ones((2, 3)), ["x", "x"], "x is twice in"),
         (np.ones((1, 4)), ["x"], "dimension 4 in a set of dimension 3"),
-        (np.ones((1, 3)), ["\udcff.png"], "is no Unicode; rename the file"),
+        (np.ones((1, 3)), ["\udcff.png"], "is not valid Unicode; rename the file"),
     ],
 )
-def test_the_writer_refuses(tmp_path, descriptor_BD, names, message):
+def test_the_writer_raises(tmp_path, descriptor_BD, names, message):
     with pytest.raises(DataError, match=message), DescriptorWriter(tmp_path / "bad", CARD) as writer:
         writer.append(np.ones((1, 3)), make_rows(["first"], None))
         writer.append(descriptor_BD, make_rows(names, None))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_set_is_refused(tmp_path):
+def test_an_empty_set_raises(tmp_path):
     with pytest.raises(DataError, match="would be empty"), DescriptorWriter(tmp_path / "bad", CARD):
         pass
 
@@ -160,7 +160,7 @@ def break_rows(text):
         (break_rows("nonsense\n"), "line 1 is not JSON"),
         (break_rows('{"name": "a", "place": [1]}\n'), "line 1"),
         (break_rows('{"name": "a", "place": [1, NaN]}\n'), "line 1"),
-        (break_rows('{"name": "a", "place": null}\n' * 2), "a comes a second time"),
+        (break_rows('{"name": "a", "place": null}\n' * 2), "the name a is used twice"),
         (lambda directory: (directory / "descriptors.npy").write_bytes(b"no array"), "descriptors.npy can't be read"),
         (lambda directory: np.save(directory / "descriptors.npy", np.ones((5, 3))), "contains float64"),
         (
@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def write_sets(directory, descriptors=("omega", "phi"), count=3, **facts):
-    """One set for each descriptor, as an extraction writes them."""
+    """One set per descriptor, as an extraction writes them."""
     for width, name in enumerate(descriptors, 2):
         card = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc", "extraction": "one"}
         rows = make_rows([f"{row}.png" for row in range(count)], None)
@@ -231,7 +231,7 @@ def test_the_sets_of_an_extraction_are_read_together(tmp_path):
         ({"descriptor": "omega"}, "is a set of omega descriptors"),
     ],
 )
-def test_sets_of_two_extractions_are_not_taken_for_one(tmp_path, change, message):
+def test_sets_of_different_extractions_raise(tmp_path, change, message):
     write_sets(tmp_path, ("omega",))
     write_sets(tmp_path, ("phi",), **change)
     with pytest.raises(DataError, match=message):
@@ -240,7 +240,7 @@ def test_sets_of_two_extractions_are_not_taken_for_one(tmp_path, change, message
 
 def test_half_an_extraction_is_named(tmp_path):
     write_sets(tmp_path, ("omega",))
-    with pytest.raises(DataError, match="contains omega and not both omega and phi"):
+    with pytest.raises(DataError, match="contains omega, expected both omega and phi"):
         load_descriptor_sets(tmp_path)
 
 
@@ -250,12 +250,12 @@ def test_only_sets_of_other_descriptors_are_removed(tmp_path):
     remove_other_sets(tmp_path, ("omega", "phi"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "omega", "phi"]
     write_sets(tmp_path, ("centroids",))
-    (tmp_path / "centroids" / "notes.txt").write_text("mine")  # no set any more
+    (tmp_path / "centroids" / "notes.txt").write_text("mine")  # no longer a set
     remove_other_sets(tmp_path, ("omega", "phi"))
     assert (tmp_path / "centroids" / "notes.txt").exists()
 
 
-def test_bounds_stand_beside_places_where_they_are_known(tmp_path):
+def test_rows_have_bounds_where_they_are_known(tmp_path):
     rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), np.arange(8.0).reshape(2, 4))
     del rows[1]["bounds"]
     save_descriptor_set(tmp_path / "set", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": "plane_m"})
@@ -263,5 +263,5 @@ def test_bounds_stand_beside_places_where_they_are_known(tmp_path):
     np.testing.assert_array_equal(loaded.bounds_N4(), [[0, 1, 2, 3], [np.nan] * 4])
     for bounds in ([1, 2, 3], [1, 2, 3, None], [1, 2, 3, 10**400], "1234"):
         rows[0]["bounds"] = bounds
-        with pytest.raises(DataError, match="if at all bounds"):
+        with pytest.raises(DataError, match="optionally bounds"):
             save_descriptor_set(tmp_path / "other", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": None})

@@ -1,4 +1,4 @@
-"""Ranks against a naive sort, and ties that nobody wins."""
+"""Ranks equal a naive sort; ties are never won."""
 
 import subprocess
 import sys
@@ -70,9 +70,9 @@ def test_cosines_follow_a_naive_sort():
     assert not ranking.tied_Q.any()
 
 
-def test_long_descriptors_are_scored_in_smaller_blocks_to_the_same_end(monkeypatch):
+def test_scores_do_not_depend_on_the_block_size(monkeypatch):
     query_QD, reference_ND, right = make_case()
-    reference_ND[50:] = reference_ND[:40]  # ties over the bounds of blocks
+    reference_ND[50:] = reference_ND[:40]  # ties across blocks
     whole = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
     monkeypatch.setattr("mindloc.descriptors.ranking._BLOCK_NUMBERS", 7 * 8 + 3)  # seven rows of eight numbers
     blocks = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
@@ -82,7 +82,7 @@ def test_long_descriptors_are_scored_in_smaller_blocks_to_the_same_end(monkeypat
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-3 / 3, 1e20])
 def test_a_constant_descriptor_finds_nothing(value):
-    """Every score is equal, so the right item of 101 stands last, whatever the rounding of the sums."""
+    """Every score is equal, so the right item ranks last of 101, despite the rounding of the sums."""
     reference_ND = np.full((101, 768), value, np.float32)
     right = [np.array([i]) for i in range(9)]
     ranking = rank_references(reference_ND[:9], reference_ND, {"pos": right}, k=101)["pos"]
@@ -92,7 +92,7 @@ def test_a_constant_descriptor_finds_nothing(value):
 
 def test_a_copy_of_the_right_tile_ranks_before_it():
     query_QD, reference_ND, _ = make_case(dimension=768)
-    reference_ND[50] = query_QD[0]  # the truth, best possible
+    reference_ND[50] = query_QD[0]  # the right item, with the best possible score
     reference_ND[89] = 3.0 * query_QD[0]  # another tile, the same direction, in the last rows of a BLAS block
     ranking = rank_references(query_QD[:1], reference_ND, {"pos": [np.array([50])]}, k=2)["pos"]
     assert ranking.first_rank_Q.tolist() == [2]
@@ -110,7 +110,7 @@ def test_permuting_the_references_changes_no_rank():
     np.testing.assert_array_equal(permuted.tied_Q, plain.tied_Q)
 
 
-def test_two_notions_of_right_in_one_pass_equal_two_passes():
+def test_two_definitions_of_right_in_one_pass_equal_two_passes():
     query_QD, reference_ND, wide = make_case()
     narrow = [items[: len(items) // 2] for items in wide]
     both = rank_references(query_QD, reference_ND, {"narrow": narrow, "wide": wide}, k=4)
@@ -137,7 +137,7 @@ def test_queries_without_a_right_item_are_left_out():
         _ = ranking.first_rank_Q
 
 
-def test_more_answers_than_reference_items_gives_them_all():
+def test_k_above_the_number_of_reference_items_gives_all():
     ranking = rank_references(np.eye(2), np.eye(2), {"pos": [np.array([0]), np.array([1])]}, k=10)["pos"]
     assert ranking.top_QK.tolist() == [[0, 1], [1, 0]]
 
@@ -147,7 +147,7 @@ def test_more_answers_than_reference_items_gives_them_all():
     [
         (np.ones((1, 3)), np.ones((2, 4)), [[0]], r"\(1, 3\) can't be compared with reference items of shape \(2, 4\)"),
         (np.ones((0, 3)), np.ones((2, 3)), [], "0 queries and 2 reference items"),
-        (np.ones((1, 3)), np.ones((2, 3)), [[2]], "has the index of no reference item, 0..1"),
+        (np.ones((1, 3)), np.ones((2, 3)), [[2]], r"have indices 2\.\.2, expected 0\.\.1"),
         (np.ones((1, 3)), np.ones((2, 3)), [], "given for 0 queries, there are 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Randomized PCA: it agrees with the exact decomposition, recovers what has low rank, and never grows to D x D."""
+"""Randomized PCA equals the exact decomposition, recovers low-rank data, and never needs a D x D matrix."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def test_components_are_the_exact_ones_up_to_sign():
     assert found.explained_share == pytest.approx(share, abs=1e-5)
 
 
-def test_a_slow_fall_still_explains_what_the_exact_one_does():
+def test_slowly_falling_singular_values_explain_as_much_as_the_exact_decomposition():
     omega_ND = falling(fall=0.99)
     assert fit_reduction(omega_ND, 30, seed=1).explained_share > 0.99 * exact(omega_ND, 30)[1]
 
@@ -75,7 +75,7 @@ def test_a_full_reduction_keeps_all_angles_around_the_mean():
     np.testing.assert_allclose(reduced_NE @ reduced_NE.T, unit_ND @ unit_ND.T, atol=1e-4)
 
 
-def test_blocks_make_no_difference(monkeypatch, tmp_path):
+def test_the_result_does_not_depend_on_the_block_size(monkeypatch, tmp_path):
     omega_ND = falling()
     np.save(tmp_path / "omega.npy", omega_ND)
     whole = fit_reduction(omega_ND, 8, seed=4)
@@ -86,7 +86,7 @@ def test_blocks_make_no_difference(monkeypatch, tmp_path):
     np.testing.assert_allclose(blocks.project(mapped_ND), whole.project(omega_ND), atol=1e-4)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_result():
     a, b, c = (fit_reduction(falling(fall=1.0), 5, seed).component_DE for seed in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert np.abs(a - c).max() > 1e-3
@@ -109,25 +109,25 @@ def test_memory_stays_far_below_the_covariance():
         (falling(rows=150), 151, "not 151"),
         (falling(), 0, "not 0"),
         (np.ones((1100, 1100), np.float32), 1025, "1 to 1024 numbers, not 1025"),
-        (np.ones((9, 5), np.float32), 2, "all 9 vectors are alike"),
+        (np.ones((9, 5), np.float32), 2, "all 9 vectors are equal"),
         (np.full((9, 5), np.nan), 2, "row 0 of the vectors contains NaN"),
         (np.ones(5), 1, r"shape \(5,\) can't be reduced"),
         (np.ones((0, 5)), 1, r"shape \(0, 5\) can't be reduced"),
     ],
 )
-def test_what_can_not_be_reduced_is_one_line(omega_ND, dimension, message):
+def test_vectors_that_can_not_be_reduced_raise(omega_ND, dimension, message):
     with pytest.raises(TileIndexError, match=message) as caught:
         fit_reduction(omega_ND, dimension, seed=0)
     assert "\n" not in str(caught.value)
 
 
-def test_queries_of_another_width_are_refused():
+def test_queries_of_another_width_raise():
     found = fit_reduction(falling(), 5, seed=0)
     with pytest.raises(TileIndexError, match=r"takes descriptors of dimension 120, these have 7"):
         found.project(np.ones((2, 7)))
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_a_saved_reduction_loads_unchanged(tmp_path):
     found = save_reduction(tmp_path / "r.safetensors", fit_reduction(falling(), 5, seed=9, checkpoint_sha256="c" * 64))
     loaded = load_reduction(tmp_path / "r.safetensors")
     for name, value in vars(found).items():
@@ -138,7 +138,7 @@ def test_what_is_saved_comes_back(tmp_path):
     assert load_reduction(tmp_path / "r.safetensors").checkpoint_sha256 is None
 
 
-def test_a_file_that_is_no_reduction_is_named(tmp_path):
+def test_a_file_that_is_not_a_reduction_is_named(tmp_path):
     path = tmp_path / "r.safetensors"
     with pytest.raises(TileIndexError, match="is missing"):
         load_reduction(path)
@@ -163,5 +163,5 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path):
     assert load_reduction(path).dimension == 2
     for arrays, facts in foreign:
         write_tensor_file(path, arrays, facts, "reduction")
-        with pytest.raises(TileIndexError, match="is no reduction of recall vectors"):
+        with pytest.raises(TileIndexError, match="is not a reduction of recall vectors"):
             load_reduction(path)

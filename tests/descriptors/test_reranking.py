@@ -1,4 +1,4 @@
-"""Re-ranked answers against a sort in pure Python, and what a second stage can and can't do."""
+"""Re-ranked answers equal a sort in pure Python, and the limits of a second stage."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_ranks_and_answers_follow_a_naive_sort(n, k):
     for query in range(QUERIES):
         order = naive_two_stages(first_QN[query], second_QN[query], right[query], n)
         assert ranks_of(final, query) == sorted(order.index(item) + 1 for item in right[query])
-        # a right item's twins may stand in either order: the answers agree as to score and to being right
+        # equal right items may be in either order: the answers agree in score and in being right
         decided = [second_QN[query, i] if at < n else first_QN[query, i] for at, i in enumerate(order[:k])]
         assert final.score_QK[query].tolist() == decided
         is_right = np.isin(final.top_QK[query], right[query]).tolist()
@@ -61,13 +61,13 @@ def test_by_hand():
     assert first.top_QK.tolist() == [[4, 2, 0, 1, 3]] and first.rank_E.tolist() == [1, 4]
     final = rerank_first(first, 3, from_table(np.array([[0.5, 7.0, 0.9, 7.0, 0.1]])), 4, tolerance=0.0)
     assert final.top_QK.tolist() == [[2, 0, 4, 1]]
-    assert final.rank_E.tolist() == [3, 4]  # item 1 stood fourth, behind the three, and stays there
+    assert final.rank_E.tolist() == [3, 4]  # item 1 was fourth, behind the three, and stays there
     assert final.score_QK.tolist() == [[0.9, 0.5, 0.1, 2.0]]  # the last is stage one's
     assert recall_rank(first, final).tolist() == [[2, 3, 1, 4]]
 
 
-def test_tied_speaks_of_the_stage_that_placed_the_best_right_item():
-    """Query 0: re-ranked level with a wrong one. 1: alone at its score. 2: right item behind n, tied in stage one."""
+def test_tied_is_about_the_stage_that_ranked_the_best_right_item():
+    """Query 0: re-ranked, tied with a wrong one. 1: alone at its score. 2: right item behind n, tied in stage one."""
     first_QN = np.array([[3.0, 2.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0], [3.0, 2.0, 1.0, 1.0]])
     second_QN = np.array([[1.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     right = [np.array([0]), np.array([0]), np.array([3])]
@@ -80,7 +80,7 @@ def test_tied_speaks_of_the_stage_that_placed_the_best_right_item():
 
 @pytest.mark.parametrize("n", [2, 9, REFERENCES])
 def test_a_constant_second_stage_wins_nothing(n):
-    """Every right item among the first n falls behind all wrong ones there, whatever the rounding of the cosines."""
+    """Every right item among the first n ranks behind all wrong ones there, despite the rounding of the cosines."""
     first_QN, _, right = make_case(1)
     first = rank_scores(first_QN, right, n)
     phi = np.full((REFERENCES, 768), 1e-3 / 3, np.float32)
@@ -106,8 +106,8 @@ def make_descriptors(seed=2, dimension=6):
     return omega, phi, right
 
 
-def test_looking_at_all_references_again_is_the_second_stage_alone():
-    """Phi of whole numbers: ties are many, and the ranks agree all the same."""
+def test_re_ranking_all_references_is_the_second_stage_alone():
+    """With integer phi there are many ties, and the ranks still agree."""
     omega, phi, right = make_descriptors()
     first = rank_references(*omega, {"pos": right}, REFERENCES)["pos"]
     final = rerank_first(first, REFERENCES, *with_keywords(*phi, REFERENCES))
@@ -118,7 +118,7 @@ def test_looking_at_all_references_again_is_the_second_stage_alone():
     assert alone.tied_Q.any()
 
 
-def test_looking_at_one_answer_again_changes_no_place():
+def test_re_ranking_one_answer_changes_no_rank():
     first_QN, second_QN, right = make_case()
     first = rank_scores(first_QN, right, 12)
     final = rerank_first(first, 1, from_table(second_QN), 12, tolerance=0.0)
@@ -126,7 +126,7 @@ def test_looking_at_one_answer_again_changes_no_place():
         np.testing.assert_array_equal(getattr(final, name), getattr(first, name))
 
 
-def test_recall_within_n_and_beyond_is_the_first_stages():
+def test_recall_at_n_and_beyond_is_that_of_the_first_stage():
     first_QN, second_QN, right = make_case(4)
     n, first = 8, rank_scores(first_QN, right, 8)
     final = rerank_first(first, n, from_table(second_QN), 8, tolerance=0.0)
@@ -156,7 +156,7 @@ def test_a_difference_within_the_tolerance_is_none():
     assert lost.rank_E.tolist() == [2] and lost.top_QK.tolist() == [[1, 0]]
 
 
-def test_a_third_stage_stands_on_the_second():
+def test_a_third_stage_re_ranks_the_second():
     """Stage one 0 1 2 3, stage two over three: 2 1 0 3, stage three over two: 1 2 0 3."""
     first = rank_scores(np.array([[4.0, 3.0, 2.0, 1.0]]), [np.array([1])], 4)
     second = rerank_first(first, 3, from_table(np.array([[1.0, 2.0, 3.0, 9.0]])), 4, tolerance=0.0)
@@ -169,25 +169,25 @@ def test_a_third_stage_stands_on_the_second():
 def test_cosines_do_not_depend_on_lengths():
     query_QE, reference_NE = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.0], [8.0, 6.0]], np.float32)
     score_of, _ = cosine_of(query_QE, reference_NE)
-    # (3 * 8 + 4 * 6) / (5 * 10); a zero descriptor is like nothing
+    # (3 * 8 + 4 * 6) / (5 * 10); a zero descriptor has cosine 0
     np.testing.assert_allclose(score_of(0, np.array([1, 0])), [0.96, 0.0], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "k"), [(0, 1), (6, 1), (1, 6)])
-def test_more_answers_than_stage_one_kept_are_refused(n, k):
+def test_more_answers_than_stage_one_kept_raise(n, k):
     first = rank_scores(np.arange(10.0)[None], [np.array([3])], 5)
-    with pytest.raises(ValueError, match="rank more in stage one"):
+    with pytest.raises(ValueError, match="stage one has .* answers"):
         rerank_first(first, n, from_table(np.zeros((1, 10))), k, tolerance=0.0)
 
 
-def test_a_score_that_is_no_number_wins_nothing():
+def test_a_nan_score_raises():
     first = rank_scores(np.array([[3.0, 2.0]]), [np.array([1])], 2)
-    with pytest.raises(ValueError, match="NaN has no rank"):
+    with pytest.raises(ValueError, match="must not be NaN"):
         rerank_first(first, 2, from_table(np.array([[1.0, np.nan]])), 2, tolerance=0.0)
 
 
-def test_answers_that_the_first_stage_lacks_have_no_place_there():
+def test_answers_that_the_first_stage_lacks_raise():
     score_QN = np.arange(10.0)[None]
     short, whole = (rank_scores(score_QN, [np.array([3])], k) for k in (2, 10))
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="does not contain"):
         recall_rank(short, whole)

@@ -1,4 +1,4 @@
-"""Ground geometry by hand, by counting points, and by symmetry."""
+"""Ground geometry against values by hand, counted points, and symmetries."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_axes_are_a_right_handed_frame(yaw, pitch, roll):
     assert np.linalg.det(axes) == pytest.approx(-1)
 
 
-def test_horizon_is_refused():
+def test_a_corner_above_the_horizon_raises():
     with pytest.raises(ValueError, match="horizon"):
         footprints_m([[0, 0]], 100, camera_axes(0, -20, 0), aspect=1.0, half_width_tan=0.5)
 
@@ -87,7 +87,7 @@ def test_iou_by_hand():
     np.testing.assert_allclose(iou_with_bounds(square, [[0, 0, 1, 1], [5, 5, 6, 6]][:1]), 1)
 
 
-def test_apart_and_inside():
+def test_iou_of_disjoint_and_nested_rectangles():
     small = squares([[2, 2, 3, 3]] * 3)
     bounds = [[0, 0, 1, 1], [0, 0, 4, 4], [3, 2, 4, 3]]  # apart, around, edge to edge
     np.testing.assert_allclose(iou_with_bounds(small, bounds), [0, 1 / 16, 0], atol=1e-12)
@@ -122,7 +122,7 @@ def test_clipping_does_not_depend_on_winding_or_first_corner(quad_142, bounds, f
 
 
 @given(quads(), BOUNDS)
-def test_what_is_shared_with_four_quarters_is_shared_with_the_whole(quad_142, bounds):
+def test_areas_shared_with_four_quarters_sum_to_the_area_shared_with_the_whole(quad_142, bounds):
     left, top, right, bottom = bounds
     x, y = (left + right) / 2, (top + bottom) / 2
     quarters = [(left, top, x, y), (x, top, right, y), (left, y, x, bottom), (x, y, right, bottom)]
@@ -131,7 +131,7 @@ def test_what_is_shared_with_four_quarters_is_shared_with_the_whole(quad_142, bo
 
 
 @given(quads(), BOUNDS, st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)))
-def test_iou_is_a_share_and_stays_when_both_are_moved(quad_142, bounds, by):
+def test_iou_is_between_0_and_1_and_invariant_to_translation(quad_142, bounds, by):
     (iou,) = iou_with_bounds(quad_142, [bounds])
     assert 0 <= iou <= 1 + 1e-9
     (moved,) = iou_with_bounds(quad_142 + np.array(by), [np.add(bounds, (*by, *by))])

@@ -1,4 +1,4 @@
-"""Distances on a plane and on the globe, against Pythagoras and known places."""
+"""Distances on a plane and on the globe equal Pythagoras and known places."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_antipodes_are_half_a_circle_apart():
     )
 
 
-def test_unknown_unit_is_refused():
+def test_unknown_unit_raises():
     with pytest.raises(ValueError, match="feet"):
         distance_m([[0, 0]], [[0, 0]], "feet")
 
@@ -58,7 +58,7 @@ def test_a_box_on_the_plane_reaches_the_radius_on_every_side():
 
 
 @pytest.mark.parametrize("place", [(31.7, 119.4), (-67.0, -20.0), (0.0, 0.0)])
-def test_a_box_on_the_globe_touches_the_circle_on_every_side_and_holds_it(place):
+def test_a_box_on_the_globe_contains_the_circle_and_touches_it_on_every_side(place):
     radius_m = 900_000.0  # far enough that a small-angle formula would miss the edges
     low, high = np.array(box_around(place, radius_m, "lat_lon_deg"))
     grid = np.linspace(low - 1, high + 1, 801)
@@ -70,6 +70,6 @@ def test_a_box_on_the_globe_touches_the_circle_on_every_side_and_holds_it(place)
 
 
 @pytest.mark.parametrize("place", [(89.9, 0.0), (-89.0, 10.0), (10.0, 179.9), (10.0, -180.0)])
-def test_no_box_reaches_a_pole_or_the_180th_meridian(place):
+def test_a_box_at_a_pole_or_the_180th_meridian_raises(place):
     with pytest.raises(DataError, match="give a box"):
         box_around(place, 200_000.0, "lat_lon_deg")

@@ -1,4 +1,4 @@
-"""Tiles of a map by hand and by their definition."""
+"""Tiles of a map equal values by hand and their definition."""
 
 import numpy as np
 import pytest

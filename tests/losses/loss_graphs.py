@@ -1,4 +1,4 @@
-"""Losses and criteria as graphs that take tensors alone: a dict is a constant to a graph, and compiles it each time."""
+"""Losses and criteria as graphs that take tensors only: a graph treats a dict as a constant and recompiles for it."""
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +20,7 @@ class OfTensors(nn.Cell):
 
 
 class GlobalCriterion(nn.Cell):
-    """The same of a criterion of global descriptors: (total, its components in their order)."""
+    """The same for a criterion of global descriptors: (total, its components in their order)."""
 
     def __init__(self, loss: nn.Cell):
         super().__init__()
@@ -33,7 +33,7 @@ class GlobalCriterion(nn.Cell):
 
 
 def numbers(graph: nn.Cell, query, reference, iou, mask, scale: float = 1 / 0.07) -> list[float]:
-    """The loss of arrays, then its parts."""
+    """The loss for NumPy arrays, then its parts."""
     tensors = [Tensor(np.ascontiguousarray(array)) for array in (query, reference, iou, mask)]
     total, parts = graph(*tensors, Tensor([scale], ms.float32))
     return [float(total), *map(float, parts)]

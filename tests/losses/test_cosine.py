@@ -1,4 +1,4 @@
-"""Cosine losses against rows by hand, the naive definition, PyTorch's formula and their limits."""
+"""Cosine losses equal rows by hand, the naive definition and PyTorch's formula, and behave at their limits."""
 
 import mindspore as ms
 import numpy as np
@@ -64,7 +64,7 @@ def test_triplet_by_hand():
 def test_naive_definition(function, margin, negatives, masked):
     query, reference = batch()
     mask = np.ones((6, 6), bool)
-    if masked:  # an overlap that is no negative, in one direction only, and a padded row
+    if masked:  # an overlap, not a negative, in one direction only, and a padded row
         mask[1, 3], mask[5], mask[:, 5] = False, False, False
     got = value(function, query, reference, margin=margin, negatives=negatives, mask=mask)
     triplet = function is cosine_triplet
@@ -72,11 +72,11 @@ def test_naive_definition(function, margin, negatives, masked):
 
 
 def test_the_anchor_is_the_reference():
-    """Queries that are all alike: every reference has the same negatives, whatever the other references look like."""
+    """With equal queries every reference has the same negatives; the other references do not matter."""
     same = np.repeat(batch()[0][:1], 6, axis=0)
     reference = batch()[1]
     mask = np.ones((6, 6), bool)
-    mask[0, 1:] = False  # query 0 is no negative of any other reference: of no account, as its copies still are
+    mask[0, 1:] = False  # query 0 is not a negative of any other reference, but its copies still are: no change
     full, fewer = (value(cosine_triplet, same, reference, mask=m) for m in (np.ones((6, 6), bool), mask))
     assert full == pytest.approx(fewer, rel=1e-6) and full == pytest.approx(0.2, rel=1e-5)
     mask[:, 0] = [True, False, False, False, False, False]  # reference 0 has no negatives: its triplet loss is 0

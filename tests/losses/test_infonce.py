@@ -1,4 +1,4 @@
-"""Contrastive losses against hand-made rows, the naive definition and PyTorch's numbers."""
+"""Contrastive losses equal rows by hand, the naive definition and PyTorch's numbers."""
 
 import mindspore as ms
 import numpy as np
@@ -90,8 +90,8 @@ def test_value_and_gradients_equal_pytorch(stored, size, mode):
     for gradient, key in zip(gradients[:2], ("g1", "g2"), strict=True):
         expected = stored[f"{size}_{mode}_{key}"]
         assert np.linalg.norm(gradient.asnumpy() - expected) <= 1e-5 * np.linalg.norm(expected), key
-    # The scale's gradient is a sum over all cells that nearly cancels, a loss of the order of 1 left at 0.01: PyTorch's
-    # own float32 value is 4e-5 of itself away from float64's. So it is compared on the scale of its terms.
+    # The scale's gradient is a sum over all cells that nearly cancels, from terms of about 1 to 0.01: PyTorch's own
+    # float32 value differs from float64's by 4e-5 of itself. So it is compared on the scale of its terms.
     np.testing.assert_allclose(gradients[2].asnumpy(), [stored[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_padding_has_no_gradient_and_no_nan():
         assert (np.abs(gradient.asnumpy()[:4]).max(axis=1) > 0).all()
 
 
-def test_batch_of_padding_alone_costs_nothing():
+def test_loss_of_padding_alone_is_zero():
     query, reference, weight = batch(4)
     assert numbers(WEIGHTED, query, reference, weight, np.zeros((4, 4), bool)) == [0.0, 0.0, 0.0]
 
@@ -148,7 +148,7 @@ def test_full_mask_equals_no_mask():
         assert float(loss(full)) == float(loss(None))
 
 
-def test_collapsed_descriptors_cost_log_batch():
+def test_loss_of_collapsed_descriptors_is_log_batch():
     same = Tensor(np.full((8, 4), 0.5), ms.float32)
     scale = Tensor([10.0], ms.float32)
     np.testing.assert_allclose(float(infonce(same, same, scale)), np.log(8), rtol=1e-6)
@@ -156,13 +156,13 @@ def test_collapsed_descriptors_cost_log_batch():
     np.testing.assert_allclose(float(weighted_infonce(same, same, scale, weight)), np.log(8), rtol=1e-6)
 
 
-def test_batch_of_one_costs_nothing():
+def test_loss_of_a_batch_of_one_is_zero():
     query, reference, weight = batch(1)
     np.testing.assert_allclose(numbers(WEIGHTED, query, reference, weight, np.ones((1, 1), bool)), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [ms.float16, ms.float32])
-def test_loss_is_float32_whatever_the_descriptors(dtype):
+def test_loss_is_float32_for_any_descriptor_type(dtype):
     query, reference, weight = batch(4)
     halves = [Tensor(x.astype(np.float16)) for x in (query, reference)]
     loss = infonce(*(half.astype(dtype) for half in halves), Tensor([1000.0], ms.float32))

@@ -1,4 +1,4 @@
-"""What no loss of pairs may depend on, and its bounds, for any descriptors, overlaps and masks."""
+"""Invariances and bounds of every loss of pairs, for any descriptors, overlaps and masks."""
 
 import mindspore as ms
 import numpy as np
@@ -70,7 +70,7 @@ def test_the_lengths_of_the_descriptors_do_not_matter(loss, batch, data):
 @often
 @any_batch
 def test_padding_and_masked_cells_are_not_read(loss, batch, data):
-    """Pairs of padding get other descriptors; what they hold must not matter."""
+    """Changing the descriptors of padded pairs changes nothing."""
     query, reference, iou, mask = batch
     padding = ~mask.diagonal()[:, None]
     other = data.draw(arrays(np.float32, (2, PAIRS, WIDTH), elements=st.floats(-4, 4, width=32)))
@@ -91,7 +91,7 @@ def test_the_sides_swap_with_their_directions(loss, batch, data):
     total, forth, back = numbers(loss, *batch)
     swapped = numbers(loss, reference, query, iou, mask.T)
     np.testing.assert_allclose(swapped, (total, back, forth), rtol=1e-5, atol=1e-5)
-    assert min(forth, back) > -1e-5  # a log of a sum is no less than any mean of its terms' logs
+    assert min(forth, back) > -1e-5  # log-sum-exp is at least any weighted mean of the logits
 
 
 @pytest.mark.parametrize(("loss", "most"), COSINE.values(), ids=COSINE)

@@ -1,4 +1,4 @@
-"""The joined loss of Omega and Phi: its parts, their weights, and what the settings choose."""
+"""The combined loss of Omega and Phi: its parts, their weights, and the settings."""
 
 import mindspore as ms
 import numpy as np
@@ -55,7 +55,7 @@ def expected(name, made, which, scale, loss):
         ("cosine_triplet", "cosine_embedding"),
     ],
 )
-def test_the_losses_are_joined_by_beta(omega, phi):
+def test_the_losses_are_weighted_by_beta(omega, phi):
     smoothing = ["loss.label_smoothing=0.1"] if "infonce" in (omega, phi) else []
     criterion = criterion_of(f"loss.omega={omega}", f"loss.phi={phi}", "loss.beta=0.3", *smoothing)
     made = outputs()

@@ -1,1 +1,1 @@
-"""Descriptor sets on disk and exact search in them; knows nothing of MindSpore."""
+"""Descriptor sets on disk and exact search in them; never imports MindSpore."""

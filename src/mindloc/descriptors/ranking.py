@@ -1,11 +1,11 @@
-"""Exact search: where the right items of each query stand among all reference items, after one stage or two.
+"""Exact search: ranks of the right items (the positives) of each query among all reference items, one or two stages.
 
 Scores are cosines in float64, computed strip by strip, never the whole matrix. **A tie is never won**: a wrong item
-whose score equals a right one's, up to the rounding of the sum, ranks before it, wherever an earlier stage had them. A
-constant descriptor finds nothing.
+whose score equals a right one's, up to the rounding of the sum, ranks before it, also if an earlier stage ranked it
+behind. A constant descriptor finds nothing.
 
 Shapes: Q queries, N reference items, B rows of a strip, D dimension, K answers kept, n answers that a second stage
-ranks anew, E right items of all queries; of nodes: M tiles, K nodes, C width of a node.
+re-ranks, E right items of all queries; of nodes: M tiles, K nodes, C width of a node.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ import numpy as np
 
 from mindloc.errors import DataError, TileIndexError
 
-_STRIP_SCORES = 2**23  # float64 scores held at once: 64 MB
+_STRIP_SCORES = 2**23  # float64 scores in memory at once: 64 MB
 _STRIP_QUERIES = 1024
 _REFERENCE_ROWS = 4096
 _EPSILON = float(np.finfo(np.float64).eps)
-_BLOCK_NUMBERS = 2**25  # float64 numbers of a side held at once: 256 MB, whatever the length of a descriptor
+_BLOCK_NUMBERS = 2**25  # float64 numbers of a side in memory at once: 256 MB for any dimension
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ranking:
 
     start: np.ndarray  # (Q + 1,) int64
     rank_E: np.ndarray  # int64, 1-based, ascending within a query
-    top_QK: np.ndarray  # int64 reference indices, best first, in the order that the ranks state
+    top_QK: np.ndarray  # int64 reference indices, best first, in the order of the ranks
     score_QK: np.ndarray  # float64, of these
     tied_Q: np.ndarray  # bool: some wrong item has the score of the best right one
 
@@ -63,17 +63,17 @@ def rank_references(
     normalize: bool = True,
     strip_queries: int | None = None,
 ) -> dict[str, Ranking]:
-    """One ranking per notion of "right", from one pass over the scores.
+    """One ranking per definition of "right", from one pass over the scores.
 
     Args:
-        query_QD, reference_ND: any float type, any length, memmaps welcome.
+        query_QD, reference_ND: any float type, any length; may be memory-mapped.
         right: name -> reference indices of the right items of each query (Q arrays, possibly empty).
-        k: answers to keep per query; at most N are there.
+        k: answers to keep per query; all N if k is larger.
         normalize: True scores by cosine (a zero descriptor scores 0 everywhere), False by the inner product.
         strip_queries: queries scored at once; None chooses by the number of reference items.
 
     Raises:
-        DataError: the two dimensions differ, a side is empty, or an index lies outside the reference items.
+        DataError: the two dimensions differ, a side is empty, or an index is out of range.
     """
     _check(query_QD, reference_ND, right)
     k = min(k, len(reference_ND))
@@ -104,19 +104,21 @@ def _check(query_QD: np.ndarray, reference_ND: np.ndarray, right: dict[str, list
             "extract both with the same checkpoint"
         )
     if not len(query_QD) or not len(reference_ND):
-        raise DataError(f"{len(query_QD)} queries and {len(reference_ND)} reference items; each side needs one")
+        raise DataError(f"{len(query_QD)} queries and {len(reference_ND)} reference items; each side needs at least 1")
     for name, items in right.items():
         if len(items) != len(query_QD):
             raise DataError(f"right items ({name}) are given for {len(items)} queries, there are {len(query_QD)}")
         index = np.concatenate([np.asarray(item, np.int64) for item in items])
         if index.size and (index.min() < 0 or index.max() >= len(reference_ND)):
-            raise DataError(f"a right item ({name}) has the index of no reference item, 0..{len(reference_ND) - 1}")
+            raise DataError(
+                f"right items ({name}) have indices {index.min()}..{index.max()}, expected 0..{len(reference_ND) - 1}"
+            )
 
 
 def _strips(
     query_QD: np.ndarray, reference_ND: np.ndarray, normalize: bool, strip_queries: int | None
 ) -> Iterator[tuple[int, np.ndarray, float]]:
-    """(index of the first query, scores (B, N) float64, difference that rounding alone can make)."""
+    """(index of the first query, scores (B, N) float64, largest difference by rounding)."""
     count, most = len(reference_ND), max(1, _BLOCK_NUMBERS // reference_ND.shape[1])
     rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
     reference_rows = min(_REFERENCE_ROWS, most)
@@ -135,7 +137,7 @@ def _strips(
 
 
 def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
-    """A copy of rows of any shape (..., D) in float64, with ``normalize`` of unit length; zeros stay zeros."""
+    """A float64 copy of rows (..., D), with ``normalize`` at unit length; zeros stay zeros."""
     block = np.array(row_XD, np.float64)
     if normalize:
         block /= np.maximum(np.linalg.norm(block, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
@@ -143,17 +145,17 @@ def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
 
 
 def _best(score_N: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at least the ``count`` highest scores, best first, equal ones in their order."""
+    """Indices of at least the ``count`` highest scores, best first, ties in index order."""
     threshold = np.partition(score_N, len(score_N) - count)[len(score_N) - count]
     index = np.flatnonzero(score_N >= threshold)
     return index[np.argsort(-score_N[index], kind="stable")]
 
 
 def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> PlacedAnswers:
-    """Ranks of the right items of one query, each behind every wrong item of the same score, and the top k.
+    """Ranks of one query's right items, each behind every wrong item of the same score, and the top k.
 
     Args:
-        best: indices by falling score, at least the first k + the number of right items.
+        best: indices by descending score, at least the first k + the number of right items.
         tolerance: scores that differ by no more are equal.
     """
     right = np.unique(np.asarray(right, np.int64))
@@ -175,7 +177,7 @@ def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> i
 
 
 def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
-    """The ranking of all queries, from each one's first k answers."""
+    """The ranking of all queries, from the first k answers of each."""
     return Ranking(
         start=np.concatenate(([0], np.cumsum([len(row.rank_P) for row in rows]))).astype(np.int64),
         rank_E=np.concatenate([row.rank_P for row in rows]),
@@ -189,23 +191,23 @@ ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, reference indices (n
 
 
 def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: float) -> Ranking:
-    """The ranking after the first n answers of each query were ordered by new scores.
+    """The ranking after the first n answers of each query are sorted by new scores.
 
-    Right items beyond n keep their rank. Wrong items with equal scores keep the order of the earlier stage. A score is
-    of the stage that decided: of this one up to n, of the earlier one behind. ``tied_Q`` speaks of this stage where a
-    right item is among the first n, of the earlier one elsewhere.
+    Right items beyond n keep their rank. Wrong items with equal scores keep the order of the earlier stage. Scores up
+    to n are this stage's, those beyond are the earlier stage's. ``tied_Q`` is about this stage where a right item is
+    among the first n, else about the earlier one.
 
     Args:
-        first: the earlier stage; must hold max(n, k) answers.
+        first: the earlier stage, with at least max(n, k) answers per query.
         k: answers to keep.
-        tolerance: new scores that differ by no more are equal, such as by rounding alone.
+        tolerance: new scores that differ by no more, such as by rounding, are equal.
 
     Raises:
-        ValueError: n is below 1, ``first`` contains too few answers, or a new score is NaN (which nothing could beat).
+        ValueError: n is below 1, ``first`` contains too few answers, or a new score is NaN.
     """
     held = first.top_QK.shape[1]
     if not 1 <= n <= held or k > held:
-        raise ValueError(f"the first {n} answers of {held} can't be ranked anew and {k} kept; rank more in stage one")
+        raise ValueError(f"stage one has {held} answers, re-ranking {n} and keeping {k} needs more; raise its k")
     rows = []
     for query in range(len(first)):
         rank_P = first.rank_E[first.start[query] : first.start[query + 1]]
@@ -214,30 +216,30 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
 
 
 def cosine_of(query_QE: np.ndarray, reference_NE: np.ndarray) -> tuple[ScoreOf, float]:
-    """Cosines in float64 as new scores, and the difference that rounding alone can make.
+    """Cosines in float64 as new scores, and their largest difference by rounding.
 
     Args:
-        query_QE, reference_NE: any float type, any length; memmaps welcome, of which only these rows are read.
+        query_QE, reference_NE: any float type, any length; of memory-mapped ones only the needed rows are read.
     """
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
         return float64_rows(reference_NE[items], True) @ float64_rows(query_QE[query : query + 1], True)[0]
 
-    return score_of, query_QE.shape[1] * _EPSILON  # two sums of E products, as in ranking.py
+    return score_of, query_QE.shape[1] * _EPSILON  # two sums of E products, as in _strips
 
 
 def recall_rank(first: Ranking, final: Ranking) -> np.ndarray:
-    """(Q, K) place, 1-based, that each answer of ``final`` had in the earlier stage ``first``.
+    """(Q, K) 1-based rank that each answer of ``final`` had in the earlier stage ``first``.
 
     Raises:
-        ValueError: an answer that ``first`` does not hold.
+        ValueError: an answer that ``first`` does not contain.
     """
     place_QK = np.empty(final.top_QK.shape, np.int64)
     for query, (earlier, top_K) in enumerate(zip(first.top_QK, final.top_QK, strict=True)):
         order = np.argsort(earlier)
         place_QK[query] = order[np.searchsorted(earlier, top_K, sorter=order).clip(max=len(order) - 1)]
         if (earlier[place_QK[query]] != top_K).any():
-            raise ValueError(f"query {query} has answers that the earlier stage does not hold")
+            raise ValueError(f"query {query} has answers that the earlier stage does not contain")
     return place_QK + 1
 
 
@@ -247,8 +249,8 @@ def _rerank_query(
     items_K = first.top_QK[query]
     score_n = score_of(query, items_K[:n])
     if np.isnan(score_n).any():
-        raise ValueError(f"new scores of query {query} are {score_n}; NaN has no rank")
-    right = rank_P[rank_P <= n] - 1  # ranks say where in top_QK the right items are
+        raise ValueError(f"new scores of query {query} are {score_n}; they must not be NaN")
+    right = rank_P[rank_P <= n] - 1  # positions of the right items in top_QK
     placed = place_right(score_n, np.argsort(-score_n, kind="stable"), right, n, tolerance)
     return PlacedAnswers(
         rank_P=np.concatenate([placed.rank_P, rank_P[len(right) :]]),
@@ -259,21 +261,21 @@ def _rerank_query(
 
 
 def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np.ndarray:
-    """(M,) float64: mean cosine of the nodes under the best one-to-one assignment of the query's to the tile's.
+    """(M,) float64: mean cosine of the query's nodes and the tile's under the best one-to-one assignment.
 
     Args:
-        query_W, tile_MW: the nodes of each one after the other, W = K * C; a node of zeros has cosine 0 with any.
+        query_W, tile_MW: concatenated nodes, W = K * C; a node of zeros has cosine 0 with any.
 
     Raises:
-        TileIndexError: no node, or vectors that do not consist of so many.
+        TileIndexError: ``nodes`` is below 1 or does not divide the width, or the widths differ.
     """
-    from scipy.optimize import linear_sum_assignment  # a quarter of a second that only this function needs
+    from scipy.optimize import linear_sum_assignment  # takes 0.25 s; only this function needs it
 
     query_W, tile_MW = np.asarray(query_W), np.asarray(tile_MW)
     if nodes < 1 or len(query_W) % nodes or tile_MW.shape[1:] != query_W.shape:
         raise TileIndexError(
             f"vectors of width {len(query_W)} and {tile_MW.shape[-1]} can't be compared as {nodes} nodes; "
-            "both must consist of equally many, at least one"
+            "both need the same width, a multiple of the number of nodes (at least 1)"
         )
     query_KC = float64_rows(query_W.reshape(nodes, -1), True)
     tile_MKC = float64_rows(tile_MW.reshape(len(tile_MW), nodes, -1), True)

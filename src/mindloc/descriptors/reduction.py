@@ -1,6 +1,6 @@
-"""Shorter recall vectors: the directions in which many of them vary most (randomized PCA, mean removed).
+"""Shorter recall vectors: their projection to the directions of most variance (randomized PCA, mean removed).
 
-Rows are read in blocks, so a memory-mapped matrix of any size will do; the (D, D) covariance never exists.
+Rows are read in blocks, so a memory-mapped matrix may have any size; the (D, D) covariance is never computed.
 
 Shapes: N rows, B rows of a block, D width as encoded, E width afterwards, L width with oversampling.
 
@@ -28,7 +28,7 @@ _BLOCK_NUMBERS = 2**25  # float32 of a block: 128 MB
 
 @dataclass(frozen=True)
 class Reduction:
-    """A linear map from D to E numbers, and where it comes from."""
+    """A linear map from D to E numbers, and its origin."""
 
     mean_D: np.ndarray  # float32
     component_DE: np.ndarray  # float32, orthonormal columns, the direction of most variance first
@@ -46,13 +46,13 @@ class Reduction:
         """(N, E) float32, of unit length.
 
         Raises:
-            TileIndexError: rows of another width than it was fitted to.
+            TileIndexError: the rows have another width than those it was fitted to.
         """
         expected = len(self.mean_D)
         if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
             raise TileIndexError(
-                f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; leave the "
-                f"size of the images as it was, or fit another: {command_line('pca')}"
+                f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; keep the "
+                f"image size, or fit another reduction: {command_line('pca')}"
             )
         reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
         for first, block_BD in _centered(omega_ND, self.mean_D):
@@ -65,19 +65,19 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
     """The ``dimension`` directions of most variance, found by power iterations on seeded random directions.
 
     Args:
-        omega_ND: recall vectors; a memmap is read some rows at a time.
-        dimension: at most ``MAX_DIMENSION``, N and D.
+        omega_ND: recall vectors; a memory-mapped matrix is read in blocks of rows.
+        dimension: 1 to the smallest of ``MAX_DIMENSION``, N and D.
         checkpoint_sha256: of the encoder that made the rows.
 
     Raises:
-        TileIndexError: a dimension out of range, NaN, rows that are all alike.
+        TileIndexError: a dimension out of range, NaN, or equal rows only.
     """
     _check(omega_ND)
     rows, width = omega_ND.shape
     most = min(MAX_DIMENSION, rows, width)
     if not 1 <= dimension <= most:
         raise TileIndexError(
-            f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}: --dimension"
+            f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}; set --dimension"
         )
     mean_D = _mean(omega_ND)
     sampled = min(dimension + OVERSAMPLING, rows, width)
@@ -87,7 +87,7 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
         direction_DL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))[0]
     sample_NL, variance = _times(omega_ND, mean_D, direction_DL)
     if variance <= 0:
-        raise TileIndexError(f"all {rows} vectors are alike, so no direction says anything; check the encoder")
+        raise TileIndexError(f"all {rows} vectors are equal, they have no variance to keep; check the encoder")
     range_NL = np.linalg.qr(sample_NL)[0]
     # rows = range (range^T rows), and the singular vectors of the small factor of its transpose turn into those of rows
     basis_DL, small_LL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))
@@ -98,13 +98,13 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
 
 
 def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
-    """Write a reduction as a .safetensors file, whole or not at all.
+    """Write a reduction as a .safetensors file, atomically.
 
     Returns:
         The reduction with the sha256 of its file.
 
     Raises:
-        CheckpointError: the disk is full or refuses; an older file survives.
+        CheckpointError: the disk is full or not writable; an older file is kept.
     """
     metadata = {
         "checkpoint_sha256": reduction.checkpoint_sha256 or "",
@@ -120,7 +120,7 @@ def load_reduction(path: str | Path) -> Reduction:
     """A reduction from its file.
 
     Raises:
-        TileIndexError: missing, damaged, or no reduction.
+        TileIndexError: missing, damaged, or not a reduction.
     """
     path = Path(path)
     try:
@@ -137,12 +137,12 @@ def load_reduction(path: str | Path) -> Reduction:
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False
     if not sound:
-        raise TileIndexError(f"{path} is no reduction of recall vectors; name the file that fitting one has written")
+        raise TileIndexError(f"{path} is not a reduction of recall vectors; write one with: {command_line('pca')}")
     return Reduction(mean_D, component_DE, share, rows, seed, checkpoint, digest)
 
 
 def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
-    """Refuse a reduction that belongs to another encoder.
+    """Check that a reduction was fitted to descriptors of this encoder.
 
     Raises:
         TileIndexError: naming both checkpoints.
@@ -151,7 +151,7 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
         raise TileIndexError(
             f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
-            f"take the reduction of this one, or fit it: {command_line('pca')}"
+            f"use the reduction of this one, or fit it: {command_line('pca')}"
         )
 
 

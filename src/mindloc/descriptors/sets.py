@@ -1,4 +1,4 @@
-"""Descriptors on disk, with the name and the place of each row and the card that says where they come from.
+"""Descriptors on disk, with the name and the place of each row and a card with their origin.
 
 A set is a directory::
 
@@ -28,12 +28,12 @@ from mindloc.runtime.process import command_line
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
 VERSION = 1
-RECALL_DESCRIPTORS = (GLOBAL, OMEGA)  # what a search recalls by: one or the other
+RECALL_DESCRIPTORS = (GLOBAL, OMEGA)  # stage one of a search uses one of them
 DESCRIPTORS = (*RECALL_DESCRIPTORS, PHI, CENTROIDS)
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
-_LARGEST = 1e300  # of a place's numbers; JSON knows whole numbers that no float can hold
+_LARGEST = 1e300  # of a place's numbers; JSON allows integers beyond the range of float
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
 
 
@@ -55,15 +55,15 @@ class DescriptorSet:
 
     @property
     def descriptor(self) -> str:
-        """Which of an encoder's descriptors it is."""
-        return self.card.get("descriptor", GLOBAL)  # of a baseline's no card says it
+        """Name of the descriptor, such as "global"."""
+        return self.card.get("descriptor", GLOBAL)  # a baseline's card does not name it
 
     def place_N2(self) -> np.ndarray:
         """Places of all rows in ``card["place_unit"]``, float64; NaN where a row has none."""
         return np.array([row["place"] or (np.nan, np.nan) for row in self.rows], np.float64).reshape(-1, 2)
 
     def bounds_N4(self) -> np.ndarray:
-        """What each row covers, (lowest a, lowest b, highest a, highest b) as places; NaN where a row says nothing."""
+        """Area of each row, (lowest a, lowest b, highest a, highest b) as places; NaN where a row has none."""
         return np.array([row.get("bounds") or (np.nan,) * 4 for row in self.rows], np.float64).reshape(-1, 4)
 
 
@@ -74,12 +74,12 @@ class DescriptorWriter:
     leaving it through an exception removes what was written.
 
     Args:
-        directory: where the set shall be.
-        card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are filled in here.
+        directory: of the set.
+        card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are added here.
 
     Raises:
-        DataError: the directory contains something else than a set; a batch has another dimension, contains NaN or
-            infinity, or does not fit its rows.
+        DataError: the directory contains anything but a set; a batch has another dimension than the first, contains
+            NaN or infinity, or differs in length from its rows.
     """
 
     def __init__(self, directory: str | Path, card: dict[str, Any]):
@@ -114,7 +114,7 @@ class DescriptorWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if kind is not None:
-            with contextlib.suppress(OSError):  # a full disk speaks up a second time here
+            with contextlib.suppress(OSError):  # a full disk fails a second time here
                 self._opened.__exit__(kind, error, trace)
             return
         with self._writing(), self._opened:
@@ -122,18 +122,20 @@ class DescriptorWriter:
 
     def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
         if batch.ndim != 2 or len(batch) != len(rows):
-            raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one line each")
+            raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one row each")
         if self._dimension is None:
             self._dimension = batch.shape[1]
         if batch.shape[1] != self._dimension:
-            raise DataError(f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}")
+            raise DataError(
+                f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}; all must be equal"
+            )
         for row, descriptor_D in zip(rows, batch, strict=True):
             _check_row(row, f"row {self._count} of {self.directory}")
             name = row["name"]
             if not np.isfinite(descriptor_D).all():
                 raise DataError(f"the descriptor of {name} contains NaN or infinity; the encoder's weights are broken")
             if name in self._names:
-                raise DataError(f"{name} comes twice in descriptor set {self.directory}; names must be unique")
+                raise DataError(f"{name} is twice in descriptor set {self.directory}; names must be unique")
             self._names.add(name)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
@@ -159,7 +161,7 @@ def save_descriptor_set(
 def make_rows(
     names: Iterable[str], place_N2: np.ndarray | None, bounds_N4: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
-    """Lines of rows.jsonl; without places every ``place`` is null, without bounds there are none."""
+    """Lines of rows.jsonl; without places every ``place`` is null, without bounds the lines have none."""
     names = list(names)
     places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
     rows = [{"name": name, "place": place} for name, place in zip(names, places, strict=True)]
@@ -170,12 +172,12 @@ def make_rows(
 
 
 def set_directory(directory: str | Path, descriptor: str) -> Path:
-    """Where in what an extraction wrote the set of one descriptor lies."""
+    """The set of one descriptor in the directory of an extraction."""
     return Path(directory) if descriptor == GLOBAL else Path(directory) / descriptor
 
 
 def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
-    """Everything an extraction wrote, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
+    """All sets of an extraction, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
 
     Raises:
         DataError: as ``load_descriptor_set``; sets of different extractions.
@@ -186,7 +188,7 @@ def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict
         return {one.descriptor: one}
     sets = {name: load_descriptor_set(Path(directory) / name, memory_map) for name in inner}
     if not {OMEGA, PHI} <= sets.keys():
-        raise DataError(f"{directory} contains {', '.join(inner)} and not both omega and phi; extract it again")
+        raise DataError(f"{directory} contains {', '.join(inner)}, expected both omega and phi; extract it again")
     first = sets[OMEGA]
     for name, other in sets.items():
         if other.descriptor != name:
@@ -198,7 +200,7 @@ def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict
 
 
 def remove_other_sets(directory: str | Path, descriptors: Iterable[str]) -> None:
-    """Delete what an older extraction wrote into ``directory`` of descriptors other than these."""
+    """Delete an older extraction's sets of descriptors other than these from ``directory``."""
     for name in set(DESCRIPTORS[1:]) - set(descriptors):
         inner = Path(directory) / name
         if inner.is_dir() and {path.name for path in inner.iterdir()} <= set(_FILES):
@@ -245,7 +247,7 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
     for where, row in read_json_lines(path, DataError, "extract the set again"):
         _check_row(row, where)
         if row["name"] in seen:
-            raise DataError(f"{where}: {row['name']} comes a second time; names must be unique")
+            raise DataError(f"{where}: the name {row['name']} is used twice; names must be unique")
         seen.add(row["name"])
         rows.append(row)
     return rows
@@ -255,17 +257,17 @@ def _check_row(row: Any, where: str) -> None:
     known = isinstance(row, dict) and isinstance(row.get("name"), str)
     if not (known and _are_numbers(row.get("place"), 2) and _are_numbers(row.get("bounds"), 4)):
         raise DataError(
-            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null), and if at all "
+            f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null) and optionally "
             "bounds (four numbers)"
         )
     try:
         row["name"].encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: the name {row['name']!r} is no Unicode; rename the file") from None
+        raise DataError(f"{where}: the name {row['name']!r} is not valid Unicode; rename the file") from None
 
 
 def _are_numbers(values: Any, count: int) -> bool:
-    """Whether these are so many finite numbers, or nothing at all."""
+    """Whether these are ``count`` finite numbers, or None."""
     if values is None:
         return True
     if not isinstance(values, (list, tuple)) or len(values) != count:

@@ -54,7 +54,7 @@ def footprints_m(place_F2, height_m, axes_F33, aspect: float, half_width_tan: fl
 def polygon_area(polygon_PV2) -> np.ndarray:
     """Areas of polygons, shape (P,), never negative (shoelace formula)."""
     polygon_PV2 = np.asarray(polygon_PV2, np.float64)
-    polygon_PV2 = polygon_PV2 - polygon_PV2[:, :1]  # near the origin: large coordinates would eat the digits
+    polygon_PV2 = polygon_PV2 - polygon_PV2[:, :1]  # near the origin: large coordinates would cost digits
     x, y = polygon_PV2[..., 0], polygon_PV2[..., 1]
     return np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2
 
@@ -62,8 +62,8 @@ def polygon_area(polygon_PV2) -> np.ndarray:
 def clip_to_bounds(polygon_PV2, bounds_P4) -> np.ndarray:
     """Clip each convex polygon to its own upright rectangle; shape (P, V + 4, 2), spare corners repeat another one.
 
-    Repeated corners add no area, so ``polygon_area`` of the result is exact; a polygon wholly outside collapses to
-    area zero. Sutherland and Hodgman's algorithm, one half-plane after the other over all polygons at once.
+    Repeated corners add no area, so ``polygon_area`` of the result is exact; a polygon fully outside has area zero.
+    Sutherland-Hodgman, one half-plane after the other over all polygons at once.
 
     Args:
         polygon_PV2: convex polygons.

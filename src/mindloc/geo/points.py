@@ -1,7 +1,7 @@
 """Distances between places, on a map plane or on the globe.
 
-A place is a pair of numbers, and which pair is its unit: ``plane_m`` is (x, y) in meters with y down,
-``lat_lon_deg`` is (latitude, longitude) in degrees, latitude first. Shapes: N, M places, 2 the pair.
+A place is a pair of numbers; its unit says which: ``plane_m`` is (x, y) in meters with y down, ``lat_lon_deg`` is
+(latitude, longitude) in degrees, latitude first. Shapes: N, M places, 2 the pair.
 """
 
 import math
@@ -32,7 +32,7 @@ def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
 
 
 def paired_distance_m(a_N2, b_N2, unit: PlaceUnit) -> np.ndarray:
-    """Meters between places of equal row, shape (N,), or any shapes that broadcast over their leading axes."""
+    """Meters between places of the same row, shape (N,), or any shapes that broadcast over their leading axes."""
     return _distance(np.asarray(a_N2, np.float64), np.asarray(b_N2, np.float64), unit)
 
 
@@ -52,25 +52,25 @@ def _haversine_m(a, b) -> np.ndarray:
 
 
 def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> tuple[tuple[float, float], ...]:
-    """(lowest, highest) of both coordinates: the smallest box that holds every place within a distance.
+    """(lowest, highest) of both coordinates: the smallest box that contains every place within a distance.
 
     Raises:
         ValueError: an unknown unit.
-        DataError: around a pole or across the 180th meridian, where no box of degrees holds them.
+        DataError: around a pole or across the 180th meridian, where no box of degrees contains them.
     """
     a, b = place
     if unit == "plane_m":
         return (a - radius_m, b - radius_m), (a + radius_m, b + radius_m)
     if unit != "lat_lon_deg":
-        raise ValueError(f"place unit {unit!r} is none of plane_m, lat_lon_deg")
+        raise ValueError(f"place unit {unit!r} must be plane_m or lat_lon_deg")
     angle = radius_m / EARTH_RADIUS_M
     lat_deg = math.degrees(angle)
-    lon_deg = math.inf  # a pole is near: every longitude is
+    lon_deg = math.inf  # the circle contains a pole: every longitude
     if abs(a) + lat_deg < 90:
         lon_deg = math.degrees(math.asin(math.sin(angle) / math.cos(math.radians(a))))
     if abs(b) + lon_deg > 180:
         raise DataError(
             f"{radius_m} m around latitude {a}, longitude {b} reach a pole or the 180th meridian, "
-            "where no box of degrees holds them; give a box"
+            "where no box of degrees contains them; give a box"
         )
     return (a - lat_deg, b - lon_deg), (a + lat_deg, b + lon_deg)

@@ -1,7 +1,7 @@
-"""A square map cut into tiles, zoom by zoom, and where each tile lies.
+"""A square map cut into tiles, zoom by zoom, and the place of each tile.
 
-At zoom z the map is cut into 2^z by 2^z tiles; an offset, in 256ths of a tile, shifts the whole cut right and down
-alike. A tile is a row (zoom, offset, x, y) with x to the right and y down. Shapes: T tiles.
+At zoom z the map is cut into 2^z by 2^z tiles; an offset, in 256ths of a tile, shifts the whole grid right and down
+by the same length. A tile is a row (zoom, offset, x, y) with x to the right and y down. Shapes: T tiles.
 """
 
 import math
@@ -41,7 +41,7 @@ class TileGrid:
         return (bounds_T4[:, :2] + bounds_T4[:, 2:]) / 2
 
     def tiles(self, zoom: int, offset: int = 0) -> np.ndarray:
-        """(T, 4): every tile of one zoom and offset that lies wholly on the map, row by row of the map."""
+        """(T, 4): every tile of one zoom and offset that is fully on the map, row by row of the map."""
         count = 2**zoom - math.ceil(offset / OFFSET_UNITS)
         y, x = np.divmod(np.arange(count * count), max(count, 1))
         return np.stack([np.full_like(x, zoom), np.full_like(x, offset), x, y], axis=1)

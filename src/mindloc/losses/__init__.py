@@ -1,1 +1,1 @@
-"""Losses of named descriptors, as functions and as Cells, and the criterion that joins them; all in float32."""
+"""Losses of named descriptors, as functions and Cells, and the criterion that combines them; all in float32."""

@@ -16,17 +16,17 @@ Negatives = Literal["all", "hardest"]
 
 
 def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_BB=None):
-    r"""Pulls pairs together and pushes negatives below a cosine.
+    r"""Cosine embedding loss: raises the cosine of pairs and pushes negatives below a margin.
 
     .. math:: \ell_j = (1 - \cos_{jj}) + \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - m)
 
     Args:
         query_BD, reference_BD: descriptors, any length; normalized inside, in float32.
-        margin: m, a cosine; -1 pushes negatives apart without end.
+        margin: m, a cosine; with -1 every negative contributes.
         negatives: "all" takes the mean over an anchor's negatives, "hardest" the largest term. An anchor without
-            negatives keeps its first term.
+            negatives keeps the first term alone.
         mask_BB: rows query, columns reference, True where a cell counts; None means all. Rows whose diagonal does not
-            count are padding and stay out of the mean.
+            count are padding and are left out of the mean.
 
     Returns:
         Scalar, the mean over anchors, 0 to 3 - m.
@@ -41,7 +41,7 @@ def cosine_embedding(query_BD, reference_BD, margin=0.0, negatives="all", mask_B
 
 
 def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=None):
-    r"""Pulls a reference nearer to its own query than to any other, by a margin.
+    r"""Triplet loss of cosines: a reference is closer to its own query than to any other, by a margin.
 
     .. math:: \ell_j = \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - \cos_{jj} + m)
 
@@ -100,7 +100,7 @@ def _cosines(query_BD, reference_BD, mask_BB):
 
 
 def _over_negatives(term_BB, counts_BB, own_BB, negatives):
-    """(B,): the terms, none below zero, of each anchor's negatives as one number; 0 without negatives."""
+    """(B,): mean or largest of the terms (>= 0) over each anchor's negatives; 0 without negatives."""
     negative_BB = counts_BB * (1.0 - own_BB)
     term_BB = term_BB * negative_BB
     if negatives == "hardest":

@@ -1,4 +1,4 @@
-"""The criterion of a training: the losses of all descriptors that images are compared by, weighted and summed.
+"""The training criterion: the weighted sum of the losses of all compared descriptors.
 
 Shapes: G pairs of the global batch, D channels of a descriptor.
 """
@@ -13,7 +13,7 @@ from mindloc.vocabulary import SIDES
 
 
 def build_criterion(config: Config) -> "Criterion":
-    """The losses that the config names for the descriptors of its head; loss.beta weighs the first of several."""
+    """The losses that the config names for the descriptors of its head; of several, loss.beta weights the first."""
     losses = HEADS[config.head.name].losses
     names = {descriptor: config.value(key) for descriptor, key in losses.items()}
     terms = {descriptor: LOSSES[name].build(config.loss) for descriptor, name in names.items()}
@@ -24,15 +24,15 @@ def build_criterion(config: Config) -> "Criterion":
 
 
 class Criterion(nn.Cell):
-    """Named outputs of an encoder -> the total, and its components by name; float32 scalars.
+    """Named outputs of an encoder -> the total loss and its components by name; float32 scalars.
 
-    Components are the losses of the descriptors; of a single descriptor the parts of its loss, where it has some.
+    Components are the losses of the descriptors; for a single descriptor, the parts of its loss, if it has any.
 
     Args:
         losses: descriptor -> Cell (query (G, D), reference (G, D), logit scale (1,), targets, mask (G, G)) -> (loss,
-            tuple of its parts). It names in ``targets`` what it reads of each pair, columns of the data set's edges,
-            and in ``component_names`` its parts. Descriptors come in the order of the encoder's logit scales.
-        weights: of each loss in the total; None: there is one, and it is the total.
+            tuple of its parts). Its ``targets`` names the columns of the data set's edges that it reads, its
+            ``component_names`` its parts. Descriptors have the order of the encoder's logit scales.
+        weights: of each loss in the total; None: the only loss is the total.
     """
 
     def __init__(self, losses: Mapping[str, nn.Cell], weights: Sequence[float] | None = None):

@@ -9,8 +9,8 @@ from mindspore import nn, ops
 from mindloc.config.sections import LossConfig
 from mindloc.models.layers import precise_exp, unit_rows
 
-DIRECTIONS = ("query_to_reference", "reference_to_query")  # parts of the loss, which is their mean
-MASKED = -1e30  # finite, so that a wholly masked row gives no NaN, neither forward nor backward
+DIRECTIONS = ("query_to_reference", "reference_to_query")  # parts of the loss; the loss is their mean
+MASKED = -1e30  # finite, so that a fully masked row gives no NaN, forward or backward
 
 
 def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_BB=None):
@@ -19,15 +19,15 @@ def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_
     .. math:: \ell_i = \mathrm{LSE}_j s_{ij} - (1 - \epsilon_i) s_{ii} - \epsilon_i \tfrac1B \sum_j s_{ij},
               \qquad \epsilon_i = \sigma(-k w_i)
 
-    Row i of both sides shows the same place and every other cell that counts is a negative, so no two rows may overlap
-    where the mask does not say so (see data/sampler.py).
+    Row i of both sides shows the same place and every other cell that counts is a negative, so rows that overlap must
+    be masked (see data/sampler.py).
 
     Args:
         query_BD, reference_BD: descriptors, any length; normalized inside, in float32.
         logit_scale: shape (1,), the multiplier itself, not its logarithm.
         weight_B: IoU of each pair, 0..1.
         mask_BB: True where a cell counts; None means all. The diagonal of a real pair always counts; rows whose
-            diagonal does not are padding and stay out of the mean. LSE and mean run over the columns that count.
+            diagonal does not are padding and are left out of the mean. LSE and mean run over the columns that count.
 
     Returns:
         Scalar, nats, mean of both directions.
@@ -44,7 +44,7 @@ def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=No
 
     Args:
         query_BD, reference_BD, logit_scale, mask_BB: as in :func:`weighted_infonce`.
-        label_smoothing: share of the target that is spread evenly over the row's columns, the pair's own included.
+        label_smoothing: 0..1, target mass that is spread evenly over the row's columns, the pair's own included.
 
     Returns:
         Scalar, nats, mean of both directions.
@@ -97,7 +97,7 @@ def build_infonce(loss: LossConfig) -> Infonce:
 
 
 def overlap_smoothing(weight_B, k):
-    """sigmoid(-k w), float32: 0.5 without overlap, falling to 0.0067 for k = 5 at a perfect one."""
+    """sigmoid(-k w), float32: 0.5 without overlap, 0.0067 at full overlap for k = 5."""
     return ops.sigmoid(-k * ops.cast(weight_B, ms.float32))
 
 
@@ -112,7 +112,7 @@ def mean_of(directions):
 
 
 def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB=None):
-    """The loss of finding the reference of each query, and the query of each reference: two scalars."""
+    """InfoNCE from queries to references and from references to queries: two scalars."""
     cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
     if mask_BB is None:
@@ -125,7 +125,7 @@ def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB
 
 
 def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):
-    """Mean over the real rows of cross-entropy to the diagonal; counts is 1.0 where a cell counts, else 0.0."""
+    """Cross-entropy to the diagonal, mean over the real rows; counts is 1.0 where a cell counts, else 0.0."""
     diagonal_BB = ops.eye(logit_BB.shape[0], logit_BB.shape[1], ms.float32)
     shown_BB = logit_BB * counts_BB
     masked_BB = shown_BB + (1.0 - counts_BB) * MASKED
