@@ -1,8 +1,14 @@
 """Every command explains itself, and a mistake of the user is one line and an exit code."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import mindloc
 from mindloc.cli import COMMANDS, main
+from mindloc.runtime.process import command_line
 
 MANY = ("index", "launch")  # commands of more than one use, which show those
 
@@ -61,3 +67,55 @@ def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
     assert capsys.readouterr().out.count("ok: no problems") == 1  # only the given directory is checked
     (tmp_path / "test/satellite").rename(tmp_path / "test/gone")
     assert main(command) == 1
+
+
+def test_windows_itself_is_one_line(capsys, monkeypatch):
+    with monkeypatch.context() as windows:
+        windows.setattr("os.name", "nt")
+        assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == (
+        "error: mindloc does not run on Windows itself; run it in WSL, its Linux: wsl --install\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], "no such command 'trian'; did you mean 'train'? see {} --help"),
+        (["train", "--epoches", "3"], "no such option '--epoches'; did you mean one of: '--begin_epoch', '--epoch', "),
+        (
+            ["train", "--batch-sise", "3"],
+            "no such option '--batch_sise'; did you mean '--batch_size'? see {} train --help",
+        ),
+        (
+            ["search", "--near", "1,x"],
+            "invalid value for '--near': '1,x' is not 2 numbers with commas between; see {} se",
+        ),
+        (
+            ["eval", "--engine", "onx"],
+            "invalid value for '--engine': 'onx' is none of mindspore, mindir, onnx; see {} e",
+        ),
+        (["extract", "images"], "missing option '--out'; see {} extract --help"),
+        (["index", "build"], "missing argument 'DIRECTORY'; see {} index build --help"),
+        (["train", "more"], "got unexpected extra argument (more); see {} train --help"),
+    ],
+)
+def test_words_that_are_no_command_line_are_one_line(argv, says, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: " + says.format(command_line())) and "\n" not in error
+
+
+def test_a_program_without_words_prints_its_commands(capsys):
+    assert main([]) == 0
+    page = capsys.readouterr().out
+    assert all(f"\n  {name}  " in page for name in COMMANDS)
+    assert main(["index"]) == 0 and "\n  build  " in capsys.readouterr().out
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = (
+        "import sys; from mindloc.cli import main; main([]); sys.exit(bool({'numpy', 'pydantic'} & sys.modules.keys()))"
+    )
+    environment = {"PYTHONPATH": str(Path(mindloc.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0

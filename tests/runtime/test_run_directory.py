@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import mindloc
 from mindloc.errors import MindlocError
+from mindloc.runtime import run_directory
 from mindloc.runtime.run_directory import RunDirectory, code_record, point_latest
 
 
@@ -24,6 +26,50 @@ def test_a_new_run_contains_its_config_and_code_record(tmp_path, monkeypatch):
     assert code["mindloc"] == mindloc.__version__ and shlex.split(code["command"])[1:] == sys.argv
     assert code["packages"]["numpy"] and "revision" in code
     assert run.checkpoints.is_dir() and run.reports.is_dir()
+
+
+def git(directory, *arguments):
+    identity = ["-c", "user.name=any", "-c", "user.email=any@example.org"]
+    subprocess.run(["git", "-C", str(directory), *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A package under version control in the place of ours."""
+    package = tmp_path / "clone" / "src" / "mindloc"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("one = 1\n")
+    git(tmp_path / "clone", "init")
+    git(tmp_path / "clone", "add", ".")
+    git(tmp_path / "clone", "commit", "-m", "first")
+    monkeypatch.setattr(mindloc, "__file__", str(package / "__init__.py"))
+    return package
+
+
+def test_uncommitted_changes_are_in_the_run_directory(clone, tmp_path):
+    clean = RunDirectory.create(tmp_path, "clean", "")
+    assert not clean.diff_path.exists()
+    assert json.loads(clean.code_path.read_text())["uncommitted_changes"] is False
+    (clone / "__init__.py").write_text("one = 2\n")
+    run = RunDirectory.create(tmp_path, "changed", "")
+    assert run.diff_path.read_text().endswith("@@ -1 +1 @@\n-one = 1\n+one = 2\n")
+    assert json.loads(run.code_path.read_text())["uncommitted_changes"] is True
+    git(clone, "checkout", "__init__.py")
+    git(clone, "apply", str(run.diff_path))
+    assert (clone / "__init__.py").read_text() == "one = 2\n"
+
+
+def test_large_changes_are_cut_with_a_line(clone, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "MOST_DIFF_BYTES", 1000)
+    (clone / "__init__.py").write_text("x = 1\n" * 1000)
+    text = RunDirectory.create(tmp_path, "changed", "").diff_path.read_text()
+    assert len(text) < 1100 and text.splitlines()[-1].startswith("(the first 1000 of ")
+
+
+def test_an_environment_inside_another_clone_is_not_that_clone(clone):
+    (clone / "__init__.py").rename(clone / "moved.py")  # ours is not under its control
+    git(clone, "add", "-A", ".")
+    assert code_record()["revision"] is None and code_record()["uncommitted_changes"] is False
 
 
 def test_runs_of_the_same_second_have_different_directories(tmp_path):

@@ -5,6 +5,7 @@ work_dir/latest   a link to the run that was started last
 work_dir/{name}/{MMDDhhmmss}/
   config.yaml     resolved settings
   code.json       code revision, package versions, command
+  code.diff       uncommitted changes of the code, if any
   log.txt         console output with date and time
   metrics.jsonl   numbers of each step, see training/reporting.py
   checkpoints/    see checkpoint.py
@@ -30,6 +31,7 @@ from mindloc.runtime.files import TEMPORARY_SUFFIX, atomic_write_text, dated_dir
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import command_line, this_command_line
 
+MOST_DIFF_BYTES = 1 << 20  # of code.diff
 _PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
 
 
@@ -40,6 +42,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_path = self.path / "config.yaml"
         self.code_path = self.path / "code.json"
+        self.diff_path = self.path / "code.diff"
         self.log_path = self.path / "log.txt"
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
@@ -65,6 +68,8 @@ class RunDirectory:
         run = cls(_make_new_directory(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
         run.write_config(config_yaml)
         atomic_write_text(run.code_path, json.dumps(code_record(), indent=2, ensure_ascii=False) + "\n")
+        if changes := uncommitted_changes():
+            atomic_write_text(run.diff_path, changes)
         return run
 
     @classmethod
@@ -168,7 +173,7 @@ def code_record() -> dict[str, Any]:
         "version": 1,
         "mindloc": mindloc.__version__,
         "revision": git_revision(),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(uncommitted_changes()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {**dict.fromkeys(_PACKAGES), **installed_versions(*_PACKAGES)},
@@ -181,12 +186,23 @@ def git_revision() -> str | None:
     return _git("rev-parse", "HEAD")
 
 
+def uncommitted_changes() -> str | None:
+    """What differs from that commit as ``git diff`` prints it, cut to ``MOST_DIFF_BYTES``; None as ``git_revision``."""
+    diff = _git("diff", "HEAD")
+    if not diff or len(diff) <= MOST_DIFF_BYTES:
+        return diff and f"{diff}\n"
+    return (
+        f"{diff[:MOST_DIFF_BYTES]}\n\n(the first {MOST_DIFF_BYTES} of {len(diff)} characters; the rest is left out)\n"
+    )
+
+
 def _git(*arguments: str) -> str | None:
-    source = Path(mindloc.__file__).resolve().parent
+    """Output of git in the directory of the source, where that is under version control."""
+    git = ["git", "-C", str(Path(mindloc.__file__).resolve().parent)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "timeout": 10, "check": True}
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        # an environment inside a clone of something else has another's revision
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], **options)
+        return subprocess.run([*git, *arguments], **options).stdout.rstrip("\n")
     except (OSError, subprocess.SubprocessError):  # no git or no clone: not an error
         return None
-    return answer.stdout.strip()

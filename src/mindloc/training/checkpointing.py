@@ -92,6 +92,9 @@ class CheckpointCallback(Callback):
         if (every and epoch % every == 0) or is_best or self._is_due or epoch == self.config.epochs:
             name = f"weights_e{epoch}_s{self.progress.step}" if score is None else f"weights_e{epoch}_{score:.4f}"
             self.save(name, metrics, is_best)
+        if is_best:
+            best = self.directory / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}"
+            self.reporter.say(f"new best {SCORE}: {score:.4f}, saved as {best}")
         self._is_due = False
 
     def on_train_end(self, run_context: RunContext) -> None:
