@@ -1,18 +1,15 @@
 """Tables of every setting of a config, from the sections' fields and comments; site_hooks.py puts them on a page."""
 
-import ast
-import io
 import sys
-import tokenize
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-SECTIONS = PROJECT / "src" / "mindloc" / "config" / "sections.py"
 
 sys.path.insert(0, str(PROJECT / "src"))  # runs from a plain clone
 
 from mindloc.config import Config, config_to_dict  # noqa: E402
 from mindloc.config.loader import readers_of_keys  # noqa: E402
+from mindloc.config.meanings import SECTIONS, field_comments  # noqa: E402
 from mindloc.config.messages import described, fields_of, shown  # noqa: E402
 
 
@@ -31,20 +28,3 @@ def settings_tables() -> str:
             rows.append(f"| `{key}` | {values} | `{shown(defaults[section][name])}` | {meaning} | {read_with} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
-
-
-def field_comments(path: Path) -> dict[tuple[str, str], str]:
-    """(class, field) -> the comment beside it, or the lines of comment above it."""
-    text = path.read_text(encoding="utf-8")
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    at_line = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
-    for cls in (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)):
-        for field in (node for node in cls.body if isinstance(node, ast.AnnAssign)):
-            first = field.lineno
-            while first - 1 in at_line and not text.splitlines()[first - 2][: at_line[first - 1].start[1]].strip():
-                first -= 1
-            parts = (range(first, field.lineno), range(field.lineno, field.end_lineno + 1))
-            said = (" ".join(at_line[line].string.lstrip("# ") for line in part if line in at_line) for part in parts)
-            found[cls.name, field.target.id] = "; ".join(filter(None, said))
-    return found

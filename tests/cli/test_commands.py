@@ -1,9 +1,11 @@
 """Every command explains itself, and a mistake of the user is one line and an exit code."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import mindloc
@@ -18,6 +20,36 @@ def test_every_command_has_help(capsys):
         assert main([command, "--help"]) == 0
         page = capsys.readouterr().out
         assert page.startswith("Usage:") and (f"mindloc {command} " in page.partition("Example:")[2] or command in MANY)
+
+
+def commands():
+    """(name, command) of all, those of ``index`` each."""
+    for name in COMMANDS:
+        command = mindloc.cli.mindloc.get_command(None, name)
+        yield from command.commands.items() if isinstance(command, click.Group) else [(name, command)]
+
+
+def test_every_option_says_more_than_its_name():
+    for name, command in commands():
+        context = click.Context(command, info_name=name)
+        for option in [param for param in command.params if isinstance(param, click.Option)]:
+            _, text = option.get_help_record(context)
+            words = re.findall(r"\w+", text.lower())
+            assert set(words) - {*option.name.split("_"), "default", "sets"} and "sets " not in text, (
+                name,
+                option.name,
+            )
+
+
+def test_a_known_flag_is_explained_by_its_setting(capsys):
+    assert main(["train", "--help"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "--lr X learning rate at its peak, after the warm-up; default: 0.0001 " in page
+    assert "--train_mode pos|pos_semipos training pairs:" in page and "--query_mode D2S|S2D" in page
+    assert main(["eval", "--help"]) == 0
+    assert "--data_root TEXT directory of the data set; default: the checkpoint's " in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize(

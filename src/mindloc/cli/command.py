@@ -32,11 +32,18 @@ class KeyOption(click.Option):
 
     Args:
         sets: what stands on the command line -> ``key=value`` of every key; of a flag without a value it gets "".
+        explained: makes its help and the word for its value, only when a page of help is printed.
     """
 
-    def __init__(self, *args: Any, sets: Callable[[str], list[str]], **kwargs: Any):
+    def __init__(
+        self, *args: Any, sets: Callable[[str], list[str]], explained: Callable[[], tuple[str, str]], **kwargs: Any
+    ):
         super().__init__(*args, expose_value=False, multiple=not kwargs.get("is_flag"), **kwargs)
-        self.sets = sets
+        self.sets, self.explained = sets, explained
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        self.help, self.metavar = self.explained()
+        return super().get_help_record(ctx)
 
 
 class SeveralOption(click.Option):

@@ -11,24 +11,14 @@ from tqdm import tqdm
 from mindloc.cli.command import PATH, SeveralOption, command
 from mindloc.cli.options import config_options
 from mindloc.config import load_config
+from mindloc.config.meanings import field_comments
 from mindloc.data.check import check_data
 from mindloc.data.readers import SplitName
+from mindloc.world import spec
 from mindloc.world.dataset import generate_world
 from mindloc.world.spec import WorldSpec
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
-HELP = {
-    "seed": "another seed is another world",
-    "map_px": "side of the square map, pixels",
-    "m_per_px": "meters per map pixel",
-    "zooms": "a tile of zoom z is map_px / 2^z map pixels wide",
-    "offsets": "shifts of the tile cut, in 256ths of a tile",
-    "tiles": "keep this many tiles, those nearest to the middle",
-    "drones": "drone images",
-    "heights_m": "flight levels, meters; default: footprints as large as the two finest tiles",
-    "flights": "each has its own season, light and camera",
-    "test_share": "share of the drone images in the test lists",
-}
 
 
 def _spec_options(function: typing.Callable) -> typing.Callable:
@@ -39,20 +29,24 @@ def _spec_options(function: typing.Callable) -> typing.Callable:
 
 
 def _spec_option(field: str, hint: typing.Any, default: typing.Any) -> typing.Callable:
+    """An option of the field's type, with the comment beside the field as its help."""
+    name, text = f"--{field}", field_comments(Path(spec.__file__))["WorldSpec", field]
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    text = HELP.get(field, field.replace("_", " ")) + ("" if default is None else f" (default {shown})")
+    text += "" if default in (None, False) else f"; default: {shown}"
     if typing.get_origin(hint) is types.UnionType:  # X | None
         hint = typing.get_args(hint)[0]
     if hint is bool:
-        return click.option(f"--{field}", is_flag=True, help=text)
-    kind = {"type": hint, "default": default, "metavar": field.rpartition("_")[0].upper() or "N"}
+        return click.option(name, is_flag=True, help=text)
+    if typing.get_origin(hint) is typing.Literal:
+        return click.option(name, type=click.Choice(typing.get_args(hint)), default=default, help=text)
     if typing.get_origin(hint) is tuple:
         item, *others = typing.get_args(hint)
-        many = {"cls": SeveralOption} if others == [...] else {"nargs": 1 + len(others)}
-        kind |= {"type": item, "metavar": "N ..." if others == [...] else "N N", **many}
-    elif typing.get_origin(hint) is typing.Literal:
-        kind |= {"type": click.Choice(typing.get_args(hint)), "metavar": None}
-    return click.option(f"--{field}", help=text, **kind)
+        word = "N" if item is int else "X"
+        many = {"cls": SeveralOption, "metavar": f"{word} ..."}
+        if others != [...]:
+            many = {"nargs": 1 + len(others), "metavar": f"{word} {word}"}
+        return click.option(name, type=item, default=default, help=text, **many)
+    return click.option(name, type=hint, default=default, metavar="N" if hint is int else "X", help=text)
 
 
 @command("world", example="data/world --seed 1 --drones 300")
@@ -62,12 +56,12 @@ def world(out: Path, **values: typing.Any) -> None:
     """Make a data set in GTA-UAV's layout from a seed, in the new directory OUT: a map, its satellite tiles, and drone
     images of it. The same arguments give the same bytes.
     """
-    spec = WorldSpec(**{**values, "heights_m": values["heights_m"] or None})
+    chosen = WorldSpec(**{**values, "heights_m": values["heights_m"] or None})
     with _Bars() as bars:
-        generate_world(spec, out, bars.show)
+        generate_world(chosen, out, bars.show)
     print(
-        f"{out}: a world of seed {spec.seed}, {spec.map_m:.0f} m wide; use it with "
-        f"--set data.map_px={spec.map_px} --set data.m_per_px={spec.m_per_px}"
+        f"{out}: a world of seed {chosen.seed}, {chosen.map_m:.0f} m wide; use it with "
+        f"--set data.map_px={chosen.map_px} --set data.m_per_px={chosen.m_per_px}"
     )
 
 

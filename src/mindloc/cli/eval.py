@@ -37,9 +37,9 @@ EVAL_FLAGS = (
 
 @command("eval", example="--checkpoint work_dir/latest")
 @engine_options
-@click.option("--split", type=click.Choice(["test", "train"]), default="test", help="which pairs to ask for")
-@click.option("--out", type=PATH, metavar="DIRECTORY", help="of the report; default: reports/ beside checkpoints/")
-@config_options(EVAL_FLAGS, with_file=False)
+@click.option("--split", type=click.Choice(["test", "train"]), default="test", help="pairs to evaluate; default: test")
+@click.option("--out", type=PATH, metavar="DIRECTORY", help="directory of the report; default: reports/ of the run")
+@config_options(EVAL_FLAGS, of_checkpoint=True)
 def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None, overrides: tuple[str, ...]) -> None:
     """Evaluate a checkpoint or exported files: extract descriptors once, score them from disk, write report and
     figures.

@@ -94,7 +94,7 @@ def export(
         return
     anywhere = request["file_format"] == "ONNX" and device_target == "auto"  # an Ascend's own operators are no ONNX
     device = use_device("CPU" if anywhere else device_target, device_id)
-    print(f"device: {device.description}")
+    print(f"device: {device.summary}")
 
     from mindloc.export.build import (  # after the device is chosen: it imports MindSpore
         ExportRequest,

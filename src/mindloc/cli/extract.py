@@ -28,7 +28,7 @@ from mindloc.inference.build import read_source
     help="of tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
 )
 @click.option("--out", type=PATH, required=True, metavar="DIRECTORY", help="new directory for the descriptor set")
-@config_options(("--device_target", "--device_id"), with_file=False)
+@config_options(("--device_target", "--device_id"), of_checkpoint=True)
 def extract_directory(
     directory: Path, engine: EngineArguments, view: str | None, places: bool, out: Path, overrides: tuple[str, ...]
 ) -> None:

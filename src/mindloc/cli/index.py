@@ -34,7 +34,7 @@ def index_option(function: Callable) -> Callable:
 
 def _source(function: Callable) -> Callable:
     """The tiles to be added, and how they are reduced."""
-    text = "reduce the recall descriptors by this file of pca"
+    text = "file of the command pca that reduces the recall descriptors; default: none"
     return click.argument("directory", type=PATH)(click.option("--pca", type=PATH, metavar="FILE", help=text)(function))
 
 

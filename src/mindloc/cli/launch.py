@@ -67,19 +67,16 @@ SCRIPTS = {
 _OPTIONS = Command("options", params=[*train.params, click.Option(["--launcher"])], add_help_option=False)
 
 
-def _usages() -> str:
-    return "\b\n" + "\n".join(script.usage for script in SCRIPTS.values())
-
-
 @command(
     "launch",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog=_usages(),
+    epilog="\n\n".join(f"{kind} {script.first} {script.places}" for kind, script in SCRIPTS.items()),
 )
-@click.argument("kind", type=click.Choice(list(SCRIPTS)))
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("kind", type=click.Choice(list(SCRIPTS)), metavar="KIND")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="...")
 def launch(kind: str, arguments: tuple[str, ...]) -> int:
-    """Start a training or an evaluation as the scripts do.
+    """Start a training or an evaluation as the scripts do: KIND is one of those below, with its arguments and then
+    options of train or eval.
 
     Environment: CONFIG, the experiment (gta_uav_cross). LAUNCHER, rank_table or msrun. Of several servers: SERVER_ID,
     which one this is, from 0 (found by its address in a rank table); MASTER_ADDR and MASTER_PORT, where ranks under

@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 
 from mindloc.cli.command import PATH, KeyOption
+from mindloc.config.meanings import default as default_of
+from mindloc.config.meanings import meaning, placeholder
 from mindloc.errors import ConfigError
 from mindloc.inference.build import EngineRequest
 from mindloc.inference.mindir import read_key
@@ -69,23 +71,33 @@ def key_overrides(key: str, text: str) -> list[str]:
     return [f"{key}={PUBLIC_WORDS.get(key, {}).get(text, text)}", *_ALSO_SETS.get(key, [])]
 
 
-def config_options(flags: Sequence[str] = tuple(KNOWN_FLAGS), with_file: bool = True) -> Decorator:
-    """--set and the known flags as ``overrides``, in their order; --config unless the config comes elsewhere."""
-    text = "override one config key; repeatable"
-    options = [click.option("--set", cls=KeyOption, sets=lambda text: [text], metavar="KEY=VALUE", help=text)]
-    options += [_flag_option(flag) for flag in flags]
-    if with_file:
-        options.insert(0, click.option("--config", metavar="NAME", help="experiment: a shipped one, or a YAML file"))
+def config_options(flags: Sequence[str] = tuple(KNOWN_FLAGS), of_checkpoint: bool = False) -> Decorator:
+    """--set and the known flags as ``overrides``, in their order; --config unless the config is a checkpoint's.
+
+    Args:
+        of_checkpoint: the config, and so each default, is a checkpoint's.
+    """
+    explained = ("any setting, by its key in a config, such as train.seed=2; repeatable", "KEY=VALUE")
+    options = [click.option("--set", cls=KeyOption, sets=lambda text: [text], explained=lambda: explained)]
+    options += [_flag_option(flag, of_checkpoint) for flag in flags]
+    if not of_checkpoint:
+        text = "experiment: the name of a shipped one, or a YAML file; default: none"
+        options.insert(0, click.option("--config", metavar="NAME", help=text))
     return _together(options)
 
 
-def _flag_option(flag: str) -> Decorator:
+def _flag_option(flag: str, of_checkpoint: bool) -> Decorator:
     key, constant = KNOWN_FLAGS[flag]
-    if constant is not None:
-        text = f"sets {key}={constant}"
-        return click.option(flag, cls=KeyOption, sets=lambda _: [f"{key}={constant}"], is_flag=True, help=text)
-    word = "D2S|S2D" if flag == "--query_mode" else key.rpartition(".")[2].upper()
-    return click.option(flag, cls=KeyOption, sets=partial(key_overrides, key), metavar=word, help=f"sets {key}")
+
+    def explained() -> tuple[str, str]:
+        if constant is not None:
+            return f"{meaning(key)}; set to {constant}", ""
+        word, default = ("D2S|S2D", "D2S") if flag == "--query_mode" else (placeholder(key), default_of(key))
+        default = "the checkpoint's" if of_checkpoint else default.replace("null", "none")
+        return f"{meaning(key)}; default: {default}", word
+
+    sets = partial(key_overrides, key) if constant is None else lambda _: [f"{key}={constant}"]
+    return click.option(flag, cls=KeyOption, sets=sets, explained=explained, is_flag=constant is not None)
 
 
 def _together(options: Sequence[Decorator]) -> Decorator:
@@ -118,7 +130,13 @@ def _engine(name: str) -> str:
 
 _ENGINE_OPTIONS = [
     click.option("--checkpoint", type=PATH, metavar="RUN", help=CHECKPOINT),
-    click.option("--engine", type=_engine, default="mindspore", metavar="|".join(ENGINES), help="default: mindspore"),
+    click.option(
+        "--engine",
+        type=_engine,
+        default="mindspore",
+        metavar="|".join(ENGINES),
+        help="what computes the descriptors; default: mindspore",
+    ),
     click.option(
         "--exported",
         type=PATH,
@@ -129,12 +147,18 @@ _ENGINE_OPTIONS = [
     click.option(
         "--precision",
         type=click.Choice(_PRECISIONS),
-        help="default: the training's, of exported files fp32; int8: fp32 files on CPUs, quantized while loading",
+        help="of the computation; int8: fp32 files on CPUs, quantized while loading; default: the training's, of "
+        "exported files fp32",
     ),
     click.option("--dec_key_file", type=PATH, metavar="FILE", help="key of an encrypted MINDIR file"),
     click.option("--tensorrt", is_flag=True, help="onnx on GPU: TensorRT instead of CUDA"),
     click.option("--allow_cpu_provider", is_flag=True, help="onnx: take the CPU where the GPU's provider fails"),
-    click.option("--pca", type=PATH, metavar="FILE", help="reduce the recall descriptors by this file of pca"),
+    click.option(
+        "--pca",
+        type=PATH,
+        metavar="FILE",
+        help="file of the command pca that reduces the recall descriptors; default: none",
+    ),
 ]
 
 
@@ -204,5 +228,5 @@ def engine_options(function: Callable) -> Callable:
 
 def view_option(default: SideName) -> Decorator:
     """--view, by the words of the data that the encoder was trained on."""
-    text = f"what the images show, such as drone or satellite; default: what the {default} side does"
+    text = f"view that the images show, such as drone or satellite; default: that of the {default} side"
     return click.option("--view", help=text)

@@ -66,7 +66,7 @@ def numbers(count: int) -> Callable[[str], Point]:
 @click.option("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
 @parameter_options(WHILE_SEARCHING, "as of index build; default: the index's own")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="answers, one line of JSON per query")
-@config_options(("--device_target", "--device_id"), with_file=False)
+@config_options(("--device_target", "--device_id"), of_checkpoint=True)
 @click.pass_context
 def search(
     context: click.Context,

@@ -27,7 +27,9 @@ from mindloc.training.resume import check_begin_epoch, check_settings, find_resu
 
 @command("train", example="--config world_tiny")
 @config_options()
-@click.option("--run_dir", type=PATH, metavar="DIRECTORY", help="new directory for this run")
+@click.option(
+    "--run_dir", type=PATH, metavar="DIRECTORY", help="new directory for this run; default: work_dir/NAME/MMDDhhmmss"
+)
 @click.option(
     "--resume",
     type=PATH,
@@ -67,7 +69,8 @@ def train(
         trainer.train(training, None)
         return 0
     run = resumed or trainer.new_run(settings, run_dir)
-    print(f"run directory: {run.path}\ndevice: {device.description}")
+    print(f"run directory: {run.path}\ndevice: {device.summary}")
+    run.log(f"device: {device.description}")
     how_to_resume = f"continue from the newest checkpoint with: {command_line('train', '--resume', run.path)}"
     try:
         with last_words(how_to_resume):

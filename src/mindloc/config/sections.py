@@ -67,8 +67,8 @@ class DataConfig(Section):
     train_mode: PairMode = "pos_semipos"  # training pairs: positives only, or also semi-positives (partial overlap)
     test_mode: PairMode = "pos"  # tiles that count as a correct answer
     train_ratio: Annotated[float, Field(gt=0, le=1), NoBool] = 1.0  # fraction of the training query images used
-    query_size_px: SizePx = (384, 384)  # height, width of the encoder's input for the query side
-    reference_size_px: SizePx = (384, 384)  # height, width for the reference side
+    query_size_px: SizePx = (384, 384)  # height, width in pixels of the encoder's input for the query side
+    reference_size_px: SizePx = (384, 384)  # height, width in pixels for the reference side
     on_bad_image: Literal["stop", "skip"] = "stop"  # unreadable image: stop with an error, or leave out its pairs
     workers: Count = 2  # threads that read and decode images; limited to the number of cores
 
@@ -103,7 +103,9 @@ class AugmentConfig(Section):
 class SamplingConfig(Section):
     """Composition of batches. All but ``mode`` is for hard negatives: pairs that a miner adds to a pair's batch."""
 
-    mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = "exclusive"  # see data/sampler.py
+    mode: Literal["exclusive", "exclusive_padded", "masked", "random"] = (
+        "exclusive"  # pairs of a batch, see data/sampler.py
+    )
     # source of the mined pairs, whose tiles are near the pair's query image: on the map, or by the encoder's current
     # descriptors; both: the two in turn; map_then_descriptors: by the map until hard_from_epoch
     hard_negatives: Literal["none", "map", "descriptors", "both", "map_then_descriptors"] = "none"
@@ -161,9 +163,9 @@ class HeadConfig(Section):
 class LossConfig(Section):
     """The loss of each descriptor, by name in LOSSES of mindloc/registry.py."""
 
-    name: LossName = "weighted_infonce"  # of the single descriptor of head.name=global
+    name: LossName = "weighted_infonce"  # loss of the single descriptor of head.name=global
     k: NotNegative = 5.0  # weighted_infonce: steepness of the label smoothing over IoU
-    label_smoothing: Share = 0.0  # infonce
+    label_smoothing: Share = 0.0  # infonce: 0 to 1
     omega: LossName = "cosine_embedding"  # of head.name=two_stage: beta * omega + (1 - beta) * phi
     phi: LossName = "cosine_triplet"  # as omega
     beta: Share = 0.5  # weight of omega's loss, 1 - beta of phi's
@@ -177,7 +179,7 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """AdamW and gradient clipping."""
 
-    lr: NotNegative = 1e-4  # peak, after the warm-up
+    lr: NotNegative = 1e-4  # learning rate at its peak, after the warm-up
     weight_decay: NotNegative = 0.01  # decoupled, multiplied by the learning rate
     decay_norm_and_bias: Flag = True  # false: not of norm, bias, LayerScale, logit scale, pos_embed, cls_token
     betas: tuple[OpenShare, OpenShare] = (0.9, 0.999)  # decay rates of the first and second moment
@@ -201,7 +203,7 @@ class TrainConfig(Section):
     """Length, batches, precision, and the intervals of evaluation, checkpoints and log lines."""
 
     epochs: Count = 5  # passes over the training pairs
-    # initial weights of a new run: all of a mindloc checkpoint, those from elsewhere as model.pretrained
+    # initial weights of a new run: a run directory, a mindloc checkpoint, or weights as for model.pretrained
     checkpoint_start: Text | None = None
     batch_size: Count = 64  # pairs per step, over all ranks
     accumulate: Count = 1  # parts that a batch is processed in; without grad_cache they do not share negatives
@@ -222,7 +224,7 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Direction of the search, and what is reported."""
 
-    swap_sides: Flag = False  # true: search the query side with the reference side's images
+    swap_sides: Flag = False  # true, S2D: search the query side with the reference side's images
     batch_size: Count = 64  # images per forward pass
     recall_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10)  # K of Recall@K
     sdm_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5)  # K of SDM@K
@@ -243,7 +245,7 @@ class RunConfig(Section):
 
     work_dir: Text = "work_dir"  # parent of the run directories
     name: Text | None = None  # run directory: work_dir/{name or backbone}/{MMDDhhmmss}
-    device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"  # auto: the best that works here
+    device_target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"  # device; auto: the best that works here
     # cards of this server, one rank each
     device_ids: Annotated[tuple[Natural, ...], Field(min_length=1), AllDifferent] = (0,)
     # operator fusion on CPUs: about half the time and memory, some seconds longer to compile; auto: where supported

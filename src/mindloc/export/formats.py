@@ -11,6 +11,9 @@ the order that ONNX Runtime and TensorRT know as GELU. The comparison with the l
 """
 
 import math
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,16 +67,30 @@ class ExportGraph(nn.Cell):
         return outputs[0] if self.alone else outputs
 
 
+_EXPORTABLE_PATH = re.compile(r"[0-9a-zA-Z@_.:/\\-]+")
+
+
+def _export(cell: nn.Cell, example: ms.Tensor, file: Path, file_format: str, **secret: Any) -> None:
+    """``ms.export``, which refuses paths with other characters, such as blanks: there the file is moved."""
+    if _EXPORTABLE_PATH.fullmatch(str(file)):
+        ms.export(cell, example, file_name=str(file), file_format=file_format, **secret)
+        return
+    with tempfile.TemporaryDirectory(prefix="mindloc-") as directory:
+        ms.export(cell, example, file_name=f"{directory}/file{file.suffix}", file_format=file_format, **secret)
+        for written in Path(directory).iterdir():
+            shutil.move(written, file)
+
+
 UNCOMPARED = "no program but Ascend's converter (atc) reads an AIR file; compare a descriptor of the converted one"
 
 
 def save_air(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
-    ms.export(cell, example, file_name=str(file), file_format="AIR")
+    _export(cell, example, file, "AIR")
 
 
 def save_mindir(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
     secret: dict[str, Any] = {} if key is None else {"enc_key": key, "enc_mode": MODE}
-    ms.export(cell, example, file_name=str(file), file_format="MINDIR", **secret)
+    _export(cell, example, file, "MINDIR", **secret)
 
 
 _GELU_MARK = "Tanh"
@@ -84,7 +101,7 @@ def save_onnx(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, 
     optional_module("onnxruntime")  # the file can't be checked without it: say so before the work
     onnx = optional_module("onnx")
     with _gelu_marked(cell):
-        ms.export(cell, example, file_name=str(file), file_format="ONNX")
+        _export(cell, example, file, "ONNX")
     model = onnx.load(str(file))
     _write_out_gelu(model.graph, onnx)
     _name_results(model.graph, names)

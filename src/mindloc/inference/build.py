@@ -171,7 +171,7 @@ def start_mindspore_engine(
 ) -> MindSporeEngine:
     """The engine of a checkpoint."""
     device = use_device(run.device_target, run.device_ids[0], run.operator_fusion)
-    say(f"device: {device.description}")
+    say(f"device: {device.summary}")
     require_precision(request.precision or source.config.train.precision, device.target)
     return load_engine(source.weights, batch_size, request.precision)[0]
 

@@ -30,7 +30,7 @@ def start_mindir_engine(
         ExportError: a file is not what its card says, needs a key, or another one.
     """
     device = use_device(run.device_target, run.device_ids[0], run.operator_fusion)
-    say(f"device: {device.description}")
+    say(f"device: {device.summary}")
     for file in source.files.values():
         require_precision(file.precision, device.target)
     engine = load_mindir_engine(source.files, batch_size, request.key)

@@ -27,7 +27,8 @@ class Device:
 
     target: str  # "CPU", "GPU" or "Ascend"
     id: int
-    description: str  # one line for logs and reports; with "auto" also why better targets are not used
+    summary: str  # for the console
+    description: str  # for logs: with processor and versions; with "auto" also why better targets are not used
 
 
 def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion = "never") -> Device:
@@ -61,7 +62,9 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion
         ms.set_deterministic(True)
     fused = fuse_operators(chosen, operator_fusion)
     description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{passed_over}"
-    return Device(chosen, device_id if chosen != "CPU" else 0, description)
+    name = f"CPU, {len(usable_cores())} cores" if chosen == "CPU" else f"{chosen} {device_id}"
+    summary = f"{name}{fused.removeprefix(', fused operators')}"  # what is not as usual
+    return Device(chosen, device_id if chosen != "CPU" else 0, summary, description)
 
 
 def choose_target(target: str) -> tuple[str, str]:

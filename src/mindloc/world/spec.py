@@ -19,29 +19,28 @@ class WorldSpec:
     Images need about 28 bytes of memory per map pixel; meta files alone need little.
     """
 
-    seed: int = 1
-    map_px: int = 4096  # side of the square map
-    m_per_px: float = 0.3
+    seed: int = 1  # another seed is another world
+    map_px: int = 4096  # side of the square map, pixels
+    m_per_px: float = 0.3  # meters per map pixel
     zooms: tuple[int, ...] = (2, 3, 4)  # a tile of zoom z is map_px / 2^z map pixels wide
     offsets: tuple[int, ...] = (0, 128)  # shifts of the tile cut, in 256ths of a tile
-    tiles: int | None = None  # keep this many, those nearest to the middle of the map; None: all
-    tile_size_px: int = 256
-    tile_format: ImageFormat = "png"
-    drones: int = 1500
-    drone_size_px: tuple[int, int] = (192, 256)  # height, width
-    drone_format: ImageFormat = "png"
-    heights_m: tuple[float, ...] | None = (
-        None  # flight levels; None: footprints as large as tiles of the two finest zooms
-    )
-    height_jitter: float = 0.1  # a frame's height is its level times 1 +- this
-    field_of_view_deg: float = 60.0  # horizontal
-    attitude_deg: float = 3.0  # standard deviation of roll and pitch around straight down
-    oblique_share: float = 0.15  # of the frames, tilted further
-    oblique_tilt_deg: tuple[float, float] = (10.0, 25.0)
-    positive_share: float = 0.95  # of the frames are posed anew until some tile is a positive
-    flights: int = 12  # each has its own season, light and camera
-    test_share: float = 0.25  # of the frames; 0 writes no test lists, 1 no train lists
-    json_only: bool = False  # meta files without any image
+    tiles: int | None = None  # number of tiles to keep, those nearest to the middle of the map; None: all
+    tile_size_px: int = 256  # side of a tile image, pixels
+    tile_format: ImageFormat = "png"  # of the tile images
+    drones: int = 1500  # number of drone images
+    drone_size_px: tuple[int, int] = (192, 256)  # height, width of a drone image, pixels
+    drone_format: ImageFormat = "png"  # of the drone images
+    # flight levels above ground, meters; None: two whose footprints are as large as tiles of the two finest zooms
+    heights_m: tuple[float, ...] | None = None
+    height_jitter: float = 0.1  # an image's height is its level times 1 +- this
+    field_of_view_deg: float = 60.0  # horizontal, degrees
+    attitude_deg: float = 3.0  # standard deviation of roll and pitch, degrees
+    oblique_share: float = 0.15  # share of the drone images that are tilted further
+    oblique_tilt_deg: tuple[float, float] = (10.0, 25.0)  # their tilt, degrees; minimum, maximum
+    positive_share: float = 0.95  # share of the drone images that get a positive tile
+    flights: int = 12  # number of flights; each has its own season, light and camera
+    test_share: float = 0.25  # share of the drone images in the test lists; 0: no test lists, 1: no training lists
+    json_only: bool = False  # write the lists without any image
 
     def check(self) -> "WorldSpec":
         """Return self.
