@@ -44,7 +44,7 @@ def test_every_option_says_more_than_its_name():
 def test_a_known_flag_is_explained_by_its_setting(capsys):
     assert main(["train", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
-    assert "--lr X learning rate at its peak, after the warm-up; default: 0.0001 " in page
+    assert "--lr X learning rate at its peak, after the warm- up; default: 0.0001 " in page  # a line ends there
     assert "--train_mode pos|pos_semipos training pairs:" in page and "--query_mode D2S|S2D" in page
     assert main(["eval", "--help"]) == 0
     assert "--data_root TEXT directory of the data set; default: the checkpoint's " in " ".join(

@@ -516,7 +516,7 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
     assert "which drone images don't have" in says(capsys, *words, "--view", "drone")
     (here / "tiles" / "picnic.png").write_bytes(b"")
-    assert "tile name 'picnic.png' is not" in says(capsys, *words)
+    assert "tile name is 'picnic.png'; expected {zoom}" in says(capsys, *words)
     assert not (here / "set").exists()
 
 

@@ -96,8 +96,9 @@ def _flag_option(flag: str, of_checkpoint: bool) -> Decorator:
         default = "the checkpoint's" if of_checkpoint else default.replace("null", "none")
         return f"{meaning(key)}; default: {default}", word
 
-    sets = partial(key_overrides, key) if constant is None else lambda _: [f"{key}={constant}"]
-    return click.option(flag, cls=KeyOption, sets=sets, explained=explained, is_flag=constant is not None)
+    if constant is None:  # click takes is_flag=False for an option whose value may be left out
+        return click.option(flag, cls=KeyOption, sets=partial(key_overrides, key), explained=explained)
+    return click.option(flag, cls=KeyOption, sets=lambda _: [f"{key}={constant}"], explained=explained, is_flag=True)
 
 
 def _together(options: Sequence[Decorator]) -> Decorator:
