@@ -7,7 +7,7 @@ cd "$PROJECT"
 install requirements.txt
 
 started=$SECONDS
-echo "making two worlds and training on one of them: about five minutes"
+echo "making two worlds and training on one of them: three to five minutes"
 make_world() { # DIRECTORY ARGUMENT...: unless it is there already
     [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@" --tile_format jpg --drone_format jpg
 }
@@ -16,5 +16,5 @@ make_world data/world_test --seed 2 --drones 300 --test_share 1 --tiles 500
 
 run=work_dir/quickstart/$(date +%m%d%H%M%S)
 "$PYTHON" train.py --config world_tiny --run_dir "$run"
-"$PYTHON" eval.py --checkpoint "$run/checkpoints/weights_best.safetensors" --out "$run/reports/best"
+"$PYTHON" eval.py --checkpoint "$run" --out "$run/reports/best"
 echo "finished in $((SECONDS - started)) s; report and images: $run/reports/best"
