@@ -2,8 +2,8 @@
 
 ``sampling``: exclusion, weights and hard negatives, one rung after the other. ``two_stage``: the parts of the two-stage
 head. Makes two generated worlds, trains one encoder per variant and seed on the first and finds the frames of the
-second. Writes STUDY.json. What is finished is not done again and what was stopped goes on, so the same command may be
-repeated, also with more seeds or variants.
+second. Writes STUDY.json. What is finished is not done again and what was stopped is continued, so the same command may
+be repeated, also with more seeds or variants.
 
 A seed decides weights at the start, order and random changes of the images, so variants are compared seed by seed: with
 the rung before, or with the first variant. At batch 32 exclusive sampling keeps 99 % of the pairs of ``sampling``'s
@@ -178,21 +178,21 @@ def _settings(study: Study, name: str, seed: int, args: argparse.Namespace) -> d
 
 
 def variant_directory(out: Path, name: str, settings: Settings, changes: Sequence[str] = ()) -> Path:
-    """Where the run of a variant lies: its name and a digest of its settings, so that others are never taken for it."""
-    asked = json.dumps([{key: str(value) for key, value in settings.items()}, list(changes)], sort_keys=True)
+    """Where the run of a variant is: its name and a digest of its settings, so that others are never taken for it."""
+    request = json.dumps([{key: str(value) for key, value in settings.items()}, list(changes)], sort_keys=True)
     readable = "".join(c if c.isalnum() else "_" for c in name).strip("_")
-    return out / f"{readable}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    return out / f"{readable}_{hashlib.sha256(request.encode()).hexdigest()[:8]}"
 
 
 def train_variant(
     run: Path, config: str | Path, settings: Settings, changes: Sequence[str] = (), jobs: int = 1
 ) -> bool:
-    """Train unless that is done; what was stopped goes on. Returns whether there was anything to do."""
+    """Train unless that is done; what was stopped is continued. Returns whether there was anything to do."""
     if (run / "checkpoints" / "weights_end.safetensors").is_file():
         return False
-    begin = ["--config", str(config), "--run_dir", str(run), *set_words(settings, changes)]
-    goes_on = (run / "config.yaml").is_file()
-    run_command(["train.py", *(["--resume", str(run)] if goes_on else begin)], run.with_suffix(".log"), jobs)
+    first = ["--config", str(config), "--run_dir", str(run), *set_words(settings, changes)]
+    stopped = (run / "config.yaml").is_file()
+    run_command(["train.py", *(["--resume", str(run)] if stopped else first)], run.with_suffix(".log"), jobs)
     return True
 
 

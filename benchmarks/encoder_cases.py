@@ -1,6 +1,6 @@
 """The encoder's work case by case, from a command line to a table, beside a peer in turn where one is named.
 
-train_step.py and extraction.py say what one run is; here is what they share: sizes of work, and how they are told.
+train_step.py and extraction.py say what one run is; here is what they share: sizes of work, and how they are given.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Case:
             return cls(backbone, int(side_px), int(batch_size))
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no case; expected BACKBONE:PIXELS:BATCH, as base:384:2"
+                f"{text!r} is not a case; expected BACKBONE:PIXELS:BATCH, as base:384:2"
             ) from None
 
     def config(self) -> Config:
@@ -115,7 +115,7 @@ def peer_command(python: str, work: str, case: Case, runs: int) -> list[str]:
     from mindloc.models.vit_rope import SIZES  # here, as it imports MindSpore
 
     size = SIZES[case.backbone]
-    asked = {
+    request = {
         "work": work,
         "backbone": [size.width, size.depth, size.heads],
         "side_px": case.side_px,
@@ -123,7 +123,7 @@ def peer_command(python: str, work: str, case: Case, runs: int) -> list[str]:
         "runs": runs,
         "cores": len(usable_cores()),
     }
-    return [python, str(PEER / "encoder.py"), json.dumps(asked)]
+    return [python, str(PEER / "encoder.py"), json.dumps(request)]
 
 
 def _print(result: dict[str, Any], work: str) -> None:

@@ -2,7 +2,7 @@
 
 What `mindloc extract` runs for a batch, without reading it (loader.py measures that): the engine's encode, from
 normalized pixels to descriptors. Images are noise. Each measurement is a process of its own; its first batch, which
-compiles, is told apart. With --peer PyTorch and timm do the same work in turn, in eval and inference mode.
+compiles, is reported apart. With --peer PyTorch and timm do the same work in turn, in eval and inference mode.
 """
 
 import os
@@ -22,7 +22,7 @@ VIEW = "query"
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
-    """Seconds of the first batch, of ``runs`` more, and the most memory held."""
+    """Seconds of the first batch, of ``runs`` more, and the peak memory."""
     case.use_device()
     encode, batch = encoding(case), batch_of(case)
     seconds = []

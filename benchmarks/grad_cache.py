@@ -2,7 +2,7 @@
 
 Training steps on noise, as train.py builds them: the batch whole, in parts that share no negatives (train.accumulate),
 and in parts that do (train.grad_cache). Each measurement is a process of its own, in turn; first steps compile and are
-told apart. A large batch on a small machine:
+reported apart. A large batch on a small machine:
 
     python benchmarks/grad_cache.py --case small:224:256 --parts 64 --ways cached --runs 1 --rounds 1
 """
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
-    """Seconds of the first step, of ``runs`` more, the most memory held, the loss of the first step."""
+    """Seconds of the first step, of ``runs`` more, the peak memory, the loss of the first step."""
     case.use_device()
 
     import mindspore as ms

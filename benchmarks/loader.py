@@ -51,7 +51,7 @@ FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mib": 0}  # name ->
 
 
 class RandomPlan:
-    """A sampler that asks nothing of the pairs."""
+    """A sampler without any condition on the pairs."""
 
     def __init__(self, steps: int, batch_size: int, pairs: int):
         self._shape, self._pairs = (steps, batch_size), pairs
@@ -161,29 +161,29 @@ def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[st
 
 
 def _ours(files: dict[str, list[str]], args: argparse.Namespace, case: str, workers: int) -> list[str]:
-    asked = {**_asked(files, args, workers), "case": case}
-    return [sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(asked)]
+    request = {**_request_of(files, args, workers), "case": case}
+    return [sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(request)]
 
 
 def _peer(files: dict[str, list[str]], args: argparse.Namespace, workers: int) -> list[str]:
-    return [args.peer, str(PEER / "loader.py"), json.dumps(_asked(files, args, workers))]
+    return [args.peer, str(PEER / "loader.py"), json.dumps(_request_of(files, args, workers))]
 
 
-def _asked(files: dict[str, list[str]], args: argparse.Namespace, workers: int) -> dict[str, Any]:
+def _request_of(files: dict[str, list[str]], args: argparse.Namespace, workers: int) -> dict[str, Any]:
     numbers = {"side_px": args.size, "batch_size": args.batch_size, "workers": workers}
     return {**files, **numbers, "before": BEFORE, "timed": args.batches, "after": AFTER}
 
 
-def measure(asked: dict[str, Any]) -> dict[str, Any]:
+def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Images a second and processor time per image while the pipe is full, and memory, of one case."""
-    arriving = _arriving(asked)
-    for _ in range(asked["before"]):
+    arriving = _arriving(request)
+    for _ in range(request["before"]):
         next(arriving)
     started, cpu_started = time.perf_counter(), cpu_s()
-    images = sum(next(arriving) for _ in range(asked["timed"]))
+    images = sum(next(arriving) for _ in range(request["timed"]))
     seconds, spent_s = time.perf_counter() - started, cpu_s() - cpu_started
     found = {
-        "workers": asked["workers"],
+        "workers": request["workers"],
         "images_per_s": images / seconds,
         "cpu_ms_per_image": 1000 * spent_s / images,
         "memory_mib": memory_mib(),
@@ -192,43 +192,43 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _arriving(asked: dict[str, Any]) -> Iterator[int]:
+def _arriving(request: dict[str, Any]) -> Iterator[int]:
     """How many images each batch has, as it arrives."""
-    paths = {side: [Path(path) for path in asked[side]] for side in SIDES}
-    batches, case = asked["before"] + asked["timed"] + asked["after"], asked["case"]
+    paths = {side: [Path(path) for path in request[side]] for side in SIDES}
+    batches, case = request["before"] + request["timed"] + request["after"], request["case"]
     if case.startswith("training"):
-        return _training(paths, asked, batches, AugmentConfig(enabled=case == TRAINING))
-    return _evaluation(paths["query" if case.endswith("queries") else "reference"], asked, batches)
+        return _training(paths, request, batches, AugmentConfig(enabled=case == TRAINING))
+    return _evaluation(paths["query" if case.endswith("queries") else "reference"], request, batches)
 
 
-def _view(asked: dict[str, Any]) -> ViewSpec:
-    return ViewSpec("drone", (asked["side_px"],) * 2, rotate=True)
+def _view(request: dict[str, Any]) -> ViewSpec:
+    return ViewSpec("drone", (request["side_px"],) * 2, rotate=True)
 
 
 def _training(
-    paths: dict[str, list[Path]], asked: dict[str, Any], batches: int, settings: AugmentConfig
+    paths: dict[str, list[Path]], request: dict[str, Any], batches: int, settings: AugmentConfig
 ) -> Iterator[int]:
     from mindloc.training.dataset import TrainData
 
     pairs = min(map(len, paths.values()))
     stream = PairStream(
-        views=dict.fromkeys(SIDES, _view(asked)),
+        views=dict.fromkeys(SIDES, _view(request)),
         paths=paths,
         pair_P2=np.stack([np.arange(pairs)] * 2, axis=1),
         targets={"iou": np.ones(pairs, np.float32)},
-        sampler=RandomPlan(batches, asked["batch_size"], pairs),
+        sampler=RandomPlan(batches, request["batch_size"], pairs),
         settings=settings,
         seed=0,
-        workers=asked["workers"],
+        workers=request["workers"],
     )
     for batch in TrainData(stream).dataset.create_tuple_iterator(num_epochs=1):
         yield 2 * len(batch[0])
 
 
-def _evaluation(paths: list[Path], asked: dict[str, Any], batches: int) -> Iterator[int]:
-    size = asked["batch_size"]
+def _evaluation(paths: list[Path], request: dict[str, Any], batches: int) -> Iterator[int]:
+    size = request["batch_size"]
     wanted = [paths[index % len(paths)] for index in range(batches * size)]
-    for _, count in ImageBatches(_view(asked), wanted, size, asked["workers"]):
+    for _, count in ImageBatches(_view(request), wanted, size, request["workers"]):
         yield count
 
 

@@ -52,10 +52,10 @@ def percent(share: float) -> str:
 
 
 def print_origin(result: dict[str, Any]) -> None:
-    """The line below a table; ``result`` holds what ``origin`` gave."""
+    """The line below a table; ``result`` contains what ``origin`` returned."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     load = " ".join(f"{value:.1f}" for value in result["load"])
-    print(f"\n{result['machine']}; {versions}; load when it began {load}; {result['date']}", flush=True)
+    print(f"\n{result['machine']}; {versions}; load at the start {load}; {result['date']}", flush=True)
 
 
 def _versions() -> dict[str, str]:

@@ -65,16 +65,16 @@ def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, m
         sampling = SamplingConfig(hard_negatives="map", hard_from_epoch=0, mined_per_pair=mined)
         neighbors = NeighborTables(sampling, table_QK)
     before_mib = peak_mib()
-    begin = time.perf_counter()
+    started = time.perf_counter()
     sampler = SAMPLERS[mode](pair_P2, OverlapGraph(edges, tiles), batch_size, 1, neighbors)
-    graph_s = time.perf_counter() - begin
+    graph_s = time.perf_counter() - started
     plan = sampler.plan(0)
     return {
         "mode": mode,
         "pairs": len(pair_P2),
         "batch": batch_size,
         "graph_s": round(graph_s, 3),
-        "plan_s": round(time.perf_counter() - begin - graph_s, 3),
+        "plan_s": round(time.perf_counter() - started - graph_s, 3),
         "peak_mib": round(peak_mib()),  # of the whole process, Python and points included
         "peak_before_mib": round(before_mib),
         "kept": round(plan.report.kept_share, 5),

@@ -81,7 +81,7 @@ def _measure(directory: Path, queries: int, gallery: int, dimension: int) -> dic
 
 
 def _reset_peak() -> float:
-    """Memory in use now, GB; on Linux the peak counter starts anew from here."""
+    """Memory in use now, GB; on Linux the peak counter restarts here."""
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")

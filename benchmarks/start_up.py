@@ -1,7 +1,7 @@
 """Seconds from the command to the first step, and memory: python benchmarks/start_up.py [--json result.json].
 
 Imports, building, compiling, first and second run of the training step and of extraction, each line in a fresh process,
-with the most memory that it held by then. "fusion" is run.operator_fusion, which builds loops once and finds them
+with its peak memory by then. "fusion" is run.operator_fusion, which builds loops once and finds them
 again: once with an empty cache directory and once with what that left. The directories are their own, so nothing on the
 machine helps. Extraction compiles within its first batch: compiling and that batch are one figure.
 """
@@ -70,9 +70,9 @@ def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, An
     runs: list[list[dict]] = [[] for _ in names]
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as directory:
-            asked = {"case": asdict(case), "work": work, "variant": variant, "directory": directory}
+            request = {"case": asdict(case), "work": work, "variant": variant, "directory": directory}
             for found in runs:
-                found.append(run_case([sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(asked)]))
+                found.append(run_case([sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(request)]))
     facts = {"case": str(case), "work": work}
     return [
         {**facts, "variant": name, "runs": found, **_medians(found)} for name, found in zip(names, runs, strict=True)
@@ -125,7 +125,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     titles = ["case", "work", "variant", *STAGES.values()]
     cells = [[*map("{:.2f}".format, values), f"{sum(values[:4]):.1f}"] for values in seconds]
     print_table([*titles, "first result after, s"], [k + c for k, c in zip(kinds, cells, strict=True)])
-    print("\nmost memory held after each, MiB:\n")
+    print("\npeak memory after each, MiB:\n")
     memory = [[f"{row[f'{stage}_mib']:.0f}" for stage in STAGES] for row in rows]
     print_table(titles, [k + m for k, m in zip(kinds, memory, strict=True)])
 

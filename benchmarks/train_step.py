@@ -1,8 +1,8 @@
 """Seconds and memory of a training step: python benchmarks/train_step.py [--peer PYTHON] [--json result.json].
 
 What train.py runs for a batch, without reading it: forward of both views, Weighted-InfoNCE, backward, clipping, AdamW.
-Images are noise. Each measurement is a process of its own; its first step, which compiles, is told apart. With --peer
-PyTorch and timm do the same work in turn.
+Images are noise. Each measurement is a process of its own; its first step, which compiles, is reported apart. With
+--peer PyTorch and timm do the same work in turn.
 """
 
 import os
@@ -22,7 +22,7 @@ LEARNING_RATE = 1e-4
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
-    """Seconds of the first step, of ``runs`` more, and the most memory held."""
+    """Seconds of the first step, of ``runs`` more, and the peak memory."""
     case.use_device()
 
     import mindspore as ms

@@ -77,7 +77,7 @@ def require_peer(python: str | None, modules: Sequence[str]) -> None:
 
 
 def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What a process tells: the JSON object in the last line that it prints. Ends with its last words if it fails."""
+    """What a process reports: the JSON object in the last line that it prints. Ends with its last words if it fails."""
     done = subprocess.run(list(command), env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)[:300]} failed:\n{(done.stderr or done.stdout)[-1500:]}")
@@ -85,7 +85,7 @@ def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ
 
 
 def fastest(commands: Mapping[str, Sequence[str]]) -> str:
-    """Name of the command whose process tells the least median of ``seconds``; a single one is not run."""
+    """Name of the command whose process reports the least median of ``seconds``; a single one is not run."""
     if len(commands) == 1:
         return next(iter(commands))
     medians = {name: statistics.median(run_case(command)["seconds"]) for name, command in commands.items()}
@@ -116,13 +116,13 @@ def ratio_cells(found: dict[str, Any], digits: int = 2) -> list[str]:
 
 
 def peak_mib() -> float:
-    """Most memory that this process ever held."""
+    """Peak memory of this process."""
     peak = _kilobytes("/proc/self/status").get("VmHWM")
     return (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 def memory_mib(children: Sequence[int] = ()) -> float:
-    """Memory that this process and ``children`` hold now. What they share counts once, libraries too, whoever else on
+    """Memory in use by this process and ``children``. What they share counts once, libraries too, whatever else on
     the machine may have them loaded.
     """
     own, files = 0, []

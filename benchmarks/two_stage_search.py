@@ -2,8 +2,8 @@
 
 15 000 tiles, recall among all by Omega, re-ranking of N = 100 by Phi (1024 numbers, 4 nodes), on request the nodes of
 the first ten compared, one query at a time. Omega once reduced to 512 numbers, memory-mapped from disk, and once whole
-(50 176 numbers, 3 GB). The vectors are made from a seed, lie to each other as a trained encoder's do and are kept in
-DIRECTORY; they vary in no more directions than the reduction keeps, so its cost in recall can't be seen
+(50 176 numbers, 3 GB). The vectors are made from a seed, have the neighbor statistics of a trained encoder's and are
+kept in DIRECTORY; they vary in no more directions than the reduction keeps, so its cost in recall can't be seen
 here. Fitting it is timed.
 Goal: under 10 ms a query on two cores with the reduction.
 """
@@ -46,7 +46,7 @@ class FallingSpectrum:
     variances ``v_j ~ (j + knee)^-fall``. The defaults were fitted to the tiles of the quick start's held-out world
     under its trained encoder: cosine to the neighbors of rank 1, 10 and 100, of two random tiles, intrinsic dimension.
 
-    Suffixes: Q queries, D width, R directions.
+    Shapes: Q queries, D width, R directions.
     """
 
     dimension: int
@@ -63,7 +63,7 @@ class FallingSpectrum:
         return unit(offset_D + random.standard_normal((count, len(direction_RD)), np.float32) @ direction_RD)
 
     def queries(self, count: int, stream: int) -> np.ndarray:
-        """Vectors that no library holds, with noise of equal size in every direction on top."""
+        """Vectors that are in no index, with noise of equal size in every direction on top."""
         vector_QD = self.vectors(count, stream)
         random = np.random.default_rng((self.seed, 2, stream))
         noise_QD = random.standard_normal(vector_QD.shape, np.float32)

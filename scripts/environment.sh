@@ -35,11 +35,11 @@ install() {
         return 1
     }
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$PROJECT/constraints-cpu.txt" || {
-        echo "error: pip could not install ${*}; its own message stands above" >&2
+        echo "error: pip could not install ${*}; see its own message above" >&2
         return 1
     }
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable "$PROJECT" || {
-        echo "error: pip could not install mindloc itself; its own message stands above" >&2
+        echo "error: pip could not install mindloc itself; see its own message above" >&2
         return 1
     }
     echo "$stamp" >>"$VENV/installed"

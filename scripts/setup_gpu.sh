@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The CUDA 11 libraries that MindSpore's GPU plugin asks for, from PyPI, in the environment (.venv), and a file to
-# source: .venv/gpu.env. The driver is the machine's own: it comes with the card, not from here. docs/gpu.md tells more.
+# The CUDA 11 libraries that MindSpore's GPU plugin requires, from PyPI, in the environment (.venv), and a file to
+# source: .venv/gpu.env. The driver is the machine's own: it comes with the card, not from here. More: docs/gpu.md.
 #
-# Uses MINDLOC_VENV and MINDLOC_PYTHON as environment.sh does; pip's own settings (PIP_FIND_LINKS, ...) hold too.
+# Uses MINDLOC_VENV and MINDLOC_PYTHON as environment.sh does; pip's own settings (PIP_FIND_LINKS, ...) apply too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$PROJECT"
@@ -18,7 +18,7 @@ packages=(nvidia-cublas-cu11 nvidia-cufft-cu11 nvidia-curand-cu11 nvidia-cusolve
     "nvidia-cuda-nvrtc-cu11==11.8.*" "nvidia-cuda-runtime-cu11==11.8.*" "nvidia-cudnn-cu11>=8.5,<9")
 echo "installing ${#packages[@]} packages of CUDA libraries into $VENV (1.7 GB to fetch, 2.9 GB on disk)"
 "$PYTHON" -m pip install --quiet --disable-pip-version-check "${packages[@]}" || {
-    echo "error: pip could not install the CUDA libraries; its own message stands above" >&2
+    echo "error: pip could not install the CUDA libraries; see its own message above" >&2
     exit 2
 }
 
@@ -32,7 +32,7 @@ for library in cuda_runtime/lib/libcudart.so.11.0 cublas/lib/libcublas.so.11 cub
     cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_nvrtc/lib/libnvrtc-builtins.so.11.8 cudnn/lib/libcudnn.so.8 \
     cudnn/lib/libcudnn_{ops,cnn,adv}_{infer,train}.so.8; do
     [ -e "$packed/$library" ] || {
-        echo "error: $packed/$library is not there; was another version of its package asked for?" >&2
+        echo "error: $packed/$library is not there; was another version of its package requested?" >&2
         exit 2
     }
     ln -s "$packed/$library" "$cuda/lib64/"
@@ -44,7 +44,7 @@ ln -s libcudart.so.11.0 "$cuda/lib64/libcudart.so.11.6.124"
 cudnn=$("$PYTHON" -c 'from importlib import metadata; print(metadata.version("nvidia-cudnn-cu11"))')
 ln -s libcudnn.so.8 "$cuda/lib64/libcudnn.so.$(echo "$cudnn" | cut -d. -f1-3)"
 
-# its loader asks this program, and nothing else, for the version of CUDA
+# its loader takes the version of CUDA from this program and nothing else
 cat >"$cuda/bin/nvcc" <<'END'
 #!/bin/sh
 echo "Cuda compilation tools, release 11.6, V11.6.124"
@@ -62,4 +62,4 @@ END
 
 echo "the libraries are in place; before training: source $VENV/gpu.env"
 use_gpu_libraries
-"$PYTHON" -m mindloc doctor --device_target GPU || echo "what is missing still, and the way out, stands above"
+"$PYTHON" -m mindloc doctor --device_target GPU || echo "what is still missing, and the way out, is listed above"

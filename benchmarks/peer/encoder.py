@@ -4,7 +4,7 @@ Started by benchmarks/train_step.py and benchmarks/extraction.py in an interpret
 JSON object as argument; the last line that it prints is one too. Nothing of mindloc is imported here.
 
 Work that may take several forms is measured in the fastest. Each is tried in a process of its own and the chosen one
-begins anew, so that seconds and memory are those of one form.
+starts again, so that seconds and memory are those of one form.
 """
 
 import json
@@ -28,15 +28,15 @@ FORMS = {"train_step": ("two forwards", "one forward"), "extraction": ("one forw
 class TrainStep:
     """Two views, symmetric Weighted-InfoNCE, gradient values clipped, fused AdamW: the recipe's step."""
 
-    def __init__(self, model: nn.Module, asked: dict):
-        side, batch = asked["side_px"], asked["batch_size"]
+    def __init__(self, model: nn.Module, request: dict):
+        side, batch = request["side_px"], request["batch_size"]
         self.model = model.train()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.query, self.reference = torch.randn(batch, 3, side, side), torch.randn(batch, 3, side, side)
         self.smoothing = torch.sigmoid(-5.0 * torch.ones(batch))
         self.parameters = [*model.parameters(), self.log_scale]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, fused=True)
-        self.forward = {"two forwards": self._two_forwards, "one forward": self._one_forward}[asked["form"]]
+        self.forward = {"two forwards": self._two_forwards, "one forward": self._one_forward}[request["form"]]
 
     def run(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -64,42 +64,48 @@ class TrainStep:
 class Extraction:
     """Descriptors of a batch."""
 
-    def __init__(self, model: nn.Module, asked: dict):
+    def __init__(self, model: nn.Module, request: dict):
         self.model = model.eval()
-        self.images = torch.randn(asked["batch_size"], 3, asked["side_px"], asked["side_px"])
+        self.images = torch.randn(request["batch_size"], 3, request["side_px"], request["side_px"])
 
     def run(self) -> None:
         with torch.inference_mode():
             self.model(self.images).numpy()
 
 
-def main(asked: dict) -> dict:
-    """What ``measure`` tells of the form in ``asked``, or of the fastest one where none is."""
-    if "form" in asked:
-        return measure(asked)
-    commands = {form: _command({**asked, "form": form, "runs": 1}) for form in FORMS[asked["work"]]}
-    return run_case(_command({**asked, "form": fastest(commands)}))
+def main(request: dict) -> dict:
+    """What ``measure`` returns for the form in ``request``, or of the fastest one where none is."""
+    if "form" in request:
+        return measure(request)
+    commands = {form: _command({**request, "form": form, "runs": 1}) for form in FORMS[request["work"]]}
+    return run_case(_command({**request, "form": fastest(commands)}))
 
 
-def measure(asked: dict) -> dict:
-    """Seconds of the first run and of those that count, and the most memory held, in one form of the work."""
+def measure(request: dict) -> dict:
+    """Seconds of the first run and of those that count, and the peak memory, in one form of the work."""
     torch.manual_seed(0)
-    torch.set_num_threads(asked["cores"])
-    width, depth, heads = asked["backbone"]
+    torch.set_num_threads(request["cores"])
+    width, depth, heads = request["backbone"]
     model = timm.create_model(
         "vit_base_patch16_rope_reg1_gap_256",
         pretrained=False,
         num_classes=0,
-        img_size=asked["side_px"],
+        img_size=request["side_px"],
         embed_dim=width,
         depth=depth,
         num_heads=heads,
         ref_feat_shape=(16, 16),
     )
-    work = {"train_step": TrainStep, "extraction": Extraction}[asked["work"]](model, asked)
-    first_s, *seconds = (_timed(work) for _ in range(asked["runs"] + 1))
+    work = {"train_step": TrainStep, "extraction": Extraction}[request["work"]](model, request)
+    first_s, *seconds = (_timed(work) for _ in range(request["runs"] + 1))
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": sys.version.split()[0]}
-    return {"first_s": first_s, "seconds": seconds, "peak_mib": peak_mib(), "form": asked["form"], "versions": versions}
+    return {
+        "first_s": first_s,
+        "seconds": seconds,
+        "peak_mib": peak_mib(),
+        "form": request["form"],
+        "versions": versions,
+    }
 
 
 def _timed(work: TrainStep | Extraction) -> float:
@@ -108,8 +114,8 @@ def _timed(work: TrainStep | Extraction) -> float:
     return time.perf_counter() - started
 
 
-def _command(asked: dict) -> list[str]:
-    return [sys.executable, str(Path(__file__).resolve()), json.dumps(asked)]
+def _command(request: dict) -> list[str]:
+    return [sys.executable, str(Path(__file__).resolve()), json.dumps(request)]
 
 
 if __name__ == "__main__":

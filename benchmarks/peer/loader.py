@@ -60,17 +60,17 @@ class Pairs(Dataset):
         return self._changes(image=query)["image"], self._changes(image=reference)["image"]
 
 
-def measure(asked: dict) -> dict:
+def measure(request: dict) -> dict:
     """Images a second and processor time per image while the pipe is full: before and after batches don't count."""
-    size, timed = asked["batch_size"], asked["timed"]
-    length = (asked["before"] + timed + asked["after"]) * size
-    pairs = Pairs(asked["query"], asked["reference"], length, asked["side_px"])
-    workers = asked["workers"]
+    size, timed = request["batch_size"], request["timed"]
+    length = (request["before"] + timed + request["after"]) * size
+    pairs = Pairs(request["query"], request["reference"], length, request["side_px"])
+    workers = request["workers"]
     loader = DataLoader(
         pairs, size, shuffle=True, num_workers=workers, persistent_workers=True, worker_init_fn=_one_thread
     )
     batches = iter(loader)
-    for _ in range(asked["before"]):
+    for _ in range(request["before"]):
         next(batches)
     children = [child.pid for child in multiprocessing.active_children()]
     started, cpu_started = time.perf_counter(), cpu_s(children)

@@ -3,8 +3,8 @@
 A GRAPH is WHAT:PRECISION:LEVEL, LEVEL a jit_level, WHAT one of train and extract, or for an encoder of two stages
 train.cosine and train.infonce (its losses) and extract.stages, or for a plain ViT train.plain and extract.plain, whose
 positions are resampled, or for a batch in parts train.parts and train.cached (with shared negatives).
-MS_SIMULATION_LEVEL says how far it goes: 0 is the front end, 1 goes on through kernel selection and memory planning by
-a run that launches nothing. With RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be told to
+MS_SIMULATION_LEVEL says how far it goes: 0 is the front end, 1 continues through kernel selection and memory planning,
+in a run that launches nothing. With RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be set to
 write its graphs (conftest.py).
 """
 
@@ -77,7 +77,7 @@ def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
 
 
 def compiled(graph: str, cluster: Cluster) -> dict:
-    """How often each operator stands in the graph that the front end hands on, and how many parameters it has."""
+    """How often each operator is in the graph of the front end, and how many parameters it has."""
     what, precision, level = graph.split(":")
     ms.set_context(jit_config={"jit_level": level})
     what, _, kind = what.partition(".")

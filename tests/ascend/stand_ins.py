@@ -118,9 +118,9 @@ def _mindspore_libraries() -> Path:
 def _system_libraries() -> list[Path]:
     """The libraries that Python and a C++ compiler bring along."""
     names = ("stdc++.so.6", "m.so.6", "c.so.6", "gcc_s.so.1", "gomp.so.1", "pthread.so.0", "dl.so.2", "rt.so.1")
-    asked = [_output("g++", f"-print-file-name=lib{name}").strip() for name in names]
-    asked.append(_output("g++", "-print-file-name=ld-linux-x86-64.so.2").strip())
-    return [Path(answer) for answer in asked if Path(answer).is_absolute()]
+    answers = [_output("g++", f"-print-file-name=lib{name}").strip() for name in names]
+    answers.append(_output("g++", "-print-file-name=ld-linux-x86-64.so.2").strip())
+    return [Path(answer) for answer in answers if Path(answer).is_absolute()]
 
 
 def _symbols(libraries: Iterable[Path], which: str) -> set[str]:
@@ -138,7 +138,7 @@ def _names_in_text(libraries: Iterable[Path]) -> set[str]:
 
 
 def _output(*command: str) -> str:
-    """What it prints; its exit code also says "no symbols" of one of many files, so it is no error."""
+    """What it prints; its exit code also says "no symbols" of one of many files, so it is not an error."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 

@@ -1,6 +1,6 @@
 """Compile tests for Ascend, no more: the graphs are accepted in simulation. No number is computed.
 
-Level 0 is MindSpore's front end (types, shapes, gradients); level 1 also asks for a kernel of every operator and plans
+Level 0 is MindSpore's front end (types, shapes, gradients); level 1 also selects a kernel for every operator and plans
 memory, as far as MindSpore itself knows its kernels. What CANN lacks, and speed, show on the hardware alone. A process
 compiles several graphs, but the large ones of two stages apart: what it has compiled slows it down.
 """
@@ -50,7 +50,7 @@ def test_front_end_accepts_extraction_with_fused_attention(front_end, level):
 
 @pytest.mark.parametrize("level", ["O0", "O2"])
 def test_front_end_accepts_two_stages(compile_graphs, level):
-    """The one non-local block has all products of matrices; CSMG takes two more, for its nodes and where they lie."""
+    """The one non-local block has all products of matrices; CSMG takes two more, for its nodes and their positions."""
     names = [f"{what}:fp16:{level}" for what in STAGES]
     *trained, extracted = map(compile_graphs(0, *names).graphs.get, names)
     for graph in trained:
@@ -61,7 +61,7 @@ def test_front_end_accepts_two_stages(compile_graphs, level):
     assert "Adam" not in operators
 
 
-def test_a_graph_holds_one_part_however_many_there_are(front_end):
+def test_a_graph_has_one_part_however_many_there_are(front_end):
     """Four parts, which take turns in a loop; with shared negatives each is encoded once more."""
     for name, passes in zip(PARTS, (1, 2), strict=True):
         operators = front_end.graphs[name]["operators"]

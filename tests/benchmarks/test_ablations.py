@@ -43,7 +43,7 @@ def test_the_last_of_two_changes_counts_so_their_order_does():
     assert variant_directory(Path(), "plain", SETTINGS, first) != variant_directory(Path(), "plain", SETTINGS, second)
 
 
-def test_a_run_begins_once_goes_on_and_is_then_left_alone(tmp_path, commands):
+def test_a_run_is_started_once_continued_and_then_left_alone(tmp_path, commands):
     run, config = tmp_path / "run", Path("tiny.yaml")
     assert train_variant(run, config, {"train.epochs": 3}, ["train.batch_size=16"])
     settings = ["--set", "train.epochs=3", "--set", "train.batch_size=16"]
@@ -82,7 +82,7 @@ def test_gains_are_those_of_the_same_seed():
     assert found["mean gain"] == "+1.00"
 
 
-def test_what_stands_beside_the_ladder_is_compared_with_one_rung():
+def test_what_is_beside_the_ladder_is_compared_with_one_rung():
     study = STUDIES["sampling"]
     assert [study.compared_with(name) for name in study.ladder] == [None, *list(study.ladder)[:-1]]
     assert {study.compared_with(name) for name in study.beside} == {"+ weights"}

@@ -20,11 +20,11 @@ TINY = "tiny:32:2"
 
 STAND_IN = """
 import json, sys
-asked = sys.argv[-1]
-if "importlib" in asked:
+request = sys.argv[-1]
+if "importlib" in request:
     print("[]")
-elif "side_px" in asked and "timed" in asked:
-    workers = json.loads(asked)["workers"]
+elif "side_px" in request and "timed" in request:
+    workers = json.loads(request)["workers"]
     print(json.dumps({"workers": workers, "images_per_s": 10.0 * workers, "cpu_ms_per_image": 4.0, "memory_mib": 100.0,
                       "versions": {"torch": "0"}}))
 else:
@@ -35,7 +35,7 @@ else:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """An interpreter that has PyTorch, as far as anyone can tell: known figures for whatever is asked."""
+    """An interpreter that has PyTorch, as far as anyone can tell: known figures for whatever the request."""
     path = tmp_path / "python"
     path.write_text(f"#!{sys.executable}\n{STAND_IN}")
     path.chmod(0o755)
@@ -86,7 +86,7 @@ def test_two_programs_take_turns(tmp_path):
 
 
 def telling(*seconds, log=None):
-    """A command that tells these seconds, and in a file that it ran."""
+    """A command that reports these seconds, and in a file that it ran."""
     note = f"open({str(log)!r}, 'a').write('x'); " if log else ""
     return [sys.executable, "-c", f"{note}print('{{\"seconds\": {list(seconds)}}}')"]
 
@@ -138,28 +138,28 @@ def test_settings_come_before_what_a_user_changes():
 
 def test_a_command_that_fails_is_told_and_kept(tmp_path):
     with pytest.raises(SystemExit, match="no such tile"):
-        report.run_command(["-c", "print('begun'); raise SystemExit('no such tile')"], tmp_path / "a" / "log")
-    assert (tmp_path / "a" / "log").read_text().split("\n") == ["begun", "no such tile", ""]
+        report.run_command(["-c", "print('started'); raise SystemExit('no such tile')"], tmp_path / "a" / "log")
+    assert (tmp_path / "a" / "log").read_text().split("\n") == ["started", "no such tile", ""]
 
 
 def test_a_world_is_made_once(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(report, "run_command", asked.append)
+    request = []
+    monkeypatch.setattr(report, "run_command", request.append)
     report.make_world(tmp_path, ["--seed", "1"])
-    assert asked[0][:5] == ["-m", "mindloc", "world", str(tmp_path), "--seed"]
+    assert request[0][:5] == ["-m", "mindloc", "world", str(tmp_path), "--seed"]
     (tmp_path / "world.json").touch()
     report.make_world(tmp_path, ["--seed", "1"])
-    assert len(asked) == 1
+    assert len(request) == 1
 
 
 # ---- what is counted
 
 
-def test_memory_counts_what_a_process_holds():
-    before, held = turns.memory_mib(), np.ones(2**23)  # 64 MiB
+def test_memory_counts_what_a_process_uses():
+    before, array = turns.memory_mib(), np.ones(2**23)  # 64 MiB
     assert 60 < turns.memory_mib() - before < 80
     assert turns.peak_mib() >= turns.memory_mib() - 20
-    del held
+    del array
 
 
 def test_processor_time_of_a_child_is_counted():
@@ -224,7 +224,7 @@ def test_starting_up_and_its_memory_are_told_by_stages(run):
     for row in result["rows"]:
         assert all(row[stage] > 0 for stage in ("import_s", "build_s", "compile_s", "first_s", "second_s"))
         (process,) = row["runs"]
-        assert 0 < process["compiled_s"] <= process["compile_s"]  # compiling lies within its stage, and in no other
+        assert 0 < process["compiled_s"] <= process["compile_s"]  # compiling is within its stage, and in no other
         memory = [row[f"{stage}_mib"] for stage in ("import", "build", "compile", "first", "second")]
         assert 50 < memory[0] < memory[2] and memory == sorted(memory)
     assert "first result after" in text

@@ -31,7 +31,7 @@ def test_an_option_may_be_written_with_hyphens():
     assert config_of("--no-share-weights").model.share_weights is False
 
 
-def test_a_data_root_on_the_command_line_holds_the_test_pairs_too():
+def test_a_data_root_on_the_command_line_contains_the_test_pairs_too():
     data = config_of("--set", "data.test_root=elsewhere", "--set", "data.test_map_px=9", "--data_root", "here").data
     assert (data.root, data.test_root, data.test_map_px) == ("here", None, None)
 

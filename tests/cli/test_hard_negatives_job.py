@@ -33,7 +33,7 @@ def words(tiny_world) -> list[str]:
 
 @pytest.fixture(scope="module")
 def of_two(words, tmp_path_factory) -> Path:
-    """What two ranks told, beside the run directory, ``run``."""
+    """What two ranks printed, beside the run directory, ``run``."""
     out = tmp_path_factory.mktemp("of two")
     program = Path(__file__).with_name("train_and_tell.py")
     command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={out / 'logs'}"]

@@ -1,4 +1,4 @@
-"""What every rank would refuse is refused before one starts; a run goes on though its config holds an unread value."""
+"""What every rank would refuse is refused before one starts; a run continues though its config has an unread value."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_nothing_is_started_or_left_behind(tmp_path, capsys):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run whose config holds a value that nothing reads: a cosine schedule has no power."""
+    """A run whose config has a value that nothing reads: a cosine schedule has no power."""
     (tmp_path / "run").mkdir()
     text = "schedule: {power: 2.0}\ntrain: {epochs: 9, eval_every_epochs: 0}\n"
     (tmp_path / "run" / "config.yaml").write_text(text)

@@ -140,7 +140,7 @@ def test_one_stage_where_the_encoder_has_one_descriptor(here):
     assert second == [("t3", 1.0, 1), ("t2", 0.8, 2), ("t1", 0.6, 3)]
 
 
-def test_an_answer_says_where_it_lies(here):
+def test_an_answer_says_where_it_is(here):
     run("index", "build", "gallery", "--index", "tiles_index")
     search("--top", "1")
     first = json.loads(Path("answers.jsonl").read_text().splitlines()[0])
@@ -162,9 +162,9 @@ def test_a_box_a_circle_and_the_corner_between_them(here):
 
 def test_nothing_to_find_where_one_looks(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
-    words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl")
+    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl")
     for where in (("--near=-900,-900", "--within_m", "5"), ("--box=-900,-900,-800,-800",)):
-        assert "no tile lies there; places are given as x, y in meters" in says(capsys, *words, *where)
+        assert "no tile is there; places are given as x, y in meters" in says(capsys, *words, *where)
     assert not (here / "answers.jsonl").exists()
 
 
@@ -239,13 +239,13 @@ def test_a_summary_keeps_scores_of_different_kinds_apart(here, capsys):
 
 def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     random = np.random.default_rng(0)
-    # three directions hold nearly all variance of forty numbers
+    # three directions contain nearly all variance of forty numbers
     basis = np.linalg.qr(random.standard_normal((40, 3)))[0]
     gallery = random.standard_normal((60, 3)) @ basis.T + 0.01 * random.standard_normal((60, 40))
     queries = gallery[:5] + 0.01 * random.standard_normal((5, 40))
     names = [f"tile {row}" for row in range(60)]
     write_extraction(here / "wide", gallery, random.standard_normal((60, 4)), names, np.zeros((60, 2)))
-    write_extraction(here / "asked", queries, random.standard_normal((5, 4)), list("abcde"), view="drone")
+    write_extraction(here / "frames", queries, random.standard_normal((5, 4)), list("abcde"), view="drone")
     run("pca", "wide", "--dimension", "3", "--out", "omega_3.safetensors")
     page = capsys.readouterr().out
     assert "omega of 60 tiles: 40 numbers to 3" in page and "bytes per tile: 160 before, 12 after" in page
@@ -253,9 +253,9 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     run("index", "info", "--index", "tiles_index")
     digest = load_reduction("omega_3.safetensors").sha256
     assert f"reduction_sha256         {digest}" in capsys.readouterr().out
-    found = search("--pca", "omega_3.safetensors", "--top", "1", "--set", "search.recall_n=1", queries="asked")
+    found = search("--pca", "omega_3.safetensors", "--top", "1", "--set", "search.recall_n=1", queries="frames")
     assert [answers[0][0] for answers in found] == names[:5]
-    words = ("search", "--queries", "asked", "--index", "tiles_index", "--out", "none.jsonl")
+    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "none.jsonl")
     assert f"with reduction {digest[:12]}, the queries come with reduction none" in says(capsys, *words)
     assert "has dimension 3, these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "tiles_index")
     write_extraction(here / "foreign", queries, None, list("abcde"), view="drone", checkpoint_sha256="d" * 64)
@@ -329,7 +329,7 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
     write_extraction(here / "nowhere_known", OMEGA, PHI, TILES)
     run("index", "build", "nowhere_known", "--index", "tiles_index")
     assert "extract --places reads them from the tiles' names" in capsys.readouterr().out
-    words = ("search", "--queries", "queries", "--out", "answers.jsonl", "--index")
+    words = ("search", "--queries", "frames", "--out", "answers.jsonl", "--index")
     assert "index knows no places of its tiles" in says(capsys, *words, "tiles_index", "--box", "0,0,1,1")
     vectors = here / "tiles_index" / "vectors.faiss"
     vectors.write_bytes(vectors.read_bytes()[:-8])
@@ -347,8 +347,8 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
 def test_no_place_in_degrees(here, capsys):
     write_extraction(here / "degrees", OMEGA, PHI, TILES, np.full((6, 2), 60.0), unit="lat_lon_deg")
     run("index", "build", "degrees", "--index", "tiles_index")
-    words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
-    assert "is no place in degrees; give latitude before longitude" in says(capsys, *words, "--near", "119.4,31.7")
+    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
+    assert "is not a place in degrees; give latitude before longitude" in says(capsys, *words, "--near", "119.4,31.7")
 
 
 def test_what_index_refuses(here, capsys):
@@ -422,9 +422,9 @@ def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
     random = np.random.default_rng(0)
     names = [f"tile {row}" for row in range(256)]
     write_extraction(here / "many", random.standard_normal((256, 4)), None, names, np.zeros((256, 2)))
-    write_extraction(here / "asked", random.standard_normal((1, 4)), None, ["q"], view="drone")
+    write_extraction(here / "frames", random.standard_normal((1, 4)), None, ["q"], view="drone")
     build = ("index", "build", "many", "--index", "tiles_index", "--kind", "ivf_pq", "--nlist", "1")
-    words = ("search", "--queries", "asked", "--index", "tiles_index", "--out", "answers.jsonl", "--refine", "4")
+    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl", "--refine", "4")
     run(*build)
     assert "index keeps no whole vectors to refine by; build it with --refine" in says(capsys, *words)
     run(*build, "--refine", "1")
@@ -499,7 +499,7 @@ def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys
 
 def test_queries_that_are_encoded_need_no_mindspore(here):
     run("index", "build", "gallery", "--index", "tiles_index")
-    words = ["search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl"]
+    words = ["search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl"]
     code = f"import sys; from mindloc.cli import main; main({words}); sys.exit('mindspore' in sys.modules)"
     source = Path(__file__).parents[2] / "src"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True)
@@ -538,7 +538,7 @@ def world(tmp_path_factory):
 
 def test_tiles_of_a_world_have_places_and_bounds(world):
     rows = {row["name"]: row for row in load_descriptor_sets(world / "gallery")["omega"].rows}
-    # zoom 3 of 512 px at 0.3 m: 19.2 m a side; 3_128_1_0 begins half a side further
+    # zoom 3 of 512 px at 0.3 m: 19.2 m a side; 3_128_1_0 starts half a side further
     assert rows["3_0_2_1.png"]["bounds"] == pytest.approx([38.4, 19.2, 57.6, 38.4])
     assert rows["3_128_1_0.png"]["place"] == pytest.approx([2 * 19.2, 19.2])
     assert load_descriptor_sets(world / "gallery")["phi"].card["place_unit"] == "plane_m"

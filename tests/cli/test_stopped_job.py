@@ -1,4 +1,4 @@
-"""A training as a user starts it, killed, stopped, gone on with and begun from weights; kills at every point are in
+"""A training as a user starts it, killed, stopped, continued and started from weights; kills at every point are in
 tests/training.
 """
 
@@ -74,8 +74,8 @@ def test_a_stopped_training_says_how_to_go_on(tiny_world, tmp_path, name):
 
 
 def test_beginning_from_weights_alone_with_operators_as_by_default(tiny_world, tiny_run, tmp_path):
-    begun = tiny_run / "checkpoints" / "weights_end.safetensors"
-    settings = ["--checkpoint_start", begun, "--lr", "0", "--epochs", "1", "--set", "run.operator_fusion=auto"]
+    first = tiny_run / "checkpoints" / "weights_end.safetensors"
+    settings = ["--checkpoint_start", first, "--lr", "0", "--epochs", "1", "--set", "run.operator_fusion=auto"]
     trained(*new_run(tiny_world, tmp_path / "again"), *settings)
     ended = end_weights(tmp_path / "again")
     for name, array in end_weights(tiny_run).items():  # nothing is learned at a rate of 0, so they are what they were

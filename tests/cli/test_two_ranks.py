@@ -66,10 +66,10 @@ def of_two(tiny_world, table, settings, tmp_path_factory) -> tuple[Path, str]:
     return output, done.stdout
 
 
-def test_the_log_begins_with_the_launcher_and_why(of_two, table):
+def test_the_log_starts_with_the_launcher_and_why(of_two, table):
     output, said = of_two
     assert said.startswith(
-        f"launcher: msrun, because the target is CPU, where {table} tells the layout alone (2 ranks)\n"
+        f"launcher: msrun, because the target is CPU, where {table} only gives the layout (2 ranks)\n"
     )
     (logs,) = (output / "logs").iterdir()
     for rank in range(2):

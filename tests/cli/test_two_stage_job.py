@@ -81,6 +81,6 @@ def test_an_exported_encoder_scores_and_searches_as_the_checkpoint(tiny_world, r
     found = {line["name"]: line for line in map(json.loads, answers.read_text().splitlines())}
     scored = [json.loads(line) for line in (tmp_path / "live" / "queries.jsonl").read_text().splitlines()]
     assert len(scored) > 3 and found.keys() >= {line["query"] for line in scored}
-    for line in scored:  # a library holds the tiles' bare names; the same four tiles are recalled
+    for line in scored:  # an index has the tiles' bare names; the same four tiles are recalled
         names = {f"satellite/{answer['tile']}" for answer in found[line["query"]]["answers"]}
         assert names == set(line["answers"][:4])

@@ -1,11 +1,11 @@
-"""A stand-in for NVIDIA's driver library: just enough of libcuda.so.1 to be asked for its cards, and to be linked to.
+"""A stand-in for NVIDIA's driver library: just enough of libcuda.so.1 to list cards and to be linked to.
 
 ``python tests/doctor/stand_in_driver.py DIRECTORY`` makes DIRECTORY/libcuda.so.1 with a C compiler. Its answers come
 from the environment of the process that loads it:
 
 STAND_IN_CUDA_INIT     result of cuInit, default 100 (no CUDA-capable device is detected)
 STAND_IN_CUDA_CARDS    comma list of compute capabilities, one per card, e.g. "8.0,9.0"; default none
-STAND_IN_CUDA_VERSION  CUDA version of the driver as cuDriverGetVersion tells it, default 12040
+STAND_IN_CUDA_VERSION  CUDA version of the driver as cuDriverGetVersion returns it, default 12040
 STAND_IN_CUDA_CRASH    when set, cuInit ends the process by a segmentation fault
 
 It computes nothing: no card, no memory, no kernel.

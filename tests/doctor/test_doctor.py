@@ -1,4 +1,4 @@
-"""The doctor: machines made of directories, each with one thing wrong, and the line that tells it apart."""
+"""The doctor: machines made of directories, each with one thing wrong, and the line that names it."""
 
 import json
 import os
@@ -15,7 +15,13 @@ from mindloc.doctor.ascend import CANN_LIBRARIES, look_at_cann, look_at_npu
 from mindloc.doctor.examination import diagnose
 from mindloc.doctor.gpu import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_at_cuda, look_at_driver
 from mindloc.doctor.machine import Machine, cgroup_cores, cgroup_memory, look_at_resources, obstacle
-from mindloc.doctor.packages import Told, ask_mindspore, convolutions_on_cpu, look_at_onnx_runtime, look_at_packages
+from mindloc.doctor.packages import (
+    MindSporeState,
+    ask_mindspore,
+    convolutions_on_cpu,
+    look_at_onnx_runtime,
+    look_at_packages,
+)
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
 
@@ -32,13 +38,13 @@ def make_nvcc(home: Path, says: str = "Cuda compilation tools, release 11.6, V11
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory) -> Path:
-    """A directory with a driver that says what its environment tells it to."""
+    """A directory with a driver that says what its environment sets."""
     return stand_in_driver.build(tmp_path_factory.mktemp("driver")).parent
 
 
 @pytest.fixture
 def cuda(tmp_path) -> Path:
-    """A CUDA 11.6 with all that the plugin asks for, in empty files."""
+    """A CUDA 11.6 with all that the plugin requires, in empty files."""
     home = tmp_path / "cuda"
     make_nvcc(home)
     for name in (*CUDA_LIBRARIES, NVRTC[11, 6], CUDNN, *CUDNN_PARTS, "libcudnn.so.8.9.6"):
@@ -91,7 +97,7 @@ def test_a_card_without_a_driver(tmp_path):
 
 def test_a_driver_that_is_no_library(tmp_path):
     finding = gpu_obstacle(machine_with(tmp_path, touch(tmp_path / "d" / "libcuda.so.1", "no ELF").parent))
-    assert finding.state == "problem" and "is no loadable library" in finding.found
+    assert finding.state == "problem" and "is not a loadable library" in finding.found
 
 
 @NEEDS_COMPILER
@@ -104,7 +110,7 @@ def test_a_driver_that_is_no_library(tmp_path):
         ({"STAND_IN_CUDA_INIT": "34"}, "card", "the empty one for building", "stubs"),
         ({"STAND_IN_CUDA_INIT": "803"}, "card", "of different versions (cuInit 803)", "restart the machine"),
         ({"STAND_IN_CUDA_INIT": "1"}, "card", "can't be used (cuInit 1)", "nvidia-smi"),
-        ({"STAND_IN_CUDA_CRASH": "1"}, "driver", "fails when asked for its cards (signal 11)", "reinstall the driver"),
+        ({"STAND_IN_CUDA_CRASH": "1"}, "driver", "fails to list its cards (signal 11)", "reinstall the driver"),
         ({"STAND_IN_CUDA_VERSION": "10020"}, "driver", "made for CUDA 10.2: too old for CUDA 11", "450.80.02"),
         ({"STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "5.2"}, "card 0", "compute 5.2, 24 GiB: too old", "6.0"),
     ],
@@ -164,7 +170,7 @@ def test_wrong_cuda_libraries(tmp_path, cuda):
     (cuda / "lib64" / "libcublas.so.11").rename(cuda / "lib64" / "libcublas.so.12")
     finding = obstacle(look_at_cuda(with_cuda(tmp_path, cuda)), "GPU")
     assert finding.state == "problem" and finding.found.startswith("wrong CUDA: ")
-    assert "libcublas.so.12 is there" in finding.found and "asks for libcublas.so.11" in finding.found
+    assert "libcublas.so.12 is there" in finding.found and "requires libcublas.so.11" in finding.found
 
 
 def test_no_cudnn(tmp_path, cuda):
@@ -211,7 +217,7 @@ def test_what_nvcc_says(tmp_path, cuda, says, found):
 def test_cuda_11_3_takes_the_older_plugin_and_its_compiler_library(tmp_path, cuda):
     make_nvcc(cuda, "Cuda compilation tools, release 11.3, V11.3.58")
     finding = obstacle(look_at_cuda(with_cuda(tmp_path, cuda)), "GPU")
-    assert "the plugin for CUDA 11.1 asks for libnvrtc.so.11.1" in finding.found
+    assert "the plugin for CUDA 11.1 requires libnvrtc.so.11.1" in finding.found
 
 
 def test_without_cuda_home_the_way_is_the_environment_that_was_set_up(tmp_path, cuda):
@@ -224,7 +230,7 @@ def test_without_cuda_home_the_way_is_the_environment_that_was_set_up(tmp_path, 
     assert "has no bin/nvcc" in obstacle(look_at_cuda(machine), "GPU").found
 
 
-def test_libraries_are_found_where_ldconfig_was_told_and_where_the_plugin_says(tmp_path):
+def test_libraries_are_found_where_ldconfig_was_state_and_where_the_plugin_says(tmp_path):
     machine = machine_with(tmp_path)
     touch(machine.root / "etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n")
     touch(machine.root / "etc/ld.so.conf.d/cuda.conf", "# CUDA\n/opt/cuda/lib64\n")
@@ -238,7 +244,7 @@ def test_libraries_are_found_where_ldconfig_was_told_and_where_the_plugin_says(t
 # --- MindSpore, NumPy, ONNX Runtime
 
 
-def test_without_mindspore_the_rest_is_told_all_the_same(tmp_path, cuda):
+def test_without_mindspore_the_rest_is_state_all_the_same(tmp_path, cuda):
     machine = Machine({}, root=tmp_path, prefix=tmp_path)
     for target in ("Ascend", "GPU"):
         findings = {finding.what: finding for finding in diagnose(machine, target, None)}
@@ -246,7 +252,7 @@ def test_without_mindspore_the_rest_is_told_all_the_same(tmp_path, cuda):
     assert obstacle(look_at_packages(machine), "CPU").found.startswith("MindSpore is not installed")
 
 
-def test_a_broken_mindspore_is_told_in_its_last_words(tmp_path):
+def test_a_broken_mindspore_is_state_in_its_last_words(tmp_path):
     touch(tmp_path / "fake/mindspore/__init__.py", "raise ImportError('libgomp.so.1: no such file')")
     finding = ask_mindspore(Machine({**os.environ, "PYTHONPATH": str(tmp_path / "fake")}))
     assert finding.blocks and finding.section == "MindSpore"
@@ -254,14 +260,14 @@ def test_a_broken_mindspore_is_told_in_its_last_words(tmp_path):
 
 
 def test_what_mindspore_loaded_overrules_a_library_that_was_not_seen(tmp_path):
-    told = Told({"GPU": True, "Ascend": True}, "")
+    state = MindSporeState({"GPU": True, "Ascend": True}, "")
     machine = machine_with(tmp_path, MS_SIMULATION_LEVEL="1")
-    assert obstacle(diagnose(machine, "Ascend", told), "Ascend") is None  # CANN is nowhere, and yet it loaded
-    assert obstacle(diagnose(machine, "GPU", told), "GPU").what == "driver"  # but nothing replaces a card
+    assert obstacle(diagnose(machine, "Ascend", state), "Ascend") is None  # CANN is nowhere, and yet it loaded
+    assert obstacle(diagnose(machine, "GPU", state), "GPU").what == "driver"  # but nothing replaces a card
 
 
 @NEEDS_COMPILER
-def test_what_the_loader_says_is_told_when_nothing_else_explains_it(tmp_path, driver, cuda):
+def test_what_the_loader_says_is_state_when_nothing_else_explains_it(tmp_path, driver, cuda):
     machine = with_cuda(tmp_path, cuda, driver)
     cards = {**machine.environ, "STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "8.0"}
     machine = Machine(**{**vars(machine), "environ": cards})
@@ -269,7 +275,7 @@ def test_what_the_loader_says_is_told_when_nothing_else_explains_it(tmp_path, dr
         "Load dynamic library: libmindspore_ascend.so.2 failed. libge_runner.so: cannot open shared object file\n"
         "Load dynamic library: libmindspore_gpu.so.11.6 failed. libcufft.so.10: file too short\n"
     )
-    finding = obstacle(diagnose(machine, "GPU", Told({"GPU": False, "Ascend": False}, error)), "GPU")
+    finding = obstacle(diagnose(machine, "GPU", MindSporeState({"GPU": False, "Ascend": False}, error)), "GPU")
     assert finding.found == "no: libcufft.so.10: file too short" and "loader's own words" in finding.way_out
 
 
@@ -336,8 +342,8 @@ def test_onnx_runtime_blocks_nothing_and_says_what_it_has(tmp_path):
     ],
 )
 def test_the_cuda_provider_counts_when_a_model_runs_through_it(tmp_path, providers, used, log, state, says):
-    told = json.dumps([[f"{name}ExecutionProvider" for name in names] for names in (providers, used)])
-    python = touch(tmp_path / "python", f"#!/bin/sh\nprintf '{log}' >&2\necho '{told}'\n")
+    reply = json.dumps([[f"{name}ExecutionProvider" for name in names] for names in (providers, used)])
+    python = touch(tmp_path / "python", f"#!/bin/sh\nprintf '{log}' >&2\necho '{reply}'\n")
     python.chmod(0o755)
     machine = Machine({}, versions={"onnxruntime-gpu": "1.26.0"})
     findings = look_at_onnx_runtime(machine, str(python))
@@ -463,7 +469,7 @@ def test_a_page_has_a_line_for_each_finding_and_a_way_out_once(tmp_path, driver,
         (cuda / "lib64" / name).unlink()
     machine = with_cuda(tmp_path, cuda, driver)
     environ = {**machine.environ, "STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "8.0"}
-    machine = Machine(**{**vars(machine), "environ": environ, "mindspore": None})  # None: it is not asked itself
+    machine = Machine(**{**vars(machine), "environ": environ, "mindspore": None})  # None: it is not imported
     monkeypatch.setattr("mindloc.cli.doctor.this_machine", lambda: machine)
     assert main(["doctor", "--device_target", "CPU"]) == 0
     page = capsys.readouterr().out
@@ -477,12 +483,12 @@ def test_a_page_has_a_line_for_each_finding_and_a_way_out_once(tmp_path, driver,
 @pytest.mark.slow
 def test_programs_get_json_with_what_mindspore_itself_says(capsys):
     code = main(["doctor", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert code == 0 and told["targets"]["CPU"] == {"usable": True, "reason": None}
-    sections = {finding["section"] for finding in told["findings"]}
+    state = json.loads(capsys.readouterr().out)
+    assert code == 0 and state["targets"]["CPU"] == {"usable": True, "reason": None}
+    sections = {finding["section"] for finding in state["findings"]}
     assert sections == {"machine", "MindSpore", "Ascend", "GPU", "ONNX Runtime"}
     assert ("MindSpore", "import", "ok") in {
-        (each["section"], each["what"], each["state"]) for each in told["findings"]
+        (each["section"], each["what"], each["state"]) for each in state["findings"]
     }
 
 

@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_colors(finished):
     assert methods["chance"]["pos_semipos"]["recall@1"] == pytest.approx(2 / 9)
 
 
-def test_a_directory_that_holds_anything_else_is_left_alone(config, color_split, tmp_path):
+def test_a_directory_that_contains_anything_else_is_left_alone(config, color_split, tmp_path):
     kept = tmp_path / "mine" / "reference" / "a.png"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"mine")
@@ -70,7 +70,7 @@ def test_a_directory_that_holds_anything_else_is_left_alone(config, color_split,
     assert kept.read_bytes() == b"mine" and [path.name for path in (tmp_path / "mine").iterdir()] == ["reference"]
 
 
-def test_the_directory_holds_everything(finished):
+def test_the_directory_contains_everything(finished):
     directory, _ = finished
     names = {path.name for path in directory.iterdir()}
     assert names == {
@@ -140,7 +140,7 @@ def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_without_places_the_report_tells_of_ranks_alone_and_says_so_once(config, color_split, tmp_path, swapped):
+def test_without_places_the_report_has_ranks_alone_and_says_so_once(config, color_split, tmp_path, swapped):
     config = config.with_values({"eval.swap_sides": swapped})
     nowhere = [dataclasses.replace(side, places=None) for side in (color_split.query, color_split.reference)]
     split = dataclasses.replace(color_split, query=nowhere[0], reference=nowhere[1])
@@ -148,8 +148,8 @@ def test_without_places_the_report_tells_of_ranks_alone_and_says_so_once(config,
     methods = evaluate(ColorEngine(), config, split, directory, split)["methods"]
     assert list(methods) == ["model", "color_histogram", "constant", "chance"]
     assert methods["model"]["pos"]["recall@1"] == 1.0
-    told = {key for by_mode in methods.values() for numbers in by_mode.values() for key in numbers}
-    assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in told)
+    scores = {key for by_mode in methods.values() for numbers in by_mode.values() for key in numbers}
+    assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in scores)
     text = (directory / "report.md").read_text()
     assert text.count("SDM") == text.count("Dis") == 1 and text.count("have no places") == 1
     assert "off_m" not in (directory / "queries.jsonl").read_text()

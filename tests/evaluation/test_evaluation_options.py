@@ -9,7 +9,7 @@ from mindloc.config import load_config
 from mindloc.evaluation.evaluate import evaluate
 
 
-def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_asked_for(color_split, tmp_path):
+def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_requested(color_split, tmp_path):
     options = ["eval.recall_at=[2, 3]", "eval.sdm_at=[2]", "eval.contact_sheet_queries=3", "eval.bootstrap=50"]
     options += ["data.test_mode=pos_semipos", "data.query_size_px=[16, 16]", "data.reference_size_px=[16, 16]"]
     config = load_config(None, [*options, "data.workers=1"])
@@ -19,7 +19,7 @@ def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_asked_for(colo
     assert {"recall@2", "recall@3", "sdm@2"} <= methods["model"]["pos"].keys()
     assert not {"recall@5", "sdm@3"} & methods["model"]["pos"].keys()  # the defaults'
     assert json.loads((tmp_path / "r" / "setup.json").read_text())["settings"]["eval"]["contact_sheet_queries"] == 3
-    # Recall@1 decides which epoch is best and stands on the sheet, whatever was asked for
+    # Recall@1 decides which epoch is best and is on the sheet, whatever eval.recall_at says
     assert methods["model"]["pos_semipos"]["recall@1"] == 1.0 and "recall@1" in methods["chance"]["pos"]
     with Image.open(tmp_path / "r" / "contact_sheet.png") as sheet, Image.open(tmp_path / "r" / "distance_curve.png"):
         assert sheet.size[0] > 1000

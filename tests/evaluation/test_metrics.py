@@ -82,7 +82,7 @@ ranks_of_queries = st.lists(st.sets(st.integers(1, 60), min_size=1, max_size=8).
 
 @given(ranks_of_queries)
 def test_ranks_give_what_their_definitions_say(queries):
-    """Each query's right references stand at these ranks; each definition walks down its list."""
+    """Each query's right references are at these ranks; each definition walks down its list."""
     start, rank_E = np.cumsum([0, *map(len, queries)]), np.concatenate(queries)
     step = [np.mean([(found + 1) / rank for found, rank in enumerate(ranks)]) for ranks in queries]
     np.testing.assert_allclose(metrics.average_precision_step(start, rank_E), step, rtol=1e-12)

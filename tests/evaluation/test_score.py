@@ -104,7 +104,7 @@ def test_a_mode_without_any_right_reference_is_an_error_only_where_it_leads():
         score_sets(queries, references, truth, SETTINGS)
 
 
-def test_without_places_no_number_tells_of_distances_and_ranks_are_known():
+def test_without_places_no_number_says_distances_and_ranks_are_known():
     references, queries = make_set(np.eye(2), None, "satellite", None), make_set(np.eye(2), None, unit=None)
     numbers = score_sets(queries, references, make_truth([[0], [1]], [[0], [1]]), SETTINGS).numbers["pos"]
     assert numbers["recall@1"] == 1.0

@@ -68,7 +68,7 @@ def test_the_table_has_the_stages_before_the_baselines(write_directory):
 
 
 def test_the_page_says_what_the_stages_did(write_directory):
-    """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 stands fifth in stage one, beyond N = 4; 3 became 0)."""
+    """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 is fifth in stage one, beyond N = 4; 3 became 0)."""
     directory = write_directory()
     rescore(directory)
     text = (directory / "report.md").read_text()

@@ -91,7 +91,7 @@ def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
 
 
 def test_every_gelu_is_written_with_erf(checkpoint, tmp_path):
-    """Which the comparison with the live encoder holds to; here, that ONNX Runtime will know it as GELU."""
+    """The comparison with the live encoder checks it; here, that ONNX Runtime will know it as GELU."""
     import onnx
 
     (exported,) = export_checkpoint(checkpoint, tmp_path, ExportRequest("ONNX", "satellite"))

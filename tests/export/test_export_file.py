@@ -1,4 +1,4 @@
-"""Every format on a graph of one line: what comes out of the file, by whoever's program, is what the card promises."""
+"""Every format on a graph of one line: what comes out of the file, in each program, is what the card promises."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ class Colors(nn.Cell):
 
 
 class TwoStage(nn.Cell):
-    """Phi = mean of each channel, Omega = all pixels / 9, centroids = twice its start; in another order than asked."""
+    """Phi = mean of each channel, Omega = all pixels / 9, centroids = twice its start; in another order."""
 
     def construct(self, images):
         rows = ops.reshape(images, (-1, 72)) / 9
@@ -104,8 +104,8 @@ def test_every_descriptor_comes_out_in_its_place(tmp_path, file_format, name, ba
     np.testing.assert_allclose(phi_BD, images.mean((2, 3)), atol=1e-6)
     np.testing.assert_allclose(centroid_BD, images.reshape(2, 72)[:, :4] * 2 / 9, rtol=1e-5)
     card = json.loads((tmp_path / f"{name}.json").read_text())
-    told = [(output["name"], output["dimension"], output["length"][:4]) for output in card["outputs"]]
-    assert told == [("omega", 72, "1"), ("phi", 3, "1"), ("centroids", 4, "any:")]
+    described = [(output["name"], output["dimension"], output["length"][:4]) for output in card["outputs"]]
+    assert described == [("omega", 72, "1"), ("phi", 3, "1"), ("centroids", 4, "any:")]
     assert list(check["of_each"]) == list(THREE) and check["largest_difference"] == max(check["of_each"].values())
     assert card["version"] == 1 and card["check"] == check
 
@@ -116,9 +116,9 @@ def test_each_descriptor_is_compared(which):
     rows = [np.ones((2, side), np.float32) for side in (72, 3, 8)]
 
     def against(wrong):
-        return compare(lambda x: rows, lambda x: [*rows[:which], *wrong, *rows[which + 1 :]], asked, 1e-4)
+        return compare(lambda x: rows, lambda x: [*rows[:which], *wrong, *rows[which + 1 :]], request, 1e-4)
 
-    asked = spec(descriptors=THREE, unit_length=True)
+    request = spec(descriptors=THREE, unit_length=True)
     assert against([rows[which]])[0] == [72, 3, 8]
     with pytest.raises(ExportError, match=f"encoder's {THREE[which]} differs from the live one by 1.0e-03"):
         against([rows[which] * 1.001])
@@ -143,13 +143,13 @@ def test_nodes_of_one_area_may_change_places_but_not_on_every_image(swapped, pas
             phi_BD[1] = [3, 4, 1, 2]
         return [omega_BD, phi_BD]
 
-    asked = spec(descriptors=("omega", "phi"))
+    request = spec(descriptors=("omega", "phi"))
     if passes:
-        assert compare(live, exported, asked, 1e-4)[1]["of_each"] == {"omega": 0.0, "phi": 0.0}
+        assert compare(live, exported, request, 1e-4)[1]["of_each"] == {"omega": 0.0, "phi": 0.0}
         assert len(drawn) == swapped + 1 and np.abs(drawn[0] - drawn[1]).max() > 1  # other images
     else:
         with pytest.raises(ExportError, match="encoder's phi differs from the live one by 5.0e-01"):  # 2 of 4
-            compare(live, exported, asked, 1e-4)
+            compare(live, exported, request, 1e-4)
 
 
 def test_a_fixed_batch_takes_no_other(tmp_path):

@@ -12,14 +12,14 @@ from mindloc.vocabulary import SIDES
 @pytest.mark.parametrize("fusion", ["auto", "always", "never"])
 @pytest.mark.parametrize("target", ["auto", "CPU", "GPU", "Ascend"])
 def test_an_engine_is_started_on_the_device_of_the_config(monkeypatch, fusion, target):
-    asked = []
+    requests = []
 
     def use_device(*arguments):
-        asked.append(arguments)
+        requests.append(arguments)
         raise DeviceError("far enough")
 
     monkeypatch.setattr(build, "use_device", use_device)
     words = [f"run.operator_fusion={fusion}", f"run.device_target={target}", "run.device_ids=[3]"]
     with pytest.raises(DeviceError, match="far enough"):
         start_engine(EngineRequest(), Source(load_config(), SIDES, None, {}), load_config(None, words))
-    assert asked == [(target, 3, fusion)]
+    assert requests == [(target, 3, fusion)]

@@ -211,7 +211,7 @@ def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_i
         for key, rows in got.items():
             assert rows.dtype == np.float32
             assert np.abs(rows - expected[key]).max() <= tolerance * np.abs(expected[key]).max()
-            assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # images are told apart
+            assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # images are distinguished
 
 
 def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):

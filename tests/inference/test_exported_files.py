@@ -200,7 +200,7 @@ def external():
 
 
 def huge():
-    """A constant of two numbers that asks for 40 GB."""
+    """A constant of two numbers that would need 40 GB."""
     return onnx.numpy_helper.from_array(np.array([100_000, 100_000], np.int64), "size")
 
 
@@ -270,7 +270,7 @@ class Session:
     got = ["CPUExecutionProvider"]
 
     def __init__(self, content, options, providers):
-        self.asked = providers
+        self.requested = providers
 
     def get_providers(self):
         return self.got
@@ -309,7 +309,7 @@ def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch, tmp_path):
     monkeypatch.setattr(Session, "got", ["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert onnx_file.choose_provider("auto", 1) == onnx_file.Provider("CUDAExecutionProvider", 1)
     session = onnx_file.open_session(b"", tmp_path / "x.onnx", onnx_file.Provider("CUDAExecutionProvider", 3))
-    assert session.asked == [("CUDAExecutionProvider", {"device_id": "3", "use_tf32": "0"}), "CPUExecutionProvider"]
+    assert session.requested == [("CUDAExecutionProvider", {"device_id": "3", "use_tf32": "0"}), "CPUExecutionProvider"]
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider did not start"):
         onnx_file.choose_provider("GPU", 1, tensorrt=True)
 
@@ -329,7 +329,7 @@ def test_the_graph_that_providers_are_tried_with_computes_a_relu():
 
 
 def test_the_libraries_that_were_missed_are_named(with_cuda, monkeypatch, capfd):
-    """ONNX Runtime tells its log alone, which is kept from the console."""
+    """ONNX Runtime writes only to its log, which is kept from the console."""
 
     def complain(directory):
         print("Failed to load libcurand.so.10: libcurand.so.10: cannot open shared object file: No such file")

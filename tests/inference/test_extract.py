@@ -55,7 +55,7 @@ def test_an_encoder_that_returns_nan_names_the_image(tmp_path):
 
 
 class TwoStageEngine(MeanEngine):
-    """Omega = mean color, Phi = its square; with centroids if asked for."""
+    """Omega = mean color, Phi = its square; with centroids if requested."""
 
     descriptors = ("omega", "phi")
 

@@ -39,7 +39,7 @@ def super_pods_1_2():
 
 
 def model_arts_groups():
-    """ModelArts' layout: no ranks; pods stand out of order, and count."""
+    """ModelArts' layout: no ranks; pods are out of order, and count."""
     pods = [("job-abc-net-1", "10.0.0.2"), ("job-abc-net-0", "10.0.0.1")]
     instances = [
         {

@@ -161,10 +161,10 @@ def test_msrun_of_one_server(tmp_path):
     assert planned.rank_log(1) == tmp_path / "logs" / "rank_1.log"
 
 
-def test_off_ascend_a_table_tells_the_layout(tmp_path):
+def test_off_ascend_a_table_gives_the_layout(tmp_path):
     path = write(tmp_path, servers_1_0(servers=3))
     planned = plan(tmp_path, target="CPU", table=read_rank_table(path), server_index=2)
-    assert planned.reason == f"the target is CPU, where {path} tells the layout alone (24 ranks)"
+    assert planned.reason == f"the target is CPU, where {path} only gives the layout (24 ranks)"
     assert planned.ranks == tuple(range(16, 24))
     words = msrun_of(planned).command
     for word in ("--worker_num=24", "--local_worker_num=8", "--node_rank=2", "--master_addr=10.0.0.1"):
@@ -221,10 +221,10 @@ def test_ascend_cards_under_msrun_stand_in_rising_order(tmp_path):
         plan(tmp_path, device_ids=(6, 4))
 
 
-def test_a_launcher_that_is_asked_for(tmp_path):
+def test_a_launcher_that_is_requested(tmp_path):
     table = read_rank_table(write(tmp_path, servers_1_0(cards=2)))
-    assert plan(tmp_path, table=table, launcher="msrun").first_line == "launcher: msrun, because it was asked for"
-    assert plan(tmp_path, table=table, launcher="rank_table").reason == "it was asked for"
+    assert plan(tmp_path, table=table, launcher="msrun").first_line == "launcher: msrun, because it was requested"
+    assert plan(tmp_path, table=table, launcher="rank_table").reason == "it was requested"
     for wrong, expected in [
         ({"launcher": "rank_table"}, "needs a rank table and none is given"),
         ({"launcher": "rank_table", "table": table, "target": "CPU"}, "Ascend cards alone and the target is CPU"),

@@ -1,4 +1,4 @@
-"""Rank tables of all layouts are read alike, and a wrong one is told in one line."""
+"""Rank tables of all layouts are read alike, and a wrong one is reported in one line."""
 
 import json
 import socket
@@ -94,7 +94,10 @@ HOSTILE = {
     "still being written": (changed(status="initializing"), "status is 'initializing'"),
     "wrong server count": (changed(server_count="3"), 'server_count is "3", but server_list has 2'),
     "no servers": (changed(server_list=[], server_count="0"), "server_list is []"),
-    "server that is no object": (changed(server_list=["10.0.0.1"], server_count="1"), "server_list[0] is '10.0.0.1'"),
+    "server that is not an object": (
+        changed(server_list=["10.0.0.1"], server_count="1"),
+        "server_list[0] is '10.0.0.1'",
+    ),
     "server twice": (
         changed(server_list=[servers_1_0(cards=2)["server_list"][0]] * 2),
         "server_list[1].server_id is '10.0.0.1' once more",
@@ -108,7 +111,7 @@ HOSTILE = {
     ),
     "rank without quotes": (with_device(rank_id=3), "server_list[1].device[1].rank_id is 3"),
     "card twice": (with_device(device_id="0"), 'device_id is "0" once more'),
-    "card that is no number": (with_device(device_id="npu1"), "device_id is 'npu1'"),
+    "card that is not a number": (with_device(device_id="npu1"), "device_id is 'npu1'"),
     "negative card": (with_device(device_id="-1"), "device_id is '-1'"),
     "no rank": (without("rank_id"), "server_list[1].device[1].rank_id is missing"),
     "no card": (without("device_id"), "device_id is missing"),
@@ -253,7 +256,7 @@ def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
     [
         (["--devices", "0,0"], "--devices is '0,0'"),
         (["--devices", "0,x"], "--devices is '0,x'"),
-        (["--devices", "0,3"], "no network address is known of card 3"),
+        (["--devices", "0,3"], "no network address found for card 3"),
         (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 different addresses"),
         (["--devices", "0,1", "--device_ips", "10.1.1.1,10.1.1.1"], "expected 2 different addresses"),
         (["--devices", "0", "--without_device_ips", "--server_id", "foo bar"], "--server_id is 'foo bar'"),
@@ -283,7 +286,7 @@ def interfaces(**addresses):
 
 
 def test_addresses_of_this_host(monkeypatch):
-    """Also those that no name leads to; the loopback and what is no IPv4 address are none."""
+    """Also those without a name, but neither the loopback nor other than IPv4 addresses."""
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces(lo=["127.0.0.1"], eth0=["10.0.0.5"]))
     names = {"trainer": ["10.0.0.5", "192.168.7.7"], "localhost": ["127.0.0.1", "::1"]}
     monkeypatch.setattr(socket, "getaddrinfo", lambda name, port: [(0, 0, 0, "", (ip, 0)) for ip in names[name]])

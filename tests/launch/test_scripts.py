@@ -22,7 +22,7 @@ WITHOUT_EVALUATION = ["--set", "train.eval_every_epochs=0", "--set", "train.zero
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A directory with a data set, weights, a run and a rank table of this host; the caller stands in it."""
+    """A directory with a data set, weights, a run and a rank table of this host; the caller's working directory."""
     monkeypatch.chdir(tmp_path)
     for variable in ("CONFIG", "LAUNCHER", "SERVER_ID", "SERVER_COUNT", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(variable, raising=False)
@@ -153,7 +153,7 @@ def test_several_servers_without_a_table(here):
 def test_cards_that_were_chosen_for_the_ranks(here):
     words = ["2", "data set", "out", "--device_target", "GPU"]
     assert planned("train", *words, "--gpu_ids", "2,3").processes[0].environment["CUDA_VISIBLE_DEVICES"] == "2,3"
-    with pytest.raises(MindlocError, match="2 ranks are asked for, but run.device_ids names 3 cards"):
+    with pytest.raises(MindlocError, match="2 ranks are requested, but run.device_ids names 3 cards"):
         planned("train", *words, "--gpu_ids", "2,3,4")
 
 
@@ -166,7 +166,7 @@ HOSTILE = {
     "no such data set": (["2", "dataset", "out"], "DATASET_PATH dataset is not there"),
     "empty data set": (["2", "", "out"], "DATASET_PATH (empty) is not there"),
     "data set that is a file": (["2", "table.json", "out"], "DATASET_PATH table.json is a file"),
-    "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is no directory"),
+    "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is not a directory"),
     "no such checkpoint": (["2", "data set", "out", "no.safetensors"], "CHECKPOINT_PATH no.safetensors is not there"),
     "directory that is no run": (["2", "data set", "out", "run/checkpoints"], "is a directory without config.yaml"),
     "neither epoch nor evaluation": (["2", "data set", "out", "", "yes"], "'yes' is neither a BEGIN_EPOCH"),
@@ -281,7 +281,7 @@ def test_evaluation_scripts(project, here):
     ]
 
 
-def test_every_script_tells_its_usage(project, here):
+def test_every_script_prints_its_usage(project, here):
     for script in SCRIPTS.values():
         done = call(project, script.file)
         assert done.returncode == 2 and done.stderr.splitlines()[1] == script.usage

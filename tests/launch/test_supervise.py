@@ -1,4 +1,4 @@
-"""Ranks that end well, fail, hang or are killed: what comes back, what is told, and that nothing stays behind."""
+"""Ranks that end well, fail, hang or are killed: what comes back, what is printed, and that nothing stays behind."""
 
 import os
 import re
@@ -110,11 +110,11 @@ def test_a_rank_may_end_politely(tmp_path):
         "  sys.exit(5)\n"
         "try:\n"
         "  open(ready, 'w').close(); time.sleep(600)\n"
-        "except KeyboardInterrupt: print('go on with --resume')"
+        "except KeyboardInterrupt: print('continue with --resume')"
     )
     planned = plan(tmp_path, code)
     assert run_plan(planned) == 5
-    assert "go on with --resume" in planned.rank_log(0).read_text()
+    assert "continue with --resume" in planned.rank_log(0).read_text()
 
 
 def test_one_of_several_servers_points_at_the_others(tmp_path, capsys):
@@ -158,7 +158,7 @@ def supervisor_of(directory, code, ignored=None):
 
 
 def logs_of_two_ranks(directory):
-    """Their logs, once both have begun."""
+    """Their logs, once both have started."""
     logs = [directory / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
     wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
     return logs
@@ -204,12 +204,12 @@ def test_who_kills_the_script_kills_everything(supervised):
 def test_a_rank_whose_launcher_is_gone_does_not_begin(tmp_path):
     entry = SOURCE / "mindloc" / "launch" / "rank_entry.py"
     ended = subprocess.run(
-        [sys.executable, str(entry), "echo", "begun"],
+        [sys.executable, str(entry), "echo", "started"],
         env={**os.environ, "MINDLOC_LAUNCH_PARENT": "1"},
         capture_output=True,
         text=True,
     )
-    assert ended.returncode == 1 and "begun" not in ended.stdout
+    assert ended.returncode == 1 and "started" not in ended.stdout
     assert "the launcher, process 1, is gone" in ended.stderr
 
 

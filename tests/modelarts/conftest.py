@@ -13,7 +13,7 @@ PACKAGES = Path(__file__).parent / "packages"
 
 @pytest.fixture
 def image(monkeypatch):
-    """Put the packages of one kind of image before all others; gives the module anew."""
+    """Put the packages of one kind of image before all others; gives the module, imported again."""
 
     def choose(kind: str) -> None:
         monkeypatch.syspath_prepend(str(PACKAGES / kind))

@@ -111,7 +111,7 @@ def test_a_path_is_read_in_place(tmp_path, scratch):
     assert bring_directory(build_store(""), str(tmp_path / "own"), scratch, "first") == tmp_path / "own"
     file = str(tmp_path / "own" / "w.safetensors")
     assert bring_file(build_store(""), file, scratch, "first") == Path(file)
-    with pytest.raises(StoreError, match="is no directory"):
+    with pytest.raises(StoreError, match="is not a directory"):
         bring_directory(build_store(""), str(tmp_path / "typo"), scratch, "first")
 
 

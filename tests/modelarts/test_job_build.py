@@ -22,7 +22,7 @@ def training(tmp_path: Path, *words: str, place: Place | None = None, resumes=Fa
 
 
 def words_of(plan) -> list[str]:
-    """Arguments of train.py or eval.py, which stand last in the command."""
+    """Arguments of train.py or eval.py, which come last in the command."""
     command = plan.processes[0].command
     return command[command.index("mindloc") + 2 :]
 

@@ -111,7 +111,7 @@ def test_a_run_is_not_written_over_another_one(store, whole):
     code, _, error = run(store, "--train_url=obs://bucket/whole")
     assert code == 2
     assert error == (
-        "error: train_url obs://bucket/whole contains a run; give a new directory, or go on with that run: "
+        "error: train_url obs://bucket/whole contains a run; give a new directory, or continue that run: "
         "--checkpoint_url obs://bucket/whole\n"
     )
 

@@ -1,4 +1,4 @@
-"""Results go out so that the store always holds a run that can be resumed."""
+"""Results go out so that the store always has a run that can be resumed."""
 
 import random
 import time
@@ -59,7 +59,7 @@ def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
     write_checkpoint(run, "weights_e1_0.5")
     write(run, "checkpoints/weights_best.safetensors", "reports/e1/report.json")
     assert outgoing(store, run).look() == []
-    assert store.asked == [
+    assert store.calls == [
         "send config.yaml",
         "send log.txt",
         "send metrics.jsonl",
@@ -73,18 +73,18 @@ def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
 def test_descriptors_of_a_search_for_neighbors_stay_at_home(run, store):
     write(run, "neighbors/drone/descriptors.npy", "neighbors/.satellite.partial/rows.jsonl")
     assert outgoing(store, run).look() == []
-    assert not [line for line in store.asked if "neighbors" in line]
+    assert not [line for line in store.calls if "neighbors" in line]
 
 
 def test_only_what_changed_is_sent_again(run, store):
     out = outgoing(store, run)
     out.look()
-    store.asked.clear()
+    store.calls.clear()
     with open(run / "metrics.jsonl", "a") as file:
         file.write("more")
     (run.parent / "logs" / "rank_0.log").write_text("words")
     out.look()
-    assert store.asked == ["send logs/now/rank_0.log", "send metrics.jsonl"]
+    assert store.calls == ["send logs/now/rank_0.log", "send metrics.jsonl"]
     assert store.objects[f"{OUT}/metrics.jsonl"] == b"metrics.jsonlmore"
 
 
@@ -92,10 +92,10 @@ def test_files_that_are_being_written_stay(run, store):
     write(run, "checkpoints/.weights_e1.safetensors.77.tmp", "reports/e1/query/descriptors.npy")
     out = outgoing(store, run)
     out.look()
-    assert not any("tmp" in name or "reports" in name for name in store.asked)
+    assert not any("tmp" in name or "reports" in name for name in store.calls)
     write(run, "reports/e1/report.json")
     out.look()
-    assert "send reports/e1/query/descriptors.npy" in store.asked
+    assert "send reports/e1/query/descriptors.npy" in store.calls
 
 
 def test_the_last_look_takes_an_evaluation_that_was_cut_off_too(run, store):
@@ -114,9 +114,9 @@ def test_dropped_checkpoints_go_when_the_newer_one_is_there(run, store):
     out.look()
     assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)  # what can be resumed stays
     store.failing = set()
-    store.asked.clear()
+    store.calls.clear()
     out.look()
-    assert store.asked == [
+    assert store.calls == [
         "send checkpoints/weights_e2.state.safetensors",
         "remove checkpoints/weights_e1.state.safetensors",
         "remove checkpoints/weights_e1.safetensors",
@@ -202,7 +202,7 @@ def test_the_thread_sends_while_the_training_runs_and_outlives_trouble(run, stor
     store.failing = {""}  # part of every name
     out = outgoing(store, run)
     out.start()
-    while len(store.asked) < 3:
+    while len(store.calls) < 3:
         time.sleep(0.01)
     store.failing = set()
     while f"{OUT}/metrics.jsonl" not in store.objects:
@@ -233,7 +233,7 @@ class Training:
 
 
 def newest_epoch(store: UnreliableStore) -> int:
-    """The checkpoint at which the store's run would go on, 0 without one, after a check that it could."""
+    """The checkpoint at which the store's run would continue, 0 without one, after a check that it could."""
     epochs = [0]
     for name in store.names(OUT):
         if ".state." in name:
@@ -245,7 +245,7 @@ def newest_epoch(store: UnreliableStore) -> int:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whenever_the_job_is_cut_off_the_store_holds_a_run_that_can_be_resumed(run, store, seed):
+def test_whenever_the_job_is_cut_off_the_store_has_a_run_that_can_be_resumed(run, store, seed):
     dice = random.Random(seed)
     (run / "metrics.jsonl").write_text("")
     training, reached = Training(run, keep=dice.choice([1, 2, 3])), [0]

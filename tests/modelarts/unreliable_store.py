@@ -1,4 +1,4 @@
-"""A store in memory that fails when it is told to, and keeps the order of what it was asked for."""
+"""A store in memory that fails on request and records its calls in order."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ class UnreliableStore:
 
     def __init__(self):
         self.objects: dict[str, bytes] = {}
-        self.asked: list[str] = []  # "send checkpoints/x", "remove checkpoints/y"
+        self.calls: list[str] = []  # "send checkpoints/x", "remove checkpoints/y"
         self.failing: set[str] = set()
         self.loses_the_end = False
         self.on_send = lambda name: None
@@ -24,14 +24,14 @@ class UnreliableStore:
     def send(self, path: Path, url: str) -> None:
         name = url.partition("out/")[2]
         self.on_send(name)
-        self.asked.append(f"send {name}")
+        self.calls.append(f"send {name}")
         self._refuse(name)
         data = path.read_bytes()
         self.objects[url] = data[:-1] if self.loses_the_end else data
 
     def remove(self, url: str) -> None:
         name = url.partition("out/")[2]
-        self.asked.append(f"remove {name}")
+        self.calls.append(f"remove {name}")
         self._refuse(name)
         del self.objects[url]
 

@@ -9,7 +9,7 @@ from mindloc.models.parameters import initialize
 from mindloc.models.vit_rope import RopeVit, VitSize
 from mindloc.runtime.device import use_device
 
-WISH, OUT = sys.argv[1:]
+FUSION, OUT = sys.argv[1:]
 
 
 class Gradients(nn.Cell):
@@ -27,8 +27,8 @@ class Gradients(nn.Cell):
         return rows, gradients
 
 
-device = use_device("CPU", operator_fusion=WISH)
-assert ("fused operators" in device.description) == (WISH == "always"), device.description
+device = use_device("CPU", operator_fusion=FUSION)
+assert ("fused operators" in device.description) == (FUSION == "always"), device.description
 random = np.random.default_rng(0)
 images, weight = (Tensor(random.standard_normal(shape).astype(np.float32)) for shape in ((2, 3, 64, 64), (2, 48)))
 vit = RopeVit(VitSize(48, 2, 3, reference_grid=4), form="products")

@@ -91,7 +91,7 @@ def test_the_map_equals_torchvisions_and_the_descriptor_is_its_mean(backbone, ex
     assert (backbone.stride, backbone.width) == (16, expected_BNC.shape[2])
     features_BNC, descriptor_BC = MapAndDescriptor(backbone)(reference_images)
     assert features_BNC.dtype == descriptor_BC.dtype == ms.float32
-    atol = 1e-5 * np.abs(expected_BNC).max()  # asked for: 1e-3
+    atol = 1e-5 * np.abs(expected_BNC).max()  # required: 1e-3
     np.testing.assert_allclose(features_BNC.asnumpy(), expected_BNC, rtol=0, atol=atol)
     np.testing.assert_allclose(descriptor_BC.asnumpy(), expected_BNC.mean(axis=1), rtol=0, atol=atol)
 
@@ -175,7 +175,7 @@ def test_onnx_runtime_and_a_reloaded_mindir_give_the_same(key, backbone, referen
     ms.export(backbone, reference_images, file_name=str(tmp_path / "it.onnx"), file_format="ONNX")
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"))
     (descriptor,) = session.run(None, {session.get_inputs()[0].name: reference_images.asnumpy()})
-    np.testing.assert_allclose(descriptor, live, rtol=0, atol=1e-5 * np.abs(live).max())  # asked for: 1e-4
+    np.testing.assert_allclose(descriptor, live, rtol=0, atol=1e-5 * np.abs(live).max())  # required: 1e-4
     any_batch = Tensor(shape=[None, 3, 64, 64], dtype=ms.float32)
     dynamic = with_reference_weights(BACKBONES[key]())
     dynamic.set_inputs(any_batch)

@@ -114,8 +114,8 @@ def test_whole_backbones_agree_in_both_forms(backbone):
 def test_fused_operators_change_nothing_but_the_last_bits(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("MS_COMPILER_CACHE_PATH", None)
-    for wish in ("never", "always"):
-        command = [sys.executable, str(PROGRAM), wish, str(tmp_path / f"{wish}.npz")]
+    for fusion in ("never", "always"):
+        command = [sys.executable, str(PROGRAM), fusion, str(tmp_path / f"{fusion}.npz")]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         assert "AKG" not in done.stdout

@@ -1,4 +1,4 @@
-"""GELU and its gradient against their definitions in double precision, and what holds for any number."""
+"""GELU and its gradient against their definitions in double precision, and properties for any number."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_half_precision_comes_back_as_half():
 
 @pytest.mark.parametrize("form", FORMS)
 @given(x=arrays(np.float32, 32, elements=st.floats(-100, 100, width=32)))
-def test_it_lies_below_relu_and_its_odd_part_is_a_half_of_x(form, x):
+def test_it_is_below_relu_and_its_odd_part_is_a_half_of_x(form, x):
     value, mirrored = (FORMS[form](Tensor(side)).asnumpy().astype(np.float64) for side in (x, -x))
     np.testing.assert_allclose(value - mirrored, x, rtol=1e-6, atol=1e-6)  # Phi(x) + Phi(-x) = 1
     below = np.maximum(x, 0) - value  # |x| times the tail beyond |x|, at most 0.16997 (at 0.7518)

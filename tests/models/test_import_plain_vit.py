@@ -46,7 +46,7 @@ def saved(tmp_path, arrays):
     return path
 
 
-def assert_holds(encoder, weights):
+def assert_contains(encoder, weights):
     for name, parameter in names_within(encoder.backbone_of("query")):
         np.testing.assert_array_equal(parameter.asnumpy(), weights[name], err_msg=name)
 
@@ -54,7 +54,7 @@ def assert_holds(encoder, weights):
 def test_timms_file_fits_but_for_its_classifier(tmp_path, timm):
     encoder = PairEncoder(PlainVit(size()))
     report = import_weights(encoder, saved(tmp_path, timm))
-    assert_holds(encoder, timm)  # the keys' part of the bias included
+    assert_contains(encoder, timm)  # the keys' part of the bias included
     assert len(report.matched) == len(timm) - 2 and sorted(report.ignored) == ["head.bias", "head.weight"]
     assert report.missing == report.unexpected == report.mismatched == report.resampled == []
     assert "2 ignored (head." in report.summary()
@@ -64,7 +64,7 @@ def test_a_table_of_another_grid_is_resampled_and_the_descriptors_are_timms(tmp_
     encoder = PairEncoder(PlainVit(size(grid=6)))
     report = import_weights(encoder, saved(tmp_path, timm))
     table = encoder.backbone.pos_embed.asnumpy()
-    np.testing.assert_allclose(table, reference["pos_embed_96"], rtol=0, atol=1e-6)  # asked for: 1e-5
+    np.testing.assert_allclose(table, reference["pos_embed_96"], rtol=0, atol=1e-6)  # required: 1e-5
     assert "1 resampled (backbone.pos_embed: 4 x 4 there, 6 x 6 here)" in report.summary()
     images = np.random.RandomState(int(reference["x96_seed"])).standard_normal((2, 3, 96, 96)).astype(np.float32)
     descriptors = encoder.backbone(Tensor(images)).asnumpy()
@@ -84,7 +84,7 @@ def unfused(timm):
 def test_three_matrices_become_one(tmp_path, timm):
     encoder = PairEncoder(PlainVit(size()))
     report = import_weights(encoder, saved(tmp_path, unfused(timm)))
-    assert_holds(encoder, timm)
+    assert_contains(encoder, timm)
     assert report.missing == report.unexpected == []
 
 
@@ -96,7 +96,7 @@ def test_keys_without_a_bias_get_one_of_zeros(tmp_path, timm):
         expected[f"blocks.{i}.attn.qkv.bias"] = np.concatenate([query, 0 * key, value])
     encoder = PairEncoder(PlainVit(size()))
     import_weights(encoder, saved(tmp_path, arrays))
-    assert_holds(encoder, expected)
+    assert_contains(encoder, expected)
 
 
 def test_the_norm_of_the_other_pool_is_told(tmp_path, timm):

@@ -48,7 +48,7 @@ def prefixed(prefix, arrays):
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def assert_holds(encoder, view, weights):
+def assert_contains(encoder, view, weights):
     for name, parameter in names_within(encoder.backbone_of(view)):
         np.testing.assert_array_equal(parameter.asnumpy(), weights[name], err_msg=name)
 
@@ -57,7 +57,7 @@ def assert_holds(encoder, view, weights):
 def test_one_encoder_under_any_prefix(tmp_path, timm, prefix):
     encoder = encoder_of()
     report = import_weights(encoder, saved(tmp_path, prefixed(prefix, timm)))
-    assert_holds(encoder, "query", timm)
+    assert_contains(encoder, "query", timm)
     assert len(report.matched) == len(timm)
     assert report.missing == report.unexpected == report.mismatched == report.ignored == []
 
@@ -77,8 +77,8 @@ def test_an_encoder_for_each_view(tmp_path, timm, query, reference):
     path = saved(tmp_path, {**prefixed(query, timm), **prefixed(reference, other), **scale})
     encoder = encoder_of(2)
     report = import_weights(encoder, path)
-    assert_holds(encoder, "query", timm)
-    assert_holds(encoder, "reference", other)
+    assert_contains(encoder, "query", timm)
+    assert_contains(encoder, "reference", other)
     assert report.missing == report.unexpected == []
     with pytest.raises(CheckpointError, match="share_weights: false"):
         import_weights(encoder_of(1), path)
@@ -107,8 +107,8 @@ def test_strict_loading_takes_a_file_that_fits(tmp_path, timm):
 def test_one_set_of_weights_fills_both_encoders(tmp_path, timm):
     encoder = encoder_of(2)
     import_weights(encoder, saved(tmp_path, prefixed("model.", timm)))
-    assert_holds(encoder, "query", timm)
-    assert_holds(encoder, "reference", timm)
+    assert_contains(encoder, "query", timm)
+    assert_contains(encoder, "reference", timm)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -144,7 +144,7 @@ def unfused(timm):
 def test_layouts_of_the_attention_weights(tmp_path, timm, layout):
     encoder = encoder_of()
     report = import_weights(encoder, saved(tmp_path, layout(timm)))
-    assert_holds(encoder, "query", timm)
+    assert_contains(encoder, "query", timm)
     assert report.missing == report.unexpected == []
 
 
@@ -231,7 +231,7 @@ def test_one_line_says_what_was_taken(tmp_path):
 
 
 def torchvision_file(tmp_path, network, behind):
-    """All of the backbone's own names, beside some of what torchvision's files hold besides."""
+    """All of the backbone's own names, and some that torchvision's files contain besides."""
     arrays = {name: weight_from_name(name, parameter.shape) for name, parameter in names_within(network())}
     return arrays, saved(tmp_path, {**arrays, **{name: np.ones((2, 2), np.float32) for name in behind}})
 
@@ -252,7 +252,7 @@ def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, 
     encoder = PairEncoder(network(), network())
     report = import_weights(encoder, path)
     for view in ("query", "reference"):
-        assert_holds(encoder, view, arrays)
+        assert_contains(encoder, view, arrays)
     assert len(report.matched) == 2 * len(arrays) and sorted(report.ignored) == sorted(behind)
     assert report.missing == report.unexpected == report.mismatched == report.new == []
 
@@ -265,10 +265,10 @@ def test_weights_of_another_convolutional_network_are_refused(tmp_path, timm):
         import_weights(PairEncoder(Vgg16()), saved(tmp_path, timm))
 
 
-def test_torchvisions_normalization_is_told_where_the_default_was_left(tmp_path, timm):
+def test_torchvisions_normalization_is_message_where_the_default_was_left(tmp_path, timm):
     path, half = saved(tmp_path, timm), (0.5, 0.5, 0.5)
-    told = unstated_normalization(path, half, half, IMAGENET)
-    assert "model.mean: [0.485, 0.456, 0.406] and model.std: [0.229, 0.224, 0.225]" in told and "\n" not in told
+    message = unstated_normalization(path, half, half, IMAGENET)
+    assert "model.mean: [0.485, 0.456, 0.406] and model.std: [0.229, 0.224, 0.225]" in message and "\n" not in message
     assert unstated_normalization(path, *IMAGENET, IMAGENET) is None
     write_config_json(tmp_path, [0.5, 0.5, 0.5])
     assert unstated_normalization(path, half, half, IMAGENET) is None  # then it is stated, and checked elsewhere
@@ -290,7 +290,7 @@ def with_heads(count, nodes=4):
 
 
 def own_checkpoint(tmp_path, encoder):
-    """Its values, each parameter another constant, and the file that holds them."""
+    """Its values, each parameter another constant, and the file that contains them."""
     arrays = {p.name: np.full(p.shape, i + 1, np.float32) for i, p in enumerate(encoder.get_parameters())}
     save_weights(tmp_path / "own.safetensors", arrays, config={})
     return arrays, tmp_path / "own.safetensors"
@@ -327,7 +327,7 @@ def test_other_peoples_files_leave_the_head_alone_and_fill_every_logit_scale(tmp
     stranger = {"head.adapter": np.ones((8, 96), np.float32), "logit_scale": np.float32(3.5)}
     encoder = with_heads(1)
     report = import_weights(encoder, saved(tmp_path, {**timm, **stranger}))
-    assert_holds(encoder, "query", timm)
+    assert_contains(encoder, "query", timm)
     assert not encoder.head.adapter.asnumpy().any()
     assert report.new == ["head.adapter", "head.centers"] and report.ignored == ["head.adapter"]
     assert encoder.log_logit_scale.asnumpy().tolist() == [3.5, 3.5]

@@ -12,7 +12,7 @@ def test_the_table_of_another_grid_equals_timm(reference_dir):
     reference = np.load(reference_dir / "vit_plain_tiny.npz", allow_pickle=False)
     table = weight_from_name("pos_embed", (1, 17, 96), int(reference["weight_seed"]))
     new = resampled_table(table, (6, 6))
-    np.testing.assert_allclose(new, reference["pos_embed_96"], rtol=0, atol=1e-6)  # asked for: 1e-5
+    np.testing.assert_allclose(new, reference["pos_embed_96"], rtol=0, atol=1e-6)  # required: 1e-5
     assert new.dtype == np.float32 and np.array_equal(new[:, 0], table[:, 0])
 
 
@@ -22,13 +22,13 @@ def test_the_kernel_by_hand():
 
 
 def test_twice_as_many_positions_by_hand():
-    # new position 2 of 8 stands at 1.25 of 4, a quarter left of cell 1's center: distances -0.75, 0.25, 1.25, 2.25
+    # new position 2 of 8 is at 1.25 of 4, a quarter left of cell 1's center: distances -0.75, 0.25, 1.25, 2.25
     weight = np.array([29 / 128, 111 / 128, -9 / 128, 0])
     np.testing.assert_allclose(weight / weight.sum(), resampling_matrix(4, 8)[2], atol=1e-7)
 
 
 def test_half_as_many_positions_by_hand():
-    # new position 1 of 4 stands at 3 of 8 between two cells; the kernel is twice as wide: distances 1/4, 3/4, 5/4, 7/4
+    # new position 1 of 4 is at 3 of 8 between two cells; the kernel is twice as wide: distances 1/4, 3/4, 5/4, 7/4
     half = np.array([111, 29, -9, -3]) / 128
     weight = np.array([*half[2::-1], *half, 0])
     np.testing.assert_allclose(weight / weight.sum(), resampling_matrix(8, 4)[1], atol=1e-7)

@@ -66,7 +66,7 @@ class StorageReference:
 
 
 class TorchName:
-    """Stands in for a name of a module that is not installed."""
+    """Replaces a name of a module that is not installed."""
 
     def __init__(self, module, name):
         self.__module__, self.__qualname__, self.module, self.name = module, name, module, name
@@ -194,7 +194,7 @@ def test_every_instruction_that_could_call_is_refused(program):
 
 
 def test_an_extension_that_some_module_registered_is_refused():
-    copyreg.add_extension("posix", "system", 200)  # one that was loaded before comes without its name being asked for
+    copyreg.add_extension("posix", "system", 200)  # one that was loaded before comes without a lookup of its name
     try:
         pickle.loads(b"\x80\x02\x82\xc8.")
         with pytest.raises(Refused):
@@ -246,7 +246,7 @@ def test_tensors_that_can_not_be_are_refused(tmp_path, write, tensor, message):
 
 
 @WRITERS
-def test_storage_that_claims_more_than_the_file_holds(tmp_path, write):
+def test_storage_that_claims_more_than_the_file_contains(tmp_path, write):
     huge = {"w": Tensor(shape=(2**50,), count=2**50)}
     with pytest.raises(CheckpointError, match="bytes instead of|numbers instead of"):
         read_state_dict(write(tmp_path / "evil.pth", huge))
@@ -299,7 +299,7 @@ def test_a_cut_or_garbled_file_is_one_clear_line(tmp_path, file):
             garbled[place] = random.randint(256)
         path.write_bytes(garbled)
         try:
-            read_state_dict(path)  # a flipped bit of a number is no error; anything else is a CheckpointError
+            read_state_dict(path)  # a flipped bit of a number is not an error; anything else is a CheckpointError
         except CheckpointError as error:
             assert "\n" not in str(error)
 

@@ -126,7 +126,7 @@ def test_omega_is_the_adapted_map_position_by_position():
     omega = rows.reshape(2, -1) / np.linalg.norm(rows.reshape(2, -1), axis=1, keepdims=True)
     made = encoder.side_encoder("query")(images)["query.omega"].asnumpy()
     np.testing.assert_allclose(made, omega, atol=1e-6)
-    fresh = encoder_of()  # its non-local block begins as the identity
+    fresh = encoder_of()  # its non-local block starts as the identity
     np.testing.assert_array_equal(fresh.side_encoder("query")(images)["query.omega"].asnumpy(), made)
 
 

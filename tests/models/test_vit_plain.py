@@ -46,10 +46,10 @@ def test_names_and_shapes_are_timms(tiny, reference, pool):
 @pytest.mark.parametrize(("px", "key"), [(64, "64"), (96, "96_resampled")])
 def test_descriptors_equal_timm_at_the_tables_grid_and_at_another(tiny, reference, pool, px, key):
     descriptors = tiny[pool](images_of(reference, px)).asnumpy()
-    np.testing.assert_allclose(descriptors, reference[f"{pool}_{key}"], rtol=0, atol=5e-6)  # asked for: 1e-4
+    np.testing.assert_allclose(descriptors, reference[f"{pool}_{key}"], rtol=0, atol=5e-6)  # required: 1e-4
 
 
-def test_a_table_resampled_beforehand_gives_the_same(tiny, reference):
+def test_a_table_resampled_in_advance_gives_the_same(tiny, reference):
     other = PlainVit(PlainVitSize(96, 3, 3, 16, 6))
     given = {name: parameter.asnumpy() for name, parameter in names_within(tiny["token"])}
     given["pos_embed"] = resampled_table(given["pos_embed"], (6, 6))

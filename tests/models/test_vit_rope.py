@@ -45,12 +45,12 @@ def loaded(backbone, weights):
 
 def test_tokens_equal_timm(tiny, tiny_reference):
     tokens = Tokens(tiny)(Tensor(tiny_reference["x"])).asnumpy()
-    np.testing.assert_allclose(tokens, tiny_reference["tokens"], rtol=0, atol=2e-5)  # asked for: 1e-4
+    np.testing.assert_allclose(tokens, tiny_reference["tokens"], rtol=0, atol=2e-5)  # required: 1e-4
 
 
 def test_pooled_equals_timm(tiny, tiny_reference):
     pooled = tiny(Tensor(tiny_reference["x"])).asnumpy()
-    np.testing.assert_allclose(pooled, tiny_reference["pooled"], rtol=0, atol=1e-5)  # asked for: 1e-4
+    np.testing.assert_allclose(pooled, tiny_reference["pooled"], rtol=0, atol=1e-5)  # required: 1e-4
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_base_at_384_px_equals_timm(reference_dir):
     backbone = with_reference_weights(RopeVit(SIZES["base"]), int(reference["weight_seed"]))
     assert written_shapes(backbone) == dict(zip(reference["names"], reference["shapes"], strict=True))
     x = np.random.RandomState(int(reference["x_seed"])).standard_normal((1, 3, 384, 384)).astype(np.float32)
-    np.testing.assert_allclose(backbone(Tensor(x)).asnumpy(), reference["pooled"], rtol=0, atol=1e-4)  # asked for: 5e-4
+    np.testing.assert_allclose(backbone(Tensor(x)).asnumpy(), reference["pooled"], rtol=0, atol=1e-4)  # required: 5e-4
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_one_stage_has_no_second():
 def test_nothing_where_all_queries_look_is_one_line():
     index = make()
     plan = plan_search(index, top=1, recall_n=1, consistency_m=0, where=Box((900, 900), (950, 950)))
-    with pytest.raises(TileIndexError, match="no tile lies there; places are given as x, y in meters"):
+    with pytest.raises(TileIndexError, match="no tile is there; places are given as x, y in meters"):
         ask(index, plan, 2)
 
 

@@ -1,4 +1,4 @@
-"""An extraction as tiles and as queries: every row once and in order, reduced on the way if asked, the fitting card."""
+"""An extraction as tiles and as queries: every row once and in order, reduced if requested, the right card."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
 @pytest.mark.parametrize("facts", [{"nodes": "2"}, {"nodes": 0}, {"place_unit": "feet"}, {"checkpoint_sha256": 7}])
 def test_a_card_of_wrong_types_is_not_that_of_an_index(tmp_path, facts):
     tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts))
-    with pytest.raises(TileIndexError, match="fact of a wrong type .*; extract it again"):
+    with pytest.raises(TileIndexError, match="value of a wrong type .*; extract it again"):
         tiles.index_card("flat")
 
 

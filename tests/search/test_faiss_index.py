@@ -273,7 +273,7 @@ def test_equal_rerank_scores_keep_the_order_of_stage_one():
 
 
 def test_a_phi_of_zeros_is_like_nothing():
-    """Of an image that no center is like; its tile can be recalled and stands behind those with any cosine above 0."""
+    """Of an image that no center is like; its tile can be recalled and is behind those with any cosine above 0."""
     tiles = make_tiles(3)
     tiles.rerank_NE[1] = 0
     index, own = build("flat", tiles), list(tiles.names)
@@ -305,7 +305,7 @@ def swapped(**changes):
         (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles contains NaN"),
         (swapped(rerank_NE=None), "without re-rank vectors for an index that keeps such"),
         (swapped(names=["a", "b", "a"]), "tile a comes twice"),
-        (swapped(names=["a", "b", 3]), "tile name 3 is no text"),
+        (swapped(names=["a", "b", 3]), "tile name 3 is not text"),
         (swapped(place_N2=np.ones((2, 2))), r"places of shape \(2, 2\) for 3 tiles"),
         (swapped(place_N2=np.array([[1, 2], [np.nan, 3], [4, 5]])), "half a pair"),
     ],
@@ -362,7 +362,7 @@ def test_an_index_without_places_or_rerank_vectors_says_so():
     [
         ("tree", 9, {}, "'tree' is none of flat, ivf_flat, ivf_pq, hnsw"),
         ("ivf_pq", 10, {}, "learns 256 codes and needs as many tiles, 10 were given"),
-        ("ivf_pq", 600, {"pq_bytes": 5}, "pq_bytes 5 is no divisor of the vectors' width 16"),
+        ("ivf_pq", 600, {"pq_bytes": 5}, "pq_bytes 5 does not divide the vectors' width 16"),
         ("ivf_flat", 0, {}, "learns from tiles and was given none"),
         ("ivf_flat", 10, {"nlist": 11}, "nlist 11 exceeds the 10 tiles"),
         ("ivf_flat", 600, {"nlist": 51, "train_rows": 50}, "nlist 51 exceeds the 50 tiles to learn from"),
@@ -447,7 +447,7 @@ DAMAGES = [
     (lambda directory: (directory / "card.json").unlink(), "contains no tile index; make one with"),
     (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
     (lambda directory: (directory / "card.json").write_text("[" * 100_000), "card.json can't be read"),
-    (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is no card of a tile index"),
+    (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is not a card of a tile index"),
     (
         lambda directory: edit_card(directory, lambda card: card.update(version=2)),
         "has version 2, this program reads 1",
@@ -472,7 +472,7 @@ DAMAGES = [
     ),
     (lambda directory: edit_card(directory, lambda card: card["files"].update({"../x": {}})), "lists other files"),
     (lambda directory: edit_card(directory, lambda card: card.update(count=5)), "other tiles than its card says"),
-    (lambda directory: edit_card(directory, lambda card: card.update(rows=5)), "is no list of 5 names"),
+    (lambda directory: edit_card(directory, lambda card: card.update(rows=5)), "is not a list of 5 names"),
 ]
 
 
@@ -488,7 +488,7 @@ def test_a_damaged_index_is_named(tmp_path, damage, message, memory_map):
 
 @pytest.mark.parametrize("memory_map", [True, False])
 @pytest.mark.parametrize("keep", [0, 5, 40, 2000, -100])
-def test_a_file_that_lies_about_its_size_is_named_though_its_sum_is_right(saved, tmp_path, memory_map, keep):
+def test_a_file_with_a_false_size_is_named_though_its_sum_is_right(saved, tmp_path, memory_map, keep):
     """What FAISS itself says is put into one line."""
     import hashlib
     import shutil
@@ -508,7 +508,7 @@ def test_a_missing_index_is_one_line(tmp_path):
         load_faiss_index(tmp_path / "nowhere")
 
 
-def test_a_directory_that_holds_something_else_is_never_replaced(tmp_path):
+def test_a_directory_that_contains_something_else_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(TileIndexError, match="contains mine.txt, so it is not a tile index"):
         build("flat").save(tmp_path)

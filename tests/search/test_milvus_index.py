@@ -126,7 +126,7 @@ def test_milvus_numpy_and_faiss_answer_alike(index, faiss_index, tiles):
 
 
 @pytest.mark.parametrize("box", [Box((-40.5, 0.0), (60.25, 99.0)), Box((-np.inf, 0.0), (np.inf, np.inf))])
-def test_a_box_holds_what_is_in_it(index, tiles, box):
+def test_a_box_contains_what_is_in_it(index, tiles, box):
     inside = np.all((tiles.place_N2 >= box.low) & (tiles.place_N2 <= box.high), axis=1)  # never where a place is NaN
     query_QD = np.random.default_rng(2).standard_normal((2, D))
     score_QN = np.where(inside, unit(query_QD) @ unit(tiles.recall_ND).T, -np.inf)
@@ -165,7 +165,7 @@ def test_a_search_in_stages_is_that_of_faiss(index, faiss_index, box):
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
 
 
-def test_rerank_vectors_and_facts_come_in_the_order_asked_for(index, tiles):
+def test_rerank_vectors_and_facts_come_in_the_order_searches_for(index, tiles):
     rows = [4321, 0, 7, 4321]
     names = [tiles.names[row] for row in rows]
     np.testing.assert_allclose(index.rerank_vectors(names), unit(tiles.rerank_NE[rows]), atol=1e-6)
@@ -196,15 +196,15 @@ def test_other_kinds_find_a_tile_by_its_own_vector(address, kind):
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf_flat"])
 def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, monkeypatch, kind):
-    index, tiles, asked = create_milvus_index(address, CARD, kind), make_tiles(200), []
+    index, tiles, searches = create_milvus_index(address, CARD, kind), make_tiles(200), []
     index.add(tiles)
     search = index._search
 
     def lazy(field, query_QD, k, chosen, parameters):
-        """Finds one answer of the second query unless asked to look everywhere."""
-        asked.append((len(query_QD), parameters))
+        """Finds one answer of the second query unless it looks everywhere."""
+        searches.append((len(query_QD), parameters))
         hits = search(field, query_QD, k, chosen, parameters)
-        if len(asked) == 1:
+        if len(searches) == 1:
             hits.names[1], hits.scores[1] = hits.names[1][:1], hits.scores[1][:1]
         return hits
 
@@ -214,7 +214,7 @@ def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, 
     assert [len(names) for names in found.names] == [len(score_K) for score_K in found.scores] == [9, 9, 9]
     assert [names[0] for names in found.names] == tiles.names[1:4]
     # 32 768 candidates are the most that Milvus takes, 1024 are all lists
-    assert asked[1:] == [(1, {"ef": 32_768} if kind == "hnsw" else {"nprobe": 1024})]
+    assert searches[1:] == [(1, {"ef": 32_768} if kind == "hnsw" else {"nprobe": 1024})]
     index.close()
 
 
@@ -320,7 +320,7 @@ def test_two_openings_of_a_directory_live_apart_and_the_last_frees_it(address, t
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         two.close()
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another process's milvus-lite holds it
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another process's milvus-lite locks it
         with pytest.raises(TileIndexError, match="tiles.db: another process has it open; wait for its end"):
             open_milvus_index(address)
     open_milvus_index(address).close()
@@ -342,7 +342,7 @@ def test_a_server_is_spoken_to_over_the_network(tmp_path, monkeypatch):
     database.close()
 
 
-def test_a_proxy_is_not_asked_for_a_server_in_this_process(address, monkeypatch):
+def test_a_proxy_is_not_searches_for_a_server_in_this_process(address, monkeypatch):
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     create_milvus_index(address, CARD).close()
@@ -374,11 +374,11 @@ def test_addresses(text, uri, collection, embedded):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("milvus:tiles", "is no Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530"),
-        ("milvus:ftp://host/tiles.db", "is no Milvus address"),
+        ("milvus:tiles", "is not a Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530"),
+        ("milvus:ftp://host/tiles.db", "is not a Milvus address"),
         ("milvus:http://", "names no host and port"),
         ("milvus:http://host:x", "names no host and port"),
-        ("milvus:t.db#a-b", "'a-b' is no collection's name"),
+        ("milvus:t.db#a-b", "'a-b' is not a collection name"),
         ("milvus:http://user:secret@host:1", f"put user:password into {TOKEN_VARIABLE}"),
     ],
 )
@@ -450,7 +450,7 @@ def test_what_milvus_lite_does_not_have(address):
         create_milvus_index(address, CARD, "ivf_pq")
 
 
-def test_what_stands_where_an_index_should_be(tmp_path):
+def test_what_is_where_an_index_should_be(tmp_path):
     (tmp_path / "file.db").write_text("SQLite format 3")
     (tmp_path / "directory.db").mkdir()
     (tmp_path / "directory.db" / "thesis.tex").write_text("years of work")
@@ -526,11 +526,11 @@ def test_an_index_without_re_rank_vectors_says_so(address):
     index.close()
 
 
-def test_what_is_asked_wrongly(small):
+def test_what_is_searches_wrongly(small):
     small.add(make_tiles(5))
     with pytest.raises(TileIndexError, match="tile nowhere is not in the index"):
         small.rerank(np.ones((1, E)), [["satellite/0.png", "nowhere"]], 2)
-    with pytest.raises(TileIndexError, match="tile name .* is no Unicode"):
+    with pytest.raises(TileIndexError, match="tile name .* is not Unicode"):
         small.add(named(["\udcff.png"]))
     with pytest.raises(TileIndexError, match="has 1025 bytes; Milvus takes here 1024"):
         small.add(named(["x" * 1025]))

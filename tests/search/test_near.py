@@ -40,8 +40,8 @@ def ask(circle, n=5, k=5, m=0, index=None, rerank=True):
     return list(zip(found.names[0], scores, found.recall_rank[0].tolist(), strict=True))
 
 
-def test_what_the_box_holds_and_the_circle_does_not_is_dropped():
-    # the box holds all but far, recalled edge west here east; edge is hypot(90, 90) = 127.3 m off, west on the rim
+def test_what_the_box_contains_and_the_circle_does_not_is_dropped():
+    # the box contains all but far, recalled edge west here east; edge is hypot(90, 90) = 127.3 m off, west on the rim
     assert ask(Circle((200, 0), 100)) == [("here", 1.0, 3), ("west", 0.6, 2), ("east", 0.28, 4)]
     assert ask(Circle((200, 0), 128))[1] == ("edge", 0.8, 1)
     assert ask(Circle((200, 0), 127)) == ask(Circle((200, 0), 100))
@@ -49,7 +49,7 @@ def test_what_the_box_holds_and_the_circle_does_not_is_dropped():
 
 def test_k_are_counted_within_the_circle():
     assert ask(Circle((200, 0), 100), k=2) == [("here", 1.0, 3), ("west", 0.6, 2)]
-    # two of the box are asked for: edge and west, of which edge is outside
+    # two of the box are requested: edge and west, of which edge is outside
     assert ask(Circle((200, 0), 100), n=2, k=2) == [("west", 0.6, 2)]
 
 
@@ -77,7 +77,7 @@ def test_a_circle_of_degrees_is_round_on_the_ground():
     ("unit", "circle", "error", "message"),
     [
         (None, Circle((0, 0), 1), TileIndexError, "knows no places"),
-        ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is no place in degrees; give latitude before"),
+        ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees; give latitude before"),
         ("lat_lon_deg", Circle((89.9999, 0), 1000), DataError, "reach a pole"),
     ],
 )
@@ -87,6 +87,6 @@ def test_what_can_not_be_looked_around(unit, circle, error, message):
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (2, 0)])
-def test_more_answers_than_are_asked_for_are_refused(n, k):
+def test_more_answers_than_are_requested_are_refused(n, k):
     with pytest.raises(TileIndexError, match=f"{k} answers from 2 tiles of the box"):
         ask(Circle((200, 0), 100), n=n, k=k)

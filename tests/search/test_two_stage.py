@@ -90,7 +90,7 @@ def test_without_rerank_vectors_stage_one_decides():
     assert found.recall_s > 0 and found.rerank_s == found.consistency_s == 0
 
 
-def test_a_box_that_holds_fewer_answers_fewer():
+def test_a_box_that_contains_fewer_answers_fewer():
     tiles, index = make()
     x, y = tiles.place_N2[5]
     query_QD, query_QE = queries()

@@ -138,7 +138,7 @@ def test_images_have_their_sizes_and_differ(world):
     assert all(cv2.imread(str(path)).std() > 2 for path in drones)
 
 
-def test_card_tells_what_a_reader_needs(world):
+def test_card_says_what_a_reader_needs(world):
     card = json.loads((world / "world.json").read_text())
     assert (card["map_px"], card["m_per_px"], card["seed"], card["version"]) == (512, 0.6, 3, 1)
     assert card["drones"] == 24 and card["spec"]["drone_size_px"] == [48, 64]
@@ -185,9 +185,9 @@ def test_an_empty_directory_is_taken(tmp_path):
 
 
 def test_progress_reaches_the_end(tmp_path):
-    told = []
-    generate_world(replace(SMALL, json_only=True), tmp_path / "w", lambda *line: told.append(line))
-    assert told[-1] == ("pair lists", SMALL.drones, SMALL.drones)
+    lines = []
+    generate_world(replace(SMALL, json_only=True), tmp_path / "w", lambda *line: lines.append(line))
+    assert lines[-1] == ("pair lists", SMALL.drones, SMALL.drones)
 
 
 def test_views_are_of_the_same_place(world):

@@ -42,7 +42,7 @@ def test_rays_footprint_and_projection_are_one_camera():
     np.testing.assert_allclose(center, [[20.5, 10.5]], atol=1e-3)
 
 
-def test_gallery_holds_every_tile_once(gallery):
+def test_gallery_contains_every_tile_once(gallery):
     # zooms 2, 3, 4 give 16 + 64 + 256 tiles, and shifted by half a tile 9 + 49 + 225
     assert len(gallery.tile_T4) == 16 + 64 + 256 + 9 + 49 + 225
     assert len(np.unique(gallery.tile_T4, axis=0)) == len(gallery.tile_T4)
@@ -119,7 +119,7 @@ def test_cross_area_splits_share_no_tile_and_no_ground(frames, gallery):
     assert not set(train.tolist()) & set(test.tolist())
 
 
-def test_same_area_split_has_the_asked_share(frames):
+def test_same_area_split_has_the_requested_share(frames):
     assert frames.same_test_F.sum() == round(SPEC.test_share * SPEC.drones)
 
 

@@ -31,7 +31,7 @@ class KeyOption(click.Option):
     """An option that sets keys of the config; a command gets all of them as ``overrides``, in their order.
 
     Args:
-        sets: what stands on the command line -> ``key=value`` of every key; of a flag without a value it gets "".
+        sets: the text on the command line -> ``key=value`` of every key; of a flag without a value it gets "".
         explained: makes its help and the word for its value, only when a page of help is printed.
     """
 

@@ -20,24 +20,24 @@ MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
 def doctor(device_target: str | None, is_json: bool) -> int:
     """Say what this machine has and lacks for each device target, and the way out of each problem.
 
-    The exit code is 0 when the target that is asked for works (or any, when none is), else 2. Needs no MindSpore.
+    The exit code is 0 when the requested target works (or any, without a request), else 2. Needs no MindSpore.
     """
     findings = examine(this_machine())
     verdicts = {target: obstacle(findings, target) for target in TARGETS}
     print(as_json(findings, verdicts) if is_json else as_text(findings, verdicts, device_target))
-    asked = [device_target] if device_target else TARGETS
-    return 0 if any(verdicts[target] is None for target in asked) else 2
+    requested = [device_target] if device_target else TARGETS
+    return 0 if any(verdicts[target] is None for target in requested) else 2
 
 
-def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], asked: str | None) -> str:
-    """A page: each section's lines, then one line per target; with ``asked`` the other target's section is left out."""
-    left_out = {"Ascend", "GPU"} - {asked} if asked else set()
+def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], requested: str | None) -> str:
+    """A page: each section's lines, then one line per target; ``requested`` leaves the other target's section out."""
+    left_out = {"Ascend", "GPU"} - {requested} if requested else set()
     lines = []
     for section, group in groupby(findings, key=lambda finding: finding.section):
         if section not in left_out:
             lines += [section, *_section(list(group)), ""]
     lines.append("targets")
-    for target in [asked] if asked else TARGETS:
+    for target in [requested] if requested else TARGETS:
         reason = verdicts[target]
         verdict = f"can't be used: {reason.found}; {reason.way_out}" if reason else "can be used"
         lines.append(f"  {target}: {verdict}")

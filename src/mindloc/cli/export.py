@@ -46,7 +46,7 @@ def number_or_any(text: str) -> int | str:
 @click.option(
     "--view",
     default="both",
-    help="both; query: the side that asks by eval.swap_sides of the checkpoint; or what the images show, such as drone "
+    help="both; query: the side of the queries, by the checkpoint's eval.swap_sides; or what the images show, as drone "
     "or satellite; default: both",
 )
 @click.option(
@@ -92,7 +92,7 @@ def export(
         _refuse_options_of_graphs(request, enc_key_file)
         print(export_state_dict(checkpoint, out or export_directory(checkpoint), request["file_name"]))
         return
-    anywhere = request["file_format"] == "ONNX" and device_target == "auto"  # an Ascend's own operators are no ONNX
+    anywhere = request["file_format"] == "ONNX" and device_target == "auto"  # ONNX has none of Ascend's own operators
     device = use_device("CPU" if anywhere else device_target, device_id)
     print(f"device: {device.summary}")
 

@@ -123,7 +123,7 @@ def _names_of(file: Path) -> list[str]:
 @command("pca", example="tiles --dimension 256 --out omega_256.safetensors")
 @click.argument("directory", type=PATH)
 @click.option("--dimension", type=int, default=512, metavar="N", help="numbers that are left; default: 512")
-@click.option("--seed", type=int, default=0, metavar="N", help="of the random directions to begin from; default: 0")
+@click.option("--seed", type=int, default=0, metavar="N", help="of the random start directions; default: 0")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="new .safetensors file")
 def pca(directory: Path, dimension: int, seed: int, out: Path) -> None:
     """Fit the reduction of recall descriptors: the directions in which those of the tiles in DIRECTORY, which extract

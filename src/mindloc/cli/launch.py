@@ -36,7 +36,7 @@ class Script:
 
     file: str
     first: str  # what the first place says
-    target: str | None = None  # device target that the script stands for
+    target: str | None = None  # device target of the script
     several: bool = False  # ranks, perhaps on several servers
     evaluates: bool = False
 
@@ -173,7 +173,7 @@ def resumes(given: "ScriptArguments") -> bool:
     if not (given.checkpoint / "config.yaml").is_file():
         raise LaunchError(
             f"CHECKPOINT_PATH {given.checkpoint} is a directory without config.yaml; give a run directory "
-            "(work_dir/NAME/MMDDhhmmss) to continue it, or a .safetensors file to begin from its weights"
+            "(work_dir/NAME/MMDDhhmmss) to continue it, or a .safetensors file to start from its weights"
         )
     return True
 
@@ -242,7 +242,7 @@ _FIRST_PLACES = {"DEVICE_ID": _one_card, "GPU_IDS": _several_cards, "RANK_TABLE_
 
 
 def _last_places(words: Sequence[str]) -> dict:
-    """BEGIN_EPOCH and EVAL_CALLBACK, told apart by what they are."""
+    """BEGIN_EPOCH and EVAL_CALLBACK, distinguished by their type."""
     values: dict[str, int | bool] = {}
     for word in words:
         if is_number(word):
@@ -281,5 +281,5 @@ def _file(name: str, word: str) -> Path:
 def _output(word: str) -> Path:
     path = Path(word).absolute()
     if not word or (path.exists() and not path.is_dir()):
-        raise LaunchError(f"TRAIN_OUTPUT_PATH {word or '(empty)'} is no directory; name a new or an existing one")
+        raise LaunchError(f"TRAIN_OUTPUT_PATH {word or '(empty)'} is not a directory; name a new or an existing one")
     return path

@@ -20,7 +20,7 @@ from mindloc.registry import ENGINES
 from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.vocabulary import SideName
 
-# flag -> (config key, value when the flag stands alone; None: the flag takes a value)
+# flag -> (config key, value of a flag without one; None: the flag takes a value)
 KNOWN_FLAGS = {
     "--data_root": ("data.root", None),
     "--train_pairs_meta_file": ("data.train_pairs", None),
@@ -65,7 +65,7 @@ Decorator = Callable[[Callable], Callable]
 
 
 def key_overrides(key: str, text: str) -> list[str]:
-    """What a flag sets: its key to what stands on the command line, and what goes with that."""
+    """What a flag sets: its key to the text on the command line, and related keys."""
     if key in _LISTS and not text.startswith("["):
         text = f"[{text}]"
     return [f"{key}={PUBLIC_WORDS.get(key, {}).get(text, text)}", *_ALSO_SETS.get(key, [])]

@@ -36,7 +36,7 @@ from mindloc.training.resume import check_begin_epoch, check_settings, find_resu
     metavar="RUN",
     help="continue this run directory exactly where it stopped, with its own config; --epochs may be raised",
 )
-@click.option("--begin_epoch", type=int, metavar="N", help="refuse to begin unless exactly N epochs are done by then")
+@click.option("--begin_epoch", type=int, metavar="N", help="refuse to start unless exactly N epochs are done by then")
 @click.pass_obj
 def train(
     words: tuple[str, ...],

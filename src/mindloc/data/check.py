@@ -71,7 +71,7 @@ class CheckReport(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether there is no problem; notes do not count."""
+        """True without problems; notes do not count."""
         return not self.found
 
     def text(self) -> str:

@@ -205,9 +205,9 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
     Raises:
         ValueError: n is below 1, ``first`` contains too few answers, or a new score is NaN.
     """
-    held = first.top_QK.shape[1]
-    if not 1 <= n <= held or k > held:
-        raise ValueError(f"stage one has {held} answers, re-ranking {n} and keeping {k} needs more; raise its k")
+    available = first.top_QK.shape[1]
+    if not 1 <= n <= available or k > available:
+        raise ValueError(f"stage one has {available} answers, re-ranking {n} and keeping {k} needs more; raise its k")
     rows = []
     for query in range(len(first)):
         rank_P = first.rank_E[first.start[query] : first.start[query + 1]]

@@ -106,7 +106,7 @@ def _cann_version(machine: Machine, home: Path) -> Finding:
         return good("Ascend", "CANN", f"in {home}, of unknown version (no compiler/version.info)")
     if known and ".".join(match[1].split(".")[:2]) not in known:
         found = f"{match[1]} in {home}; this MindSpore was made for {', '.join(known)}"
-        return wrong("Ascend", "CANN", found, f"see the table in {SEE}; MindSpore warns and goes on", blocks=False)
+        return wrong("Ascend", "CANN", found, f"see the table in {SEE}; MindSpore warns and continues", blocks=False)
     return good("Ascend", "CANN", f"{match[1]} in {home}")
 
 

@@ -5,7 +5,13 @@ from dataclasses import replace
 from mindloc.doctor.ascend import look_at_cann, look_at_npu
 from mindloc.doctor.gpu import list_cards, look_at_cuda, look_at_driver
 from mindloc.doctor.machine import Finding, Machine, absent, good, look_at_resources, obstacle, this_machine
-from mindloc.doctor.packages import Told, ask_mindspore, look_at_onnx_runtime, look_at_packages, told_by_mindspore
+from mindloc.doctor.packages import (
+    MindSporeState,
+    ask_mindspore,
+    look_at_onnx_runtime,
+    look_at_packages,
+    mindspore_state,
+)
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
 SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}
@@ -14,39 +20,39 @@ SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}
 def examine(machine: Machine) -> list[Finding]:
     """Everything, by section; what causes something else comes before it. Works without MindSpore."""
     findings = [*look_at_resources(machine), *look_at_packages(machine)]
-    told = ask_mindspore(machine) if machine.mindspore else None
-    if isinstance(told, Finding):
-        findings.append(told)
-        told = None
-    elif told:
+    state = ask_mindspore(machine) if machine.mindspore else None
+    if isinstance(state, Finding):
+        findings.append(state)
+        state = None
+    elif state:
         findings.append(good("MindSpore", "import", "works"))
     for target in HARDWARE:
-        findings += diagnose(machine, target, told)
+        findings += diagnose(machine, target, state)
     return [*findings, *look_at_onnx_runtime(machine)]
 
 
-def diagnose(machine: Machine, target: str, told: Told | None) -> list[Finding]:
+def diagnose(machine: Machine, target: str, state: MindSporeState | None) -> list[Finding]:
     """All that "Ascend" or "GPU" needs here: cards and driver, then software, then whether MindSpore loaded its plugin.
 
     Args:
-        told: by MindSpore itself; None where it can't be asked.
+        state: of MindSpore; None where it can't be imported.
     """
     hardware, software = HARDWARE[target](machine), SOFTWARE[target](machine)
-    if told is None:
+    if state is None:
         return [*hardware, *software]
-    if told.loaded[target]:  # then the loader has found its libraries, wherever they are
+    if state.loaded[target]:  # then the loader has found its libraries, wherever they are
         software = [replace(finding, blocks=False) for finding in software]
         return [*hardware, *software, good(target, "plugin loads", "yes")]
     findings = [*hardware, *software]
     explained = obstacle(findings, target) is not None
     way_out = "follows from the above" if explained else "the loader's own words; the file named is missing or damaged"
-    words = told.complaint(target) or "MindSpore did not try"
+    words = state.complaint(target) or "MindSpore did not try"
     return [*findings, absent(target, "plugin loads", f"no: {words}", way_out)]
 
 
 def why_refused(target: str) -> str | None:
     """Why "Ascend" or "GPU" can't be used in this process, and the way out; None where nothing is found to be wrong."""
-    reason = obstacle(diagnose(this_machine(), target, told_by_mindspore()), target)
+    reason = obstacle(diagnose(this_machine(), target, mindspore_state()), target)
     return reason and f"{reason.found}; {reason.way_out}"
 
 

@@ -55,7 +55,7 @@ CUINIT = {  # result -> what it means, way out
 
 
 def look_at_driver(machine: Machine) -> list[Finding]:
-    """Driver, cards and each card's fitness for MindSpore's plugin, or what keeps them from being told."""
+    """Driver, cards and each card's fitness for MindSpore's plugin, or what prevents reading them."""
     library = machine.library(DRIVER_LIBRARY)
     if library is None:
         return [_no_driver(machine)]
@@ -64,11 +64,11 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     reinstall = "reinstall the driver; nvidia-smi must list the card"
     if answer.code != 0:
         how = f"signal {-answer.code}" if answer.code and answer.code < 0 else answer.err.strip() or "an error"
-        return [wrong("GPU", "driver", f"{library} fails when asked for its cards ({how})", reinstall)]
-    told = answer.value()
-    if "load_error" in told:
-        return [wrong("GPU", "driver", f"{library} is no loadable library: {told['load_error']}", reinstall)]
-    return [*_version(machine, library, told["version"]), *_cards(machine, told)]
+        return [wrong("GPU", "driver", f"{library} fails to list its cards ({how})", reinstall)]
+    state = answer.value()
+    if "load_error" in state:
+        return [wrong("GPU", "driver", f"{library} is not a loadable library: {state['load_error']}", reinstall)]
+    return [*_version(machine, library, state["version"]), *_cards(machine, state)]
 
 
 def ask_driver(library: str) -> dict:
@@ -133,21 +133,21 @@ def _version(machine: Machine, library: Path, version: int) -> list[Finding]:
     return [good("GPU", "driver", name)]
 
 
-def _cards(machine: Machine, told: dict) -> list[Finding]:
-    if told["init"] not in (0, 100):
+def _cards(machine: Machine, state: dict) -> list[Finding]:
+    if state["init"] not in (0, 100):
         meaning, way_out = CUINIT.get(
-            told["init"], ("the driver can't be used", "see whether nvidia-smi lists the card")
+            state["init"], ("the driver can't be used", "see whether nvidia-smi lists the card")
         )
-        return [wrong("GPU", "card", f"{meaning} (cuInit {told['init']})", way_out)]
-    if not told["cards"]:
+        return [wrong("GPU", "card", f"{meaning} (cuInit {state['init']})", way_out)]
+    if not state["cards"]:
         hidden = machine.environ.get("CUDA_VISIBLE_DEVICES")
-        found = f"{CUINIT[100][0]} (cuInit {told['init']})"
+        found = f"{CUINIT[100][0]} (cuInit {state['init']})"
         if hidden is not None:
             return [absent("GPU", "card", f"{found}; CUDA_VISIBLE_DEVICES={hidden!r}", "unset CUDA_VISIBLE_DEVICES")]
         way_out = f"see whether nvidia-smi lists one; in a container: start it with --gpus all; {CPU_WAY}"
         return [absent("GPU", "card", found, way_out)]
-    none_fits = all(tuple(card["capability"]) < OLDEST_GPU for card in told["cards"])
-    return [_fitness(number, card, none_fits) for number, card in enumerate(told["cards"])]
+    none_fits = all(tuple(card["capability"]) < OLDEST_GPU for card in state["cards"])
+    return [_fitness(number, card, none_fits) for number, card in enumerate(state["cards"])]
 
 
 def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
@@ -156,7 +156,7 @@ def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
     what = f"{CARD}{number}"
     named = f"{card['name']}, compute {capability[0]}.{capability[1]}, {card['memory_bytes'] / 2**30:.0f} GiB"
     if capability < OLDEST_GPU:
-        found = f"{named}: too old, the plugin's kernels begin at compute 6.0"
+        found = f"{named}: too old, the plugin's kernels start at compute 6.0"
         return wrong("GPU", what, found, f"a card of compute 6.0 or more; {CPU_WAY}", blocks=none_fits)
     if capability > LAST_SERVED:
         found = f"{named}: newer than CUDA 11 and cuDNN 8, whose code would be translated at run time, never tried"
@@ -214,7 +214,7 @@ def _nvcc(machine: Machine, plugins: list[Release]) -> tuple[Release | None, Fin
         )
     nvcc = Path(home) / "bin" / "nvcc"
     if not nvcc.exists():
-        found = f"CUDA_HOME={home} has no bin/nvcc, by which MindSpore tells the version"
+        found = f"CUDA_HOME={home} has no bin/nvcc, from which MindSpore reads the version"
         return None, absent("GPU", "nvcc", found, set_up(machine))
     answer = ask([str(nvcc), "--version"], machine.environ, 10)
     match = re.search(r"Cuda compilation tools, release (\d+)\.(\d+),", answer.out)
@@ -235,7 +235,7 @@ def _library(machine: Machine, name: str, plugin: Release) -> Finding:
         return good("GPU", name, str(path))
     others = machine.other_versions(name)
     if others:
-        found = f"wrong CUDA: {others[-1]} is there, the plugin for CUDA {_dotted(plugin)} asks for {name}"
+        found = f"wrong CUDA: {others[-1]} is there, the plugin for CUDA {_dotted(plugin)} requires {name}"
         return wrong("GPU", name, found, set_up(machine))
     return absent("GPU", name, f"{name} is not on the loader's path", set_up(machine))
 
@@ -251,7 +251,7 @@ def _cudnn(machine: Machine, plugin: Release) -> list[Finding]:
         others = machine.other_versions(CUDNN)
         if not others:
             return [absent("GPU", "cuDNN", f"{CUDNN} is not on the loader's path", set_up(machine))]
-        return [wrong("GPU", "cuDNN", f"wrong cuDNN: {others[-1]}; the plugin asks for {CUDNN}", set_up(machine))]
+        return [wrong("GPU", "cuDNN", f"wrong cuDNN: {others[-1]}; the plugin requires {CUDNN}", set_up(machine))]
     inside = re.search(r"\.so\.(\d+)", path.resolve().name)  # the loader refuses another version named as 8
     if inside and inside[1] != "8":
         found = f"wrong cuDNN: {path} is a link to cuDNN {inside[1]}; the plugin needs 8"

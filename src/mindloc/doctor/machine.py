@@ -1,4 +1,4 @@
-"""The machine that the doctor looks at, the programs it asks, and a finding: what one look says.
+"""The machine that the doctor looks at, the programs it runs, and a finding: what one look says.
 
 The machine is this one, or a directory that imitates one. Its cores, memory and disk are read here; a container's
 limits count, not the machine's size.
@@ -83,7 +83,7 @@ class Machine:
             return ""
 
     def library_directories(self) -> list[Path]:
-        """Directories that the loader searches: LD_LIBRARY_PATH, those that ldconfig was told of, the system's own."""
+        """Directories that the loader searches: LD_LIBRARY_PATH, those of ldconfig, the system's own."""
         named = [Path(text) for text in self.environ.get("LD_LIBRARY_PATH", "").split(":") if text]
         system = [self.path(text) for text in (*self._configured("/etc/ld.so.conf"), *DEFAULT_DIRECTORIES)]
         return list(dict.fromkeys([*named, *system]))

@@ -22,8 +22,8 @@ FOR_CARDS = (
     "(where the driver is older than 580: 'onnxruntime-gpu[cuda,cudnn]<1.27'); docs/gpu.md"
 )
 _ASK_MINDSPORE = """
-from mindloc.doctor.packages import told_by_mindspore
-print(json.dumps(vars(told_by_mindspore())))
+from mindloc.doctor.packages import mindspore_state
+print(json.dumps(vars(mindspore_state())))
 """
 _ASK_ONNX_RUNTIME = """
 import onnxruntime as ort
@@ -37,7 +37,7 @@ print(json.dumps([providers, used]))
 
 
 def look_at_packages(machine: Machine) -> list[Finding]:
-    """MindSpore's version and NumPy's, as far as they can be told without importing them."""
+    """MindSpore's version and NumPy's, as far as they can be found without importing them."""
     mindspore, numpy = machine.versions.get("mindspore"), machine.versions.get("numpy")
     first, beyond = MINDSPORE_RANGE
     taken = f"{mindspore} (mindloc takes {dotted(first)} or newer, below {dotted(beyond)})"
@@ -64,7 +64,7 @@ def convolutions_on_cpu(version: str) -> Finding:
 
 
 @dataclass(frozen=True)
-class Told:
+class MindSporeState:
     """MindSpore's own word on its plugins."""
 
     loaded: Mapping[str, bool]  # by target
@@ -76,26 +76,26 @@ class Told:
         return lines[0].partition("failed. ")[2].strip() or lines[0] if lines else ""
 
 
-def told_by_mindspore() -> Told:
+def mindspore_state() -> MindSporeState:
     """Imports MindSpore into this process, where it has not been."""
     import mindspore as ms
     from mindspore._c_expression import MSContext
 
     context = ms.device_context
     loaded = {"Ascend": context.ascend.is_available(), "GPU": context.gpu.is_available()}
-    return Told(loaded, MSContext.get_instance().load_plugin_error())
+    return MindSporeState(loaded, MSContext.get_instance().load_plugin_error())
 
 
-def ask_mindspore(machine: Machine) -> Told | Finding:
-    """Import MindSpore in a process of its own (some seconds, 0.4 GB): what it told, or why it could not be asked."""
+def ask_mindspore(machine: Machine) -> MindSporeState | Finding:
+    """Import MindSpore in a process of its own (some seconds, 0.4 GB): its state, or why it could not be imported."""
     answer = ask_python(_ASK_MINDSPORE, {"GLOG_v": "3", **machine.environ}, 120)
     if answer.code != 0:
         return wrong("MindSpore", "import", f"import mindspore fails: {last_line(answer.err)}", f"reinstall: {INSTALL}")
-    return Told(**answer.value())
+    return MindSporeState(**answer.value())
 
 
 def look_at_onnx_runtime(machine: Machine, python: str = sys.executable) -> list[Finding]:
-    """Which build is installed, what it can compute on, and whether it computes on a card when asked to.
+    """Which build is installed, what it can compute on, and whether it computes on a card where requested.
 
     It is a second way to a GPU, for exported encoders; nothing here blocks a target of MindSpore.
     """

@@ -1,4 +1,4 @@
-"""Three answers that look at no place, to stand beside every report: chance, a constant, a color histogram.
+"""Three answers that ignore the place, for comparison in every report: chance, a constant, a color histogram.
 
 On few or dense queries they can look good; a model that does not beat them has learned nothing that counts.
 

@@ -55,7 +55,7 @@ def evaluate(
     """Encode a split, write the descriptor sets and the truth, score them, report.
 
     Args:
-        split: queries and references; ``config.eval.swap_sides`` says which side asks.
+        split: queries and references; ``config.eval.swap_sides`` says which side the queries are.
         out_dir: the evaluation's directory; what an earlier evaluation left there is replaced.
         train_split: source of the constant answer; None leaves that baseline out.
         baselines: False leaves out the color histogram and the constant answer, as between epochs.

@@ -169,7 +169,7 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], first: str, sec
 
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text, or its end after an ellipsis: the end of a frame's name is what tells it from its neighbors."""
+    """The text, or its end after an ellipsis: the end of a frame's name distinguishes it from its neighbors."""
     if draw.textlength(text, font) <= _TILE_PX + 2 * _FRAME_PX:
         return text
     while text and draw.textlength("..." + text, font) > _TILE_PX + 2 * _FRAME_PX:

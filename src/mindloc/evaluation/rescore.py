@@ -85,7 +85,7 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
         The content of report.json.
 
     Raises:
-        DataError: the directory is no evaluation, or one of its files is broken.
+        DataError: the directory is not an evaluation, or one of its files is broken.
     """
     directory = Path(out_dir)
     setup = load_setup(directory / "setup.json")

@@ -156,7 +156,7 @@ def score_rankings(
     """The same from rankings over all queries, one per mode; a mode that no query can be scored in is absent.
 
     Args:
-        distances: None: nobody knows them, and no number tells of any.
+        distances: None: unknown, and no number needs them.
     """
     scores = MethodScores({})
     for mode, every in rankings.items():

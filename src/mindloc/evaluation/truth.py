@@ -1,7 +1,7 @@
 """Which references are right for each query: of a split, and as a file beside the descriptor sets.
 
-A query is an image that asks, a reference one that can be an answer. They are the split's query and reference side, or
-the other way round where the reference side asks.
+A query is an image to be located, a reference one that can be an answer. They are the split's query and reference side,
+or exchanged with eval.swap_sides.
 
 truth.jsonl has one line per query, also for those that no reference answers::
 
@@ -26,7 +26,7 @@ from mindloc.vocabulary import MODES, SideName
 class Role:
     """What one side of a split does in a search."""
 
-    name: Literal["query", "reference"]  # asks, or is searched
+    name: Literal["query", "reference"]  # to be located, or searched
     side: SideName  # of the split and of the encoder
     images: Side
 

@@ -31,7 +31,7 @@ class ExportRequest:
     """What a user requests."""
 
     file_format: str = "MINDIR"  # a name in FORMATS
-    view: str = "both"  # or "query": the side that asks; or what a side shows, as its reader calls it
+    view: str = "both"  # or "query": the side of the queries; or what a side shows, as its reader calls it
     batch_size: int | Literal["any"] | None = None  # None: any for MINDIR, 1 for the others, which fix it
     precision: str | None = None  # None: the training's, fp32 for ONNX
     with_normalization: bool = False

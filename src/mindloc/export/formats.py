@@ -116,7 +116,7 @@ def reload_onnx(file: Path, key: bytes | None) -> RunFile:
 
 
 class _Mark(nn.Cell):
-    """Stands where a GELU stands."""
+    """Takes the place of a GELU."""
 
     def __init__(self):
         super().__init__()

@@ -40,7 +40,7 @@ def footprints_m(place_F2, height_m, axes_F33, aspect: float, half_width_tan: fl
         half_width_tan: tangent of half the horizontal field of view.
 
     Raises:
-        ValueError: a corner looks at or above the horizon, so there is no footprint.
+        ValueError: a corner looks at or above the horizon, so it has no footprint.
     """
     corner_43 = np.array([[-1, -aspect, 1], [1, -aspect, 1], [1, aspect, 1], [-1, aspect, 1]], np.float64)
     corner_43[:, :2] *= half_width_tan

@@ -91,12 +91,12 @@ def extract(
         }
         for image_B3HW, count in batches:
             descriptors = engine.encode({side: image_B3HW[:count]})
-            begun = rows[done:]
+            remaining = rows[done:]
             for name, writer in writers.items():
                 descriptor_GD = cluster.gather(descriptors[f"{side}.{name}"])
                 if cluster.size > 1:
-                    descriptor_GD = descriptor_GD[: len(begun)]  # beyond the end the last image is repeated
-                writer.append(descriptor_GD, begun[: len(descriptor_GD)])
+                    descriptor_GD = descriptor_GD[: len(remaining)]  # beyond the end the last image is repeated
+                writer.append(descriptor_GD, remaining[: len(descriptor_GD)])
             done += len(descriptor_GD)
             bar.update(len(descriptor_GD))
             fault_point("extract.mid")

@@ -124,7 +124,7 @@ def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> Run
 def quantized(content: bytes) -> bytes:
     """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
 
-    Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants that are no weights
+    Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants other than weights
     stay: the coordinates of a map's positions, by which centroids are computed.
 
     Raises:
@@ -161,7 +161,7 @@ def _computes_convolutions(graph: Any) -> bool:
 
 
 def _products_with_stacks(graph: Any) -> list[str]:
-    """Names of the products with a constant that is no matrix, which the quantizer would take for one."""
+    """Names of the products with a constant other than a matrix, which the quantizer would take for one."""
     stacks = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
     return [node.name for node in graph.node if node.op_type == "MatMul" and stacks & set(node.input)]
 
@@ -202,7 +202,7 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
     """The provider, once it has opened a graph of one operator; the CPU's with a note where that is allowed.
 
     Raises:
-        DeviceError: it does not start; with what ONNX Runtime tells its log alone.
+        DeviceError: it does not start; with what ONNX Runtime writes to its log only.
     """
     runtime = optional_module("onnxruntime")
     with native_messages() as messages:
@@ -267,7 +267,7 @@ def _foreign_parts(model: Any, onnx: Any) -> str | None:
     if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
         return "it contains functions, a training or sparse weights"
     for tensor in graph.initializer:
-        if _lies_elsewhere(tensor, onnx):
+        if _is_elsewhere(tensor, onnx):
             return f"its weights {tensor.name} are in another file"
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
@@ -277,12 +277,12 @@ def _foreign_parts(model: Any, onnx: Any) -> str | None:
                 return f"operator {node.op_type} contains a graph of its own"
             if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
                 return f"operator {node.op_type} contains a sparse constant"
-            if any(_lies_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
+            if any(_is_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
                 return f"a constant of {node.op_type} is in another file"
     return None
 
 
-def _lies_elsewhere(tensor: Any, onnx: Any) -> bool:
+def _is_elsewhere(tensor: Any, onnx: Any) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 

@@ -14,7 +14,7 @@ import psutil
 from mindloc.errors import LaunchError
 
 HCCN_CONF = Path("/etc/hccn.conf")
-# how ModelArts tells a container the address of its host and the name of its pod
+# how ModelArts gives a container the address of its host and the name of its pod
 _NAMES_IN_ENVIRONMENT = ("MA_CURRENT_HOST_IP", "MA_CURRENT_INSTANCE_NAME", "POD_NAME")
 
 
@@ -35,7 +35,7 @@ def host_addresses(name: str) -> list[str]:
 
 
 def device_addresses(device_ids: Sequence[int]) -> list[str]:
-    """The network address of each Ascend card, asked from the driver's tool, else from its configuration file.
+    """The network address of each Ascend card, from the driver's tool, else from its configuration file.
 
     Raises:
         LaunchError: neither knows one of the cards.
@@ -47,7 +47,7 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
     missing = [str(card) for card, address in zip(device_ids, found, strict=True) if not address]
     if missing:
         raise LaunchError(
-            f"no network address is known of card {', '.join(missing)}: neither hccn_tool nor {HCCN_CONF} tells it; "
+            f"no network address found for card {', '.join(missing)}: neither hccn_tool nor {HCCN_CONF} has it; "
             "give the addresses by --device_ips, or write a table for a trial off Ascend by --without_device_ips"
         )
     return [str(address) for address in found]

@@ -3,8 +3,8 @@
 Two ways to start several ranks:
 
 - **rank table**, on Ascend alone: one process per card of this server is started from here, and HCCL reads the table
-  itself. MindSpore then compiles whole graphs with GE (jit level O2), whatever the program asks for.
-- **msrun**, the launcher of MindSpore's dynamic cluster, on every target. Off Ascend a table tells the layout alone.
+  itself. MindSpore then compiles whole graphs with GE (jit level O2), whatever the program sets.
+- **msrun**, the launcher of MindSpore's dynamic cluster, on every target. Off Ascend a table only gives the layout.
 
 What the plan needs to know is found at the end of this module: which target works here, which of the servers this one
 is, where their ranks meet, which cards it has.
@@ -36,7 +36,7 @@ from mindloc.runtime.process import command_line, usable_cores
 Launcher = Literal["rank_table", "msrun", "one_process"]
 LAUNCHERS = ("rank_table", "msrun")  # those that can be chosen
 NOBODY_TO_MEET = "one rank has nobody to meet"
-# asked in a process of its own, since the launcher itself does without MindSpore
+# read in a process of its own, since the launcher itself does without MindSpore
 _WHICH_TARGET = (
     "from mindloc.runtime.device import choose_target; from mindloc.runtime.packages import check_packages; "
     "check_packages(); print(choose_target('auto')[0])"
@@ -124,7 +124,7 @@ def plan_one_process(
 
     Args:
         rank, world_size: its place where somebody else starts the other ranks.
-        rank_variables: what tells it that place.
+        rank_variables: what gives it that place.
     """
     inherited = inherited_environment(
         os.environ if environment is None else environment, launcher_line("one_process", reason)
@@ -134,38 +134,40 @@ def plan_one_process(
     return Plan("one_process", reason, (process,), world_size, (rank,), log_dir)
 
 
-def choose_launcher(target: str, table: RankTable | None, world_size: int, asked: str | None) -> tuple[Launcher, str]:
+def choose_launcher(
+    target: str, table: RankTable | None, world_size: int, requested: str | None
+) -> tuple[Launcher, str]:
     """(launcher, why) for a target and what was given.
 
     Raises:
         LaunchError: the one wanted can't work here.
     """
-    if asked == "msrun" and world_size == 1:
+    if requested == "msrun" and world_size == 1:
         raise LaunchError("launcher msrun lets several ranks meet and there is one; leave LAUNCHER out")
-    if asked == "msrun":
-        return "msrun", "it was asked for"
-    if asked == "rank_table":
+    if requested == "msrun":
+        return "msrun", "it was requested"
+    if requested == "rank_table":
         if table is None:
             raise LaunchError("launcher rank_table needs a rank table and none is given; leave LAUNCHER out")
         if target != "Ascend":
             raise LaunchError(
                 f"launcher rank_table starts Ascend cards alone and the target is {target}; leave LAUNCHER out, the "
-                "table then tells msrun the layout"
+                "table then gives msrun the layout"
             )
-        return "rank_table", "it was asked for"
-    if asked is not None:
-        raise LaunchError(f"launcher is {asked!r}; choose from {', '.join(LAUNCHERS)}, or leave it out")
+        return "rank_table", "it was requested"
+    if requested is not None:
+        raise LaunchError(f"launcher is {requested!r}; choose from {', '.join(LAUNCHERS)}, or leave it out")
     if table is not None and target == "Ascend":
         return "rank_table", f"{table.path} is given and the target is Ascend"
     if world_size == 1:
         return "one_process", NOBODY_TO_MEET
     if table is not None:
-        return "msrun", f"the target is {target}, where {table.path} tells the layout alone ({world_size} ranks)"
+        return "msrun", f"the target is {target}, where {table.path} only gives the layout ({world_size} ranks)"
     return "msrun", f"no rank table is given ({world_size} ranks)"
 
 
 def launcher_line(launcher: Launcher, reason: str) -> str:
-    """Like ``launcher: rank table, because it was asked for``."""
+    """Like ``launcher: rank table, because it was requested``."""
     return f"launcher: {launcher.replace('_', ' ')}, because {reason}"
 
 
@@ -259,7 +261,7 @@ def cards_of_this_server(ranks: int, configured: Sequence[int]) -> tuple[int, ..
         return tuple(configured)
     if len(configured) > 1:
         raise LaunchError(
-            f"{ranks} ranks are asked for, but run.device_ids names {len(configured)} cards; give as many, or none"
+            f"{ranks} ranks are requested, but run.device_ids names {len(configured)} cards; give as many, or none"
         )
     return tuple(range(ranks))
 

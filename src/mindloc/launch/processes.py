@@ -151,7 +151,7 @@ def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
         except ValueError:  # a name or a pod, which msrun could not tell from another server's
             continue
     raise LaunchError(
-        f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is no address; "
+        f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is not an address; "
         "give it on every server: MASTER_ADDR=192.168.1.10"
     )
 

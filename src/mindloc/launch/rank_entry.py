@@ -30,11 +30,11 @@ def main(command: list[str]) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process once its parent is gone, however that ended. Linux only."""
     parent = os.environ.get("MINDLOC_LAUNCH_PARENT")
-    os.environ["MINDLOC_LAUNCH_PARENT"] = str(os.getpid())  # asked for by msrun's own children
+    os.environ["MINDLOC_LAUNCH_PARENT"] = str(os.getpid())  # read by msrun's own children
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):  # gone before the kernel was told
+    if os.getppid() != int(parent):  # gone before the kernel call
         sys.exit(f"the launcher, process {parent}, is gone")
 
 

@@ -1,6 +1,6 @@
-"""Watch over a plan's processes: all run to the end, or the first that fails stops the rest and the reason is told.
+"""Watch over a plan's processes: all run to the end, or the first that fails stops the rest and the reason is printed.
 
-Nothing stays behind. Every process of a launch carries its mark in the environment and is found by it, whoever its
+Nothing stays behind. Every process of a launch carries its mark in the environment and is found by it, whatever its
 parent is by then; and when the supervisor itself is killed, the kernel ends its processes (rank_entry.py).
 """
 
@@ -29,7 +29,7 @@ GRACE_S = 5.0  # from the request to stop to the end by force
 LAST_LINES = 15
 _KILL_S = 10.0  # a process that hangs in its driver outlives even SIGKILL for a while
 _LAST_BYTES = 64 << 10
-# told by the supervisor, with the rank's name, or MindSpore's own talk of its network
+# printed by the supervisor, with the rank's name, or MindSpore's own talk of its network
 _NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING|ERROR)\] [A-Z_]+\(\d+,")
 _OWN_NUMBER = re.compile(rb"process (\d+)\n")  # end of a log's first line, see rank_entry.py
 _MSRUN_SAYS = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
@@ -71,14 +71,14 @@ def run_plan(plan: Plan) -> int:
 
 @contextmanager
 def requests_to_stop_ignored() -> Iterator[None]:
-    """Who asked to stop has been heard: Ctrl-C, SIGTERM or SIGHUP don't interrupt what the stopping still has to do."""
+    """Once stopping, further Ctrl-C, SIGTERM or SIGHUP don't interrupt what is still to be done."""
     with answered(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextmanager
 def _hangup_as_interrupt() -> Iterator[None]:
-    """A closed terminal stops a launch as Ctrl-C does, unless nohup asked to outlive it."""
+    """A closed terminal stops a launch as Ctrl-C does, except under nohup."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         yield
         return
@@ -133,7 +133,7 @@ class Failure:
 
 
 class _FailureFinder:
-    """Asks the processes of a plan again and again whether one has failed."""
+    """Polls the processes of a plan for failures."""
 
     def __init__(self, plan: Plan):
         logs = {f"rank {rank}": plan.rank_log(rank) for rank in plan.ranks}
@@ -262,7 +262,7 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 class LogFollower:
-    """Prints what a log has gained since it was last asked, but for errors; whole lines while it grows."""
+    """Prints what a log has gained since the last call, but for errors; whole lines while it grows."""
 
     def __init__(self, path: Path, skip_lines: int = 0):
         """Args: skip_lines: how many at the start are not shown."""

@@ -1,4 +1,4 @@
-"""What a job is told: its parameters, as ModelArts' console hands them over, and its place, by the environment.
+"""What a job is given: its parameters, as ModelArts' console passes them, and its place, by the environment.
 
 Parameters are strings, and some are the platform's own. The environment says how many servers and cards there are and
 which of them this process is, in two ways by the platform's age:
@@ -44,7 +44,7 @@ def _truth(word: str) -> bool:
 
 def _count(text: str) -> int | None:
     if text and not is_number(text):
-        raise click.BadParameter(f"{text!r} is no number from 0")
+        raise click.BadParameter(f"{text!r} is not an integer from 0")
     return int(text) if text else None
 
 
@@ -54,7 +54,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise click.BadParameter(f"{text!r} is no number of seconds above 0")
+        raise click.BadParameter(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 
@@ -76,7 +76,7 @@ def _switch(name: str, default: bool | None, text: str) -> Callable[[Callable], 
 )
 @click.option("--data_url", help="the data set; copied once per server, a path is read in place")
 @click.option("--train_url", help="gets the run directory, or the report of an evaluation")
-@click.option("--checkpoint_url", type=_filled, help="weights to begin from or to evaluate, or a run to continue")
+@click.option("--checkpoint_url", type=_filled, help="weights to start from or to evaluate, or a run to continue")
 @_switch("--modelarts", True, "False: no job, this machine alone; paths only")
 @_switch("--run_distribute", True, "False: one card of those there are")
 @_switch("--eval", None, "False: no evaluation while training; True: as the config says, each epoch if never")

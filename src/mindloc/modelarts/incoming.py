@@ -56,7 +56,7 @@ def weights_url(url: str) -> str:
     for candidate in (url, *(join(url, name) for name in of_a_run)):
         if patiently(lambda candidate=candidate: store.size(candidate)) is not None:
             return candidate
-    raise StoreError(f"checkpoint_url {url} is no file, and has neither best nor end weights in checkpoints/")
+    raise StoreError(f"checkpoint_url {url} is not a file, and has neither best nor end weights in checkpoints/")
 
 
 def require_own_place(url: str, checkpoint_url: str | None) -> None:
@@ -65,7 +65,7 @@ def require_own_place(url: str, checkpoint_url: str | None) -> None:
     if _same(url, checkpoint_url) or patiently(lambda: store.size(join(url, "config.yaml"))) is None:
         return
     raise StoreError(
-        f"train_url {url} contains a run; give a new directory, or go on with that run: --checkpoint_url {url}"
+        f"train_url {url} contains a run; give a new directory, or continue that run: --checkpoint_url {url}"
     )
 
 
@@ -73,17 +73,17 @@ def _same(url: str, other: str | None) -> bool:
     return other is not None and url.rstrip("/") == other.rstrip("/")
 
 
-def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
+def find_scratch(requested: str | None, environment: Mapping[str, str]) -> Path:
     """A directory of mindloc's own on the disk that a job may fill.
 
     Args:
-        asked: where the user wants it; None: /cache where there is one, else MA_JOB_DIR, else where temporary files go.
+        requested: by the user; None: /cache where there is one, else MA_JOB_DIR, else the directory of temporary files.
 
     Raises:
-        StoreError: the one asked for can't be made or written.
+        StoreError: the requested one can't be made or written.
     """
-    choices = [Path(asked)] if asked else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
-    usable = (path for path in choices if asked or (path.is_dir() and os.access(path, os.W_OK)))
+    choices = [Path(requested)] if requested else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
+    usable = (path for path in choices if requested or (path.is_dir() and os.access(path, os.W_OK)))
     directory = next(usable, Path(tempfile.gettempdir())).absolute() / f"mindloc_{os.getuid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,12 +95,12 @@ def find_scratch(asked: str | None, environment: Mapping[str, str]) -> Path:
 def start_id() -> str:
     """A name for this start of the job, the same for all processes that the platform started with this one.
 
-    It is their parent: its number, and the moment it began, since a restarted container counts anew.
+    It is their parent: its number, and its start time, since a restarted container counts from 1 again.
     """
-    parent, began = os.getppid(), 0.0
+    parent, started = os.getppid(), 0.0
     with suppress(psutil.NoSuchProcess):  # 0, a parent outside this container
-        began = psutil.Process(parent).create_time()
-    return f"{parent}-{began:.2f}"
+        started = psutil.Process(parent).create_time()
+    return f"{parent}-{started:.2f}"
 
 
 def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
@@ -114,7 +114,7 @@ def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
     """
     if isinstance(store, DirectoryStore):
         if not Path(url).is_dir():
-            raise StoreError(f"{url} is no directory; name the one that holds what the job reads")
+            raise StoreError(f"{url} is not a directory; name the one with the data that the job reads")
         return Path(url).absolute()
     return _bring(
         url, scratch, start, lambda: store.total_bytes(url), lambda partial: store.fetch_directory(url, partial)
@@ -158,10 +158,10 @@ def _copy_whole(url: str, directory: Path, total: int, copy: Callable[[Path], No
             f"{url} has {_gigabytes(total)} and {directory.parent} has {_gigabytes(free)} free; "
             "set --scratch to a larger disk"
         )
-    began = time.monotonic()
+    started = time.monotonic()
     with writing(directory, StoreError), atomic_directory(directory) as partial:
         patiently(lambda: copy(partial))
-    print(f"{url}: {_gigabytes(total)} copied to {directory} in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{url}: {_gigabytes(total)} copied to {directory} in {time.monotonic() - started:.0f} s", flush=True)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _run(argv: Sequence[str]) -> int:
     place = place_by_table(read_place(os.environ), os.environ) if args.modelarts else Place()
     if args.evaluate_only or not args.run_distribute:
         if not place.is_first:
-            print("one card is asked for, and another process of this job has it", flush=True)
+            print("one card is requested, and another process of this job has it", flush=True)
             return 0
         place = Place(device_id=place.device_id)
     scratch = find_scratch(args.scratch, os.environ)
@@ -113,7 +113,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: SimpleNamespace) -> i
         try:
             outgoing.finish()
         except StoreError as error:
-            missing = StoreError(f"{error}; what is missing lies in {run}")
+            missing = StoreError(f"{error}; what is missing is in {run}")
             if code == 0:
                 raise missing from None
             print(f"error: {missing}", file=sys.stderr, flush=True)

@@ -132,7 +132,7 @@ class Outgoing:
     def _drop(self, found: set[str]) -> list[str]:
         """Delete the checkpoints that are no longer in the run directory, states first; the name of one that failed.
 
-        Held back while a file that was found has gone meanwhile: what took its place is not out yet.
+        Delayed while a file that was found has gone meanwhile: what took its place is not out yet.
         """
         if any(name not in self._sent for name in found if is_numbered(name)):
             return []

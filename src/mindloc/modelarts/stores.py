@@ -83,7 +83,7 @@ class DirectoryStore:
             shutil.copyfile(path, temporary)
 
     def remove(self, url: str) -> None:
-        """Delete one object; none there is no error."""
+        """Delete one object; a missing one is not an error."""
         try:
             Path(url).unlink(missing_ok=True)
         except OSError as error:

@@ -178,7 +178,7 @@ class Vgg16(nn.Cell):
     def __init__(self, precision: Precision = "fp32"):
         super().__init__()
         self.stride, self.width = 16, VGG_STAGES[-1][-1]
-        self.features = VggFeatures(precision)  # a cell that is called like a method: torchvision's names begin so
+        self.features = VggFeatures(precision)  # a cell that is called like a method: torchvision's names start so
 
     @property
     def blocks(self) -> list[nn.Cell]:

@@ -64,7 +64,7 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
     Raises:
         CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; the file is
             of a deeper network, or has layers that this one has not; two encoders in the file and one here; a key bias,
-            which a RoPE ViT has not; positions that are no square grid.
+            which a RoPE ViT has not; positions that are not a square grid.
     """
     path = Path(path)
     rule: ImportRule = encoder.backbone_of(SIDES[0]).import_rule
@@ -91,7 +91,7 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
     updates += _match_logit_scale(encoder, logit_scale, report)
     if strict and (report.missing or report.new or report.unexpected):
         raise CheckpointError(
-            f"{report.summary()}: not every name matches; set model.pretrained_strict: false to go on"
+            f"{report.summary()}: not every name matches; set model.pretrained_strict: false to continue"
         )
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))

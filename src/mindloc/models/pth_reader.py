@@ -65,7 +65,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     ) as error:  # whatever a broken file makes the parsers say  # fmt: skip
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise CheckpointError(
-            f"{path} is no complete PyTorch checkpoint ({reason}); copy it again, or convert it to .safetensors"
+            f"{path} is not a complete PyTorch checkpoint ({reason}); copy it again, or convert it to .safetensors"
         ) from None
 
 
@@ -95,11 +95,11 @@ def _zip_entry(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a length that lies reads no more than there is
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a false length reads no more than there is
         if view[:1] != b"\x80" or run_pickle(view)[0] != LEGACY_MAGIC:
             raise Refused("neither a zip archive nor an old PyTorch checkpoint; name a .pth or .safetensors file")
         if run_pickle(view)[0] != LEGACY_PROTOCOL:
-            raise Refused(f"an old PyTorch checkpoint of another protocol than {LEGACY_PROTOCOL}; save it anew")
+            raise Refused(f"an old PyTorch checkpoint of another protocol than {LEGACY_PROTOCOL}; save it again")
         if run_pickle(view)[0]["little_endian"] is not True:
             raise Refused("written on a big-endian machine; convert it to .safetensors there")
         tree, storages = run_pickle(view)
@@ -126,12 +126,12 @@ def _legacy_storages(view: mmap.mmap, keys: Any, storages: dict[str, "Storage"])
 def _require_length(storage: "Storage", data: bytes) -> None:
     if len(data) != storage.nbytes:
         raise Refused(
-            f"storage {storage.key!a:.40} is {len(data)} bytes instead of {storage.nbytes}: a cut file, copy it anew"
+            f"storage {storage.key!a:.40} is {len(data)} bytes instead of {storage.nbytes}: a cut file, copy it again"
         )
 
 
 def find_tensors(tree: Any) -> dict[str, "StoredTensor"]:
-    """The state dict itself, wherever it is wrapped; entries that are no tensors are left out."""
+    """The state dict itself, wherever it is wrapped; entries that are not tensors are left out."""
     for _ in range(len(WRAPPERS)):
         if not isinstance(tree, dict):
             break
@@ -174,7 +174,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """How a tensor lies in its storage; offset and stride count elements."""
+    """Layout of a tensor in its storage; offset and stride count elements."""
 
     storage: Storage
     offset: int
@@ -194,17 +194,17 @@ class StoredTensor:
 def _storage(reference: Any) -> Storage:
     """A storage from its persistent id ("storage", kind, key, device, count[, view])."""
     if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
-        raise Refused("a reference that is no storage; save the state dict alone")
+        raise Refused("a reference to something other than a storage; save the state dict alone")
     tag, kind, key, _device, count, *view = reference
     if tag != "storage" or not isinstance(kind, Name) or kind not in STORAGE_NAMES or not isinstance(key, str):
-        raise Refused("a reference that is no known storage; save the state dict alone")
+        raise Refused("a reference to an unknown storage; save the state dict alone")
     if any(part is not None for part in view):
-        raise Refused(f"storage {key!a:.40} is a view of another one; save the file anew with a current PyTorch")
+        raise Refused(f"storage {key!a:.40} is a view of another one; save the file again with a current PyTorch")
     return Storage(kind.name, key, _natural(count, "a storage length"))
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
-    """A tensor whose every element lies in its storage and which names none twice."""
+    """A tensor whose elements are all in its storage, none twice."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
         raise Refused("a tensor without storage, shape or stride; the file is damaged or hostile: don't use it")
     if len(shape) != len(stride) or len(shape) > MAX_AXES:
@@ -234,7 +234,7 @@ def _natural(value: Any, what: str) -> int:
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> StoredTensor:
     if not isinstance(tensor, StoredTensor):
-        raise Refused("a parameter that is no tensor; the file is damaged or hostile: don't use it")
+        raise Refused("a parameter that is not a tensor; the file is damaged or hostile: don't use it")
     return tensor
 
 
@@ -246,7 +246,7 @@ def _ordered_dict(*arguments: Any) -> dict:
 
 def _size(items: Any = ()) -> tuple:
     if not isinstance(items, tuple):
-        raise Refused("a torch.Size of something that is no tuple; the file is damaged: don't use it")
+        raise Refused("a torch.Size of something other than a tuple; the file is damaged: don't use it")
     return items
 
 
@@ -335,7 +335,7 @@ class StateDictUnpickler(pickle._Unpickler):
         """Attributes of an OrderedDict (PyTorch's version notes) are dropped."""
         self.stack.pop()
         if not isinstance(self.stack[-1], dict):
-            raise Refused("attributes of something that is no dict; save the state dict alone")
+            raise Refused("attributes of something other than a dict; save the state dict alone")
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -346,7 +346,7 @@ class StateDictUnpickler(pickle._Unpickler):
 
     def _set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict) or len(items) % 2:
-            raise Refused("items of something that is no dict; the file is damaged: don't use it")
+            raise Refused("items of something other than a dict; the file is damaged: don't use it")
         if not all(isinstance(key, KEY_TYPES) for key in items[::2]):
             raise Refused("a dict key that is neither text nor number; save the state dict alone")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""How public checkpoints name and lay out what our backbones have.
+"""How public checkpoints name and lay out the parameters of our backbones.
 
 Game4Loc and its relatives put timm's model under a prefix, timm and torchvision put theirs under none; what follows the
 prefix differs by backbone, so each backbone states its ``ImportRule``.
@@ -58,7 +58,7 @@ class ImportRule:
         foreign: pattern of names of layers, tokens or positions that only another network has and that would change
             the result; what else is unexpected is only reported.
         adapt: (weights, this backbone's parameters) -> the weights in its layout, and a line on each that was
-            resampled. Raises CheckpointError where there is no such layout.
+            resampled. Raises CheckpointError where the layout is unknown.
         settings: config keys to change where weights do not fit.
         usual_normalization: of public weights whose files do not state theirs.
     """

@@ -77,7 +77,7 @@ def as_laid_out_here(weights: Arrays, parameters: Mapping[str, Parameter]) -> tu
     """timm's weights with fused biases, the positions resampled to the grid of the parameters where it is another.
 
     Raises:
-        CheckpointError: the positions are no square grid.
+        CheckpointError: the positions are not a square grid.
     """
     weights = with_fused_bias(weights)
     ours, theirs = parameters["pos_embed"], weights.get("pos_embed")

@@ -40,8 +40,8 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion
         operator_fusion: on CPUs, see runtime/compilation.py.
 
     Raises:
-        DeviceError: MindSpore is missing or of an unsupported version, or a requested device is not available. There
-            is no fallback.
+        DeviceError: MindSpore is missing or of an unsupported version, or a requested device is not available;
+            no other device replaces it.
     """
     check_packages()
     os.environ.setdefault("GLOG_v", "3")  # read at import: errors only, else many warnings

@@ -19,7 +19,7 @@ from mindloc.search.extraction import Batch, Queries
 from mindloc.search.index import Box, Circle, IndexCard, TileFacts, TileIndex
 from mindloc.search.two_stage import two_stage_search
 
-FEW = 20  # queries whose answers are told one by one
+FEW = 20  # queries whose answers are printed one by one
 _PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in degrees"}
 
 
@@ -79,7 +79,7 @@ def plan_search(
 
 @dataclass
 class Summary:
-    """What is told of all queries together."""
+    """What is printed of all queries together."""
 
     plan: SearchPlan
     first: list[tuple[str, dict[str, Any] | None]] = field(default_factory=list)  # query, its first answer
@@ -125,7 +125,7 @@ def search_all(
         started = time.perf_counter()
     if plan.where and not any(answer for _, answer in summary.first):
         raise TileIndexError(
-            f"no tile lies there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
+            f"no tile is there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
             "ground the tiles cover"
         )
 

@@ -72,7 +72,7 @@ class Extracted:
         """The card of an index of these rows.
 
         Raises:
-            TileIndexError: the cards of the sets hold facts of a wrong type.
+            TileIndexError: the cards of the sets contain values of a wrong type.
         """
         facts = {
             "kind": kind,
@@ -87,7 +87,7 @@ class Extracted:
         card = read_index_card(facts)
         if card is None:
             said = ", ".join(f"{name} {value!r}" for name, value in facts.items())
-            raise TileIndexError(f"cards of the extraction hold a fact of a wrong type ({said}); extract it again")
+            raise TileIndexError(f"cards of the extraction contain a value of a wrong type ({said}); extract it again")
         return card
 
     def batches(self) -> Iterator[Batch]:

@@ -34,7 +34,7 @@ _LISTS = ("nlist", "nprobe", "train_rows", "seed")
 KINDS = {
     "flat": FaissKind("Flat", ()),
     "ivf_flat": FaissKind("IVF{nlist},Flat", _LISTS, True, faiss.IndexIVFFlat),
-    # np: codes in no particular order; the factory's own default orders them for Hamming distances, which nobody asks
+    # np: codes in no particular order; the factory's own default orders them for Hamming distances
     "ivf_pq": FaissKind("IVF{nlist},PQ{pq_bytes}x8np", (*_LISTS, "pq_bytes", "refine"), True, faiss.IndexIVFPQ),
     "hnsw": FaissKind("HNSW{links},Flat", ("links", "ef_construction", "ef_search"), type=faiss.IndexHNSWFlat),
 }
@@ -125,7 +125,7 @@ def _resolve_codes(dimension: int, learned: int, parameters: FaissParameters) ->
         )
     size = parameters.pq_bytes or max(m for m in range(1, max(1, dimension // 4) + 1) if dimension % m == 0)
     if dimension % size:
-        raise TileIndexError(f"pq_bytes {size} is no divisor of the vectors' width {dimension}; give one that is")
+        raise TileIndexError(f"pq_bytes {size} does not divide the vectors' width {dimension}; give a divisor of it")
     return replace(parameters, pq_bytes=size)
 
 

@@ -45,7 +45,7 @@ class IndexCard:
             if own != given:
                 raise TileIndexError(
                     f"the index was built with {what} {_short(own)}, the queries come with {what} {_short(given)}; "
-                    "encode the queries with the index's own, or build the index anew"
+                    "encode the queries with the index's own, or build the index again"
                 )
 
     def require_same(self, tiles: "IndexCard", where: str) -> None:
@@ -102,7 +102,7 @@ class TileFacts(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where to look: tiles whose place lies within, edges included, in the unit of the index's places."""
+    """Where to look: tiles whose place is within, edges included, in the unit of the index's places."""
 
     low: tuple[float, float]
     high: tuple[float, float]
@@ -136,7 +136,7 @@ class Circle:
         unit = _require_places(card)
         if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 180):
             raise TileIndexError(
-                f"{self.place[0]},{self.place[1]} is no place in degrees; give latitude before longitude"
+                f"{self.place[0]},{self.place[1]} is not a place in degrees; give latitude before longitude"
             )
         return Box(*box_around(self.place, self.radius_m, unit))
 
@@ -318,7 +318,7 @@ def _check_names(names: Sequence[str]) -> None:
     seen = set()
     for name in names:
         if not isinstance(name, str) or not name:
-            raise TileIndexError(f"tile name {name!r} is no text; give every tile a name")
+            raise TileIndexError(f"tile name {name!r} is not text; give every tile a name")
         if name in seen:
             raise TileIndexError(f"tile {name} comes twice among the tiles to add; names must be unique")
         seen.add(name)

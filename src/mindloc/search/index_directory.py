@@ -182,7 +182,7 @@ def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
         memory_map: leave the re-rank vectors in their file.
 
     Raises:
-        TileIndexError: a file is missing, cut off, changed or contradicts the card; the directory is no tile index.
+        TileIndexError: a file is missing, cut off, changed or contradicts the card; the directory is not a tile index.
     """
     facts = _read_facts(directory / _CARD)
     card, parameters = _parse(directory / _CARD, facts)
@@ -196,7 +196,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise TileIndexError(f"{path.parent} contains no tile index; make one with: {command_line('index', 'build')}")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
-        raise TileIndexError(f"{path} is no card of a tile index; name the directory that one was saved to")
+        raise TileIndexError(f"{path} is not a card of a tile index; name the directory that one was saved to")
     if facts.get("version") != VERSION:
         version = facts.get("version")
         raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the index again")
@@ -235,7 +235,7 @@ def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None
     rows = facts["rows"]
     names = read_json(directory / _NAMES, TileIndexError, "", "build the index again", kind=list)
     if len(names) != rows or not all(isinstance(name, str) for name in names):
-        raise TileIndexError(f"{directory / _NAMES} is no list of {rows} names; build the index again")
+        raise TileIndexError(f"{directory / _NAMES} is not a list of {rows} names; build the index again")
     kinds = ((np.float64, (rows, 2)), (np.float64, (rows, 4)), (np.bool_, (rows,)))
     arrays = [_read_array(directory / name, *kind) for name, kind in zip(_ARRAYS, kinds, strict=True)]
     rerank = None

@@ -85,10 +85,12 @@ def parse_address(text: str) -> MilvusAddress:
     uri, _, collection = text.removeprefix(PREFIX).partition("#")
     address = MilvusAddress(uri, collection or DEFAULT_COLLECTION)
     if not _COLLECTION.fullmatch(address.collection):
-        raise TileIndexError(f"{address.collection!r} is no collection's name: letters, digits and _, no digit first")
+        raise TileIndexError(f"{address.collection!r} is not a collection name: letters, digits and _, no digit first")
     if address.embedded:
         if not uri.endswith(".db") or "://" in uri:
-            raise TileIndexError(f"{text} is no Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530")
+            raise TileIndexError(
+                f"{text} is not a Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530"
+            )
         return address
     parts = urlsplit(uri)
     if parts.username is not None:
@@ -329,7 +331,7 @@ def _explain(error: Exception, address: MilvusAddress, rpc_error: type) -> str:
 
 @contextmanager
 def _reason_of_milvus_lite(address: MilvusAddress) -> Iterator[None]:
-    """milvus-lite tells its log alone why it can't open a directory."""
+    """milvus-lite writes only to its log why it can't open a directory."""
     heard: list[BaseException] = []
 
     class Listener(logging.Handler):

@@ -169,7 +169,7 @@ class MilvusIndex:
 
     def _search(self, field: str, query_QW: np.ndarray, k: int, chosen: str, parameters: dict[str, Any]) -> Hits:
         if self._address.embedded:
-            self._flush()  # milvus-lite gathers what is not on disk anew for every search: 1 s for 5 000 tiles
+            self._flush()  # milvus-lite gathers what is not on disk again for every search: 1 s for 5 000 tiles
         names, scores = [], []
         for rows in _batches(len(query_QW), 4 * query_QW.shape[1] + k * NAME_BYTES):
             with in_one_line(self._address):
@@ -263,7 +263,7 @@ def _search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, i
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse names that the primary key can't hold.
+    """Refuse names that are too long for the primary key.
 
     Raises:
         TileIndexError: too long, or no Unicode.
@@ -272,7 +272,7 @@ def _check_names(names: Sequence[str]) -> None:
         try:
             length = len(name.encode())
         except UnicodeEncodeError:
-            raise TileIndexError(f"tile name {name!r} is no Unicode, which Milvus needs; rename the file") from None
+            raise TileIndexError(f"tile name {name!r} is not Unicode, which Milvus needs; rename the file") from None
         if length > NAME_BYTES:
             raise TileIndexError(f"tile name {name[:60]}... has {length} bytes; Milvus takes here {NAME_BYTES}")
 

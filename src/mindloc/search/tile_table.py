@@ -80,7 +80,7 @@ class TileTable:
             raise TileIndexError(f"tile {absent.args[0]} is not in the index; check the name") from None
 
     def kept(self, box: Box | None) -> np.ndarray | None:
-        """(N,) bool, rows that count and lie in the box; None: every row."""
+        """(N,) bool, rows that count and are in the box; None: every row."""
         if box is None:
             return None if self.count == len(self.names) else self.alive_N
         within_N2 = (self.place_N2 >= box.low) & (self.place_N2 <= box.high)  # never of NaN
@@ -104,7 +104,7 @@ def _known(numbers: list[float]) -> tuple | None:
 
 
 class GrowingRows:
-    """A float32 matrix that grows by rows: those it starts with stay where they are, later ones lie in memory.
+    """A float32 matrix that grows by rows: those it starts with stay where they are, later ones are in memory.
 
     Args:
         first_NE: kept as it is, a memmap stays one.

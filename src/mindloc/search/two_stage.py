@@ -128,7 +128,7 @@ def _places(names: list[str], recalled: list[str]) -> np.ndarray:
 
 
 def _within(circle: Circle, found: Answers, k: int, index: TileIndex) -> Answers:
-    """The first k of each query's answers that lie within the circle."""
+    """The first k of each query's answers within the circle."""
     facts = iter(index.facts([name for names in found.names for name in names]))
     kept = []
     for names in found.names:

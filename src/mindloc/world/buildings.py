@@ -10,7 +10,7 @@ _HALL_ROOFS = {"roof_light": 0.6, "roof_gray": 0.32, "roof_red": 0.08}
 
 
 def build_on_parcels(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Build every parcel up as its use asks."""
+    """Build on every parcel according to its use."""
     builders = {
         "residential": _build_homes,
         "apartments": _build_apartments,
@@ -34,7 +34,7 @@ _BLOCKED = is_one_of((*ROOFS, "water", "asphalt", "pool"))
 
 
 def _is_free(layers: MapLayers, corner_42) -> bool:
-    """True where a rectangle lies wholly on the map and on nothing built, paved or wet."""
+    """True where a rectangle is wholly on the map and on nothing built, paved or wet."""
     size_m = layers.material.shape[0] * layers.m_per_px
     if corner_42.min() < 0 or corner_42.max() > size_m:
         return False
@@ -91,7 +91,7 @@ def _turned(x, y, angle: float):
 
 
 def _build_homes(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Houses in a row along every side of the block, then what stands behind them."""
+    """Houses in a row along every side of the block, then what is behind them."""
     corner_N2 = parcel.outline_N2
     center = corner_N2.mean(axis=0)
     perimeter = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corner_N2, axis=0).T))])
@@ -258,7 +258,7 @@ def _build_halls(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
 
 
 def _within(parcel: Parcel, corner_42) -> bool:
-    """All corners lie in the parcel's box along its own direction."""
+    """All corners are in the parcel's box along its own direction."""
     middle, along, across, length, depth = _inside_frame(parcel)
     away = corner_42 - middle
     return bool((np.abs(away @ along) < length / 2).all() and (np.abs(away @ across) < depth / 2).all())
@@ -371,7 +371,7 @@ _PAVED = is_one_of(("asphalt", "concrete", "marking", "track"))
 
 
 def _put_cars_on_parcel(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Where a random point of the parcel is paved, a car may stand."""
+    """Where a random point of the parcel is paved, a car may be parked."""
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
     tries = int(
         np.prod(high - low) / {"residential": 110, "industrial": 190, "apartments": 70, "farm": 400}[parcel.use]

@@ -2,7 +2,7 @@
 
 What light, air and a camera do to an image: cast, contrast, haze, blur, vignette, noise.
 
-Photograph a painted map from a posed camera: a perspective image in which roofs and crowns stand above the ground.
+Photograph a painted map from a posed camera: a perspective image in which roofs and crowns are above the ground.
 
 Each pixel's ray is followed downwards from the height of the tallest thing in view until it meets the map's surface.
 Where it meets the side of a house, a wall is drawn.
@@ -55,10 +55,10 @@ class Poses:
 
 
 def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, region_F4) -> Poses:
-    """Random poses whose whole footprint lies in each frame's region.
+    """Random poses whose whole footprint is in each frame's region.
 
     Args:
-        level_F, flight_F: given, since a frame keeps them when it is posed anew.
+        level_F, flight_F: given, since a frame keeps them when it gets another pose.
         region_F4: (left, top, right, bottom) in meters.
 
     Raises:
@@ -246,7 +246,7 @@ def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray
 def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
     """Where points (x, y, meters above ground) appear in the image: (column, row) in pixels, shape (N, 2).
 
-    The top left corner of the image is (0, 0); pixel centers lie at halves.
+    The top left corner of the image is (0, 0); pixel centers are at halves.
     """
     rows, columns = size_px
     away_N3 = np.asarray(point_N3, np.float64) - [place_2[0], place_2[1], height_m]

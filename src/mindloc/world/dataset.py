@@ -66,7 +66,7 @@ def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Galle
 
 
 def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) -> None:
-    """Write world.json: what a reader of the data set needs, what it holds, and what it was made from."""
+    """Write world.json: what a reader of the data set needs, what it contains, and what it was made from."""
     card = {
         "version": WORLD_VERSION,
         "map_px": spec.map_px,

@@ -19,7 +19,7 @@ DRONE_DIRECTORY, SATELLITE_DIRECTORY = "drone/images", "satellite"
 POSITIVE_IOU = 0.39  # a pair above it is a positive (GTA-UAV's own scripts)
 SEMIPOSITIVE_IOU = 0.14
 BLOCK_FRAMES = 8192  # frames at a time; bounds the memory of the candidates
-ROUNDS = 40  # how often a frame is posed anew before it is taken as it is
+ROUNDS = 40  # how often a frame gets another pose before it is taken as it is
 _STREAM_FRAMES, _STREAM_POSES = 1, 2  # numbers that keep the random streams of one seed apart; images.py has the others
 
 
@@ -124,7 +124,7 @@ class Frames:
 
 
 def draw_frames(spec: WorldSpec, gallery: Gallery) -> Frames:
-    """Pose every frame, anew where it has no positive or its tiles cross the border between train and test.
+    """Pose every frame, again where it has no positive or its tiles cross the border between train and test.
 
     Raises:
         DataError: the spec leaves no room for the footprints, or a split without frames.
@@ -161,7 +161,7 @@ def draw_frames(spec: WorldSpec, gallery: Gallery) -> Frames:
 
 
 def _border_m(spec: WorldSpec) -> float:
-    """Where the test region begins: an edge of the coarsest tiles if they leave both sides room, else of finer ones."""
+    """Where the test region starts: an edge of the coarsest tiles if they leave both sides room, else of finer ones."""
     if spec.test_share in (0, 1):
         return spec.map_m * (1 - spec.test_share)
     for zoom in sorted(spec.zooms):
@@ -180,7 +180,7 @@ def _unsuitable(spec: WorldSpec, gallery: Gallery, poses: Poses, border_m: float
 
 
 def _straddles(gallery: Gallery, overlaps: Overlaps, border_m: float) -> np.ndarray:
-    """Frames with an edge to a tile that lies on both sides of the border, shape (F,)."""
+    """Frames with an edge to a tile on both sides of the border, shape (F,)."""
     slack = 1e-6
     bounds_E4 = gallery.bounds_T4[overlaps.tile_E]
     across_E = (bounds_E4[:, 0] < border_m - slack) & (bounds_E4[:, 2] > border_m + slack)

@@ -29,7 +29,7 @@ _NO_ROOM = is_one_of((*ROOFS, "water", "asphalt", "pool", "marking", "court"))
 
 
 def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
-    """Draw everything that stands still; cars come with each season."""
+    """Draw everything but cars, which come with each season."""
     layers = empty_layers(map_px, m_per_px, numbers("meadow")[0])
     cover_ground(layers, plan, rng)
     build_on_parcels(layers, plan, rng)
@@ -38,7 +38,7 @@ def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Genera
 
 
 def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Draw all that lies flat, from the fields up to the road markings."""
+    """Draw all that is flat, from the fields up to the road markings."""
     for parcel in plan.parcels:
         _cover(layers, parcel, rng)
     _draw_tracks(layers, plan, rng)
@@ -204,7 +204,7 @@ def plant(layers: MapLayers, plan: Plan, woods: Woods, rng: np.random.Generator)
 
 
 def _spots(parcel: Parcel, rng: np.random.Generator):
-    """Where trees stand in one parcel, and their crown radii."""
+    """Positions of the trees of one parcel, and their crown radii."""
     spacing = {
         "forest": 5.4,
         "orchard": 6.5,

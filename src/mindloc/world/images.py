@@ -130,7 +130,7 @@ def _paint_block(layers: MapLayers, scenery: Scenery, noise: Noise, top: int, le
 
 
 def _padded(layer, top: int, left: int, rows: int, columns: int, margin: int) -> np.ndarray:
-    """A window with a margin; beyond the map its edge goes on."""
+    """A window with a margin; beyond the map its edge is repeated."""
     size = layer.shape[0]
     y0, y1, x0, x1 = top - margin, top + rows + margin, left - margin, left + columns + margin
     part = layer[max(y0, 0) : min(y1, size), max(x0, 0) : min(x1, size)]
@@ -197,9 +197,9 @@ def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, colum
 
 
 def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
-    """Share of each pixel that lies in shadow, (rows, columns) float32 0..1.
+    """Share of each pixel in shadow, (rows, columns) float32 0..1.
 
-    A pixel is dark when, some steps toward the sun, the land stands higher than the sun's ray there.
+    A pixel is dark when, some steps toward the sun, the land is higher than the sun's ray there.
     """
     tangent = sun_3[2] / np.hypot(sun_3[0], sun_3[1])
     reach_px = 24.0 / tangent / layers.m_per_px  # roofs and trees stay below 24 m
@@ -256,7 +256,7 @@ def _one_cv2_thread():
 
 
 def _in_season(spec: WorldSpec, number: int, season, plan: Plan, layers: MapLayers, noise: Noise, workers: int):
-    """The map as it stands in one season, cars included: layers, scenery, image."""
+    """The map in one season, cars included: layers, scenery, image."""
     layers = layers.copy()
     park_cars(layers, plan, _rng(spec, _STREAM_SEASON, number, 0))
     scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1), _rng(spec, _STREAM_BUILT))
@@ -306,7 +306,7 @@ def _write_frames(
     progress: Progress,
     workers: int,
 ) -> None:
-    """Season by season, so that one painted map is held at a time."""
+    """Season by season, so that one painted map at a time is in memory."""
     poses, axes_F33 = frames.poses, frames.poses.axes()
     coarsest = 2 * float(poses.height_F.max()) * spec.half_width_tan / spec.drone_size_px[1] * 1.15
     done = 0

@@ -1,7 +1,7 @@
 """Seasons: the color of every material, the sun, and how much soil shows between the rows of a crop.
 
-Each season is told by the color at the middle of each material and by how a tint may stray from it; a world draws its
-own tints from its seed. Colors are red, green, blue in 0..255.
+Each season is defined by the color at the middle of each material and by how a tint may stray from it; a world draws
+its own tints from its seed. Colors are red, green, blue in 0..255.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Season:
     """How the land looks at one time of the year.
 
     Args:
-        colors: material -> one or more colors; a tint lies at random between two of them.
+        colors: material -> one or more colors; a tint is at random between two of them.
         soil: color of bare soil between the rows.
         row_contrast: how clearly rows show, 0..1.
         sun_elevation_deg: range.

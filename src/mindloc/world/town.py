@@ -1,10 +1,10 @@
-"""What lies where on a map, as shapes in meters: parcels, roads, a river, houses and trees.
+"""The contents of a map as shapes in meters: parcels, roads, a river, houses and trees.
 
 The land is cut in two again and again; every early cut becomes a road, so roads meet and blocks close as they do in
 towns. A smooth bend of the whole plane (``Bend``) then takes the rulers' look away. x points east, y south.
 V = corners of a polygon, N = points.
 
-The map as pixel layers: what every pixel is made of, how high it stands, and detail such as rows and roof tiles.
+The map as pixel layers: what every pixel is made of, its height, and detail such as rows and roof tiles.
 
 Layers are drawn once per world and serve every season. x = column, y = row, top left pixel covers (0, 0) meters.
 """
@@ -308,7 +308,7 @@ class MapLayers:
     def window(self, polygon_N2, margin_px: int = 1):
         """Slices (rows, columns) around a polygon, cut at the map's edge, and the centers of its pixels in meters.
 
-        Returns None where it lies off the map.
+        Returns None where it is off the map.
         """
         size = self.material.shape[0]
         low = np.floor(np.min(polygon_N2, axis=0) / self.m_per_px).astype(int) - margin_px
@@ -321,7 +321,7 @@ class MapLayers:
         return (slice(low[1], high[1]), slice(low[0], high[0])), x_m[None, :], y_m[:, None]
 
     def mask(self, slices, polygon_N2) -> np.ndarray:
-        """Which pixels of a window lie in a polygon, bool."""
+        """Which pixels of a window are in a polygon, bool."""
         rows, columns = slices
         mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         corner = self.px(polygon_N2) - np.array([columns.start, rows.start]) * (1 << _SHIFT)

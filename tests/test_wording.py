@@ -1,0 +1,56 @@
+"""One word per thing, in code, messages, docs and tests; CONTRIBUTING.md says why."""
+
+import re
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+KINDS = ("src/**/*.py", "src/**/*.yaml", "scripts/*", "benchmarks/**/*.py", "modelarts/*", "tests/**/*.py")
+INSTEAD = {  # pattern -> what the project says
+    r"pictures?": "image",
+    r"folders?": "directory",
+    r"librar(y|ies) of (images|tiles)": "index",
+    r"way back": "backward pass",
+    r"compan(y|ions?)": "mined pairs",
+    r"asked|wish(es)?": "requested",
+    r"beforehand": "preflight checks",
+    r"(?<!-)stands|stood": "is",
+    r"lies": "is",
+    r"begins|began|begun": "starts",
+    r"holds": "contains",
+    r"is no (file|directory|number|text|list|tensor|place|address|divisor|error)": "is not a",
+    r"is told|told (apart|of|by)|tells": "is given, is printed",
+    r"whoever": "who",
+    r"(goes|go|going|went) on": "continues",
+    r"anew": "again",
+    r"Letters:|Suffixes:": "Shapes:",
+    r"(?<![\w.:!>%{])\.\d+ (%|of|and|to)": "0.5, with the zero",
+}
+PATTERN = re.compile(
+    "|".join(rf"(?P<w{n}>(?<![a-zA-Z])(?:{words})(?![a-zA-Z]))" for n, words in enumerate(INSTEAD)), re.IGNORECASE
+)
+
+
+def found_in(text: str) -> list[str]:
+    """``word: what to say instead`` of each that should be another."""
+    return [f"{match[0]}: {list(INSTEAD.values())[int(match.lastgroup[1:])]}" for match in PATTERN.finditer(text)]
+
+
+def test_the_project_says_one_word_per_thing():
+    files = [path for kind in KINDS for path in PROJECT.glob(kind) if path.is_file() and path.suffix != ".pyc"]
+    files += [*PROJECT.glob("docs/**/*.md"), *PROJECT.glob("*.md")]
+    wrong = [
+        f"{path.relative_to(PROJECT)}:{number}: {words}"
+        for path in files
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        for words in found_in(line)
+    ]
+    assert len(files) > 300 and not wrong, "\n".join(wrong)
+
+
+def test_each_of_the_words_is_found():
+    text = "A picture in the folder stands .39 of the way; whoever is told goes on: is no file, the way back."
+    assert [words.partition(":")[0] for words in found_in(text)] == [
+        *("picture", "folder", "stands", ".39 of", "whoever", "is told", "goes on", "is no file", "way back")
+    ]
+    assert not found_in("The data set contains images; 0.39 of them show stand-ins. It allies and foretells.")
