@@ -162,7 +162,7 @@ def test_a_box_a_circle_and_the_corner_between_them(here):
 
 def test_nothing_to_find_where_one_looks(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
-    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl")
+    words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl")
     for where in (("--near=-900,-900", "--within_m", "5"), ("--box=-900,-900,-800,-800",)):
         assert "no tile is there; places are given as x, y in meters" in says(capsys, *words, *where)
     assert not (here / "answers.jsonl").exists()
@@ -329,7 +329,7 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
     write_extraction(here / "nowhere_known", OMEGA, PHI, TILES)
     run("index", "build", "nowhere_known", "--index", "tiles_index")
     assert "extract --places reads them from the tiles' names" in capsys.readouterr().out
-    words = ("search", "--queries", "frames", "--out", "answers.jsonl", "--index")
+    words = ("search", "--queries", "queries", "--out", "answers.jsonl", "--index")
     assert "index knows no places of its tiles" in says(capsys, *words, "tiles_index", "--box", "0,0,1,1")
     vectors = here / "tiles_index" / "vectors.faiss"
     vectors.write_bytes(vectors.read_bytes()[:-8])
@@ -347,7 +347,7 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
 def test_no_place_in_degrees(here, capsys):
     write_extraction(here / "degrees", OMEGA, PHI, TILES, np.full((6, 2), 60.0), unit="lat_lon_deg")
     run("index", "build", "degrees", "--index", "tiles_index")
-    words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
+    words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
     assert "is not a place in degrees; give latitude before longitude" in says(capsys, *words, "--near", "119.4,31.7")
 
 
@@ -499,7 +499,7 @@ def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys
 
 def test_queries_that_are_encoded_need_no_mindspore(here):
     run("index", "build", "gallery", "--index", "tiles_index")
-    words = ["search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl"]
+    words = ["search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl"]
     code = f"import sys; from mindloc.cli import main; main({words}); sys.exit('mindspore' in sys.modules)"
     source = Path(__file__).parents[2] / "src"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True)
