@@ -12,6 +12,7 @@ from score_settings import score_settings
 from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.figures import SheetRow, choose_queries, draw_contact_sheet
+from mindloc.evaluation.report import summary
 from mindloc.evaluation.rescore import rescore
 from mindloc.evaluation.truth import make_task, write_truth
 
@@ -67,6 +68,27 @@ def test_the_table_has_the_stages_before_the_baselines(write_directory):
     ] + ["chance"]
 
 
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_tables_of_the_console_have_at_most_80_columns(write_directory, two_stage):
+    report = rescore(write_directory(two_stage))
+    for by_mode in report["methods"].values():
+        for numbers in by_mode.values():
+            wide = {
+                "recall@1": 1.0,
+                "recall@1_low": 1.0,
+                "recall@1_high": 1.0,
+                "recall@5": 1.0,
+                "ap": 1.0,
+                "sdm@3": 1.0,
+            }
+            numbers |= {**wide, "dis@1_median_m": 12_345.6}
+    lines = summary(report).splitlines()
+    title = ["R@1", "95", "%", "interval", "R@5", "AP", *([] if two_stage else ["SDM@3"]), "Dis@1", "median"]
+    tables = [lines[row : row + (5 if two_stage else 3)] for row, line in enumerate(lines) if line.split() == title]
+    assert len(tables) == 2 and all("100.00 to 100.00" in line for table in tables for line in table[1:])
+    assert max(len(line) for table in tables for line in table) <= 80
+
+
 def test_the_page_says_what_the_stages_did(write_directory):
     """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 is fifth in stage one, beyond N = 4; 3 became 0)."""
     directory = write_directory()
@@ -110,7 +132,7 @@ def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_di
     assert methods["model"]["pos"]["recall@1"] == methods["phi"]["pos"]["recall@1"] == 0.8
 
 
-def test_answers_tell_where_they_come_from(write_directory):
+def test_answers_say_where_they_come_from(write_directory):
     directory = write_directory()
     rescore(directory, figures=False)
     first, *_, last = [json.loads(line) for line in (directory / "queries.jsonl").read_text().splitlines()]

@@ -14,7 +14,7 @@ from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
 from mindloc.runtime.run_directory import RunDirectory
-from mindloc.training.reporting import read_metrics
+from mindloc.training.reporting import in_lines, read_metrics
 from mindloc.training.resume import Progress, check_settings, find_resume_point, restated_schedule
 
 CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}
@@ -76,16 +76,16 @@ def test_epochs_and_evaluations_have_lines(finished):
 def test_the_console_shows_loss_rate_time_speed_and_remaining_time(tmp_path, capsys):
     small_run.run(tmp_path, epochs=1, log_every_steps=4)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
-    for part in (
-        "epoch 1/1 step 4/4",
-        "loss ",
-        "lr 5.00e-03",
-        "/step",
-        "images/s",
-        "ETA 0:00:00",
-    ):
-        assert part in line
+    for part in ("epoch 1/1 step 4/4", "loss ", "lr 5.0e-03", "/step", "ETA 0:00:00"):
+        assert part in line and len(line) <= 80
     assert line in (tmp_path / "log.txt").read_text()
+
+
+def test_scores_of_an_evaluation_are_in_lines_of_80_columns():
+    items = ["evaluation e100:", *(f"recall@{k} 0.1234" for k in (1, 5, 10)), "dis@1_median_m 1234", "(12.3 s)"]
+    lines = in_lines(items).splitlines()
+    assert lines == ["  ".join(items[:4]), "  " + "  ".join(items[4:])] and len(lines[0]) == 68
+    assert in_lines(["a" * 90, "b"]).splitlines() == ["a" * 90, "  b"]  # what is longer has a line of its own
 
 
 def test_mindspore_callbacks_of_the_user_work(tmp_path, capsys):

@@ -16,7 +16,7 @@ from mindloc.cli.options import (
 from mindloc.config import override_config
 from mindloc.data.readers import SplitName
 from mindloc.errors import ConfigError
-from mindloc.evaluation.report import tables
+from mindloc.evaluation.report import summary
 from mindloc.evaluation.rescore import rescore
 from mindloc.inference.build import EngineRequest, read_source
 from mindloc.registry import ENGINES, HEADS
@@ -58,7 +58,7 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
         )
     out = out or _report_directory(request, split)
     report = evaluate(Encoder(request, source, config, print), out, split=split)
-    print(tables(report))
+    print(summary(report))
     for role in ("query", "reference"):
         print(f"{report['data'][f'{role}_view']}: {report['origin'][f'{role}_extraction']}")
     for note in report["notes"]:
@@ -85,4 +85,5 @@ def score(directory: Path, no_figures: bool) -> None:
     """Recompute an evaluation from the descriptor sets and truth in its DIRECTORY: same numbers, no device, no
     checkpoint.
     """
-    print(tables(rescore(directory, figures=not no_figures)))
+    print(summary(rescore(directory, figures=not no_figures)))
+    print(f"report: {directory / 'report.md'}")

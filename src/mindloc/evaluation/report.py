@@ -82,6 +82,43 @@ def tables(report: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
+def summary(report: dict[str, Any]) -> str:
+    """The main scores of every mode in at most 80 columns, for a console."""
+    data = report["data"]
+    blocks = [
+        f"{data['query_total']} {plural(data['query_view'])} among "
+        f"{data['reference_total']} {plural(data['reference_view'])}"
+    ]
+    queries = plural(data["query_view"])
+    if "search" in report:
+        blocks.append(_search_sentence(report["search"]))
+    for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
+        blocks.append(f"{MODE_TITLES[mode]}\n{_mode_sentence(report, mode, queries)}\n\n{_short_table(report, mode)}")
+        if "search" in report:
+            blocks.append(_stage_sentence(report, mode, queries, plural(data["reference_view"])))
+    return "\n\n".join(blocks)
+
+
+def _short_table(report: dict[str, Any], mode: str) -> str:
+    """The columns of ``_table`` that matter most, as plain text."""
+    every = {key + form: (title, key, form) for title, key, form in _columns(report["methods"]["model"][mode])}
+    recalls = [key for key in every if key.startswith("recall@") and key.endswith("percent") and "%" not in key]
+    sdm = (
+        [] if "search" in report else [key for key in every if key.startswith("sdm@")]
+    )  # its longer titles need the room
+    chosen = [*recalls[:1], "recall@1interval", *recalls[1:2], "appercent", *sdm[1:2], "dis@1_median_mmeters"]
+    columns = [every[key] for key in chosen if key in every]
+    rows = [["", *(title for title, _, _ in columns)]]
+    for method, by_mode in report["methods"].items():
+        if mode in by_mode:
+            cells = [_cell(by_mode[mode], key, form) for _, key, form in columns]
+            rows.append([method_title(method, "search" in report), *cells])
+    titles, *numbers = zip(*rows, strict=True)
+    aligned = [[title.ljust(max(map(len, titles))) for title in titles]]
+    aligned += [[cell.rjust(max(map(len, column))) for cell in column] for column in numbers]
+    return "\n".join(map("  ".join, zip(*aligned, strict=True)))
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report as one page."""
     origin = report["origin"]

@@ -21,7 +21,7 @@ from mindloc.errors import DataError
 from mindloc.inference.engine import evaluating
 from mindloc.runtime.compilation import compiled_s
 from mindloc.runtime.process import fault_point, process_age_s
-from mindloc.training.reporting import Reporter, clock_time, duration
+from mindloc.training.reporting import Reporter, clock_time, duration, in_lines
 from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
@@ -244,8 +244,8 @@ class ReportCallback(Callback):
         skipped = f"  skipped {latest['skipped_steps']}" if latest["skipped_steps"] else ""
         self.reporter.say(
             f"epoch {epoch + 1}/{self.config.epochs} step {step_in_epoch}/{steps}  loss {latest['loss']:.4f}  "
-            f"lr {latest['lr']:.2e}  {duration(latest['step_s'])}/step  {latest['images_per_s']:.1f} images/s"
-            f"{skipped}  ETA {clock_time(left * latest['step_s'])}"
+            f"lr {latest['lr']:.1e}  {duration(latest['step_s'])}/step{skipped}  "
+            f"ETA {clock_time(left * latest['step_s'])}"
         )
 
     def _say_start(self) -> None:
@@ -322,8 +322,8 @@ class EvalCallback(Callback):
         metrics, seconds = {name: float(value) for name, value in scores.items()}, time.perf_counter() - started
         epoch, step = self.progress.epoch, self.progress.step
         self.reporter.record("evaluation", tag=tag, epoch=epoch, step=step, metrics=metrics, evaluation_s=seconds)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self.reporter.say(f"evaluation {tag}: {values}  ({seconds:.1f} s)")
+        values = [f"{name} {value:.4g}" for name, value in metrics.items()]
+        self.reporter.say(in_lines([f"evaluation {tag}:", *values, f"({seconds:.1f} s)"]))
         return metrics
 
 

@@ -20,6 +20,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ class Reporter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def in_lines(items: Iterable[str], width: int = 80) -> str:
+    """The items side by side, in as many lines of at most ``width`` characters as they need."""
+    first, *others = items
+    lines = [first]
+    for item in others:
+        if len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += f"  {item}"
+        else:
+            lines.append(f"  {item}")
+    return "\n".join(lines)
 
 
 def clock_time(seconds: float) -> str:
