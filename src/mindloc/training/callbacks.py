@@ -322,8 +322,8 @@ class EvalCallback(Callback):
         metrics, seconds = {name: float(value) for name, value in scores.items()}, time.perf_counter() - started
         epoch, step = self.progress.epoch, self.progress.step
         self.reporter.record("evaluation", tag=tag, epoch=epoch, step=step, metrics=metrics, evaluation_s=seconds)
-        values = [f"{name} {value:.4g}" for name, value in metrics.items()]
-        self.reporter.say(in_lines([f"evaluation {tag}:", *values, f"({seconds:.1f} s)"]))
+        first, *others = (f"{name} {value:.4g}" for name, value in metrics.items())
+        self.reporter.say(in_lines([f"evaluation {tag}: {first}", *others, f"({seconds:.1f} s)"]))
         return metrics
 
 
