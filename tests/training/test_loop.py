@@ -82,7 +82,8 @@ def test_the_console_shows_loss_rate_time_speed_and_remaining_time(tmp_path, cap
 
 
 def test_scores_of_an_evaluation_are_in_lines_of_80_columns():
-    items = ["evaluation e100: recall@1 0.1234", *(f"recall@{k} 0.1234" for k in (5, 10)), "dis@1_median_m 1234", "(12.3 s)"]
+    recalls = [f"recall@{k} 0.1234" for k in (5, 10)]
+    items = ["evaluation e100: recall@1 0.1234", *recalls, "dis@1_median_m 1234", "(12.3 s)"]
     lines = in_lines(items).splitlines()
     assert lines == ["  ".join(items[:3]), "  " + "  ".join(items[3:])] and len(lines[0]) == 67
     assert in_lines(["a" * 90, "b"]).splitlines() == ["a" * 90, "  b"]  # what is longer has a line of its own
