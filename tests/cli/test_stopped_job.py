@@ -54,7 +54,7 @@ def test_killed_in_an_epoch_and_then_in_an_evaluation_it_ends_as_the_whole_one(t
 def test_going_on_for_longer_restates_the_schedule(tiny_run, tmp_path):
     longer = shutil.copytree(tiny_run, tmp_path / "longer")
     done = trained("--resume", longer, "--epochs", "3")
-    assert "schedule restated" in done.stdout and "epochs 2 -> 3" in done.stdout
+    assert "schedule changed after 2 epochs" in done.stdout and "epochs 2 -> 3" in done.stdout
     assert max(line["epoch"] for line in lines_of(longer)) == 3
 
 
