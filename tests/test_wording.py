@@ -5,6 +5,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 KINDS = ("src/**/*.py", "src/**/*.yaml", "scripts/*", "benchmarks/**/*.py", "modelarts/*", "tests/**/*.py")
+QUOTED = {Path(__file__).resolve(), PROJECT / "docs/results/architecture.md"}  # they list the words
 INSTEAD = {  # pattern -> what the project says
     r"pictures?": "image",
     r"folders?": "directory",
@@ -20,7 +21,7 @@ INSTEAD = {  # pattern -> what the project says
     r"is no (file|directory|number|text|list|tensor|place|address|divisor|error)": "is not a",
     r"is told|told (apart|of|by)|tells": "is given, is printed",
     r"whoever": "who",
-    r"(goes|go|going|went) on": "continues",
+    r"(goes|go|going|went)[ _]on": "continues",
     r"anew": "again",
     r"Letters:|Suffixes:": "Shapes:",
     r"(?<![\w.:!>%{])\.\d+ (%|of|and|to)": "0.5, with the zero",
@@ -41,7 +42,7 @@ def test_the_project_says_one_word_per_thing():
     wrong = [
         f"{path.relative_to(PROJECT)}:{number}: {words}"
         for path in files
-        if path != Path(__file__).resolve()
+        if path not in QUOTED
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
         for words in found_in(line)
     ]

@@ -94,14 +94,14 @@ def test_exported_files_are_evaluated_without_the_checkpoint(tiny_world, checkpo
     assert card["exported"]["reference"]["file"] == "encoder.onnx"
 
 
-def test_a_training_that_is_ended_while_it_compiles_would_say_how_to_go_on(tiny_run, tmp_path, monkeypatch):
+def test_a_training_that_is_ended_while_it_compiles_would_say_how_to_continue(tiny_run, tmp_path, monkeypatch):
     run, heard = shutil.copytree(tiny_run, tmp_path / "run"), []
     monkeypatch.setattr("mindloc.training.trainer.train", lambda prepared, run: heard.extend(signals._last_words))
     assert main(["train", "--resume", str(run)]) == 0
     assert heard == [f"continue from the newest checkpoint with: {command_line('train', '--resume', run)}"]
 
 
-def test_going_on_for_fewer_epochs_than_are_done_is_refused(tiny_run, capsys):
+def test_continuing_for_fewer_epochs_than_are_done_is_refused(tiny_run, capsys):
     before = (tiny_run / "config.yaml").read_bytes()
     assert main(["train", "--resume", str(tiny_run), "--epochs", "1"]) == 2
     assert "train.epochs is 1, but" in capsys.readouterr().err

@@ -44,14 +44,14 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_it_goes_on_by_the_scripts(run):
+def test_it_continues_by_the_scripts(run):
     training = Training(data=run / "data", resumed=run, evaluates=True, own=("train.epochs=12",))
     config = training.config
     assert (config.schedule.power, config.train.epochs, config.train.eval_every_epochs) == (2.0, 12, 1)
     assert training.words[:2] == ["--resume", str(run)]
 
 
-def test_it_goes_on_by_hand(run, monkeypatch):
+def test_it_continues_by_hand(run, monkeypatch):
     class Reached(Exception):
         pass
 

@@ -51,7 +51,7 @@ def test_killed_in_an_epoch_and_then_in_an_evaluation_it_ends_as_the_whole_one(t
     assert_same_end(killed, tiny_run)
 
 
-def test_going_on_for_longer_restates_the_schedule(tiny_run, tmp_path):
+def test_a_longer_training_prints_the_new_schedule(tiny_run, tmp_path):
     longer = shutil.copytree(tiny_run, tmp_path / "longer")
     done = trained("--resume", longer, "--epochs", "3")
     assert "schedule changed after 2 epochs" in done.stdout and "epochs 2 -> 3" in done.stdout
@@ -59,7 +59,7 @@ def test_going_on_for_longer_restates_the_schedule(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_stopped_training_says_how_to_go_on(tiny_world, tmp_path, name):
+def test_a_stopped_training_says_how_to_continue(tiny_world, tmp_path, name):
     words = [*new_run(tiny_world, tmp_path / "run"), "--epochs", "500"]
     words += ["--set", "train.zero_shot_eval=false", "--set", "train.log_every_steps=1"]
     process = start([sys.executable, PROJECT / "train.py", *words])

@@ -99,7 +99,7 @@ def test_two_ranks_evaluate_as_one(of_two, tiny_run):
     assert scores[0] == scores[1]
 
 
-def test_a_rank_that_dies_stops_the_other_and_one_rank_goes_on(tiny_world, table, settings, tiny_run, tmp_path):
+def test_a_rank_that_dies_stops_the_other_and_one_rank_continues(tiny_world, table, settings, tiny_run, tmp_path):
     output = tmp_path / "out"
     process = two_ranks(table, tiny_world, output, "", "True", *settings, "--set", "train.log_every_steps=1")
     for line in process.stdout:

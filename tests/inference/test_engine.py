@@ -57,7 +57,7 @@ def test_the_batch_size_of_the_engine_does_not_matter(encoder, engine, images):
     np.testing.assert_allclose(alone, together, atol=1e-5 * np.abs(together).max())
 
 
-def test_an_encoder_in_training_goes_on_training(encoder, engine, images):
+def test_an_encoder_in_training_continues_training(encoder, engine, images):
     encoder.set_train(True)
     engine.encode({"query": images[:1]})
     assert encoder.training

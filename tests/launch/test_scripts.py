@@ -93,7 +93,7 @@ def test_from_weights_with_epoch_and_evaluation(here):
     ]
 
 
-def test_a_run_goes_on_with_its_own_config(here):
+def test_a_run_continues_with_its_own_config(here):
     plan = planned("train-gpu", "0,1", "data set", "out", "run", "False", "4")
     assert trainer_of(plan) == [
         *("--resume", f"{here}/run", "--set", f"data.root={here}/data set", *ONE_ROOT, *WITHOUT_EVALUATION),

@@ -250,14 +250,14 @@ def test_whenever_the_job_is_cut_off_the_store_has_a_run_that_can_be_resumed(run
     (run / "metrics.jsonl").write_text("")
     training, reached = Training(run, keep=dice.choice([1, 2, 3])), [0]
 
-    def check_and_go_on(name):
+    def check_and_continue(name):
         epoch = newest_epoch(store)
         assert epoch >= reached[-1]
         reached.append(epoch)
         for _ in range(dice.choice([0, 0, 1, 3])):
             dice.choice([training.step, training.step, training.checkpoint])()
 
-    store.on_send = check_and_go_on
+    store.on_send = check_and_continue
     out = outgoing(store, run)
     for _ in range(12):
         store.failing = (
@@ -265,7 +265,7 @@ def test_whenever_the_job_is_cut_off_the_store_has_a_run_that_can_be_resumed(run
         )
         training.step()
         out.look()
-        check_and_go_on("")
+        check_and_continue("")
     store.failing, store.on_send = set(), lambda name: None
     training.checkpoint()
     out.finish()

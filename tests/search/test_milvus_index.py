@@ -389,7 +389,7 @@ def test_addresses_that_are_none(text, message):
     assert "secret" not in str(caught.value)
 
 
-def test_the_same_card_goes_on_with_an_index_and_another_is_refused(address):
+def test_the_same_card_continues_an_index_and_another_is_refused(address):
     index = create_milvus_index(address, CARD)
     index.add(make_tiles(3))
     index.close()

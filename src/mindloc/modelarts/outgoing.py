@@ -90,13 +90,13 @@ class Outgoing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise Unavailable(f"{len(missing)} files have not reached {self.url} ({some})")
 
-    def _send_each(self, names: Sequence[str], found: dict[str, Path], go_on: bool) -> list[str]:
+    def _send_each(self, names: Sequence[str], found: dict[str, Path], continues: bool) -> list[str]:
         """The names of those that failed."""
         failed: list[str] = []
         for name in names:
             if not self._send(name, found[name]):
                 failed.append(name)
-                if not go_on:
+                if not continues:
                     break
         return failed
 
