@@ -169,7 +169,7 @@ def test_a_lone_checkpoint_has_its_export_beside_it(make_checkpoint, checkpoint,
 def test_the_command_writes_what_its_flags_say(checkpoint, tmp_path, capsys):
     flags = "--file_format ONNX --view drone --batch_size 2 --with_normalization --unit_length --file_name camera"
     assert main(["export", "--checkpoint_file", str(checkpoint), "--out", str(tmp_path), *flags.split()]) == 0
-    assert "camera.onnx: reloaded" in capsys.readouterr().out
+    assert "camera.onnx:\n  reloaded" in capsys.readouterr().out
     card = json.loads((tmp_path / "camera.onnx.json").read_text())
     assert card["input"]["shape"] == [2, 32, 48, 3] and card["outputs"][0]["length"] == "1"
     assert np.isclose(card["input"]["std"], 0.5).all()

@@ -14,7 +14,7 @@ from mindspore.train import Callback, LambdaCallback, LossMonitor, TimeMonitor
 from mindloc.errors import CheckpointError, DataError
 from mindloc.runtime.checkpoint import complete_checkpoints, load_state, load_weights
 from mindloc.runtime.run_directory import RunDirectory
-from mindloc.training.reporting import in_lines, read_metrics
+from mindloc.training.reporting import describe_step, in_lines, read_metrics
 from mindloc.training.resume import Progress, check_settings, find_resume_point, restated_schedule
 
 CONFIG = {"model": {"backbone": "tiny", "pretrained": None}, "train": {"seed": 1, "epochs": 3}, "run": {"name": None}}
@@ -79,6 +79,18 @@ def test_the_console_shows_loss_rate_time_speed_and_remaining_time(tmp_path, cap
     for part in ("epoch 1/1 step 4/4", "loss ", "lr 5.0e-03", "/step", "ETA 0:00:00"):
         assert part in line and len(line) <= 80
     assert line in (tmp_path / "log.txt").read_text()
+
+
+def test_lines_of_a_long_training_have_at_most_80_columns():
+    record = {"loss": 12.34567, "lr": 1e-4, "step_s": 1.234, "skipped_steps": 0}
+    line = describe_step("epoch 10/10 step 1750/1750", record, 8 * 3600)
+    assert line == "epoch 10/10 step 1750/1750  loss 12.3457  lr 1.0e-04  1.23 s/step  ETA 8:00:00"
+    huge = {"loss": 12345.6789, "lr": 1e-12, "step_s": 123.456, "skipped_steps": 12345}
+    lines = describe_step("epoch 100/100 step 12345/12345", huge, 1e7).splitlines()
+    assert len(line) <= 80 and max(map(len, lines)) <= 80
+    assert " ".join(" ".join(lines).split()) == (
+        "epoch 100/100 step 12345/12345 loss 12345.6789 lr 1.0e-12 123.46 s/step skipped 12345 ETA 2777:46:40"
+    )
 
 
 def test_scores_of_an_evaluation_are_in_lines_of_80_columns():

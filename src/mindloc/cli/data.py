@@ -1,12 +1,10 @@
 """Data sets: one generated from a seed, and any of them looked through."""
 
-import sys
 import types
 import typing
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from mindloc.cli.command import PATH, SeveralOption, command
 from mindloc.cli.options import config_options
@@ -14,6 +12,7 @@ from mindloc.config import load_config
 from mindloc.config.meanings import field_comments
 from mindloc.data.check import check_data
 from mindloc.data.readers import SplitName
+from mindloc.runtime.console import progress_bar
 from mindloc.world import spec
 from mindloc.world.dataset import generate_world
 from mindloc.world.spec import WorldSpec
@@ -60,8 +59,8 @@ def world(out: Path, **values: typing.Any) -> None:
     with _Bars() as bars:
         generate_world(chosen, out, bars.show)
     print(
-        f"{out}: a world of seed {chosen.seed}, {chosen.map_m:.0f} m wide; use it with "
-        f"--set data.map_px={chosen.map_px} --set data.m_per_px={chosen.m_per_px}"
+        f"{out}: a world of seed {chosen.seed}, {chosen.map_m:.0f} m wide; use it with\n"
+        f"  --set data.map_px={chosen.map_px} --set data.m_per_px={chosen.m_per_px}"
     )
 
 
@@ -81,7 +80,7 @@ class _Bars:
     def show(self, stage: str, done: int, total: int) -> None:
         if stage != self._stage:
             self.__exit__()
-            self._stage, self._bar = stage, tqdm(total=total, desc=stage, disable=not sys.stderr.isatty())
+            self._stage, self._bar = stage, progress_bar(total=total, desc=stage)
         self._bar.update(done - self._bar.n)
 
 

@@ -9,9 +9,11 @@ import click
 from mindloc.cli.command import command
 from mindloc.doctor.examination import examine
 from mindloc.doctor.machine import Finding, obstacle, this_machine
+from mindloc.runtime.console import wrapped
 from mindloc.runtime.device import TARGETS
 
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
+_INDENT = " " * 11  # of what continues a finding
 
 
 @command("doctor", example="--device_target GPU")
@@ -39,8 +41,8 @@ def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], reques
     lines.append("targets")
     for target in [requested] if requested else TARGETS:
         reason = verdicts[target]
-        verdict = f"can't be used: {reason.found}; {reason.way_out}" if reason else "can be used"
-        lines.append(f"  {target}: {verdict}")
+        verdict = f"can't be used: {reason.found}" if reason else "can be used"
+        lines.append(wrapped(f"{target}: {verdict}", start="  ", indent="    "))
     return "\n".join(lines)
 
 
@@ -48,9 +50,9 @@ def _section(findings: list[Finding]) -> list[str]:
     """A line per finding; a way out that several findings in a row share is said once, after the last of them."""
     lines = []
     for finding, following in zip(findings, [*findings[1:], None], strict=True):
-        lines.append(f"  {MARKS[finding.state]:8} {finding.what}: {finding.found}")
+        lines.append(wrapped(f"{finding.what}: {finding.found}", f"  {MARKS[finding.state]:8} ", _INDENT))
         if finding.way_out and not (following and following.way_out == finding.way_out):
-            lines.append(f"           -> {finding.way_out}")
+            lines.append(f"{_INDENT}-> {finding.way_out}")  # in one line, since many are commands to copy
     return lines
 
 

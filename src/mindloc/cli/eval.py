@@ -58,7 +58,7 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
         )
     out = out or _report_directory(request, split)
     report = evaluate(Encoder(request, source, config, print), out, split=split)
-    print(summary(report))
+    print(f"{summary(report)}\n")
     for role in ("query", "reference"):
         print(f"{report['data'][f'{role}_view']}: {report['origin'][f'{role}_extraction']}")
     for note in report["notes"]:
@@ -85,5 +85,5 @@ def score(directory: Path, no_figures: bool) -> None:
     """Recompute an evaluation from the descriptor sets and truth in its DIRECTORY: same numbers, no device, no
     checkpoint.
     """
-    print(summary(rescore(directory, figures=not no_figures)))
+    print(f"{summary(rescore(directory, figures=not no_figures))}\n")
     print(f"report: {directory / 'report.md'}")

@@ -15,6 +15,7 @@ from mindloc.data.readers import Report, SplitName, read_whole
 from mindloc.data.sampler import kept_shares
 from mindloc.data.split import Split
 from mindloc.errors import DataError, ImageError, SplitAbsentError
+from mindloc.runtime.console import progress_bar, wrapped
 from mindloc.vocabulary import MODES, SIDES, PairMode
 
 BATCH_SIZES = (4, 8, 12, 16, 32, 64)
@@ -39,6 +40,11 @@ class SplitCount:
     references: int = 0  # that are in a pair
     pairs: dict[PairMode, int] = field(default_factory=dict)
     queries_with: dict[PairMode, int] = field(default_factory=dict)  # with at least one pair of the mode
+
+
+def _row(title: str, text: str) -> str:
+    """One line of the report, or more where it is long."""
+    return wrapped(text, start=f"{title:<18} ", indent=" " * 19)
 
 
 @dataclass
@@ -75,36 +81,37 @@ class CheckReport(Report):
         return not self.found
 
     def text(self) -> str:
-        lines = [f"{self.reader} data in {self.root}", "", *self._count_lines(), *self._sampling_lines(), ""]
+        counts = self._count_lines()
+        lines = [f"{self.reader} data in {self.root}", *([""] if counts else []), *counts, *self._sampling_lines(), ""]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines + self._problem_lines())
 
     def _count_lines(self) -> list[str]:
         lines = [f"{view + ' images':<18} {count}" for view, count in self.images.items()]
         if self.kinds:
-            lines.append(f"{'':<18} {', '.join(f'{kind}: {count}' for kind, count in self.kinds.items())}")
+            lines.append(_row("", ", ".join(f"{kind}: {count}" for kind, count in self.kinds.items())))
         for split in self.splits:
             counts = f"{split.queries} query images, {split.references} reference images in pairs"
-            lines.append(f"{split.name:<18} {counts}")
+            lines.append(_row(split.name, counts))
             lines += [
                 f"  {mode:<16} {split.pairs[mode]} pairs, {split.queries_with[mode]} query images with one"
                 for mode in split.pairs
             ]
         for view, sizes in self.image_sizes.items():
             common = ", ".join(f"{count} of {width}x{height}" for (width, height), count in sizes.most_common(4))
-            lines.append(f"{'decoded':<18} {sizes.total()} {view} images ({common})")
+            lines.append(_row("decoded", f"{sizes.total()} {view} images ({common})"))
         return lines
 
     def _sampling_lines(self) -> list[str]:
         if not self.kept:
             return []
-        lines = ["", "training pairs that exclusive sampling keeps, by batch size (sampling.mode=exclusive)"]
+        lines = ["", "training pairs that sampling.mode=exclusive keeps, by batch size"]
         lines.append(" " * 13 + "".join(f"{size:>8}" for size in self.batch_sizes))
         for mode, shares in self.kept.items():
             cells = "".join(f"{share:>8.1%}" if share else f"{'none':>8}" for share in shares)
             lines.append(f"  {mode:<11}{cells}")
         if not all(share for shares in self.kept.values() for share in shares):
-            lines.append("  where a size keeps little or none: sampling.mode=exclusive_padded or masked use every pair")
+            lines.append("  little or none: sampling.mode=exclusive_padded and masked use every pair")
         return lines
 
     def _problem_lines(self) -> list[str]:
@@ -194,7 +201,8 @@ def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> N
     for view, paths in files.items():
         sizes: Counter = Counter()
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for found in pool.map(_decode if read else _find, paths):
+            all_found = pool.map(_decode if read else _find, paths)
+            for found in progress_bar(all_found, total=len(paths), desc=f"{view} images", unit="img"):
                 if isinstance(found, Problem):
                     report.problem(found.kind, found.text)
                 elif found is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindloc.errors import DataError, TileIndexError
+from mindloc.runtime.console import progress_bar
 
 _STRIP_SCORES = 2**23  # float64 scores in memory at once: 64 MB
 _STRIP_QUERIES = 1024
@@ -78,12 +79,14 @@ def rank_references(
     _check(query_QD, reference_ND, right)
     k = min(k, len(reference_ND))
     placed: dict[str, list[PlacedAnswers]] = {name: [] for name in right}
-    for first, score_BN, tolerance in _strips(query_QD, reference_ND, normalize, strip_queries):
-        for offset, score_N in enumerate(score_BN):
-            needed = k + max(len(items[first + offset]) for items in right.values())
-            best = _best(score_N, min(needed, len(score_N)))
-            for name, items in right.items():
-                placed[name].append(place_right(score_N, best, items[first + offset], k, tolerance))
+    with progress_bar(total=len(query_QD), desc="ranking", unit="query") as bar:
+        for first, score_BN, tolerance in _strips(query_QD, reference_ND, normalize, strip_queries):
+            for offset, score_N in enumerate(score_BN):
+                needed = k + max(len(items[first + offset]) for items in right.values())
+                best = _best(score_N, min(needed, len(score_N)))
+                for name, items in right.items():
+                    placed[name].append(place_right(score_N, best, items[first + offset], k, tolerance))
+                bar.update()
     return {name: collect_answers(rows, k) for name, rows in placed.items()}
 
 
@@ -209,7 +212,7 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
     if not 1 <= n <= available or k > available:
         raise ValueError(f"stage one has {available} answers, re-ranking {n} and keeping {k} needs more; raise its k")
     rows = []
-    for query in range(len(first)):
+    for query in progress_bar(range(len(first)), desc="re-ranking", unit="query"):
         rank_P = first.rank_E[first.start[query] : first.start[query + 1]]
         rows.append(_rerank_query(first, query, rank_P, n, score_of, k, tolerance))
     return collect_answers(rows, k)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mindloc.errors import CheckpointError, TileIndexError
 from mindloc.runtime.checkpoint import read_tensor_file, write_tensor_file
+from mindloc.runtime.console import progress_bar
 from mindloc.runtime.files import file_sha256
 from mindloc.runtime.process import command_line
 
@@ -82,7 +83,7 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
     mean_D = _mean(omega_ND)
     sampled = min(dimension + OVERSAMPLING, rows, width)
     direction_DL = np.random.default_rng(seed).standard_normal((width, sampled))
-    for _ in range(POWER_ITERATIONS):
+    for _ in progress_bar(range(POWER_ITERATIONS), desc="power iterations"):
         range_NL = np.linalg.qr(_times(omega_ND, mean_D, direction_DL)[0])[0]
         direction_DL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))[0]
     sample_NL, variance = _times(omega_ND, mean_D, direction_DL)

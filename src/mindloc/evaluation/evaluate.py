@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 import mindloc
 from mindloc.config import Config, config_to_dict
@@ -26,6 +24,7 @@ from mindloc.inference.build import card_facts
 from mindloc.inference.engine import Engine
 from mindloc.inference.extract import Extraction, extract, help_extract, rows_of_rank
 from mindloc.runtime.cluster import ALONE, Cluster
+from mindloc.runtime.console import progress_bar
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
 from mindloc.runtime.process import this_command_line
@@ -158,7 +157,7 @@ def _write_histograms(split: Split, role: Role, directory: Path, workers: int) -
     rows = make_rows(images.files, images.places and images.places.coordinate_N2)
     facts = {"view": images.view, "place_unit": images.place_unit}
     card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
-    bar = tqdm(total=len(rows), desc=f"{images.view} color histograms", unit="img", disable=not sys.stderr.isatty())
+    bar = progress_bar(total=len(rows), desc=f"{images.view} color histograms", unit="img")
     with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(directory, card) as writer:
         for start in range(0, len(rows), _HISTOGRAM_BATCH):
             part = rows[start : start + _HISTOGRAM_BATCH]

@@ -7,6 +7,7 @@ from typing import Any
 from mindloc.errors import DataError
 from mindloc.evaluation.metrics import CONVENTIONS, DISTANCE_CONVENTIONS, TWO_STAGE_CONVENTIONS
 from mindloc.evaluation.score import Numbers, ScoreSettings
+from mindloc.runtime.console import wrapped
 from mindloc.runtime.files import atomic_write_text
 
 VERSION = 1
@@ -22,6 +23,9 @@ MODE_TITLES = {
     "pos": "pos: semi-positive answers count as wrong",
     "pos_semipos": "pos_semipos: semi-positive answers count as right",
 }
+# metrics in the table for a console; titles of methods are longer where there are two stages
+_SHORT_TWO_STAGE = ("recall@1", "recall@5", "ap", "dis@1_median_m")
+_SHORT = (*_SHORT_TWO_STAGE, "sdm@3")
 VIEW_PLURALS = {"satellite": "satellite tiles"}  # others are images: drone images, infrared images
 
 
@@ -75,48 +79,47 @@ def tables(report: dict[str, Any]) -> str:
     blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['reference_total']} {references}"]
     if "search" in report:
         blocks.append(_search_sentence(report["search"]))
-    for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
-        blocks += [f"## {MODE_TITLES[mode]}", _mode_sentence(report, mode, queries), _table(report, mode)]
+    for mode in _modes(report):
+        sentences = f"{_scored(report, mode, queries)}. {_units(report['methods']['model'][mode])}"
+        blocks += [f"## {MODE_TITLES[mode]}", sentences, _table(report, mode)]
         if "search" in report:
             blocks.append(_stage_sentence(report, mode, queries, references))
     return "\n\n".join(blocks)
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The main scores of every mode in at most 80 columns, for a console."""
-    data = report["data"]
-    blocks = [
-        f"{data['query_total']} {plural(data['query_view'])} among "
-        f"{data['reference_total']} {plural(data['reference_view'])}"
-    ]
-    queries = plural(data["query_view"])
-    if "search" in report:
-        blocks.append(_search_sentence(report["search"]))
-    for mode in sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"]):
-        blocks.append(f"{MODE_TITLES[mode]}\n{_mode_sentence(report, mode, queries)}\n\n{_short_table(report, mode)}")
-        if "search" in report:
-            blocks.append(_stage_sentence(report, mode, queries, plural(data["reference_view"])))
+    """The main scores of every mode for a console, in at most 80 columns; the report has the rest."""
+    data, two_stage = report["data"], "search" in report
+    queries, references = plural(data["query_view"]), plural(data["reference_view"])
+    searched = wrapped(f"{data['query_total']} {queries} among {data['reference_total']} {references}")
+    blocks = [f"{searched}\n{_units(report['methods']['model'][report['mode']])}"]
+    if two_stage:
+        blocks.append(wrapped(_search_sentence(report["search"])))
+    for mode in _modes(report):
+        scored = wrapped(_scored(report, mode, queries))
+        blocks += [f"{MODE_TITLES[mode]}\n{scored}", _short_table(report, mode)]
+        if two_stage:
+            blocks.append(wrapped(_stage_sentence(report, mode, queries, references)))
     return "\n\n".join(blocks)
 
 
+def _modes(report: dict[str, Any]) -> list[str]:
+    """The leading mode first."""
+    return sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"])
+
+
 def _short_table(report: dict[str, Any], mode: str) -> str:
-    """The columns of ``_table`` that matter most, as plain text."""
-    every = {key + form: (title, key, form) for title, key, form in _columns(report["methods"]["model"][mode])}
-    recalls = [key for key in every if key.startswith("recall@") and key.endswith("percent") and "%" not in key]
-    sdm = (
-        [] if "search" in report else [key for key in every if key.startswith("sdm@")]
-    )  # its longer titles need the room
-    chosen = [*recalls[:1], "recall@1interval", *recalls[1:2], "appercent", *sdm[1:2], "dis@1_median_mmeters"]
-    columns = [every[key] for key in chosen if key in every]
-    rows = [["", *(title for title, _, _ in columns)]]
+    """Some columns of ``_table`` as plain text."""
+    two_stage = "search" in report
+    shown = _SHORT_TWO_STAGE if two_stage else _SHORT
+    columns = [column for column in _columns(report["methods"]["model"][mode]) if column[1] in shown]
+    rows = [["answers by", *(title for title, _, _ in columns)]]
     for method, by_mode in report["methods"].items():
         if mode in by_mode:
             cells = [_cell(by_mode[mode], key, form) for _, key, form in columns]
-            rows.append([method_title(method, "search" in report), *cells])
-    titles, *numbers = zip(*rows, strict=True)
-    aligned = [[title.ljust(max(map(len, titles))) for title in titles]]
-    aligned += [[cell.rjust(max(map(len, column))) for cell in column] for column in numbers]
-    return "\n".join(map("  ".join, zip(*aligned, strict=True)))
+            rows.append([method_title(method, two_stage), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -151,14 +154,17 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _mode_sentence(report: dict[str, Any], mode: str, queries: str) -> str:
+def _scored(report: dict[str, Any], mode: str, queries: str) -> str:
     numbers = report["methods"]["model"][mode]
     left_out = numbers["queries_left_out"]
     rest = f"; {left_out} without a right answer here are left out" if left_out else ""
-    units = (
-        "Recall, AP and SDM in percent, Dis in meters." if "dis@1_median_m" in numbers else "Recall and AP in percent."
-    )
-    return f"{numbers['queries']} {queries} scored{rest}. {units}"
+    return f"{numbers['queries']} {queries} scored{rest}"
+
+
+def _units(numbers: Numbers) -> str:
+    if "dis@1_median_m" in numbers:
+        return "Recall, AP and SDM in percent, Dis in meters."
+    return "Recall and AP in percent."
 
 
 def _search_sentence(search: dict[str, Any]) -> str:

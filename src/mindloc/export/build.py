@@ -19,6 +19,7 @@ from mindloc.inference.exported import FORMATS, output_name
 from mindloc.inference.mindir import MODE
 from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
+from mindloc.runtime.console import status_line
 from mindloc.runtime.device import require_precision
 from mindloc.runtime.files import scratch_directory, writing
 from mindloc.vocabulary import SIDES, SideName
@@ -49,10 +50,10 @@ class Exported:
 
     def __str__(self) -> str:
         if not self.check["compared"]:
-            return f"{self.path}: written, not compared: {self.check['why']}"
+            return f"{self.path}:\n  written, not compared: {self.check['why']}"
         of_each = ", ".join(f"{name} {difference:.1e}" for name, difference in self.check["of_each"].items())
         largest = f"{self.check['largest_difference']:.1e}" if len(self.check["of_each"]) == 1 else of_each
-        return f"{self.path}: reloaded, differs from the live encoder by {largest} of the largest entry"
+        return f"{self.path}:\n  reloaded, differs from the live encoder by {largest} of the largest entry"
 
 
 def export_checkpoint(
@@ -191,13 +192,15 @@ def export_file(
     with writing(path, ExportError), scratch_directory(path) as partial:
         file = partial / path.name
         try:
-            writer.save(cell, _example(cell, spec), file, key, [output_name(name) for name in spec.descriptors])
+            with status_line(f"writing the graph of {path.name}"):
+                writer.save(cell, _example(cell, spec), file, key, [output_name(name) for name in spec.descriptors])
         except (RuntimeError, ValueError, TypeError) as error:
             raise ExportError(
                 f"MindSpore can't export the {spec.name} encoder: {first_line(error)}; try another --file_format"
             ) from error
         facts = {"format": file_format, "encryption": None if key is None else MODE, **facts}
-        dimensions, check = _compared(live, writer, file, spec, key)
+        with status_line(f"comparing {path.name} with the live encoder"):
+            dimensions, check = _compared(live, writer, file, spec, key)
         publish(file, path, spec, dimensions, {**facts, "check": check})
     return check
 

@@ -3,7 +3,6 @@
 Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N names.
 """
 
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mindloc.descriptors.sets import (
     RECALL_DESCRIPTORS,
@@ -26,6 +24,7 @@ from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.compilation import compiled_s
+from mindloc.runtime.console import progress_bar
 from mindloc.runtime.process import fault_point
 from mindloc.search.extraction import Batch
 from mindloc.vocabulary import PHI, SideName
@@ -83,7 +82,7 @@ def extract(
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
-    bar = tqdm(total=len(rows), desc=f"{view} descriptors", unit="img", disable=not sys.stderr.isatty())
+    bar = progress_bar(total=len(rows), desc=f"{view} descriptors", unit="img")
     with bar, ExitStack() as stack:
         writers = {
             name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))

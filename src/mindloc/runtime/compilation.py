@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from mindloc.errors import DeviceError
+from mindloc.runtime.console import status_line
 from mindloc.runtime.process import leaving_at_once
 
 Fusion = Literal["auto", "always", "never"]  # "auto": where supported
 
 _FLAGS = "--disable_cluster_ops=Exp"  # its error is up to 3e-4 fused (seen in 2.8.0), 6e-6 alone
+_COMPILING = "compiling the graph: seconds for a small encoder, a minute for a large one"
 _SERVER_ENDED = "Response is empty"
 _LEFT_BY_AKG = "dsa_transfrom.log"  # (sic) always written to the working directory
 _KERNELS = "akg_kernel_meta"  # MindSpore's name for the directory of loops, below its compiler cache
@@ -99,7 +101,8 @@ def compiling() -> Iterator[None]:
     global _compiled_s
     started = time.perf_counter()
     try:
-        with leaving_at_once("stopped while compiling"), nothing_left_behind(), failing_clearly():
+        stoppable = leaving_at_once("stopped while compiling")
+        with status_line(_COMPILING), stoppable, nothing_left_behind(), failing_clearly():
             yield
     finally:
         _compiled_s += time.perf_counter() - started

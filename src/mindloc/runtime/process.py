@@ -130,7 +130,8 @@ def leaving_at_once(words: str) -> Iterator[None]:
     def leave(number: int, frame: Any) -> None:
         with suppress(RuntimeError):  # the signal arrived during a print
             sys.stdout.flush()
-        os.write(2, "".join(f"{line}\n" for line in [words, *_last_words]).encode())
+        over_bars = "\r\x1b[J" if os.isatty(2) else ""  # clears the terminal from this line on
+        os.write(2, (over_bars + "".join(f"{line}\n" for line in [words, *_last_words])).encode())
         os._exit(130)
 
     with answered(leave, signal.SIGTERM):

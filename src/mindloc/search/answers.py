@@ -4,16 +4,15 @@ A line is name, answers (tile, place, bounds, score, score_of: "cosine" or "cons
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from mindloc.errors import ConfigError, TileIndexError
+from mindloc.runtime.console import progress_bar
 from mindloc.runtime.process import command_line
 from mindloc.search.extraction import Batch, Queries
 from mindloc.search.index import Box, Circle, IndexCard, TileFacts, TileIndex
@@ -132,7 +131,7 @@ def search_all(
 
 def write_answers(file: BinaryIO, answered: Iterable[tuple[str, list[dict[str, Any]]]], count: int) -> None:
     """A line of JSON per query, with a progress bar on a terminal; ``count`` queries are expected."""
-    with tqdm(total=count, desc="queries", unit="query", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(total=count, desc="queries", unit="query") as bar:
         for name, answers in answered:
             file.write((json.dumps({"name": name, "answers": answers}, ensure_ascii=False) + "\n").encode())
             bar.update()

@@ -11,7 +11,7 @@ from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
 from mindloc.search.faiss_kinds import FaissParameters, require_parameters_of
-from mindloc.search.index import TileIndex
+from mindloc.search.index import TileIndex, add_all
 from mindloc.search.index_directory import require_index_place
 from mindloc.search.milvus_collection import KINDS as MILVUS_KINDS
 from mindloc.search.milvus_collection import PREFIX as MILVUS_PREFIX
@@ -70,7 +70,8 @@ def build_index(address: str, extracted: Extracted, kind: str, parameters: Mappi
         return
     require_index_place(Path(address))  # known before the work, not only after it
     card = extracted.index_card(kind)
-    with closing(build_faiss_index(card, extracted.tiles(), FaissParameters(**parameters))) as index:
+    built = build_faiss_index(card, extracted.tiles(), FaissParameters(**parameters), extracted.count)
+    with closing(built) as index:
         index.save(address)
 
 
@@ -82,8 +83,7 @@ def _fill_collection(address: str, extracted: Extracted, kind: str) -> None:
                 f"{address} contains {index.count} tiles already; continue with: index add, or name another "
                 "collection: #NAME"
             )
-        for tiles in extracted.tiles():
-            index.add(tiles)
+        add_all(index, extracted.tiles(), extracted.count)
 
 
 def add_tiles(address: str, extracted: Extracted) -> Added:
@@ -95,8 +95,7 @@ def add_tiles(address: str, extracted: Extracted) -> Added:
     with _changed(address) as index:
         index.card.require_same(extracted.index_card(index.card.kind), address)
         before = index.count
-        for tiles in extracted.tiles():
-            index.add(tiles)
+        add_all(index, extracted.tiles(), extracted.count)
         total = index.count
     return Added(before + extracted.count - total, total)
 

@@ -16,7 +16,7 @@ from mindloc.errors import TileIndexError
 from mindloc.search.index import IndexCard, Tiles, read_index_card
 from mindloc.vocabulary import PHI
 
-_BATCH_NUMBERS = 2**24  # float32 of both descriptors: 64 MB
+_BATCH_NUMBERS = 2**21  # float32 of both descriptors: 8 MB, so that a progress bar moves
 
 
 class Batch(NamedTuple):
@@ -91,7 +91,7 @@ class Extracted:
         return card
 
     def batches(self) -> Iterator[Batch]:
-        """All rows in order, as many at a time as fit a few dozen megabytes."""
+        """All rows in order, as many at a time as fit a few megabytes."""
         names = self.recall.names
         for rows in self._slices():
             recall_BD = self.recall.descriptor_ND[rows]

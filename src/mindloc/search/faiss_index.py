@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 
 from mindloc.errors import ConfigError, TileIndexError
+from mindloc.runtime.console import status_line
 from mindloc.search import faiss_kinds
 from mindloc.search.faiss_kinds import FaissParameters, require_parameters_of
 from mindloc.search.index import (
@@ -22,6 +23,7 @@ from mindloc.search.index import (
     IndexCard,
     TileFacts,
     Tiles,
+    add_all,
     check_length,
     check_queries,
     check_question,
@@ -182,7 +184,10 @@ class FaissIndex:
 
 
 def build_faiss_index(
-    card: IndexCard, tiles: Tiles | Iterable[Tiles], parameters: FaissParameters | None = None
+    card: IndexCard,
+    tiles: Tiles | Iterable[Tiles],
+    parameters: FaissParameters | None = None,
+    total: int | None = None,
 ) -> FaissIndex:
     """An index of these tiles, of the kind that the card names.
 
@@ -190,6 +195,7 @@ def build_faiss_index(
         tiles: at once or in batches. Kinds that learn (ivf_flat, ivf_pq) keep all batches until they have learned;
             others release each once it is added.
         parameters: None chooses all by the number of tiles and the width.
+        total: number of all tiles, for the progress bar.
 
     Raises:
         TileIndexError: as ``TileIndex.add``; an unknown kind, parameters out of range, too few tiles to learn from.
@@ -204,10 +210,10 @@ def build_faiss_index(
     parameters = faiss_kinds.resolve(card.kind, card.dimension, count, parameters, learned)
     vectors = faiss_kinds.new_index(card.kind, card.dimension, parameters)
     if learns:
-        vectors.train(_training_rows(card, batches, count, parameters))
+        with status_line(f"learning from {learned} tiles"):
+            vectors.train(_training_rows(card, batches, count, parameters))
     index = FaissIndex(card, parameters, vectors, empty_table(card.rerank_dimension))
-    for batch in batches:
-        index.add(batch)
+    add_all(index, batches, total)
     return index
 
 

@@ -7,7 +7,7 @@ inner product is a cosine; they are normalized on the way in.
 Shapes: Q queries, N tiles or rows, K answers, D width of the recall vector, E width of the re-rank vector.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, get_args
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from mindloc.errors import TileIndexError
 from mindloc.geo.points import PlaceUnit, box_around
+from mindloc.runtime.console import progress_bar
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,14 @@ class TileIndex(Protocol):
     def close(self) -> None:
         """Release files and connections."""
         ...
+
+
+def add_all(index: TileIndex, batches: Iterable[Tiles], total: int | None) -> None:
+    """Add tiles batch by batch, with a progress bar up to ``total`` tiles."""
+    with progress_bar(total=total, desc="tiles", unit="tile") as bar:
+        for tiles in batches:
+            index.add(tiles)
+            bar.update(len(tiles.names))
 
 
 def unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False) -> np.ndarray:

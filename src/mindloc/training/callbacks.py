@@ -20,8 +20,9 @@ from mindloc.data.hard_negatives import NeighborTables
 from mindloc.errors import DataError
 from mindloc.inference.engine import evaluating
 from mindloc.runtime.compilation import compiled_s
+from mindloc.runtime.console import wrapped
 from mindloc.runtime.process import fault_point, process_age_s
-from mindloc.training.reporting import Reporter, clock_time, duration, in_lines
+from mindloc.training.reporting import Reporter, describe_step, in_lines
 from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
@@ -131,7 +132,6 @@ class ReportCallback(Callback):
 
     def on_train_begin(self, run_context: RunContext) -> None:
         self._start_age_s = process_age_s()
-        self.reporter.say("the first step compiles the graph: seconds for a small encoder, a minute for a large one")
 
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
         self._clock, self._epoch_clock = _Clock(), _Clock()
@@ -139,12 +139,13 @@ class ReportCallback(Callback):
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self.reporter.start_bar(title, self.data.steps(epoch), self.progress.step_in_epoch)
         if report != self._sampling:
-            self.reporter.say(str(report))
+            self.reporter.say(wrapped(str(report), indent="  "))
             self._sampling = report
 
     def on_train_step_begin(self, run_context: RunContext) -> None:
         if self._is_first_step:
             self._first_step_age_s = process_age_s()
+            self.reporter.say("the first step compiles the graph, which takes seconds to a minute")
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         args, progress = run_context.original_args(), self.progress
@@ -239,23 +240,20 @@ class ReportCallback(Callback):
         )
 
     def _say_step(self, epoch: int, step_in_epoch: int) -> None:
-        latest, steps = self._latest, self.data.steps(epoch)
-        left = (self.config.epochs - epoch) * steps - step_in_epoch  # if later epochs are as long as this one
-        skipped = f"  skipped {latest['skipped_steps']}" if latest["skipped_steps"] else ""
-        self.reporter.say(
-            f"epoch {epoch + 1}/{self.config.epochs} step {step_in_epoch}/{steps}  loss {latest['loss']:.4f}  "
-            f"lr {latest['lr']:.1e}  {duration(latest['step_s'])}/step{skipped}  "
-            f"ETA {clock_time(left * latest['step_s'])}"
-        )
+        epochs, steps = self.config.epochs, self.data.steps(epoch)
+        left = (epochs - epoch) * steps - step_in_epoch  # if later epochs are as long as this one
+        place = f"epoch {epoch + 1}/{epochs} step {step_in_epoch}/{steps}"
+        self.reporter.say(describe_step(place, self._latest, left * self._latest["step_s"]))
 
     def _say_start(self) -> None:
         age_s, compiled = process_age_s(), self._epoch_clock.compiled_s()
         before = self._first_step_age_s - self._start_age_s
-        self.reporter.say(
+        text = (
             f"first step done {age_s:.1f} s after the start: {self._start_age_s:.1f} s {self.preparation}, "
             f"{before:.1f} s evaluation and first batch, {compiled:.1f} s compiling, "
             f"{age_s - self._first_step_age_s - compiled:.1f} s the step"
         )
+        self.reporter.say(wrapped(text, indent="  "))
 
     def _warn_of_bad_images(self) -> None:
         bad, step = self.data.bad_images, self.progress.step

@@ -93,7 +93,7 @@ class CheckpointCallback(Callback):
             name = f"weights_e{epoch}_s{self.progress.step}" if score is None else f"weights_e{epoch}_{score:.4f}"
             self.save(name, metrics, is_best)
         if is_best:
-            best = self.directory / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}"
+            best = f"{self.directory.name}/{BEST_WEIGHTS}{WEIGHTS_SUFFIX}"
             self.reporter.say(f"new best {SCORE}: {score:.4f}, saved as {best}")
         self._is_due = False
 

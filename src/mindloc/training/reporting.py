@@ -27,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mindloc.errors import CheckpointError, MindlocError
+from mindloc.runtime.console import COLUMNS, progress_bar
 from mindloc.runtime.process import fault_point
 from mindloc.runtime.run_directory import RunDirectory
 
@@ -59,10 +60,8 @@ class Reporter:
             self._metrics.close()
 
     def say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
         if self._run:
             self._run.log(text)
 
@@ -84,9 +83,8 @@ class Reporter:
         return self._metrics.lines
 
     def start_bar(self, title: str, steps: int, done: int) -> None:
-        """Show a bar from ``done`` to ``steps``, on a terminal only."""
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", leave=False)
+        """Show a bar from ``done`` to ``steps``."""
+        self._bar = progress_bar(total=steps, initial=done, desc=title, unit="step")
 
     def advance_bar(self, leave_out_time: bool = False) -> None:
         """Advance by one step; with ``leave_out_time`` the time since the last step does not count in the rate."""
@@ -101,16 +99,29 @@ class Reporter:
             self._bar = None
 
 
-def in_lines(items: Iterable[str], width: int = 80) -> str:
-    """The items side by side, in as many lines of at most ``width`` characters as they need."""
+def in_lines(items: Iterable[str]) -> str:
+    """The items side by side, in as many lines of at most ``COLUMNS`` characters as they need."""
     first, *others = items
     lines = [first]
     for item in others:
-        if len(lines[-1]) + 2 + len(item) <= width:
+        if len(lines[-1]) + 2 + len(item) <= COLUMNS:
             lines[-1] += f"  {item}"
         else:
             lines.append(f"  {item}")
     return "\n".join(lines)
+
+
+def describe_step(place: str, record: dict[str, Any], left_s: float) -> str:
+    """The line of a step for the console, in two where numbers are large.
+
+    Args:
+        record: of the step, with the metrics above.
+        left_s: seconds to the end of the training.
+    """
+    items = [place, f"loss {record['loss']:.4f}", f"lr {record['lr']:.1e}", f"{duration(record['step_s'])}/step"]
+    if record["skipped_steps"]:
+        items.append(f"skipped {record['skipped_steps']}")
+    return in_lines([*items, f"ETA {clock_time(left_s)}"])
 
 
 def clock_time(seconds: float) -> str:

@@ -26,7 +26,7 @@ from mindloc.world.frames import (
     draw_frames,
     tile_files,
 )
-from mindloc.world.images import Progress, write_images
+from mindloc.world.images import Progress, no_progress, write_images
 from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
@@ -145,7 +145,7 @@ def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None,
     out = Path(out)
     spec.check()
     _refuse_if_taken(out)
-    progress = progress or (lambda stage, done, total: None)
+    progress = progress or no_progress
     gallery = build_gallery(spec)
     frames = draw_frames(spec, gallery)
     unfinished = _unfinished_directory(out)

@@ -97,7 +97,13 @@ def _fractal(cells: int, rng: np.random.Generator) -> np.ndarray:
     return _normal(total).astype(np.float32)
 
 
-def paint(layers: MapLayers, scenery: Scenery, noise: Noise, workers: int) -> np.ndarray:
+def no_progress(stage: str, done: int, total: int) -> None:
+    """A ``Progress`` that nobody sees."""
+
+
+def paint(
+    layers: MapLayers, scenery: Scenery, noise: Noise, workers: int, progress: Progress = no_progress
+) -> np.ndarray:
     """The whole map in color, (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
     size = layers.material.shape[0]
     image = np.empty((size, size, 3), np.uint8)
@@ -108,8 +114,7 @@ def paint(layers: MapLayers, scenery: Scenery, noise: Noise, workers: int) -> np
         block = _paint_block(layers, scenery, noise, top, left)
         image[top : top + BLOCK_PX, left : left + BLOCK_PX] = block
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(paint_one, corners))
+    _run("painting", paint_one, corners, 0, len(corners), progress, workers)
     return image
 
 
@@ -255,12 +260,21 @@ def _one_cv2_thread():
         cv2.setNumThreads(before)
 
 
-def _in_season(spec: WorldSpec, number: int, season, plan: Plan, layers: MapLayers, noise: Noise, workers: int):
+def _in_season(
+    spec: WorldSpec,
+    number: int,
+    season,
+    plan: Plan,
+    layers: MapLayers,
+    noise: Noise,
+    progress: Progress,
+    workers: int,
+):
     """The map in one season, cars included: layers, scenery, image."""
     layers = layers.copy()
     park_cars(layers, plan, _rng(spec, _STREAM_SEASON, number, 0))
     scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1), _rng(spec, _STREAM_BUILT))
-    return layers, scenery, paint(layers, scenery, noise, workers)
+    return layers, scenery, paint(layers, scenery, noise, workers, progress)
 
 
 def _write_tiles(
@@ -273,7 +287,7 @@ def _write_tiles(
     progress: Progress,
     workers: int,
 ) -> None:
-    _, _, image = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, workers)
+    _, _, image = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, progress, workers)
     look = satellite_look(_rng(spec, _STREAM_LOOK))
     names = tile_files(spec, gallery)
 
@@ -314,7 +328,7 @@ def _write_frames(
         chosen = np.flatnonzero(poses.flight_F % len(DRONE_SEASONS) == number)
         if not len(chosen):
             continue
-        season_layers, scenery, image = _in_season(spec, 1 + number, season, plan, layers, noise, workers)
+        season_layers, scenery, image = _in_season(spec, 1 + number, season, plan, layers, noise, progress, workers)
         levels = build_levels(image, season_layers, coarsest)
 
         def write_one(index: int, levels=levels, scenery: Scenery = scenery) -> None:
@@ -331,16 +345,16 @@ def _write_frames(
             shot = apply_look(shot, look, _rng(spec, _STREAM_FRAME, int(index)))
             _write_image(root / DRONE_DIRECTORY / frames.names[index], shot)
 
-        _run("drone frames", write_one, chosen.tolist(), done, len(poses), progress, workers)
+        _run("drone images", write_one, chosen.tolist(), done, len(poses), progress, workers)
         done += len(chosen)
 
 
 def _run(stage: str, work, items, done: int, total: int, progress: Progress, workers: int) -> None:
     """Do the work in threads and tell how far it is."""
     with ThreadPoolExecutor(workers) as pool:
+        progress(stage, done, total)
         for count, _ in enumerate(pool.map(work, items), start=1):
-            if count % 50 == 0 or done + count == total:
-                progress(stage, done + count, total)
+            progress(stage, done + count, total)
 
 
 def _write_image(path: Path, image) -> None:
