@@ -75,7 +75,7 @@ def test_a_newcomer_gets_from_a_world_to_answers_and_exported_files(shell, train
     assert shell("mindloc --version").strip()
     settings = shlex.join(set_words({**SMALL, "data.root": DATA}))
     assert "ok: no problems" in shell(f"mindloc check-data --config world_tiny {settings}")
-    assert "weights_best.safetensors, the best of the run" in shell("mindloc eval --checkpoint work_dir/latest")
+    assert "checkpoint: weights_best.safetensors of work_dir/" in shell("mindloc eval --checkpoint work_dir/latest")
     tiles = f"mindloc extract {shlex.quote(DATA)}/satellite --checkpoint work_dir/latest --places --out tiles"
     assert "images in" in shell(tiles)
     assert "tiles, kind flat" in shell("mindloc index build tiles --index tiles_index")

@@ -108,7 +108,7 @@ def test_two_stages_by_hand(here, kind, capsys):
     assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
     table = capsys.readouterr().out
     assert [line.split() for line in table.splitlines()[-6:-3]] == [
-        ["query", "first", "tile", "place", "score", "in", "stage", "one"],
+        ["query", "first", "tile", "place", "score", "stage", "one"],
         ["q0", "t2", "200,", "0", "1.0000", "cosine", "4"],
         ["q1", "t3", "300,", "0", "0.9600", "cosine", "1"],
     ]
@@ -252,7 +252,7 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     run("index", "build", "wide", "--pca", "omega_3.safetensors", "--index", "tiles_index")
     run("index", "info", "--index", "tiles_index")
     digest = load_reduction("omega_3.safetensors").sha256
-    assert f"reduction_sha256         {digest}" in capsys.readouterr().out
+    assert f"reduction_sha256         {digest[:12]}" in capsys.readouterr().out
     found = search("--pca", "omega_3.safetensors", "--top", "1", "--set", "search.recall_n=1", queries="frames")
     assert [answers[0][0] for answers in found] == names[:5]
     words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "none.jsonl")

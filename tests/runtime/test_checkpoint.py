@@ -167,7 +167,8 @@ def test_a_run_directory_resolves_to_its_best_weights_else_last_else_newest(tmp_
         assert resolve_checkpoint(tmp_path / "run", said.append) == directory / f"{name}.safetensors"
     (tmp_path / "latest").symlink_to("run")  # as work_dir has it: the run itself is named
     assert resolve_checkpoint(tmp_path / "latest") == directory / "weights_best.safetensors"
-    assert [line.partition(", the ")[2] for line in said] == ["newest of the run", "last of the run", "best of the run"]
+    names = ("weights_e9", "weights_end", "weights_best")
+    assert said == [f"checkpoint: {name}.safetensors of {tmp_path / 'run'}" for name in names]
     lone = directory / "weights_e1.safetensors"
     assert resolve_checkpoint(lone) == lone  # a file resolves to itself
     assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # reported when it is read

@@ -65,6 +65,20 @@ def test_two_stages_of_two_queries_by_hand():
     assert times.startswith("per query: recall ") and " rerank " in times and "encode" not in times
 
 
+@pytest.mark.parametrize("rerank", [True, False])
+def test_answers_with_long_names_are_in_a_table_of_80_columns(rerank):
+    index = make(rerank)
+    query, tile = "flight_17/north/" + "0123456789" * 5, "a/long/directory/" + "9876543210" * 5
+    index.add(Tiles([tile], np.eye(2)[:1], np.eye(2)[:1] if rerank else None, np.full((1, 2), 1e6), np.zeros((1, 4))))
+    summary = Summary(plan_search(index, top=1, recall_n=1, consistency_m=0))
+    list(search_all(index, [Batch([query], np.eye(2)[:1], np.eye(2)[:1])], summary))
+    titles, row = list(summary.lines())[:2]
+    assert ("stage one" in titles) == rerank and max(len(titles), len(row)) == 80
+    shown_query, shown_tile, *_ = row.split()
+    for shown, name in ((shown_query, query), (shown_tile, tile)):
+        assert shown.startswith("...") and name.endswith(shown[3:]) and len(shown) > 15
+
+
 def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
     index = make()
     plan = plan_search(index, top=3, recall_n=3, consistency_m=1, where=Circle((150, 0), 60))

@@ -109,7 +109,8 @@ def remove(names: tuple[str, ...], index: str, names_from: Path | None) -> None:
 def info(index: str) -> None:
     """Say what an index contains and how it was made."""
     for name, value in describe_index(index).items():
-        print(f"{name:24} {'-' if value is None else value}")
+        shown = str(value)[:12] if name.endswith("sha256") else value
+        print(f"{name:24} {'-' if value is None else shown}")
 
 
 def _names_of(file: Path) -> list[str]:

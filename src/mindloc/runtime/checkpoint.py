@@ -191,20 +191,15 @@ def resolve_checkpoint(path: str | Path, say: Callable[[str], None] = lambda lin
     if not path.is_dir():
         return path
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    named = [
-        (directory / f"{BEST_WEIGHTS}{WEIGHTS_SUFFIX}", "best"),
-        (directory / f"{END_WEIGHTS}{WEIGHTS_SUFFIX}", "last"),
-    ]
-    found = [(weights, which) for weights, which in named if weights.is_file()]
-    found = found or [(weights, "newest") for weights in complete_checkpoints(directory)[-1:]]
+    named = [directory / f"{stem}{WEIGHTS_SUFFIX}" for stem in (BEST_WEIGHTS, END_WEIGHTS)]
+    found = [weights for weights in named if weights.is_file()] or complete_checkpoints(directory)[-1:]
     if not found:
         raise CheckpointError(
             f"{path} is a directory that contains no complete checkpoint; give a run directory such as "
             f"work_dir/NAME/MMDDhhmmss, or a {WEIGHTS_SUFFIX} file"
         )
-    weights, which = found[0]
-    say(f"checkpoint: {weights}, the {which} of the run")
-    return weights
+    say(f"checkpoint: {found[0].name} of {path}")
+    return found[0]
 
 
 def complete_checkpoints(directory: str | Path) -> list[Path]:

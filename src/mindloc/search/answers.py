@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.runtime.console import progress_bar
+from mindloc.runtime.console import COLUMNS, progress_bar
 from mindloc.runtime.process import command_line
 from mindloc.search.extraction import Batch, Queries
 from mindloc.search.index import Box, Circle, IndexCard, TileFacts, TileIndex
@@ -92,7 +92,9 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """For the console: the first answers or their scores, what stage two changed, the time of each stage."""
         answered = [answer for _, answer in self.first if answer]
-        yield from _table(self.first) if len(self.first) <= FEW else _scores(answered, len(self.first))
+        yield from (
+            _table(self.first, self.plan.two_stage) if len(self.first) <= FEW else _scores(answered, len(self.first))
+        )
         if self.plan.two_stage and answered:
             moved = sum(answer["recall_rank"] != 1 for answer in answered)
             yield f"stage two put another tile first than stage one for {moved} of {len(answered)} queries"
@@ -173,15 +175,24 @@ def _scores(answered: list[dict[str, Any]], queries: int) -> Iterator[str]:
             yield f"{kind} of {len(score)} first answers {low:.3f} to {high:.3f}, median {median:.3f}"
 
 
-def _table(first: list[tuple[str, dict[str, Any] | None]]) -> Iterator[str]:
-    rows = [("query", "first tile", "place", "score", "in stage one")]
+def _table(first: list[tuple[str, dict[str, Any] | None]], two_stage: bool) -> Iterator[str]:
+    """At most ``COLUMNS`` wide: long names lose their beginning."""
+    columns = 5 if two_stage else 4
+    rows = [("query", "first tile", "place", "score", "stage one")[:columns]]
     for query, answer in first:
         if answer is None:
-            rows.append((query, "-", "-", "-", "-"))
+            rows.append((query, "-", "-", "-", "-")[:columns])
             continue
         place = ", ".join(f"{x:.8g}" for x in answer["place"]) if answer["place"] else "-"
         score = f"{answer['score']:.4f} {answer['score_of']}"
-        rows.append((query, answer["tile"], place, score, str(answer["recall_rank"])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows.append((query, answer["tile"], place, score, str(answer["recall_rank"]))[:columns])
+    query_width, tile_width, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    room = COLUMNS - sum(others) - 2 * (columns - 1)  # for both names
+    query_width = min(query_width, max(room // 2, room - tile_width))
+    widths = [query_width, min(tile_width, room - query_width), *others]
     for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(_end_of(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _end_of(text: str, width: int) -> str:
+    return text if len(text) <= width else f"...{text[3 - width :]}"

@@ -128,7 +128,7 @@ class FaissIndex:
         self.parameters = replace(self.parameters, **given)
 
     def statistics(self) -> dict[str, Any]:
-        """For people: count, dead rows, bytes, parameters."""
+        """For people: count, dead rows, bytes, the parameters that the kind reads."""
         return {
             "kind": self._card.kind,
             "count": self.count,
@@ -136,7 +136,7 @@ class FaissIndex:
             "bytes_per_vector": faiss_kinds.bytes_per_vector(self._vectors),
             "bytes_per_rerank_vector": 4 * (self._card.rerank_dimension or 0),
             "memory_mapped": self._mapped_from is not None,
-            **vars(self.parameters),
+            **{name: getattr(self.parameters, name) for name in faiss_kinds.KINDS[self._card.kind].reads},
         }
 
     def save(self, directory: str | Path) -> None:
