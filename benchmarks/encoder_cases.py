@@ -64,7 +64,7 @@ def add_fusion_argument(parser: argparse.ArgumentParser) -> None:
 def compare_encoders(
     script: str, doc: str, work: str, measure: Callable[[Case, int], dict[str, Any]], argv: list[str] | None = None
 ) -> None:
-    """Run every case, with a peer in turn, and tell.
+    """Run every case, with a peer in turn, and print the results.
 
     Args:
         script: file to start a process of our side with.

@@ -12,14 +12,14 @@ INSTEAD = {  # pattern -> what the project says
     r"librar(y|ies) of (images|tiles)": "index",
     r"way back": "backward pass",
     r"compan(y|ions?)": "mined pairs",
-    r"asked|wish(es)?": "requested",
+    r"asks|asked|wish(es|ed)?": "requested",
     r"beforehand": "preflight checks",
-    r"(?<!-)stands|stood": "is",
-    r"lies": "is",
-    r"begins|began|begun": "starts",
+    r"(?<!-)stands?(?![-_ ]in)|stood": "is",
+    r"lies?": "is",
+    r"begins|began|begun|beginning": "starts",
     r"holds": "contains",
-    r"is no (file|directory|number|text|list|tensor|place|address|divisor|error)": "is not a",
-    r"is told|told (apart|of|by)|tells": "is given, is printed",
+    r"(?<!there )(is|are|was|were) no (?!longer|more|less|better|worse|faster|slower|larger|smaller)\w+": "is not a",
+    r"told|tells?": "is given, is printed",
     r"whoever": "who",
     r"(goes|go|going|went)[ _]on": "continues",
     r"anew": "again",
@@ -52,6 +52,6 @@ def test_the_project_says_one_word_per_thing():
 def test_each_of_the_words_is_found():
     text = "A picture in the folder stands .39 of the way; whoever is told goes on: is no file, the way back."
     assert [words.partition(":")[0] for words in found_in(text)] == [
-        *("picture", "folder", "stands", ".39 of", "whoever", "is told", "goes on", "is no file", "way back")
+        *("picture", "folder", "stands", ".39 of", "whoever", "told", "goes on", "is no file", "way back")
     ]
     assert not found_in("The data set contains images; 0.39 of them show stand-ins. It allies and foretells.")

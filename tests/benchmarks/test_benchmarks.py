@@ -35,7 +35,7 @@ else:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """An interpreter that has PyTorch, as far as anyone can tell: known figures for whatever the request."""
+    """An interpreter that has PyTorch, or seems to: known figures for any request."""
     path = tmp_path / "python"
     path.write_text(f"#!{sys.executable}\n{STAND_IN}")
     path.chmod(0o755)
@@ -85,7 +85,7 @@ def test_two_programs_take_turns(tmp_path):
     assert len(loads) == 6
 
 
-def telling(*seconds, log=None):
+def reporting(*seconds, log=None):
     """A command that reports these seconds, and in a file that it ran."""
     note = f"open({str(log)!r}, 'a').write('x'); " if log else ""
     return [sys.executable, "-c", f"{note}print('{{\"seconds\": {list(seconds)}}}')"]
@@ -93,21 +93,21 @@ def telling(*seconds, log=None):
 
 def test_the_fastest_form_has_the_least_median():
     # medians 3, 2 and 4; the least single figure, 1, is of "b"
-    assert turns.fastest({"b": telling(1, 3, 9), "a": telling(2, 2, 2), "c": telling(4)}) == "a"
+    assert turns.fastest({"b": reporting(1, 3, 9), "a": reporting(2, 2, 2), "c": reporting(4)}) == "a"
 
 
 def test_a_single_form_is_not_tried(tmp_path):
-    assert turns.fastest({"only": telling(1, log=tmp_path / "log")}) == "only"
+    assert turns.fastest({"only": reporting(1, log=tmp_path / "log")}) == "only"
     assert not (tmp_path / "log").exists()
 
 
-def test_a_run_that_fails_is_told_with_its_last_words():
+def test_a_run_that_fails_is_reported_with_its_last_words():
     with pytest.raises(SystemExit, match="no such card"):
         turns.run_case([sys.executable, "-c", "raise SystemExit('no such card')"])
 
 
 @pytest.mark.parametrize("python", [sys.executable, "/nowhere/python"])
-def test_a_peer_that_lacks_something_is_told_with_the_way_out(python):
+def test_a_peer_that_lacks_something_is_reported_with_the_way_out(python):
     with pytest.raises(SystemExit, match="requirements-peer.txt") as caught:
         turns.require_peer(python, ("json", "no_such_module"))
     assert "json" not in str(caught.value).replace("result.json", "")
@@ -136,7 +136,7 @@ def test_settings_come_before_what_a_user_changes():
     assert words == ["--set", "train.seed=3", "--set", "train.seed=4"]
 
 
-def test_a_command_that_fails_is_told_and_kept(tmp_path):
+def test_a_command_that_fails_is_reported_and_its_log_kept(tmp_path):
     with pytest.raises(SystemExit, match="no such tile"):
         report.run_command(["-c", "print('started'); raise SystemExit('no such tile')"], tmp_path / "a" / "log")
     assert (tmp_path / "a" / "log").read_text().split("\n") == ["started", "no such tile", ""]
@@ -217,7 +217,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
 
 
 @pytest.mark.slow
-def test_starting_up_and_its_memory_are_told_by_stages(run):
+def test_starting_up_and_its_memory_are_reported_by_stages(run):
     result, text = run("start_up.py", "--cases", TINY, "--rounds", 1, "--variants", "plain")
     assert_origin(result)
     assert [row["work"] for row in result["rows"]] == ["train_step", "extraction"]

@@ -46,7 +46,7 @@ def test_the_public_name_of_the_backbone():
     assert config_of("--model", "vit_base_patch16_rope_reg1_gap_256.sbb_in1k").model.backbone == "base"
 
 
-def test_the_public_words_for_the_side_that_asks():
+def test_the_public_words_for_the_side_of_the_queries():
     assert [config_of("--query_mode", word).eval.swap_sides for word in ("D2S", "S2D")] == [False, True]
 
 

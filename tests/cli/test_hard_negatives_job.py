@@ -35,7 +35,7 @@ def words(tiny_world) -> list[str]:
 def of_two(words, tmp_path_factory) -> Path:
     """What two ranks printed, beside the run directory, ``run``."""
     out = tmp_path_factory.mktemp("of two")
-    program = Path(__file__).with_name("train_and_tell.py")
+    program = Path(__file__).with_name("train_and_print.py")
     command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={out / 'logs'}"]
     command += [f"--master_port={free_port()}", program, out, *words, "--run_dir", out / "run"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

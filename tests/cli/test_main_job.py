@@ -36,7 +36,7 @@ def test_a_training_logs_its_steps_and_evaluations(tiny_run):
     assert [line["epoch"] for line in lines if line["kind"] == "evaluation"] == [0, 2]  # zero-shot, then every second
 
 
-def test_evaluation_asks_for_no_architecture_and_can_be_recomputed(live, capsys):
+def test_evaluation_needs_no_architecture_and_can_be_recomputed(live, capsys):
     first = report_of(live)
     for name in ("report.md", "contact_sheet.png", "distance_curve.png", "queries.jsonl"):
         assert (live / name).stat().st_size > 0
@@ -53,7 +53,7 @@ def test_a_test_set_may_come_alone(tiny_world, checkpoint, tmp_path, capsys):
     assert "note: No constant answer: no training pairs were at hand." in capsys.readouterr().out
 
 
-def test_tiles_can_ask_for_drone_images(checkpoint, tmp_path):
+def test_tiles_can_be_the_queries(checkpoint, tmp_path):
     arguments = ["--checkpoint", checkpoint, "--query_mode", "S2D", "--split", "train", "--out", str(tmp_path / "s2d")]
     assert main(["eval", *arguments]) == 0
     assert report_of(tmp_path / "s2d")["data"]["query_view"] == "satellite"

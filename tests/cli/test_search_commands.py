@@ -391,7 +391,7 @@ def test_no_option_is_ignored_by_the_kind(here, capsys):
     run(*words, "ivf_flat", "--nlist", "2", "--nprobe", "1", "--train_rows", "6", "--seed", "1")
 
 
-def test_every_parameter_is_read_by_some_kind_and_told_in_the_help(capsys):
+def test_every_parameter_is_read_by_some_kind_and_described_in_the_help(capsys):
     assert main(["index", "build", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
     for parameter in dataclasses.fields(FaissParameters):

@@ -73,7 +73,7 @@ def test_a_stopped_training_says_how_to_continue(tiny_world, tmp_path, name):
     ]
 
 
-def test_beginning_from_weights_alone_with_operators_as_by_default(tiny_world, tiny_run, tmp_path):
+def test_starting_from_weights_alone_with_operators_as_by_default(tiny_world, tiny_run, tmp_path):
     first = tiny_run / "checkpoints" / "weights_end.safetensors"
     settings = ["--checkpoint_start", first, "--lr", "0", "--epochs", "1", "--set", "run.operator_fusion=auto"]
     trained(*new_run(tiny_world, tmp_path / "again"), *settings)

@@ -130,7 +130,7 @@ def test_cards_are_ranks(tiny_world, settings, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "weights_end.safetensors").is_file()
 
 
-def test_ranks_that_hold_different_data_are_told_apart(tiny_world, settings, tmp_path):
+def test_ranks_with_different_data_are_refused(tiny_world, settings, tmp_path):
     """Each rank reads a copy of its own, as servers do; in one of them a pair is missing."""
     for rank in range(2):
         shutil.copytree(tiny_world, tmp_path / f"copy{rank}")

@@ -17,10 +17,10 @@ from mindloc.doctor.gpu import CUDA_LIBRARIES, CUDNN, CUDNN_PARTS, NVRTC, look_a
 from mindloc.doctor.machine import Machine, cgroup_cores, cgroup_memory, look_at_resources, obstacle
 from mindloc.doctor.packages import (
     MindSporeState,
-    ask_mindspore,
     convolutions_on_cpu,
     look_at_onnx_runtime,
     look_at_packages,
+    read_mindspore,
 )
 
 NEEDS_COMPILER = pytest.mark.skipif(not stand_in_driver.has_compiler(), reason="no C compiler for a stand-in driver")
@@ -254,7 +254,7 @@ def test_without_mindspore_the_rest_is_state_all_the_same(tmp_path, cuda):
 
 def test_a_broken_mindspore_is_state_in_its_last_words(tmp_path):
     touch(tmp_path / "fake/mindspore/__init__.py", "raise ImportError('libgomp.so.1: no such file')")
-    finding = ask_mindspore(Machine({**os.environ, "PYTHONPATH": str(tmp_path / "fake")}))
+    finding = read_mindspore(Machine({**os.environ, "PYTHONPATH": str(tmp_path / "fake")}))
     assert finding.blocks and finding.section == "MindSpore"
     assert finding.found == "import mindspore fails: ImportError: libgomp.so.1: no such file"
 

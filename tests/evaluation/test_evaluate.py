@@ -27,7 +27,7 @@ class ColorEngine:
 
 
 class TwoStageColorEngine(ColorEngine):
-    """Omega can't tell two images apart, Phi is the mean color."""
+    """Omega is the same for all images, Phi is the mean color."""
 
     descriptors = ("omega", "phi")
 
@@ -128,7 +128,7 @@ def test_rescoring_needs_neither_mindspore_nor_images(finished, color_split):
     subprocess.run([sys.executable, "-c", code, directory], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
-def test_tiles_can_ask_for_drones(config, color_split, tmp_path):
+def test_tiles_can_be_the_queries(config, color_split, tmp_path):
     config = config.with_values({"eval.swap_sides": True})
     methods = evaluate(ColorEngine(), config, color_split, tmp_path / "report", None, figures=False)["methods"]
     scores = methods["model"]["pos"]

@@ -111,7 +111,7 @@ def test_without_places_no_number_says_distances_and_ranks_are_known():
     assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in numbers)
 
 
-def test_a_place_that_is_missing_leaves_unknown_what_it_would_tell():
+def test_a_missing_place_leaves_its_numbers_unknown():
     references, queries = (
         make_set(np.eye(2), [[0, 0], [np.nan, np.nan]], "satellite"),
         make_set(np.eye(2), [[0, 0]] * 2),

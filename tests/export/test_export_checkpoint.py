@@ -47,12 +47,10 @@ def test_sides_that_differ_have_a_file_each(make_checkpoint, tmp_path, planned, 
     }
 
 
-def test_the_side_that_asks(make_checkpoint, checkpoint, tmp_path, planned):
+def test_view_query_is_the_side_of_the_queries(make_checkpoint, checkpoint, tmp_path, planned):
     export_checkpoint(checkpoint, tmp_path, ExportRequest(view="query"))
-    tiles_ask = make_checkpoint(
-        "eval.swap_sides=true", "data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]"
-    )
-    export_checkpoint(tiles_ask, tmp_path, ExportRequest(view="query", file_name="q"))
+    swapped = make_checkpoint("eval.swap_sides=true", "data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]")
+    export_checkpoint(swapped, tmp_path, ExportRequest(view="query", file_name="q"))
     assert {name: tuple(spec.sides) for name, spec in planned.items()} == {
         "drone.mindir": ("query",),
         "q.mindir": ("reference",),

@@ -168,7 +168,7 @@ def test_int8_is_for_cpus(exported):
         load_onnx_engine(exported_files(exported[1], "ONNX", ("query",)), Provider(CUDA), int8=True)
 
 
-def test_an_encrypted_file_asks_for_its_key(exported, tmp_path):
+def test_an_encrypted_file_needs_its_key(exported, tmp_path):
     from mindloc.export.build import ExportRequest, export_checkpoint
 
     key = bytes(range(16))

@@ -127,7 +127,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_wrong_table_is_told_in_one_line(tmp_path, name):
+def test_a_wrong_table_is_reported_in_one_line(tmp_path, name):
     tree, expected = HOSTILE[name]
     path = write(tmp_path, tree)
     with pytest.raises(LaunchError) as caught:
@@ -223,7 +223,7 @@ def ascend_host(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "HCCN_CONF", conf)
 
 
-def test_rank_table_asks_the_driver_for_the_addresses(ascend_host, tmp_path, capsys):
+def test_rank_table_reads_the_addresses_from_the_driver(ascend_host, tmp_path, capsys):
     out = tmp_path / "table.json"
     assert mindloc(["rank-table", "--devices", "0,1,2", "--out", str(out)]) == 0
     assert [card.device_ip for card in read_rank_table(out).servers[0].cards] == [

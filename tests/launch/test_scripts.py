@@ -101,7 +101,7 @@ def test_a_run_continues_with_its_own_config(here):
     ]
 
 
-def test_fifth_and_sixth_place_are_told_apart_by_what_they_are():
+def test_fifth_and_sixth_place_are_distinguished_by_their_type():
     for words, epoch, evaluation in [
         ([], None, False),
         (["3"], 3, False),
@@ -168,7 +168,7 @@ HOSTILE = {
     "data set that is a file": (["2", "table.json", "out"], "DATASET_PATH table.json is a file"),
     "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is not a directory"),
     "no such checkpoint": (["2", "data set", "out", "no.safetensors"], "CHECKPOINT_PATH no.safetensors is not there"),
-    "directory that is no run": (["2", "data set", "out", "run/checkpoints"], "is a directory without config.yaml"),
+    "directory that is not a run": (["2", "data set", "out", "run/checkpoints"], "is a directory without config.yaml"),
     "neither epoch nor evaluation": (["2", "data set", "out", "", "yes"], "'yes' is neither a BEGIN_EPOCH"),
     "negative epoch": (["2", "data set", "out", "", "-1"], "'-1' is neither a BEGIN_EPOCH"),
     "two epochs": (["2", "data set", "out", "", "3", "4"], "BEGIN_EPOCH is given twice"),
@@ -228,7 +228,7 @@ sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project, in a directory with a space, whose trainings and evaluations tell their arguments."""
+    """A copy of the project, in a directory with a space, whose trainings and evaluations print their arguments."""
     project = tmp_path_factory.mktemp("a project") / "mind loc"
     for directory in ("src", "scripts"):
         shutil.copytree(PROJECT / directory, project / directory, ignore=shutil.ignore_patterns("__pycache__"))

@@ -183,7 +183,7 @@ def test_who_stops_the_script_stops_everything(supervised, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_launch_outlives_the_signals_that_it_was_told_to_ignore(tmp_path, number):
+def test_a_launch_outlives_the_signals_that_it_ignores(tmp_path, number):
     """In the background of a script SIGINT is ignored, under nohup SIGHUP."""
     go, words = tmp_path / "go", f"while not os.path.exists(r'{tmp_path}/go'): time.sleep(0.02)"
     supervisor = supervisor_of(tmp_path, words, ignored=number)
@@ -201,7 +201,7 @@ def test_who_kills_the_script_kills_everything(supervised):
     wait_for(lambda: not any(map(alive, ranks)))
 
 
-def test_a_rank_whose_launcher_is_gone_does_not_begin(tmp_path):
+def test_a_rank_whose_launcher_is_gone_does_not_start(tmp_path):
     entry = SOURCE / "mindloc" / "launch" / "rank_entry.py"
     ended = subprocess.run(
         [sys.executable, str(entry), "echo", "started"],

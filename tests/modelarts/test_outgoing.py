@@ -180,7 +180,7 @@ def test_no_state_goes_before_its_weights_have(run, store, impatient):
     assert f"{OUT}/reports/e1/report.json" in store.objects  # the rest is out
 
 
-def test_a_file_that_keeps_failing_does_not_hold_up_its_kind(run, store):
+def test_a_file_that_keeps_failing_does_not_delay_its_kind(run, store):
     store.failing = {"config.yaml"}
     out = outgoing(store, run)
     assert out.look() == ["config.yaml"]

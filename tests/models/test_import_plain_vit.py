@@ -99,7 +99,7 @@ def test_keys_without_a_bias_get_one_of_zeros(tmp_path, timm):
     assert_contains(encoder, expected)
 
 
-def test_the_norm_of_the_other_pool_is_told(tmp_path, timm):
+def test_the_norm_of_the_other_pool_is_reported(tmp_path, timm):
     report = import_weights(PairEncoder(PlainVit(size(), "avg")), saved(tmp_path, timm))
     assert report.missing == ["backbone.fc_norm.weight", "backbone.fc_norm.bias"]
     assert report.unexpected == ["norm.bias", "norm.weight"]
@@ -121,7 +121,7 @@ def test_layers_that_are_not_here_are_refused(tmp_path, timm, further):
         import_weights(PairEncoder(PlainVit(size())), path)
 
 
-def test_plain_and_rope_are_told_apart(tmp_path, timm, reference_dir):
+def test_plain_and_rope_are_distinguished(tmp_path, timm, reference_dir):
     with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
         import_weights(PairEncoder(PlainVit(size())), reference_dir / "vit_rope_tiny.safetensors")
     with pytest.raises(CheckpointError, match="has a key bias"):

@@ -44,7 +44,7 @@ def test_what_is_the_same_everywhere_stays_and_left_is_right_mirrored(old, new):
         np.testing.assert_array_equal(matrix, np.eye(old))
 
 
-def test_rows_and_columns_are_told_apart():
+def test_rows_and_columns_are_distinguished():
     row_of = np.concatenate([[-1.0], np.repeat(np.arange(4.0), 4)]).reshape(1, 17, 1).astype(np.float32)
     wide = resampled_table(row_of, (4, 7))
     np.testing.assert_allclose(wide[0, 1:, 0], np.repeat(np.arange(4.0), 7), atol=1e-6)  # row by row, seven of each

@@ -252,7 +252,7 @@ def test_storage_that_claims_more_than_the_file_contains(tmp_path, write):
         read_state_dict(write(tmp_path / "evil.pth", huge))
 
 
-def test_legacy_storage_that_agrees_on_a_lie(tmp_path):
+def test_legacy_storage_that_agrees_on_a_false_size(tmp_path):
     huge = {"w": Tensor(shape=(2**50,), count=2**50)}
     with pytest.raises(CheckpointError, match="16 bytes instead of"):
         read_state_dict(legacy_file(tmp_path / "evil.pth", huge, struct.pack("<q", 2**50) + bytes(16)))

@@ -25,7 +25,7 @@ def test_rotation_is_that_of_complex_numbers():
     np.testing.assert_allclose(rotated(x, cos, sin)[:, 1::2], turned.imag, atol=1e-5)
 
 
-def test_registers_stand_still():
+def test_registers_are_not_rotated():
     cos, sin = rope_tables((2, 2), 16, 16, registers=2)
     assert (cos[:2] == 1).all() and (sin[:2] == 0).all() and (sin[3:] != 0).any()
 

@@ -61,7 +61,7 @@ def test_omega_of_a_coarser_grid_averages_the_map():
     np.testing.assert_allclose(coarse, block_B / np.linalg.norm(block_B, axis=1, keepdims=True), atol=1e-6)
 
 
-def test_phi_reads_the_map_before_the_block_unless_told_otherwise():
+def test_phi_reads_the_map_before_the_block_by_default():
     with_block, without = described(), described(non_local=None)
     after = described(phi_reads_non_local=True)
     np.testing.assert_array_equal(with_block[1], without[1])

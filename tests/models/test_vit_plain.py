@@ -155,7 +155,7 @@ def test_the_table_of_backbones_states_the_stride_that_the_names_say():
 
 
 @pytest.mark.parametrize("name", ["cls_token", "pos_embed"])
-def test_tokens_and_positions_begin_with_timms_deviation(name):
+def test_tokens_and_positions_start_with_timms_deviation(name):
     value = initial_value(name, (1, 100, 192), dict(names_within(PlainVit(TINY)))[name].start, seed=1)
     assert abs(value.std() - 0.02 * 0.8796) < 2e-4  # of a normal cut at two deviations: sqrt(1 - 4 phi(2) / 0.9545)
     assert np.abs(value).max() <= 0.04

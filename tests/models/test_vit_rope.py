@@ -82,7 +82,7 @@ def test_a_batch_equals_its_images_one_by_one(tiny):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_height_and_width_are_told_apart(tiny):
+def test_height_and_width_are_distinguished(tiny):
     image = np.random.RandomState(0).standard_normal((1, 3, 64, 32)).astype(np.float32)
     turned = np.ascontiguousarray(image.transpose(0, 1, 3, 2))
     assert np.abs(tiny(Tensor(image)).asnumpy() - tiny(Tensor(turned)).asnumpy()).max() > 1e-2

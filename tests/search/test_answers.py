@@ -44,7 +44,7 @@ def batches(*counts):
         yield Batch([f"q{i}" for i in own], np.eye(2)[[i % 2 for i in own]], np.eye(2)[[0] * count])
 
 
-def ask(index, plan, *counts, encoding=False):
+def search(index, plan, *counts, encoding=False):
     file = io.BytesIO()
     summary = Summary(plan)
     write_answers(file, search_all(index, batches(*counts), summary, encoding), sum(counts))
@@ -53,7 +53,7 @@ def ask(index, plan, *counts, encoding=False):
 
 def test_two_stages_of_two_queries_by_hand():
     index = make()
-    summary, lines = ask(index, plan_search(index, top=2, recall_n=2, consistency_m=0), 1, 1)
+    summary, lines = search(index, plan_search(index, top=2, recall_n=2, consistency_m=0), 1, 1)
     # recalled are west, here and east, here; by the re-rank vectors here comes first
     assert [line["name"] for line in lines] == ["q0", "q1"]
     assert [[answer["tile"] for answer in line["answers"]] for line in lines] == [["here", "west"], ["here", "east"]]
@@ -82,7 +82,7 @@ def test_answers_with_long_names_are_in_a_table_of_80_columns(rerank):
 def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
     index = make()
     plan = plan_search(index, top=3, recall_n=3, consistency_m=1, where=Circle((150, 0), 60))
-    summary, lines = ask(index, plan, FEW, 2, encoding=True)
+    summary, lines = search(index, plan, FEW, 2, encoding=True)
     assert [len(line["answers"]) for line in lines] == [2] * (FEW + 2)  # east is 150 m off
     count, first, _, short, times = summary.lines()
     assert count == f"{FEW + 2} queries, {FEW + 2} of them answered"
@@ -98,7 +98,7 @@ def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
 
 def test_one_stage_has_no_second():
     index = make(rerank=False)
-    summary, lines = ask(index, plan_search(index, top=1, recall_n=100, consistency_m=0), 2)
+    summary, lines = search(index, plan_search(index, top=1, recall_n=100, consistency_m=0), 2)
     assert [line["answers"][0]["tile"] for line in lines] == ["west", "east"]
     assert list(summary.seconds) == ["recall"]
 
@@ -107,7 +107,7 @@ def test_nothing_where_all_queries_look_is_one_line():
     index = make()
     plan = plan_search(index, top=1, recall_n=1, consistency_m=0, where=Box((900, 900), (950, 950)))
     with pytest.raises(TileIndexError, match="no tile is there; places are given as x, y in meters"):
-        ask(index, plan, 2)
+        search(index, plan, 2)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_whole_vectors_beside_the_codes_make_them_exact():
     ("kind", "parameters"), [("ivf_pq", {"refine": 10**9, "nprobe": 10**9}), ("hnsw", {"ef_search": 2**31 - 1})]
 )
 def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
-    """A card may ask for any; k times this many candidates would be terabytes."""
+    """A card may request any; k times this many candidates would be terabytes."""
     index = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
     box = Box((20, 20), (70, 70))
     for found, expected in (
@@ -239,7 +239,7 @@ def test_adding_bit_by_bit_is_building_at_once():
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_an_index_may_begin_empty(kind):
+def test_an_index_may_start_empty(kind):
     index = build(kind, cut(make_tiles(), slice(0, 0)))
     with pytest.raises(TileIndexError, match="contains no tiles; add some"):
         index.recall(queries(), 1)
@@ -319,7 +319,7 @@ def test_tiles_that_do_not_fit_change_nothing(tiles, message):
 
 
 @pytest.mark.parametrize(
-    ("ask", "message"),
+    ("search", "message"),
     [
         (lambda index: index.recall(queries(), COUNT + 1), "601 answers are requested, the index contains 600"),
         (lambda index: index.recall(queries(), 0), "0 answers are requested"),
@@ -338,10 +338,10 @@ def test_tiles_that_do_not_fit_change_nothing(tiles, message):
         ),
     ],
 )
-def test_questions_that_can_not_be_answered_are_one_line(ask, message):
+def test_queries_that_can_not_be_answered_are_one_line(search, message):
     for kind in KINDS:
         with pytest.raises(TileIndexError, match=message) as caught:
-            ask(build(kind))
+            search(build(kind))
         assert "\n" not in str(caught.value)
 
 

@@ -466,7 +466,7 @@ def test_what_is_where_an_index_should_be(tmp_path):
     assert os.listdir(tmp_path / "directory.db") == ["thesis.tex"]
 
 
-def test_another_collections_name_is_told(small, address):
+def test_a_missing_collection_names_those_there_are(small, address):
     with pytest.raises(TileIndexError, match="tiles.db has no collection rivers; it has tiles"):
         open_milvus_index(f"{address}#rivers")
 

@@ -34,7 +34,7 @@ def make(unit="plane_m", place=PLACE, rerank=True):
     return build_faiss_index(card, tiles)
 
 
-def ask(circle, n=5, k=5, m=0, index=None, rerank=True):
+def search(circle, n=5, k=5, m=0, index=None, rerank=True):
     found = two_stage_search(index or make(), QUERY, QUERY if rerank else None, n, k, m, circle)
     scores = [round(float(score), 5) for score in found.scores[0]]
     return list(zip(found.names[0], scores, found.recall_rank[0].tolist(), strict=True))
@@ -42,19 +42,19 @@ def ask(circle, n=5, k=5, m=0, index=None, rerank=True):
 
 def test_what_the_box_contains_and_the_circle_does_not_is_dropped():
     # the box contains all but far, recalled edge west here east; edge is hypot(90, 90) = 127.3 m off, west on the rim
-    assert ask(Circle((200, 0), 100)) == [("here", 1.0, 3), ("west", 0.6, 2), ("east", 0.28, 4)]
-    assert ask(Circle((200, 0), 128))[1] == ("edge", 0.8, 1)
-    assert ask(Circle((200, 0), 127)) == ask(Circle((200, 0), 100))
+    assert search(Circle((200, 0), 100)) == [("here", 1.0, 3), ("west", 0.6, 2), ("east", 0.28, 4)]
+    assert search(Circle((200, 0), 128))[1] == ("edge", 0.8, 1)
+    assert search(Circle((200, 0), 127)) == search(Circle((200, 0), 100))
 
 
 def test_k_are_counted_within_the_circle():
-    assert ask(Circle((200, 0), 100), k=2) == [("here", 1.0, 3), ("west", 0.6, 2)]
+    assert search(Circle((200, 0), 100), k=2) == [("here", 1.0, 3), ("west", 0.6, 2)]
     # two of the box are requested: edge and west, of which edge is outside
-    assert ask(Circle((200, 0), 100), n=2, k=2) == [("west", 0.6, 2)]
+    assert search(Circle((200, 0), 100), n=2, k=2) == [("west", 0.6, 2)]
 
 
-def test_one_stage_asks_for_n_as_well():
-    found = ask(Circle((200, 0), 100), k=2, index=make(rerank=False), rerank=False)
+def test_one_stage_returns_k_of_the_n_nearest():
+    found = search(Circle((200, 0), 100), k=2, index=make(rerank=False), rerank=False)
     assert found == [("west", 0.8, 2), ("here", 0.6, 3)]
 
 
@@ -69,7 +69,7 @@ def test_scores_that_are_consistencies_are_counted_behind_the_dropped_ones():
 def test_a_circle_of_degrees_is_round_on_the_ground():
     # at 60 degrees north 0.002 degrees of longitude are 111 m, half of a latitude's
     place = [[60, 10], [60, 10.002], [60.002, 10], [60, 10.004], [61, 10]]
-    found = ask(Circle((60, 10), 150), index=make("lat_lon_deg", place))
+    found = search(Circle((60, 10), 150), index=make("lat_lon_deg", place))
     assert sorted(name for name, _, _ in found) == ["here", "west"]
 
 
@@ -83,10 +83,10 @@ def test_a_circle_of_degrees_is_round_on_the_ground():
 )
 def test_what_can_not_be_looked_around(unit, circle, error, message):
     with pytest.raises(error, match=message):
-        ask(circle, index=make(unit, np.full((5, 2), 60.0)))
+        search(circle, index=make(unit, np.full((5, 2), 60.0)))
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (2, 0)])
 def test_more_answers_than_are_requested_are_refused(n, k):
     with pytest.raises(TileIndexError, match=f"{k} answers from 2 tiles of the box"):
-        ask(Circle((200, 0), 100), n=n, k=k)
+        search(Circle((200, 0), 100), n=n, k=k)

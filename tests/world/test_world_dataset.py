@@ -80,7 +80,7 @@ def test_another_seed_is_another_world(world, tmp_path):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_lists_have_exactly_the_keys_and_hold_together(world, name):
+def test_lists_have_exactly_the_keys_and_agree(world, name):
     grid = TileGrid(SMALL.map_px, SMALL.m_per_px)
     rows = rows_of(world, name)
     assert rows

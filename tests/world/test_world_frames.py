@@ -102,7 +102,7 @@ def test_most_frames_have_a_positive(frames):
     assert (frames.overlaps.best() > POSITIVE_IOU).mean() >= SPEC.positive_share
 
 
-def test_footprints_lie_on_their_side_of_the_map(frames):
+def test_footprints_are_on_their_side_of_the_map(frames):
     footprint = frames.footprint_F42
     assert footprint.min() >= -1e-6 and footprint.max() <= SPEC.map_m + 1e-6
     assert (footprint[~frames.cross_test_F][..., 0] <= frames.border_m + 1e-6).all()

@@ -50,7 +50,7 @@ KNOWN_FLAGS = {
 # key -> words of the public code for our values
 PUBLIC_WORDS = {
     "model.backbone": {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"},
-    "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # drone images ask for satellite tiles, or tiles for them
+    "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # the queries are drone images, or satellite tiles
 }
 
 # values that a flag takes with commas between: --gpu_ids 0,1 --drone_size_px 384,512 (height, width)

@@ -119,7 +119,7 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
         CheckpointError: the run has reached another epoch, is damaged, or belongs to another model.
     """
     require_shareable_batch(config.train.batch_size, ranks)
-    if target != "Ascend":  # there it depends on the chip, which the ranks alone can ask
+    if target != "Ascend":  # there it depends on the chip, which only the ranks can read
         require_precision(config.train.precision, target, training=True)
     point = find_resume_point(RunDirectory.open(resumed)) if resumed else None
     check_begin_epoch(point, begin_epoch)

@@ -7,10 +7,10 @@ from mindloc.doctor.gpu import list_cards, look_at_cuda, look_at_driver
 from mindloc.doctor.machine import Finding, Machine, absent, good, look_at_resources, obstacle, this_machine
 from mindloc.doctor.packages import (
     MindSporeState,
-    ask_mindspore,
     look_at_onnx_runtime,
     look_at_packages,
     mindspore_state,
+    read_mindspore,
 )
 
 HARDWARE = {"Ascend": look_at_npu, "GPU": look_at_driver}
@@ -20,7 +20,7 @@ SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}
 def examine(machine: Machine) -> list[Finding]:
     """Everything, by section; what causes something else comes before it. Works without MindSpore."""
     findings = [*look_at_resources(machine), *look_at_packages(machine)]
-    state = ask_mindspore(machine) if machine.mindspore else None
+    state = read_mindspore(machine) if machine.mindspore else None
     if isinstance(state, Finding):
         findings.append(state)
         state = None

@@ -9,7 +9,7 @@ import ctypes
 import re
 from pathlib import Path
 
-from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, ask, ask_python, good, last_line, wrong
+from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, good, last_line, run_program, run_python, wrong
 from mindloc.runtime.packages import OLDEST_GPU
 
 DRIVER_LIBRARY = "libcuda.so.1"
@@ -59,8 +59,8 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     library = machine.library(DRIVER_LIBRARY)
     if library is None:
         return [_no_driver(machine)]
-    program = f"from mindloc.doctor.gpu import ask_driver\nprint(json.dumps(ask_driver({str(library)!r})))"
-    answer = ask_python(program, machine.environ, 30)
+    program = f"from mindloc.doctor.gpu import read_driver\nprint(json.dumps(read_driver({str(library)!r})))"
+    answer = run_python(program, machine.environ, 30)
     reinstall = "reinstall the driver; nvidia-smi must list the card"
     if answer.code != 0:
         how = f"signal {-answer.code}" if answer.code and answer.code < 0 else answer.err.strip() or "an error"
@@ -71,7 +71,7 @@ def look_at_driver(machine: Machine) -> list[Finding]:
     return [*_version(machine, library, state["version"]), *_cards(machine, state)]
 
 
-def ask_driver(library: str) -> dict:
+def read_driver(library: str) -> dict:
     """What a driver library says of its cards, in a process of its own: a driver that crashes takes it along.
 
     Returns:
@@ -170,7 +170,7 @@ def look_at_cuda(machine: Machine) -> list[Finding]:
     """The plugin, and every library that it needs besides the driver's."""
     plugins = _plugins(machine)
     release, nvcc = _nvcc(machine, plugins)
-    chosen = _chosen(release, plugins) or (11, 6)  # where none is chosen, tell what the newer one would need
+    chosen = _chosen(release, plugins) or (11, 6)  # where none is chosen, list what the newer one would need
     libraries = (*CUDA_LIBRARIES, NVRTC.get(chosen, NVRTC[11, 6]))
     needed = [_library(machine, name, chosen) for name in libraries]
     return [_plugin(plugins), nvcc, *needed, *_cudnn(machine, chosen)]
@@ -216,7 +216,7 @@ def _nvcc(machine: Machine, plugins: list[Release]) -> tuple[Release | None, Fin
     if not nvcc.exists():
         found = f"CUDA_HOME={home} has no bin/nvcc, from which MindSpore reads the version"
         return None, absent("GPU", "nvcc", found, set_up(machine))
-    answer = ask([str(nvcc), "--version"], machine.environ, 10)
+    answer = run_program([str(nvcc), "--version"], machine.environ, 10)
     match = re.search(r"Cuda compilation tools, release (\d+)\.(\d+),", answer.out)
     if not match:
         said = last_line(answer.out or answer.err)

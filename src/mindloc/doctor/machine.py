@@ -140,7 +140,7 @@ class Answer:
         return json.loads(self.out.splitlines()[-1])
 
 
-def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
+def run_program(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
     """Run a program that may be absent, crash or hang."""
     try:
         done = subprocess.run(command, env=dict(environ), capture_output=True, timeout=seconds, check=False)
@@ -151,13 +151,15 @@ def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> A
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
-def ask_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> Answer:
+def run_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> Answer:
     """Run a few lines of Python in a process of its own, where a library that crashes takes nothing with it.
 
     Args:
         program: finds mindloc where this process does; its last line prints JSON, see ``Answer.value``.
     """
-    return ask([python, "-c", f"import json, sys\nsys.path.insert(0, {_SOURCE!r})\n{program}"], environ, seconds)
+    return run_program(
+        [python, "-c", f"import json, sys\nsys.path.insert(0, {_SOURCE!r})\n{program}"], environ, seconds
+    )
 
 
 def last_line(text: str) -> str:

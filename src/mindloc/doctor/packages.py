@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindloc.doctor.machine import Finding, Machine, absent, ask_python, good, last_line, wrong
+from mindloc.doctor.machine import Finding, Machine, absent, good, last_line, run_python, wrong
 from mindloc.runtime.packages import (
     INSTALL,
     MINDSPORE_RANGE,
@@ -86,9 +86,9 @@ def mindspore_state() -> MindSporeState:
     return MindSporeState(loaded, MSContext.get_instance().load_plugin_error())
 
 
-def ask_mindspore(machine: Machine) -> MindSporeState | Finding:
+def read_mindspore(machine: Machine) -> MindSporeState | Finding:
     """Import MindSpore in a process of its own (some seconds, 0.4 GB): its state, or why it could not be imported."""
-    answer = ask_python(_ASK_MINDSPORE, {"GLOG_v": "3", **machine.environ}, 120)
+    answer = run_python(_ASK_MINDSPORE, {"GLOG_v": "3", **machine.environ}, 120)
     if answer.code != 0:
         return wrong("MindSpore", "import", f"import mindspore fails: {last_line(answer.err)}", f"reinstall: {INSTALL}")
     return MindSporeState(**answer.value())
@@ -106,7 +106,7 @@ def look_at_onnx_runtime(machine: Machine, python: str = sys.executable) -> list
     found = ", ".join(f"{name} {machine.versions[name]}" for name in names)
     if len(names) == 2:  # they share one directory, so the one installed last has overwritten half of the other
         return [wrong(ONNX_RUNTIME, "version", f"{found} overwrite each other", FOR_CARDS, blocks=False)]
-    answer = ask_python(_ASK_ONNX_RUNTIME, machine.environ, 120, python)
+    answer = run_python(_ASK_ONNX_RUNTIME, machine.environ, 120, python)
     if answer.code != 0:
         way_out = f"pip install --force-reinstall {names[0]}"
         return [wrong(ONNX_RUNTIME, "version", f"{found} fails: {last_line(answer.err)}", way_out, blocks=False)]

@@ -31,7 +31,7 @@ TWO_STAGE_CONVENTIONS = {
     "stage_one recall@N": "share of queries with a right reference among the N that stage two sees: the ceiling of "
     "Recall@K for every K up to N, and equal to it for K = N",
     "won_queries, lost_queries": "queries whose first answer is right re-ranked and wrong in stage one, and vice versa",
-    "ties in stage two": "pessimistic again, among the N: where Phi can't tell two apart, the wrong one comes first",
+    "ties in stage two": "pessimistic again, among the N: of two with equal Phi the wrong one comes first",
 }
 SDM_PER_M = 0.001
 SDM_PER_DEGREE = 5e3

@@ -128,7 +128,7 @@ def markdown(report: dict[str, Any]) -> str:
     blocks = [tables(report)]
     blocks.append(f"`report.json` has more: {_more(report)}.")
     blocks.append("## Read this beside the numbers")
-    blocks.append("\n".join(f"- {note}" for note in [*report["notes"], *_standing_notes(report)]))
+    blocks.append("\n".join(f"- {note}" for note in [*report["notes"], *_score_notes(report)]))
     blocks += ["## Conventions", "\n".join(f"- `{name}`: {text}." for name, text in report["conventions"].items())]
     blocks += ["## Origin", _origin_table(origin, report)]
     return "\n\n".join(blocks) + "\n"
@@ -232,7 +232,7 @@ def _cell(numbers: Numbers, key: str, form: str) -> str:
     return {"percent": percent(value), "meters": f"{value:.1f}", "count": f"{value}"}[form]
 
 
-def _standing_notes(report: dict[str, Any]) -> list[str]:
+def _score_notes(report: dict[str, Any]) -> list[str]:
     notes = ["A tie is never won: a wrong answer with an equal score ranks before the right one."]
     tied = report["methods"]["model"][report["mode"]]["tied_queries"]
     if tied:

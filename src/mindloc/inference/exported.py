@@ -266,7 +266,7 @@ class ExportedEngine:
         files: side -> card of the file that encodes it.
         open_file: opens one of them.
         batch_size: most images per call, where the files take any number; a file with a fixed batch decides itself.
-        facts: more to tell of the engine: of ONNX Runtime its provider and version ("runtime").
+        facts: more about the engine: of ONNX Runtime its provider and version ("runtime").
         exact: starts the engine that this one approximates; None: it is exact.
     """
 

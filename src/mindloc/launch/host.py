@@ -41,7 +41,7 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
         LaunchError: neither knows one of the cards.
     """
     tool = shutil.which("hccn_tool") or shutil.which("hccn_tool", path="/usr/local/Ascend/driver/tools")
-    addresses = [_ask_tool(tool, device_id) if tool else None for device_id in device_ids]
+    addresses = [_read_tool(tool, device_id) if tool else None for device_id in device_ids]
     configured = _configured_addresses()
     found = [address or configured.get(card) for address, card in zip(addresses, device_ids, strict=True)]
     missing = [str(card) for card, address in zip(device_ids, found, strict=True) if not address]
@@ -53,7 +53,7 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
     return [str(address) for address in found]
 
 
-def _ask_tool(tool: str, device_id: int) -> str | None:
+def _read_tool(tool: str, device_id: int) -> str | None:
     """The address in an answer like ``ipaddr:192.168.100.101``; None when the tool refuses."""
     try:
         answer = subprocess.run([tool, "-i", str(device_id), "-ip", "-g"], capture_output=True, text=True, timeout=30)

@@ -181,7 +181,7 @@ def _even_servers(device_ids: Sequence[int], count: int) -> tuple[Server, ...]:
 
 
 def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """(target, arguments that tell it to every rank): "auto" is settled once, so that no rank finds another.
+    """(target, arguments that pass it to every rank): "auto" is settled once, so that no rank finds another.
 
     Args:
         configured: run.device_target; whether one that is named works the ranks find out.

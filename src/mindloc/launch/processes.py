@@ -148,7 +148,7 @@ def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
     for name in (servers[0].id, *servers[0].other_names):
         try:
             return str(ipaddress.ip_address(name)), MASTER_PORT
-        except ValueError:  # a name or a pod, which msrun could not tell from another server's
+        except ValueError:  # a name or a pod, which msrun could not distinguish from another server's
             continue
     raise LaunchError(
         f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is not an address; "

@@ -60,7 +60,7 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
 
 
 def _fastest_form(precision: Precision) -> Form:
-    """The form that this process's device is fast in; ask once the device is chosen."""
+    """The form that this process's device is fast in; call it once the device is chosen."""
     if has_fused_attention(precision):
         return "kernel"
     return "products" if precision == "fp32" and ms.get_context("device_target") == "CPU" else "plain"

@@ -204,7 +204,7 @@ def stated_normalization(path: str | Path) -> Normalization | None:
 def unstated_normalization(
     path: str | Path, mean: Sequence[float], std: Sequence[float], usual: Normalization
 ) -> str | None:
-    """What to tell somebody who takes public weights that do not state their normalization and sets none.
+    """A warning for public weights without a stated normalization, where the config sets none.
 
     Set to anything but the default, mean and std are taken for the user's decision.
 

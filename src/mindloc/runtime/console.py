@@ -9,7 +9,7 @@ COLUMNS = 80
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:
-    """A bar of tqdm, with its arguments; not shown where stderr is no terminal."""
+    """A bar of tqdm, with its arguments; not shown where stderr is not a terminal."""
     from tqdm import tqdm  # here, since the doctor works without it
 
     return tqdm(*args, leave=False, disable=None, **options)

@@ -64,7 +64,7 @@ class Extracted:
 
     @property
     def queries(self) -> Queries:
-        """What they are when they ask."""
+        """These images as the queries of a search."""
         origin = (self.checkpoint_sha256, self.reduction_sha256)
         return Queries(self.count, *origin, self.dimension, self.rerank is not None)
 

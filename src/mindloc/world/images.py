@@ -350,7 +350,7 @@ def _write_frames(
 
 
 def _run(stage: str, work, items, done: int, total: int, progress: Progress, workers: int) -> None:
-    """Do the work in threads and tell how far it is."""
+    """Do the work in threads and report its progress."""
     with ThreadPoolExecutor(workers) as pool:
         progress(stage, done, total)
         for count, _ in enumerate(pool.map(work, items), start=1):

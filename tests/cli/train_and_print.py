@@ -1,4 +1,4 @@
-"""``train.py`` as one of several ranks that writes down what it alone knows: train_and_tell.py OUT ARGUMENTS.
+"""``train.py`` as one of several ranks that writes down what it alone knows: train_and_print.py OUT ARGUMENTS.
 
 OUT/rank_N.json: the sampler's report of each epoch. OUT/rank_N.npz: the pairs of each epoch's batches (``epoch_N``),
 the table of neighbors in force at the end (``table``) and the encoder's weights after the last step, by name.
@@ -18,13 +18,13 @@ from mindloc.cli import train as command
 out = Path(sys.argv[1])
 
 
-def tell_of_the_end() -> None:
+def print_the_end() -> None:
     """Come between the command and its training; called late, as the trainer imports MindSpore."""
     from mindloc.training import trainer
 
     train = trainer.train
 
-    def train_and_tell(training, run):
+    def train_and_print(training, run):
         made = []
 
         def make_data(progress):
@@ -42,7 +42,7 @@ def tell_of_the_end() -> None:
         path.with_suffix(".json").write_text(json.dumps([asdict(plan.report) for plan in plans]))
         return progress
 
-    trainer.train = train_and_tell
+    trainer.train = train_and_print
 
 
 if __name__ == "__main__":
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
     def join_and_listen(device):
         cluster = join(device)
-        tell_of_the_end()
+        print_the_end()
         return cluster
 
     command.join_cluster = join_and_listen
