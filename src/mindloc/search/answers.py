@@ -176,7 +176,7 @@ def _scores(answered: list[dict[str, Any]], queries: int) -> Iterator[str]:
 
 
 def _table(first: list[tuple[str, dict[str, Any] | None]], two_stage: bool) -> Iterator[str]:
-    """At most ``COLUMNS`` wide: long names lose their beginning."""
+    """At most ``COLUMNS`` wide: long names lose their first characters."""
     columns = 5 if two_stage else 4
     rows = [("query", "first tile", "place", "score", "stage one")[:columns]]
     for query, answer in first:
