@@ -80,7 +80,7 @@ class _Bars:
     def show(self, stage: str, done: int, total: int) -> None:
         if stage != self._stage:
             self.__exit__()
-            self._stage, self._bar = stage, progress_bar(total=total, desc=stage)
+            self._stage, self._bar = stage, progress_bar(total=total, initial=done, desc=stage)
         self._bar.update(done - self._bar.n)
 
 

@@ -16,6 +16,7 @@ from mindloc.data.split import Split, share_of_queries
 from mindloc.errors import ConfigError, DataError, SplitAbsentError
 from mindloc.geo.points import PlaceUnit
 from mindloc.registry import READERS, imported
+from mindloc.runtime.console import status_line
 
 SplitName = Literal["train", "test"]
 
@@ -64,7 +65,8 @@ def read_whole(data: DataConfig, split: SplitName, report: Report = STOP) -> Spl
         DataError: nothing can be used, even if the report collects problems.
     """
     entry = READERS[data.reader]
-    whole = entry.build(data, split, report)
+    with status_line(f"reading the {split} split"):
+        whole = entry.build(data, split, report)
     views = (whole.query.view, whole.reference.view)
     if views != entry.views:
         raise ValueError(f"reader {data.reader} returns views {views}; expected {entry.views} as in the registry")

@@ -26,6 +26,7 @@ from mindloc.data.exclusion import OverlapGraph, exclusive_batches, free_batches
 from mindloc.data.hard_negatives import HardNegativeMiner, NeighborTables
 from mindloc.data.split import Split
 from mindloc.errors import DataError
+from mindloc.runtime.console import progress_bar
 from mindloc.vocabulary import PairMode
 
 PADDING = -1  # pair index of a row that only fills the fixed shape
@@ -313,5 +314,5 @@ def kept_shares(pair_P2: np.ndarray, graph: OverlapGraph, batch_sizes: Sequence[
     order = np.random.default_rng([seed, 0]).permutation(len(pair_P2))
     return [
         sum(len(batch) == size for batch in exclusive_batches(graph, pair_P2, order, size)) * size / len(pair_P2)
-        for size in batch_sizes
+        for size in progress_bar(batch_sizes, desc="filling batches", unit="size")
     ]

@@ -1,1 +1,1 @@
-"""Runtime of a process: device, compilation, ranks, run directory, checkpoints, atomic files, installed packages."""
+"""Runtime of a process: device, compilation, console, ranks, run directory, checkpoints, files, installed packages."""

@@ -12,7 +12,7 @@ def progress_bar(*args: Any, **options: Any) -> Any:
     """A bar of tqdm, with its arguments; not shown where stderr is not a terminal."""
     from tqdm import tqdm  # here, since the doctor works without it
 
-    return tqdm(*args, leave=False, disable=None, **options)
+    return tqdm(*args, leave=False, disable=None, miniters=1, **options)  # 1: work comes in bursts
 
 
 @contextmanager
