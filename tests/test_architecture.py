@@ -14,7 +14,7 @@ PACKAGE = PROJECT / "src" / "mindloc"
 # from the bottom up: a package imports itself and packages of lower layers, never one of its own layer
 LAYERS = (
     ("errors",),
-    ("vocabulary",),
+    ("vocabulary", "reading"),
     ("registry",),
     ("config", "geo"),
     ("runtime", "world"),
@@ -32,8 +32,19 @@ ONLY = {"world": {"geo", "errors"}}  # stricter than its layer
 # file -> higher package that it imports inside a function, to explain why a device can't be used
 UPWARD = {("runtime/device.py", "doctor")}
 
-WITHOUT_MINDSPORE = {"errors", "vocabulary", "registry", "config", "geo", "world", "data", "descriptors", "search"}
-WITHOUT_MINDSPORE |= {"evaluation", "launch", "modelarts", "doctor"}
+WITHOUT_MINDSPORE = {
+    "errors",
+    "vocabulary",
+    "reading",
+    "registry",
+    "config",
+    "geo",
+    "world",
+    "data",
+    "descriptors",
+    "search",
+}
+WITHOUT_MINDSPORE |= {"descriptors", "search", "evaluation", "launch", "modelarts", "doctor"}
 IMPORTS_MINDSPORE = {"doctor/packages.py"}  # to check whether MindSpore can be imported and used
 
 # these choose parts by a whole Config; what they call gets a section of it or plain values

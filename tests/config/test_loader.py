@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mindloc.config import Config, config_from_dict, config_to_dict, dump_yaml, load_config, override_config
+from mindloc.config.loader import text_override
 from mindloc.config.messages import fields_of
 from mindloc.errors import ConfigError
 from mindloc.registry import READERS, ReaderEntry
@@ -109,13 +110,6 @@ BAD = [  # override, part of the error message
     ),
     ("run.device_ids=[1, 1]", "run.device_ids is [1, 1]; expected"),
     ("run.device_ids=[-1]", "run.device_ids is [-1]; expected"),
-    ("model.pretrained=no", "or set model.pretrained=null to switch it off"),
-    ("run.name=on", "run.name is true; expected text or null; YAML reads on, off, yes and no as true and false"),
-    (
-        "data.root=no",
-        "data.root is false; expected text; YAML reads on, off, yes and no as true and false: put the word",
-    ),
-    ("data.root=[a]", "data.root is [a]; expected text"),
     ("optimizer.freeze=[off]", "optimizer.freeze is [false]; expected a list of text; YAML reads on, off"),
     ('run.operator_fusion="a\\nb"', "run.operator_fusion is 'a\\nb'; choose from"),
 ]
@@ -161,10 +155,49 @@ def test_a_file_that_is_not_a_config_is_an_error(tmp_path, text):
         load_config(write(tmp_path, text))
 
 
-def test_quoted_words_numbers_and_dates_are_text():
-    config = load_config(None, ["run.name='off'", "data.root=7", "run.work_dir=2026-11-30", "optimizer.freeze=[1]"])
-    assert (config.run.name, config.data.root, config.run.work_dir) == ("off", "7", "2026-11-30")
-    assert config.optimizer.freeze == ("1",)
+@pytest.mark.parametrize(
+    "text", ["flight #2", "7", "2026-11-30", "off", "no", "[a]", "{a}", "a: b", "*x", "1e3", "it's", "东方 d\\e", " x "]
+)
+def test_where_a_setting_is_text_the_command_line_is_that_text(text):
+    assert load_config(None, [f"data.root={text}"]).data.root == text
+    assert load_config(None, [f"run.name={text}"]).run.name == text
+
+
+@pytest.mark.parametrize("text", ["null", "~", "", "'quoted'", '"', "flight #2", "a\nb"])
+def test_an_override_of_text_is_read_back(text):
+    assert load_config(None, [text_override("data.root", text)]).data.root == text
+
+
+def test_null_and_quotes_of_an_override_are_read_as_in_yaml():
+    assert load_config(None, ["run.name=null"]).run.name is None
+    assert load_config(None, ["run.name='null'", 'data.root="a b"']).value("data.root") == "a b"
+    assert load_config(None, ["run.name='null'"]).run.name == "null"
+    assert load_config(None, ["optimizer.freeze=[1]"]).optimizer.freeze == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        ("model: {pretrained: no}", "or set model.pretrained=null to switch it off"),
+        (
+            "run: {name: on}",
+            "run.name is true; expected text or null; YAML reads on, off, yes and no as true",
+        ),
+        ("data: {root: no}", "data.root is false; expected text; YAML reads on, off, yes and no as true and false"),
+        ("data: {root: [a]}", "data.root is [a]; expected text"),
+        ("a: &a [x]\ndata: *a", "an alias (*name); write the value out"),
+        ("data: {root: a, root: b}", "root is there twice"),
+        ("[" * 5_000, "can't be read as YAML: "),
+        ("data: {root: 2026-99-99}", "can't be read as YAML: month must be in 1..12"),
+        ("data: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        (" " * 2**20 + "\n", "has 1048577 bytes; expected at most 1048576; give a YAML file"),
+    ],
+)
+def test_a_file_that_is_not_a_config_is_one_line(tmp_path, yaml, says):
+    (tmp_path / "c.yaml").write_text(yaml)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert says in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
 def test_a_shipped_experiment_goes_by_its_name(tmp_path, monkeypatch):

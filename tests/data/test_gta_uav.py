@@ -276,7 +276,7 @@ def test_split_without_any_pair(change_entries):
     [
         (b'[{"drone_img_dir": "drone/images",', "line 1 column 35"),
         (b"", "can't be read as JSON (Expecting value: line 1 column 1"),
-        (b"\xff\xfe\x00", "can't be read as JSON"),
+        (b"\xff\xfe\x00", "line 1 is not text in UTF-16-LE"),
         (b"[" * 200_000, "can't be read as JSON"),
         (b"[" + b"9" * 5000 + b"]", "JSON"),
         (b"[]", "empty list"),

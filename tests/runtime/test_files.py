@@ -1,21 +1,17 @@
-"""Atomic files and directories, JSON with one-line errors, and hashes of content."""
+"""Atomic files and directories."""
 
-import hashlib
 import os
 import subprocess
 import sys
 
 import pytest
 
-from mindloc.errors import CheckpointError, DataError, MindlocError
-from mindloc.runtime import files
+from mindloc.errors import CheckpointError, MindlocError
 from mindloc.runtime.files import (
     atomic_directory,
     atomic_link,
     atomic_write,
     atomic_write_text,
-    file_sha256,
-    read_json,
     remove_temporaries,
     synced,
 )
@@ -125,48 +121,3 @@ def test_an_interrupted_directory_keeps_the_old_one(tmp_path):
         (partial / "file").write_bytes(b"half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["set"] and (directory / "file").read_bytes() == b"old"
-
-
-def test_the_content_of_a_json_file_is_returned(tmp_path):
-    (tmp_path / "card.json").write_text('{"name": "tür"}', encoding="utf-8")
-    assert read_json(tmp_path / "card.json", DataError, "card", "write it again") == {"name": "tür"}
-    (tmp_path / "names.json").write_text("[1, 2]")
-    assert read_json(tmp_path / "names.json", DataError, "", "write it again", kind=list) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (None, "can't be read: No such file or directory"),
-        (b"", "can't be read as JSON (Expecting value: line 1 column 1 (char 0))"),
-        (
-            b'["a",\n :]',
-            "can't be read as JSON (Expecting value: line 2 column 2 (char 7))",
-        ),
-        (b"\xff\xfe\x00", "can't be read as JSON ("),
-        (b"[" * 100_000, "can't be read as JSON ("),
-        (b'{"a": ' + b"9" * 5000 + b"}", "can't be read as JSON ("),
-        (b"[1]", "contains a JSON list, expected an object"),
-        (b" " * 200_001, "has 200001 bytes; expected at most 200000"),
-    ],
-)
-def test_a_file_that_is_not_json_is_a_one_line_error(tmp_path, content, says):
-    path = tmp_path / "card.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        read_json(path, DataError, "card", "write it again", most_bytes=200_000)
-    line = str(caught.value)
-    assert line.startswith(f"card {path} {says}") and line.endswith("; write it again") and "\n" not in line
-
-
-@pytest.mark.parametrize("size", [0, 1, 6, 7])  # in blocks of 3: none, a part, whole ones, and one more byte
-def test_a_hash_covers_all_bytes_in_order(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(files, "_READ_BYTES", 3)
-    (tmp_path / "file").write_bytes(bytes(range(size)))
-    assert file_sha256(tmp_path / "file", DataError) == hashlib.sha256(bytes(range(size))).hexdigest()
-
-
-def test_the_hash_of_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="file can't be read: No such file or directory; check the path"):
-        file_sha256(tmp_path / "file", DataError)

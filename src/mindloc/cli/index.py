@@ -9,7 +9,8 @@ import click
 
 from mindloc.cli.command import PATH, SETTINGS, Command, command
 from mindloc.descriptors.reduction import fit_reduction, save_reduction
-from mindloc.errors import ConfigError, DataError, TileIndexError, one_line
+from mindloc.errors import ConfigError, DataError, TileIndexError
+from mindloc.reading import read_lines
 from mindloc.search.build import KINDS, add_tiles, build_index, describe_index, remove_tiles, require_buildable
 from mindloc.search.extraction import load_extracted
 from mindloc.search.faiss_kinds import FaissParameters
@@ -114,11 +115,8 @@ def info(index: str) -> None:
 
 
 def _names_of(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # a name may contain other ends of line
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} can't be read ({one_line(error)[:120]}); give text, one name per line") from None
-    return [line for line in lines if line]
+    lines = read_lines(file, DataError, "give text, one name per line", "list of names")
+    return [line.strip() for line in lines if line.strip()]
 
 
 @command("pca", example="tiles --dimension 256 --out omega_256.safetensors")

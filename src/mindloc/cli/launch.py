@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mindloc.cli.command import Command, command, read_words
-from mindloc.cli.train import Training, train, yaml_text
+from mindloc.cli.train import Training, train
 from mindloc.errors import LaunchError
 from mindloc.launch.plan import (
     Plan,
@@ -95,7 +95,7 @@ def launch(kind: str, arguments: tuple[str, ...]) -> int:
 def become_evaluation(script: Script, given: "ScriptArguments") -> int:
     """Turn into the evaluation: one process, whose console is its log."""
     target = ["--device_target", script.target] if script.target else []
-    words = ["--checkpoint", str(given.checkpoint), "--data_root", yaml_text(given.dataset)]
+    words = ["--checkpoint", str(given.checkpoint), "--data_root", str(given.dataset)]
     words += ["--device_id", str(given.device_ids[0]), *target, *given.options]
     environment = {**with_source(alone(os.environ)), **variables_for_children()}
     sys.stdout.flush()

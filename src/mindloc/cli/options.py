@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from mindloc.cli.command import PATH, KeyOption
+from mindloc.config.loader import text_override
 from mindloc.config.meanings import default as default_of
 from mindloc.config.meanings import meaning, placeholder
 from mindloc.errors import ConfigError
@@ -68,7 +69,7 @@ def key_overrides(key: str, text: str) -> list[str]:
     """What a flag sets: its key to the text on the command line, and related keys."""
     if key in _LISTS and not text.startswith("["):
         text = f"[{text}]"
-    return [f"{key}={PUBLIC_WORDS.get(key, {}).get(text, text)}", *_ALSO_SETS.get(key, [])]
+    return [text_override(key, PUBLIC_WORDS.get(key, {}).get(text, text)), *_ALSO_SETS.get(key, [])]
 
 
 def config_options(flags: Sequence[str] = tuple(KNOWN_FLAGS), of_checkpoint: bool = False) -> Decorator:

@@ -1,6 +1,5 @@
 """Trainings: the command, and how scripts and jobs start one in their user's stead."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import click
-import yaml
 
 from mindloc.cli.command import PATH, command
 from mindloc.cli.options import config_options, key_overrides
 from mindloc.config import Config, config_to_dict, load_config
+from mindloc.config.loader import text_override
 from mindloc.errors import ConfigError, DeviceError
 from mindloc.launch.plan import plan_ranks, require_shareable_batch, settled_target
 from mindloc.launch.processes import own_command, with_source
@@ -145,11 +144,11 @@ class Training:
     @property
     def overrides(self) -> list[str]:
         """All of them in order."""
-        found = key_overrides("data.root", yaml_text(self.data))
+        found = key_overrides("data.root", str(self.data))
         if self.work_dir and not self.resumed:
-            found.append(f"run.work_dir={yaml_text(self.work_dir)}")
+            found.append(text_override("run.work_dir", self.work_dir))
         if self.weights:
-            found.append(f"train.checkpoint_start={yaml_text(self.weights)}")
+            found.append(text_override("train.checkpoint_start", self.weights))
         if self.evaluates is False:
             found += ["train.eval_every_epochs=0", "train.zero_shot_eval=false"]
         elif self.evaluates and self._load([]).train.eval_every_epochs == 0:
@@ -201,12 +200,3 @@ class Training:
 def set_words(overrides: Sequence[str]) -> list[str]:
     """``key=value`` as arguments, each behind its --set."""
     return [word for override in overrides for word in ("--set", override)]
-
-
-def yaml_text(path: Path) -> str:
-    """A path as a command reads it back, which takes values for YAML: in quotes where it would read something else."""
-    text = str(path)
-    try:
-        return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
-    except yaml.YAMLError:
-        return json.dumps(text, ensure_ascii=False)

@@ -1,10 +1,12 @@
 """YAML to ``Config`` and back. A value that no chosen part reads is an error."""
 
 import difflib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 
@@ -12,10 +14,13 @@ from mindloc.config.field_types import NameIn, ReadWith
 from mindloc.config.messages import section_class, shown
 from mindloc.config.schema import Config, with_set
 from mindloc.errors import ConfigError, one_line
+from mindloc.reading import read_text
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
 _DEFAULTS = Config()
 _MOST_NAMED = 5
+_MOST_BYTES = 1 << 20  # of a config file
+_NULL = ("", "~", "null", "Null", "NULL")  # words of YAML
 
 Readers = dict[str, dict[str, list[str]]]  # key -> choice that it depends on -> values of that choice that read it
 
@@ -25,7 +30,8 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
 
     Args:
         path: YAML file, or the name of a shipped one; None means the defaults.
-        overrides: such as ``["train.epochs=3"]``; the value is parsed as YAML.
+        overrides: such as ``["train.epochs=3"]``; the value is parsed as YAML, but where the key is a text, such as a
+            path, it is that text; null, or text in quotes, is read as in YAML.
         of_run: the file was written by a run: only the keys that overrides name are checked for being read.
 
     Raises:
@@ -84,15 +90,37 @@ def dump_yaml(config: Config) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"config file {path} can't be read as YAML: {one_line(error)}") from None
+    tree = _yaml(read_text(path, ConfigError, "give a YAML file", "config file", _MOST_BYTES), f"config file {path}")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {path} contains a {type(tree).__name__}; expected sections such as 'train:'")
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; no aliases, by which a small file can grow without limit, and no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "an alias (*name); write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
+        raise ConfigError(f"{what} can't be read as YAML: {one_line(error)[:300]}") from None
 
 
 def _parsed(overrides: Sequence[str]) -> list[tuple[str, Any]]:
@@ -103,10 +131,27 @@ def _parsed_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {override!r} is not of the form section.key=value")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {one_line(error)}") from None
+    if _is_text(key) and text not in _NULL and not text.startswith(('"', "'")):
+        return key, text  # also where YAML would read a number, a comment or a list
+    return key, _yaml(text, f"override {override!r}: the value")
+
+
+def text_override(key: str, text: object) -> str:
+    """The override that sets a key to exactly this text, such as a path; see ``load_config``."""
+    value = str(text)
+    is_plain = value not in _NULL and not value.startswith(('"', "'"))
+    return f"{key}={value if is_plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def _is_text(key: str) -> bool:
+    """Whether the value of a key, ``section.name``, is text."""
+    section, _, name = key.partition(".")
+    field = section_class(Config, section).model_fields.get(name) if section in Config.model_fields else None
+    if field is None:
+        return False
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    kinds = get_args(field.annotation) if is_union else (field.annotation,)
+    return any(kind is str or (get_origin(kind) is Annotated and get_args(kind)[0] is str) for kind in kinds)
 
 
 def refuse_unread_keys(config: Config, written: Iterable[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from mindloc.data.readers import Report
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import DataError, SplitAbsentError
 from mindloc.geo.points import PlaceUnit, paired_distance_m
-from mindloc.runtime.files import read_json
+from mindloc.reading import read_json
 from mindloc.runtime.process import command_line
 from mindloc.vocabulary import MODES, PairMode
 

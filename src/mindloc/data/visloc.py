@@ -8,7 +8,6 @@ References:
     UAV-VisLoc, arXiv:2405.11936; github Yux1angJi/GTA-UAV for the processed form.
 """
 
-import csv
 import functools
 import math
 import re
@@ -25,7 +24,8 @@ from mindloc.config.sections import DataConfig
 from mindloc.data.pairs_file import Layout, PairsFile, find_tiles, is_place, join_split, note_centers, read_pairs
 from mindloc.data.readers import STOP, Ground, Report, SplitName
 from mindloc.data.split import Split
-from mindloc.errors import DataError, one_line
+from mindloc.errors import DataError
+from mindloc.reading import read_csv
 
 TILE_PX = 256
 BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # with a blank in the release
@@ -173,42 +173,41 @@ def _read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
     path = next((root / name for name in BOUNDS_FILES if (root / name).is_file()), None)
     if path is None:
         return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        header, *rows = list(csv.reader(text.splitlines())) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} can't be read ({one_line(error)}); copy it from the UAV-VisLoc release") from None
-    header = [column.strip().removesuffix("_map") for column in header]
+    rows = read_csv(path, DataError, "copy it from the UAV-VisLoc release")
+    _, header = next(rows, ("", []))
+    header = [column.removesuffix("_map") for column in header]
     missing = [column for column in _CORNERS if column not in header]
     if missing:
         raise DataError(f"{path}: column {missing[0]} is missing; expected mapname, {', '.join(_CORNERS)}")
-    return dict(_bounds_row(path, header, row) for row in rows if any(cell.strip() for cell in row))
+    bounds: dict[str, dict[str, float]] = {}
+    for where, row in rows:
+        name = row[0].removeprefix("satellite").rpartition(".")[0] or row[0].removeprefix("satellite")
+        if name in bounds:
+            raise DataError(f"{where}: map {name} has a second line; leave one")
+        bounds[name] = _bounds_row(f"{where}: map {name}", dict(zip(header, row, strict=False)))
+    return bounds
 
 
-def _bounds_row(path: Path, header: list[str], row: list[str]) -> tuple[str, dict[str, float]]:
-    cells = dict(zip(header, row, strict=False))
-    name = row[0].strip().removeprefix("satellite").rpartition(".")[0] or row[0].strip().removeprefix("satellite")
+def _bounds_row(where: str, cells: dict[str, str]) -> dict[str, float]:
     values = {}
     for column in (*_CORNERS, "width_px", "height_px"):
-        if column in _CORNERS or cells.get(column, "").strip():
-            values[column] = _number(path, name, column, cells.get(column, ""))
+        if column in _CORNERS or cells.get(column):
+            values[column] = _number(where, column, cells.get(column, ""))
     for column in ("width_px", "height_px"):
         if values.get(column, 1) < 1:
-            raise DataError(f"{path}: map {name}: {column} is {values[column]}; expected 1 or more")
+            raise DataError(f"{where}: {column} is {values[column]}; expected 1 or more")
     if not is_place([values["LT_lat"], values["LT_lon"]], "lat_lon_deg"):
-        raise DataError(
-            f"{path}: map {name}: LT is {values['LT_lat']}, {values['LT_lon']}; expected a place in degrees"
-        )
-    return name, values
+        raise DataError(f"{where}: LT is {values['LT_lat']}, {values['LT_lon']}; expected a place in degrees")
+    return values
 
 
-def _number(path: Path, name: str, column: str, text: str) -> float:
+def _number(where: str, column: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{path}: map {name}: {column} is {text!r}; expected a number")
+        raise DataError(f"{where}: {column} is {text!r}; expected a number, with a point before its decimals")
     return value
 
 

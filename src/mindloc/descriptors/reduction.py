@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.errors import CheckpointError, TileIndexError
+from mindloc.reading import file_sha256
 from mindloc.runtime.checkpoint import read_tensor_file, write_tensor_file
 from mindloc.runtime.console import progress_bar
-from mindloc.runtime.files import file_sha256
 from mindloc.runtime.process import command_line
 
 MAX_DIMENSION = 1024

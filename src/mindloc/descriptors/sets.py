@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.errors import DataError, one_line
-from mindloc.runtime.files import atomic_directory, read_json, read_json_lines, require_replaceable, synced, writing
+from mindloc.errors import DataError
+from mindloc.reading import read_array, read_json, read_json_lines
+from mindloc.runtime.files import atomic_directory, require_replaceable, synced, writing
 from mindloc.runtime.process import command_line
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
@@ -276,12 +277,9 @@ def _are_numbers(values: Any, count: int) -> bool:
 
 
 def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
-    try:
-        matrix = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read ({one_line(error)[:120]}); extract the set again") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype != np.float32:
-        kind = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else "no array"
+    matrix = read_array(path, DataError, "extract the set again", memory_map)
+    if matrix.ndim != 2 or matrix.dtype != np.float32:
+        kind = f"{matrix.dtype} of shape {matrix.shape}"
         raise DataError(f"{path} contains {kind}, expected float32 of shape (count, dimension)")
     return matrix
 

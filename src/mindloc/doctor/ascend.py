@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, good, wrong
 from mindloc.errors import LaunchError
-from mindloc.runtime.files import read_json
+from mindloc.reading import read_json
 from mindloc.runtime.process import command_line
 
 PLUGIN = "libmindspore_ascend.so.2"

@@ -43,7 +43,8 @@ from mindloc.evaluation.score import (
     score_two_stage,
 )
 from mindloc.evaluation.truth import Truth, load_truth
-from mindloc.runtime.files import atomic_write_text, read_json
+from mindloc.reading import read_json
+from mindloc.runtime.files import atomic_write_text
 
 SETUP_VERSION = 1
 # of an evaluation that is finished; the directories and truth.jsonl are what they are computed from

@@ -18,7 +18,8 @@ import numpy as np
 from mindloc.data.split import Side, Split
 from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError
-from mindloc.runtime.files import atomic_write, read_json_lines
+from mindloc.reading import read_json_lines
+from mindloc.runtime.files import atomic_write
 from mindloc.vocabulary import MODES, SideName
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
-from mindloc.runtime.files import file_sha256, read_json
+from mindloc.reading import file_sha256, read_json
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES, VIEWS, SideName
 
 CARD_VERSION = 1

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import LaunchError
+from mindloc.reading import read_json
 from mindloc.runtime.cluster import is_number
-from mindloc.runtime.files import atomic_write_text, read_json
+from mindloc.runtime.files import atomic_write_text
 from mindloc.runtime.process import command_line
 
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB

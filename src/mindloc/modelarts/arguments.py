@@ -26,8 +26,8 @@ from mindloc.errors import ConfigError, LaunchError
 from mindloc.launch.host import host_names
 from mindloc.launch.rank_table import find_server, read_rank_table
 from mindloc.modelarts.stores import is_remote
+from mindloc.reading import read_json
 from mindloc.runtime.cluster import is_number, number_in
-from mindloc.runtime.files import read_json
 
 PROGRAM = "python modelarts/start.py"
 WAY_OUT = f"{PROGRAM} --help lists the parameters"

@@ -20,8 +20,9 @@ import psutil
 from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, patiently
+from mindloc.reading import read_json
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
-from mindloc.runtime.files import atomic_directory, atomic_write_text, read_json, writing
+from mindloc.runtime.files import atomic_directory, atomic_write_text, writing
 
 SCRATCH_DISK = Path("/cache")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mindloc.cli.command import exit_code_of
-from mindloc.cli.train import Training, set_words, yaml_text
+from mindloc.cli.train import Training, set_words
 from mindloc.errors import LaunchError, MindlocError, StoreError
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
 from mindloc.launch.processes import MASTER_PORT, own_command, with_source
@@ -197,7 +197,7 @@ def build_evaluation(args: SimpleNamespace, place: Place, data: Path, weights: P
     left_out = [override for override in args.overrides if override not in kept]
     if left_out:
         print(f"of a training, and left out of the evaluation: {', '.join(left_out)}", flush=True)
-    words = ["--checkpoint", str(weights), "--out", str(out), "--data_root", yaml_text(data), *set_words(kept)]
+    words = ["--checkpoint", str(weights), "--out", str(out), "--data_root", str(data), *set_words(kept)]
     if place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
     command = own_command("eval", *words)

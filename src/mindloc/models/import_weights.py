@@ -17,8 +17,8 @@ from mindloc.models.encoder import PairEncoder
 from mindloc.models.parameters import names_within
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.models.public_weights import LOGIT_SCALES, Arrays, ImportRule, Normalization, split_name, unwrapped
+from mindloc.reading import read_json
 from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_tensor_file
-from mindloc.runtime.files import read_json
 from mindloc.vocabulary import SIDES
 
 LEAST_MATCHED = 0.9  # share of an encoder's parameters that must fit

@@ -20,7 +20,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.runtime.files import atomic_write, file_sha256, followed
+from mindloc.reading import file_sha256
+from mindloc.runtime.files import atomic_write, followed
 from mindloc.runtime.process import fault_point
 
 WEIGHTS_VERSION = 1

@@ -1,25 +1,21 @@
-"""Atomic files and directories, JSON files read with one-line errors, and the hash of a file.
+"""Atomic files and directories.
 
 A file is written under a temporary name beside its path, flushed to disk and renamed. At any moment a reader finds the
 old content or the complete new one.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from mindloc.errors import MindlocError, one_line
+from mindloc.errors import MindlocError
 from mindloc.runtime.process import fault_point
 
 TEMPORARY_SUFFIX = ".tmp"
-_READ_BYTES = 1 << 22
-_JSON_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 
 
 @contextmanager
@@ -183,83 +179,6 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
 def existing_directory(directory: Path) -> Path | None:
     """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
     return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
-
-
-def read_json(
-    path: Path,
-    error: type[MindlocError],
-    what: str,
-    way_out: str,
-    kind: type = dict,
-    most_bytes: int | None = None,
-) -> Any:
-    """Content of a JSON file.
-
-    Args:
-        error: class of the exception.
-        what: the kind of file in words, such as "rank table"; may be empty.
-        way_out: last part of the message.
-        kind: dict or list, required type of the top level.
-        most_bytes: a larger file is an error and is not read.
-
-    Raises:
-        MindlocError: (the class ``error``) missing, unreadable, too large, not JSON, or of another type.
-    """
-    where = f"{what} {path}".lstrip()
-    try:
-        size = path.stat().st_size
-        if most_bytes is not None and size > most_bytes:
-            raise error(f"{where} has {size} bytes; expected at most {most_bytes}; {way_out}")
-        value = json.loads(path.read_bytes())
-    except OSError as reason:
-        raise error(f"{where} can't be read: {reason.strerror or reason}; {way_out}") from None
-    except (ValueError, RecursionError) as reason:
-        raise error(f"{where} can't be read as JSON ({one_line(reason)[:120]}); {way_out}") from None
-    if not isinstance(value, kind):
-        raise error(f"{where} contains a JSON {type(value).__name__}, expected {_JSON_KINDS[kind]}; {way_out}")
-    return value
-
-
-def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, Any]]:
-    """(where, value) of each line of a JSON Lines file; ``where`` names file and line, for messages.
-
-    Args:
-        error, way_out: as ``read_json``.
-
-    Raises (while iterating):
-        MindlocError: (the class ``error``) missing, unreadable, or a line is not JSON.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as reason:
-        raise error(f"{path} can't be read ({one_line(reason)[:120]}); {way_out}") from None
-    # not splitlines(): JSON strings may contain Unicode line separators
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            raise error(f"{path} line {number} is not JSON: {line[:60]!r}; {way_out}") from None
-        yield f"{path} line {number}", value
-
-
-def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
-    """sha256 of a file of any size, hexadecimal.
-
-    Args:
-        error, what: as ``read_json``.
-
-    Raises:
-        MindlocError: (the class ``error``) missing or unreadable.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
-    except OSError as reason:
-        where = f"{what} {path}".lstrip()
-        raise error(f"{where} can't be read: {reason.strerror or reason}; check the path and its permissions") from None
-    return digest.hexdigest()
 
 
 def _swap(partial: Path, directory: Path) -> None:

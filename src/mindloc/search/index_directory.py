@@ -23,16 +23,9 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from mindloc.errors import TileIndexError, one_line
-from mindloc.runtime.files import (
-    atomic_directory,
-    existing_directory,
-    file_sha256,
-    read_json,
-    require_replaceable,
-    synced,
-    writing,
-)
+from mindloc.errors import TileIndexError
+from mindloc.reading import file_sha256, read_array, read_json
+from mindloc.runtime.files import atomic_directory, existing_directory, require_replaceable, synced, writing
 from mindloc.runtime.process import command_line, fault_point
 from mindloc.search.faiss_kinds import FaissParameters
 from mindloc.search.index import IndexCard, is_count, read_index_card
@@ -250,10 +243,7 @@ def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None
 
 
 def _read_array(path: Path, kind: type, shape: tuple[int, ...], memory_map: bool = False) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r" if memory_map and shape[0] else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise TileIndexError(f"{path} can't be read ({one_line(error)[:120]}); build the index again") from None
-    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
+    array = read_array(path, TileIndexError, "build the index again", memory_map)
+    if array.dtype != kind or array.shape != shape:
         raise TileIndexError(f"{path} is not {np.dtype(kind)} of shape {shape}; build the index again")
     return array

@@ -1,0 +1,208 @@
+"""Strict readers, one per format: text, lines, JSON, JSON Lines, CSV, arrays, and the hash of a file.
+
+A file may come from another program, or be damaged or hostile. Each reader takes regular files only, never runs or
+unpickles what they contain, and reports every problem as one line: the file, the line where there is one, the way out.
+"""
+
+import codecs
+import csv
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from mindloc.errors import MindlocError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_READ_BYTES = 1 << 22
+_JSON_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+_SPECIAL = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+_ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_DELIMITERS = ",;\t"
+
+
+@contextmanager
+def regular_file(
+    path: str | Path, error: type[MindlocError], way_out: str, what: str = "", most_bytes: int | None = None
+) -> Iterator[BinaryIO]:
+    """A file opened for reading, after a check that it is a file: a pipe or a device might never end.
+
+    Args:
+        error: class of the exception.
+        way_out: last part of the message.
+        what: the kind of file in words, such as "rank table"; may be empty.
+        most_bytes: a larger file is an error and is not read.
+
+    Raises:
+        MindlocError: (the class ``error``) missing, unreadable, not a regular file or too large; also where the block
+            fails to read it.
+    """
+    where = f"{what} {path}".lstrip()
+    try:
+        # a pipe without a writer would block
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                kind = next((name for test, name in _SPECIAL if test(facts.st_mode)), "a device")
+                raise error(f"{where} is {kind}, expected a file; {way_out}")
+            if most_bytes is not None and facts.st_size > most_bytes:
+                raise error(f"{where} has {facts.st_size} bytes; expected at most {most_bytes}; {way_out}")
+            yield file
+    except IsADirectoryError:
+        raise error(f"{where} is a directory, expected a file; {way_out}") from None
+    except OSError as reason:
+        raise error(f"{where} can't be read: {reason.strerror or reason}; {way_out}") from None
+    except ValueError as reason:  # a path with a NUL byte
+        raise error(f"{where!a:.200} can't be read: {one_line(reason)[:120]}; {way_out}") from None
+
+
+def read_text(
+    path: str | Path, error: type[MindlocError], way_out: str, what: str = "", most_bytes: int | None = None
+) -> str:
+    """Text in UTF-8, or in UTF-16 with its byte order mark.
+
+    Args:
+        error, way_out, what, most_bytes: as ``regular_file``.
+
+    Raises:
+        MindlocError: as ``regular_file``, or the text is in another encoding.
+    """
+    with regular_file(path, error, way_out, what, most_bytes) as file:
+        data = file.read()
+    mark, encoding = next((pair for pair in _ENCODINGS if data.startswith(pair[0])), (b"", "utf-8"))
+    data = data[len(mark) :]
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as reason:
+        line = data[: reason.start].decode(encoding, "replace").count("\n") + 1
+        where = f"{what} {path}".lstrip()
+        raise error(
+            f"{where} line {line} is not text in {encoding.upper()}; save the file as UTF-8; {way_out}"
+        ) from None
+
+
+def read_lines(path: str | Path, error: type[MindlocError], way_out: str, what: str = "") -> list[str]:
+    """Lines of a text without their ends, which are those of Unix, Windows or old Macs.
+
+    Other separators of Unicode stay inside a line, since names may contain them.
+    """
+    text = read_text(path, error, way_out, what).replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def read_json(
+    path: Path,
+    error: type[MindlocError],
+    what: str,
+    way_out: str,
+    kind: type = dict,
+    most_bytes: int | None = None,
+) -> Any:
+    """Content of a JSON file.
+
+    Args:
+        error, what, way_out, most_bytes: as ``regular_file``.
+        kind: dict or list, required type of the top level.
+
+    Raises:
+        MindlocError: as ``read_text``, or it is not JSON, or of another type.
+    """
+    where = f"{what} {path}".lstrip()
+    try:
+        value = json.loads(read_text(path, error, way_out, what, most_bytes))
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} can't be read as JSON ({one_line(reason)[:120]}); {way_out}") from None
+    if not isinstance(value, kind):
+        raise error(f"{where} contains a JSON {type(value).__name__}, expected {_JSON_KINDS[kind]}; {way_out}")
+    return value
+
+
+def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, Any]]:
+    """(where, value) of each line of a JSON Lines file; ``where`` names file and line, for messages.
+
+    Raises (while iterating):
+        MindlocError: as ``read_text``, or a line is not JSON.
+    """
+    for number, line in enumerate(read_lines(path, error, way_out), 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise error(f"{path} line {number} is not JSON: {line[:60]!r}; {way_out}") from None
+        yield f"{path} line {number}", value
+
+
+def read_csv(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, list[str]]]:
+    """(where, cells without blanks at their ends) of each row of a table that is not empty, its header included.
+
+    Columns are separated by commas, semicolons or tabs, whichever the header has most of.
+
+    Raises (while iterating):
+        MindlocError: as ``read_text``, or a row is not CSV.
+    """
+    lines = read_lines(path, error, way_out)
+    delimiter = max(_DELIMITERS, key=lines[0].count) if lines else ","
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as reason:
+            raise error(f"{path} line {rows.line_num} is not CSV: {one_line(reason)}; {way_out}") from None
+        if row is None:
+            return
+        if any(cell.strip() for cell in row):
+            yield f"{path} line {rows.line_num}", [cell.strip() for cell in row]
+
+
+def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: bool = False) -> "np.ndarray":
+    """The array of a .npy file, read whole or mapped into memory.
+
+    Args:
+        error, way_out: as ``regular_file``.
+
+    Raises:
+        MindlocError: as ``regular_file``; not a .npy file, one of Python objects, or another size than its header says.
+    """
+    import numpy as np  # here, since the doctor works without it
+
+    with regular_file(path, error, way_out) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, fortran_order, dtype = header[version](file)
+        except (ValueError, KeyError, EOFError, RecursionError, MemoryError, SyntaxError, TypeError) as reason:
+            raise error(f"{path} is not a .npy file ({one_line(reason)[:120]}); {way_out}") from None
+        if dtype.hasobject:
+            raise error(f"{path} contains Python objects, expected numbers; {way_out}")
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
+        expected = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size - start != expected:
+            raise error(f"{path} has {size - start} bytes of numbers, its header says {expected}; {way_out}")
+        order = "F" if fortran_order else "C"
+        if memory_map and expected:
+            return np.memmap(file, dtype, "r", start, shape, order)
+        flat = np.fromfile(file, dtype, math.prod(shape))
+        return flat.reshape(shape, order=order)
+
+
+def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
+    """sha256 of a file of any size, hexadecimal.
+
+    Args:
+        error, what: as ``regular_file``.
+
+    Raises:
+        MindlocError: as ``regular_file``.
+    """
+    digest = hashlib.sha256()
+    with regular_file(path, error, "check the path and its permissions", what) as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
