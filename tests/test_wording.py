@@ -19,7 +19,7 @@ INSTEAD = {  # pattern -> what the project says
     r"begins|began|begun|beginning": "starts",
     r"holds": "contains",
     r"(?<!there )(is|are|was|were) no (?!longer|more|less|better|worse|faster|slower|larger|smaller)\w+": "is not a",
-    r"told|tells?": "is given, is printed",
+    r"told|tells?(?!\()": "is given, is printed",
     r"whoever": "who",
     r"(goes|go|going|went)[ _]on": "continues",
     r"anew": "again",
