@@ -1,6 +1,7 @@
 """Checkpoints: a round trip keeps all content, and one-line errors name each problem."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from mindloc.runtime.checkpoint import (
     save_state,
     save_weights,
     state_path,
+    write_tensor_file,
 )
 
 ARRAYS = {
@@ -118,9 +120,34 @@ def test_a_newer_version_is_named(path):
 @pytest.mark.parametrize("config", ["{", "[]", "null"])
 def test_a_broken_config_is_named(path, config):
     metadata = {"format": "mindloc.weights", "version": "1", "config": config, "facts": "{}"}
-    safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
+    write_tensor_file(path, {"w": np.zeros(3, np.float32)}, metadata, "weights")
     with pytest.raises(CheckpointError, match="has no readable config"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_is_noticed_in_weights_and_state(path, seed):
+    sha256 = save_weights(path, ARRAYS, CONFIG)
+    file = [path, save_state(path, sha256, ARRAYS, {"step": 1})][seed % 2]
+    data = bytearray(file.read_bytes())
+    place = np.random.default_rng(seed).integers(8 * len(data))
+    data[place // 8] ^= 1 << place % 8
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError):
+        load_state(load_weights(path))
+
+
+def test_a_damaged_older_state_is_in_nobodys_way(tmp_path):
+    for step in (1, 2):
+        weights = tmp_path / f"weights_e{step}.safetensors"
+        state = save_state(weights, save_weights(weights, ARRAYS, CONFIG), ARRAYS, {"step": step})
+        os.utime(state, (step, step))
+    (tmp_path / "weights_e1.state.safetensors").write_bytes(b"cut")
+    os.utime(tmp_path / "weights_e1.state.safetensors", (1, 1))
+    assert complete_checkpoints(tmp_path) == [tmp_path / "weights_e2.safetensors"]
+    os.utime(tmp_path / "weights_e1.state.safetensors", (3, 3))  # it could be the one to continue from
+    with pytest.raises(CheckpointError, match="weights_e1.state.safetensors is not a complete safetensors file"):
+        complete_checkpoints(tmp_path)
 
 
 def test_weights_of_another_model_name_the_parameters(path):

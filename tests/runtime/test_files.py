@@ -1,8 +1,12 @@
 """Atomic files and directories."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -12,9 +16,76 @@ from mindloc.runtime.files import (
     atomic_link,
     atomic_write,
     atomic_write_text,
+    locked,
     remove_temporaries,
     synced,
 )
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "link.txt").symlink_to("file.txt")
+    atomic_write_text(tmp_path / "link.txt", "one")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "file.txt").read_text() == "one"
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to("set")
+    with atomic_directory(tmp_path / "link") as partial:
+        (partial / "a").touch()
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "set") == ["a"]
+
+
+def test_devices_pipes_and_directories_are_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in (
+        (tmp_path / "pipe", "a device or a pipe"),
+        ("/dev/null", "a device or a pipe"),
+        (tmp_path, "a di"),
+    ):
+        with pytest.raises(MindlocError, match=f"is {kind}.*; name a file"):
+            atomic_write_text(path, "x")
+
+
+OWNER = (
+    "import sys, time; from pathlib import Path; from mindloc.errors import MindlocError; "
+    "from mindloc.runtime.files import locked\n"
+    "with locked(Path(sys.argv[1]), 'set', MindlocError, 'written'): print('has it', flush=True); time.sleep(60)"
+)
+
+
+def test_what_another_process_changes_is_refused_by_its_name_until_it_ends(tmp_path):
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, tmp_path / "a"], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout.readline() == "has it\n"
+    says = f"set {tmp_path / 'a'} is being written by process {owner.pid} on host {platform.node()}; wait until it ends"
+    with (
+        pytest.raises(MindlocError, match=re.escape(says)),
+        locked(tmp_path / "a", "set", MindlocError, "written", False),
+    ):
+        pass
+    with locked(tmp_path / "b", "set", MindlocError):  # another one is free
+        pass
+    owner.kill()
+    owner.wait()
+    with locked(tmp_path / "a", "set", MindlocError, waits=False):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_at_a_time_gets_the_lock(tmp_path):
+    inside, most = [], []
+
+    def change() -> None:
+        for _ in range(20):
+            with locked(tmp_path / "a", "set", MindlocError):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    threads = [threading.Thread(target=change) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 80 and os.listdir(tmp_path) == []
 
 
 def test_a_write_replaces_the_file_and_creates_its_directory(tmp_path):

@@ -490,13 +490,14 @@ def test_a_damaged_index_is_named(tmp_path, damage, message, memory_map):
 @pytest.mark.parametrize("keep", [0, 5, 40, 2000, -100])
 def test_a_file_with_a_false_size_is_named_though_its_sum_is_right(saved, tmp_path, memory_map, keep):
     """What FAISS itself says is put into one line."""
-    import hashlib
     import shutil
+
+    from mindloc.reading import checksum
 
     directory = shutil.copytree(saved[1], tmp_path / "tiles_index")
     data = (directory / "vectors.faiss").read_bytes()[:keep]
     (directory / "vectors.faiss").write_bytes(data)
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    facts = {"bytes": len(data), "checksum": checksum(data).hexdigest()}
     edit_card(directory, lambda card: card["files"].update({"vectors.faiss": facts}))
     with pytest.raises(TileIndexError, match=r"vectors.faiss can't be read by FAISS \([^()]+.*\); build") as caught:
         load_faiss_index(directory, memory_map)

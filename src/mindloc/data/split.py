@@ -12,6 +12,7 @@ import numpy as np
 
 from mindloc.errors import DataError
 from mindloc.geo.points import PlaceUnit
+from mindloc.reading import checksum
 from mindloc.vocabulary import PairMode, SideName
 
 _ORDER_SEED = 20240925  # fixed: the subset belongs to the data, not to a run's seed
@@ -130,6 +131,15 @@ class Split:
             positive=self.positive.take(query_N),
             semipositive=self.semipositive.take(query_N),
         )
+
+
+def split_checksum(split: Split, mode: PairMode) -> str:
+    """Checksum of what a training in ``mode`` is planned from: names of the images, pairs, and all columns."""
+    edges = split.edges(mode)
+    whole = checksum("\n".join([*split.query.files, "", *split.reference.files]).encode("utf-8", "surrogatepass"))
+    for array in (edges.start, edges.reference, *(edges.columns[name] for name in sorted(edges.columns))):
+        whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()
 
 
 def share_of_queries(split: Split, ratio: float) -> Split:

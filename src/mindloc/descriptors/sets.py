@@ -5,7 +5,10 @@ A set is a directory::
     descriptors.npy   (N, D) float32, can be memory-mapped
     rows.jsonl        one line per row: {"name": str, "place": [a, b] | null}; also
                       "bounds": [lowest a, lowest b, highest a, highest b] where they are known
-    card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...
+    card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...,
+                      checksum of the three files
+
+A set has one writer at a time, a second one waits; a reader sees one version whole.
 
 An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi.
 
@@ -23,19 +26,27 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.reading import read_array, read_json, read_json_lines
-from mindloc.runtime.files import atomic_directory, require_replaceable, synced, writing
+from mindloc.reading import checksum, read_array, read_bytes, read_json, read_json_lines
+from mindloc.runtime.files import (
+    atomic_directory,
+    existing_directory,
+    locked,
+    read_unswapped,
+    require_replaceable,
+    synced,
+    writing,
+)
 from mindloc.runtime.process import command_line
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, VIEWS
 
-VERSION = 1
+VERSION = 2
 RECALL_DESCRIPTORS = (GLOBAL, OMEGA)  # stage one of a search uses one of them
 DESCRIPTORS = (*RECALL_DESCRIPTORS, PHI, CENTROIDS)
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_ROWS = 4096
 _LARGEST = 1e300  # of a place's numbers; JSON allows integers beyond the range of float
-_REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized")
+_REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized", "checksum")
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,12 @@ class DescriptorWriter:
         self._dimension: int | None = None
         self._normalized = True
         self._names: set[str] = set()
+        self._sums = (checksum(), checksum())  # of the matrix, of the rows
 
     def __enter__(self) -> "DescriptorWriter":
-        require_replaceable(self.directory, _FILES, "descriptor set", DataError)
         with self._writing(), contextlib.ExitStack() as opened:
+            opened.enter_context(locked(self.directory, "descriptor set", DataError))
+            require_replaceable(self.directory, _FILES, "descriptor set", DataError)
             partial = opened.enter_context(atomic_directory(self.directory))
             self._matrix, self._rows, self._card_file = (
                 opened.enter_context(synced(partial / name)) for name in _FILES
@@ -108,9 +121,12 @@ class DescriptorWriter:
         self._check(batch, rows)
         norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
         self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
+        self._sums[0].update(batch.data)
+        self._sums[1].update(lines)
         with self._writing():
-            self._matrix.write(batch.tobytes())
-            self._rows.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8") for row in rows)
+            self._matrix.write(batch.data)
+            self._rows.write(lines)
         self._count += len(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
@@ -148,7 +164,9 @@ class DescriptorWriter:
         self._matrix.seek(0)
         self._matrix.write(_npy_header(self._count, self._dimension))
         facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
-        self._card_file.write(json.dumps({**self._card, **facts}, indent=2, ensure_ascii=False).encode("utf-8"))
+        card = {**self._card, **facts}
+        card["checksum"] = _checksum_of(card, *self._sums)
+        self._card_file.write(json.dumps(card, indent=2, ensure_ascii=False).encode("utf-8"))
 
 
 def save_descriptor_set(
@@ -215,8 +233,12 @@ def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> Descr
         DataError: naming the file and what is wrong with it.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    if existing_directory(directory) is None:
         raise DataError(f"descriptor set {directory} is missing; write one with: {command_line('extract')}")
+    return read_unswapped(directory, lambda place: _load_set(place, memory_map), "descriptor set", DataError)
+
+
+def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
     if not (directory / "card.json").is_file():
         raise DataError(f"{directory} contains no descriptor set; write one with: {command_line('extract')}")
     card = _load_card(directory / "card.json")
@@ -228,8 +250,20 @@ def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> Descr
             f"descriptor set {directory} contradicts itself: card {expected}, descriptors.npy {descriptor_ND.shape}, "
             f"rows.jsonl {len(rows)} lines; extract it again"
         )
+    stated = card.pop("checksum")
+    row_sum = checksum(read_bytes(directory / "rows.jsonl", DataError, "extract the set again"))
+    if _checksum_of(card, checksum(np.ascontiguousarray(descriptor_ND).data), row_sum) != stated:
+        raise DataError(f"descriptor set {directory} was changed or damaged (another checksum); extract it again")
     _check_finite(descriptor_ND, rows, directory)
     return DescriptorSet(descriptor_ND, rows, card)
+
+
+def _checksum_of(card: dict[str, Any], *sums: Any) -> str:
+    """Of a card without its checksum, and what is beside it."""
+    whole = checksum(json.dumps(card, sort_keys=True).encode())
+    for part in sums:
+        whole.update(part.digest())
+    return whole.hexdigest()
 
 
 def _load_card(path: Path) -> dict[str, Any]:

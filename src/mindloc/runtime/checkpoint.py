@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.reading import file_sha256
+from mindloc.reading import checksum, file_sha256
 from mindloc.runtime.files import atomic_write, followed
 from mindloc.runtime.process import fault_point
 
@@ -42,6 +42,7 @@ _TYPE_CODES = {
 }
 _NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
 _ALIGNMENT = 8
+_CHECKSUM = "checksum"  # key of the metadata
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def load_weights(path: str | Path) -> Weights:
         CheckpointError: missing, truncated, not a safetensors file, not written by mindloc, or of a newer version.
     """
     path = Path(path)
+    _require_format(path, read_metadata(path), _WEIGHTS_FORMAT, WEIGHTS_VERSION)  # a newer one may be summed otherwise
     arrays, metadata = read_tensor_file(path)
-    _require_format(path, metadata, _WEIGHTS_FORMAT, WEIGHTS_VERSION)
     config, facts = (_json_section(path, metadata, key) for key in ("config", "facts"))
     return Weights(path, arrays, config, file_sha256(path, CheckpointError, "checkpoint"), facts)
 
@@ -164,8 +165,8 @@ def load_state(weights: Weights) -> State:
             f"training state {path} is missing, so {weights.path.name} can't be resumed; "
             "start a new run from its weights with --checkpoint_start"
         )
+    _require_format(path, read_metadata(path), _STATE_FORMAT, STATE_VERSION)
     arrays, metadata = read_tensor_file(path)
-    _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
     if metadata.get("weights_sha256") != weights.sha256:
         raise CheckpointError(
             f"training state {path} was written for other weights than {weights.path.name} "
@@ -207,15 +208,23 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
     """Weights files in ``directory`` that have a state, oldest first (by the step in the state).
 
     Raises:
-        CheckpointError: a state file is damaged.
+        CheckpointError: a state file that is not older than the others is damaged.
     """
-    found = []
+    found, damaged = [], []
     for path in Path(directory).glob(f"*{STATE_SUFFIX}"):
-        metadata = read_metadata(path)
-        _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
-        facts = _json_section(path, metadata, "facts")
-        found.append((facts.get("step", 0), path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
-    return [Path(directory) / name for _, name in sorted(found)]
+        try:
+            metadata = read_metadata(path)
+            _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
+            facts = _json_section(path, metadata, "facts")
+        except CheckpointError as problem:
+            damaged.append((path.stat().st_mtime, problem))
+        else:
+            found.append((facts.get("step", 0), path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX, path))
+    newest = max((path.stat().st_mtime for *_, path in found), default=0.0)
+    for written, problem_of in damaged:
+        if written >= newest:  # perhaps the one to continue from; an older one is in nobody's way
+            raise problem_of
+    return [Path(directory) / name for _, name, _ in sorted(found)]
 
 
 def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
@@ -264,6 +273,7 @@ def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     """
     names = sorted(arrays)
     digest = hashlib.sha256()
+    metadata = {**metadata, _CHECKSUM: _checksum_of(arrays, metadata)}
     with atomic_write(path, what, CheckpointError) as file:
         header = _header(arrays, names, metadata)
         file.write(header)
@@ -282,13 +292,33 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Arrays and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: missing, truncated, not a safetensors file, or of a data type that NumPy lacks.
+        CheckpointError: missing, truncated, damaged, not a safetensors file, or of a data type that NumPy lacks.
     """
     with _open(path) as file:
         names = file.keys()  # ``file`` is not a dict and can't be iterated
         for name in names:
             _require_numpy_type(path, name, file.get_slice(name).get_dtype())
-        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        arrays, metadata = {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    stated = metadata.pop(_CHECKSUM, None)  # foreign files have none
+    if (stated or _is_own(metadata)) and stated != _checksum_of(arrays, metadata):
+        raise CheckpointError(
+            f"{path} was changed or damaged since it was written (its checksum differs): copy it again, or use an "
+            "older one"
+        )
+    return arrays, metadata
+
+
+def _is_own(metadata: Mapping[str, str]) -> bool:
+    return metadata.get("format", "").startswith("mindloc.")
+
+
+def _checksum_of(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Of names, types, shapes and numbers of the arrays, and of the metadata."""
+    kinds = {name: [array.dtype.name, *array.shape] for name, array in arrays.items()}
+    whole = checksum(json.dumps([dict(metadata), kinds], sort_keys=True).encode())
+    for name in sorted(arrays):
+        whole.update(_little_endian(arrays[name]))
+    return whole.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -1,21 +1,26 @@
-"""Atomic files and directories.
+"""Atomic files and directories, and the lock of what has one writer at a time.
 
 A file is written under a temporary name beside its path, flushed to disk and renamed. At any moment a reader finds the
-old content or the complete new one.
+old content or the complete new one. What a link leads to is written, not the link.
 """
 
+import glob
 import os
+import platform
+import secrets
 import shutil
+import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from mindloc.errors import MindlocError
 from mindloc.runtime.process import fault_point
 
 TEMPORARY_SUFFIX = ".tmp"
+Read = TypeVar("Read")
 
 
 @contextmanager
@@ -69,8 +74,8 @@ def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = 
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
     """
-    path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    path = output_file(path, error)
+    temporary = path.parent / f".{path.name}.{_own_name()}{TEMPORARY_SUFFIX}"
     with writing(path, error):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +90,72 @@ def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = 
                 temporary.unlink()
 
 
+def output_file(path: str | Path, error: type[MindlocError]) -> Path:
+    """The file to write: what a link leads to, else the path itself.
+
+    Raises:
+        MindlocError: (the class ``error``) a directory, a device or a pipe, which a file must not replace.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "a device or a pipe"
+        raise error(f"{path} is {kind}; name a file")
+    return target
+
+
+def _own_name() -> str:
+    """A part of a temporary name that no other process has, also on another machine."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def locked(
+    path: Path, what: str, error: type[MindlocError], doing: str = "written", waits: bool = True
+) -> Iterator[None]:
+    """Context in which this process alone changes ``path``; not to be entered again inside.
+
+    The lock ends with the process, however that ends. Its file is ``.NAME.lock`` beside ``path``.
+
+    Args:
+        what: in words, such as "tile index".
+        doing: what its owner does to it, as the end of "is being ...".
+        waits: for the other process, with a line on stderr; False: raise.
+
+    Raises:
+        MindlocError: (the class ``error``) the lock can't be written; another process has it and ``waits`` is False.
+    """
+    import portalocker  # here, since the doctor works without it
+
+    path = Path(os.path.realpath(path))
+    name, said = path.with_name(f".{path.name}.lock"), False
+    while True:
+        with writing(f"{what} {path}", error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(name, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+        with file:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            except portalocker.AlreadyLocked:
+                file.seek(0)
+                busy = f"{what} {path} is being {doing} by {file.read(200).strip() or 'another process'}"
+                if not waits:
+                    raise error(f"{busy}; wait until it ends, or stop it") from None
+                if not said:
+                    print(f"waiting: {busy}", file=sys.stderr, flush=True)
+                said = True
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+            if not (name.exists() and os.path.samestat(os.fstat(file.fileno()), name.stat())):
+                continue  # the owner before removed this file: others may have locked a new one
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on host {platform.node()}")
+                file.flush()
+                yield
+            finally:
+                name.unlink(missing_ok=True)
+            return
+
+
 @contextmanager
 def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
     """Context that turns an OSError into a one-line ``error`` that names ``what`` was to be written."""
@@ -92,8 +163,7 @@ def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
         yield
     except OSError as reason:
         raise error(
-            f"can't write {what}: {reason.strerror or reason}; free some space or choose another directory "
-            "(an older version there is unchanged)"
+            f"can't write {what}: {reason.strerror or reason}; free some space or choose another directory"
         ) from None
 
 
@@ -118,11 +188,14 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
     At any moment ``directory`` is the old or the complete new one, except between two renames. If the process is killed
     there, ``existing_directory`` finds the old one and the next writer restores it. The caller must flush the files in
-    it, see ``synced``.
+    it, see ``synced``, and have the lock of the directory (``locked``) where other processes may write it.
 
     Raises:
         OSError: the disk is full or not writable (see ``writing``); the old directory is unchanged.
     """
+    directory = Path(os.path.realpath(directory))
+    for left in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)  # by a killed process
     with scratch_directory(directory) as partial:
         yield partial
         _swap(partial, directory)
@@ -146,8 +219,8 @@ def dated_directory(parent: Path) -> Path:
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
     """An empty directory beside ``path``, always removed on leaving; OSError if it can't be made."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
+    path = Path(os.path.realpath(path))
+    partial = path.with_name(f".{path.name}.{_own_name()}.partial")
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -165,6 +238,7 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
     Raises:
         MindlocError: (the class ``error``) it is a file, it contains other files, or the disk is not writable.
     """
+    directory = Path(os.path.realpath(directory))
     with writing(f"{what} {directory}", error):
         _restore(directory)
     if not directory.exists():
@@ -178,7 +252,43 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
 
 def existing_directory(directory: Path) -> Path | None:
     """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
+    directory = Path(os.path.realpath(directory))
     return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
+
+
+def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, error: type[MindlocError]) -> Read:
+    """What ``read`` makes of a directory; made again if another was put there meanwhile, so that none is mixed.
+
+    Args:
+        read: takes the place to read from, which is beside ``directory`` where a writer was killed or is at work.
+        what, error: as ``locked``.
+
+    Raises:
+        MindlocError: (the class ``error``) there is none; as ``read``.
+    """
+    while True:
+        place = existing_directory(directory)
+        if place is None:
+            raise error(f"{what} {directory} is missing; check the path, or make it first")
+        before = _identity(place)
+        try:
+            found = read(place)
+        except error:
+            if _identity(existing_directory(directory)) == before:
+                raise
+        else:
+            if _identity(existing_directory(directory)) == before:
+                return found
+
+
+def _identity(place: Path | None) -> tuple[int, int] | None:
+    if place is None:
+        return None
+    try:
+        found = place.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _swap(partial: Path, directory: Path) -> None:

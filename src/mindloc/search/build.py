@@ -1,12 +1,13 @@
 """An index by its address, a directory or ``milvus:...`` (milvus_collection.py): built, opened, changed, described."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mindloc.errors import ConfigError, TileIndexError
+from mindloc.runtime.files import locked
 from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
@@ -68,11 +69,12 @@ def build_index(address: str, extracted: Extracted, kind: str, parameters: Mappi
     if _in_milvus(address):
         _fill_collection(address, extracted, kind)
         return
-    require_index_place(Path(address))  # known before the work, not only after it
-    card = extracted.index_card(kind)
-    built = build_faiss_index(card, extracted.tiles(), FaissParameters(**parameters), extracted.count)
-    with closing(built) as index:
-        index.save(address)
+    with _locked(address):
+        require_index_place(Path(address))  # known before the work, not only after it
+        card = extracted.index_card(kind)
+        built = build_faiss_index(card, extracted.tiles(), FaissParameters(**parameters), extracted.count)
+        with closing(built) as index:
+            index.save(address)
 
 
 def _fill_collection(address: str, extracted: Extracted, kind: str) -> None:
@@ -121,10 +123,15 @@ def describe_index(address: str) -> dict[str, Any]:
 @contextmanager
 def _changed(address: str) -> Iterator[TileIndex]:
     """An index to change; the changes are on disk afterwards, of a directory all of them or none."""
-    with closing(open_index(address, memory_map=False)) as index:
+    with _locked(address), closing(open_index(address, memory_map=False)) as index:
         yield index
         if not _in_milvus(address):
             index.save(address)
+
+
+def _locked(address: str) -> AbstractContextManager[None]:
+    """One writer at a time, from reading the index to saving it; Milvus sees to that itself."""
+    return nullcontext() if _in_milvus(address) else locked(Path(address), "tile index", TileIndexError, "changed")
 
 
 def _in_milvus(address: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.runtime.console import status_line
+from mindloc.runtime.files import read_unswapped
 from mindloc.search import faiss_kinds
 from mindloc.search.faiss_kinds import FaissParameters, require_parameters_of
 from mindloc.search.index import (
@@ -30,7 +31,7 @@ from mindloc.search.index import (
     check_tiles,
     unit_rows,
 )
-from mindloc.search.index_directory import load_index_directory, read_unswapped, save_index_directory
+from mindloc.search.index_directory import load_index_directory, save_index_directory
 from mindloc.search.tile_table import GrowingRows, TileTable, empty_table
 
 MOST_EFFORT = 100_000  # of nprobe, refine and ef_search: beyond it FAISS only runs out of memory
@@ -223,7 +224,9 @@ def load_faiss_index(directory: str | Path, memory_map: bool = True) -> FaissInd
     Raises:
         TileIndexError: missing, damaged, changed, or no tile index.
     """
-    return read_unswapped(Path(directory), lambda place: _load(place, Path(directory), memory_map))
+    return read_unswapped(
+        Path(directory), lambda place: _load(place, Path(directory), memory_map), "tile index", TileIndexError
+    )
 
 
 def _load(place: Path, directory: Path, memory_map: bool) -> FaissIndex:

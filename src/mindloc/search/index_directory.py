@@ -1,8 +1,8 @@
-"""An index on disk: a directory whose card knows the size and sha256 of every other file in it.
+"""An index on disk: a directory whose card knows the size and checksum of every other file in it.
 
 ::
 
-    card.json      format, version, the IndexCard, parameters, rows, count, {file: bytes, sha256}
+    card.json      format, version, the IndexCard, parameters, rows, count, {file: bytes, checksum}
     vectors.faiss  recall vectors, as FAISS writes them
     phi.npy        re-rank vectors of unit length, (rows, E) float32; only where there are any
     names.json     a list of all rows' names
@@ -13,19 +13,18 @@
 The directory appears under its name when everything is on disk; sizes and sums are checked before anything is read.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.reading import file_sha256, read_array, read_json
-from mindloc.runtime.files import atomic_directory, existing_directory, require_replaceable, synced, writing
+from mindloc.reading import checksum, file_checksum, read_array, read_json
+from mindloc.runtime.files import atomic_directory, require_replaceable, synced, writing
 from mindloc.runtime.process import command_line, fault_point
 from mindloc.search.faiss_kinds import FaissParameters
 from mindloc.search.index import IndexCard, is_count, read_index_card
@@ -39,8 +38,6 @@ _NAMES = "names.json"
 _ARRAYS = ("places.npy", "bounds.npy", "alive.npy")
 _CARD = "card.json"
 _ALL = (_CARD, VECTORS, _PHI, _NAMES, *_ARRAYS)
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class _Sink:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._digest = hashlib.sha256()
+        self._digest = checksum()
         self._bytes = 0
 
     def write(self, data: bytes) -> int:
@@ -125,7 +122,7 @@ class _Sink:
         return len(data)
 
     def facts(self) -> dict[str, Any]:
-        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
+        return {"bytes": self._bytes, "checksum": self._digest.hexdigest()}
 
 
 @contextmanager
@@ -134,38 +131,6 @@ def _summed(path: Path, files: dict[str, dict[str, Any]]) -> Iterator[_Sink]:
         sink = _Sink(file)
         yield sink
         files[path.name] = sink.facts()
-
-
-def read_unswapped(directory: Path, read: Callable[[Path], Read]) -> Read:
-    """What ``read`` makes of the directory; made again if another index was put there meanwhile, so that none is mixed.
-
-    Args:
-        read: takes the place to read from, which is beside ``directory`` where a writer was killed or is at work.
-
-    Raises:
-        TileIndexError: there is none; as ``read``.
-    """
-    while True:
-        place = existing_directory(directory)
-        if place is None:
-            raise TileIndexError(f"tile index {directory} is missing; check the path, or build it first")
-        before = _identity(place)
-        try:
-            found = read(place)
-        except TileIndexError:
-            if _identity(existing_directory(directory)) == before:
-                raise
-        else:
-            if _identity(existing_directory(directory)) == before:
-                return found
-
-
-def _identity(place: Path | None) -> tuple[int, int] | None:
-    try:
-        found = place and place.stat()
-    except FileNotFoundError:
-        return None
-    return found and (found.st_ino, found.st_mtime_ns)
 
 
 def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
@@ -220,8 +185,8 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
         if (found := path.stat().st_size) != size:
             raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the index or build it again")
     for name, facts in files.items():
-        if file_sha256(directory / name, TileIndexError) != facts.get("sha256"):
-            raise TileIndexError(f"{directory / name} was changed since it was saved (another sha256); build it again")
+        if file_checksum(directory / name, TileIndexError) != facts.get("checksum"):
+            raise TileIndexError(f"{directory / name} was changed since it was saved (its checksum differs); build it")
 
 
 def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:

@@ -63,7 +63,7 @@ class Reporter:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
         if self._run:
-            self._run.log(text)
+            self._run.log(text.replace("\n  ", " "))  # a line that was broken for the console is one in the log
 
     def warn(self, text: str, step: int) -> None:
         """Print and record a warning."""

@@ -108,6 +108,25 @@ def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> Non
     raise CheckpointError(f"--begin_epoch is {begin_epoch}, but {where}; leave it out, or give another checkpoint")
 
 
+def check_data(point: ResumePoint, data_checksum: str) -> list[str]:
+    """Compare the training pairs of a checkpoint with those that are there now.
+
+    Returns:
+        For the log, a line if they changed between two epochs.
+
+    Raises:
+        CheckpointError: they changed inside an epoch, whose other half is planned from them.
+    """
+    if point.state.facts.get("data_checksum") == data_checksum:
+        return []
+    if point.progress.step_in_epoch:
+        raise CheckpointError(
+            f"checkpoint {point.weights.path} was saved inside epoch {point.progress.epoch + 1}, and the training "
+            "pairs have changed since; restore them, or start a new run with --checkpoint_start"
+        )
+    return ["the training pairs have changed since the checkpoint"]
+
+
 def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
     """Compare the settings of a checkpoint with those of the resumed run.
 

@@ -1,8 +1,8 @@
 """Train an encoder by a config, as a new run or as a resumed one."""
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,23 @@ from mindloc.data.hard_negatives import NeighborTables
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_split
 from mindloc.data.sampler import Sampler, build_sampler
-from mindloc.data.split import Split
+from mindloc.data.split import Split, split_checksum
+from mindloc.errors import MindlocError
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
 from mindloc.models.build import build_encoder, with_normalization_of
-from mindloc.runtime.checkpoint import Weights, is_own_checkpoint, load_weights, resolve_checkpoint
+from mindloc.runtime.checkpoint import (
+    Weights,
+    complete_checkpoints,
+    is_own_checkpoint,
+    load_weights,
+    resolve_checkpoint,
+)
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
+from mindloc.runtime.files import locked
 from mindloc.runtime.run_directory import RunDirectory, git_revision, point_latest
 from mindloc.training.callbacks import (
     SCORE,
@@ -50,6 +58,7 @@ from mindloc.training.resume import (
     Progress,
     ResumePoint,
     check_begin_epoch,
+    check_data,
     check_settings,
     find_resume_point,
     restated_schedule,
@@ -73,6 +82,7 @@ class Training:
     search: Callable[[Path | None, int], None] | None = None  # (temporary directory, epoch): computes its table
     point: ResumePoint | None = None  # None: a new run
     notes: Sequence[str] = ()  # for console and log
+    data_checksum: str = ""  # of the training pairs
     ranks: int = 1
 
     @property
@@ -105,6 +115,9 @@ def prepare(
 
     criterion, split = build_criterion(config), read_split(config.data, "train")
     targets = targets_of(config, split, criterion.targets)
+    data_checksum = split_checksum(split, config.data.train_mode)
+    if point:
+        changes += check_data(point, data_checksum)
     is_evaluated = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = read_split(config.data, "test") if is_evaluated else None
     neighbors = _build_neighbor_source(config, split, cluster)
@@ -133,6 +146,7 @@ def prepare(
         neighbors=neighbors,
         point=point,
         notes=notes,
+        data_checksum=data_checksum,
         ranks=cluster.size,
     )
     if resume:
@@ -162,8 +176,23 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
         The final progress, with the best score.
 
     Raises:
-        MindlocError: an image, the disk or a checkpoint fails.
+        MindlocError: another process trains this run; an image, the disk or a checkpoint fails.
     """
+    with _owned(run, training.point) if run else nullcontext():
+        return _train(training, run, callbacks)
+
+
+@contextmanager
+def _owned(run: RunDirectory, point: ResumePoint | None) -> Iterator[None]:
+    """Context in which no other process trains the run, which is still as it was when it was read."""
+    with locked(run.path, "run", MindlocError, "trained", waits=False):
+        newest = complete_checkpoints(run.checkpoints)[-1:]
+        if newest != ([point.weights.path] if point else []):
+            raise MindlocError(f"run {run.path} was trained further meanwhile; start this command again")
+        yield
+
+
+def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Callback]) -> Progress:
     config, neighbors, point = training.config.train, training.neighbors, training.point
     progress = point.progress if point else Progress()
     if run:
@@ -299,7 +328,12 @@ def _callbacks(
         reporter,
         report,
         weights_facts={"config": config_to_dict(training.config), "code": code},
-        state_facts={"seed": config.seed, "world_size": training.ranks, "schedule": training.schedule.describe()},
+        state_facts={
+            "seed": config.seed,
+            "world_size": training.ranks,
+            "schedule": training.schedule.describe(),
+            "data_checksum": training.data_checksum,
+        },
         neighbors=training.neighbors,
     )
     in_order = [counting, report, *evaluation, *others, saving]
