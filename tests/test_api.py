@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,38 @@ def test_a_search_needs_a_position_and_a_distance(encoder, tiny_world, tmp_path)
         answers = index.search(encoder, [image, image], view="drone", top=2)
         assert answers[0] == answers[1] and [len(each) for each in answers] == [2, 2]
         assert answers[0][0].score >= answers[0][1].score and answers[0][0].place is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.mean=[0, 0, 0]",
+            "model.mean can't be set here: the rest is fixed by the checkpoint; only keys of data",
+        ),
+        ("model.backbone=base", "model.backbone can't be set here"),
+        ("search.recall_n=5", "search.recall_n is 5; expected 100 with head.name=global"),
+        ("eval.recall=5", "did you mean eval.recall_at"),
+    ],
+)
+def test_an_evaluation_takes_no_override_of_what_the_checkpoint_fixes(encoder, override, message, tmp_path):
+    with pytest.raises(mindloc.MindlocError, match=message):
+        mindloc.evaluate(encoder, tmp_path / "report", overrides=[override])
+    assert not (tmp_path / "report").exists()
+
+
+def test_exported_files_are_evaluated_with_images_of_their_size_only(encoder, tmp_path):
+    view = encoder.config.view("query")
+    file = SimpleNamespace(path="drone.onnx", size_px=view.size_px, mean=view.mean, std=view.std)
+    source = api.Source(encoder.config, ("query",), None, {"query": file})
+    of_files = mindloc.Encoder(api.EngineRequest(), source, encoder.config)
+    with pytest.raises(mindloc.MindlocError, match=r"drone.onnx takes drone images of .* not \[16, 16\] px"):
+        mindloc.evaluate(of_files, tmp_path / "report", overrides=["data.query_size_px=[16, 16]"])
+
+
+def test_a_root_that_is_named_has_both_splits(encoder, tmp_path):
+    other = encoder.config.with_values({"data.test_root": "elsewhere", "data.test_map_px": 9, "data.test_m_per_px": 9})
+    assert other.with_root(tmp_path) == encoder.config.with_values({"data.root": str(tmp_path)})
 
 
 def test_contradicting_arguments_of_train_are_an_error(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mindloc.config import Config, load_config, override_config
+from mindloc.config import Config, load_config, override_after_training, override_config
 from mindloc.data.images import ImageLike, image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import SplitName, find_split, read_ground, read_split
@@ -343,12 +343,13 @@ def evaluate(
 
     Raises:
         DataError: data that is missing or broken; ``out`` contains something else.
-        ConfigError: an unknown override, or one that the checkpoint fixes.
+        ConfigError: an unknown override, one of what the checkpoint fixes, or one that nothing reads.
+        ExportError: the exported files take images of another size.
     """
-    config = override_config(encoder.config, overrides)
+    config = override_after_training(encoder.config, overrides)
     if data_root is not None:
-        other = ("data.test_root", "data.test_map_px", "data.test_m_per_px")  # one root has both splits
-        config = config.with_values({"data.root": str(data_root), **dict.fromkeys(other)})
+        config = config.with_root(data_root)
+    encoder._source.require_inputs(config)
     chosen = read_split(config.data, split)
     compare_with_exact(encoder.engine, config, {side: chosen.paths(side) for side in SIDES}, encoder._say)
     return evaluate_split(

@@ -59,7 +59,6 @@ def test_a_known_flag_is_explained_by_its_setting(capsys):
         (["train", "--data_root", "nowhere"], "nowhere"),
         (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
         (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["eval", "--checkpoint", "x", "--set", "model.backbone=tiny"], "fixed by the checkpoint"),
         (["eval", "--checkpoint", "."], "is a directory"),
         (["world", "w", "--zooms", "30"], "zooms are (30,); the finest tile"),
         (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -97,6 +96,8 @@ def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
     assert page.count("ok: no problems") == 2 and "differ from the computed" not in page
     assert main([*command, str(tmp_path / "train")]) == 0
     assert capsys.readouterr().out.count("ok: no problems") == 1  # only the given directory is checked
+    assert main([*command, "--set", "data.test_map_px=1024", str(tmp_path / "train")]) == 0
+    assert "differ from the computed" not in capsys.readouterr().out  # also its test pairs are on its map
     (tmp_path / "test/satellite").rename(tmp_path / "test/gone")
     assert main(command) == 1
 

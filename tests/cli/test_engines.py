@@ -49,6 +49,20 @@ def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path
     assert error.startswith("error: ") and says.format(export=command_line("export")) in error and "\n" not in error
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.backbone=tiny", "model.backbone can't be set here: the rest is fixed by the checkpoint"),
+        ("search.recall_n=50", "search.recall_n is 50; expected 100 with head.name=global"),
+        ("data.test_map_px=9", "data.test_map_px is 9; expected null with data.reader=visloc"),
+    ],
+)
+def test_an_evaluation_changes_only_what_is_read_and_not_fixed(checkpoint, override, says, capsys):
+    words = ["--checkpoint", str(checkpoint), "--set", "data.reader=visloc", "--set", override]
+    assert main(["eval", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "onnx", "--precision", "fp16"]) == 2
     words = ("export", "--checkpoint", checkpoint, "--file_format", "ONNX", "--precision", "fp16")

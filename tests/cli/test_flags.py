@@ -3,7 +3,7 @@
 import pytest
 
 from mindloc.cli.command import command, read_words
-from mindloc.cli.options import KNOWN_FLAGS, config_options, refuse_overrides_outside
+from mindloc.cli.options import KNOWN_FLAGS, config_options
 from mindloc.config import load_config
 from mindloc.errors import ConfigError
 
@@ -74,10 +74,3 @@ def test_every_flag_sets_a_key_that_exists():
             current = ",".join(map(str, current))
         argv = [flag] if constant is not None else [flag, str(current if current is not None else "x")]
         config_of(*argv)  # an unknown key would raise
-
-
-def test_a_key_of_another_section_is_refused_with_the_reason():
-    with pytest.raises(
-        ConfigError, match="model.backbone can't be set here: fixed by the checkpoint; only keys of data"
-    ):
-        refuse_overrides_outside(["data.root=x", "model.backbone=tiny"], ("data", "eval"), "fixed by the checkpoint")

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindloc.config import Config, config_from_dict, config_to_dict, load_config, override_config
+from mindloc.config import (
+    Config,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+    override_after_training,
+    override_config,
+)
 from mindloc.config.loader import readers_of_keys
 from mindloc.errors import ConfigError
 from mindloc.registry import BACKBONES, ENGINES, HEADS, LOSSES, READERS, BackboneEntry, HeadEntry, LossEntry
@@ -90,6 +97,21 @@ def test_unread_values_of_a_checkpoint_or_run_are_accepted_unless_an_override_na
             load_config(run, ["train.epochs=9"])
         with pytest.raises(ConfigError, match=key):  # now an override names it
             load_config(run, [word], of_run=True)
+        with pytest.raises(ConfigError, match=key):
+            override_config(load_config(None, choices), [word])
+
+
+def test_a_key_that_the_caller_reads_is_not_checked():
+    assert override_config(Config(), ["search.recall_n=9"], read=["search.recall_n"]).search.recall_n == 9
+
+
+def test_after_training_only_some_sections_may_change():
+    words = ["data.root=x", "eval={batch_size: 3}", "run.name=y"]
+    changed = override_after_training(Config(), words)
+    assert changed == Config().with_values({"data.root": "x", "eval.batch_size": 3, "run.name": "y"})
+    says = "model.backbone can't be set here: so it is; only keys of data, eval can"
+    with pytest.raises(ConfigError, match=says):
+        override_after_training(Config(), ["data.root=x", "model.backbone=tiny"], ("data", "eval"), "so it is")
 
 
 def test_the_keys_of_an_overridden_section_are_checked(tmp_path):

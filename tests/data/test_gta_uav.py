@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,15 +65,31 @@ def test_other_names_are_not_tiles(name):
 
 def test_published_tile_center():
     # GTA-UAV: 24576 px, 0.45 m/px; 4_0_6_13 -> (4492.8, 9331.2)
-    ground = read_ground(DataConfig(map_px=24576, m_per_px=0.45), None, ["4_0_6_13.png"])
+    ground = read_ground(DataConfig(map_px=24576, m_per_px=0.45), Path("tiles"), ["4_0_6_13.png"])
     np.testing.assert_allclose(ground.place_N2, [[4492.8, 9331.2]])
 
 
 def test_ground_of_tiles():
     # zoom 1: 256 m a side; offset 64 of 256: a quarter of a side = 64 m
-    ground = read_ground(data_of("nowhere"), None, ["1_0_0_1.png", "1_64_0_0.png"])
+    ground = read_ground(data_of("nowhere"), Path("tiles"), ["1_0_0_1.png", "1_64_0_0.png"])
     assert ground.unit == "plane_m"
     assert ground.bounds_N4.tolist() == [[0, 256, 256, 512], [64, 64, 320, 320]]
+
+
+def test_ground_of_tiles_on_the_map_of_their_data_set(tmp_path):
+    """Zoom 0, one tile: 1024 px at 0.5 m are 512 m in training, at 2 m 2048 m in test."""
+    data = data_of(tmp_path / "train", test_root=str(tmp_path / "train" / "test"), test_m_per_px=2)
+
+    def side_m(directory, data=data):
+        return read_ground(data, directory, ["0_0_0_0.png"]).bounds_N4[0, 2]
+
+    assert side_m(tmp_path / "train" / "satellite") == 512
+    assert side_m(tmp_path / "train" / "test" / "satellite") == side_m(tmp_path / "train" / "test") == 2048
+    for directory, of in [(tmp_path / "else", data), (tmp_path / "train", data_of(tmp_path / "train", test_map_px=9))]:
+        with pytest.raises(DataError, match=f"tiles in {directory} have no place: the maps of .* set one of the two"):
+            side_m(directory, of)
+    same = data_of(tmp_path / "train", test_root=str(tmp_path / "test"), test_m_per_px=0.5)
+    assert side_m(tmp_path / "else", same) == 512
 
 
 def test_tile_centers_equal_those_in_the_real_flights_file(adm_root):

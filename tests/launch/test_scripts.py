@@ -157,6 +157,12 @@ def test_cards_that_were_chosen_for_the_ranks(here):
         planned("train", *words, "--gpu_ids", "2,3,4")
 
 
+def test_a_rank_table_names_the_cards_also_where_the_config_has_others(here):
+    words = ["table.json", "data set", "out", "--device_target", "CPU"]
+    for chosen in (["--gpu_ids", "2,3"], ["--set", "run.device_ids=[0, 1, 2]"]):
+        assert planned("train", *words, *chosen).world_size == 2
+
+
 HOSTILE = {
     "too few": (["table.json", "data set"], "2 arguments before the options, expected 3 to 6"),
     "too many": (["2", "data set", "out", "", "3", "True", "x"], "7 arguments before the options"),

@@ -138,10 +138,11 @@ def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_takes_the_same_parameters_and_leaves_out_the_training_s(tmp_path, capsys):
-    args = parse_arguments([*URLS, "--evaluate_only=True", "--checkpoint_url=x", "--lr=0.5", "--epochs=3"])
+    parameters = ["--checkpoint_url=x", "--lr=0.5", "--epochs=3", "--set", "search.recall_n=9"]
+    args = parse_arguments([*URLS, "--evaluate_only=True", *parameters])
     out = tmp_path / "report"
     plan = build_evaluation(args, Place(), Path("/cache/data"), Path("/w.safetensors"), out, tmp_path / "logs")
     words = words_of(plan)
     assert words[:6] == ["--checkpoint", "/w.safetensors", "--out", str(out), "--data_root", "/cache/data"]
-    assert words[6:] == ["--set", "run.device_target=CPU"]
+    assert words[6:] == ["--set", "run.device_target=CPU", "--set", "search.recall_n=9"]
     assert "left out of the evaluation: optimizer.lr=0.5, train.epochs=3" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def check(root: str | None, config: str | None, overrides: tuple[str, ...], list
     """
     settings = load_config(config, overrides)
     if root:  # a directory that is named is looked at alone
-        settings = settings.with_values({"data.root": root, "data.test_root": None})
+        settings = settings.with_root(root)
     pages = [(split,) for split in SPLITS] if settings.data.test_root else [SPLITS]
     reports = [check_data(settings.data, splits, read_images=not lists_only) for splits in pages]
     print("\n\n".join(report.text() for report in reports))

@@ -7,19 +7,13 @@ import click
 
 from mindloc.api import Encoder, evaluate
 from mindloc.cli.command import PATH, command
-from mindloc.cli.options import (
-    EngineArguments,
-    config_options,
-    engine_options,
-    refuse_overrides_outside,
-)
-from mindloc.config import override_config
+from mindloc.cli.options import EngineArguments, config_options, engine_options
+from mindloc.config import override_after_training
 from mindloc.data.readers import SplitName
-from mindloc.errors import ConfigError
 from mindloc.evaluation.report import summary
 from mindloc.evaluation.rescore import rescore
 from mindloc.inference.build import EngineRequest, read_source
-from mindloc.registry import ENGINES, HEADS
+from mindloc.registry import ENGINES
 from mindloc.runtime.run_directory import run_of
 
 EVAL_FLAGS = (
@@ -47,15 +41,9 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
     The architecture comes from the checkpoint, or from the cards of the exported files, and so do the data and
     evaluation settings that no flag or --set changes.
     """
-    refuse_overrides_outside(overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
     request = engine.request()
     source = read_source(request)
-    config = override_config(source.config, overrides)
-    two_stages = "search.recall_n" in HEADS[config.head.name].reads
-    if not two_stages and any(override.startswith("search.") for override in overrides):
-        raise ConfigError(
-            "search.* orders the answers of two stages, and this encoder has one descriptor; leave it out"
-        )
+    config = override_after_training(source.config, overrides)
     out = out or _report_directory(request, split)
     report = evaluate(Encoder(request, source, config, print), out, split=split)
     print(f"{summary(report)}\n")

@@ -6,14 +6,8 @@ import click
 
 from mindloc.api import Encoder, extract
 from mindloc.cli.command import PATH, command
-from mindloc.cli.options import (
-    EngineArguments,
-    config_options,
-    engine_options,
-    refuse_overrides_outside,
-    view_option,
-)
-from mindloc.config import override_config
+from mindloc.cli.options import EngineArguments, config_options, engine_options, view_option
+from mindloc.config import AFTER_TRAINING, override_after_training
 from mindloc.errors import ConfigError
 from mindloc.inference.build import read_source
 
@@ -37,10 +31,10 @@ def extract_directory(
 
     An encoder with two descriptors writes a set for each, omega/ and phi/.
     """
-    refuse_overrides_outside(overrides, ("data", "eval", "run"), "the rest is fixed by the checkpoint")
     request = engine.request()
     source = read_source(request, ("reference",), view)
-    config = override_config(source.config, overrides)
+    sections = [section for section in AFTER_TRAINING if section != "search"]
+    config = override_after_training(source.config, overrides, sections)
     shown = config.view(source.side).name
     if places and source.side != "reference":
         raise ConfigError(f"--places reads places from names of tiles, which {shown} images don't have; leave it out")

@@ -113,9 +113,11 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
     training, launcher = read_training(script, given, environment)
     table = read_rank_table(given.table) if given.table else None
     server, count = place_of_this_server(environment, table, script.several)
-    cards = given.device_ids or cards_of_this_server(given.ranks or 0, training.config.run.device_ids)
-    size = table.size if table else len(cards) * count
-    first_card = table.servers[0].cards[0].device_id if table else cards[0]
+    if table:  # it names the cards
+        cards, size, first_card = (), table.size, table.servers[0].cards[0].device_id
+    else:
+        cards = given.device_ids or cards_of_this_server(given.ranks, training.config.run.device_ids)
+        size, first_card = len(cards) * count, cards[0]
     target, words = training.checked(size, first_card, environment)
     master = meeting_place(environment, count)
     log_dir = new_log_directory(given.output)

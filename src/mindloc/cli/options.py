@@ -14,6 +14,7 @@ from mindloc.cli.command import PATH, KeyOption
 from mindloc.config.loader import text_override
 from mindloc.config.meanings import default as default_of
 from mindloc.config.meanings import meaning, placeholder
+from mindloc.config.schema import OF_TEST_ROOT
 from mindloc.errors import ConfigError
 from mindloc.inference.build import EngineRequest
 from mindloc.inference.mindir import read_key
@@ -58,7 +59,7 @@ PUBLIC_WORDS = {
 _LISTS = ("run.device_ids", "data.query_size_px", "data.reference_size_px")
 
 # one root has training and test pairs, as in the public code, also where a config has two
-_ALSO_SETS = {"data.root": ["data.test_root=null", "data.test_map_px=null", "data.test_m_per_px=null"]}
+_ALSO_SETS = {"data.root": [f"{key}=null" for key in OF_TEST_ROOT]}
 
 CHECKPOINT = "a run directory, for its best weights, or a file of weights"  # help of the option
 
@@ -104,18 +105,6 @@ def _flag_option(flag: str, of_checkpoint: bool) -> Decorator:
 
 def _together(options: Sequence[Decorator]) -> Decorator:
     return lambda function: reduce(lambda decorated, option: option(decorated), reversed(options), function)
-
-
-def refuse_overrides_outside(overrides: Sequence[str], sections: Sequence[str], reason: str) -> None:
-    """Raise when an override belongs to another section of the config.
-
-    Raises:
-        ConfigError: naming the key and the ``reason``.
-    """
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.partition(".")[0] not in sections:
-            raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
 
 
 # field of EngineRequest that only some engines read -> its flag

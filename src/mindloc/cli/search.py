@@ -13,10 +13,9 @@ from mindloc.cli.options import (
     EngineArguments,
     config_options,
     engine_options,
-    refuse_overrides_outside,
     view_option,
 )
-from mindloc.config import Config, config_from_dict, override_config
+from mindloc.config import Config, config_from_dict, override_after_training
 from mindloc.data.images import image_names
 from mindloc.data.loader import ImageBatches
 from mindloc.errors import ConfigError, TileIndexError
@@ -34,6 +33,8 @@ _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
     True: "name the directory that extract wrote, with omega and phi",
     False: "encode them by the checkpoint, or by files exported with both descriptors",
 }
+_ENCODED = "--queries are encoded already"
+_READ = ("search.recall_n", "search.consistency_m")  # compared with the index, whatever the encoder's head
 _ENCODING = ("checkpoint", "engine", "exported", "precision", "dec_key_file", "tensorrt", "allow_cpu_provider", "view")
 Point = tuple[float, ...]
 Source = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
@@ -92,8 +93,7 @@ def search(
     if (directory is None) == (queries is None):
         raise ConfigError("give either a directory of images or --queries DIRECTORY")
     if queries:
-        _refuse_encoding(context, overrides)
-    refuse_overrides_outside(overrides, ("data", "eval", "search", "run"), "the rest is fixed by the checkpoint")
+        _refuse_encoding(context)
     where = _place(near, within_m, box)
     with closing(open_index(index)) as opened:
         if chosen := given(parameters):
@@ -123,19 +123,19 @@ def _place(near: Point | None, within_m: float | None, box: Point | None) -> Box
     return Circle(near, within_m) if near else None
 
 
-def _refuse_encoding(context: click.Context, overrides: Sequence[str]) -> None:
+def _refuse_encoding(context: click.Context) -> None:
     """Refuse what says how images are encoded, where nothing is left to encode."""
     on_line = click.core.ParameterSource.COMMANDLINE
     named = [f"--{name}" for name in _ENCODING if context.get_parameter_source(name) is on_line]
     if named:
-        raise ConfigError(f"--queries are encoded already; leave {', '.join(named)} out")
-    refuse_overrides_outside(overrides, ("search",), "--queries are encoded already")
+        raise ConfigError(f"{_ENCODED}; leave {', '.join(named)} out")
 
 
 def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -> Source:
     """The queries of an extraction; no device, no MindSpore."""
     extracted = load_extracted(directory, pca)
-    config = override_config(config_from_dict(extracted.recall.card.get("config", {})), overrides)
+    config = config_from_dict(extracted.recall.card.get("config", {}))
+    config = override_after_training(config, overrides, ("search",), _ENCODED, read=_READ)
     return extracted.queries, config, extracted.batches
 
 
@@ -144,7 +144,7 @@ def _encode_queries(directory: Path, engine: EngineArguments, view: str | None, 
     names = image_names(directory)
     request = engine.request()
     source = read_source(request, ("query",), view)
-    config, side = override_config(source.config, overrides), source.side
+    config, side = override_after_training(source.config, overrides, read=_READ), source.side
 
     def batches() -> Iterator[Batch]:
         started, paths = start_engine(request, source, config), [directory / name for name in names]

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -20,6 +20,8 @@ SHIPPED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "conf
 _DEFAULTS = Config()
 _MOST_NAMED = 5
 _MOST_BYTES = 1 << 20  # of a config file
+# sections that may differ from those of the training; the others describe the encoder
+AFTER_TRAINING = ("data", "eval", "search", "run")
 _NULL = ("", "~", "null", "Null", "NULL")  # words of YAML
 
 Readers = dict[str, dict[str, list[str]]]  # key -> choice that it depends on -> values of that choice that read it
@@ -62,13 +64,42 @@ def experiment_file(named: str | Path) -> Path:
     raise ConfigError(f"config {path} is neither a file nor a shipped one; {hint}shipped are {', '.join(SHIPPED)}")
 
 
-def override_config(config: Config, overrides: Sequence[str]) -> Config:
+def override_config(config: Config, overrides: Sequence[str], read: Container[str] = ()) -> Config:
     """The same config with ``key=value`` overrides applied in order.
 
+    Args:
+        read: keys that the caller reads, whatever the config's choices.
+
     Raises:
-        ConfigError: as ``load_config``, except for unread keys.
+        ConfigError: as ``load_config``; of unread keys only those that overrides name.
     """
-    return config_from_dict(with_set(config.model_dump(), _parsed(overrides)))
+    written = _parsed(overrides)
+    changed = config_from_dict(with_set(config.model_dump(), written))
+    refuse_unread_keys(changed, [key for key, _ in written], read)
+    return changed
+
+
+def override_after_training(
+    config: Config,
+    overrides: Sequence[str],
+    sections: Sequence[str] = AFTER_TRAINING,
+    reason: str = "the rest is fixed by the checkpoint",
+    read: Container[str] = (),
+) -> Config:
+    """A checkpoint's config with overrides of the sections that may change after training.
+
+    Args:
+        sections: that may change.
+        reason: why no other may.
+        read: as in ``override_config``.
+
+    Raises:
+        ConfigError: an override of another section; as ``override_config``.
+    """
+    for key in (override.partition("=")[0] for override in overrides):
+        if key.partition(".")[0] not in sections:
+            raise ConfigError(f"{key} can't be set here: {reason}; only keys of {', '.join(sections)} can")
+    return override_config(config, overrides, read)
 
 
 def config_from_dict(tree: dict[str, Any]) -> Config:
@@ -154,11 +185,12 @@ def _is_text(key: str) -> bool:
     return any(kind is str or (get_origin(kind) is Annotated and get_args(kind)[0] is str) for kind in kinds)
 
 
-def refuse_unread_keys(config: Config, written: Iterable[str] | None = None) -> None:
+def refuse_unread_keys(config: Config, written: Iterable[str] | None = None, read: Container[str] = ()) -> None:
     """Raise where a value has no effect, which is a mistake in the config. Values equal to the default are not checked.
 
     Args:
-        written: keys to check, ``section.key``; None: all.
+        written: keys to check, ``section.key`` or a whole section; None: all.
+        read: keys not to check.
 
     Raises:
         ConfigError: names the key, its value, its default, the choice that leaves it unread and one that reads it.
@@ -167,7 +199,7 @@ def refuse_unread_keys(config: Config, written: Iterable[str] | None = None) -> 
     for key in readers:
         value, default = config.value(key), _DEFAULTS.value(key)
         is_checked = checked is None or checked & {key, key.partition(".")[0]}
-        if value != default and is_checked and not _is_read(key, config, readers):
+        if value != default and is_checked and key not in read and not _is_read(key, config, readers):
             reason = _reason(key, config, readers)
             raise ConfigError(f"config key {key} is {shown(value)}; expected {shown(default)} with {reason}")
 

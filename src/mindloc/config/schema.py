@@ -6,6 +6,7 @@ values.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
@@ -30,6 +31,8 @@ from mindloc.errors import ConfigError
 from mindloc.registry import BACKBONES, HEADS, READERS
 from mindloc.vocabulary import SIDES, SideName, ViewSpec
 
+# what a second data set, for evaluation, has of its own
+OF_TEST_ROOT = ("data.test_root", "data.test_map_px", "data.test_m_per_px")
 _SIZES = ("query_size_px", "reference_size_px")
 
 
@@ -74,6 +77,10 @@ class Config(Section):
             ConfigError: as ``Config``.
         """
         return Config.model_validate(with_set(self.model_dump(), values.items()))
+
+    def with_root(self, root: str | Path) -> "Config":
+        """The same config with training and test pairs in one data set, in the directory ``root``."""
+        return self.with_values({"data.root": str(root), **dict.fromkeys(OF_TEST_ROOT)})
 
     def value(self, key: str) -> Any:
         """The value of ``section.key``."""

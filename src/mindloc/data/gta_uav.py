@@ -52,6 +52,26 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of tiles, from their names and the map of ``data``."""
+    """The ground of tiles, from their names and the map of the data set that ``directory`` is part of.
+
+    Raises:
+        DataError: a name is not a tile name, or training and test have maps of their own and it is part of neither.
+    """
     tile_N4 = [parse_tile(name) for name in names]
-    return Ground(LAYOUT.place_unit, TileGrid(data.map_px, data.m_per_px).bounds_of(tile_N4))
+    return Ground(LAYOUT.place_unit, TileGrid(*_map_of(data, directory)).bounds_of(tile_N4))
+
+
+def _map_of(data: DataConfig, directory: Path) -> tuple[int, float]:
+    """(map_px, m_per_px) of the split whose root is ``directory`` or nearest above it; of both where they agree."""
+    maps: dict[Path, set[tuple[int, float]]] = {}
+    for split in ("train", "test"):
+        root, _, map_px, m_per_px = data.source(split)
+        maps.setdefault(Path(root).resolve(), set()).add((map_px, m_per_px))
+    path = directory.resolve()
+    found = next((maps[above] for above in (path, *path.parents) if above in maps), set().union(*maps.values()))
+    if len(found) > 1:
+        raise DataError(
+            f"tiles in {directory} have no place: the maps of training and test differ, and of data.root and "
+            "data.test_root neither or both contain them; set one of the two to their data set"
+        )
+    return next(iter(found))

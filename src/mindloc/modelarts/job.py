@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 from mindloc.cli.command import exit_code_of
 from mindloc.cli.train import Training, set_words
+from mindloc.config import AFTER_TRAINING
 from mindloc.errors import LaunchError, MindlocError, StoreError
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
 from mindloc.launch.processes import MASTER_PORT, own_command, with_source
@@ -36,7 +37,6 @@ from mindloc.modelarts.outgoing import Outgoing
 from mindloc.modelarts.stores import build_store, join
 
 STOPPED = 130
-EVALUATION_SECTIONS = ("data", "eval", "run")  # the rest is fixed by the checkpoint
 _NAME_PAUSES_S = (2.0, 5.0, 10.0, 20.0)
 
 
@@ -193,7 +193,7 @@ def build_training(
 
 def build_evaluation(args: SimpleNamespace, place: Place, data: Path, weights: Path, out: Path, logs: Path) -> Plan:
     """``mindloc eval`` (eval.py) on one card; what the parameters set of the training says nothing to it."""
-    kept = [override for override in args.overrides if override.partition(".")[0] in EVALUATION_SECTIONS]
+    kept = [override for override in args.overrides if override.partition(".")[0] in AFTER_TRAINING]
     left_out = [override for override in args.overrides if override not in kept]
     if left_out:
         print(f"of a training, and left out of the evaluation: {', '.join(left_out)}", flush=True)
