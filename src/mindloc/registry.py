@@ -61,7 +61,7 @@ class LossEntry(Entry):
 class ReaderEntry(Entry):
     """Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
 
-    views: tuple[str, str]  # of the query and the reference side, from vocabulary.VIEWS
+    views: tuple[str, str]  # what the query and the reference side show, such as "drone"
     # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state their ground
     ground: str | None = None
 

@@ -1,13 +1,10 @@
-"""Names that all packages share: sides of a pair, views, descriptors, modes of pairs, precisions."""
+"""Names that all packages share: sides of a pair, descriptors, modes of pairs, precisions."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 SideName = Literal["query", "reference"]
 SIDES: tuple[SideName, ...] = get_args(SideName)
-
-# what a side may show; the reader's registry entry states the two views of its pairs
-VIEWS = ("drone", "satellite", "ground", "visible", "infrared")
 
 GLOBAL = "global"  # the one descriptor of an encoder without a head
 OMEGA, PHI = "omega", "phi"  # of a two-stage head: the first recalls, the second re-ranks
@@ -24,7 +21,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class ViewSpec:
     """View of one side of a pair, and how its images become the encoder's input."""
 
-    name: str  # one of VIEWS
+    name: str  # what the images show, such as "drone"; stated by the registry entry of the reader
     size_px: tuple[int, int]  # height, width
     cut_border: float = 0.0  # fraction of height and width cropped at each border, before any other step
     rotate: bool = False  # training only: by multiples of 90 degrees

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindloc.descriptors.ranking import node_consistency
-from mindloc.errors import TileIndexError
+from mindloc.errors import DataError
 
 
 def naive(query_E, tile_E, nodes):
@@ -69,5 +69,5 @@ def test_a_node_of_zeros_has_cosine_zero():
 
 @pytest.mark.parametrize(("width", "tile_width", "nodes"), [(6, 6, 4), (6, 9, 3), (6, 6, 0)])
 def test_a_width_that_is_not_a_multiple_of_the_nodes_raises(width, tile_width, nodes):
-    with pytest.raises(TileIndexError, match=f"width {width} and {tile_width} can't be compared as {nodes} nodes"):
+    with pytest.raises(DataError, match=f"width {width} and {tile_width} can't be compared as {nodes} nodes"):
         node_consistency(np.ones(width), np.ones((2, tile_width)), nodes)

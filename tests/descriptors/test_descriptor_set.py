@@ -152,7 +152,7 @@ def break_rows(text):
         (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
         (lambda directory: (directory / "card.json").write_text("[]"), "contains a JSON list, expected an object"),
         (lambda directory: edit_json(directory / "card.json", version=9), "has version 9, this program reads 2"),
-        (lambda directory: edit_json(directory / "card.json", view="street"), "lacks a view"),
+        (lambda directory: edit_json(directory / "card.json", view=""), "has view ''"),
         (lambda directory: edit_json(directory / "card.json", count=4), "contradicts itself"),
         (lambda directory: edit_json(directory / "card.json", dimension=4), "contradicts itself"),
         (lambda directory: (directory / "rows.jsonl").unlink(), "rows.jsonl can't be read"),

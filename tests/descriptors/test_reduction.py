@@ -9,7 +9,7 @@ import pytest
 
 from mindloc.descriptors import reduction as reduction_file
 from mindloc.descriptors.reduction import fit_reduction, load_reduction, save_reduction
-from mindloc.errors import TileIndexError
+from mindloc.errors import DataError
 from mindloc.runtime.checkpoint import write_tensor_file
 
 
@@ -116,14 +116,14 @@ def test_memory_stays_far_below_the_covariance():
     ],
 )
 def test_vectors_that_can_not_be_reduced_raise(omega_ND, dimension, message):
-    with pytest.raises(TileIndexError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         fit_reduction(omega_ND, dimension, seed=0)
     assert "\n" not in str(caught.value)
 
 
 def test_queries_of_another_width_raise():
     found = fit_reduction(falling(), 5, seed=0)
-    with pytest.raises(TileIndexError, match=r"takes descriptors of dimension 120, these have 7"):
+    with pytest.raises(DataError, match=r"takes descriptors of dimension 120, these have 7"):
         found.project(np.ones((2, 7)))
 
 
@@ -140,10 +140,10 @@ def test_a_saved_reduction_loads_unchanged(tmp_path):
 
 def test_a_file_that_is_not_a_reduction_is_named(tmp_path):
     path = tmp_path / "r.safetensors"
-    with pytest.raises(TileIndexError, match="is missing"):
+    with pytest.raises(DataError, match="is missing"):
         load_reduction(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(TileIndexError, match="not a complete safetensors file"):
+    with pytest.raises(DataError, match="not a complete safetensors file"):
         load_reduction(path)
     metadata = {"checkpoint_sha256": "", "rows": "9", "seed": "0", "explained_share": ".5"}
     good = {"mean": np.ones(4, np.float32), "components": np.ones((4, 2), np.float32)}
@@ -163,5 +163,5 @@ def test_a_file_that_is_not_a_reduction_is_named(tmp_path):
     assert load_reduction(path).dimension == 2
     for arrays, facts in foreign:
         write_tensor_file(path, arrays, facts, "reduction")
-        with pytest.raises(TileIndexError, match="is not a reduction of recall vectors"):
+        with pytest.raises(DataError, match="is not a reduction of recall vectors"):
             load_reduction(path)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mindloc.config import load_config
+from mindloc.descriptors.sets import load_descriptor_set, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.evaluate import evaluate
 from mindloc.evaluation.rescore import rescore
@@ -118,6 +119,37 @@ def test_rescoring_gives_the_same_files(finished):
         (directory / name).unlink()
     assert rescore(directory) == report
     assert {name: (directory / name).read_bytes() for name in outputs} == before
+
+
+def test_a_figure_that_is_not_drawn_again_is_noted(finished, color_split):
+    directory, _ = finished
+    sheet, setup = directory / "contact_sheet.png", directory / "setup.json"
+    assert "drawn again" not in (directory / "report.md").read_text()
+    gone = color_split.root.rename(color_split.root.with_name("gone"))
+    note = f"contact_sheet.png was not drawn again, and may differ from the numbers: no images in {color_split.root}."
+    assert note in rescore(directory)["notes"] and sheet.exists()
+    assert note not in rescore(directory, figures=False)["notes"]
+    gone.rename(color_split.root)
+    assert note not in rescore(directory)["notes"]
+    setup.write_text(setup.read_text().replace('"contact_sheet_queries": 8', '"contact_sheet_queries": 0'))
+    assert note not in rescore(directory)["notes"] and not sheet.exists()
+
+
+def test_a_curve_is_drawn_where_all_first_answers_have_a_distance(finished):
+    directory, _ = finished
+
+    def without_place(tile):
+        tiles = load_descriptor_set(directory / "reference", memory_map=False)
+        rows = [{**row, "place": None} if number == tile else row for number, row in enumerate(tiles.rows)]
+        save_descriptor_set(directory / "reference", tiles.descriptor_ND, rows, tiles.card)
+        notes = [note for note in rescore(directory)["notes"] if note.startswith("No distance curve")]
+        return (directory / "distance_curve.png").exists(), notes
+
+    # tile 8 is nobody's first answer, though among the first ten of all; tile 4 is that of drone image 4
+    is_drawn, notes = without_place(8)
+    assert is_drawn and not any("this model" in note for note in notes)
+    is_drawn, notes = without_place(4)
+    assert not is_drawn and notes[0].startswith("No distance curve of this model, chance: queries or")
 
 
 def test_rescoring_needs_neither_mindspore_nor_images(finished, color_split):

@@ -1,12 +1,14 @@
 """Options of the evaluation have their effect on the report."""
 
 import json
+import re
 
 from PIL import Image
 from test_evaluate import ColorEngine
 
 from mindloc.config import load_config
 from mindloc.evaluation.evaluate import evaluate
+from mindloc.evaluation.report import main_metrics, summary
 
 
 def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_requested(color_split, tmp_path):
@@ -21,5 +23,10 @@ def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_requested(colo
     assert json.loads((tmp_path / "r" / "setup.json").read_text())["settings"]["eval"]["contact_sheet_queries"] == 3
     # Recall@1 decides which epoch is best and is on the sheet, whatever eval.recall_at says
     assert methods["model"]["pos_semipos"]["recall@1"] == 1.0 and "recall@1" in methods["chance"]["pos"]
+    # and the tables of the console and of a training have these ranks too
+    main = ["recall@1", "recall@2", "recall@3", "ap", "sdm@2", "dis@1_median_m"]
+    assert main_metrics(methods["model"]["pos"]) == main
+    title = next(line for line in summary(report).splitlines() if line.startswith("answers by"))
+    assert re.split(r"\s{2,}", title)[1:] == ["R@1", "95 % interval", "R@2", "AP", "SDM@2", "Dis@1 median"]
     with Image.open(tmp_path / "r" / "contact_sheet.png") as sheet, Image.open(tmp_path / "r" / "distance_curve.png"):
         assert sheet.size[0] > 1000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mindloc.descriptors.sets import DescriptorSet, make_rows
-from mindloc.evaluation.evaluate import measure_search
+from mindloc.evaluation.evaluate import build_exact_index, measure_search
 from mindloc.evaluation.score import Stages
 from mindloc.search import extraction as extracted
 from mindloc.search.faiss_index import FaissIndex
@@ -23,7 +23,7 @@ def make_sets(count, seed):
 
 @pytest.mark.parametrize("consistency_m", [0, 3])
 def test_the_stages_that_there_are_have_milliseconds(consistency_m):
-    times = measure_search(make_sets(5, 0), make_sets(40, 1), Stages(10, consistency_m))
+    times = measure_search(build_exact_index(make_sets(40, 1)), make_sets(5, 0), Stages(10, consistency_m))
     assert times["recall_ms"] > 0 and times["rerank_ms"] > 0
     assert times["consistency_ms"] is None if not consistency_m else times["consistency_ms"] > 0
     assert times["how"] == "median of 5 single queries, exact search in 40 tiles in memory, FAISS"
@@ -33,5 +33,5 @@ def test_the_references_are_never_copied_whole(monkeypatch):
     added, add = [], FaissIndex.add
     monkeypatch.setattr(extracted, "_BATCH_NUMBERS", 8 * (6 + 4))  # eight tiles
     monkeypatch.setattr(FaissIndex, "add", lambda index, tiles: (added.append(len(tiles.names)), add(index, tiles)))
-    measure_search(make_sets(5, 0), make_sets(40, 1), Stages(10, 0))
+    measure_search(build_exact_index(make_sets(40, 1)), make_sets(5, 0), Stages(10, 0))
     assert added == [8] * 5

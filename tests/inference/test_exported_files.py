@@ -66,7 +66,8 @@ def test_a_tampered_file_is_not_opened(directory):
     [
         ({"version": 2}, "has version 2, expected 1; export again"),
         ({"sides": {"left": "drone"}}, "side 'left' is not among query, reference"),
-        ({"sides": {"query": "street"}}, "view 'street' is not among drone, satellite"),
+        ({"sides": {"query": ""}}, "view is '', expected a name such as drone"),
+        ({"sides": {"query": 3}}, "view is 3, expected a name such as drone"),
         ({"sides": {}}, "names no side of the encoder"),
         ({"sides": ["query"]}, "can't be used"),
         ({"format": "MINDIR"}, "format 'MINDIR' does not fit the name drone.onnx"),

@@ -5,7 +5,7 @@ import pytest
 
 from mindloc.descriptors.reduction import Reduction
 from mindloc.descriptors.sets import load_descriptor_sets
-from mindloc.errors import TileIndexError
+from mindloc.errors import DataError
 from mindloc.inference.engine import ReducedEngine
 from mindloc.inference.extract import extract
 
@@ -66,10 +66,10 @@ def test_a_reduction_of_another_checkpoint_is_refused():
     class Another(ColorEngine):
         facts = {**ColorEngine.facts, "checkpoint_sha256": "xyz"}
 
-    with pytest.raises(TileIndexError, match="fitted to descriptors of checkpoint abc, these are of checkpoint xyz"):
+    with pytest.raises(DataError, match="fitted to descriptors of checkpoint abc, these are of checkpoint xyz"):
         ReducedEngine(Another(), REDUCTION)
 
 
 def test_descriptors_of_another_dimension_are_refused():
-    with pytest.raises(TileIndexError, match="takes descriptors of dimension 3, these have 4"):
+    with pytest.raises(DataError, match="takes descriptors of dimension 3, these have 4"):
         ReducedEngine(ColorEngine(), REDUCTION).encode({"query": np.ones((1, 4, 5, 5), np.float32)})

@@ -5,7 +5,7 @@ import pytest
 
 from mindloc.descriptors.reduction import Reduction, save_reduction
 from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_directory
-from mindloc.errors import TileIndexError
+from mindloc.errors import MindlocError, TileIndexError
 from mindloc.search import extraction as module
 from mindloc.search.extraction import load_extracted
 from mindloc.search.faiss_index import build_faiss_index
@@ -80,5 +80,5 @@ def test_what_can_not_be_reduced_or_recalled_is_one_line(tmp_path):
         (other, tmp_path / "two.safetensors", "fitted to descriptors of checkpoint abc, these are of checkpoint xyz"),
         (phi, None, "contains phi alone; name the directory that extract wrote"),
     ):
-        with pytest.raises(TileIndexError, match=message):
+        with pytest.raises(MindlocError, match=message):
             load_extracted(directory, pca)

@@ -11,6 +11,7 @@ from mindloc.cli.options import CHECKPOINT
 from mindloc.errors import ConfigError
 from mindloc.export.state_dict import export_state_dict
 from mindloc.inference.exported import FORMATS
+from mindloc.inference.mindir import read_key
 from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
@@ -100,7 +101,6 @@ def export(
         ExportRequest,
         export_checkpoint,
     )
-    from mindloc.inference.mindir import read_key
 
     key = None if enc_key_file is None else read_key(enc_key_file)
     directory = out or export_directory(checkpoint)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindloc.errors import DataError, TileIndexError
+from mindloc.errors import DataError
 from mindloc.runtime.console import progress_bar
 
 _STRIP_SCORES = 2**23  # float64 scores in memory at once: 64 MB
@@ -270,13 +270,13 @@ def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np
         query_W, tile_MW: concatenated nodes, W = K * C; a node of zeros has cosine 0 with any.
 
     Raises:
-        TileIndexError: ``nodes`` is below 1 or does not divide the width, or the widths differ.
+        DataError: ``nodes`` is below 1 or does not divide the width, or the widths differ.
     """
     from scipy.optimize import linear_sum_assignment  # takes 0.25 s; only this function needs it
 
     query_W, tile_MW = np.asarray(query_W), np.asarray(tile_MW)
     if nodes < 1 or len(query_W) % nodes or tile_MW.shape[1:] != query_W.shape:
-        raise TileIndexError(
+        raise DataError(
             f"vectors of width {len(query_W)} and {tile_MW.shape[-1]} can't be compared as {nodes} nodes; "
             "both need the same width, a multiple of the number of nodes (at least 1)"
         )

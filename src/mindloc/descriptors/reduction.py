@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindloc.errors import CheckpointError, TileIndexError
+from mindloc.errors import CheckpointError, DataError
 from mindloc.reading import file_sha256
 from mindloc.runtime.checkpoint import read_tensor_file, write_tensor_file
 from mindloc.runtime.console import progress_bar
@@ -47,11 +47,11 @@ class Reduction:
         """(N, E) float32, of unit length.
 
         Raises:
-            TileIndexError: the rows have another width than those it was fitted to.
+            DataError: the rows have another width than those it was fitted to.
         """
         expected = len(self.mean_D)
         if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
-            raise TileIndexError(
+            raise DataError(
                 f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; keep the "
                 f"image size, or fit another reduction: {command_line('pca')}"
             )
@@ -71,13 +71,13 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
         checkpoint_sha256: of the encoder that made the rows.
 
     Raises:
-        TileIndexError: a dimension out of range, NaN, or equal rows only.
+        DataError: a dimension out of range, NaN, or equal rows only.
     """
     _check(omega_ND)
     rows, width = omega_ND.shape
     most = min(MAX_DIMENSION, rows, width)
     if not 1 <= dimension <= most:
-        raise TileIndexError(
+        raise DataError(
             f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}; set --dimension"
         )
     mean_D = _mean(omega_ND)
@@ -88,7 +88,7 @@ def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sh
         direction_DL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))[0]
     sample_NL, variance = _times(omega_ND, mean_D, direction_DL)
     if variance <= 0:
-        raise TileIndexError(f"all {rows} vectors are equal, they have no variance to keep; check the encoder")
+        raise DataError(f"all {rows} vectors are equal, they have no variance to keep; check the encoder")
     range_NL = np.linalg.qr(sample_NL)[0]
     # rows = range (range^T rows), and the singular vectors of the small factor of its transpose turn into those of rows
     basis_DL, small_LL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))
@@ -121,14 +121,14 @@ def load_reduction(path: str | Path) -> Reduction:
     """A reduction from its file.
 
     Raises:
-        TileIndexError: missing, damaged, or not a reduction.
+        DataError: missing, damaged, or not a reduction.
     """
     path = Path(path)
     try:
         arrays, metadata = read_tensor_file(path)
-        digest = file_sha256(path, TileIndexError)
+        digest = file_sha256(path, DataError)
     except CheckpointError as error:
-        raise TileIndexError(f"reduction {path} can't be used: {error}") from None
+        raise DataError(f"reduction {path} can't be used: {error}") from None
     try:
         mean_D, component_DE = arrays["mean"], arrays["components"]
         rows, seed = int(metadata["rows"]), int(metadata["seed"])
@@ -138,7 +138,7 @@ def load_reduction(path: str | Path) -> Reduction:
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False
     if not sound:
-        raise TileIndexError(f"{path} is not a reduction of recall vectors; write one with: {command_line('pca')}")
+        raise DataError(f"{path} is not a reduction of recall vectors; write one with: {command_line('pca')}")
     return Reduction(mean_D, component_DE, share, rows, seed, checkpoint, digest)
 
 
@@ -146,11 +146,11 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
     """Check that a reduction was fitted to descriptors of this encoder.
 
     Raises:
-        TileIndexError: naming both checkpoints.
+        DataError: naming both checkpoints.
     """
     if reduction.checkpoint_sha256 != checkpoint_sha256:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
-        raise TileIndexError(
+        raise DataError(
             f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
             f"use the reduction of this one, or fit it: {command_line('pca')}"
         )
@@ -158,7 +158,7 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
 
 def _check(omega_ND: np.ndarray) -> None:
     if omega_ND.ndim != 2 or not omega_ND.size:
-        raise TileIndexError(f"vectors of shape {omega_ND.shape} can't be reduced; give at least one row of numbers")
+        raise DataError(f"vectors of shape {omega_ND.shape} can't be reduced; give at least one row of numbers")
 
 
 def _blocks(omega_ND: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -173,7 +173,7 @@ def _mean(omega_ND: np.ndarray) -> np.ndarray:
         broken_B = ~np.isfinite(block_BD).all(axis=1)
         if broken_B.any():
             row = first + int(np.flatnonzero(broken_B)[0])
-            raise TileIndexError(f"row {row} of the vectors contains NaN or infinity; the encoder's weights are broken")
+            raise DataError(f"row {row} of the vectors contains NaN or infinity; the encoder's weights are broken")
         total_D += block_BD.sum(axis=0, dtype=np.float64)
     return total_D / len(omega_ND)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +28,10 @@ from mindloc.runtime.console import progress_bar
 from mindloc.runtime.device import describe_machine
 from mindloc.runtime.files import atomic_write_text
 from mindloc.runtime.process import this_command_line
+from mindloc.search.extraction import Extracted
+from mindloc.search.faiss_index import FaissIndex, build_faiss_index
+from mindloc.search.two_stage import Answers, two_stage_search
 from mindloc.vocabulary import MODES, PairMode, SideName
-
-if TYPE_CHECKING:  # FAISS is slow to import, and seldom needed
-    from mindloc.search.faiss_index import FaissIndex
-    from mindloc.search.two_stage import Answers
 
 _HISTOGRAM_BATCH = 256
 _TIMED_QUERIES = 100  # measured one by one, evenly spaced
@@ -184,26 +183,29 @@ def _search_times(directory: Path, config: Config, notes: list[str]) -> dict[str
     """Adds to ``notes`` where no index can be made of what was encoded, which the scores have no part in."""
     queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
     try:
-        return measure_search(queries, references, _score_settings(config).stages(references["omega"].count))
+        index = build_exact_index(references)
     except TileIndexError as error:
         notes.append(f"No time per query: {error}.")
         return None
+    return measure_search(index, queries, _score_settings(config).stages(references["omega"].count))
 
 
-def measure_search(queries: DescriptorSets, references: DescriptorSets, stages: Stages) -> dict[str, Any]:
-    """Median milliseconds per query of each stage, in an index that compares every reference exactly.
-
-    Returns:
-        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
+def build_exact_index(references: DescriptorSets) -> FaissIndex:
+    """An index in memory that compares every reference exactly.
 
     Raises:
         TileIndexError: the descriptors make no index.
     """
-    from mindloc.search.extraction import Extracted
-    from mindloc.search.faiss_index import build_faiss_index
-
     tiles = Extracted(references["omega"], references["phi"], reduction=None)
-    index = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+    return build_faiss_index(tiles.index_card("flat"), tiles.tiles())
+
+
+def measure_search(index: FaissIndex, queries: DescriptorSets, stages: Stages) -> dict[str, Any]:
+    """Median milliseconds per query of each stage, in an index from ``build_exact_index``.
+
+    Returns:
+        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
+    """
     count = queries["omega"].count
     row_Q = np.linspace(0, count - 1, min(_TIMED_QUERIES, count)).round().astype(int)
     for row in row_Q[:_WARMING]:
@@ -221,9 +223,7 @@ def measure_search(queries: DescriptorSets, references: DescriptorSets, stages: 
     }
 
 
-def _search_one(index: "FaissIndex", queries: DescriptorSets, stages: Stages, row: int) -> "Answers":
-    from mindloc.search.two_stage import two_stage_search
-
+def _search_one(index: FaissIndex, queries: DescriptorSets, stages: Stages, row: int) -> Answers:
     pair = (queries[name].descriptor_ND[row : row + 1] for name in ("omega", "phi"))
     answers = min(_TIMED_ANSWERS, stages.recall_n)
     return two_stage_search(index, *pair, stages.recall_n, answers, stages.consistency_m)

@@ -23,9 +23,6 @@ MODE_TITLES = {
     "pos": "pos: semi-positive answers count as wrong",
     "pos_semipos": "pos_semipos: semi-positive answers count as right",
 }
-# metrics in the table for a console; titles of methods are longer where there are two stages
-_SHORT_TWO_STAGE = ("recall@1", "recall@5", "ap", "dis@1_median_m")
-_SHORT = (*_SHORT_TWO_STAGE, "sdm@3")
 VIEW_PLURALS = {"satellite": "satellite tiles"}  # others are images: drone images, infrared images
 
 
@@ -109,10 +106,12 @@ def _modes(report: dict[str, Any]) -> list[str]:
 
 
 def _short_table(report: dict[str, Any], mode: str) -> str:
-    """Some columns of ``_table`` as plain text."""
-    two_stage = "search" in report
-    shown = _SHORT_TWO_STAGE if two_stage else _SHORT
-    columns = [column for column in _columns(report["methods"]["model"][mode]) if column[1] in shown]
+    """Some columns of ``_table`` as plain text, the two smallest K of Recall@K among them."""
+    two_stage, numbers = "search" in report, report["methods"]["model"][mode]
+    left_out = _at("recall", numbers)[2:]
+    left_out += _at("sdm", numbers) if two_stage else []  # titles of methods are longer there
+    shown = [key for key in main_metrics(numbers) if key not in left_out]
+    columns = [column for column in _columns(numbers) if column[1] in shown]
     rows = [["answers by", *(title for title, _, _ in columns)]]
     for method, by_mode in report["methods"].items():
         if mode in by_mode:
@@ -138,6 +137,19 @@ def _more(report: dict[str, Any]) -> str:
     if "dis@1_median_m" in report["methods"]["model"][report["mode"]]:
         return "SDM, Dis and AP by other conventions, shares within fixed distances"
     return "Recall@1% and AP by other conventions"
+
+
+def main_metrics(numbers: Numbers) -> list[str]:
+    """Names of Recall@1 and the settings' Recall@K, AP, the middle one of their SDM@K, the median distance."""
+    sdm = _at("sdm", numbers)
+    names = [*_at("recall", numbers), "ap", *sdm[len(sdm) // 2 :][:1], "dis@1_median_m"]
+    return [name for name in names if name in numbers]
+
+
+def _at(metric: str, numbers: Numbers) -> list[str]:
+    """Names such as recall@K, the smallest K first."""
+    names = [name.split("@") for name in numbers if name.startswith(f"{metric}@")]
+    return [f"{metric}@{k}" for k in sorted(int(k) for _, k in names if k.isdigit())]
 
 
 def plural(view: str) -> str:
@@ -204,8 +216,7 @@ def _table(report: dict[str, Any], mode: str) -> str:
 
 def _columns(numbers: Numbers) -> list[tuple[str, str, str]]:
     """(title, metric, form) of the table's columns, from the metrics that are there."""
-    recalls = [key for key in numbers if key.startswith("recall@") and key.split("@")[1].isdigit()]
-    sdm = [key for key in numbers if key.startswith("sdm@") and key.split("@")[1].isdigit()]
+    recalls, sdm = _at("recall", numbers), _at("sdm", numbers)
     dis = [("Dis@1 median", "dis@1_median_m", "meters"), ("Dis@1 mean", "dis@1_m", "meters")]
     return [
         *[(f"R@{key.split('@')[1]}", key, "percent") for key in recalls[:1]],

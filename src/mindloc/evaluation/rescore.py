@@ -80,7 +80,7 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
 
     Args:
         figures: False leaves the PNG files alone; the contact sheet also needs the data set's images, and an older one
-            stays where they are gone.
+            stays where they are gone, which the report notes.
 
     Returns:
         The content of report.json.
@@ -106,6 +106,8 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
         "query_total": case.truth.query_total,
         "reference_total": first[1].count,
     }
+    if figures:
+        notes += _figure_notes(directory, Path(setup["image_root"]), methods, case)
     report = make_report(numbers, settings, data, setup["origin"], notes, search)
     write_report(directory, report)
     _write_queries(directory / "queries.jsonl", methods["model"], case)
@@ -211,11 +213,41 @@ def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
     atomic_write_text(path, text, DataError)
 
 
+def _figure_notes(directory: Path, image_root: Path, methods: dict[str, MethodScores], case: _Case) -> list[str]:
+    """What the figures do not show of these numbers."""
+    notes, mode, is_two_stage = [], case.settings.mode, "stage_one" in methods
+    missing = [
+        method_title(name, is_two_stage)
+        for name, scores in methods.items()
+        if mode in scores.distance and not _has_curve(scores, mode)
+    ]
+    if missing:
+        notes.append(
+            f"No distance curve of {', '.join(missing)}: queries or first answers without a place have no distance."
+        )
+    sheet = directory / "contact_sheet.png"
+    if sheet.exists() and _sheet_rows(methods, case) and not _has_images(image_root, case):
+        notes.append(f"{sheet.name} was not drawn again, and may differ from the numbers: no images in {image_root}.")
+    return notes
+
+
+def _has_curve(scores: MethodScores, mode: str) -> bool:
+    return bool(np.isfinite(scores.distance[mode][:, 0]).all())
+
+
+def _has_images(image_root: Path, case: _Case) -> bool:
+    return (image_root / case.query_names[0]).is_file()
+
+
+def _sheet_rows(methods: dict[str, MethodScores], case: _Case) -> int:
+    return min(case.settings.eval.contact_sheet_queries, len(methods["model"].query[case.settings.mode]))
+
+
 def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSettings, data: dict[str, Any]) -> None:
     curves = [
         Curve(name, method_title(name, "stage_one" in methods), scores.distance[settings.mode][:, 0])
         for name, scores in methods.items()
-        if settings.mode in scores.distance and np.isfinite(scores.distance[settings.mode]).all()
+        if settings.mode in scores.distance and _has_curve(scores, settings.mode)
     ]
     if curves and curves[0].method == "model":
         subtitle = (
@@ -229,8 +261,11 @@ def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSet
 
 def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScores], case: _Case) -> None:
     root, mode, model = Path(setup["image_root"]), case.settings.mode, methods["model"]
-    shown = min(case.settings.eval.contact_sheet_queries, len(model.query[mode]))
-    if not shown or not (root / case.query_names[0]).is_file():
+    shown = _sheet_rows(methods, case)
+    if not shown:
+        path.unlink(missing_ok=True)
+        return
+    if not _has_images(root, case):
         return  # the numbers need no images; an older sheet stays
     sample = choose_queries(model.ranking[mode].first_rank_Q, model.recall_first_rank.get(mode), shown)
     rows = [_sheet_row(root, row, model, case) for row in sample]

@@ -110,7 +110,7 @@ def read_source(request: EngineRequest, sides: Sequence[SideName] = SIDES, view:
     Raises:
         ConfigError: the config that they carry is not one of this program, or no side of it shows the view.
         CheckpointError, ExportError: what the request names is missing or damaged, or does not belong together.
-        TileIndexError: so is the reduction.
+        DataError: so is the reduction.
     """
     weights = None if request.checkpoint is None else load_weights(request.checkpoint)
     file_format = ENGINES[request.engine].file_format

@@ -145,7 +145,7 @@ class ReducedEngine:
         reduction: from its file, fitted to descriptors of the engine's checkpoint.
 
     Raises:
-        TileIndexError: the reduction was fitted to descriptors of another checkpoint.
+        DataError: the reduction was fitted to descriptors of another checkpoint.
     """
 
     def __init__(self, engine: Engine, reduction: Reduction):
@@ -166,7 +166,7 @@ class ReducedEngine:
         """As ``Engine.encode``.
 
         Raises:
-            TileIndexError: moreover, descriptors of another dimension than the reduction was fitted to.
+            DataError: moreover, descriptors of another dimension than the reduction was fitted to.
         """
         descriptors = self._engine.encode(batch)
         for side in batch:

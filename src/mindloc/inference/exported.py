@@ -17,7 +17,7 @@ import numpy as np
 from mindloc.errors import ExportError
 from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
 from mindloc.reading import file_sha256, read_json
-from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES, VIEWS, SideName
+from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES, SideName
 
 CARD_VERSION = 1
 _MOST_CARD_BYTES = 1 << 20
@@ -231,7 +231,10 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
 def _sides(sides: dict[str, Any]) -> dict[SideName, str]:
     if not sides:
         raise ValueError("it names no side of the encoder")
-    return {_among("side", side, SIDES): _among("view", view, VIEWS) for side, view in sides.items()}
+    for view in sides.values():
+        if not view or not isinstance(view, str):
+            raise ValueError(f"view is {view!r}, expected a name such as drone")
+    return {_among("side", side, SIDES): view for side, view in sides.items()}
 
 
 def _dimensions(outputs: Sequence[dict[str, Any]]) -> dict[str, int]:

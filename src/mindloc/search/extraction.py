@@ -119,7 +119,8 @@ def load_extracted(directory: Path, pca: Path | None = None) -> Extracted:
 
     Raises:
         DataError: a set is missing or damaged, or two don't belong together.
-        TileIndexError: no recall descriptors; a reduction that is damaged, of another encoder, or one too many.
+        TileIndexError: no recall descriptors, or one reduction too many.
+        DataError: damaged descriptors; a reduction that is damaged or of another encoder.
     """
     sets = load_descriptor_sets(directory)
     recall = next((sets[name] for name in RECALL_DESCRIPTORS if name in sets), None)

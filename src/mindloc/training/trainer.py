@@ -19,6 +19,7 @@ from mindloc.data.sampler import Sampler, build_sampler
 from mindloc.data.split import Split, split_checksum
 from mindloc.errors import MindlocError
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
+from mindloc.evaluation.report import main_metrics
 from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
@@ -66,8 +67,6 @@ from mindloc.training.resume import (
 )
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
-
-_TRACKED = ("recall@1", "recall@5", "recall@10", "ap", "sdm@3", "dis@1_median_m")  # of an evaluation in training
 
 
 @dataclass(frozen=True)
@@ -287,7 +286,7 @@ def _evaluate(
     extras = {"baselines": False, "figures": False, "search_times": False}
     report = evaluate(engine, config, split, directory, **extras, cluster=cluster)
     values = report["methods"]["model"][report["mode"]]
-    return {name: values[name] for name in _TRACKED if values.get(name) is not None}
+    return {name: values[name] for name in main_metrics(values) if values[name] is not None}
 
 
 def _search(
