@@ -20,9 +20,8 @@ from mindloc.data.hard_negatives import NeighborTables
 from mindloc.errors import DataError
 from mindloc.inference.engine import evaluating
 from mindloc.runtime.compilation import compiled_s
-from mindloc.runtime.console import wrapped
 from mindloc.runtime.process import fault_point, process_age_s
-from mindloc.training.reporting import Reporter, describe_step, in_lines
+from mindloc.training.reporting import Reporter, describe_step
 from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
 from mindloc.training.step import TrainStep
@@ -139,7 +138,7 @@ class ReportCallback(Callback):
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self.reporter.start_bar(title, self.data.steps(epoch), self.progress.step_in_epoch)
         if report != self._sampling:
-            self.reporter.say(wrapped(str(report), indent="  "))
+            self.reporter.say(str(report))
             self._sampling = report
 
     def on_train_step_begin(self, run_context: RunContext) -> None:
@@ -248,12 +247,11 @@ class ReportCallback(Callback):
     def _say_start(self) -> None:
         age_s, compiled = process_age_s(), self._epoch_clock.compiled_s()
         before = self._first_step_age_s - self._start_age_s
-        text = (
+        self.reporter.say(
             f"first step done {age_s:.1f} s after the start: {self._start_age_s:.1f} s {self.preparation}, "
             f"{before:.1f} s evaluation and first batch, {compiled:.1f} s compiling, "
             f"{age_s - self._first_step_age_s - compiled:.1f} s the step"
         )
-        self.reporter.say(wrapped(text, indent="  "))
 
     def _warn_of_bad_images(self) -> None:
         bad, step = self.data.bad_images, self.progress.step
@@ -320,8 +318,8 @@ class EvalCallback(Callback):
         metrics, seconds = {name: float(value) for name, value in scores.items()}, time.perf_counter() - started
         epoch, step = self.progress.epoch, self.progress.step
         self.reporter.record("evaluation", tag=tag, epoch=epoch, step=step, metrics=metrics, evaluation_s=seconds)
-        first, *others = (f"{name} {value:.4g}" for name, value in metrics.items())
-        self.reporter.say(in_lines([f"evaluation {tag}: {first}", *others, f"({seconds:.1f} s)"]))
+        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.reporter.say(f"evaluation {tag}: {values}  ({seconds:.1f} s)")
         return metrics
 
 

@@ -20,14 +20,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mindloc.errors import CheckpointError, MindlocError
-from mindloc.runtime.console import COLUMNS, progress_bar
+from mindloc.runtime.console import COLUMNS, progress_bar, wrapped
 from mindloc.runtime.process import fault_point
 from mindloc.runtime.run_directory import RunDirectory
 
@@ -60,7 +59,8 @@ class Reporter:
             self._metrics.close()
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
+        """Print one line, in several where it is long, and add it to the log as one."""
+        tqdm.write(in_lines(text), file=sys.stdout)
         sys.stdout.flush()
         if self._run:
             self._run.log(text.replace("\n  ", " "))  # a line that was broken for the console is one in the log
@@ -99,9 +99,11 @@ class Reporter:
             self._bar = None
 
 
-def in_lines(items: Iterable[str]) -> str:
-    """The items side by side, in as many lines of at most ``COLUMNS`` characters as they need."""
-    first, *others = items
+def in_lines(text: str) -> str:
+    """The text in lines of at most ``COLUMNS``, broken between items, which two spaces separate, else between words."""
+    first, *others = text.split("  ")
+    if not others:
+        return wrapped(text, indent="  ")
     lines = [first]
     for item in others:
         if len(lines[-1]) + 2 + len(item) <= COLUMNS:
@@ -112,7 +114,7 @@ def in_lines(items: Iterable[str]) -> str:
 
 
 def describe_step(place: str, record: dict[str, Any], left_s: float) -> str:
-    """The line of a step for the console, in two where numbers are large.
+    """The line of a step for console and log.
 
     Args:
         record: of the step, with the metrics above.
@@ -121,7 +123,7 @@ def describe_step(place: str, record: dict[str, Any], left_s: float) -> str:
     items = [place, f"loss {record['loss']:.4f}", f"lr {record['lr']:.1e}", f"{duration(record['step_s'])}/step"]
     if record["skipped_steps"]:
         items.append(f"skipped {record['skipped_steps']}")
-    return in_lines([*items, f"ETA {clock_time(left_s)}"])
+    return "  ".join([*items, f"ETA {clock_time(left_s)}"])
 
 
 def clock_time(seconds: float) -> str:
