@@ -122,7 +122,7 @@ LOSSES: dict[str, LossEntry] = {
     "weighted_infonce": LossEntry(builder="mindloc.losses.infonce:build_weighted_infonce", reads=("loss.k",)),
     "infonce": LossEntry(builder="mindloc.losses.infonce:build_infonce", reads=("loss.label_smoothing",)),
     "cosine_embedding": LossEntry(
-        builder="mindloc.losses.cosine:build_cosine_embedding", reads=("loss.omega_margin", "loss.negatives")
+        builder="mindloc.losses.cosine:build_cosine_embedding", reads=("loss.embedding_margin", "loss.negatives")
     ),
     "cosine_triplet": LossEntry(
         builder="mindloc.losses.cosine:build_cosine_triplet", reads=("loss.triplet_margin", "loss.negatives")

@@ -3,7 +3,7 @@
 import pytest
 
 from mindloc.cli import main
-from mindloc.cli.train import Training, check_before_start
+from mindloc.cli.train import TrainingCommand, check_before_start
 from mindloc.config import load_config
 from mindloc.errors import CheckpointError, ConfigError, DeviceError, LaunchError
 
@@ -45,7 +45,7 @@ def run(tmp_path):
 
 
 def test_it_continues_by_the_scripts(run):
-    training = Training(data=run / "data", resumed=run, evaluates=True, own=("train.epochs=12",))
+    training = TrainingCommand(data=run / "data", resumed=run, evaluates=True, own=("train.epochs=12",))
     config = training.config
     assert (config.schedule.power, config.train.epochs, config.train.eval_every_epochs) == (2.0, 12, 1)
     assert training.words[:2] == ["--resume", str(run)]

@@ -10,7 +10,7 @@ ACCEPTED = {
         *(f"augment.{key}" for key in ("flip_p", "jpeg_p", "color_p", "filter_p", "dropout_p", "grid_dropout_ratio")),
         *("augment.coarse_dropout_side", "augment.cut_border", "loss.beta", "loss.label_smoothing"),
         # no change, no margin, no smoothing by overlap, LayerScale 0
-        *("augment.color_jitter", "loss.triplet_margin", "loss.omega_margin", "loss.k", "model.layer_scale_init"),
+        *("augment.color_jitter", "loss.triplet_margin", "loss.embedding_margin", "loss.k", "model.layer_scale_init"),
         # never, none, from the first epoch, the whole map: as their comments state
         *("train.eval_every_epochs", "train.checkpoint_every_epochs", "train.checkpoint_every_steps"),
         *("search.consistency_m", "head.omega_grid", "sampling.hard_from_epoch", "eval.contact_sheet_queries"),
@@ -19,7 +19,7 @@ ACCEPTED = {
         # an identifier or value: a seed, a card, a pixel mean
         *("train.seed", "run.device_ids", "model.mean"),
     },
-    -1: {"loss.omega_margin"},  # a cosine
+    -1: {"loss.embedding_margin"},  # a cosine
     "nan": set(),
     "inf": set(),
 }
@@ -28,7 +28,7 @@ CHOICES = {  # under which a key is read
     "search": ["head.name=two_stage"],
     "sampling": ["sampling.hard_negatives=both"],
     "loss.beta": ["head.name=two_stage"],
-    "loss.omega_margin": ["loss.name=cosine_embedding"],
+    "loss.embedding_margin": ["loss.name=cosine_embedding"],
     "loss.triplet_margin": ["loss.name=cosine_triplet"],
     "loss.label_smoothing": ["loss.name=infonce"],
     "schedule.power": ["schedule.name=polynomial"],

@@ -38,7 +38,11 @@ UNREAD = [  # (choices, a key that they leave unread, part of the message)
         "loss.k=3.0",
         "5.0 with loss.omega=cosine_embedding and loss.phi=cosine_triplet; set loss.omega=weighted_infonce",
     ),
-    ([*TWO_STAGES, "loss.omega=infonce"], "loss.omega_margin=0.1", "0.0 with loss.omega=infonce and loss.phi=cosine"),
+    (
+        [*TWO_STAGES, "loss.omega=infonce"],
+        "loss.embedding_margin=0.1",
+        "0.0 with loss.omega=infonce and loss.phi=cosine",
+    ),
     ([*TWO_STAGES, "loss.phi=infonce"], "loss.triplet_margin=0.3", "set loss.phi=cosine_triplet to have it read"),
     ([*TWO_STAGES, "loss.omega=infonce", "loss.phi=infonce"], "loss.negatives=hardest", "expected all with loss.omega"),
     ([], "loss.label_smoothing=0.1", "0.1; expected 0.0 with loss.name=weighted_infonce; set loss.name=infonce"),
@@ -56,7 +60,13 @@ UNREAD = [  # (choices, a key that they leave unread, part of the message)
 READ = [
     ["model.backbone=tiny", "model.patch_px=8", "model.reference_grid=6", "model.layer_scale_init=1.0"],
     ["model.backbone=vit_tiny_patch16_224", "model.pool=avg"],
-    [*TWO_STAGES, "search.recall_n=50", "search.consistency_m=5", "loss.omega_margin=0.1", "loss.triplet_margin=0.3"],
+    [
+        *TWO_STAGES,
+        "search.recall_n=50",
+        "search.consistency_m=5",
+        "loss.embedding_margin=0.1",
+        "loss.triplet_margin=0.3",
+    ],
     [*TWO_STAGES, "loss.phi=weighted_infonce", "loss.k=3.0", "loss.negatives=hardest"],
     [*TWO_STAGES, "loss.omega=infonce", "loss.label_smoothing=0.1"],
     [*TWO_STAGES, "loss.omega=infonce", "loss.negatives=hardest"],  # phi's loss is still a cosine loss

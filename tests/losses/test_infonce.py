@@ -145,15 +145,28 @@ def test_full_mask_equals_no_mask():
         lambda mask: weighted_infonce(query, reference, scale, weight, mask_BB=mask),
         lambda mask: infonce(query, reference, scale, 0.1, mask_BB=mask),
     ):
-        assert float(loss(full)) == float(loss(None))
+        (loss_all, parts), (loss_full, _) = loss(None), loss(full)
+        assert float(loss_full) == float(loss_all) == pytest.approx(np.mean([float(part) for part in parts]))
+
+
+def test_a_cell_is_its_documented_function():
+    query, reference, weight = batch(5)
+    mask = np.ones((5, 5), bool)
+    arguments = *(Tensor(x) for x in (query, reference)), Tensor([SCALE], ms.float32)
+    for cell, (loss, parts) in (
+        (WEIGHTED, weighted_infonce(*arguments, Tensor(weight), 5.0)),
+        (PLAIN, infonce(*arguments)),
+    ):
+        expected = [float(value) for value in (loss, *parts)]
+        np.testing.assert_allclose(numbers(cell, query, reference, weight, mask), expected, rtol=1e-5)
 
 
 def test_loss_of_collapsed_descriptors_is_log_batch():
     same = Tensor(np.full((8, 4), 0.5), ms.float32)
     scale = Tensor([10.0], ms.float32)
-    np.testing.assert_allclose(float(infonce(same, same, scale)), np.log(8), rtol=1e-6)
+    np.testing.assert_allclose(float(infonce(same, same, scale)[0]), np.log(8), rtol=1e-6)
     weight = Tensor(np.linspace(0, 1, 8), ms.float32)
-    np.testing.assert_allclose(float(weighted_infonce(same, same, scale, weight)), np.log(8), rtol=1e-6)
+    np.testing.assert_allclose(float(weighted_infonce(same, same, scale, weight)[0]), np.log(8), rtol=1e-6)
 
 
 def test_loss_of_a_batch_of_one_is_zero():
@@ -165,8 +178,8 @@ def test_loss_of_a_batch_of_one_is_zero():
 def test_loss_is_float32_for_any_descriptor_type(dtype):
     query, reference, weight = batch(4)
     halves = [Tensor(x.astype(np.float16)) for x in (query, reference)]
-    loss = infonce(*(half.astype(dtype) for half in halves), Tensor([1000.0], ms.float32))
-    wide = infonce(*(half.astype(ms.float32) for half in halves), Tensor([1000.0], ms.float32))
+    loss, _ = infonce(*(half.astype(dtype) for half in halves), Tensor([1000.0], ms.float32))
+    wide, _ = infonce(*(half.astype(ms.float32) for half in halves), Tensor([1000.0], ms.float32))
     assert loss.dtype == ms.float32
     assert float(loss) == float(wide)
 

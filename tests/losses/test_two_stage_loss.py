@@ -38,10 +38,10 @@ def expected(name, made, which, scale, loss):
     query, reference, mask = made[f"query.{which}"], made[f"reference.{which}"], Tensor(MASK)
     scale = Tensor(np.array([scale], np.float32))
     functions = {
-        "cosine_embedding": lambda: cosine_embedding(query, reference, loss.get("omega_margin", 0.0), "all", mask),
+        "cosine_embedding": lambda: cosine_embedding(query, reference, loss.get("embedding_margin", 0.0), "all", mask),
         "cosine_triplet": lambda: cosine_triplet(query, reference, 0.2, "all", mask),
-        "weighted_infonce": lambda: weighted_infonce(query, reference, scale, WEIGHT, 5.0, mask),
-        "infonce": lambda: infonce(query, reference, scale, 0.1, mask),
+        "weighted_infonce": lambda: weighted_infonce(query, reference, scale, WEIGHT, 5.0, mask)[0],
+        "infonce": lambda: infonce(query, reference, scale, 0.1, mask)[0],
     }
     return float(functions[name]())
 
@@ -69,7 +69,7 @@ def test_the_losses_are_weighted_by_beta(omega, phi):
 
 def test_margins_and_negatives_follow_the_settings():
     made = outputs()
-    criterion = criterion_of("loss.omega_margin=-1", "loss.triplet_margin=0.5", "loss.negatives=hardest")
+    criterion = criterion_of("loss.embedding_margin=-1", "loss.triplet_margin=0.5", "loss.negatives=hardest")
     _, parts = criterion(made, {"iou": WEIGHT}, Tensor(MASK))
     pairs = {name: (made[f"query.{name}"], made[f"reference.{name}"]) for name in ("omega", "phi")}
     assert float(parts["omega"]) == pytest.approx(

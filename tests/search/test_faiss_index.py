@@ -632,13 +632,13 @@ def test_an_error_half_way_leaves_the_older_index(tmp_path, monkeypatch):
 
 
 def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
-    read, original = [], faiss_index.unit_rows
+    read, original = [], faiss_index.checked_unit_rows
 
-    def unit_rows(row_ND, *words):
+    def checked_unit_rows(row_ND, *words):
         read.append(len(row_ND))
         return original(row_ND, *words)
 
-    monkeypatch.setattr(faiss_index, "unit_rows", unit_rows)
+    monkeypatch.setattr(faiss_index, "checked_unit_rows", checked_unit_rows)
     tiles = make_tiles()
     build("ivf_flat", [cut(tiles, slice(0, 400)), cut(tiles, slice(400, COUNT))], FaissParameters(train_rows=50))
     assert len(read) == 2 and sum(read) == 50

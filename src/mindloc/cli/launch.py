@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mindloc.cli.command import Command, command, read_words
-from mindloc.cli.train import Training, train
+from mindloc.cli.train import TrainingCommand, train
 from mindloc.errors import LaunchError
 from mindloc.launch.plan import (
     Plan,
@@ -141,14 +141,14 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
 
 def read_training(
     script: Script, given: "ScriptArguments", environment: Mapping[str, str]
-) -> tuple[Training, str | None]:
+) -> tuple[TrainingCommand, str | None]:
     """(the training that the arguments make, the launcher that the user wants)."""
     explained = f"{script.file} knows the options of {command_line('train', '--help')} and --launcher"
     options = read_words(_OPTIONS, script.file, given.options, explained).params
     if options["resume"]:
         raise LaunchError("--resume is train's own; here the run directory to continue is CHECKPOINT_PATH")
     resumed = given.checkpoint if resumes(given) else None
-    training = Training(
+    training = TrainingCommand(
         experiment=options["config"] or environment.get("CONFIG") or DEFAULT_EXPERIMENT,
         data=given.dataset,
         resumed=resumed,

@@ -37,7 +37,7 @@ _ENCODED = "--queries are encoded already"
 _READ = ("search.recall_n", "search.consistency_m")  # compared with the index, whatever the encoder's head
 _ENCODING = ("checkpoint", "engine", "exported", "precision", "dec_key_file", "tensorrt", "allow_cpu_provider", "view")
 Point = tuple[float, ...]
-Source = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
+QuerySource = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
 
 
 def numbers(count: int) -> Callable[[str], Point]:
@@ -131,7 +131,7 @@ def _refuse_encoding(context: click.Context) -> None:
         raise ConfigError(f"{_ENCODED}; leave {', '.join(named)} out")
 
 
-def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -> Source:
+def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -> QuerySource:
     """The queries of an extraction; no device, no MindSpore."""
     extracted = load_extracted(directory, pca)
     config = config_from_dict(extracted.recall.card.get("config", {}))
@@ -139,7 +139,9 @@ def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -
     return extracted.queries, config, extracted.batches
 
 
-def _encode_queries(directory: Path, engine: EngineArguments, view: str | None, overrides: Sequence[str]) -> Source:
+def _encode_queries(
+    directory: Path, engine: EngineArguments, view: str | None, overrides: Sequence[str]
+) -> QuerySource:
     """The images of a directory; calling for their batches starts the device."""
     names = image_names(directory)
     request = engine.request()

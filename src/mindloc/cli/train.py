@@ -127,7 +127,7 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingCommand:
     """A training as a script or a job has it started; what it sets by itself comes first, so that its user wins."""
 
     experiment: str | Path | None = None  # of a new run: a shipped config's name or a file; None: the defaults

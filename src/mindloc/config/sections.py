@@ -170,7 +170,7 @@ class LossConfig(Section):
     phi: LossName = "cosine_triplet"  # as omega
     beta: Share = 0.5  # weight of omega's loss, 1 - beta of phi's
     # cosine_embedding: negatives with a cosine below it have no loss; -1: all have one
-    omega_margin: Annotated[float, Field(ge=-1, le=1), NoBool, Note("a cosine")] = 0.0
+    embedding_margin: Annotated[float, Field(ge=-1, le=1), NoBool, Note("a cosine")] = 0.0
     triplet_margin: NotNegative = 0.2  # cosine_triplet: margin between the positive's cosine and a negative's
     # both cosine losses, within a batch: mean over the negatives, or only the one with the largest loss
     negatives: Literal["all", "hardest"] = "all"

@@ -43,55 +43,55 @@ class Reduction:
     def dimension(self) -> int:
         return self.component_DE.shape[1]
 
-    def project(self, omega_ND: np.ndarray) -> np.ndarray:
+    def project(self, recall_ND: np.ndarray) -> np.ndarray:
         """(N, E) float32, of unit length.
 
         Raises:
             DataError: the rows have another width than those it was fitted to.
         """
         expected = len(self.mean_D)
-        if omega_ND.ndim != 2 or omega_ND.shape[1] != expected:
+        if recall_ND.ndim != 2 or recall_ND.shape[1] != expected:
             raise DataError(
-                f"the reduction takes descriptors of dimension {expected}, these have {omega_ND.shape[-1]}; keep the "
+                f"the reduction takes descriptors of dimension {expected}, these have {recall_ND.shape[-1]}; keep the "
                 f"image size, or fit another reduction: {command_line('pca')}"
             )
-        reduced_NE = np.empty((len(omega_ND), self.dimension), np.float32)
-        for first, block_BD in _centered(omega_ND, self.mean_D):
+        reduced_NE = np.empty((len(recall_ND), self.dimension), np.float32)
+        for first, block_BD in _centered(recall_ND, self.mean_D):
             reduced_NE[first : first + len(block_BD)] = block_BD @ self.component_DE
         length_N1 = np.linalg.norm(reduced_NE, axis=1, keepdims=True)
         return reduced_NE / np.maximum(length_N1, np.finfo(np.float32).tiny)
 
 
-def fit_reduction(omega_ND: np.ndarray, dimension: int, seed: int, checkpoint_sha256: str | None = None) -> Reduction:
+def fit_reduction(recall_ND: np.ndarray, dimension: int, seed: int, checkpoint_sha256: str | None = None) -> Reduction:
     """The ``dimension`` directions of most variance, found by power iterations on seeded random directions.
 
     Args:
-        omega_ND: recall vectors; a memory-mapped matrix is read in blocks of rows.
+        recall_ND: recall vectors; a memory-mapped matrix is read in blocks of rows.
         dimension: 1 to the smallest of ``MAX_DIMENSION``, N and D.
         checkpoint_sha256: of the encoder that made the rows.
 
     Raises:
         DataError: a dimension out of range, NaN, or equal rows only.
     """
-    _check(omega_ND)
-    rows, width = omega_ND.shape
+    _check(recall_ND)
+    rows, width = recall_ND.shape
     most = min(MAX_DIMENSION, rows, width)
     if not 1 <= dimension <= most:
         raise DataError(
             f"{rows} vectors of width {width} can be reduced to 1 to {most} numbers, not {dimension}; set --dimension"
         )
-    mean_D = _mean(omega_ND)
+    mean_D = _mean(recall_ND)
     sampled = min(dimension + OVERSAMPLING, rows, width)
     direction_DL = np.random.default_rng(seed).standard_normal((width, sampled))
     for _ in progress_bar(range(POWER_ITERATIONS), desc="power iterations"):
-        range_NL = np.linalg.qr(_times(omega_ND, mean_D, direction_DL)[0])[0]
-        direction_DL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))[0]
-    sample_NL, variance = _times(omega_ND, mean_D, direction_DL)
+        range_NL = np.linalg.qr(_times(recall_ND, mean_D, direction_DL)[0])[0]
+        direction_DL = np.linalg.qr(_transposed_times(recall_ND, mean_D, range_NL))[0]
+    sample_NL, variance = _times(recall_ND, mean_D, direction_DL)
     if variance <= 0:
         raise DataError(f"all {rows} vectors are equal, they have no variance to keep; check the encoder")
     range_NL = np.linalg.qr(sample_NL)[0]
     # rows = range (range^T rows), and the singular vectors of the small factor of its transpose turn into those of rows
-    basis_DL, small_LL = np.linalg.qr(_transposed_times(omega_ND, mean_D, range_NL))
+    basis_DL, small_LL = np.linalg.qr(_transposed_times(recall_ND, mean_D, range_NL))
     turn_LL, singular_L, _ = np.linalg.svd(small_LL)
     component_DE = (basis_DL @ turn_LL[:, :dimension]).astype(np.float32)
     share = min(1.0, float(np.sum(singular_L[:dimension] ** 2) / variance))
@@ -156,48 +156,48 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
         )
 
 
-def _check(omega_ND: np.ndarray) -> None:
-    if omega_ND.ndim != 2 or not omega_ND.size:
-        raise DataError(f"vectors of shape {omega_ND.shape} can't be reduced; give at least one row of numbers")
+def _check(recall_ND: np.ndarray) -> None:
+    if recall_ND.ndim != 2 or not recall_ND.size:
+        raise DataError(f"vectors of shape {recall_ND.shape} can't be reduced; give at least one row of numbers")
 
 
-def _blocks(omega_ND: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    rows = max(1, _BLOCK_NUMBERS // omega_ND.shape[1])
-    for first in range(0, len(omega_ND), rows):
-        yield first, np.asarray(omega_ND[first : first + rows], np.float32)
+def _blocks(recall_ND: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    rows = max(1, _BLOCK_NUMBERS // recall_ND.shape[1])
+    for first in range(0, len(recall_ND), rows):
+        yield first, np.asarray(recall_ND[first : first + rows], np.float32)
 
 
-def _mean(omega_ND: np.ndarray) -> np.ndarray:
-    total_D = np.zeros(omega_ND.shape[1])
-    for first, block_BD in _blocks(omega_ND):
+def _mean(recall_ND: np.ndarray) -> np.ndarray:
+    total_D = np.zeros(recall_ND.shape[1])
+    for first, block_BD in _blocks(recall_ND):
         broken_B = ~np.isfinite(block_BD).all(axis=1)
         if broken_B.any():
             row = first + int(np.flatnonzero(broken_B)[0])
             raise DataError(f"row {row} of the vectors contains NaN or infinity; the encoder's weights are broken")
         total_D += block_BD.sum(axis=0, dtype=np.float64)
-    return total_D / len(omega_ND)
+    return total_D / len(recall_ND)
 
 
-def _centered(omega_ND: np.ndarray, mean_D: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _centered(recall_ND: np.ndarray, mean_D: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     mean_D = mean_D.astype(np.float32)
-    for first, block_BD in _blocks(omega_ND):
+    for first, block_BD in _blocks(recall_ND):
         yield first, block_BD - mean_D
 
 
-def _times(omega_ND: np.ndarray, mean_D: np.ndarray, direction_DL: np.ndarray) -> tuple[np.ndarray, float]:
+def _times(recall_ND: np.ndarray, mean_D: np.ndarray, direction_DL: np.ndarray) -> tuple[np.ndarray, float]:
     """Centered rows times directions, (N, L) float64, and the sum of the centered rows' squares."""
-    product_NL = np.empty((len(omega_ND), direction_DL.shape[1]))
+    product_NL = np.empty((len(recall_ND), direction_DL.shape[1]))
     direction_DL = direction_DL.astype(np.float32)
     squares = 0.0
-    for first, block_BD in _centered(omega_ND, mean_D):
+    for first, block_BD in _centered(recall_ND, mean_D):
         product_NL[first : first + len(block_BD)] = block_BD @ direction_DL
         squares += float(np.sum(np.einsum("bd,bd->b", block_BD, block_BD), dtype=np.float64))
     return product_NL, squares
 
 
-def _transposed_times(omega_ND: np.ndarray, mean_D: np.ndarray, range_NL: np.ndarray) -> np.ndarray:
+def _transposed_times(recall_ND: np.ndarray, mean_D: np.ndarray, range_NL: np.ndarray) -> np.ndarray:
     """Transposed centered rows times a basis of their range, (D, L) float64."""
-    product_DL = np.zeros((omega_ND.shape[1], range_NL.shape[1]))
-    for first, block_BD in _centered(omega_ND, mean_D):
+    product_DL = np.zeros((recall_ND.shape[1], range_NL.shape[1]))
+    for first, block_BD in _centered(recall_ND, mean_D):
         product_DL += block_BD.T @ range_NL[first : first + len(block_BD)].astype(np.float32)
     return product_DL

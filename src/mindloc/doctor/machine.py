@@ -128,7 +128,7 @@ def this_machine() -> Machine:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProgramAnswer:
     """What a program said."""
 
     code: int | None  # exit code, negative for a signal; None: it could not be started or did not end in time
@@ -140,22 +140,22 @@ class Answer:
         return json.loads(self.out.splitlines()[-1])
 
 
-def run_program(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Answer:
+def run_program(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> ProgramAnswer:
     """Run a program that may be absent, crash or hang."""
     try:
         done = subprocess.run(command, env=dict(environ), capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return Answer(None, "", f"no answer within {seconds:.0f} s")
+        return ProgramAnswer(None, "", f"no answer within {seconds:.0f} s")
     except OSError as reason:
-        return Answer(None, "", reason.strerror or str(reason))
-    return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return ProgramAnswer(None, "", reason.strerror or str(reason))
+    return ProgramAnswer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
-def run_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> Answer:
+def run_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> ProgramAnswer:
     """Run a few lines of Python in a process of its own, where a library that crashes takes nothing with it.
 
     Args:
-        program: finds mindloc where this process does; its last line prints JSON, see ``Answer.value``.
+        program: finds mindloc where this process does; its last line prints JSON, see ``ProgramAnswer.value``.
     """
     return run_program(
         [python, "-c", f"import json, sys\nsys.path.insert(0, {_SOURCE!r})\n{program}"], environ, seconds

@@ -29,7 +29,7 @@ _RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#1b1f24"
 
 
 @dataclass(frozen=True)
-class Answer:
+class SheetAnswer:
     """One reference image."""
 
     path: Path
@@ -47,8 +47,8 @@ class SheetRow:
 
     path: Path
     first_rank: int  # of the first right answer among all references
-    answers: list[Answer]  # best first
-    right: Answer | None = None  # a right one, where the first answer is wrong
+    answers: list[SheetAnswer]  # best first
+    right: SheetAnswer | None = None  # a right one, where the first answer is wrong
     recall_first_rank: int | None = None  # first_rank in stage one; None where there is one stage
 
 

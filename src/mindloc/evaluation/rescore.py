@@ -26,8 +26,8 @@ from mindloc.errors import DataError
 from mindloc.evaluation.baselines import score_chance, score_constant
 from mindloc.evaluation.figures import (
     ANSWERS,
-    Answer,
     Curve,
+    SheetAnswer,
     SheetRow,
     choose_queries,
     draw_contact_sheet,
@@ -296,7 +296,7 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
     recalled = model.recall_rank[mode][row].tolist() if model.recall_rank else [None] * ranking.top_QK.shape[1]
     score_name = "score" if model.recall_rank and case.settings.search.consistency_m else "cosine"
     answers = [
-        Answer(
+        SheetAnswer(
             root / case.reference_names[item],
             item in exact,
             float(model.distance[mode][row, place]) if model.distance else None,
@@ -312,7 +312,7 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
     return SheetRow(root / case.query_names[query], int(ranking.first_rank_Q[row]), answers, right_one, first_recalled)
 
 
-def _right_answer(root: Path, query: int, case: _Case) -> Answer:
+def _right_answer(root: Path, query: int, case: _Case) -> SheetAnswer:
     """The right reference that is most like the query by the descriptors of stage one."""
     queries, references = case.first
     item_R = case.truth.right[case.settings.mode][query]
@@ -320,4 +320,4 @@ def _right_answer(root: Path, query: int, case: _Case) -> Answer:
     best = int(np.argmax(cosine_R))
     distances = distances_of(queries, references)
     distance_m = float(distances.to_answers(np.array([query]), item_R[[best]][None])[0, 0]) if distances else None
-    return Answer(root / case.reference_names[item_R[best]], True, distance_m, float(cosine_R[best]))
+    return SheetAnswer(root / case.reference_names[item_R[best]], True, distance_m, float(cosine_R[best]))

@@ -202,7 +202,7 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
         raise ValueError(f"it belongs to {card['file']!r}")
     takes_pixels = entry["dtype"] == "uint8"
     batch, *rest = entry["shape"]
-    sides = rest[:2] if takes_pixels else rest[1:]
+    size_px = rest[:2] if takes_pixels else rest[1:]
     if len(rest) != 3 or rest[2 if takes_pixels else 0] != 3 or entry["dtype"] not in ("uint8", "float32"):
         raise ValueError(f"input {entry['dtype']} of shape {entry['shape']}")
     if not isinstance(card["config"], dict):
@@ -216,7 +216,7 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
         sides=_sides(card["sides"]),
         precision=_among("precision", card["precision"], PRECISIONS),
         batch_size=None if batch is None else _number("batch", batch),
-        size_px=(_number("side_px", sides[0]), _number("side_px", sides[1])),
+        size_px=(_number("side_px", size_px[0]), _number("side_px", size_px[1])),
         takes_pixels=takes_pixels,
         mean=mean,
         std=std,

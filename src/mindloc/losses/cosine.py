@@ -84,7 +84,7 @@ class CosineTriplet(nn.Cell):
 
 def build_cosine_embedding(loss: LossConfig) -> CosineEmbedding:
     """The loss of LOSSES by that name."""
-    return CosineEmbedding(loss.omega_margin, loss.negatives)
+    return CosineEmbedding(loss.embedding_margin, loss.negatives)
 
 
 def build_cosine_triplet(loss: LossConfig) -> CosineTriplet:

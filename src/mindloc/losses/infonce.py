@@ -30,13 +30,12 @@ def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_
             diagonal does not are padding and are left out of the mean. LSE and mean run over the columns that count.
 
     Returns:
-        Scalar, nats, mean of both directions.
+        The loss, a scalar in nats, and its parts, whose mean it is: from queries to references, and back.
 
     References:
         Game4Loc, arXiv:2409.16925, section 4.
     """
-    smoothing_B = overlap_smoothing(weight_B, k)
-    return mean_of(infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB))
+    return _infonce(query_BD, reference_BD, logit_scale, overlap_smoothing(weight_B, k), mask_BB)
 
 
 def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=None):
@@ -47,17 +46,17 @@ def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=No
         label_smoothing: 0..1, target mass that is spread evenly over the row's columns, the pair's own included.
 
     Returns:
-        Scalar, nats, mean of both directions.
+        As :func:`weighted_infonce`.
 
     References:
         arXiv:1807.03748; label smoothing: arXiv:1512.00567.
     """
-    smoothing_B = even_smoothing(query_BD, label_smoothing)
-    return mean_of(infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB))
+    smoothing_B = ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
+    return _infonce(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
 
 
 class WeightedInfonce(nn.Cell):
-    """``weighted_infonce`` of one descriptor, and its directions; see losses/criterion.py."""
+    """``weighted_infonce`` of one descriptor; see losses/criterion.py."""
 
     targets, component_names = ("iou",), DIRECTIONS
 
@@ -66,13 +65,11 @@ class WeightedInfonce(nn.Cell):
         self.k = k
 
     def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
-        smoothing_B = overlap_smoothing(targets["iou"], self.k)
-        directions = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
-        return mean_of(directions), directions
+        return weighted_infonce(query_BD, reference_BD, logit_scale, targets["iou"], self.k, mask_BB)
 
 
 class Infonce(nn.Cell):
-    """``infonce`` of one descriptor, and its directions; see losses/criterion.py."""
+    """``infonce`` of one descriptor; see losses/criterion.py."""
 
     targets, component_names = (), DIRECTIONS
 
@@ -81,9 +78,7 @@ class Infonce(nn.Cell):
         self.label_smoothing = label_smoothing
 
     def construct(self, query_BD, reference_BD, logit_scale, targets, mask_BB):
-        smoothing_B = even_smoothing(query_BD, self.label_smoothing)
-        directions = infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB)
-        return mean_of(directions), directions
+        return infonce(query_BD, reference_BD, logit_scale, self.label_smoothing, mask_BB)
 
 
 def build_weighted_infonce(loss: LossConfig) -> WeightedInfonce:
@@ -101,27 +96,16 @@ def overlap_smoothing(weight_B, k):
     return ops.sigmoid(-k * ops.cast(weight_B, ms.float32))
 
 
-def even_smoothing(query_BD, label_smoothing):
-    """(B,), the same for every pair, float32."""
-    return ops.full((query_BD.shape[0],), label_smoothing, dtype=ms.float32)
-
-
-def mean_of(directions):
-    """The loss, from its value in both directions."""
-    return 0.5 * (directions[0] + directions[1])
-
-
-def infonce_directions(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB=None):
-    """InfoNCE from queries to references and from references to queries: two scalars."""
+def _infonce(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB):
+    """InfoNCE, and its parts from queries to references and from references to queries."""
     cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
     if mask_BB is None:
         mask_BB = ops.ones_like(logit_BB)
     counts_BB = ops.cast(mask_BB, ms.float32)
-    return (
-        smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB),
-        smoothed_cross_entropy(logit_BB.T, smoothing_B, counts_BB.T),
-    )
+    forth = smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB)
+    back = smoothed_cross_entropy(logit_BB.T, smoothing_B, counts_BB.T)
+    return 0.5 * (forth + back), (forth, back)
 
 
 def smoothed_cross_entropy(logit_BB, smoothing_B, counts_BB):

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mindloc.cli.command import exit_code_of
-from mindloc.cli.train import Training, set_words
+from mindloc.cli.train import TrainingCommand, set_words
 from mindloc.config import AFTER_TRAINING
 from mindloc.errors import LaunchError, MindlocError, StoreError
 from mindloc.launch.plan import Plan, plan_one_process, plan_ranks
@@ -153,7 +153,7 @@ def build_training(
         ConfigError: the config or an override is refused.
         LaunchError: the ranks can't be started that way.
     """
-    training = Training(
+    training = TrainingCommand(
         experiment=args.config,
         data=data,
         resumed=run if resumes else None,

@@ -22,7 +22,7 @@ from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_te
 from mindloc.vocabulary import SIDES
 
 LEAST_MATCHED = 0.9  # share of an encoder's parameters that must fit
-HEADS = ("head.", "query_head.", "reference_head.")
+_HEAD_PREFIXES = ("head.", "query_head.", "reference_head.")
 UNTOUCHED: Normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings, timm's ViTs'
 
 Update = tuple[Parameter, np.ndarray]
@@ -69,7 +69,7 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
     path = Path(path)
     rule: ImportRule = encoder.backbone_of(SIDES[0]).import_rule
     arrays, own = read_arrays(path), is_own_checkpoint(path)
-    heads = {name: array for name, array in arrays.items() if own and name.startswith(HEADS)}
+    heads = {name: array for name, array in arrays.items() if own and name.startswith(_HEAD_PREFIXES)}
     report = ImportReport(path)
     source, logit_scale = _sorted_by_side({n: array for n, array in arrays.items() if n not in heads}, rule, report)
     if encoder.shared and set(source) >= set(SIDES) and not _same(source["query"], source["reference"]):
@@ -141,7 +141,7 @@ def _match_heads(encoder: PairEncoder, heads: Arrays, report: ImportReport) -> l
     """What fits of the heads; one head in the file goes to both where there are two."""
     updates, used = [], set()
     for parameter in encoder.get_parameters():
-        if not parameter.name.startswith(HEADS):
+        if not parameter.name.startswith(_HEAD_PREFIXES):
             continue
         inner = parameter.name.partition(".")[2]
         name = parameter.name if parameter.name in heads else f"head.{inner}"

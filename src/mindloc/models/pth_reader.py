@@ -22,7 +22,14 @@ from mindloc.errors import CheckpointError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model", "module", "net")  # keys of a dict around the dict
+_DICT_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_ema",
+    "model",
+    "module",
+    "net",
+)  # keys of a dict around the dict
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -132,11 +139,11 @@ def _require_length(storage: "Storage", data: bytes) -> None:
 
 def find_tensors(tree: Any) -> dict[str, "StoredTensor"]:
     """The state dict itself, wherever it is wrapped; entries that are not tensors are left out."""
-    for _ in range(len(WRAPPERS)):
+    for _ in range(len(_DICT_WRAPPERS)):
         if not isinstance(tree, dict):
             break
         tensors = {name: value for name, value in tree.items() if isinstance(value, StoredTensor)}
-        inner = next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), dict)), None)
+        inner = next((tree[key] for key in _DICT_WRAPPERS if isinstance(tree.get(key), dict)), None)
         if inner is None and tensors:
             if not all(isinstance(name, str) for name in tensors):
                 break

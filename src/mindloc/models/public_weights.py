@@ -25,13 +25,13 @@ PREFIXES = {
     "both": ("backbone.", "model.", "encoder.", ""),
 }
 INNER_PREFIXES = ("model.", "backbone.")  # after those of one side
-WRAPPERS = ("module.", "_orig_mod.")  # of parallel and compiled PyTorch models, before all others
+_NAME_WRAPPERS = ("module.", "_orig_mod.")  # of parallel and compiled PyTorch models, before all others
 LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all are the logarithm
 
 
 def unwrapped(name: str) -> str:
     """A name in a file, without what parallel and compiled models put before it."""
-    for wrapper in WRAPPERS:
+    for wrapper in _NAME_WRAPPERS:
         name = name.removeprefix(wrapper)
     return name
 

@@ -29,7 +29,7 @@ from mindloc.search.index import (
     check_queries,
     check_question,
     check_tiles,
-    unit_rows,
+    checked_unit_rows,
 )
 from mindloc.search.index_directory import load_index_directory, save_index_directory
 from mindloc.search.tile_table import GrowingRows, TileTable, empty_table
@@ -250,6 +250,8 @@ def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters
     for batch in batches:
         check_length("recall vectors", len(batch.recall_ND), len(batch.names))
         own_N = chosen_N[first : first + len(batch.names)]
-        parts.append(unit_rows(np.asarray(batch.recall_ND)[own_N], card.dimension, "recall vectors to learn from"))
+        parts.append(
+            checked_unit_rows(np.asarray(batch.recall_ND)[own_N], card.dimension, "recall vectors to learn from")
+        )
         first += len(batch.names)
     return np.concatenate(parts)

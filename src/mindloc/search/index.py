@@ -235,7 +235,7 @@ def add_all(index: TileIndex, batches: Iterable[Tiles], total: int | None) -> No
             bar.update(len(tiles.names))
 
 
-def unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False) -> np.ndarray:
+def checked_unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool = False) -> np.ndarray:
     """The rows with unit length, float32, contiguous.
 
     Args:
@@ -271,13 +271,13 @@ def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray |
     """
     count = len(tiles.names)
     _check_names(tiles.names)
-    recall_ND = unit_rows(tiles.recall_ND, card.dimension, "recall vectors of tiles")
+    recall_ND = checked_unit_rows(tiles.recall_ND, card.dimension, "recall vectors of tiles")
     if (tiles.rerank_NE is None) != (card.rerank_dimension is None):
         given, kept = ("without", "keeps") if tiles.rerank_NE is None else ("with", "keeps no")
         raise TileIndexError(f"tiles {given} re-rank vectors for an index that {kept} such; build an index of its own")
     rerank_NE = None
     if tiles.rerank_NE is not None:
-        rerank_NE = unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
+        rerank_NE = checked_unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
     check_length("recall vectors", len(recall_ND), count)
     check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)
     _check_places(card, tiles, count)
@@ -302,12 +302,12 @@ def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, bo
 
 
 def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> np.ndarray:
-    """Queries of unit length, at least one; ``zeros`` as ``unit_rows``.
+    """Queries of unit length, at least one; ``zeros`` as ``checked_unit_rows``.
 
     Raises:
         TileIndexError: none, of another width, with NaN.
     """
-    unit_QD = unit_rows(query_QD, dimension, "queries", zeros)
+    unit_QD = checked_unit_rows(query_QD, dimension, "queries", zeros)
     if not len(unit_QD):
         raise TileIndexError("no queries were given; give at least one")
     return unit_QD

@@ -26,7 +26,7 @@ from mindloc.world.frames import (
     draw_frames,
     tile_files,
 )
-from mindloc.world.images import Progress, no_progress, write_images
+from mindloc.world.images import ReportProgress, no_progress, write_images
 from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
@@ -43,7 +43,7 @@ def _members(frames: Frames) -> dict[tuple[str, str], np.ndarray]:
     }
 
 
-def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress) -> None:
+def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: ReportProgress) -> None:
     """Write {cross,same}-area-drone2sate-{train,test}.json; a split without frames gets no file."""
     members = {f"{area}-area-drone2sate-{split}": member_F for (area, split), member_F in _members(frames).items()}
     with ExitStack() as stack:
@@ -127,7 +127,9 @@ def _metadata(frames: Frames) -> dict[str, list[float]]:
     return columns
 
 
-def generate_world(spec: WorldSpec, out: Path, progress: Progress | None = None, workers: int | None = None) -> Path:
+def generate_world(
+    spec: WorldSpec, out: Path, progress: ReportProgress | None = None, workers: int | None = None
+) -> Path:
     """Write the world of ``spec`` into the directory ``out`` and return it.
 
     All is written into a hidden directory beside ``out`` and renamed at the very end, so a world that exists is whole.

@@ -48,7 +48,7 @@ PNG_COMPRESSION = 1  # images are noisy: more costs time and saves little
     _STREAM_BUILT,
 ) = range(11, 19)
 
-Progress = Callable[[str, int, int], None]  # stage, done, total
+ReportProgress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def _fractal(cells: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """A ``Progress`` that nobody sees."""
+    """A ``ReportProgress`` that nobody sees."""
 
 
 def paint(
-    layers: MapLayers, scenery: Scenery, noise: Noise, workers: int, progress: Progress = no_progress
+    layers: MapLayers, scenery: Scenery, noise: Noise, workers: int, progress: ReportProgress = no_progress
 ) -> np.ndarray:
     """The whole map in color, (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
     size = layers.material.shape[0]
@@ -225,7 +225,7 @@ def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, column
 
 
 def write_images(
-    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: Progress, workers: int
+    root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: ReportProgress, workers: int
 ) -> None:
     """Paint the map and write every tile and frame below ``root``.
 
@@ -267,7 +267,7 @@ def _in_season(
     plan: Plan,
     layers: MapLayers,
     noise: Noise,
-    progress: Progress,
+    progress: ReportProgress,
     workers: int,
 ):
     """The map in one season, cars included: layers, scenery, image."""
@@ -284,7 +284,7 @@ def _write_tiles(
     plan: Plan,
     layers: MapLayers,
     noise: Noise,
-    progress: Progress,
+    progress: ReportProgress,
     workers: int,
 ) -> None:
     _, _, image = _in_season(spec, 0, SATELLITE_SEASON, plan, layers, noise, progress, workers)
@@ -317,7 +317,7 @@ def _write_frames(
     plan: Plan,
     layers: MapLayers,
     noise: Noise,
-    progress: Progress,
+    progress: ReportProgress,
     workers: int,
 ) -> None:
     """Season by season, so that one painted map at a time is in memory."""
@@ -349,7 +349,7 @@ def _write_frames(
         done += len(chosen)
 
 
-def _run(stage: str, work, items, done: int, total: int, progress: Progress, workers: int) -> None:
+def _run(stage: str, work, items, done: int, total: int, progress: ReportProgress, workers: int) -> None:
     """Do the work in threads and report its progress."""
     with ThreadPoolExecutor(workers) as pool:
         progress(stage, done, total)
