@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from small_world import PROJECT, RUN_SETTINGS, end_weights, finish, lines_of, set_words, start, train, trained
 
+from mindloc.runtime.checkpoint import complete_checkpoints
+
 pytestmark = pytest.mark.slow
 
 
@@ -67,7 +69,11 @@ def test_a_stopped_training_says_how_to_continue(tiny_world, tmp_path, name):
     process.send_signal(getattr(signal, name))
     done = finish(process)
     assert done.returncode == 130
+    last = max(line["step"] for line in lines_of(tmp_path / "run") if line["kind"] == "step")
+    newest = complete_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert last >= 5 and newest.name.endswith(f"_s{last}.safetensors")  # the step that was running is not lost
     assert done.stderr.splitlines() == [
+        "stopping after this step, with a checkpoint; once more: at once",
         f"continue from the newest checkpoint with: {sys.executable} {PROJECT}/train.py --resume {tmp_path / 'run'}",
         "stopped",
     ]

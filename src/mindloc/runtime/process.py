@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import metadata
 from pathlib import Path
@@ -123,7 +123,9 @@ def leaving_at_once(words: str) -> Iterator[None]:
     thread receives signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGTERM) if is_main else None
+    loses_nothing = isinstance(handler, StopRequest) and not handler.has_unsaved()
+    if handler is not signal.default_int_handler and not loses_nothing:
         yield
         return
 
@@ -135,6 +137,33 @@ def leaving_at_once(words: str) -> Iterator[None]:
         os._exit(130)
 
     with answered(leave, signal.SIGTERM):
+        yield
+
+
+class StopRequest:
+    """Handler of a signal: the first one asks the work to stop where it can be continued, the second one stops it.
+
+    Args:
+        words: printed at once after the first signal.
+        has_unsaved: whether something would be lost if the work stopped now.
+    """
+
+    def __init__(self, words: str, has_unsaved: Callable[[], bool]):
+        self.words, self.has_unsaved, self.is_made = words, has_unsaved, False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.is_made or not self.has_unsaved():
+            raise KeyboardInterrupt
+        self.is_made = True
+        os.write(2, f"{self.words}\n".encode())  # print() may be running when the signal arrives
+
+
+@contextmanager
+def stopped_by(request: StopRequest) -> Iterator[None]:
+    """Context in which Ctrl-C and SIGTERM go to ``request``, where they would interrupt Python. Main thread only."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    with answered(request, *(each for each in numbers if signal.getsignal(each) is signal.default_int_handler)):
         yield
 
 

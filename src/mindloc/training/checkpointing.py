@@ -28,7 +28,7 @@ from mindloc.runtime.checkpoint import (
     state_path,
 )
 from mindloc.runtime.files import atomic_link
-from mindloc.runtime.process import fault_point
+from mindloc.runtime.process import StopRequest, fault_point
 from mindloc.training.callbacks import SCORE, EvalCallback, NeighborsCallback, ProgressCallback, ReportCallback
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
@@ -74,8 +74,11 @@ class CheckpointCallback(Callback):
         self.weights_facts, self.state_facts = weights_facts, state_facts
         self._is_due = False  # a save by steps is due at the end of an epoch, after the evaluation
         self._saved_step = progress.step
+        self.stop = StopRequest("stopping after this step, with a checkpoint; once more: at once", self.has_unsaved)
 
     def on_train_step_end(self, run_context: RunContext) -> None:
+        if self.stop.is_made:
+            run_context.request_stop()
         every = self.config.checkpoint_every_steps
         if every and self.progress.step % every == 0:
             self._is_due = self.progress.step_in_epoch == run_context.original_args().batch_num
@@ -98,9 +101,17 @@ class CheckpointCallback(Callback):
         self._is_due = False
 
     def on_train_end(self, run_context: RunContext) -> None:
-        if self._saved_step != self.progress.step:  # a callback stopped MindSpore's training
-            self.save(f"weights_e{self.progress.epoch}_s{self.progress.step}")
+        self.save_here()  # a callback stopped MindSpore's training
         name_last_checkpoint(self.directory)
+
+    def has_unsaved(self) -> bool:
+        """Whether steps were done since the last checkpoint."""
+        return self._saved_step != self.progress.step
+
+    def save_here(self) -> None:
+        """Write a checkpoint of the last step that was done, if there is none."""
+        if self.has_unsaved():
+            self.save(f"weights_e{self.progress.epoch}_s{self.progress.step}")
 
     def save(self, name: str, metrics: Mapping[str, float] | None = None, is_best: bool = False) -> Path:
         """Write one checkpoint; older ones stay intact if the disk is full.

@@ -34,6 +34,7 @@ from mindloc.runtime.checkpoint import (
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
 from mindloc.runtime.files import locked
+from mindloc.runtime.process import stopped_by
 from mindloc.runtime.run_directory import RunDirectory, git_revision, point_latest
 from mindloc.training.callbacks import (
     SCORE,
@@ -213,7 +214,10 @@ def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Cal
                 callback.find()  # the loader plans its first epoch when it is built
             data = training.make_data(progress)
             in_order = _callbacks(training, run, progress, reporter, data, [*search, *callbacks])
-            with data.clear_errors():
+            saving = in_order[-1]
+            # several ranks must stop at the same step: there a signal ends them at once
+            stoppable = isinstance(saving, CheckpointCallback) and training.ranks == 1
+            with data.clear_errors(), _stopped_with_a_checkpoint(saving) if stoppable else nullcontext():
                 Model(training.step).train(
                     config.epochs,
                     data.dataset,
@@ -222,6 +226,20 @@ def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Cal
                     initial_epoch=progress.epoch,
                 )
     return progress
+
+
+@contextmanager
+def _stopped_with_a_checkpoint(saving: CheckpointCallback) -> Iterator[None]:
+    """Context of a training that the first Ctrl-C or SIGTERM stops after its step, with a checkpoint of it."""
+    try:
+        with stopped_by(saving.stop):
+            yield
+    except RuntimeError:  # MindSpore's loader ends at a signal, perhaps before another step
+        if not saving.stop.is_made:
+            raise
+        saving.save_here()
+    if saving.stop.is_made:
+        raise KeyboardInterrupt
 
 
 def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config, Weights | None]:
