@@ -62,6 +62,19 @@ def test_one_encoder_under_any_prefix(tmp_path, timm, prefix):
     assert report.missing == report.unexpected == report.mismatched == report.ignored == []
 
 
+def test_weights_of_mindspore_itself(tmp_path, timm):
+    parameters = [{"name": name, "data": Tensor(array)} for name, array in timm.items()]
+    ms.save_checkpoint(parameters, str(tmp_path / "encoder.ckpt"))
+    encoder = encoder_of()
+    import_weights(encoder, tmp_path / "encoder.ckpt")
+    assert_contains(encoder, "query", timm)
+    whole = (tmp_path / "encoder.ckpt").read_bytes()
+    for name, content in {"cut": whole[: len(whole) // 2], "empty": b"", "other": b"x" * 99}.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+        with pytest.raises(CheckpointError, match="^[^\n]*is not a complete MindSpore checkpoint [^\n]*$"):
+            import_weights(encoder, tmp_path / f"{name}.ckpt")
+
+
 @pytest.mark.parametrize(
     "query, reference",
     [

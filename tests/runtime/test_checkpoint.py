@@ -150,6 +150,13 @@ def test_a_damaged_older_state_is_in_nobodys_way(tmp_path):
         complete_checkpoints(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
+def test_a_file_of_another_program_is_named_as_what_it_is(tmp_path, suffix):
+    (tmp_path / f"encoder{suffix}").write_bytes(b"whole")
+    with pytest.raises(CheckpointError, match="is a file of another program.* can start from it: --checkpoint_start"):
+        load_weights(tmp_path / f"encoder{suffix}")
+
+
 def test_weights_of_another_model_name_the_parameters(path):
     save_weights(path, ARRAYS, CONFIG)
     weights = load_weights(path)

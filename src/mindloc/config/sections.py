@@ -129,7 +129,7 @@ class ModelConfig(Section):
     patch_px: Count = 16  # RoPE ViT: patch side; a plain ViT's is in its name, convolutional networks have stride 16
     reference_grid: Count = 16  # RoPE ViT: grid side at which the RoPE frequencies are defined
     share_weights: Flag = True  # one encoder for both sides
-    pretrained: Text | None = None  # initial weights from elsewhere, .safetensors or .pth, matched by name
+    pretrained: Text | None = None  # initial weights from elsewhere, .safetensors, .pth or .ckpt, matched by name
     pretrained_strict: Flag = False  # true: missing or unexpected parameters in these weights are an error
     # pixel mean after scaling to 0..1; must match the pretrained weights
     mean: Annotated[tuple[Share, Share, Share], Note("of pixels scaled to that")] = (0.5, 0.5, 0.5)

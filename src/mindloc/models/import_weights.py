@@ -1,7 +1,8 @@
 """Other people's weights, brought into an encoder by name.
 
-Read are timm's and torchvision's own files and the releases of Game4Loc and its relatives, as .safetensors or .pth;
-models/public_weights.py has their names. Only a checkpoint of this project fills what follows the backbone, the head.
+Read are timm's and torchvision's own files and the releases of Game4Loc and its relatives, as .safetensors, .pth or
+MindSpore's .ckpt; models/public_weights.py has their names. Only a checkpoint of this project fills what follows the
+backbone, the head.
 """
 
 import json
@@ -9,16 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from mindloc.errors import CheckpointError
+from mindloc.errors import CheckpointError, first_line
 from mindloc.models.encoder import PairEncoder
 from mindloc.models.parameters import names_within
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.models.public_weights import LOGIT_SCALES, Arrays, ImportRule, Normalization, split_name, unwrapped
-from mindloc.reading import read_json
+from mindloc.reading import read_json, regular_file
 from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_tensor_file
+from mindloc.runtime.process import native_messages
 from mindloc.vocabulary import SIDES
 
 LEAST_MATCHED = 0.9  # share of an encoder's parameters that must fit
@@ -99,8 +102,28 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The tensors of a .safetensors or PyTorch file by name."""
-    return read_tensor_file(path)[0] if path.suffix == ".safetensors" else read_state_dict(path)
+    """The tensors of a .safetensors, MindSpore (.ckpt) or PyTorch file by name; errors as the three readers."""
+    if path.suffix == ".safetensors":
+        return read_tensor_file(path)[0]
+    return _read_ckpt(path) if path.suffix == ".ckpt" else read_state_dict(path)
+
+
+def _read_ckpt(path: Path) -> Arrays:
+    """The tensors of a file of ``mindspore.save_checkpoint`` by name.
+
+    Raises:
+        CheckpointError: missing, damaged, encrypted, or not such a file.
+    """
+    with regular_file(path, CheckpointError, "check the path", "checkpoint"):
+        pass
+    try:
+        with native_messages():
+            return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+    except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete MindSpore checkpoint ({first_line(error)[:120]}); copy it again, or save it "
+            "again with mindspore.save_checkpoint"
+        ) from None
 
 
 def _sorted_by_side(

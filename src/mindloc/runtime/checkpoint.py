@@ -41,6 +41,7 @@ _TYPE_CODES = {
     "bool": "BOOL",
 }
 _NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
+_OF_OTHERS = (".ckpt", ".pth", ".pt", ".bin", ".onnx", ".mindir")
 _ALIGNMENT = 8
 _CHECKSUM = "checksum"  # key of the metadata
 
@@ -335,6 +336,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _open(path: Path) -> Iterator[safe_open]:
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path} is a directory; give a .safetensors file in it")
+    if path.suffix in _OF_OTHERS and path.exists():
+        raise CheckpointError(
+            f"checkpoint {path} is a file of another program, which does not say what encoder it belongs to; a "
+            "training can start from it: --checkpoint_start"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
