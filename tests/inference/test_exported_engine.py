@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 pytest.importorskip("mindspore")
 pytest.importorskip("onnxruntime")
 
+from mindloc.config import config_from_dict
 from mindloc.descriptors.sets import load_descriptor_set
 from mindloc.errors import DataError, DeviceError, ExportError
 from mindloc.export.formats import WRITERS
+from mindloc.inference.build import compare_with_exact
 from mindloc.inference.engine import compare_descriptors
 from mindloc.inference.exported import ExportedEngine, as_pixels
 from mindloc.inference.mindir import load_mindir_engine
 from mindloc.inference.onnx import CPU, CUDA, Provider, load_onnx_engine
 from mindloc.models.vit_rope import SIZES
+from mindloc.runtime.checkpoint import load_weights
 from mindloc.vocabulary import SIDES
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as the fixture's config has them
@@ -133,14 +136,28 @@ def test_int8_is_near_and_says_what_it_is(exported, live):
     assert rounded.precision == "int8" and rounded.facts["quantization"].startswith("dynamic")
 
 
-def test_what_a_descriptor_set_keeps_of_an_engine(exported):
+def compared(engine, checkpoint, directory, count) -> str:
+    """What is said of an engine beside its exact one, over so many images of each side."""
+    import cv2
+
+    config, said = config_from_dict(load_weights(checkpoint).config), []
+    paths = [directory / f"{number}.png" for number in range(count)]
+    for path, pixels in zip(paths, blobs(count, 32, 48, 1)[0], strict=True):
+        cv2.imwrite(str(path), pixels)
+    compare_with_exact(engine, config, dict.fromkeys(SIDES, paths), said.append)
+    return "".join(said)
+
+
+def test_what_a_descriptor_set_keeps_of_an_engine(exported, tmp_path):
     engine = start(exported, "onnx")
     facts = engine.facts
     card = exported_files(exported[1], "ONNX", ("query",))["query"]
     assert facts["exported"]["query"] == {"file": "drone.onnx", "sha256": card.sha256}
     assert facts["provider"] == "CPUExecutionProvider" and facts["engine"] == "onnx" and "agreement" not in facts
     assert facts["checkpoint_sha256"] == card.checkpoint_sha256
-    engine.compare_with(engine, [("query", blobs(2, 32, 48, 1)[1])])
+    assert compared(engine, exported[0], tmp_path, 1) == "" and "agreement" not in engine.facts  # it is exact
+    engine.exact = lambda: engine
+    assert compared(engine, exported[0], tmp_path, 1).startswith("agreement of fp32 with fp32: cosine")
     assert set(engine.facts["agreement"]) == {"with", "global"} and engine.facts["agreement"]["with"] == "fp32"
     near = engine.facts["agreement"]["global"]
     assert near["images"] == 2 and near["cosine_min"] == pytest.approx(1.0) == near["cosine_mean"]
@@ -224,16 +241,15 @@ def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
             np.testing.assert_allclose(rows, together[key][:count], atol=1e-5 * np.abs(together[key]).max())
 
 
-def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages):
+def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages, tmp_path):
 
     rounded = start(exported_in_stages, "onnx", int8=True)
-    images = blobs(3, 32, 32, 1)[1]
-    said = str(rounded.compare_with(rounded.exact(), [("query", images), ("reference", images)]))
+    said = compared(rounded, exported_in_stages[0], tmp_path, 3)
     near = rounded.facts["agreement"]
     assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["images"] == 6
     assert near["omega"]["largest_difference"] > WRITERS["ONNX"].tolerance["fp32"]  # else nothing was rounded
     assert near["omega"]["cosine_min"] > 0.9
-    assert [part.split()[0] for part in said.split("; ")] == ["omega", "phi", "centroids"]
+    assert [part.split()[0] for part in said.partition(": ")[2].split("; ")] == ["omega", "phi", "centroids"]
 
 
 def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):

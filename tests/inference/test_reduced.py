@@ -13,7 +13,7 @@ from mindloc.inference.extract import extract
 class ColorEngine:
     """Omega = mean color, phi = its first two numbers."""
 
-    batch_size, descriptors, exact = 4, ("omega", "phi"), None
+    batch_size, descriptors = 4, ("omega", "phi")
     facts = {"engine": "colors", "precision": "fp32", "checkpoint_sha256": "abc"}
 
     def encode(self, batch):
@@ -60,14 +60,6 @@ def test_cards_of_what_is_not_reduced_name_no_reduction(tmp_path):
     extract(engine, "query", [(IMAGES, 2)], ["a", "b"], None, tmp_path / "set", {"view": "drone", "place_unit": None})
     card = load_descriptor_sets(tmp_path / "set")["phi"].card
     assert "reduction_sha256" not in card and card["checkpoint_sha256"] == "abc"
-
-
-def test_a_reduction_of_another_checkpoint_is_refused():
-    class Another(ColorEngine):
-        facts = {**ColorEngine.facts, "checkpoint_sha256": "xyz"}
-
-    with pytest.raises(DataError, match="fitted to descriptors of checkpoint abc, these are of checkpoint xyz"):
-        ReducedEngine(Another(), REDUCTION)
 
 
 def test_descriptors_of_another_dimension_are_refused():

@@ -1,14 +1,16 @@
-"""Pair and image counts are printed once and when they change; the order of callbacks is checked."""
+"""Pair and image counts are printed once and when they change; callbacks are in order."""
 
 from types import SimpleNamespace
 
-import pytest
 from mindspore.train import Callback
 
+from mindloc.config import load_config
 from mindloc.config.sections import TrainConfig
-from mindloc.training.callbacks import EvalCallback, ProgressCallback, ReportCallback, check_order
+from mindloc.runtime.run_directory import RunDirectory
+from mindloc.training.callbacks import NeighborsCallback, ReportCallback
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
+from mindloc.training.trainer import Training, _callbacks
 
 
 class Lines(Reporter):
@@ -50,8 +52,15 @@ def test_each_skipped_image_has_one_warning_and_is_counted():
     assert lines.recorded == [("warning", text) for text in warnings]
 
 
-def test_a_callback_before_one_whose_results_it_reads_is_an_error():
-    counting, evaluation = ProgressCallback(Progress(), None, None, None), EvalCallback(*[None] * 6)
-    check_order([counting, Callback(), evaluation])
-    with pytest.raises(ValueError, match="EvalCallback is before ProgressCallback"):
-        check_order([evaluation, Callback(), counting])
+def test_a_callback_runs_after_those_whose_results_it_reads(tmp_path):
+    dynamic = SimpleNamespace(dynamic=False)
+    step = SimpleNamespace(component_names=(), loss_scale=dynamic, lr=None, encoder=None)
+    training = Training(load_config(), step, make_data=None, evaluate=lambda directory: None)
+    data, others = SimpleNamespace(steps=None), [NeighborsCallback(*[None] * 6), Callback()]
+    run = RunDirectory.create(tmp_path, "run", "")
+    names = [type(made).__name__ for made in _callbacks(training, run, Progress(), Lines(), data, others)]
+    assert names == [
+        *("ProgressCallback", "ReportCallback", "EvalCallback", "NeighborsCallback", "Callback", "CheckpointCallback")
+    ]
+    others_of_rank_1 = _callbacks(training, None, Progress(), Lines(), data, others)
+    assert [type(made).__name__ for made in others_of_rank_1] == [names[0], *names[2:5]]

@@ -16,9 +16,10 @@ from mindloc.config.sections import RunConfig
 from mindloc.data.loader import ImageBatches
 from mindloc.descriptors.reduction import Reduction, load_reduction, require_origin
 from mindloc.errors import CheckpointError, ExportError
-from mindloc.inference.engine import Engine, MindSporeEngine, ReducedEngine
+from mindloc.inference.engine import Engine, MindSporeEngine, ReducedEngine, compare_engines
 from mindloc.inference.exported import (
     AbsentError,
+    ExportedEngine,
     ExportedFile,
     choose_file,
     find_exported,
@@ -238,11 +239,17 @@ def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[s
 def compare_with_exact(
     engine: Engine, config: Config, paths: Mapping[SideName, Sequence[Path]], say: Callable[[str], None] = print
 ) -> None:
-    """Say how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing."""
-    if engine.exact:
-        exact = engine.exact()
-        agreement = engine.compare_with(exact, sample_batches(config, paths, engine.batch_size))
-        say(f"agreement of {engine.facts['precision']} with {exact.facts['precision']}: {agreement}")
+    """Say how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing.
+
+    Both are compared before a reduction. The agreement is one of the engine's facts from then on.
+    """
+    engine = engine.unreduced if isinstance(engine, ReducedEngine) else engine
+    if not isinstance(engine, ExportedEngine) or engine.exact is None:
+        return
+    exact = engine.exact()
+    agreement = compare_engines(exact, engine, sample_batches(config, paths, engine.batch_size))
+    engine.agreement = {"with": exact.facts["precision"], **agreement.facts}
+    say(f"agreement of {engine.precision} with {exact.facts['precision']}: {agreement}")
 
 
 def sample_batches(

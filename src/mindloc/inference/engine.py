@@ -6,7 +6,7 @@ recall descriptors can be reduced, and any two engines compared on the same imag
 Shapes: B images of a batch, N images, D dimension as encoded.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mindloc.descriptors.ranking import float64_rows
-from mindloc.descriptors.reduction import Reduction, require_origin
+from mindloc.descriptors.reduction import Reduction
 from mindloc.descriptors.sets import RECALL_DESCRIPTORS
 from mindloc.errors import DataError
 from mindloc.runtime.compilation import compiling
@@ -25,7 +25,6 @@ class Engine(Protocol):
 
     batch_size: int  # most images per call
     descriptors: tuple[str, ...]  # what it makes of an image: ("global",), or ("omega", "phi") and maybe "centroids"
-    exact: "Callable[[], Engine] | None"  # starts the engine that this one approximates in 8 bits; None: it is exact
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -52,13 +51,6 @@ class Engine(Protocol):
         """
         ...
 
-    def compare_with(self, exact: "Engine", batches: Iterable[tuple[str, np.ndarray]]) -> "EngineAgreement":
-        """How far it agrees with a more exact engine on (side, normalized images); one of its facts from then on.
-
-        Needed where ``exact`` is set only.
-        """
-        ...
-
 
 class MindSporeEngine:
     """Runs an encoder's Cells, always with the same shapes, so that each side is compiled once.
@@ -69,7 +61,6 @@ class MindSporeEngine:
     """
 
     name = "mindspore"
-    exact = None
 
     def __init__(self, encoder: Any, batch_size: int, precision: str = "fp32", checkpoint_sha256: str | None = None):
         self.batch_size = batch_size
@@ -142,25 +133,17 @@ class ReducedEngine:
     """Any engine, with its recall descriptor (``omega`` or ``global``) reduced; its others are left as they are.
 
     Args:
-        reduction: from its file, fitted to descriptors of the engine's checkpoint.
-
-    Raises:
-        DataError: the reduction was fitted to descriptors of another checkpoint.
+        reduction: from its file, fitted to descriptors of the engine's checkpoint; see ``require_origin``.
     """
 
     def __init__(self, engine: Engine, reduction: Reduction):
-        require_origin(reduction, engine.facts["checkpoint_sha256"])
-        self._engine, self._reduction = engine, reduction
-        self.batch_size, self.descriptors, self.exact = engine.batch_size, engine.descriptors, engine.exact
+        self.unreduced, self._reduction = engine, reduction
+        self.batch_size, self.descriptors = engine.batch_size, engine.descriptors
 
     @property
     def facts(self) -> dict[str, Any]:
         """As ``Engine.facts``, and reduction_sha256, which is of the recall descriptor alone."""
-        return {**self._engine.facts, "reduction_sha256": self._reduction.sha256}
-
-    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> "EngineAgreement":
-        """As ``ExportedEngine.compare_with``, before the reduction."""
-        return self._engine.compare_with(exact, batches)
+        return {**self.unreduced.facts, "reduction_sha256": self._reduction.sha256}
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``.
@@ -168,7 +151,7 @@ class ReducedEngine:
         Raises:
             DataError: moreover, descriptors of another dimension than the reduction was fitted to.
         """
-        descriptors = self._engine.encode(batch)
+        descriptors = self.unreduced.encode(batch)
         for side in batch:
             for name in RECALL_DESCRIPTORS:
                 if f"{side}.{name}" in descriptors:

@@ -7,7 +7,7 @@ Ascend's own tools run them.
 Shapes: B images of a batch, D dimension.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mindloc.errors import ExportError
-from mindloc.inference.engine import Engine, EngineAgreement, compare_engines, filled_batch
+from mindloc.inference.engine import Engine, filled_batch
 from mindloc.reading import file_sha256, read_json
 from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES, SideName
 
@@ -271,6 +271,9 @@ class ExportedEngine:
         batch_size: most images per call, where the files take any number; a file with a fixed batch decides itself.
         facts: more about the engine: of ONNX Runtime its provider and version ("runtime").
         exact: starts the engine that this one approximates; None: it is exact.
+
+    Attributes:
+        agreement: how far it agrees with the exact one, see ``build.compare_with_exact``; empty: not compared.
     """
 
     def __init__(
@@ -290,6 +293,7 @@ class ExportedEngine:
         opened = {file.path: open_file(file) for file in {file.path: file for file in files.values()}.values()}
         self._runs = {side: opened[file.path] for side, file in files.items()}
         self._more = dict(facts or {})
+        self.agreement: dict[str, Any] = {}
 
     def __str__(self) -> str:
         names = ", ".join(sorted({file.path.name for file in self.files.values()}))
@@ -305,13 +309,8 @@ class ExportedEngine:
             "checkpoint_sha256": self.checkpoint_sha256,
             "exported": {s: {"file": file.path.name, "sha256": file.sha256} for s, file in self.files.items()},
             **self._more,
+            **({"agreement": self.agreement} if self.agreement else {}),
         }
-
-    def compare_with(self, exact: Engine, batches: Iterable[tuple[str, np.ndarray]]) -> EngineAgreement:
-        """How far it agrees with a more exact engine on (side, normalized images); one of its facts from then on."""
-        agreement = compare_engines(exact, self, batches)
-        self._more["agreement"] = {"with": exact.facts["precision"], **agreement.facts}
-        return agreement
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As ``Engine.encode``.

@@ -1,15 +1,15 @@
 """Callbacks for the steps and epochs of ``Model.train``: progress, report, evaluation, search for hard negatives.
 
 Saving is in checkpointing.py. The callbacks share the counters of ``Progress``. Results for other callbacks, also the
-user's, are in MindSpore's ``original_args()``: ``learning_rate`` of the step, ``eval_results`` of the epoch. Each names
-in ``after`` the callbacks that must run before it.
+user's, are in MindSpore's ``original_args()``: ``learning_rate`` of the step, ``eval_results`` of the epoch. They
+run in the order of ``trainer._callbacks``: epoch_s of the report excludes what runs after it.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -21,6 +21,7 @@ from mindloc.errors import DataError
 from mindloc.inference.engine import evaluating
 from mindloc.runtime.compilation import compiled_s
 from mindloc.runtime.process import fault_point, process_age_s
+from mindloc.training.dataset import TrainData
 from mindloc.training.reporting import Reporter, describe_step
 from mindloc.training.resume import Progress
 from mindloc.training.schedule import Schedule
@@ -33,14 +34,6 @@ SCORE = "recall@1"  # metric that selects the best epoch and is part of checkpoi
 EvaluateFunction = Callable[[Path | None], Mapping[str, float] | None]
 
 
-def check_order(callbacks: Sequence[Callback]) -> None:
-    """Raises: ValueError: a callback precedes one that must run before it."""
-    for place, callback in enumerate(callbacks):
-        for later in callbacks[place + 1 :]:
-            if isinstance(later, getattr(callback, "after", ())):
-                raise ValueError(f"{type(callback).__name__} is before {type(later).__name__}; it must be after it")
-
-
 class ProgressCallback(Callback):
     """Counts steps and epochs, and sets the learning rate by the schedule and the number of steps of each epoch.
 
@@ -51,8 +44,6 @@ class ProgressCallback(Callback):
         lr: learning-rate parameter of the step.
         steps_of: epoch (from 0) -> its number of steps.
     """
-
-    after = ()
 
     def __init__(self, progress: Progress, steps_of: Callable[[int], int], schedule: Schedule, lr: ms.Parameter):
         super().__init__()
@@ -86,17 +77,6 @@ class ProgressCallback(Callback):
         self.progress.step_in_epoch = 0
 
 
-class TrainingData(Protocol):
-    """Batches, starting at an epoch and step; implemented by ``dataset.TrainData``."""
-
-    dataset: Any  # mindspore.dataset whose columns are the arguments of the step
-    bad_images: Mapping[str, str]  # path -> problem, of the images skipped so far
-
-    def steps(self, epoch: int) -> int: ...
-
-    def report(self, epoch: int) -> Any: ...
-
-
 class ReportCallback(Callback):
     """Prints and records the results of the steps, the use of pairs and images, and times.
 
@@ -106,13 +86,11 @@ class ReportCallback(Callback):
         preparation: description of what this process did before the training.
     """
 
-    after = (ProgressCallback,)
-
     def __init__(
         self,
         reporter: Reporter,
         progress: Progress,
-        data: TrainingData,
+        data: TrainData,
         step: TrainStep,
         config: TrainConfig,
         preparation: str = "imports and preparation",
@@ -283,8 +261,6 @@ class EvalCallback(Callback):
         reports: directory of the run's reports; None on ranks other than 0.
     """
 
-    after = (ProgressCallback, ReportCallback)  # epoch_s excludes the evaluation
-
     def __init__(
         self,
         evaluate: EvaluateFunction,
@@ -333,8 +309,6 @@ class NeighborsCallback(Callback):
     Args:
         refresh: called with an epoch (from 0); adds its table to ``tables``.
     """
-
-    after = (ProgressCallback, ReportCallback)  # epoch_s excludes the search
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ kill in between, the previous checkpoint is complete, and the resumed run writes
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -29,18 +29,11 @@ from mindloc.runtime.checkpoint import (
 )
 from mindloc.runtime.files import atomic_link
 from mindloc.runtime.process import StopRequest, fault_point
-from mindloc.training.callbacks import SCORE, EvalCallback, NeighborsCallback, ProgressCallback, ReportCallback
+from mindloc.training.callbacks import SCORE, ReportCallback
+from mindloc.training.neighbors import NeighborSource
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import Progress
 from mindloc.training.step import TrainStep
-
-
-class OwnState(Protocol):
-    """Other state to save besides the step's parameters, such as that of ``neighbors.NeighborSource``."""
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays by name, plain facts), added to the training state."""
-        ...
 
 
 class CheckpointCallback(Callback):
@@ -54,8 +47,6 @@ class CheckpointCallback(Callback):
         neighbors: source of hard negatives; None: there are none.
     """
 
-    after = (ProgressCallback, ReportCallback, EvalCallback, NeighborsCallback)
-
     def __init__(
         self,
         directory: Path,
@@ -66,7 +57,7 @@ class CheckpointCallback(Callback):
         report: ReportCallback,
         weights_facts: dict[str, Any],
         state_facts: dict[str, Any],
-        neighbors: OwnState | None = None,
+        neighbors: NeighborSource | None = None,
     ):
         super().__init__()
         self.directory, self.step, self.config, self.progress = directory, step, config, progress

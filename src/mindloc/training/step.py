@@ -47,7 +47,7 @@ class TrainStep(nn.Cell):
         if config.recompute:
             encoder.recompute_blocks()
         self.encoder, self.optimizer = encoder, optimizer
-        self.component_names, self.targets = criterion.component_names, criterion.targets
+        self.component_names = criterion.component_names
         self.trainable = ParameterTuple(optimizer.parameters)
         parts, is_cached, is_scaled = config.accumulate, config.grad_cache, config.precision == "fp16"
         gather, self.reduce_gradients = nn.Identity(), nn.Identity()

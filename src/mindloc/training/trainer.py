@@ -43,7 +43,6 @@ from mindloc.training.callbacks import (
     NeighborsCallback,
     ProgressCallback,
     ReportCallback,
-    check_order,
 )
 from mindloc.training.checkpointing import (
     CheckpointCallback,
@@ -326,7 +325,11 @@ def _callbacks(
     data: TrainData,
     others: Sequence[Callback],
 ) -> list[Callback]:
-    """Callbacks in order: progress, report, evaluation, others, checkpoint; only rank 0 reports and saves."""
+    """Callbacks in order; only rank 0 reports and saves.
+
+    Progress counts what all others read. The report's epoch ends before evaluation and search for hard negatives, whose
+    results the checkpoint contains.
+    """
     step, config = training.step, training.config.train
     counting = ProgressCallback(progress, data.steps, training.schedule, step.lr)
     evaluation = []
@@ -353,9 +356,7 @@ def _callbacks(
         },
         neighbors=training.neighbors,
     )
-    in_order = [counting, report, *evaluation, *others, saving]
-    check_order(in_order)
-    return in_order
+    return [counting, report, *evaluation, *others, saving]
 
 
 def _common_ground(training: Training, split: Split, test_split: Split | None) -> dict[str, bytes | str]:
