@@ -12,6 +12,7 @@ from mindloc import __version__
 from mindloc.cli.command import ENDS, SETTINGS, reported, terminated_as_interrupted
 from mindloc.errors import MindlocError
 from mindloc.registry import imported
+from mindloc.runtime.console import safe_console
 from mindloc.runtime.process import command_line
 
 # name -> (where it is, what it does)
@@ -66,7 +67,14 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         argv: its name and arguments; None: those of this process.
         command: its name where the program is that command, such as train.py.
     """
+    with safe_console() as output:
+        code = _run(argv, command)
+    if output.failure is not None:
+        print(f"error: standard output can't be written: {output.failure.strerror}", file=sys.stderr)
+    return code or int(output.failure is not None)
 
+
+def _run(argv: list[str] | None, command: str | None) -> int:
     try:
         if os.name == "nt":
             raise MindlocError("mindloc does not run on Windows itself; run it in WSL, its Linux: wsl --install")

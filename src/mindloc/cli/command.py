@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from mindloc.errors import ConfigError, MindlocError
+from mindloc.runtime.console import one_error_line
 from mindloc.runtime.process import answered
 
 SETTINGS = {
@@ -140,7 +141,7 @@ def reported(end: BaseException) -> int:
         print("stopped", file=sys.stderr)
         return 130
     line = _said(end, f"see {end.ctx.command_path} --help") if isinstance(end, click.UsageError) else str(end)
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_error_line(line)}", file=sys.stderr)
     return end.exit_code
 
 

@@ -1,11 +1,81 @@
-"""What a user sees at a terminal: text of at most 80 columns; bars and notes on stderr, gone when the work is done."""
+"""What a user sees at a terminal: text of at most 80 columns; bars and notes on stderr, gone when the work is done.
 
+Text may contain names from files. What could change a terminal, or hide a part of a line, is printed as an escape.
+"""
+
+import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import fill
-from typing import Any
+from typing import Any, TextIO
 
 COLUMNS = 80
+_LONGEST = 1000  # characters of an error line
+# controls but tab and line feed; separators of lines and paragraphs; changes of direction; halves of a pair
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """The text with unsafe characters written as in Python, such as \\x1b."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_error_line(text: str) -> str:
+    """The text on one line, escaped, its middle left out where it is too long."""
+    line = escaped(" ".join(text.splitlines()))
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+class _SafeOutput:
+    """Standard output that escapes text and outlives its reader, so that work is done to the end without it."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.failure: OSError | None = None  # after the first one nothing is written any more
+
+    def write(self, text: str) -> int:
+        self._tried(lambda: self._stream.write(escaped(text)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._tried(self._stream.flush)
+
+    def _tried(self, call: Any) -> None:
+        if self.failure is None:
+            try:
+                call()
+            except OSError as error:
+                self.failure = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def safe_console() -> Iterator[_SafeOutput]:
+    """Context in which ``print`` is safe, whatever it prints and wherever standard output and error lead.
+
+    A closed pipe (``| head``) is not a failure; of a full disk ``failure`` says so.
+    """
+    before = sys.stdout, sys.stderr
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - takes the place of what the user closed
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without some characters
+    output = _SafeOutput(sys.stdout or nowhere)
+    sys.stdout, sys.stderr = output, sys.stderr or nowhere  # type: ignore[assignment]
+    try:
+        yield output
+    finally:
+        output.flush()
+        if output.failure is not None and sys.__stdout__ is not None and before[0] is sys.__stdout__:
+            os.dup2(nowhere.fileno(), 1)  # else Python complains of the rest in its buffer when it exits
+        sys.stdout, sys.stderr = before
+        if isinstance(output.failure, BrokenPipeError):
+            output.failure = None
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:

@@ -141,7 +141,7 @@ def leaving_at_once(words: str) -> Iterator[None]:
 
 
 class StopRequest:
-    """Handler of a signal: the first one requests that the work stops where it can be continued, the second one stops it.
+    """Handler of a signal: the first one has the work stop where it can be continued, the second one stops it at once.
 
     Args:
         words: printed at once after the first signal.
