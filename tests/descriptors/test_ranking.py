@@ -1,5 +1,6 @@
 """Ranks equal a naive sort; ties are never won."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mindloc.descriptors.ranking import rank_references
+from mindloc.descriptors.ranking import _best, best_first, rank_references
 from mindloc.errors import DataError
 
 
@@ -77,7 +78,64 @@ def test_scores_do_not_depend_on_the_block_size(monkeypatch):
     monkeypatch.setattr("mindloc.descriptors.ranking._BLOCK_NUMBERS", 7 * 8 + 3)  # seven rows of eight numbers
     blocks = rank_references(query_QD, reference_ND, {"pos": right}, k=5)["pos"]
     np.testing.assert_array_equal(blocks.rank_E, whole.rank_E)
+    np.testing.assert_array_equal(blocks.top_QK, whole.top_QK)
     np.testing.assert_array_equal(blocks.tied_Q, whole.tied_Q)
+
+
+def copies(kind):
+    """Queries and reference items full of ties: one direction for all, exact copies, copies of other lengths."""
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((1 if kind == "constant" else 12, 768)).astype(np.float32)
+    reference_ND, query_QD = base[rng.integers(0, len(base), 150)], base[rng.integers(0, len(base), 30)]
+    if kind == "scaled":
+        reference_ND = reference_ND * np.exp2(rng.integers(-3, 4, (150, 1))).astype(np.float32)  # exact
+    return query_QD, reference_ND, [np.array([i, 149 - i]) for i in range(30)]
+
+
+def order_by_row(query_QD, reference_ND, right, k):
+    """Answers by scores of 9 digits; of equal ones the wrong ones come first, otherwise the lower row."""
+    scores = naive_scores(query_QD, reference_ND).round(9)
+    return [naive_order(score_N, items)[:k] for score_N, items in zip(scores, right, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["constant", "exact", "scaled"])
+@pytest.mark.parametrize(("strip_queries", "reference_rows"), [(None, 4096), (1, 4096), (7, 13), (None, 1)])
+def test_answers_of_equal_score_are_in_the_order_of_the_rows(monkeypatch, kind, strip_queries, reference_rows):
+    monkeypatch.setattr("mindloc.descriptors.ranking._REFERENCE_ROWS", reference_rows)  # BLAS sums in other orders
+    query_QD, reference_ND, right = copies(kind)
+    found = rank_references(query_QD, reference_ND, {"pos": right}, 20, strip_queries=strip_queries)["pos"]
+    assert found.top_QK.tolist() == order_by_row(query_QD, reference_ND, right, 20)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_answers_of_equal_score_do_not_depend_on_the_threads_of_blas(threads):
+    case = copies("scaled")
+    code = (
+        "from test_ranking import copies, rank_references\n"
+        "print(rank_references(*copies('scaled')[:2], {'pos': copies('scaled')[2]}, 20)['pos'].top_QK.tolist())"
+    )
+    environment = {"PYTHONPATH": ":".join([os.path.dirname(__file__), *sys.path]), "OPENBLAS_NUM_THREADS": threads}
+    run = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+    assert run.stdout.strip() == str(order_by_row(*case, 20))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 12))
+def test_rounding_within_the_tolerance_changes_no_order(whole, random, count):
+    """Scores are whole numbers with a rounding error below half the tolerance each."""
+    noisy_N = np.array([value + random.uniform(-0.49, 0.49) * 1e-9 for value in whole])
+    expected = sorted(range(len(whole)), key=lambda i: (-whole[i], i))
+    assert best_first(noisy_N, 1e-9).tolist() == expected
+    count = min(count, len(whole))
+    last = whole[expected[count - 1]]
+    assert _best(noisy_N, count, 1e-9).tolist() == [i for i in expected if whole[i] >= last]
+
+
+def test_the_tolerance_is_each_query_s_own():
+    """A query of length 1e20 in the same strip leaves the scores 1 and 2 of a short one apart."""
+    query_QD, reference_ND = np.array([[1e20], [1.0]]), np.array([[1.0], [2.0]])
+    right = [np.array([0]), np.array([0])]
+    found = rank_references(query_QD, reference_ND, {"pos": right}, 2, normalize=False, strip_queries=2)["pos"]
+    assert found.rank_E.tolist() == [2, 2] and not found.tied_Q.any()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-3 / 3, 1e20])

@@ -1,8 +1,10 @@
 """Exact search: ranks of the right items (the positives) of each query among all reference items, one or two stages.
 
-Scores are cosines in float64, computed strip by strip, never the whole matrix. **A tie is never won**: a wrong item
-whose score equals a right one's, up to the rounding of the sum, ranks before it, also if an earlier stage ranked it
-behind. A constant descriptor finds nothing.
+Scores are cosines in float64, computed strip by strip, never the whole matrix. Scores that differ by no more than the
+rounding of their sums are a tie, so that no rank or answer depends on the block size or on the threads of BLAS. **A tie
+is never won**: a wrong item ranks before a right one of an equal score, also if an earlier stage ranked it behind.
+Wrong items of equal scores, and right ones, are in the order of the reference side. A constant descriptor finds
+nothing.
 
 Shapes: Q queries, N reference items, B rows of a strip, D dimension, K answers kept, n answers that a second stage
 re-ranks, E right items of all queries; of nodes: M tiles, K nodes, C width of a node.
@@ -80,10 +82,10 @@ def rank_references(
     k = min(k, len(reference_ND))
     placed: dict[str, list[PlacedAnswers]] = {name: [] for name in right}
     with progress_bar(total=len(query_QD), desc="ranking", unit="query") as bar:
-        for first, score_BN, tolerance in _strips(query_QD, reference_ND, normalize, strip_queries):
-            for offset, score_N in enumerate(score_BN):
+        for first, score_BN, tolerance_B in _strips(query_QD, reference_ND, normalize, strip_queries):
+            for offset, (score_N, tolerance) in enumerate(zip(score_BN, tolerance_B.tolist(), strict=True)):
                 needed = k + max(len(items[first + offset]) for items in right.values())
-                best = _best(score_N, min(needed, len(score_N)))
+                best = _best(score_N, min(needed, len(score_N)), tolerance)
                 for name, items in right.items():
                     placed[name].append(place_right(score_N, best, items[first + offset], k, tolerance))
                 bar.update()
@@ -120,8 +122,8 @@ def _check(query_QD: np.ndarray, reference_ND: np.ndarray, right: dict[str, list
 
 def _strips(
     query_QD: np.ndarray, reference_ND: np.ndarray, normalize: bool, strip_queries: int | None
-) -> Iterator[tuple[int, np.ndarray, float]]:
-    """(index of the first query, scores (B, N) float64, largest difference by rounding)."""
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(index of the first query, scores (B, N) float64, (B,) largest difference by rounding)."""
     count, most = len(reference_ND), max(1, _BLOCK_NUMBERS // reference_ND.shape[1])
     rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
     reference_rows = min(_REFERENCE_ROWS, most)
@@ -134,9 +136,8 @@ def _strips(
             block_ND = float64_rows(reference_ND[start : start + reference_rows], normalize)
             np.matmul(query_BD, block_ND.T, out=score_BN[:, start : start + reference_rows])
             longest = max(longest, float(np.linalg.norm(block_ND, axis=1).max()))
-        longest *= float(np.linalg.norm(query_BD, axis=1).max())
         # Two sums of D products differ by rounding alone by at most 2 * D * u * |q| |g|, eps = 2 u.
-        yield first, score_BN, query_QD.shape[1] * _EPSILON * longest
+        yield first, score_BN, query_QD.shape[1] * _EPSILON * longest * np.linalg.norm(query_BD, axis=1)
 
 
 def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
@@ -147,23 +148,34 @@ def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
     return block
 
 
-def _best(score_N: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at least the ``count`` highest scores, best first, ties in index order."""
+def best_first(score_N: np.ndarray, tolerance: float) -> np.ndarray:
+    """(N,) indices by descending score; scores that differ by no more than ``tolerance`` are a tie, in index order."""
+    order_N = np.argsort(-score_N, kind="stable")
+    sorted_N = score_N[order_N]
+    apart_N = sorted_N[:-1] - sorted_N[1:] > tolerance
+    if apart_N.all():
+        return order_N
+    tie_N = np.concatenate(([0], np.cumsum(apart_N)))  # number of the tie, along the order
+    return order_N[np.lexsort((order_N, tie_N))]
+
+
+def _best(score_N: np.ndarray, count: int, tolerance: float) -> np.ndarray:
+    """Indices of the ``count`` highest scores and of all that tie with the last of them, in the order of best_first."""
     threshold = np.partition(score_N, len(score_N) - count)[len(score_N) - count]
-    index = np.flatnonzero(score_N >= threshold)
-    return index[np.argsort(-score_N[index], kind="stable")]
+    index = np.flatnonzero(score_N >= threshold - tolerance)
+    return index[best_first(score_N[index], tolerance)]
 
 
 def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> PlacedAnswers:
     """Ranks of one query's right items, each behind every wrong item of the same score, and the top k.
 
     Args:
-        best: indices by descending score, at least the first k + the number of right items.
+        best: indices as ``best_first`` gives them, at least the first k + the number of right items.
         tolerance: scores that differ by no more are equal.
     """
     right = np.unique(np.asarray(right, np.int64))
-    right = right[np.argsort(-score_N[right], kind="stable")]
-    score_P = score_N[right]
+    right = right[best_first(score_N[right], tolerance)]
+    score_P = -np.sort(-score_N[right])
     ahead_P = np.array([_wrong_from(score_N, score_P, s - tolerance) for s in score_P], np.int64)
     rank_P = ahead_P + np.arange(1, len(right) + 1)
     better = _wrong_from(score_N, score_P, np.nextafter(score_P[0] + tolerance, np.inf)) if len(right) else 0
@@ -196,9 +208,9 @@ ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, reference indices (n
 def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: float) -> Ranking:
     """The ranking after the first n answers of each query are sorted by new scores.
 
-    Right items beyond n keep their rank. Wrong items with equal scores keep the order of the earlier stage. Scores up
-    to n are this stage's, those beyond are the earlier stage's. ``tied_Q`` is about this stage where a right item is
-    among the first n, else about the earlier one.
+    Right items beyond n keep their rank. Of equal scores, wrong and right items each keep the earlier stage's order.
+    Scores up to n are this stage's, those beyond are the earlier stage's. ``tied_Q`` is about this stage where a right
+    item is among the first n, else about the earlier one.
 
     Args:
         first: the earlier stage, with at least max(n, k) answers per query.
@@ -254,7 +266,7 @@ def _rerank_query(
     if np.isnan(score_n).any():
         raise ValueError(f"new scores of query {query} are {score_n}; they must not be NaN")
     right = rank_P[rank_P <= n] - 1  # positions of the right items in top_QK
-    placed = place_right(score_n, np.argsort(-score_n, kind="stable"), right, n, tolerance)
+    placed = place_right(score_n, best_first(score_n, tolerance), right, n, tolerance)
     return PlacedAnswers(
         rank_P=np.concatenate([placed.rank_P, rank_P[len(right) :]]),
         top_K=np.concatenate([items_K[placed.top_K], items_K[n:]])[:k],

@@ -1,6 +1,7 @@
 """Retrieval metrics from ranks and distances, in NumPy float64.
 
-Ranks are 1-based and pessimistic on ties (``descriptors/ranking.py``). Fractions are 0 to 1, distances are meters.
+Ranks and answers follow one rule for ties (``CONVENTIONS["ties"]``, applied in ``descriptors/ranking.py``); ranks are
+1-based. Fractions are 0 to 1, distances are meters.
 Papers disagree on some of these; the ``*CONVENTIONS`` say which one each number follows, and go into each report:
 those of distances where places are known, those of two stages where there are two.
 
@@ -15,7 +16,8 @@ CONVENTIONS = {
     "recall@1%_vigor": "0-based rank < int(0.01 N) + 1 (VIGOR)",
     "ap": "mean over queries of scikit-learn's step AP: the mean precision at a query's right references (Game4Loc)",
     "ap_trapezoid": "the same by the trapezoid rule (University-1652, Sample4Geo, DenseUAV)",
-    "ties": "pessimistic: a wrong reference with an equal score ranks before the right one",
+    "ties": "scores that differ by no more than the rounding of float64 are equal; of equal ones the wrong references "
+    "rank before the right ones (pessimistic), otherwise they rank, and are answers, in the order of the reference set",
     "queries": "those without a right reference in the mode are left out and counted",
     "interval": "95 % percentile bootstrap over queries; frames of one flight are not independent, so it is optimistic",
 }
@@ -24,6 +26,7 @@ DISTANCE_CONVENTIONS = {
     "sdm@K_denseuav": "the same with exp(-5000 d_i), d_i degrees (DenseUAV); only where places are latitude, longitude",
     "dis@K_m": "mean distance in meters to the first K answers' centers, mean over queries",
     "dis@1_median_m": "median over queries of the distance to the first answer's center",
+    "distances of tied answers": "those of the answers in the order of the rule for ties, on every machine",
 }
 TWO_STAGE_CONVENTIONS = {
     "model": "stage one's first N answers in the order of Phi's cosine (float64), of these the first M in the order of "
@@ -31,7 +34,8 @@ TWO_STAGE_CONVENTIONS = {
     "stage_one recall@N": "share of queries with a right reference among the N that stage two sees: the ceiling of "
     "Recall@K for every K up to N, and equal to it for K = N",
     "won_queries, lost_queries": "queries whose first answer is right re-ranked and wrong in stage one, and vice versa",
-    "ties in stage two": "pessimistic again, among the N: of two with equal Phi the wrong one comes first",
+    "ties in stage two": "pessimistic again, among the N: of two with equal Phi the wrong one comes first, otherwise "
+    "the one that stage one has first",
 }
 SDM_PER_M = 0.001
 SDM_PER_DEGREE = 5e3

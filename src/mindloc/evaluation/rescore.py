@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from mindloc.descriptors.ranking import cosine_of
+from mindloc.descriptors.ranking import best_first, cosine_of
 from mindloc.descriptors.sets import DescriptorSet, load_descriptor_set, load_descriptor_sets
 from mindloc.errors import DataError
 from mindloc.evaluation.baselines import score_chance, score_constant
@@ -313,11 +313,12 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
 
 
 def _right_answer(root: Path, query: int, case: _Case) -> SheetAnswer:
-    """The right reference that is most like the query by the descriptors of stage one."""
+    """The right reference that is most like the query by the descriptors of stage one; the first one of a tie."""
     queries, references = case.first
-    item_R = case.truth.right[case.settings.mode][query]
-    cosine_R = cosine_of(queries.descriptor_ND, references.descriptor_ND)[0](query, item_R)
-    best = int(np.argmax(cosine_R))
+    item_R = np.sort(case.truth.right[case.settings.mode][query])
+    score_of, rounding = cosine_of(queries.descriptor_ND, references.descriptor_ND)
+    cosine_R = score_of(query, item_R)
+    best = int(best_first(cosine_R, rounding)[0])
     distances = distances_of(queries, references)
     distance_m = float(distances.to_answers(np.array([query]), item_R[[best]][None])[0, 0]) if distances else None
     return SheetAnswer(root / case.reference_names[item_R[best]], True, distance_m, float(cosine_R[best]))
