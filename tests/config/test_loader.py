@@ -62,7 +62,7 @@ BAD = [  # override, part of the error message
     ("data.query_size_px=[1, 2, 3]", "is [1, 2, 3]; expected a list of 2"),
     ("data.query_size_px=384", "expected a list"),
     ("train=7", "config section train is 7; expected key: value lines"),
-    ("train.epochs", "not of the form"),
+    ("train.epochs", "not of the form section.key=value; write for example train.epochs=3"),
     ("augment.flip_p=1.5", "expected a number from 0 to 1"),
     ("data.query_size_px=[100, 128]", "multiples of model.patch_px=16, for example [96, 128]"),
     ("data.train_ratio=0", "data.train_ratio is 0; expected a number above 0, at most 1"),
@@ -188,7 +188,7 @@ def test_null_and_quotes_of_an_override_are_read_as_in_yaml():
         ("a: &a [x]\ndata: *a", "an alias (*name); write the value out"),
         ("data: {root: a, root: b}", "root is there twice"),
         ("[" * 5_000, "can't be read as YAML: "),
-        ("data: {root: 2026-99-99}", "can't be read as YAML: month must be in 1..12"),
+        ("data: {root: 2026-99-99}", "can't be read as YAML: month must be in 1..12; correct it there"),
         ("data: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         (" " * 2**20 + "\n", "has 1048577 bytes; expected at most 1048576; give a YAML file"),
     ],
@@ -234,7 +234,9 @@ def test_a_config_is_changed_by_a_checked_copy():
         config.with_values({"train.epochs": 0})
     with pytest.raises(ConfigError, match="did you mean train.epochs"):
         config.with_values({"train.epoch": 1})
-    with pytest.raises(ConfigError, match="train.epochs.x can't be set: epochs is a value"):
+    with pytest.raises(
+        ConfigError, match="train.epochs.x can't be set: epochs is a value, not a section; write section.key"
+    ):
         config.with_values({"train.epochs.x": 1})
 
 

@@ -11,7 +11,6 @@ from mindloc.data.exclusion import OverlapGraph
 from mindloc.data.hard_negatives import NO_NEIGHBOR, NeighborTables
 from mindloc.data.sampler import PADDING, SAMPLERS
 from mindloc.data.split import Edges
-from mindloc.errors import DataError
 
 MODES = list(SAMPLERS)
 NEIGHBORS = 12
@@ -150,7 +149,7 @@ def test_two_sources_alternate_without_duplicates():
 def test_an_epoch_without_its_table_is_an_error():
     tables = NeighborTables(rule("descriptors", 1))
     assert tables.candidates(0) is None and not tables.lacks(0)
-    with pytest.raises(DataError, match="epoch 2 needs are not available"):
+    with pytest.raises(RuntimeError, match="epoch 2 needs are not available"):
         tables.candidates(1)
     tables.put(1, np.array([[3]]))
     assert tables.candidates(1).tolist() == [[3]]
@@ -182,7 +181,7 @@ class Waiting(threading.Thread):
     def run(self):
         try:
             self.tables.wait(self.epoch)
-        except DataError as error:
+        except RuntimeError as error:
             self.error = error
 
 
@@ -206,7 +205,7 @@ def test_a_waiting_loader_is_released_when_the_training_ends():
     for loader in loaders:
         loader.join(5)
         assert not loader.is_alive() and "training ended" in str(loader.error)
-    with pytest.raises(DataError, match="training ended"):
+    with pytest.raises(RuntimeError, match="training ended"):
         tables.wait(1)  # and later calls do not wait
     tables.wait(0)
 
@@ -221,7 +220,7 @@ def test_a_second_training_can_use_the_tables_again():
             loader.join(5)
             assert not loader.is_alive() and loader.error is None
         tables.put(0, table_DK)  # the next training starts from the first epoch
-    with pytest.raises(DataError, match="training ended"):
+    with pytest.raises(RuntimeError, match="training ended"):
         tables.wait(1)
 
 

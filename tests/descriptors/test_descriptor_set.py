@@ -160,7 +160,7 @@ def break_rows(text):
         (break_rows("nonsense\n"), "line 1 is not JSON"),
         (break_rows('{"name": "a", "place": [1]}\n'), "line 1"),
         (break_rows('{"name": "a", "place": [1, NaN]}\n'), "line 1"),
-        (break_rows('{"name": "a", "place": null}\n' * 2), "the name a is used twice"),
+        (break_rows('{"name": "a", "place": null}\n' * 2), "the name a is used twice; names must be unique: extract"),
         (
             lambda directory: (directory / "descriptors.npy").write_bytes(b"no array"),
             "is not a .npy file",

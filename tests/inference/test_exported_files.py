@@ -316,7 +316,8 @@ def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "tensorrt", "message"), [("Ascend", False, "CPU and GPU"), ("CPU", True, "--tensorrt")]
+    ("target", "tensorrt", "message"),
+    [("Ascend", False, "CPU and GPU"), ("CPU", True, "the target is CPU; add --device_target GPU, or leave it out")],
 )
 def test_targets_that_are_none(target, tensorrt, message):
     with pytest.raises(DeviceError, match=message):

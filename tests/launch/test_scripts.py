@@ -164,20 +164,26 @@ def test_a_rank_table_names_the_cards_also_where_the_config_has_others(here):
 
 
 HOSTILE = {
-    "too few": (["table.json", "data set"], "2 arguments before the options, expected 3 to 6"),
+    "too few": (["table.json", "data set"], "2 arguments before the options, expected 3 to 6; give them in this order"),
     "too many": (["2", "data set", "out", "", "3", "True", "x"], "7 arguments before the options"),
     "no such table": (["tabel.json", "data set", "out"], "RANK_TABLE_FILE tabel.json is not there"),
     "table that is a directory": (["run", "data set", "out"], "RANK_TABLE_FILE run is a directory"),
-    "no ranks": (["0", "data set", "out"], "RANKS is 0"),
+    "no ranks": (["0", "data set", "out"], "how many ranks this server is to start; give 1 or more"),
     "no such data set": (["2", "dataset", "out"], "DATASET_PATH dataset is not there"),
     "empty data set": (["2", "", "out"], "DATASET_PATH (empty) is not there"),
-    "data set that is a file": (["2", "table.json", "out"], "DATASET_PATH table.json is a file"),
+    "data set that is a file": (
+        ["2", "table.json", "out"],
+        "DATASET_PATH table.json is a file, expected a directory; give the one",
+    ),
     "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is not a directory"),
     "no such checkpoint": (["2", "data set", "out", "no.safetensors"], "CHECKPOINT_PATH no.safetensors is not there"),
     "directory that is not a run": (["2", "data set", "out", "run/checkpoints"], "is a directory without config.yaml"),
     "neither epoch nor evaluation": (["2", "data set", "out", "", "yes"], "'yes' is neither a BEGIN_EPOCH"),
     "negative epoch": (["2", "data set", "out", "", "-1"], "'-1' is neither a BEGIN_EPOCH"),
-    "two epochs": (["2", "data set", "out", "", "3", "4"], "BEGIN_EPOCH is given twice"),
+    "two epochs": (
+        ["2", "data set", "out", "", "3", "4"],
+        "BEGIN_EPOCH is given twice, the second time as '4'; leave one out",
+    ),
     "unknown option": (["2", "data set", "out", "--epoches", "3"], "no such option '--epoches'; did you mean"),
     "unknown key": (["2", "data set", "out", "--set", "train.epoch=3"], "did you mean train.epochs?"),
     "no such config": (["2", "data set", "out", "--config", "no.yaml"], "config no.yaml is neither a file"),

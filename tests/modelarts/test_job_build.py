@@ -131,9 +131,9 @@ def test_a_batch_that_the_ranks_can_not_share_is_refused(tmp_path):
 
 def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_NAME_PAUSES_S", ())
-    with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not say"):
+    with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not say where their ranks meet; set it"):
         training(tmp_path, place=Place(ranks=2, servers=2))
-    with pytest.raises(LaunchError, match=r"nowhere\.invalid, has no address here"):
+    with pytest.raises(LaunchError, match=r"nowhere\.invalid, has no address here: .*; correct VC_WORKER_HOSTS"):
         training(tmp_path, place=Place(ranks=2, servers=2, master="nowhere.invalid"))
 
 

@@ -123,7 +123,10 @@ def test_the_first_start_of_a_job_that_may_be_started_again(start, capsys):
 def test_a_checkpoint_url_that_is_nothing_is_refused(start, tmp_path, capsys):
     assert start("", "--checkpoint_url=obs://bucket/typo") == 2
     assert list((tmp_path / "cache").glob("start_*")) == []
-    assert "neither a file of weights nor a run directory" in capsys.readouterr().err
+    assert (
+        "neither a file of weights nor a run directory, which has a config.yaml; check the url, or"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_local_run_needs_no_store(start, tmp_path, data, monkeypatch):

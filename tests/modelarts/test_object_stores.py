@@ -78,7 +78,7 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "moxing", None)  # import moxing fails, as without it
     with pytest.raises(StoreError, match="can't be reached: moxing .* copy what is there to this machine and give the"):
         build_store("obs://bucket/x")
-    with pytest.raises(StoreError, match="neither a path nor a url of obs://, s3://"):
+    with pytest.raises(StoreError, match="neither a path nor a url of obs://, s3://; give one of these"):
         build_store("http://host/x")
 
 

@@ -209,7 +209,9 @@ def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
         required = [name for name in names if not name.startswith("[")]
         if not len(required) <= len(places) <= len(names):
             most = f" to {len(names)}" if len(names) > len(required) else ""
-            raise LaunchError(f"{len(places)} arguments before the options, expected {len(required)}{most}")
+            raise LaunchError(
+                f"{len(places)} arguments before the options, expected {len(required)}{most}; give them in this order"
+            )
         values = {"dataset": _directory("DATASET_PATH", places[1]), "options": options}
         values |= _FIRST_PLACES[script.first](places[0])
         if script.evaluates:
@@ -234,7 +236,7 @@ def _table_or_ranks(word: str) -> dict:
     if not is_number(word):
         return {"table": _file("RANK_TABLE_FILE", word)}
     if int(word) == 0:
-        raise LaunchError("RANKS is 0, expected how many ranks this server is to start")
+        raise LaunchError("RANKS is 0, expected how many ranks this server is to start; give 1 or more")
     if int(word) > MOST_RANKS:
         raise LaunchError(f"RANKS is {word}, more than the {MOST_RANKS} that one server may start; give fewer")
     return {"ranks": int(word)}
@@ -254,7 +256,7 @@ def _last_places(words: Sequence[str]) -> dict:
         else:
             raise LaunchError(f"{word!r} is neither a BEGIN_EPOCH, such as 3, nor an EVAL_CALLBACK, True or False")
         if name in values:
-            raise LaunchError(f"{name.upper()} is given twice, the second time as {word!r}")
+            raise LaunchError(f"{name.upper()} is given twice, the second time as {word!r}; leave one out")
         values[name] = value
     return values
 
@@ -269,7 +271,7 @@ def _existing(name: str, word: str) -> Path:
 def _directory(name: str, word: str) -> Path:
     path = _existing(name, word)
     if not path.is_dir():
-        raise LaunchError(f"{name} {word} is a file, expected a directory")
+        raise LaunchError(f"{name} {word} is a file, expected a directory; give the one that contains it")
     return path
 
 

@@ -151,7 +151,7 @@ def _yaml(text: str, what: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
-        raise ConfigError(f"{what} can't be read as YAML: {one_line(error)[:300]}") from None
+        raise ConfigError(f"{what} can't be read as YAML: {one_line(error)[:300]}; correct it there") from None
 
 
 def _parsed(overrides: Sequence[str]) -> list[tuple[str, Any]]:
@@ -161,7 +161,9 @@ def _parsed(overrides: Sequence[str]) -> list[tuple[str, Any]]:
 def _parsed_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+        raise ConfigError(
+            f"override {override!r} is not of the form section.key=value; write for example train.epochs=3"
+        )
     if _is_text(key) and text not in _NULL and not text.startswith(('"', "'")):
         return key, text  # also where YAML would read a number, a comment or a list
     return key, _yaml(text, f"override {override!r}: the value")

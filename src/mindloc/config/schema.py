@@ -132,7 +132,9 @@ def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[st
                 at[section] = {}
             at = at[section]
             if not isinstance(at, dict):
-                raise ConfigError(f"config key {key} can't be set: {section} is a value, not a section")
+                raise ConfigError(
+                    f"config key {key} can't be set: {section} is a value, not a section; write section.key"
+                )
         at[name] = value
     return tree
 

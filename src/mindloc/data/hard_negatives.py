@@ -19,7 +19,6 @@ from typing import Protocol
 import numpy as np
 
 from mindloc.config.sections import SamplingConfig
-from mindloc.errors import DataError
 
 NO_NEIGHBOR = -1  # in a table: fewer than K candidates
 # pairs tried per reference: where images are dense, nearly all are blocked; the others follow in the epoch's order
@@ -74,7 +73,7 @@ class NeighborTables:
         """Block until ``epoch`` can be planned; for a thread that is ahead of the training.
 
         Raises:
-            DataError: ``close`` was called first, because the training ended or failed.
+            RuntimeError: ``close`` was called first, because the training ended or failed.
         """
         with self._changed:
             self._waiting += 1
@@ -84,7 +83,7 @@ class NeighborTables:
                 self._waiting -= 1
                 self._changed.notify_all()
             if self.lacks(epoch):
-                raise DataError(f"the training ended before the neighbors of epoch {epoch + 1} were computed")
+                raise RuntimeError(f"the training ended before the neighbors of epoch {epoch + 1} were computed")
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -117,11 +116,11 @@ class NeighborTables:
         """(Q, K) references, nearest first, two sources interleaved; None where ``epoch`` has no hard negatives.
 
         Raises:
-            DataError: the table that ``epoch`` reads is not available.
+            RuntimeError: the table that ``epoch`` reads is not available.
         """
         tables = self.tables_of(epoch)
         if tables is None:
-            raise DataError(f"the neighbors that epoch {epoch + 1} needs are not available (yet)")
+            raise RuntimeError(f"the neighbors that epoch {epoch + 1} needs are not available (yet)")
         return _interleaved(*tables) if len(tables) == 2 else next(iter(tables), None)
 
 

@@ -136,7 +136,8 @@ class Sampler(ABC):
         """All batches of ``epoch``; the last few plans are cached.
 
         Raises:
-            DataError: no batch could be filled, or the neighbors of the epoch are not available.
+            DataError: no batch could be filled.
+            RuntimeError: the neighbors of the epoch are not available.
         """
         with self._lock:
             plan, tables_then = self._plans.get(epoch, (None, []))

@@ -284,7 +284,9 @@ def _load_rows(path: Path) -> list[dict[str, Any]]:
     for where, row in read_json_lines(path, DataError, "extract the set again"):
         _check_row(row, where)
         if row["name"] in seen:
-            raise DataError(f"{where}: the name {row['name']} is used twice; names must be unique")
+            raise DataError(
+                f"{where}: the name {row['name']} is used twice; names must be unique: extract the set again"
+            )
         seen.add(row["name"])
         rows.append(row)
     return rows
@@ -316,7 +318,7 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
     matrix = read_array(path, DataError, "extract the set again", memory_map)
     if matrix.ndim != 2 or matrix.dtype != np.float32:
         kind = f"{matrix.dtype} of shape {matrix.shape}"
-        raise DataError(f"{path} contains {kind}, expected float32 of shape (count, dimension)")
+        raise DataError(f"{path} contains {kind}, expected float32 of shape (count, dimension); extract the set again")
     return matrix
 
 

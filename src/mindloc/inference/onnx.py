@@ -90,7 +90,9 @@ def choose_provider(
     if target == "Ascend":
         raise DeviceError("the onnx engine runs on CPU and GPU; take --device_target CPU or GPU, or another engine")
     if tensorrt and target != "GPU":
-        raise DeviceError(f"--tensorrt is for --device_target GPU, which is {target} here")
+        raise DeviceError(
+            f"--tensorrt is for GPUs, and the target is {target}; add --device_target GPU, or leave it out"
+        )
     if target == "CPU" or (target == "auto" and CUDA not in there):
         return Provider(CPU)
     wanted = TENSORRT if tensorrt else CUDA

@@ -241,7 +241,7 @@ def meeting_place(environment: Mapping[str, str], server_count: int) -> tuple[st
     """
     address, port = environment.get("MASTER_ADDR"), number_in(environment, "MASTER_PORT", 0)
     if port and not 1024 <= port <= 65535:
-        raise LaunchError(f"MASTER_PORT is {port}, expected a free port from 1024 to 65535")
+        raise LaunchError(f"MASTER_PORT is {port}, expected a free port from 1024 to 65535; change or unset it")
     if not address and not port:
         return None
     if not address and server_count > 1:

@@ -43,7 +43,10 @@ def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Pa
     if _same(url, train_url) and not patiently(lambda: store.names(url)):
         print(f"{url} is empty: this is the first start of a job that may be started again", flush=True)
         return None, None
-    raise StoreError(f"checkpoint_url {url} is neither a file of weights nor a run directory, which has a config.yaml")
+    raise StoreError(
+        f"checkpoint_url {url} is neither a file of weights nor a run directory, which has a config.yaml; check the "
+        "url, or leave it out to train from scratch"
+    )
 
 
 def weights_url(url: str) -> str:
@@ -57,7 +60,10 @@ def weights_url(url: str) -> str:
     for candidate in (url, *(join(url, name) for name in of_a_run)):
         if patiently(lambda candidate=candidate: store.size(candidate)) is not None:
             return candidate
-    raise StoreError(f"checkpoint_url {url} is not a file, and has neither best nor end weights in checkpoints/")
+    raise StoreError(
+        f"checkpoint_url {url} is not a file, and has neither best nor end weights in checkpoints/; give a file of "
+        "weights, or the train_url of a training"
+    )
 
 
 def require_own_place(url: str, checkpoint_url: str | None) -> None:

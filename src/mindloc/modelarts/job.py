@@ -211,11 +211,11 @@ def _address(name: str | None) -> str:
         LaunchError: no name, or nobody knows it.
     """
     if name is None:
-        raise LaunchError("there are several servers, and VC_WORKER_HOSTS does not say where their ranks meet")
+        raise LaunchError("there are several servers, and VC_WORKER_HOSTS does not say where their ranks meet; set it")
     for pause_s in (*_NAME_PAUSES_S, 0.0):
         try:
             return socket.gethostbyname(name)
         except OSError as error:
             reason = error
             time.sleep(pause_s)
-    raise LaunchError(f"the first server, {name}, has no address here: {reason.strerror}; see VC_WORKER_HOSTS")
+    raise LaunchError(f"the first server, {name}, has no address here: {reason.strerror}; correct VC_WORKER_HOSTS")

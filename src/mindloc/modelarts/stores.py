@@ -32,7 +32,8 @@ def build_store(url: str) -> "Store":
     if not is_remote(url):
         return DirectoryStore()
     if url.partition("://")[0] not in REMOTE_SCHEMES:
-        raise StoreError(f"{url} is neither a path nor a url of {', '.join(f'{s}://' for s in REMOTE_SCHEMES)}")
+        known = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise StoreError(f"{url} is neither a path nor a url of {known}; give one of these")
     moxing = find_moxing()
     if moxing is None:
         raise StoreError(

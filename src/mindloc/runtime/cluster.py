@@ -105,7 +105,9 @@ def join_cluster(device: Device) -> Cluster:
         cluster = Cluster(get_rank(), get_group_size())
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise LaunchError(f"this rank can't join the {size} ranks of its environment: {reason}") from error
+        raise LaunchError(
+            f"this rank can't join the {size} ranks of its environment: {reason}; see the other ranks' logs"
+        ) from error
     print(f"rank {cluster.rank} of {cluster.size}, process {os.getpid()}, device {device.target}", flush=True)
     return cluster
 
