@@ -154,3 +154,9 @@ def test_impossible_worlds_are_refused(wrong, line):
     spec = WorldSpec(**{"drones": 20, **wrong})
     with pytest.raises(DataError, match=line):
         draw_frames(spec.check(), build_gallery(spec))
+
+
+@pytest.mark.parametrize("seed", [7, 8, 9])  # in 7 an oblique image near the upper height would cover too much
+def test_the_defaults_make_a_world_of_any_seed(seed):
+    spec = WorldSpec(seed=seed)
+    assert len(draw_frames(spec, build_gallery(spec)).poses.level_F) == spec.drones

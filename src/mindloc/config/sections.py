@@ -228,7 +228,7 @@ class EvalConfig(Section):
     batch_size: Count = 64  # images per forward pass
     recall_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10)  # K of Recall@K
     sdm_at: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5)  # K of SDM@K
-    bootstrap: Count = 1000  # resamples for the confidence interval of Recall@1
+    bootstrap: Annotated[Count, Field(le=100_000)] = 1000  # resamples for the confidence interval of Recall@1
     contact_sheet_queries: Natural = 8  # rows of the report's contact sheet
     histogram_baseline: Flag = True  # report a color-histogram baseline
 

@@ -62,7 +62,7 @@ def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, reg
         region_F4: (left, top, right, bottom) in meters.
 
     Raises:
-        DataError: the footprints are larger than the region.
+        DataError: the footprints are larger than the region, also straight down and north.
     """
     count = len(level_F)
     jitter_F = rng.uniform(1 - spec.height_jitter, 1 + spec.height_jitter, count)
@@ -83,8 +83,19 @@ def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, reg
         drone_pitch_F=body_3F[1],
         drone_yaw_F=(yaw_F + body_3F[2] + 180) % 360 - 180,
     )
+    # an image that covers more than its region looks straight down instead, and if need be north
+    outside_F = _too_large(poses.footprints(spec), region_F4)
+    poses.cam_roll_F[outside_F], poses.cam_pitch_F[outside_F] = 0, -90
+    outside_F = outside_F & _too_large(poses.footprints(spec), region_F4)
+    poses.cam_yaw_F[outside_F] = poses.drone_yaw_F[outside_F] = 0
     poses.place_F2 = _places(poses.footprints(spec), region_F4, rng.random((count, 2)))
     return poses
+
+
+def _too_large(footprint_F42, region_F4) -> np.ndarray:
+    """(F,) bool: footprints that don't fit into their regions."""
+    region_F2 = region_F4[:, 2:] - region_F4[:, :2]
+    return (np.ptp(footprint_F42, axis=1) > region_F2).any(axis=1)
 
 
 def _places(footprint_F42, region_F4, share_F2) -> np.ndarray:
