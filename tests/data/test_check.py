@@ -89,6 +89,13 @@ def test_reading_images_is_optional(gta_root):
     assert kinds(check(gta_root, read_images=False)) == {"missing file": 1}
 
 
+def test_a_name_that_is_spelled_otherwise_is_named(gta_root):
+    file = gta_root / "drone/images/100_0001_0000000001.png"
+    file.rename(file.with_suffix(".PNG"))
+    text = check(gta_root, read_images=False).text()
+    assert f"{file} is missing, but 100_0001_0000000001.PNG is there; rename it as the pairs spell it" in text
+
+
 def test_broken_training_file_does_not_hide_the_test_file(gta_root):
     (gta_root / "test.json").write_text((gta_root / "train.json").read_text())
     (gta_root / "train.json").write_text("[{")

@@ -242,6 +242,9 @@ def test_positive_missing_among_the_semipositives(change_entries):
         ("drone_img_name", "a\n.png"),
         ("drone_img_dir", None),
         ("sate_img_dir", "tiles"),
+        ("drone_img_name", "../../secret.jpg"),
+        ("drone_img_dir", "..\\drone\\images"),
+        ("drone_img_dir", "D:\\data\\drone\\images"),
         ("drone_loc_x_y", [1.0]),
         ("drone_loc_x_y", [1.0, float("nan")]),
         ("drone_loc_x_y", ["1", "2"]),
@@ -254,6 +257,16 @@ def test_value_of_the_wrong_kind(change_entries, key, value):
         entries[1][key] = value
 
     one_line(change_entries(change), "entry 1", key, "expected")
+
+
+def test_paths_as_windows_writes_them(change_entries):
+    def change(entries):
+        for entry in entries:
+            entry["drone_img_dir"] = entry["drone_img_dir"].replace("/", "\\") + "\\"
+            entry["sate_img_dir"] = ".\\" + entry["sate_img_dir"]
+
+    plain, changed = read(change_entries(lambda entries: None)), read(change_entries(change))
+    assert plain.query.files == changed.query.files and plain.reference.files == changed.reference.files
 
 
 @pytest.mark.parametrize("key", ["drone_img_name", "drone_loc_x_y", "pair_pos_semipos_sate_img_list"])

@@ -1,5 +1,8 @@
 """Check of a data set: counts, problems, and the batch sizes that exclusive sampling can fill."""
 
+import functools
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -214,7 +217,20 @@ def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> N
 def _find(path: Path) -> Problem | None:
     if path.is_file():
         return None
+    found = _spellings(path.parent).get(_spelling(path.name))
+    if found:
+        return Problem("missing file", f"{path} is missing, but {found} is there; rename it as the pairs spell it")
     return Problem("missing file", f"{path} is missing; add it, or remove its entry from the pairs")
+
+
+@functools.lru_cache(maxsize=4)
+def _spellings(directory: Path) -> dict[str, str]:
+    """Of each file in a directory, its name without differences of case and of Unicode's forms -> its name."""
+    return {_spelling(entry.name): entry.name for entry in os.scandir(directory)} if directory.is_dir() else {}
+
+
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _decode(path: Path) -> tuple[int, int] | Problem:

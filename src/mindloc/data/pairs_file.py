@@ -154,13 +154,21 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
     for key in _NAME_KEYS:
         if not isinstance(value.get(key), str) or len(value[key].splitlines()) != 1:
             raise _broken(key, value.get(key), "a name")
-    query_directory, query_name, tile_directory = (value[key] for key in _NAME_KEYS)
+    query_directory, query_name, tile_directory = (_inside_root(key, value[key]) for key in _NAME_KEYS)
     place_key = f"drone_{layout.place_key}"
     if not is_place(value.get(place_key), layout.place_unit):
         raise _broken(place_key, value.get(place_key), _PLACE_FORM[layout.place_unit])
-    query_file = f"{query_directory.strip('/')}/{query_name}"
+    query_file = f"{query_directory}/{query_name}"
     lists = {mode: _read_lists(value, layout.list_keys(mode), query_file) for mode in MODES}
-    return _Entry(query_file, tile_directory.strip("/"), value[place_key], lists)
+    return _Entry(query_file, tile_directory, value[place_key], lists)
+
+
+def _inside_root(key: str, path: str) -> str:
+    """A path of the file with forward slashes, also where Windows wrote it; never one that leaves the root."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts or (parts and parts[0].endswith(":")):
+        raise _broken(key, path, "a path inside the root of the data set")
+    return "/".join(parts)
 
 
 def _read_lists(entry: dict, keys: tuple[str, str, str], query_file: str) -> tuple[list, list, list | None]:
