@@ -130,6 +130,15 @@ def test_latitude_and_longitude_give_meters_and_denseuavs_degrees():
     assert scores.numbers["pos"]["sdm@1_denseuav"] == pytest.approx(np.exp(-5e3))
 
 
+def test_distances_across_the_180th_meridian_are_the_short_way():
+    """0.002 degrees on the equator: 222.39 m, and exp(-5000 * 0.002) of DenseUAV's SDM."""
+    references = make_set(np.eye(2), [[0.0, -179.999], [0.0, 179.997]], "satellite", "lat_lon_deg")
+    queries = make_set(np.eye(2), [[0.0, 179.999]] * 2, "drone", "lat_lon_deg")
+    scores = score_sets(queries, references, make_truth([[0], [1]], [[0], [1]]), SETTINGS)
+    np.testing.assert_allclose(scores.distance["pos"][:, 0], [222.39, 222.39], rtol=1e-4)
+    assert scores.numbers["pos"]["sdm@1_denseuav"] == pytest.approx(np.exp(-10))
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindloc.errors import DataError
-from mindloc.geo.points import EARTH_RADIUS_M, box_around, distance_m, paired_distance_m
+from mindloc.geo.points import (
+    EARTH_RADIUS_M,
+    box_around,
+    distance_m,
+    is_lat_lon,
+    lon_from,
+    paired_distance_m,
+    wrapped_lon,
+)
 
 
 def test_plane_distance_is_pythagoras():
@@ -69,7 +76,31 @@ def test_a_box_on_the_globe_contains_the_circle_and_touches_it_on_every_side(pla
     assert (inside.min(0) <= low + 2 * step).all() and (inside.max(0) >= high - 2 * step).all()
 
 
-@pytest.mark.parametrize("place", [(89.9, 0.0), (-89.0, 10.0), (10.0, 179.9), (10.0, -180.0)])
-def test_a_box_at_a_pole_or_the_180th_meridian_raises(place):
-    with pytest.raises(DataError, match="give a box"):
-        box_around(place, 200_000.0, "lat_lon_deg")
+@given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 3e6), st.floats(0, 1), st.floats(0, 2 * np.pi))
+def test_a_box_contains_every_place_of_the_circle_also_at_poles_and_the_180th_meridian(lat, lon, radius_m, part, turn):
+    """A place at a distance and a direction, by vectors from the center of the globe."""
+    angle, (a, b) = 0.999 * part * radius_m / EARTH_RADIUS_M, np.radians((lat, lon))
+    up = np.array([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)])
+    north = np.array([-np.sin(a) * np.cos(b), -np.sin(a) * np.sin(b), np.cos(a)])
+    there = np.cos(angle) * up + np.sin(angle) * (np.cos(turn) * north + np.sin(turn) * np.cross(up, north))
+    place = np.degrees([np.arcsin(np.clip(there[2], -1, 1)), np.arctan2(there[1], there[0])])
+    low, high = np.array(box_around((lat, lon), radius_m, "lat_lon_deg"))
+    assert low[0] - 1e-6 <= place[0] <= high[0] + 1e-6
+    turned = [place[1] + turns for turns in (-360, 0, 360)]
+    assert any(low[1] - 1e-6 <= lon <= high[1] + 1e-6 for lon in turned) or np.cos(np.radians(place[0])) < 1e-6
+
+
+def test_a_box_across_the_180th_meridian_passes_it_and_one_around_a_pole_has_all_longitudes():
+    (low, high), half_deg = np.array(box_around((0.0, 179.9), 111_195.08, "lat_lon_deg")), 1.0  # R pi / 180
+    np.testing.assert_allclose([low, high], [[-half_deg, 178.9], [half_deg, 180.9]], atol=1e-6)
+    low, high = box_around((89.9, 12.0), 111_195.08, "lat_lon_deg")
+    assert (low[1], high) == (-180, (90, 180)) and low[0] == pytest.approx(88.9)
+
+
+def test_longitudes_are_wrapped_without_a_change_to_those_in_range():
+    assert wrapped_lon([180.002, 180, -180, -180.5, 119.4]).tolist() == [180.002 - 360, 180, -180, 179.5, 119.4]
+    assert lon_from([-179.5, 179.5, 10, 0.1], [179.9, -179.9, 170, 0.3]).tolist() == [180.5, -180.5, 10, 0.1]
+
+
+def test_what_is_a_place_in_degrees():
+    assert is_lat_lon([[90, -180], [91, 0], [0, 181], [np.nan, 0]]).tolist() == [True, False, False, False]

@@ -15,10 +15,12 @@ far  1, 0     1, 0      400, 0
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mindloc.errors import DataError, TileIndexError
+from mindloc.errors import TileIndexError
 from mindloc.search.faiss_index import build_faiss_index
-from mindloc.search.index import Circle, IndexCard, Tiles
+from mindloc.search.index import Box, Circle, IndexCard, Tiles
 from mindloc.search.two_stage import two_stage_search
 
 PLACE = [[100, 0], [200, 0], [300, 0], [290, 90], [400, 0]]
@@ -73,12 +75,52 @@ def test_a_circle_of_degrees_is_round_on_the_ground():
     assert sorted(name for name, _, _ in found) == ["here", "west"]
 
 
+FIJI = [[-16.8, 179.999], [-16.8, -179.999], [-16.8, 179.99], [-16.8, -179.99], [-16.8, 180]]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [  # 0.001 degrees of longitude are 106 m there
+        (Circle((-16.8, 179.9995), 300), ["far", "here", "west"]),
+        (Circle((-16.8, 180.0005), 120), ["far", "here"]),
+        (Circle((-16.8, -179.9995), 120), ["far", "here"]),
+        (Box((-16.9, 179.998), (-16.7, -179.998)), ["far", "here", "west"]),
+        (Box((-16.9, 179.998), (-16.7, 180.002)), ["far", "here", "west"]),
+        (Box((-16.9, -180.002), (-16.7, -179.998)), ["far", "here", "west"]),
+        (Box((-16.9, -180), (-16.7, -179.98)), ["edge", "far", "here"]),
+        (Box((-16.9, -180), (-16.7, 180)), ["east", "edge", "far", "here", "west"]),
+    ],
+)
+def test_both_sides_of_the_180th_meridian_answer(where, expected):
+    found = search(where, index=make("lat_lon_deg", FIJI))
+    assert sorted(name for name, _, _ in found) == expected
+
+
+def test_around_a_pole_all_longitudes_answer():
+    place = [[89.9999, 0], [89.9999, 180], [89.9999, -90], [89, 0], [-89.9999, 0]]
+    found = search(Circle((90, 77), 100), index=make("lat_lon_deg", place))
+    assert sorted(name for name, _, _ in found) == ["east", "here", "west"]
+
+
+@given(st.floats(-180, 180), st.floats(0, 170), st.lists(st.floats(-180, 180), min_size=1, max_size=5))
+def test_a_box_of_longitudes_is_the_arc_from_west_to_east(west, width, lon):
+    """By the turn from its western edge; whole thousandths, so that no place is within rounding of an edge."""
+    west, width, lon = round(west, 3), round(width, 3) + 0.0005, [round(one, 3) for one in lon]
+    card = IndexCard("flat", "omega", 2, None, None, "lat_lon_deg", None, None)
+    inside = [round((one - west) % 360, 6) % 360 <= width for one in lon]
+    for east in (west + width, (west + width + 180) % 360 - 180):
+        parts = Box((-1, west), (1, east)).parts(card)
+        assert [any(part.low[1] - 1e-9 <= one <= part.high[1] for part in parts) for one in lon] == inside
+
+
 @pytest.mark.parametrize(
     ("unit", "circle", "error", "message"),
     [
         (None, Circle((0, 0), 1), TileIndexError, "knows no places"),
         ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees; give latitude before"),
-        ("lat_lon_deg", Circle((89.9999, 0), 1000), DataError, "reach a pole"),
+        ("lat_lon_deg", Circle((10, 400), 9), TileIndexError, "is not a place in degrees"),
+        ("lat_lon_deg", Box((10, 400), (11, 401)), TileIndexError, "is not in degrees; give latitude before"),
+        ("lat_lon_deg", Box((10, 20), (11, 19)), TileIndexError, "is upside down"),  # not the 359 degrees around
     ],
 )
 def test_what_can_not_be_looked_around(unit, circle, error, message):

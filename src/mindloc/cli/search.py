@@ -29,6 +29,7 @@ from mindloc.search.faiss_kinds import WHILE_SEARCHING
 from mindloc.search.index import Box, Circle
 
 _ORDER = "latitude before longitude, or x before y"
+_ACROSS = "; across the 180th meridian from 179.9 to -179.9"
 _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
     True: "name the directory that extract wrote, with omega and phi",
     False: "encode them by the checkpoint, or by files exported with both descriptors",
@@ -63,7 +64,7 @@ def numbers(count: int) -> Callable[[str], Point]:
 @view_option("query")
 @click.option("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
 @click.option("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
-@click.option("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}")
+@click.option("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}{_ACROSS}")
 @click.option("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
 @parameter_options(WHILE_SEARCHING, "as of index build; default: the index's own")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="answers, one line of JSON per query")

@@ -26,7 +26,7 @@ from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError
 from mindloc.evaluation import metrics
 from mindloc.evaluation.truth import Truth
-from mindloc.geo.points import PlaceUnit, distance_m, paired_distance_m
+from mindloc.geo.points import PlaceUnit, distance_m, lon_from, paired_distance_m
 from mindloc.vocabulary import PairMode
 
 WITHIN_M = (10, 25, 50, 100, 250, 500)
@@ -95,8 +95,10 @@ class Distances:
         return paired_distance_m(self.query_Q2[query][:, None], self.reference_N2[top_QK], self.unit)
 
     def to_answers_deg(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
-        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them."""
-        return np.linalg.norm(self.query_Q2[query][:, None] - self.reference_N2[top_QK], axis=2)
+        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them; across the 180th meridian the short way."""
+        query_Q12, answer_QK2 = self.query_Q2[query][:, None], self.reference_N2[top_QK]
+        off_lon_QK = query_Q12[..., 1] - lon_from(answer_QK2[..., 1], query_Q12[..., 1])
+        return np.hypot(query_Q12[..., 0] - answer_QK2[..., 0], off_lon_QK)
 
     def to_any(self, query: np.ndarray, seed: int) -> np.ndarray:
         """(Q, M) meters from each query to every reference, or to M of many drawn once."""

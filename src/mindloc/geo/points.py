@@ -9,8 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from mindloc.errors import DataError
-
 PlaceUnit = Literal["plane_m", "lat_lon_deg"]
 
 EARTH_RADIUS_M = 6_371_008.8  # mean radius of the IUGG
@@ -54,9 +52,10 @@ def _haversine_m(a, b) -> np.ndarray:
 def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> tuple[tuple[float, float], ...]:
     """(lowest, highest) of both coordinates: the smallest box that contains every place within a distance.
 
+    Longitudes may pass 180: from 179.9 to 180.1. Around a pole they are all, -180 to 180.
+
     Raises:
         ValueError: an unknown unit.
-        DataError: around a pole or across the 180th meridian, where no box of degrees contains them.
     """
     a, b = place
     if unit == "plane_m":
@@ -64,13 +63,34 @@ def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> 
     if unit != "lat_lon_deg":
         raise ValueError(f"place unit {unit!r} must be plane_m or lat_lon_deg")
     angle = radius_m / EARTH_RADIUS_M
-    lat_deg = math.degrees(angle)
-    lon_deg = math.inf  # the circle contains a pole: every longitude
-    if abs(a) + lat_deg < 90:
-        lon_deg = math.degrees(math.asin(math.sin(angle) / math.cos(math.radians(a))))
-    if abs(b) + lon_deg > 180:
-        raise DataError(
-            f"{radius_m} m around latitude {a}, longitude {b} reach a pole or the 180th meridian, "
-            "where no box of degrees contains them; give a box"
-        )
-    return (a - lat_deg, b - lon_deg), (a + lat_deg, b + lon_deg)
+    low_lat, high_lat = a - math.degrees(angle), a + math.degrees(angle)
+    if low_lat <= -90 or high_lat >= 90:  # the circle contains a pole
+        return (max(low_lat, -90.0), -180.0), (min(high_lat, 90.0), 180.0)
+    lon_deg = math.degrees(math.asin(math.sin(angle) / math.cos(math.radians(a))))
+    return (low_lat, b - lon_deg), (high_lat, b + lon_deg)
+
+
+def is_lat_lon(place_N2: np.ndarray) -> np.ndarray:
+    """Whether each place (..., 2) is a latitude in -90..90 and a longitude in -180..180; False for NaN."""
+    place_N2 = np.asarray(place_N2, np.float64)
+    return (np.abs(place_N2[..., 0]) <= 90) & (np.abs(place_N2[..., 1]) <= 180)
+
+
+def wrapped_lon(lon_N) -> np.ndarray:
+    """The same meridians as longitudes in -180..180; those that are there already keep every bit.
+
+    Args:
+        lon_N: degrees, within 360 of that range, any shape.
+    """
+    lon_N = np.asarray(lon_N, np.float64)
+    return np.where(lon_N > 180, lon_N - 360, np.where(lon_N < -180, lon_N + 360, lon_N))
+
+
+def lon_from(lon_N, start) -> np.ndarray:
+    """The same meridians as longitudes in start - 180..start + 180, so that near ones are near as numbers too.
+
+    Args:
+        lon_N, start: degrees in -180..180; shapes that broadcast.
+    """
+    lon_N, start = np.asarray(lon_N, np.float64), np.asarray(start, np.float64)
+    return np.where(lon_N - start > 180, lon_N - 360, np.where(lon_N - start < -180, lon_N + 360, lon_N))

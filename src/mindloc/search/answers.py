@@ -59,7 +59,6 @@ def plan_search(
     Raises:
         ConfigError: more answers than the first stage hands on; consistency without re-rank vectors.
         TileIndexError: more answers than tiles; a position or box in an index without places.
-        DataError: as ``Circle.box``.
     """
     count, two_stage = index.count, index.card.rerank_dimension is not None
     if not count:
@@ -71,7 +70,7 @@ def plan_search(
     if consistency_m and not two_stage:
         raise ConfigError("search.consistency_m needs re-rank vectors, which the index has none of; leave it at 0")
     if where is not None:
-        where.box(index.card)  # which a pole may forbid: known before the work
+        where.box(index.card)  # what can't be looked into is known before the work
     n = min(max(top, recall_n), count)
     return SearchPlan(top, n, min(consistency_m, n), two_stage, where)
 

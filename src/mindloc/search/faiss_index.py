@@ -82,7 +82,7 @@ class FaissIndex:
     def recall(self, query_QD: np.ndarray, k: int, box: Box | None = None) -> Hits:
         """Stage one. Errors as ``TileIndex``."""
         query_QD = check_question(self._card, self.count, query_QD, k, box)
-        kept_N = self._table.kept(box)
+        kept_N = self._table.kept(None if box is None else box.parts(self._card))
         score_QK, row_QK = faiss_kinds.search(self._vectors, query_QD, k, kept_N, self.parameters)
         if row_QK.max(initial=-1) >= len(self._table.names):
             raise TileIndexError("the vectors have rows that the index's table does not have; build it again")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, get_args
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.geo.points import PlaceUnit, box_around
+from mindloc.geo.points import PlaceUnit, box_around, is_lat_lon
 from mindloc.runtime.console import progress_bar
 
 
@@ -103,28 +103,52 @@ class TileFacts(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where to look: tiles whose place is within, edges included, in the unit of the index's places."""
+    """Where to look: tiles whose place is within, edges included, in the unit of the index's places.
+
+    Longitudes across the 180th meridian are given as on either side of it, 179.9 to -179.9, or on, 179.9 to 180.1.
+    """
 
     low: tuple[float, float]
     high: tuple[float, float]
 
     def box(self, card: IndexCard) -> "Box":
-        """Itself.
+        """The same box with its lowest longitude first, also across the 180th meridian.
 
         Raises:
-            TileIndexError: it is upside down or not of numbers, or the index knows no places.
+            TileIndexError: it is upside down, not of numbers or not in degrees, or the index knows no places.
         """
-        _require_places(card)
-        if not (self.low[0] <= self.high[0] and self.low[1] <= self.high[1]):  # NaN too
+        unit = _require_places(card)
+        (low_a, low_b), (high_a, high_b) = self
+        if unit == "lat_lon_deg":
+            if max(abs(low_b), abs(high_b)) > 360:
+                raise TileIndexError(
+                    f"box from {self.low} to {self.high} is not in degrees; give latitude before longitude"
+                )
+            if high_b < low_b and high_b + 360 - low_b <= 180:  # wider ones are exchanged corners
+                high_b += 360
+        if not (low_a <= high_a and low_b <= high_b):  # NaN too
             raise TileIndexError(f"box from {self.low} to {self.high} is upside down; give its lowest corner first")
-        return self
+        return Box((low_a, low_b), (high_a, high_b))
+
+    def parts(self, card: IndexCard) -> list["Box"]:
+        """Boxes whose edges compare as numbers and which contain the same places; two across the 180th meridian.
+
+        Raises:
+            TileIndexError: as ``box``.
+        """
+        whole = self.box(card)
+        if card.place_unit != "lat_lon_deg":
+            return [whole]
+        turns = [(whole.low[1] + turn, whole.high[1] + turn) for turn in (-360, 0, 360)]
+        lon = [(max(low, -180.0), min(high, 180.0)) for low, high in turns]
+        return [Box((whole.low[0], low), (whole.high[0], high)) for low, high in lon if low <= high]
 
 
 @dataclass(frozen=True)
 class Circle:
     """Where to look: tiles whose place is at most this far from a position, the edge included."""
 
-    place: tuple[float, float]  # in the unit of the index's places
+    place: tuple[float, float]  # in the unit of the index's places; a longitude may pass 180
     radius_m: float
 
     def box(self, card: IndexCard) -> Box:
@@ -132,10 +156,9 @@ class Circle:
 
         Raises:
             TileIndexError: the index knows no places, or the position is none in their unit.
-            DataError: no box of degrees contains it: around a pole or across the 180th meridian.
         """
         unit = _require_places(card)
-        if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 180):
+        if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 360):
             raise TileIndexError(
                 f"{self.place[0]},{self.place[1]} is not a place in degrees; give latitude before longitude"
             )
@@ -344,3 +367,11 @@ def _check_places(card: IndexCard, tiles: Tiles, count: int) -> None:
             )
         if card.place_unit is None and known.any():
             raise TileIndexError(f"{what} for an index whose card names no unit of places; name it when building")
+    if card.place_unit == "lat_lon_deg":
+        off_N = ~np.isnan(tiles.place_N2[:, 0]) & ~is_lat_lon(tiles.place_N2)
+        if off_N.any():
+            row = int(np.flatnonzero(off_N)[0])
+            raise TileIndexError(
+                f"the place of tile {tiles.names[row]} is {tiles.place_N2[row].tolist()}; "
+                "expected latitude -90..90, then longitude -180..180"
+            )

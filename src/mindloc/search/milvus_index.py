@@ -90,7 +90,7 @@ class MilvusIndex:
         query_QD = check_question(self.card, self._count_seen, query_QD, k, box)
         if k > MOST_ANSWERS:
             raise TileIndexError(f"{k} answers are requested; Milvus gives at most {MOST_ANSWERS}")
-        hits = self._recall(query_QD, k, "" if box is None else _within(box))
+        hits = self._recall(query_QD, k, "" if box is None else _within(box.parts(self.card)))
         if box is None and min(map(len, hits.names)) < k:
             check_question(self.card, self.count, query_QD, k, None)  # others may have removed tiles
             raise TileIndexError(f"an index of kind {self._kind} finds fewer than {k} tiles; request fewer answers")
@@ -240,10 +240,13 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def _within(box: Box) -> str:
-    """Expression: the tiles in a box, edges included."""
-    low_a, low_b, high_a, high_b = (_number(edge) for edge in (*box.low, *box.high))
-    return f"place_a >= {low_a} and place_a <= {high_a} and place_b >= {low_b} and place_b <= {high_b}"
+def _within(boxes: Sequence[Box]) -> str:
+    """Expression: the tiles in one of the boxes, edges included."""
+    edges = [[_number(edge) for edge in (*box.low, *box.high)] for box in boxes]
+    return " or ".join(
+        f"(place_a >= {low_a} and place_a <= {high_a} and place_b >= {low_b} and place_b <= {high_b})"
+        for low_a, low_b, high_a, high_b in edges
+    )
 
 
 def _number(value: float) -> str:

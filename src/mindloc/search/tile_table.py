@@ -79,12 +79,15 @@ class TileTable:
         except KeyError as absent:
             raise TileIndexError(f"tile {absent.args[0]} is not in the index; check the name") from None
 
-    def kept(self, box: Box | None) -> np.ndarray | None:
-        """(N,) bool, rows that count and are in the box; None: every row."""
-        if box is None:
+    def kept(self, boxes: Sequence[Box] | None) -> np.ndarray | None:
+        """(N,) bool, rows that count and are in one of the boxes (``Box.parts``); None: every row."""
+        if boxes is None:
             return None if self.count == len(self.names) else self.alive_N
-        within_N2 = (self.place_N2 >= box.low) & (self.place_N2 <= box.high)  # never of NaN
-        return within_N2[:, 0] & within_N2[:, 1] & self.alive_N
+        within_N = np.zeros(len(self.names), bool)
+        for box in boxes:
+            within_N2 = (self.place_N2 >= box.low) & (self.place_N2 <= box.high)  # never of NaN
+            within_N |= within_N2[:, 0] & within_N2[:, 1]
+        return within_N & self.alive_N
 
     def facts(self, names: Sequence[str]) -> list[TileFacts]:
         """What is known of each name."""

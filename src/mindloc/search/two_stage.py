@@ -52,7 +52,6 @@ def two_stage_search(
 
     Raises:
         TileIndexError: k, n or m contradict each other or the index; the queries do not fit it; as ``where.box``.
-        DataError: as ``Circle.box``.
     """
     box = None if where is None else where.box(index.card)
     if not isinstance(where, Circle):
