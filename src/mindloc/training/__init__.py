@@ -1,1 +1,1 @@
-"""Training: ``trainer`` prepares and runs it, ``step`` is one step, ``callbacks`` and ``checkpointing`` run between."""
+"""Training: ``trainer`` runs it, ``build`` makes its parts, ``callbacks`` and ``checkpointing`` act between steps."""

@@ -1,4 +1,4 @@
-"""Callbacks for the steps and epochs of ``Model.train``: progress, report, evaluation, search for hard negatives.
+"""Callbacks for ``Model.train``: progress, learning rate, report, evaluation, search for hard negatives.
 
 Saving is in checkpointing.py. The callbacks share the counters of ``Progress``. Results for other callbacks, also the
 user's, are in MindSpore's ``original_args()``: ``learning_rate`` of the step, ``eval_results`` of the epoch. They
@@ -35,31 +35,24 @@ EvaluateFunction = Callable[[Path | None], Mapping[str, float] | None]
 
 
 class ProgressCallback(Callback):
-    """Counts steps and epochs, and sets the learning rate by the schedule and the number of steps of each epoch.
+    """Counts steps and epochs.
 
     MindSpore uses the number of steps of the first epoch for all, and counts a resumed run from 0; this sets the right
     numbers for MindSpore's own callbacks.
 
     Args:
-        lr: learning-rate parameter of the step.
         steps_of: epoch (from 0) -> its number of steps.
     """
 
-    def __init__(self, progress: Progress, steps_of: Callable[[int], int], schedule: Schedule, lr: ms.Parameter):
+    def __init__(self, progress: Progress, steps_of: Callable[[int], int]):
         super().__init__()
-        self.progress, self.steps_of, self.schedule, self.lr = progress, steps_of, schedule, lr
+        self.progress, self.steps_of = progress, steps_of
 
     def on_train_begin(self, run_context: RunContext) -> None:
         run_context.original_args().cur_step_num = self.progress.step
 
     def on_train_epoch_begin(self, run_context: RunContext) -> None:
         run_context.original_args().batch_num = self.steps_of(self.progress.epoch)
-
-    def on_train_step_begin(self, run_context: RunContext) -> None:
-        epoch = self.progress.epoch
-        lr = self.schedule.at_step(epoch, self.progress.step_in_epoch, self.steps_of(epoch))
-        ops.assign(self.lr, Tensor(lr, ms.float32))  # set_data has no effect on a graph that has run
-        run_context.original_args().learning_rate = lr
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         self.progress.step += 1
@@ -75,6 +68,25 @@ class ProgressCallback(Callback):
             raise DataError(f"epoch {self.progress.epoch + 1} had {done} steps; expected {steps} by its sampler")
         self.progress.epoch += 1
         self.progress.step_in_epoch = 0
+
+
+class ScheduleCallback(Callback):
+    """Sets the learning rate of each step by the schedule and the number of steps of its epoch.
+
+    Args:
+        lr: learning-rate parameter of the step.
+        steps_of: epoch (from 0) -> its number of steps.
+    """
+
+    def __init__(self, progress: Progress, steps_of: Callable[[int], int], schedule: Schedule, lr: ms.Parameter):
+        super().__init__()
+        self.progress, self.steps_of, self.schedule, self.lr = progress, steps_of, schedule, lr
+
+    def on_train_step_begin(self, run_context: RunContext) -> None:
+        epoch = self.progress.epoch
+        lr = self.schedule.at_step(epoch, self.progress.step_in_epoch, self.steps_of(epoch))
+        ops.assign(self.lr, Tensor(lr, ms.float32))  # set_data has no effect on a graph that has run
+        run_context.original_args().learning_rate = lr
 
 
 class ReportCallback(Callback):

@@ -12,30 +12,20 @@ from mindspore.train import Callback, Model
 
 import mindloc
 from mindloc.config import Config, config_to_dict, dump_yaml
-from mindloc.data.hard_negatives import NeighborTables
-from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_split
-from mindloc.data.sampler import Sampler, build_sampler
 from mindloc.data.split import Split, split_checksum
 from mindloc.errors import MindlocError
 from mindloc.evaluation.evaluate import evaluate, help_evaluate
 from mindloc.evaluation.report import main_metrics
-from mindloc.inference.build import card_facts
 from mindloc.inference.engine import MindSporeEngine
 from mindloc.losses.criterion import build_criterion
-from mindloc.models.build import build_encoder, with_normalization_of
-from mindloc.runtime.checkpoint import (
-    Weights,
-    complete_checkpoints,
-    is_own_checkpoint,
-    load_weights,
-    resolve_checkpoint,
-)
+from mindloc.runtime.checkpoint import complete_checkpoints
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
 from mindloc.runtime.files import locked
 from mindloc.runtime.process import stopped_by
 from mindloc.runtime.run_directory import RunDirectory, git_revision, point_latest
+from mindloc.training.build import build_sampling, build_step, starting_weights
 from mindloc.training.callbacks import (
     SCORE,
     EvalCallback,
@@ -43,17 +33,16 @@ from mindloc.training.callbacks import (
     NeighborsCallback,
     ProgressCallback,
     ReportCallback,
+    ScheduleCallback,
 )
 from mindloc.training.checkpointing import (
     CheckpointCallback,
     collect_arrays,
     load_state_into,
-    load_weights_into,
     name_last_checkpoint,
 )
 from mindloc.training.dataset import TrainData, build_train_data, targets_of
-from mindloc.training.neighbors import NeighborSource, PairedImages, restore_table
-from mindloc.training.optimizer import AdamW
+from mindloc.training.neighbors import NeighborSource
 from mindloc.training.reporting import Reporter
 from mindloc.training.resume import (
     Progress,
@@ -78,7 +67,8 @@ class Training:
     make_data: Callable[[Progress], TrainData]  # start -> batches
     evaluate: EvaluateFunction | None = None  # None: no evaluation
     neighbors: NeighborSource | None = None  # None: no hard negatives
-    search: Callable[[Path | None, int], None] | None = None  # (temporary directory, epoch): computes its table
+    # (temporary directory, epoch): searches the neighbors by descriptors, for the table of the epoch
+    refresh_neighbors: Callable[[Path | None, int], None] | None = None
     point: ResumePoint | None = None  # None: a new run
     notes: Sequence[str] = ()  # for console and log
     data_checksum: str = ""  # of the training pairs
@@ -104,13 +94,13 @@ def prepare(
     Raises:
         MindlocError: its class names the cause: data, config, checkpoint, device, ranks that differ.
     """
-    point, start, notes, changes = find_resume_point(resume) if resume else None, None, [], []
+    point, notes = find_resume_point(resume) if resume else None, []
     check_begin_epoch(point, begin_epoch)
     require_precision(config.train.precision, ms.get_context("device_target"), training=True)
     if point:
-        changes = check_settings(point, config_to_dict(config))
+        changes, weights = check_settings(point, config_to_dict(config)), point.weights
     else:
-        config, start = _starting_weights(config, notes.append)
+        changes, (config, weights) = [], starting_weights(config, notes.append)
 
     criterion, split = build_criterion(config), read_split(config.data, "train")
     targets = targets_of(config, split, criterion.targets)
@@ -119,29 +109,17 @@ def prepare(
         changes += check_data(point, data_checksum)
     is_evaluated = config.train.eval_every_epochs > 0 or config.train.zero_shot_eval
     test_split = read_split(config.data, "test") if is_evaluated else None
-    neighbors = _build_neighbor_source(config, split, cluster)
-    if neighbors and point:
-        restore_table(neighbors.tables, neighbors.images, point.state, point.progress)
-    sampler = _checked_sampler(config, split, neighbors, cluster, done=point.progress.epoch if point else 0)
-
-    ms.set_seed(config.train.seed)
-    # the checkpoint's weights are loaded below; the file of the initial weights may not exist any more
-    encoder = build_encoder(config.with_values({"model.pretrained": None}) if point else config, notes.append)
-    optimizer = AdamW(encoder.trainable_params(), config.optimizer)
-    step = TrainStep(encoder, criterion, optimizer, config.train, cluster)
+    sampler, neighbors = build_sampling(config, split, cluster, point)
+    step = build_step(config, criterion, cluster, weights, notes.append)
     if point:
-        load_weights_into(step, point.weights)
         load_state_into(step, point.state)
-    elif start:
-        load_weights_into(step, start)
-
-    engine = MindSporeEngine(encoder, config.eval.batch_size, config.train.precision)
+    engine = MindSporeEngine(step.encoder, config.eval.batch_size, config.train.precision)
     training = Training(
         config,
         step,
         make_data=partial(build_train_data, config, split, sampler, targets, cluster),
         evaluate=partial(_evaluate, engine, config, test_split, cluster) if test_split else None,
-        search=partial(neighbors.refresh, engine) if neighbors else None,
+        refresh_neighbors=partial(neighbors.refresh, engine) if neighbors else None,
         neighbors=neighbors,
         point=point,
         notes=notes,
@@ -208,11 +186,12 @@ def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Cal
             return progress
         # when a training fails, this releases a loader thread that waits for a table
         with neighbors.tables.open() if neighbors else nullcontext():
-            search = _search(training, run, progress, reporter)
-            for callback in search:
-                callback.find()  # the loader plans its first epoch when it is built
+            searching = _neighbor_callbacks(training, run, progress, reporter)
+            # the loader plans its first epoch when it is built, and waits for the table of that epoch
+            for callback in searching:
+                callback.find()
             data = training.make_data(progress)
-            in_order = _callbacks(training, run, progress, reporter, data, [*search, *callbacks])
+            in_order = _callbacks(training, run, progress, reporter, data, [*searching, *callbacks])
             saving = in_order[-1]
             # several ranks must stop at the same step: there a signal ends them at once
             stoppable = isinstance(saving, CheckpointCallback) and training.ranks == 1
@@ -241,58 +220,6 @@ def _stopped_with_a_checkpoint(saving: CheckpointCallback) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config, Weights | None]:
-    """(config with the normalization of the initial weights, the weights if they are a mindloc checkpoint).
-
-    Weights from elsewhere become ``model.pretrained``.
-
-    Raises:
-        CheckpointError: the weights can't be read.
-    """
-    if config.train.checkpoint_start and Path(config.train.checkpoint_start).is_dir():
-        start = resolve_checkpoint(config.train.checkpoint_start, say)
-        config = config.with_values({"train.checkpoint_start": str(start)})
-    path = config.train.checkpoint_start or config.model.pretrained
-    if path is None:
-        return config, None
-    config = with_normalization_of(path, config)
-    say(f"initial weights {path}, pixel mean {list(config.model.mean)} and std {list(config.model.std)}")
-    if config.train.checkpoint_start and is_own_checkpoint(path):
-        return config, load_weights(path)
-    return config.with_values({"model.pretrained": path}), None
-
-
-def _build_neighbor_source(config: Config, split: Split, cluster: Cluster) -> NeighborSource | None:
-    """The source of hard negatives, with the map table if an epoch reads it; None without hard negatives."""
-    sampling = config.sampling
-    if sampling.hard_negatives == "none":
-        return None
-    images = PairedImages(split, split.edges(config.data.train_mode).pairs(), sampling.neighbors)
-    tables = NeighborTables(sampling, images.near_on_map() if sampling.hard_negatives != "descriptors" else None)
-    return NeighborSource(
-        tables,
-        images,
-        images_of=lambda side, paths: ImageBatches(
-            config.view(side), paths, config.eval.batch_size, config.data.workers
-        ),
-        facts_of=lambda side: card_facts(config, side, split.side(side).place_unit),
-        cluster=cluster,
-    )
-
-
-def _checked_sampler(
-    config: Config, split: Split, neighbors: NeighborSource | None, cluster: Cluster, done: int
-) -> Sampler:
-    """The sampler, after a check that the first epoch to train has batches that all ranks can share."""
-    data, train, tables = config.data, config.train, neighbors and neighbors.tables
-    sampler = build_sampler(split, data.train_mode, config.sampling, train.batch_size, train.seed, tables)
-    if train.epochs > done:
-        is_known = tables is None or not tables.lacks(done)
-        plan = (sampler if is_known else sampler.without_neighbors()).plan(done)
-        plan.shard(cluster.rank, cluster.size, train.accumulate)
-    return sampler
-
-
 def _evaluate(
     engine: MindSporeEngine, config: Config, split: Split, cluster: Cluster, directory: Path | None
 ) -> dict[str, float] | None:
@@ -306,13 +233,13 @@ def _evaluate(
     return {name: values[name] for name in main_metrics(values) if values[name] is not None}
 
 
-def _search(
+def _neighbor_callbacks(
     training: Training, run: RunDirectory | None, progress: Progress, reporter: Reporter
 ) -> list[NeighborsCallback]:
     """The callback that searches hard negatives, in a list; empty without hard negatives."""
     if training.neighbors is None:
         return []
-    refresh = partial(training.search, run and run.neighbors)
+    refresh = partial(training.refresh_neighbors, run and run.neighbors)
     tables, epochs = training.neighbors.tables, training.config.train.epochs
     return [NeighborsCallback(tables, refresh, training.step.encoder, reporter, progress, epochs)]
 
@@ -331,12 +258,15 @@ def _callbacks(
     results the checkpoint contains.
     """
     step, config = training.step, training.config.train
-    counting = ProgressCallback(progress, data.steps, training.schedule, step.lr)
+    counting = [
+        ProgressCallback(progress, data.steps),
+        ScheduleCallback(progress, data.steps, training.schedule, step.lr),
+    ]
     evaluation = []
     if training.evaluate:
         evaluation = [EvalCallback(training.evaluate, step.encoder, run and run.reports, reporter, progress, config)]
     if run is None:
-        return [counting, *evaluation, *others]
+        return [*counting, *evaluation, *others]
     preparation = f"imports{', neighbors' if training.neighbors else ''} and preparation"
     report = ReportCallback(reporter, progress, data, step, config, preparation)
     code = {"version": mindloc.__version__, "revision": git_revision()}
@@ -356,7 +286,7 @@ def _callbacks(
         },
         neighbors=training.neighbors,
     )
-    return [counting, report, *evaluation, *others, saving]
+    return [*counting, report, *evaluation, *others, saving]
 
 
 def _common_ground(training: Training, split: Split, test_split: Split | None) -> dict[str, bytes | str]:
