@@ -106,10 +106,10 @@ def test_arrays_that_are_not_plain_numbers_of_their_size_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.ones(3, np.float32))
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-1])
-    assert "has 11 bytes of numbers, its header says 12" in refusal(array, tmp_path / "a.npy")
+    assert "has 11 bytes of data, but its header says 12" in refusal(array, tmp_path / "a.npy")
     # a petabyte that is not there is not reserved
     (tmp_path / "a.npy").write_bytes(whole.replace(b"(3,), }" + b" " * 15, b"(1000000000000000,), }"))
-    assert "has 12 bytes of numbers, its header says 4000000000000000" in refusal(array, tmp_path / "a.npy")
+    assert "has 12 bytes of data, but its header says 4000000000000000" in refusal(array, tmp_path / "a.npy")
 
 
 def test_the_content_of_a_json_file_is_returned(tmp_path):

@@ -148,9 +148,9 @@ def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iter
 
 
 def read_csv(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, list[str]]]:
-    """(where, cells without blanks at their ends) of each row of a table that is not empty, its header included.
+    """(where, cells) for each row that is not empty, including the header; cells are stripped of blanks.
 
-    Columns are separated by commas, semicolons or tabs, whichever the header has most of.
+    The separator is the comma, semicolon or tab, whichever occurs most often in the header.
 
     Raises (while iterating):
         MindlocError: as ``read_text``, or a row is not CSV.
@@ -192,7 +192,7 @@ def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: 
         start, size = file.tell(), os.fstat(file.fileno()).st_size
         expected = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size - start != expected:
-            raise error(f"{path} has {size - start} bytes of numbers, its header says {expected}; {way_out}")
+            raise error(f"{path} has {size - start} bytes of data, but its header says {expected}; {way_out}")
         order = "F" if fortran_order else "C"
         if memory_map and expected:
             return np.memmap(file, dtype, "r", start, shape, order)

@@ -280,8 +280,8 @@ def test_an_older_index_stays_when_the_new_one_can_not_be_built(here, capsys):
 
 
 REFUSED_SEARCHES = [
-    ("--queries queries --top 7", "--top 7 for an index of 6 tiles; request 1 to 6"),
-    ("--queries queries --top 0", "--top 0 for an index of 6 tiles"),
+    ("--queries queries --top 7", "--top is 7, but the index has 6 tiles; give 1 to 6"),
+    ("--queries queries --top 0", "--top is 0, but the index has 6 tiles"),
     (
         "--queries queries --top 4 --set search.recall_n=3",
         "--top 4 exceeds search.recall_n; add --set search.recall_n=4",

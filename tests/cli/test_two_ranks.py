@@ -150,5 +150,5 @@ def test_ranks_with_different_data_are_refused(tiny_world, settings, tmp_path):
     assert done.returncode != 0
     for rank in range(2):
         log = (tmp_path / "logs" / f"worker_{rank}.log").read_text()
-        assert "error: rank 1 has another list of training pairs than rank 0" in log
+        assert "error: list of training pairs of rank 1 differs from that of rank 0" in log
     assert not (tmp_path / "run").exists()

@@ -187,7 +187,7 @@ def test_a_cut_off_matrix_is_named(saved):
     matrix = saved[0] / "descriptors.npy"
     matrix.write_bytes(matrix.read_bytes()[:-4])
     for memory_map in (True, False):
-        with pytest.raises(DataError, match="has 56 bytes of numbers, its header says 60"):
+        with pytest.raises(DataError, match="has 56 bytes of data, but its header says 60"):
             load_descriptor_set(saved[0], memory_map)
 
 

@@ -85,6 +85,6 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
 def test_a_set_is_no_directory_of_sets(tmp_path):
     names = [f"drone/{i}.png" for i in range(5)]
     extract(MeanEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
-    with pytest.raises(DataError, match="is a descriptor set itself"):
+    with pytest.raises(DataError, match="is itself the set of an encoder"):
         extract(TwoStageEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
     assert load_descriptor_set(tmp_path / "set").count == 5

@@ -210,7 +210,7 @@ def test_cards_are_counted_among_those_that_are_visible(tmp_path):
     assert cards.environment["CUDA_VISIBLE_DEVICES"] == "5,7"
     same = msrun_of(plan(tmp_path, target="GPU", device_ids=(0, 1), environment=shell))
     assert same.environment["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
-    with pytest.raises(LaunchError, match="card 4 is wanted"):
+    with pytest.raises(LaunchError, match="card 4 is requested"):
         plan(tmp_path, target="GPU", device_ids=(1, 4), environment=shell)
 
 

@@ -113,8 +113,8 @@ def test_nothing_where_all_queries_look_is_one_line():
 @pytest.mark.parametrize(
     ("numbers", "error", "message"),
     [
-        ({"top": 4}, TileIndexError, "--top 4 for an index of 3 tiles; request 1 to 3"),
-        ({"top": 0}, TileIndexError, "--top 0 for an index of 3 tiles"),
+        ({"top": 4}, TileIndexError, "--top is 4, but the index has 3 tiles; give 1 to 3"),
+        ({"top": 0}, TileIndexError, "--top is 0, but the index has 3 tiles"),
         ({"top": 3, "recall_n": 2}, ConfigError, "--top 3 exceeds search.recall_n; add --set search.recall_n=3"),
         ({"where": Box((5, 5), (1, 1))}, TileIndexError, "upside down"),
     ],

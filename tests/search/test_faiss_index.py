@@ -304,9 +304,9 @@ def swapped(**changes):
         (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
         (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles contains NaN"),
         (swapped(rerank_NE=None), "without re-rank vectors for an index that keeps such"),
-        (swapped(names=["a", "b", "a"]), "tile a comes twice"),
+        (swapped(names=["a", "b", "a"]), "tile a appears twice"),
         (swapped(names=["a", "b", 3]), "tile name 3 is not text"),
-        (swapped(place_N2=np.ones((2, 2))), r"places of shape \(2, 2\) for 3 tiles"),
+        (swapped(place_N2=np.ones((2, 2))), r"places has shape"),
         (swapped(place_N2=np.array([[1, 2], [np.nan, 3], [4, 5]])), "half a pair"),
     ],
 )

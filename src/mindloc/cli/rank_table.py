@@ -42,10 +42,10 @@ def rank_table(
 ) -> None:
     """Write the rank table of this server's Ascend cards (--devices), or check and explain one (--check).
 
-    A table of several servers is made of one per server, written on each: --merge FILE FILE ... --out FILE.
+    For several servers, write one table on each server, then merge them: --merge FILE FILE ... --out FILE.
     """
     if sum(map(bool, (devices, check, merge))) != 1:
-        raise LaunchError("give one of --devices IDS, --check FILE and --merge FILE ...")
+        raise LaunchError("give exactly one of --devices IDS, --check FILE or --merge FILE ...")
     if device_ips and without_device_ips:
         raise LaunchError("--device_ips and --without_device_ips contradict each other; give one of them")
     if check:

@@ -178,10 +178,10 @@ class TrainingCommand:
         return words if self.begin_epoch is None else [*words, "--begin_epoch", str(self.begin_epoch)]
 
     def checked(self, ranks: int, card: int | None, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-        """(device target, the arguments), after all that can be checked before a rank is started.
+        """Check all that can be checked before a rank is started: (device target, arguments).
 
         Args:
-            card: of a lone rank; None: the config's.
+            card: to use if there is only one rank; None: the config's.
 
         Raises:
             LaunchError: MindSpore can't be loaded to find a device.

@@ -69,7 +69,8 @@ def _refuse_bool(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """Text of a scalar: a run may be named 7, or 2026-11-30, which YAML reads as a date. A bool stays: it was "on"."""
+    """Text of a scalar: a run may be named 7, or 2026-11-30, which YAML reads as a date. A bool is not
+    converted, since "on" may have been written."""
     return value if value is None or isinstance(value, (bool, dict, list, tuple)) else str(value)
 
 

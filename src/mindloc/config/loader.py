@@ -32,9 +32,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
 
     Args:
         path: YAML file, or the name of a shipped one; None means the defaults.
-        overrides: such as ``["train.epochs=3"]``; the value is parsed as YAML, but where the key is a text, such as a
-            path, it is that text; null, or text in quotes, is read as in YAML.
-        of_run: the file was written by a run: only the keys that overrides name are checked for being read.
+        overrides: such as ``["train.epochs=3"]``. Values are parsed as YAML. Exception: for a key whose value is text,
+            such as a path, the value is taken literally, unless it is null or in quotes.
+        of_run: True if a run wrote the file; then only overridden keys are checked for being read.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out of range,
@@ -207,7 +207,7 @@ def refuse_unread_keys(config: Config, written: Iterable[str] | None = None, rea
 
 
 def readers_of_keys() -> Readers:
-    """Choices that read each key that not all choices read, from registry entries and the schema's ``ReadWith``."""
+    """For each key that only some choices read: those choices, from registry entries and the schema's ``ReadWith``."""
     found: Readers = defaultdict(lambda: defaultdict(list))
     for key, metadata in _fields():
         for note in metadata:
@@ -233,7 +233,7 @@ def _is_read(key: str, config: Config, readers: Readers) -> bool:
 
 
 def _made(key: str, config: Config, readers: Readers) -> list[str]:
-    """The choices that decide whether a key is read, without those that are themselves unread."""
+    """The choices that decide whether a key is read, leaving out choices that are not read themselves."""
     return [choice for choice in readers[key] if _is_read(choice, config, readers)]
 
 

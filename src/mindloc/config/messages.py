@@ -51,7 +51,7 @@ def shown(value: Any) -> str:
 
 
 def fields_of(model: type[BaseModel], section: str) -> dict[str, dict[str, Any]]:
-    """Key of a section -> its allowed values, as JSON schema with the ``says`` of field_types.Note."""
+    """Key of a section -> its allowed values as JSON schema, with the text of field_types.Note under ``says``."""
     return section_class(model, section).model_json_schema()["properties"]
 
 

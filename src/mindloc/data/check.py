@@ -225,7 +225,7 @@ def _find(path: Path) -> Problem | None:
 
 @functools.lru_cache(maxsize=4)
 def _spellings(directory: Path) -> dict[str, str]:
-    """Of each file in a directory, its name without differences of case and of Unicode's forms -> its name."""
+    """For each file in a directory: its name with case and Unicode form normalized -> its actual name."""
     return {_spelling(entry.name): entry.name for entry in os.scandir(directory)} if directory.is_dir() else {}
 
 

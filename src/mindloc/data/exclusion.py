@@ -86,7 +86,7 @@ def _batches(
 def _fill(
     blocks: "_Blocks | _Unblocked", queue: np.ndarray, room: int, miner: HardNegativeMiner | None
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Try the pairs of ``queue`` until ``room`` have entered: (entered, rejected, not tried)."""
+    """Try the pairs of ``queue`` until ``room`` of them are accepted: (accepted, rejected, not tried)."""
     taken: list[int] = []
     rejected = []
     start, size = 0, _FIRST_CHUNK

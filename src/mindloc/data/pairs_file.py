@@ -191,7 +191,7 @@ def _joined(lists: list[tuple[list, list, list | None]]) -> TileLists:
 
 
 def _stated(entries: list[_Entry]):
-    """(tile, center) of all lists with centers, in the last mode, which is the superset."""
+    """(tile, center) from all lists that state centers, of the last mode, whose lists include those of the others."""
     for entry in entries:
         tiles, _, centers = entry.lists[MODES[-1]]
         for tile, center in zip(tiles, centers or [], strict=False):

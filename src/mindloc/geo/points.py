@@ -30,7 +30,7 @@ def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
 
 
 def paired_distance_m(a_N2, b_N2, unit: PlaceUnit) -> np.ndarray:
-    """Meters between places of the same row, shape (N,), or any shapes that broadcast over their leading axes."""
+    """Meters between row i of the first and row i of the second array, shape (N,); leading axes broadcast."""
     return _distance(np.asarray(a_N2, np.float64), np.asarray(b_N2, np.float64), unit)
 
 

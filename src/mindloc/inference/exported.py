@@ -85,7 +85,7 @@ class ExportedFile:
         if not self.path.is_file():
             raise ExportError(f"exported file {self.path} is missing, only its card is there; export again")
         if self.path.stat().st_size > _MOST_FILE_BYTES:
-            raise ExportError(f"exported file {self.path} has over 2 GB, more than {self.format} files can have")
+            raise ExportError(f"exported file {self.path} is larger than 2 GB, the limit for {self.format} files")
         if file_sha256(self.path, ExportError, "exported file") != self.sha256:
             raise ExportError(
                 f"exported file {self.path} is not the one that its card names (sha256 differs): "

@@ -60,14 +60,13 @@ def extract(
 ) -> Extraction:
     """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
 
-    What an older extraction left in the directory is replaced. Each card names the extraction, so that the sets of two
-    are not taken for one.
+    An older extraction in the directory is replaced. Each card names its extraction, so that sets of two different
+    extractions can be distinguished.
 
     Args:
         batches: (images (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
             several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
-        place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None where nobody
-            knows them.
+        place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None if unknown.
         directory: the set itself, or of several descriptors the directory of their sets.
         facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
 
@@ -76,7 +75,8 @@ def extract(
     """
     if len(engine.descriptors) > 1 and (Path(directory) / "card.json").exists():
         raise DataError(
-            f"{directory} is a descriptor set itself, of an encoder with one descriptor; give a new directory"
+            f"{directory} is itself the set of an encoder with one descriptor, so it can't contain several; give a new "
+            "directory"
         )
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}

@@ -179,7 +179,7 @@ def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) 
         return {name: ",".join(map(str, cards))}
     names = visible.split(",")  # cards are counted among those that the user's shell leaves
     if max(cards) >= len(names):
-        raise LaunchError(f"card {max(cards)} is wanted, but {name}={visible} leaves {len(names)}; change one of them")
+        raise LaunchError(f"card {max(cards)} is requested, but {name}={visible} shows {len(names)} cards; change one")
     return {name: ",".join(names[card] for card in cards)}
 
 

@@ -47,7 +47,7 @@ def first_line(program: str) -> str:
 
 
 def take_cores() -> None:
-    """Stay on this rank's share of the cores. Under msrun DEVICE_ID is the rank's place on its server."""
+    """Bind this process to its rank's share of the cores. Under msrun DEVICE_ID is the rank's number on its server."""
     shares = os.environ.get("MINDLOC_RANK_CORES", "").split(";")
     own = shares[int(os.environ["DEVICE_ID"])] if len(shares) > 1 else shares[0]
     if own and hasattr(os, "sched_setaffinity"):

@@ -205,10 +205,10 @@ def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) 
 
 
 def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
-    """The same place with the servers counted as the rank table counts them, where this process starts the ranks.
+    """The place with servers numbered as in the rank table, if this process is the one that starts the ranks.
 
     Raises:
-        LaunchError: the table is broken, is never finished, or does not know this server.
+        LaunchError: the table is broken, is never completed, or does not list this server.
     """
     if place.per_card or place.ranks == 1 or place.table is None:
         return place
@@ -227,7 +227,7 @@ def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
 
 
 def _wait_until_finished(table: Path) -> None:
-    """The platform starts a job's containers one by one, and completes their table when all are there."""
+    """Wait until the rank table is complete: the platform completes it when all containers of the job have started."""
     for waited_s in range(TABLE_WAIT_S):
         with suppress(LaunchError):  # being written; what is wrong with it in the end is said when it is parsed
             if read_json(table, LaunchError, "rank table", "wait").get("status") == "completed":

@@ -53,10 +53,10 @@ def join(url: str, name: str) -> str:
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """The action's result, tried again after a pause while the store is unavailable.
+    """The action's result; while the store is unavailable, the action is retried after a pause.
 
     Raises:
-        StoreError: at the last attempt, or one that no patience mends.
+        StoreError: the last attempt failed, or one failed in a way that retrying can't fix.
     """
     for pause_s in PAUSES_S:
         try:

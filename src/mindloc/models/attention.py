@@ -87,7 +87,7 @@ class AttentionAndWeights(nn.Cell):
 
 
 class FusedAttention(nn.Cell):
-    """The same in one kernel that never stores the (N, N) attention weights; see runtime/device.py for where.
+    """``Attention`` in one kernel, without storing the (N, N) weights; runtime/device.py says on which devices.
 
     Takes fp16 or bf16, D a multiple of 16 up to 512, any N. A graph exported with it runs only where the kernel exists.
 

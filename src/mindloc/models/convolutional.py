@@ -213,7 +213,7 @@ class VggFeatures(nn.SequentialCell):
 
 
 class VggLayer(nn.Cell):
-    """3x3 convolution and ReLU; the last one of a stage halves the map by the maximum over squares of two."""
+    """3x3 convolution and ReLU; the last layer of a stage also halves the map by 2x2 max pooling."""
 
     def __init__(self, in_width: int, out_width: int, pool: bool):
         super().__init__()

@@ -83,7 +83,9 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         inside = {name.split("/", 1)[-1]: name for name in archive.namelist()}
         if "data.pkl" not in inside:
-            raise Refused("a zip archive without data.pkl, so no PyTorch checkpoint; name the .pth file itself")
+            raise Refused(
+                "a zip archive without data.pkl, so it is not a PyTorch checkpoint; give the .pth file itself"
+            )
         if "byteorder" in inside and _zip_entry(archive, inside["byteorder"]) != b"little":
             raise Refused("written on a big-endian machine; convert it to .safetensors there")
         tree, _ = run_pickle(io.BytesIO(_zip_entry(archive, inside["data.pkl"])))

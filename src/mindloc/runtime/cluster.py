@@ -60,8 +60,8 @@ class Cluster:
             other = next((rank for rank, digest in enumerate(of_ranks) if (digest != of_ranks[0]).any()), None)
             if other is not None:
                 raise LaunchError(
-                    f"rank {other} has another {fact} than rank 0; every server needs the same code, command, data set "
-                    "and checkpoint: copy them again, or put them on a shared disk"
+                    f"{fact} of rank {other} differs from that of rank 0; every server needs the same code, command, "
+                    "data set and checkpoint: copy them again, or put them on a shared disk"
                 )
 
 

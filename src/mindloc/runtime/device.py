@@ -137,7 +137,7 @@ def require_precision(precision: str, target: str, training: bool = False) -> No
 
     Args:
         precision: "fp32", "fp16" or "bf16".
-        target: "CPU", "GPU" or "Ascend", this process's.
+        target: this process's device target, "CPU", "GPU" or "Ascend".
 
     Raises:
         DeviceError: bf16 on a CPU or on the first Ascend 910; training in fp16 on a CPU.
@@ -157,7 +157,7 @@ def slow_convolutions(target: str) -> str | None:
     """A warning where this MindSpore's convolutions are very slow on this target; None elsewhere.
 
     Args:
-        target: "CPU", "GPU" or "Ascend", this process's.
+        target: this process's device target, "CPU", "GPU" or "Ascend".
     """
     import mindspore as ms
 

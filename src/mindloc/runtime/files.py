@@ -48,7 +48,7 @@ def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = M
 def atomic_link(
     source: str | Path, path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError
 ) -> None:
-    """Give a complete file a second name, replacing an older file there; a copy where hard links are not supported.
+    """Give a complete file a second name, replacing an older file of that name; a copy if hard links don't work.
 
     Raises:
         MindlocError: (the class ``error``) as ``atomic_write``.
@@ -229,14 +229,15 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 
 
 def require_replaceable(directory: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
-    """Check that ``directory`` is absent or an older one of the same kind, since replacing it deletes its content.
+    """Check that ``directory`` does not exist or is an older one of the same kind: replacing deletes its content.
 
     Args:
         files: names that a directory of this kind may contain.
         what: the kind in words, such as "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) it is a file, it contains other files, or the disk is not writable.
+        MindlocError: (the class ``error``) the path is a file, the directory contains other files, or the disk is not
+            writable.
     """
     directory = Path(os.path.realpath(directory))
     with writing(f"{what} {directory}", error):

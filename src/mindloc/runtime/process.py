@@ -160,7 +160,7 @@ class StopRequest:
 
 @contextmanager
 def stopped_by(request: StopRequest) -> Iterator[None]:
-    """Context in which Ctrl-C and SIGTERM go to ``request``, where they would interrupt Python. Main thread only."""
+    """Context in which Ctrl-C and SIGTERM go to ``request`` instead of interrupting Python. Main thread only."""
     is_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     with answered(request, *(each for each in numbers if signal.getsignal(each) is signal.default_int_handler)):

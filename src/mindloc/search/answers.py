@@ -64,7 +64,7 @@ def plan_search(
     if not count:
         raise TileIndexError(f"the index contains no tiles; add some: {command_line('index', 'add')}")
     if not 1 <= top <= count:
-        raise TileIndexError(f"--top {top} for an index of {count} tiles; request 1 to {count}")
+        raise TileIndexError(f"--top is {top}, but the index has {count} tiles; give 1 to {count}")
     if two_stage and top > recall_n:
         raise ConfigError(f"--top {top} exceeds search.recall_n; add --set search.recall_n={top}")
     if consistency_m and not two_stage:

@@ -204,10 +204,10 @@ def bytes_per_vector(index: faiss.Index) -> int:
 
 
 def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: bool) -> faiss.Index:
-    """An index from its file, which must be of this kind, width and number of rows.
+    """Read an index from its file and check that it has the expected kind, width and number of rows.
 
     Raises:
-        TileIndexError: FAISS can't read the file, or it contains another index.
+        TileIndexError: FAISS can't read the file, or the file contains a different index.
     """
     # IO_FLAG_MMAP_IFC maps vectors, lists and graphs alike; IO_FLAG_MMAP maps lists and copies the rest.
     # The table that FAISS would compute for ivf_pq serves Euclidean distances alone.

@@ -352,14 +352,14 @@ def _check_names(names: Sequence[str]) -> None:
         if not isinstance(name, str) or not name:
             raise TileIndexError(f"tile name {name!r} is not text; give every tile a name")
         if name in seen:
-            raise TileIndexError(f"tile {name} comes twice among the tiles to add; names must be unique")
+            raise TileIndexError(f"tile {name} appears twice among the tiles to add; names must be unique")
         seen.add(name)
 
 
 def _check_places(card: IndexCard, tiles: Tiles, count: int) -> None:
     for what, array, width in (("places", tiles.place_N2, 2), ("bounds", tiles.bounds_N4, 4)):
         if np.shape(array) != (count, width):
-            raise TileIndexError(f"{what} of shape {np.shape(array)} for {count} tiles; give ({count}, {width})")
+            raise TileIndexError(f"{what} has shape {np.shape(array)}, expected ({count}, {width}) for {count} tiles")
         known = ~np.isnan(array)
         if np.isinf(array).any() or (known.any(axis=1) != known.all(axis=1)).any():
             raise TileIndexError(

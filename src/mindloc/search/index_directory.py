@@ -183,7 +183,9 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
         if not path.is_file():
             raise TileIndexError(f"{path} is missing; copy the index or build it again")
         if (found := path.stat().st_size) != size:
-            raise TileIndexError(f"{path} has {found} bytes, its card says {size}; copy the index or build it again")
+            raise TileIndexError(
+                f"{path} has {found} bytes, but card.json says {size}; copy the index or build it again"
+            )
     for name, facts in files.items():
         if file_checksum(directory / name, TileIndexError) != facts.get("checksum"):
             raise TileIndexError(f"{directory / name} was changed since it was saved (its checksum differs); build it")
