@@ -84,8 +84,8 @@ def run(directory: Path, callbacks=()) -> Progress:
         lambda side: {"view": views[side], "place_unit": "plane_m"},
         ALONE,
     )
-    search = partial(source.refresh, LinearEngine(step.encoder))
-    own = {"make_data": data_of(split, tables), "neighbors": source, "search": search}
+    refresh = partial(source.refresh, LinearEngine(step.encoder))
+    own = {"make_data": data_of(split, tables), "neighbors": source, "refresh_neighbors": refresh}
     settings = {"checkpoint_every_steps": 1}
     return train(small_run.make_training(point, step, EPOCHS, settings, **own), run_directory, callbacks)
 
