@@ -117,11 +117,28 @@ def test_one_split_may_be_absent_and_not_both(gta_root):
     assert kinds(report) == {"unusable": 2} and not report.splits
 
 
-def test_an_image_that_training_would_reject_is_a_problem(gta_root):
+def test_an_image_that_training_would_reject_is_a_problem_and_no_other(gta_root):
     path = gta_root / "satellite/1_0_0_0.png"
     Image.open(path).save(path, "WEBP")
+    assert check(gta_root).ok
+    Image.open(path).save(path, "GIF")
     (problem,) = check(gta_root).problems
-    assert problem.kind == "unreadable image" and "1_0_0_0.png is neither JPEG nor PNG" in problem.text
+    assert problem.kind == "unreadable image" and "1_0_0_0.png is not JPEG, PNG, WebP, TIFF or BMP" in problem.text
+
+
+def test_images_that_show_little_are_counted(gta_root):
+    tiles = [f"satellite/1_0_0_{y}.png" for y in range(2)]
+    for name in tiles:
+        Image.new("RGBA", (8, 8)).save(gta_root / name)
+    (gta_root / "satellite/._1_0_0_0.png").write_bytes(b"of macOS")
+    report = check(gta_root)
+    assert report.ok and len(report.notes) == 3
+    directory, first = gta_root / "satellite", gta_root / tiles[0]
+    assert report.notes[0] == f"{directory}: passed over: hidden files (1)"
+    assert set(report.notes[1:]) == {
+        f"2 satellite images with transparent parts, which are black (first {first})",
+        f"2 satellite images of a single color, which can't be distinguished (first {first})",
+    }
 
 
 def test_drone_image_in_both_splits(gta_root):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.data.images import IMAGE_SUFFIXES
+from mindloc.data.image_directory import IMAGE_SUFFIXES, list_images
 from mindloc.data.readers import Report
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import DataError, SplitAbsentError
@@ -216,18 +216,20 @@ def _short(value: Any) -> str:
 
 
 def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
-    """Sorted file names of all tiles in the directory of tiles; files that are not images are ignored.
+    """Sorted file names of all tiles in the directory of tiles; what else is there is noted.
 
     Raises:
         DataError: the directory is missing or has no tiles, even if the report collects problems.
     """
     layout, directory = pairs.layout, root / pairs.tile_directory
-    try:
-        names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise DataError(f"{directory} can't be listed: {error.strerror}; expected the satellite tiles there") from None
+    if not directory.is_dir():
+        raise DataError(f"{directory} is missing; expected the satellite tiles there")
+    found = list_images(directory, below=False)
+    note = found.note()
+    if note:
+        report.note(f"{directory}: {note}")
     tiles: dict[str, str] = {}  # name without suffix -> file name
-    for name in names:
+    for name in found.names:
         stem = name.rpartition(".")[0]
         if not layout.is_tile(name):
             report.problem(

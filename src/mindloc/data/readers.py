@@ -87,9 +87,10 @@ class Ground:
 
     def __str__(self) -> str:
         low, high = self.bounds_N4[:, :2].min(axis=0), self.bounds_N4[:, 2:].max(axis=0)
-        return (
-            f"{len(self.bounds_N4)} tiles from {low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g} ({self.unit})"
-        )
+        tiles, between = len(self.bounds_N4), f"{low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g}"
+        shared = tiles - len(np.unique(self.bounds_N4, axis=0))
+        repeated = f"; {shared} at the place of another: extract different areas each on its own" if shared else ""
+        return f"{tiles} tiles from {between} ({self.unit}){repeated}"
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
