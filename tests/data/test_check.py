@@ -147,11 +147,11 @@ def test_drone_image_in_both_splits(gta_root):
     assert kinds(check(gta_root, ("train", "test"))) == {"drone image in both splits": 1}
 
 
-def test_wrong_scale_is_noted(gta_root):
-    report = check(gta_root, m_per_px=1.0)
-    assert report.ok
-    assert "data.m_per_px" in report.notes[0]
-    assert "note: " in report.text()
+def test_a_wrong_scale_is_an_error_that_states_the_right_one(gta_root):
+    (problem,) = check(gta_root, m_per_px=1.0).problems
+    assert problem.kind == "map constants"
+    assert "fit a map of 512 m" in problem.text and "set data.m_per_px=0.5, or both" in problem.text
+    assert check(gta_root, m_per_px=0.5).ok
 
 
 def test_kept_fraction_by_hand(gta_root):
@@ -168,7 +168,7 @@ def test_kept_fraction_by_hand(gta_root):
 def test_the_real_flight_has_no_problems_and_known_fractions(adm_root):
     report = check_data(flight(adm_root), read_images=False)
     assert report.ok, report.text()
-    assert report.notes == []
+    assert report.notes == []  # and no doubts: places fit their tiles, IoUs the footprints
     assert report.kinds == {"zoom 2": 25, "zoom 3": 113, "zoom 4": 481}  # ls | cut -d_ -f1 | sort | uniq -c
     # measured independently of this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
     four, eight, twelve, sixteen = report.kept["pos_semipos"][:4]

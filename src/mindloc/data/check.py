@@ -55,6 +55,8 @@ def _row(title: str, text: str) -> str:
 class CheckReport(Report):
     """Result of ``check_data``; ``text()`` is the printed report."""
 
+    cross_checks = True
+
     reader: str
     root: str
     batch_sizes: Sequence[int] = BATCH_SIZES
@@ -68,6 +70,9 @@ class CheckReport(Report):
 
     def problem(self, kind: str, text: str) -> None:
         self.found[Problem(kind, text)] = None
+
+    def doubt(self, kind: str, text: str) -> None:
+        self.problem(kind, text)
 
     def note(self, text: str) -> None:
         if text not in self.notes:  # both splits have the same reference side
