@@ -8,7 +8,6 @@ from mindloc.config.loader import (
     load_config,
     override_after_training,
     override_config,
-    override_for_evaluation,
 )
 from mindloc.config.schema import Config
 
@@ -21,5 +20,4 @@ __all__ = [
     "load_config",
     "override_after_training",
     "override_config",
-    "override_for_evaluation",
 ]
