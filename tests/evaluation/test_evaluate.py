@@ -230,10 +230,22 @@ def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split
     ("damage", "message"),
     [
         (lambda directory: (directory / "setup.json").unlink(), "is this an evaluation directory, and was it finished"),
-        (lambda directory: (directory / "setup.json").write_text("{}"), "not of version 1"),
+        (lambda directory: (directory / "setup.json").write_text("{}"), "not of version 2"),
         (
             lambda directory: (directory / "baselines" / "constant.json").write_text("[1]"),
-            "constant.json contains a JSON",
+            "constant.json was changed since it was written",
+        ),
+        (
+            lambda directory: (directory / "truth.jsonl").write_text(
+                (directory / "truth.jsonl").read_text().replace("0", "1", 1)
+            ),
+            "truth.jsonl was changed since it was written",
+        ),
+        (
+            lambda directory: (directory / "setup.json").write_text(
+                (directory / "setup.json").read_text().replace('"bootstrap": ', '"bootstrap": 1', 1)
+            ),
+            "setup.json was changed since it was written",
         ),
         (lambda directory: (directory / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
     ],
