@@ -43,7 +43,7 @@ def noted(directory: Path) -> dict[str, set[str]]:
     """word -> values, of all logs."""
     found: dict[str, set[str]] = {word: set() for word in ("adding", "added", "removing", "removed", "wrote", "read")}
     for log in directory.glob("*.log"):
-        for line in log.read_text().splitlines():
+        for line in log.read_text().split("\n")[:-1]:  # the last is empty, or half a line
             word, value = line.split()
             found[word].add(value)
     return found

@@ -13,7 +13,7 @@ from mindloc.config import load_config
 from mindloc.descriptors.sets import load_descriptor_set, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.evaluate import evaluate
-from mindloc.evaluation.rescore import rescore
+from mindloc.evaluation.rescore import load_setup, rescore, write_setup
 from mindloc.evaluation.truth import make_task
 
 
@@ -131,7 +131,9 @@ def test_a_figure_that_is_not_drawn_again_is_noted(finished, color_split):
     assert note not in rescore(directory, figures=False)["notes"]
     gone.rename(color_split.root)
     assert note not in rescore(directory)["notes"]
-    setup.write_text(setup.read_text().replace('"contact_sheet_queries": 8', '"contact_sheet_queries": 0'))
+    facts = load_setup(setup)
+    facts["settings"]["eval"]["contact_sheet_queries"] = 0
+    write_setup(setup, facts)
     assert note not in rescore(directory)["notes"] and not sheet.exists()
 
 

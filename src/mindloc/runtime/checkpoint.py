@@ -226,9 +226,9 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
         else:
             newest = max(newest, written)
             found.append((step, path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
-    for written, problem in damaged:
-        if written >= newest:  # perhaps the one to continue from; an older one is in nobody's way
-            raise problem
+    for moment, reason in damaged:
+        if moment >= newest:  # perhaps the one to continue from; an older one is in nobody's way
+            raise reason
     return [Path(directory) / name for _, name in sorted(found)]
 
 

@@ -316,7 +316,8 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
 def existing_directory(directory: Path) -> Path | None:
     """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
     directory = Path(os.path.realpath(directory))
-    return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
+    # several times: between two looks a writer may rename it, or the next writer again
+    return next((place for place in (directory, _aside(directory)) * 3 if place.is_dir()), None)
 
 
 def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, error: type[MindlocError]) -> Read:
@@ -329,29 +330,35 @@ def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, err
     Raises:
         MindlocError: (the class ``error``) there is none; as ``read``.
     """
+    failed_in = None
     while True:
         place = existing_directory(directory)
         if place is None:
             raise error(f"{what} {directory} is missing; check the path, or make it first")
-        before = _identity(place)
+        version = _version(place)
+        if version is None:
+            continue  # just renamed
         try:
             found = read(place)
-        except error:
-            if _identity(existing_directory(directory)) == before:
+        except (error, FileNotFoundError) as problem:
+            if version == failed_in and isinstance(problem, FileNotFoundError):
+                raise error(f"{what} {directory} lacks {problem.filename}; make it again") from None
+            if version == failed_in:
                 raise
+            failed_in = version  # once more: it may have been renamed for a moment
         else:
-            if _identity(existing_directory(directory)) == before:
+            if _version(existing_directory(directory)) == version:
                 return found
 
 
-def _identity(place: Path | None) -> tuple[int, int] | None:
+def _version(place: Path | None) -> tuple[Path, int, int] | None:
     if place is None:
         return None
     try:
         found = place.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return place, found.st_ino, found.st_mtime_ns
 
 
 def _swap(partial: Path, directory: Path) -> None:
