@@ -24,7 +24,6 @@ MAX_DIMENSION = 1024
 OVERSAMPLING = 32
 POWER_ITERATIONS = 2
 
-_FORMAT = "mindloc.reduction"
 _BLOCK_NUMBERS = 2**25  # float32 of a block: 128 MB
 
 
@@ -109,7 +108,6 @@ def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
         CheckpointError: the disk is full or not writable; an older file is kept.
     """
     metadata = {
-        "format": _FORMAT,
         "checkpoint_sha256": reduction.checkpoint_sha256 or "",
         "rows": str(reduction.rows),
         "seed": str(reduction.seed),
@@ -135,13 +133,7 @@ def load_reduction(path: str | Path) -> Reduction:
         mean_D, component_DE = arrays["mean"], arrays["components"]
         rows, seed = int(metadata["rows"]), int(metadata["seed"])
         share, checkpoint = float(metadata["explained_share"]), metadata["checkpoint_sha256"] or None
-        sound = (
-            metadata["format"] == _FORMAT
-            and 0 <= share <= 1
-            and mean_D.ndim == 1
-            and component_DE.ndim == 2
-            and len(component_DE) == len(mean_D)
-        )
+        sound = 0 <= share <= 1 and mean_D.ndim == 1 and component_DE.ndim == 2 and len(component_DE) == len(mean_D)
         sound = sound and all(x.size and x.dtype == np.float32 and np.isfinite(x).all() for x in (mean_D, component_DE))
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False

@@ -6,6 +6,7 @@ Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N n
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mindloc.descriptors.sets import (
     RECALL_DESCRIPTORS,
     DescriptorWriter,
     make_rows,
+    remove_other_sets,
+    set_directory,
 )
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
@@ -55,10 +58,10 @@ def extract(
     cluster: Cluster = ALONE,
     bounds_N4: np.ndarray | None = None,
 ) -> Extraction:
-    """Encode every image and write one set for each descriptor; they appear together when all are done.
+    """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
 
-    An older extraction in the directory is replaced. Each card names the extraction, so that the sets of two are not
-    taken for one.
+    An older extraction in the directory is replaced. Each card names its extraction, so that sets of two different
+    extractions can be distinguished.
 
     Args:
         batches: (images (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
@@ -70,25 +73,35 @@ def extract(
     Raises:
         DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
     """
+    if len(engine.descriptors) > 1 and (Path(directory) / "card.json").exists():
+        raise DataError(
+            f"{directory} is itself the set of an encoder with one descriptor, so it can't contain several; give a new "
+            "directory"
+        )
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
     bar = progress_bar(total=len(rows), desc=f"{view} descriptors", unit="img")
-    cards = {name: _card_of(name, card) for name in engine.descriptors}
-    with bar, DescriptorWriter(directory, cards) as writer:
+    with bar, ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))
+            for name in engine.descriptors
+        }
         for image_B3HW, count in batches:
             descriptors = engine.encode({side: image_B3HW[:count]})
-            gathered = {name: cluster.gather(descriptors[f"{side}.{name}"]) for name in cards}
-            if cluster.size > 1:  # beyond the end the last image is repeated
-                gathered = {name: descriptor_GD[: len(rows) - done] for name, descriptor_GD in gathered.items()}
-            added = len(next(iter(gathered.values())))
-            writer.append(gathered, rows[done : done + added])
-            done += added
-            bar.update(added)
+            remaining = rows[done:]
+            for name, writer in writers.items():
+                descriptor_GD = cluster.gather(descriptors[f"{side}.{name}"])
+                if cluster.size > 1:
+                    descriptor_GD = descriptor_GD[: len(remaining)]  # beyond the end the last image is repeated
+                writer.append(descriptor_GD, remaining[: len(descriptor_GD)])
+            done += len(descriptor_GD)
+            bar.update(len(descriptor_GD))
             fault_point("extract.mid")
         if done != len(rows):
             raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
+    remove_other_sets(directory, engine.descriptors)
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
 
