@@ -145,6 +145,7 @@ def test_a_search_needs_a_position_and_a_distance(encoder, tiny_world, tmp_path)
         ("model.backbone=base", "model.backbone can't be set here"),
         ("search.recall_n=5", "search.recall_n is 5; expected 100 with head.name=global"),
         ("eval.recall=5", "did you mean eval.recall_at"),
+        ("data.on_bad_image=skip", "can't be set for an evaluation, which needs every image"),
     ],
 )
 def test_an_evaluation_takes_no_override_of_what_the_checkpoint_fixes(encoder, override, message, tmp_path):

@@ -7,6 +7,7 @@ is loaded or a training starts. What the command line prints goes to the logger 
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mindloc.config import Config, load_config, override_after_training, override_config
-from mindloc.data.images import ImageLike, image_names
+from mindloc.config import Config, load_config, override_config, override_for_evaluation
+from mindloc.data.image_directory import list_images
+from mindloc.data.images import ImageLike
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import SplitName, find_split, read_ground, read_split
 from mindloc.descriptors.ranking import float64_rows
+from mindloc.descriptors.sets import require_place
 from mindloc.errors import ConfigError, DataError, MindlocError
 from mindloc.evaluation.evaluate import evaluate as evaluate_split
 from mindloc.evaluation.rescore import rescore as score
@@ -28,7 +31,7 @@ from mindloc.inference.engine import Engine
 from mindloc.inference.exported import FORMATS
 from mindloc.inference.extract import Extraction
 from mindloc.inference.extract import extract as write_descriptors
-from mindloc.registry import ENGINES
+from mindloc.registry import ENGINES, HEADS
 from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import RunDirectory
@@ -86,7 +89,7 @@ class Encoder:
         """Descriptors of any number of images.
 
         Args:
-            images: paths of JPEG or PNG files, uint8 arrays (height, width, 3) in RGB, PIL images, or a single one of
+            images: paths of files, uint8 arrays (height, width, 3) in RGB, PIL images, or a single one of
                 these; an array (N, height, width, 3) is N images. They are resized and normalized as in training.
             view: of all images, one of ``views``.
 
@@ -188,31 +191,30 @@ def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, pla
     """Encode all images below a directory and write one descriptor set, with a two-stage head one per descriptor.
 
     Args:
-        images: directory with .png, .jpg or .jpeg files; subdirectories are included.
+        images: directory, subdirectories included; the encoder's ``data.on_bad_image`` may leave unreadable files out.
         out: new directory for the set: descriptors.npy, rows.jsonl, card.json.
         view: of the images, one of ``encoder.views``.
         places: read each tile's position from its file name, with the reader of the encoder's config.
-
-    Returns:
-        Number of encoded images and duration.
 
     Raises:
         DataError: no images, an unreadable image, ``out`` contains something else.
         ConfigError: unknown view; places of images whose names do not state them.
     """
-    directory, side, config = Path(images), encoder._side(view), encoder.config
-    names = image_names(directory)
+    side, config, say = encoder._side(view), encoder.config, encoder._say
     if places and side != "reference":
         raise ConfigError(f"only names of tiles state places, and {view} images are not tiles; leave places out")
-    ground = read_ground(config.data, directory, names) if places else None
+    require_place(out, tuple(HEADS[config.head.name].losses))
+    found = list_images(images).checked(config.data.on_bad_image == "skip", say)
+    ground = read_ground(config.data, found.directory, found.names) if places else None
     if ground:
-        encoder._say(f"places: {ground}")
-    paths = [directory / name for name in names]
-    compare_with_exact(encoder.engine, config, {side: paths}, encoder._say)
-    batches = ImageBatches(config.view(side), paths, encoder.engine.batch_size, config.data.workers)
-    facts = facts_of(config, side, ground.unit if ground else None)
-    place_N2, bounds_N4 = (ground.place_N2, ground.bounds_N4) if ground else (None, None)
-    return write_descriptors(encoder.engine, side, batches, names, place_N2, out, facts, bounds_N4=bounds_N4)
+        say(f"places: {ground}")
+    compare_with_exact(encoder.engine, config, {side: found.paths}, say)
+    batches = found.batches(config.view(side), encoder.engine.batch_size, config.data.workers)
+    place_N2, bounds_N4, unit = (ground.place_N2, ground.bounds_N4, ground.unit) if ground else (None, None, None)
+    made = (encoder.engine, side, batches, found.names, place_N2, out, facts_of(config, side, unit))
+    done = write_descriptors(*made, bounds_N4=bounds_N4, left_out=found.findings.left_out)
+    found.say_after(say)
+    return replace(done, left_out=found.left_out)
 
 
 class Answer(NamedTuple):
@@ -346,7 +348,7 @@ def evaluate(
         ConfigError: an unknown override, one of what the checkpoint fixes, or one that nothing reads.
         ExportError: the exported files take images of another size.
     """
-    config = override_after_training(encoder.config, overrides)
+    config = override_for_evaluation(encoder.config, overrides)
     if data_root is not None:
         config = config.with_root(data_root)
     encoder._source.require_inputs(config)

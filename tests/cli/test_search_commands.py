@@ -442,7 +442,7 @@ def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
     write_extraction(here / "forged", OMEGA, None, TILES, PLACE, **origin)
     run("index", "build", "forged", "--index", "tiles_index")
     (here / "images").mkdir()
-    (here / "images" / "a.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(here / "images" / "a.png")
     words = (
         "search",
         "images",
@@ -513,11 +513,11 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     checkpoint = here / "weights.safetensors"
     save_nothing(checkpoint)
     (here / "tiles").mkdir()
-    (here / "tiles" / "03_1_000_000.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(here / "tiles" / "03_1_000_000.png")
     words = ("extract", "tiles", "--checkpoint", checkpoint, "--places", "--out", "set")
     assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
     assert "which drone images don't have" in says(capsys, *words, "--view", "drone")
-    (here / "tiles" / "picnic.png").write_bytes(b"")
+    shutil.copy(here / "tiles" / "03_1_000_000.png", here / "tiles" / "picnic.png")
     assert "tile name is 'picnic.png'; expected {zoom}" in says(capsys, *words)
     assert not (here / "set").exists()
 
@@ -576,7 +576,94 @@ def test_images_are_answered_as_the_definition_says(world, monkeypatch, capsys):
             assert answer["place"] == gallery["omega"].rows[own]["place"]
 
 
-def test_a_broken_image_leaves_no_answers(world, tmp_path, monkeypatch, capsys):
+def with_broken_images(directory, world) -> Path:
+    """Three drone images, one file of text and one image whose data are damaged."""
+    images = directory / "images"
+    images.mkdir()
+    good = sorted((world / "data/drone/images").iterdir())[:3]
+    for path in good:
+        shutil.copy(path, images / path.name)
+    (images / "broken.png").write_bytes(b"no image")
+    Image.new("RGB", (9, 9)).save(images / "damaged.png")
+    data = bytearray((images / "damaged.png").read_bytes())
+    data[-20] ^= 1
+    (images / "damaged.png").write_bytes(data)
+    (images / "._damaged.png").write_bytes(b"of macOS")
+    return images
+
+
+@pytest.mark.parametrize(("on_bad_image", "code"), [(None, 1), ("skip", 0), ("stop", 2)])
+def test_a_search_answers_the_rest_and_names_the_broken_images(
+    world, tmp_path, monkeypatch, capsys, on_bad_image, code
+):
+    monkeypatch.chdir(tmp_path)
+    images = with_broken_images(tmp_path, world)
+    run("index", "build", world / "gallery", "--index", "tiles_index")
+    words = ["--checkpoint", world / "run/checkpoints/weights.safetensors", "--device_target", "CPU"]
+    words += ["--index", "tiles_index", "--out", "answers.jsonl"]
+    words += ["--set", f"data.on_bad_image={on_bad_image}"] if on_bad_image else []
+    capsys.readouterr()
+    assert main([str(word) for word in ("search", "images", *words)]) == code
+    said = capsys.readouterr()
+    assert "passed over: hidden files (1)" in said.out
+    if on_bad_image == "stop":
+        assert "image images/broken.png is not JPEG" in said.err and not Path("answers.jsonl").exists()
+        assert "device:" not in said.out  # refused before
+        return
+    lines = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == [
+        path.name for path in sorted(images.iterdir()) if path.name[0].isdigit()
+    ]
+    assert "left out: 2 of 5 images, which can't be read" in said.out
+    assert "images/broken.png is not JPEG" in said.out and "images/damaged.png is damaged" in said.out
+
+
+def test_an_extraction_stops_at_a_broken_image_or_leaves_it_out(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images = with_broken_images(tmp_path, world)
+    words = ["extract", "images", "--view", "drone", "--device_target", "CPU", "--out", "set"]
+    words += ["--checkpoint", world / "run/checkpoints/weights.safetensors"]
+    assert "images/broken.png is not JPEG" in says(capsys, *words)
+    (images / "broken.png").unlink()
+    assert "images/damaged.png is damaged" in says(capsys, *words)
+    assert not [path for path in Path("set").rglob("*") if not path.name.startswith(".")]
+    run(*words, *set_words({"data.on_bad_image": "skip"}))
+    assert "left out: 1 of 4 images, which can't be read" in capsys.readouterr().out
+    sets = load_descriptor_sets("set")
+    expected = load_descriptor_sets(world / "queries")
+    for name, found in sets.items():
+        rows = [expected[name].names.index(image) for image in found.names]
+        assert len(rows) == 3
+        np.testing.assert_allclose(found.descriptor_ND, expected[name].descriptor_ND[rows], atol=1e-5)
+
+
+def test_a_place_of_output_that_has_something_else_is_refused_before_a_device_starts(world, tmp_path, capsys):
+    (tmp_path / "omega").mkdir()
+    (tmp_path / "omega" / "mine.txt").write_text("")
+    words = ["extract", world / "data/satellite", "--checkpoint", world / "run/checkpoints/weights.safetensors"]
+    assert "contains mine.txt, so it is not a descriptor set" in says(capsys, *words, "--out", tmp_path)
+
+
+def test_tiles_of_two_directories_at_one_place_are_said(world, tmp_path, capsys):
+    for area in ("area1", "area2"):
+        (tmp_path / area).mkdir()
+        for name in ("3_0_0_0.png", "3_0_1_0.png"):
+            shutil.copy(world / "data/satellite" / name, tmp_path / area / name)
+    words = [
+        "extract",
+        tmp_path,
+        "--checkpoint",
+        world / "run/checkpoints/weights.safetensors",
+        "--device_target",
+        "CPU",
+    ]
+    run(*words, "--places", "--out", tmp_path / "set")
+    assert "; 2 at the place of another: extract different areas each on its own" in capsys.readouterr().out
+    names = ["area1/3_0_0_0.png", "area1/3_0_1_0.png", "area2/3_0_0_0.png", "area2/3_0_1_0.png"]
+    assert load_descriptor_sets(tmp_path / "set")["omega"].names == names
+
+
+def test_broken_images_alone_leave_no_answers(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")

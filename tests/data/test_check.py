@@ -117,11 +117,28 @@ def test_one_split_may_be_absent_and_not_both(gta_root):
     assert kinds(report) == {"unusable": 2} and not report.splits
 
 
-def test_an_image_that_training_would_reject_is_a_problem(gta_root):
+def test_an_image_that_training_would_reject_is_a_problem_and_no_other(gta_root):
     path = gta_root / "satellite/1_0_0_0.png"
     Image.open(path).save(path, "WEBP")
+    assert check(gta_root).ok
+    Image.open(path).save(path, "GIF")
     (problem,) = check(gta_root).problems
-    assert problem.kind == "unreadable image" and "1_0_0_0.png is neither JPEG nor PNG" in problem.text
+    assert problem.kind == "unreadable image" and "1_0_0_0.png is not JPEG, PNG, WebP, TIFF or BMP" in problem.text
+
+
+def test_images_that_show_little_are_counted(gta_root):
+    tiles = [f"satellite/1_0_0_{y}.png" for y in range(2)]
+    for name in tiles:
+        Image.new("RGBA", (8, 8)).save(gta_root / name)
+    (gta_root / "satellite/._1_0_0_0.png").write_bytes(b"of macOS")
+    report = check(gta_root)
+    assert report.ok and len(report.notes) == 3
+    directory, first = gta_root / "satellite", gta_root / tiles[0]
+    assert report.notes[0] == f"{directory}: passed over: hidden files (1)"
+    assert set(report.notes[1:]) == {
+        f"2 satellite images with transparent parts, which are black (first {first})",
+        f"2 satellite images of a single color, which can't be distinguished (first {first})",
+    }
 
 
 def test_drone_image_in_both_splits(gta_root):
@@ -130,11 +147,11 @@ def test_drone_image_in_both_splits(gta_root):
     assert kinds(check(gta_root, ("train", "test"))) == {"drone image in both splits": 1}
 
 
-def test_wrong_scale_is_noted(gta_root):
-    report = check(gta_root, m_per_px=1.0)
-    assert report.ok
-    assert "data.m_per_px" in report.notes[0]
-    assert "note: " in report.text()
+def test_a_wrong_scale_is_an_error_that_states_the_right_one(gta_root):
+    (problem,) = check(gta_root, m_per_px=1.0).problems
+    assert problem.kind == "map constants"
+    assert "fit a map of 512 m" in problem.text and "set data.m_per_px=0.5, or both" in problem.text
+    assert check(gta_root, m_per_px=0.5).ok
 
 
 def test_kept_fraction_by_hand(gta_root):
@@ -151,7 +168,7 @@ def test_kept_fraction_by_hand(gta_root):
 def test_the_real_flight_has_no_problems_and_known_fractions(adm_root):
     report = check_data(flight(adm_root), read_images=False)
     assert report.ok, report.text()
-    assert report.notes == []
+    assert report.notes == []  # and no doubts: places fit their tiles, IoUs the footprints
     assert report.kinds == {"zoom 2": 25, "zoom 3": 113, "zoom 4": 481}  # ls | cut -d_ -f1 | sort | uniq -c
     # measured independently of this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
     four, eight, twelve, sixteen = report.kept["pos_semipos"][:4]

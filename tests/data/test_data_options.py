@@ -8,7 +8,7 @@ from mindloc.config import load_config
 from mindloc.data.loader import ImageBatches
 from mindloc.data.readers import read_split
 from mindloc.data.sampler import build_sampler
-from mindloc.errors import ImageError
+from mindloc.errors import DataError, ImageError
 from mindloc.training import dataset
 from mindloc.training.dataset import build_train_data, targets_of
 from mindloc.training.resume import Progress
@@ -126,12 +126,15 @@ def test_batch_memory_is_reused_on_cpus_only(gta_root, monkeypatch, target):
 def test_the_test_map_has_its_own_side(gta_root):
     words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
     config = load_config(None, [f"{key}={value}" for key, value in words.items()])
-    # 2048 px at 0.5 m/px cut twice: tiles of 512 m
-    assert read_split(config.data, "test").reference.places.coordinate_N2.tolist() == [
-        [256, 256],
-        [256, 768],
-        [768, 256],
-        [768, 768],
+    with pytest.raises(DataError, match=r"fit a map of 512 m, and data.test_map_px=2048 .* of 1024 m"):
+        read_split(config.data, "test")
+    # 2048 px at 0.25 m/px cut twice: tiles of 256 m
+    data = config.with_values({"data.test_m_per_px": 0.25}).data
+    assert read_split(data, "test").reference.places.coordinate_N2.tolist() == [
+        [128, 128],
+        [128, 384],
+        [384, 128],
+        [384, 384],
     ]
 
 

@@ -322,13 +322,13 @@ def test_missing_file_and_directory(gta_root):
     with pytest.raises(DataError, match=r"nothing\.json is missing"):
         read(gta_root, train_pairs="nothing.json")
     (gta_root / "satellite").rename(gta_root / "elsewhere")
-    one_line(gta_root, "satellite", "can't be listed")
+    one_line(gta_root, "satellite is missing; expected the satellite tiles there")
 
 
 def test_empty_tile_directory(gta_root):
     for path in (gta_root / "satellite").iterdir():
         path.unlink()
-    one_line(gta_root, "satellite has no tile")
+    one_line(gta_root, "satellite has no images")
 
 
 KEYS = [*gta_entries()[0], "unknown"]

@@ -29,14 +29,18 @@ def test_train_ratio_applies_to_the_training_split_only(config):
 
 
 def test_test_split_has_its_own_directory_and_scale(config):
-    values = {"data.test_root": config.data.root, "data.root": "nowhere", "data.test_m_per_px": 1.0}
+    values = {
+        "data.test_root": config.data.root,
+        "data.root": "nowhere",
+        "data.m_per_px": 9.0,
+        "data.test_m_per_px": 0.5,
+    }
     config = config.with_values(values)
-    # twice the scale of the training map: centers at 256 and 768 m
     assert read_split(config.data, "test").reference.places.coordinate_N2.tolist() == [
-        [256, 256],
-        [256, 768],
-        [768, 256],
-        [768, 768],
+        [128, 128],
+        [128, 384],
+        [384, 128],
+        [384, 384],
     ]
     with pytest.raises(DataError, match="nowhere"):
         read_split(config.data, "train")

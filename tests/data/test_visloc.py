@@ -142,8 +142,21 @@ def test_broken_map_image(visloc_root):
     [
         ("mapname,LT_lat,LT_lon,RB_lat\n", "column RB_lon is missing"),
         (f"{HEADER}\nsatellite03.tif,north,119,31,120,x\n", "map 03: LT_lat is 'north'"),
-        (f"{HEADER}\nsatellite03.tif,119,32,120,31,x\n", "map 03: LT is 119.0, 32.0"),
+        (f"{HEADER}\nsatellite03.tif,119,32,120,31,x\n", "map 03: LT_lat is 119.0; expected degrees from -90 to 90"),
         (f"{HEADER},width_px,height_px\n{LINE_03},0,9\n", "map 03: width_px is 0"),
+        (f"{HEADER},width_px,height_px\n{LINE_03},1024,512\n", "width_px 1024 and height_px 512, "),
+        (f"{HEADER}\nsatellite03.tif,32,119,431.8,120,x\n", "map 03: RB_lat is 431.8; expected degrees from -90 to 90"),
+        (f"{HEADER}\nsatellite03.tif,32,119,31,1e3,x\n", "map 03: RB_lon is 1000.0; expected degrees from -360"),
+        (
+            f"{HEADER}\nsatellite03.tif,31,120,32,119,x\n",
+            "LT_lat is 31.0 and RB_lat is 32.0; expected LT north-west",
+        ),
+        (
+            f"{HEADER}\nsatellite03.tif,32,120,31,119,x\n",
+            "LT_lon is 120.0 and RB_lon is 119.0; expected LT",
+        ),
+        (f"{HEADER}\nsatellite03.tif,32,119,32,120,x\n", "LT_lat is 32.0 and RB_lat is 32.0; expected two different"),
+        (f"{HEADER}\nsatellite03.tif,32,119,31,119,x\n", "LT_lon is 119.0 and RB_lon is 119.0; expected two different"),
         (f"{HEADER}\nsatellite03.tif,32\n", "map 03: LT_lon is ''"),
     ],
 )
@@ -177,7 +190,7 @@ def test_tile_name_and_center_by_hand():
     )
     assert parse_tile("01_1_000_001.png") == Tile("01", 1, 0, 1)
     assert area.center_deg(Tile("01", 1, 0, 1)) == pytest.approx((27.0, 100.5))
-    assert area.bounds_deg(Tile("01", 2, 1, 3)) == pytest.approx((27.0, 100.5, 26.0, 101.0))
+    assert area.ground_deg(Tile("01", 2, 1, 3)) == pytest.approx((26.0, 100.5, 27.0, 101.0))
 
 
 @pytest.mark.parametrize("name", ["01_0001.JPG", "01_100_000_000.png", "01_1_000"])

@@ -8,7 +8,7 @@ import click
 from mindloc.api import Encoder, evaluate
 from mindloc.cli.command import PATH, command
 from mindloc.cli.options import EngineArguments, config_options, engine_options
-from mindloc.config import override_after_training
+from mindloc.config import override_for_evaluation
 from mindloc.data.readers import SplitName
 from mindloc.evaluation.report import summary
 from mindloc.evaluation.rescore import rescore
@@ -43,7 +43,7 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
     """
     request = engine.request()
     source = read_source(request)
-    config = override_after_training(source.config, overrides)
+    config = override_for_evaluation(source.config, overrides)
     out = out or _report_directory(request, split)
     report = evaluate(Encoder(request, source, config, print), out, split=split)
     print(f"{summary(report)}\n")

@@ -26,8 +26,10 @@ from mindloc.inference.build import read_source
 def extract_directory(
     directory: Path, engine: EngineArguments, view: str | None, places: bool, out: Path, overrides: tuple[str, ...]
 ) -> None:
-    """Write the descriptors of every image in DIRECTORY (.png, .jpg, .jpeg, subdirectories included) as descriptor
-    sets: descriptors.npy, rows.jsonl, card.json.
+    """Write the descriptors of every image in DIRECTORY (JPEG, PNG, WebP, TIFF, BMP; subdirectories included) as
+    descriptor sets: descriptors.npy, rows.jsonl, card.json.
+
+    An image that can't be read is an error; with --set data.on_bad_image=skip it is left out and named.
 
     An encoder with two descriptors writes a set for each, omega/ and phi/.
     """

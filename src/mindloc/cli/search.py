@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -16,8 +17,7 @@ from mindloc.cli.options import (
     view_option,
 )
 from mindloc.config import Config, config_from_dict, override_after_training
-from mindloc.data.images import image_names
-from mindloc.data.loader import ImageBatches
+from mindloc.data.image_directory import list_images
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.inference.build import compare_with_exact, read_source, start_engine
 from mindloc.inference.extract import encoded_queries
@@ -34,11 +34,20 @@ _BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
     True: "name the directory that extract wrote, with omega and phi",
     False: "encode them by the checkpoint, or by files exported with both descriptors",
 }
+_ON_BAD_IMAGE = "data.on_bad_image"
 _ENCODED = "--queries are encoded already"
 _READ = ("search.recall_n", "search.consistency_m")  # compared with the index, whatever the encoder's head
 _ENCODING = ("checkpoint", "engine", "exported", "precision", "dec_key_file", "tensorrt", "allow_cpu_provider", "view")
 Point = tuple[float, ...]
-QuerySource = tuple[Queries, Config, Callable[[], Iterator[Batch]]]
+
+
+class QuerySource(NamedTuple):
+    """Queries that are read or encoded when their batches are called for."""
+
+    known: Queries
+    config: Config
+    batches: Callable[[], Iterator[Batch]]
+    after: Callable[[], int] = lambda: 0  # says what is to be said once all are searched; the exit code
 
 
 def numbers(count: int) -> Callable[[str], Point]:
@@ -84,12 +93,15 @@ def search(
     out: Path,
     overrides: tuple[str, ...],
     **parameters: int | None,
-) -> None:
+) -> int:
     """Look drone images up in an index of tiles: recall by one descriptor, re-rank by another where there is one.
 
-    Queries are the images in DIRECTORY (.png, .jpg, .jpeg, subdirectories included), or with --queries an extraction
-    that exists already, for which no device is needed. Every query's answers go to the file of --out, one line of JSON
-    each: name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank).
+    Queries are the images in DIRECTORY (JPEG, PNG, WebP, TIFF, BMP; subdirectories included), or with --queries an
+    extraction that exists already, for which no device is needed. Every query's answers go to the file of --out, one
+    line of JSON each: name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank).
+
+    Images that can't be read are named and left out, and the exit code is 1; with --set data.on_bad_image=stop the
+    first one is an error, with skip the exit code is 0.
     """
     if (directory is None) == (queries is None):
         raise ConfigError("give either a directory of images or --queries DIRECTORY")
@@ -100,16 +112,19 @@ def search(
         if chosen := given(parameters):
             opened.search_with(chosen)
         if queries:
-            known, config, batches = _read_queries(queries, engine.pca, overrides)
+            source = _read_queries(queries, engine.pca, overrides)
         else:
-            known, config, batches = _encode_queries(directory, engine, view, overrides)
+            source = _encode_queries(directory, engine, view, overrides)
+        known, settings = source.known, source.config.search
         require_fit(opened.card, known, _BOTH_STAGES[bool(queries)])
-        summary = Summary(plan_search(opened, top, config.search.recall_n, config.search.consistency_m, where))
+        summary = Summary(plan_search(opened, top, settings.recall_n, settings.consistency_m, where))
         with atomic_write(out, "answers", TileIndexError) as file:
-            write_answers(file, search_all(opened, batches(), summary, encoding=not queries), known.count)
+            write_answers(file, search_all(opened, source.batches(), summary, encoding=not queries), known.count)
     for line in summary.lines():
         print(line)
+    exit_code = source.after()
     print(f"answers: {out}")
+    return exit_code
 
 
 def _place(near: Point | None, within_m: float | None, box: Point | None) -> Box | Circle | None:
@@ -137,22 +152,27 @@ def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -
     extracted = load_extracted(directory, pca)
     config = config_from_dict(extracted.recall.card.get("config", {}))
     config = override_after_training(config, overrides, ("search",), _ENCODED, read=_READ)
-    return extracted.queries, config, extracted.batches
+    return QuerySource(extracted.queries, config, extracted.batches)
 
 
 def _encode_queries(
     directory: Path, engine: EngineArguments, view: str | None, overrides: Sequence[str]
 ) -> QuerySource:
     """The images of a directory; calling for their batches starts the device."""
-    names = image_names(directory)
-    request = engine.request()
+    listed, request = list_images(directory), engine.request()
     source = read_source(request, ("query",), view)
     config, side = override_after_training(source.config, overrides, read=_READ), source.side
+    requested = any(override.partition("=")[0] == _ON_BAD_IMAGE for override in overrides)
+    found = listed.checked(not requested or config.value(_ON_BAD_IMAGE) == "skip")
 
     def batches() -> Iterator[Batch]:
-        started, paths = start_engine(request, source, config), [directory / name for name in names]
-        compare_with_exact(started, config, {side: paths})
-        images = ImageBatches(config.view(side), paths, started.batch_size, config.data.workers)
-        return encoded_queries(started, side, images, names)
+        started = start_engine(request, source, config)
+        compare_with_exact(started, config, {side: found.paths})
+        images = found.batches(config.view(side), started.batch_size, config.data.workers)
+        return encoded_queries(started, side, images, found.names, found.findings.left_out)
 
-    return source.queries(len(names)), config, batches
+    def after() -> int:
+        found.say_after(print)
+        return 1 if found.left_out and not requested else 0
+
+    return QuerySource(source.queries(len(found.names)), config, batches, after)

@@ -8,6 +8,7 @@ from mindloc.config.loader import (
     load_config,
     override_after_training,
     override_config,
+    override_for_evaluation,
 )
 from mindloc.config.schema import Config
 
@@ -20,4 +21,5 @@ __all__ = [
     "load_config",
     "override_after_training",
     "override_config",
+    "override_for_evaluation",
 ]

@@ -102,6 +102,19 @@ def override_after_training(
     return override_config(config, overrides, read)
 
 
+def override_for_evaluation(config: Config, overrides: Sequence[str]) -> Config:
+    """As ``override_after_training``; an evaluation reads every image, whatever the config says of unreadable ones.
+
+    Raises:
+        ConfigError: also for an override of ``data.on_bad_image``.
+    """
+    if any(override.partition("=")[0] == "data.on_bad_image" for override in overrides):
+        raise ConfigError(
+            "data.on_bad_image can't be set for an evaluation, which needs every image; repair what check-data names"
+        )
+    return override_after_training(config, overrides)
+
+
 def config_from_dict(tree: dict[str, Any]) -> Config:
     """A ``Config`` from a nested dict, such as a checkpoint's.
 

@@ -69,7 +69,7 @@ class DataConfig(Section):
     train_ratio: Annotated[float, Field(gt=0, le=1), NoBool] = 1.0  # fraction of the training query images used
     query_size_px: SizePx = (384, 384)  # height, width in pixels of the encoder's input for the query side
     reference_size_px: SizePx = (384, 384)  # height, width in pixels for the reference side
-    on_bad_image: Literal["stop", "skip"] = "stop"  # unreadable image: stop with an error, or leave out its pairs
+    on_bad_image: Literal["stop", "skip"] = "stop"  # unreadable image: an error, or left out; an evaluation stops
     workers: Count = 2  # threads that read and decode images; limited to the number of cores
 
     def source(self, split: Literal["train", "test"]) -> tuple[str, str, int, float]:

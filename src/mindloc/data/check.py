@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mindloc.config.sections import DataConfig
 from mindloc.data.exclusion import OverlapGraph
-from mindloc.data.images import decode, read_bytes
+from mindloc.data.images import read_image
 from mindloc.data.readers import Report, SplitName, read_whole
 from mindloc.data.sampler import kept_shares
 from mindloc.data.split import Split
@@ -54,6 +55,8 @@ def _row(title: str, text: str) -> str:
 class CheckReport(Report):
     """Result of ``check_data``; ``text()`` is the printed report."""
 
+    cross_checks = True
+
     reader: str
     root: str
     batch_sizes: Sequence[int] = BATCH_SIZES
@@ -68,8 +71,12 @@ class CheckReport(Report):
     def problem(self, kind: str, text: str) -> None:
         self.found[Problem(kind, text)] = None
 
+    def doubt(self, kind: str, text: str) -> None:
+        self.problem(kind, text)
+
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        if text not in self.notes:  # both splits have the same reference side
+            self.notes.append(text)
 
     def breakdown(self, counts: dict[str, int]) -> None:
         self.kinds |= counts  # both splits have the same reference side
@@ -203,15 +210,26 @@ def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> N
     report.images = {view: len(paths) for view, paths in files.items()}
     for view, paths in files.items():
         sizes: Counter = Counter()
+        remarks: dict[str, list[Path]] = {}
         with ThreadPoolExecutor(_WORKERS) as pool:
             all_found = pool.map(_decode if read else _find, paths)
-            for found in progress_bar(all_found, total=len(paths), desc=f"{view} images", unit="img"):
+            bar = progress_bar(all_found, total=len(paths), desc=f"{view} images", unit="img")
+            for path, found in zip(paths, bar, strict=True):
                 if isinstance(found, Problem):
                     report.problem(found.kind, found.text)
                 elif found is not None:
-                    sizes[found] += 1
+                    sizes[found.size] += 1
+                    for remark in found.remarks:
+                        remarks.setdefault(remark, []).append(path)
+        for remark, of_remark in remarks.items():
+            report.note(f"{len(of_remark)} {view} images {remark} (first {of_remark[0]})")
         if read:
             report.image_sizes[view] = sizes
+
+
+class _Found(NamedTuple):
+    size: tuple[int, int]  # width, height
+    remarks: tuple[str, ...]
 
 
 def _find(path: Path) -> Problem | None:
@@ -233,16 +251,16 @@ def _spelling(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _decode(path: Path) -> tuple[int, int] | Problem:
-    """(width, height) of an image that decodes completely, else the problem."""
+def _decode(path: Path) -> _Found | Problem:
+    """Size of an image that decodes completely, and the remarks on it, else the problem."""
     missing = _find(path)
     if missing is not None:
         return missing
     try:
-        height, width = decode(read_bytes(path), path).shape[:2]
+        pixels_HW3, remarks = read_image(path)
     except ImageError as error:
         return Problem("unreadable image", str(error))
-    return width, height
+    return _Found((pixels_HW3.shape[1], pixels_HW3.shape[0]), remarks)
 
 
 def _kept(split: Split, batch_sizes: Sequence[int]) -> dict[PairMode, list[float]]:

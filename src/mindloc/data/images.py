@@ -1,133 +1,199 @@
-"""Image files: integrity, decoding, resizing and normalization; the image names in a directory.
+"""Image files to pixels by one set of rules, for every part of the program; resizing and normalization.
 
-Shapes: H height, W width, 3 red green blue.
+The rules, which docs/data.md states: the format is that of the content, not of the name; what the decoder warns of is
+an error; 16 bits are scaled by the bits in use; transparent parts become black; EXIF orientation is applied. The pixels
+of an ordinary image, 8-bit RGB or gray, are as decoded.
+
+Shapes: H height, W width, 3 red green blue, C channels as decoded: gray, BGR or BGRA.
 """
 
 import functools
 import os
-from pathlib import Path
-from typing import TypeAlias
+import zlib
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from mindloc.errors import DataError, ImageError
+from mindloc.data.image_header import Content, Header, image_file, read_header, unreadable
+from mindloc.errors import ImageError, one_line
 from mindloc.vocabulary import ViewSpec
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image  # a file, pixels, or PIL's image
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_START_OF_SCAN = 0xDA
+# remarks on an image; they continue "3 images"
+BLANK = "of a single color, which can't be distinguished"
+TRANSPARENT = "with transparent parts, which are black"
+TURNED = "turned as their EXIF orientation says"
+_DEEP = "with 16 bits per channel, {} of them used: scaled to 8"
+
+_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_DEPTHS = (8, 10, 12, 14, 16)  # bits that a channel of 16 may use
+_MOST_SCANS = 100  # of a progressive JPEG; encoders write about 10
+# EXIF orientation -> how OpenCV turns the stored pixels upright
+_TURNS = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+cv2.setLogLevel(0)  # silent: what it warns of in a damaged file is an error here
 
 
-def pixels_of(image: ImageLike) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG or PNG file, of an array of that shape and type, or of a PIL image.
+class Decoded(NamedTuple):
+    """Pixels of an image, and what a user should know of it."""
+
+    pixels_HW3: np.ndarray  # uint8 RGB
+    remarks: tuple[str, ...] = ()
+
+
+def read_image(image: ImageLike) -> Decoded:
+    """An image from a file, from PIL, or from an array, which is taken as it is.
 
     Raises:
-        ImageError: as ``read_bytes`` and ``decode``; an array of another shape or type.
+        ImageError: as ``decode``; the file is missing or not readable; an array of another shape or type.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            found = f"{image.dtype} of shape {image.shape}"
-            raise ImageError(f"the image array is {found}; expected uint8 (height, width, 3), RGB")
-        return image
+        return Decoded(_checked_array(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    return decode(read_bytes(image), image)
+        return _from_pil(image)
+    with image_file(image) as file:
+        data = file.read()
+    return decode(data, image)
 
 
-def read_bytes(path: str | Path) -> np.ndarray:
-    """The bytes of a file as (n,) uint8, after a check that it is a JPEG or PNG with start and end mark.
+def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
+    """The image in the bytes of a file.
 
-    The check takes microseconds and finds what decoders do not report: OpenCV fills the missing part of a truncated
-    JPEG with gray.
+    Args:
+        path: only for messages.
 
     Raises:
-        ImageError: the file is missing, empty, truncated or neither JPEG nor PNG.
+        ImageError: as ``read_header``; the data are damaged, or the decoder warns of them.
     """
+    header = read_header(Content.of_bytes(data), path)
+    if header.format == "JPEG":
+        return _finished(_decode_jpeg(data, header, path), [], header.orientation)
+    if header.format == "PNG":
+        _check_chunks(data, path)
+    if header.orientation_at is not None:  # of a TIFF, which OpenCV would turn itself
+        upright = b"\1\0" if data[:2] == b"II" else b"\0\1"
+        data = data[: header.orientation_at] + upright + data[header.orientation_at + 2 :]
+    if header.is_plain:
+        return _finished(_in_rgb(_decode_by_opencv(data, _COLOR, header, path)), [], header.orientation)
+    stored_HWC = _decode_by_opencv(data, cv2.IMREAD_UNCHANGED, header, path)
+    return _finished(*_eight_bit_rgb(stored_HWC, header.alpha, header.transparent_gray), header.orientation)
+
+
+def _decode_jpeg(data: bytes, header: Header, path: str | os.PathLike[str]) -> np.ndarray:
+    if header.progressive and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise unreadable(path, f"is damaged: its pixels are spread over more than {_MOST_SCANS} scans")
+    return _in_rgb(_decode_by_opencv(data, _COLOR, header, path))
+
+
+def _decode_by_opencv(data: bytes, flags: int, header: Header, path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise _bad(path, "is missing") from None
-    except OSError as error:
-        raise _bad(path, f"can't be read ({error.strerror or error})") from None
-    problem = bytes_problem(data.tobytes())
-    if problem:
-        raise _bad(path, problem)
-    return data
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # raised for some damaged files
+        image = None
+    if image is None or image.shape[:2] != (header.height, header.width):
+        raise unreadable(path, "is damaged: its pixels can't be decoded")
+    return image
 
 
-def bytes_problem(data: bytes) -> str | None:
-    """The problem of a file with these bytes, as the rest of a sentence; None for a complete JPEG or PNG."""
-    if not data:
-        return "is empty"
-    if data.startswith(_PNG_START):
-        return None if data.rfind(_PNG_END) > 0 else "is truncated: the PNG has no end mark"
-    if data.startswith(_JPEG_START):
-        scan = _first_scan(data)
-        if scan is None:
-            return "is truncated: the JPEG ends within its header"
-        return None if data.rfind(_JPEG_END) > scan else "is truncated: the JPEG has no end mark"
-    return f"is neither JPEG nor PNG: it starts with {data[:8].hex(' ')}"
+def _check_chunks(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Check the checksums of those chunks of a PNG that are needed to decode it."""
+    at, view = 8, memoryview(data)
+    while at + 12 <= len(data):
+        kind, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            raise unreadable(path, f"is damaged: a PNG whose checksum of byte {at + 4} to {end} is wrong")
+        if kind == b"IEND":
+            return
+        at = end + 4
 
 
-def _first_scan(data: bytes) -> int | None:
-    """Offset of a JPEG's first scan, after the header, whose thumbnail may contain an end mark; None: truncated."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == _JPEG_START_OF_SCAN:
-            return at
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+def _in_rgb(image_HW3: np.ndarray) -> np.ndarray:
+    """RGB of BGR, in the same memory."""
+    return cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB, dst=image_HW3)
 
 
-def decode(data: np.ndarray, path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; gray and transparent images become RGB, EXIF orientation is ignored.
+def _eight_bit_rgb(
+    stored_HWC: np.ndarray, alpha: str = "", transparent_gray: int | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """(RGB, remarks) of gray, BGR or BGRA pixels of 8 or 16 bits, which are overwritten.
 
-    Raises:
-        ImageError: the bytes can't be decoded; ``path`` is only for its message.
+    Args:
+        alpha: "straight", "premultiplied" (colors are multiplied by it already), "" (a fourth channel means nothing).
+        transparent_gray: value of gray pixels that are transparent.
     """
-    image = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise _bad(path, "is damaged: its pixels can't be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    remarks = []
+    opaque_HW = None if transparent_gray is None else stored_HWC != transparent_gray
+    alpha_HW = stored_HWC[:, :, 3] if alpha else None
+    if stored_HWC.dtype == np.uint16:
+        alpha_HW = None if alpha_HW is None else (alpha_HW >> 8).astype(np.uint8)
+        stored_HWC, bits = _scaled(stored_HWC)
+        remarks.append(_DEEP.format(bits))
+    if alpha_HW is not None and alpha_HW.min() < 255:
+        remarks.append(TRANSPARENT)
+        for channel in range(3 if alpha == "straight" else 0):
+            stored_HWC[:, :, channel] = cv2.multiply(stored_HWC[:, :, channel], alpha_HW, scale=1 / 255)
+    if opaque_HW is not None and not opaque_HW.all():
+        remarks.append(TRANSPARENT)
+        stored_HWC *= opaque_HW
+    to_rgb = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    return cv2.cvtColor(stored_HWC, to_rgb[1 if stored_HWC.ndim == 2 else stored_HWC.shape[2]]), remarks
 
 
-def check_decodes(path: str | Path) -> None:
-    """Check that ``read_bytes`` and ``decode`` work, in a third of the time (JPEG at an eighth of its size).
-
-    Raises:
-        ImageError: as ``read_bytes`` and ``decode``.
-    """
-    if _imdecode(read_bytes(path), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
-        raise _bad(path, "is damaged: its pixels can't be decoded")
+def _scaled(image_HWC: np.ndarray) -> tuple[np.ndarray, int]:
+    """(uint8 image, bits in use): a channel of 16 bits uses the fewest of 8, 10, 12, 14, 16 that its colors fit in."""
+    largest = int(image_HWC[..., :3].max()) if image_HWC.ndim == 3 else int(image_HWC.max())
+    bits = next(depth for depth in _DEPTHS if largest < 2**depth)
+    return np.right_shift(image_HWC, bits - 8, out=image_HWC).astype(np.uint8), bits
 
 
-def _imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
+def _finished(image_HW3: np.ndarray, remarks: list[str], orientation: int) -> Decoded:
+    """The image upright, with the last remarks."""
+    if orientation in _TURNS:
+        remarks = [*remarks, TURNED]
+        image_HW3 = _TURNS[orientation](image_HW3)
+    first = image_HW3[0, 0]
+    if (image_HW3[0] == first).all() and (image_HW3 == first).all():
+        remarks = [*remarks, BLANK]
+    return Decoded(image_HW3, tuple(remarks))
+
+
+def _checked_array(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        found = f"{image.dtype} of shape {image.shape}"
+        raise ImageError(f"the image array is {found}; expected uint8 (height, width, 3), RGB")
+    return image
+
+
+def _from_pil(image: Image.Image) -> Decoded:
+    """By the same rules as a file."""
+    if image.mode in ("I", "F"):
+        raise ImageError(f"the image has mode {image.mode}; expected 8 or 16 bits per channel, such as RGB or I;16")
     try:
-        return cv2.imdecode(data, flags)
-    except cv2.error:  # raised for sizes beyond OpenCV's limits
-        return None
-
-
-def _bad(path: str | Path, problem: str) -> ImageError:
-    return ImageError(f"image {path} {problem}; download it again, or remove it and its entry")
+        orientation = image.getexif().get(0x0112, 1)
+        if image.mode.startswith("I;16"):
+            return _finished(*_eight_bit_rgb(np.array(image, np.uint16)), orientation)
+        if image.has_transparency_data:
+            stored_HW4 = cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
+            return _finished(*_eight_bit_rgb(stored_HW4, "straight"), orientation)
+        return _finished(np.asarray(image.convert("RGB")), [], orientation)
+    except (OSError, SyntaxError, ValueError) as error:  # a file that PIL reads only now
+        raise ImageError(f"the image {getattr(image, 'filename', '')} can't be decoded: {one_line(error)}") from None
 
 
 def cut_border(image_HW3: np.ndarray, fraction: float) -> np.ndarray:
     """The image cropped by ``fraction`` of its height at top and bottom, of its width at left and right (a view)."""
     height, width = image_HW3.shape[:2]
-    top, left = round(height * fraction), round(width * fraction)
+    top, left = (min(round(side * fraction), (side - 1) // 2) for side in (height, width))
     return image_HW3[top : height - top, left : width - left]
 
 
@@ -154,28 +220,3 @@ def normalize(image_HW3: np.ndarray, view: ViewSpec, out_3HW: np.ndarray) -> Non
 def _levels(value_3: tuple[float, float, float]) -> np.ndarray:
     """(3,1,1) float32: values in 0..1 scaled to 0..255."""
     return np.array([255 * value for value in value_3], np.float32).reshape(3, 1, 1)
-
-
-def image_names(directory: Path) -> list[str]:
-    """Sorted paths of all images below a directory, relative to it.
-
-    Raises:
-        DataError: the directory does not exist or has no images, or a name is not UTF-8.
-    """
-    if not directory.is_dir():
-        raise DataError(f"{directory} is not a directory; give the directory of the images")
-    images = (path for path in directory.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    names = sorted(path.relative_to(directory).as_posix() for path in images)
-    if not names:
-        raise DataError(f"{directory} has no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
-    for name in names:
-        _require_text(directory, name)
-    return names
-
-
-def _require_text(directory: Path, name: str) -> None:
-    """A file name that is not UTF-8 has lone surrogates in Python, which can't be written to a text file."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{directory}: the image name {ascii(name)} is not UTF-8 text; rename the image") from None

@@ -21,7 +21,7 @@ import numpy as np
 
 from mindloc.config.sections import AugmentConfig
 from mindloc.data.augment import Augmentation, augment, draw_augmentation
-from mindloc.data.images import ImageLike, check_decodes, cut_border, normalize, pixels_of
+from mindloc.data.images import ImageLike, cut_border, normalize, read_image
 from mindloc.data.sampler import PADDING, Sampler
 from mindloc.errors import ImageError
 from mindloc.runtime.process import usable_cores
@@ -166,7 +166,7 @@ class _BadImages:
     def is_whole(self, path: Path) -> bool:
         if path not in self._is_whole:
             try:
-                check_decodes(path)
+                read_image(path)
                 problem = None
             except ImageError as error:
                 problem = str(error)
@@ -177,19 +177,57 @@ class _BadImages:
         return self._is_whole[path]
 
 
+class ImageFindings:
+    """What reading images found: which are left out, and what is remarkable about others; by position in the list."""
+
+    def __init__(self) -> None:
+        self.left_out: dict[int, str] = {}  # position -> problem
+        self._remarks: dict[str, set[int]] = {}  # remark -> positions
+        self._lock = threading.Lock()
+
+    def add(self, position: int, remarks: Sequence[str]) -> None:
+        with self._lock:
+            for remark in remarks:
+                self._remarks.setdefault(remark, set()).add(position)
+
+    def leave_out(self, position: int, problem: str) -> None:
+        with self._lock:
+            self.left_out[position] = problem
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        """One line for each kind of remark."""
+        return [
+            f"note: {len(positions)} images {remark} (first {names[min(positions)]})"
+            for remark, positions in sorted(self._remarks.items())
+        ]
+
+
 class ImageBatches:
     """Batches of one view in the given order: yields (images (batch,3,H,W) float32, number of real images).
 
     Resized and normalized as in training. The last batch is padded with black images. Threads prepare batches ahead. A
     batch without references is overwritten (see ``BatchArrays``): fetch a device's result before the next batch.
 
+    Args:
+        skip_bad: leave unreadable files out, without a gap: ``findings.left_out`` has those of all batches so far.
+        findings: what to add to; None: ``findings`` of its own.
+
     Raises (while iterating):
-        ImageError: a file is missing, truncated or can't be decoded.
+        ImageError: a file is missing, truncated or can't be decoded, unless ``skip_bad``.
     """
 
-    def __init__(self, view: ViewSpec, images: Sequence[ImageLike], batch_size: int, workers: int = 1):
+    def __init__(
+        self,
+        view: ViewSpec,
+        images: Sequence[ImageLike],
+        batch_size: int,
+        workers: int = 1,
+        skip_bad: bool = False,
+        findings: ImageFindings | None = None,
+    ):
         self.view, self._images = view, images
-        self._batch_size, self._workers = batch_size, workers
+        self._batch_size, self._workers, self._skip_bad = batch_size, workers, skip_bad
+        self.findings = findings or ImageFindings()
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -197,34 +235,49 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         size = self._batch_size
-        parts = [self._images[first : first + size] for first in range(0, len(self._images), size)]
+        parts = [range(first, min(first + size, len(self._images))) for first in range(0, len(self._images), size)]
         arrays = BatchArrays((size, 3, *self.view.size_px))
         with _image_threads(self._workers) as pool:
             ahead = _batches_ahead(self._workers, size)
             for part, (batch, rows) in _in_advance(parts, ahead, lambda part: self._start(pool, arrays.take(), part)):
                 _wait_for(rows)
-                yield batch, len(part)
+                good = [row for row, position in enumerate(part) if position not in self.findings.left_out]
+                if len(good) < len(part):
+                    batch[: len(good)] = batch[good]
+                    for row in batch[len(good) :]:
+                        _write_black(self.view, row)
+                if good:
+                    yield batch, len(good)
                 del batch  # else it would keep a reference to the array
 
     def _start(
-        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[ImageLike]
+        self, pool: ThreadPoolExecutor, batch: np.ndarray, part: Sequence[int]
     ) -> tuple[np.ndarray, list[Future]]:
         for row in batch[len(part) :]:
             _write_black(self.view, row)
-        return batch, [
-            pool.submit(_write_image, image, self.view, Augmentation(), row)
-            for image, row in zip(part, batch, strict=False)
-        ]
+        return batch, [pool.submit(self._fill, position, row) for position, row in zip(part, batch, strict=False)]
+
+    def _fill(self, position: int, row_3HW: np.ndarray) -> None:
+        try:
+            remarks = _write_image(self._images[position], self.view, Augmentation(), row_3HW)
+        except ImageError as error:
+            if not self._skip_bad:
+                raise
+            self.findings.leave_out(position, str(error))
+        else:
+            self.findings.add(position, remarks)
 
 
-def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW: np.ndarray) -> None:
-    """Write an image, augmented, resized and normalized, to its row of a batch.
+def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW: np.ndarray) -> tuple[str, ...]:
+    """Write an image, augmented, resized and normalized, to its row of a batch; returns the remarks on it.
 
     Raises:
-        ImageError: the file is missing, truncated or can't be decoded; as ``pixels_of``.
+        ImageError: as ``read_image``.
     """
-    pixels_HW3 = cut_border(pixels_of(image), view.cut_border)
+    decoded = read_image(image)
+    pixels_HW3 = cut_border(decoded.pixels_HW3, view.cut_border)
     normalize(augment(np.ascontiguousarray(pixels_HW3), change, view.size_px), view, row_3HW)
+    return decoded.remarks
 
 
 def _write_black(view: ViewSpec, row_3HW: np.ndarray) -> None:

@@ -7,6 +7,7 @@ Shapes: Q query images (usable entries of the file), E tiles in the concatenated
 data set.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mindloc.data.images import IMAGE_SUFFIXES
+from mindloc.data.image_directory import IMAGE_SUFFIXES, list_images
 from mindloc.data.readers import Report
 from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import DataError, SplitAbsentError
@@ -29,7 +30,7 @@ _PLACE_FORM = {
     "lat_lon_deg": "[latitude, longitude] in degrees, latitude (-90..90) first",
 }
 _LARGEST = 1e300
-_FAR_M = 1.0  # a stated tile center farther than this from the computed one gets a note
+FAR_M = 1.0  # a stated tile center farther than this from the computed one gets a note
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class PairsFile:
     query_place: np.ndarray  # (Q,2) float64
     lists: dict[PairMode, TileLists]
     stated_center: dict[str, Any]  # tile name -> center as in the file, where stated
+    pose: np.ndarray  # (Q,4) float64: height in meters, yaw, pitch, roll of the camera in degrees; NaN where not stated
 
     def where(self, query: int, key: str) -> str:
         return f"{self.path}: entry {self.entry[query]} ({self.query_files[query]}), {key}"
@@ -118,6 +120,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
         query_place=np.array([entry.place for entry in entries], np.float64),
         lists={mode: _joined([entry.lists[mode] for entry in entries]) for mode in MODES},
         stated_center=dict(_stated(entries)),
+        pose=np.array([entry.pose for entry in entries], np.float64),
     )
 
 
@@ -129,6 +132,7 @@ class _Entry:
     tile_directory: str
     place: list[float]
     lists: dict[PairMode, tuple[list, list, list | None]]  # tiles, weights, centers
+    pose: tuple[float, ...]
 
 
 class _Unusable(Exception):
@@ -160,7 +164,15 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
         raise _broken(place_key, value.get(place_key), _PLACE_FORM[layout.place_unit])
     query_file = f"{query_directory}/{query_name}"
     lists = {mode: _read_lists(value, layout.list_keys(mode), query_file) for mode in MODES}
-    return _Entry(query_file, tile_directory, value[place_key], lists)
+    return _Entry(query_file, tile_directory, value[place_key], lists, _read_pose(value.get("drone_metadata")))
+
+
+def _read_pose(metadata: Any) -> tuple[float, ...]:
+    """(height, yaw, pitch, roll) of the camera, which looks straight down where no angle says otherwise."""
+    metadata = metadata if isinstance(metadata, dict) else {}
+    defaults = {"height": math.nan, "cam_yaw": math.nan, "cam_pitch": -90.0, "cam_roll": 0.0}
+    numbers = tuple(metadata.get(key, default) for key, default in defaults.items())
+    return numbers if all(map(_is_number, numbers)) and numbers[0] > 0 else (math.nan,) * len(defaults)
 
 
 def _inside_root(key: str, path: str) -> str:
@@ -216,18 +228,20 @@ def _short(value: Any) -> str:
 
 
 def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
-    """Sorted file names of all tiles in the directory of tiles; files that are not images are ignored.
+    """Sorted file names of all tiles in the directory of tiles; what else is there is noted.
 
     Raises:
         DataError: the directory is missing or has no tiles, even if the report collects problems.
     """
     layout, directory = pairs.layout, root / pairs.tile_directory
-    try:
-        names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise DataError(f"{directory} can't be listed: {error.strerror}; expected the satellite tiles there") from None
+    if not directory.is_dir():
+        raise DataError(f"{directory} is missing; expected the satellite tiles there")
+    found = list_images(directory, below=False)
+    note = found.note()
+    if note:
+        report.note(f"{directory}: {note}")
     tiles: dict[str, str] = {}  # name without suffix -> file name
-    for name in names:
+    for name in found.names:
         stem = name.rpartition(".")[0]
         if not layout.is_tile(name):
             report.problem(
@@ -263,23 +277,22 @@ def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np
     )
 
 
+def stated_centers(pairs: PairsFile, tiles: list[str]) -> np.ndarray:
+    """(S, 2) centers of the tiles as the file states them, NaN where it states none."""
+    unknown = (math.nan, math.nan)
+    stated = [pairs.stated_center.get(tile) for tile in tiles]
+    places = [center if is_place(center, pairs.layout.place_unit) else unknown for center in stated]
+    return np.array(places, np.float64)
+
+
 def note_centers(pairs: PairsFile, tiles: list[str], place_S2: np.ndarray, hint: str, report: Report) -> None:
     """Note where the file states other tile centers than ``place_S2``; ``hint`` says what to check."""
-    unit = pairs.layout.place_unit
-    stated = {
-        row: pairs.stated_center[tile]
-        for row, tile in enumerate(tiles)
-        if is_place(pairs.stated_center.get(tile), unit)
-    }
-    if not stated:
-        return
-    row_N, stated_N2 = np.array(list(stated)), np.array(list(stated.values()))
-    off_N = paired_distance_m(place_S2[row_N], stated_N2, unit)
-    if off_N.max() > _FAR_M:
-        worst = int(off_N.argmax())
+    off_S = paired_distance_m(place_S2, stated_centers(pairs, tiles), pairs.layout.place_unit)
+    if (off_S > FAR_M).any():
+        worst = int(np.nanargmax(off_S))
         report.note(
-            f"{pairs.path}: {np.count_nonzero(off_N > _FAR_M)} of {len(off_N)} tile centers differ from the computed "
-            f"ones (most {tiles[row_N[worst]]}, {off_N[worst]:.0f} m): {hint}"
+            f"{pairs.path}: {np.count_nonzero(off_S > FAR_M)} of {np.count_nonzero(~np.isnan(off_S))} tile centers "
+            f"differ from the computed ones (most {tiles[worst]}, {off_S[worst]:.0f} m): {hint}"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mindloc.config.sections import DataConfig
 from mindloc.data.split import Split, share_of_queries
 from mindloc.errors import ConfigError, DataError, SplitAbsentError
-from mindloc.geo.points import PlaceUnit
+from mindloc.geo.points import PlaceUnit, lon_from, wrapped_lon
 from mindloc.registry import READERS, imported
 from mindloc.runtime.console import status_line
 
@@ -24,9 +24,14 @@ SplitName = Literal["train", "test"]
 class Report:
     """Receives what a reader finds. This one raises the first problem; the one in data/check.py collects all."""
 
+    cross_checks = False  # whether a reader computes what leads to a ``doubt``
+
     def problem(self, kind: str, text: str) -> None:
         """Report a problem: its kind, for counting, and one line with what, where and the way out."""
         raise DataError(text)
+
+    def doubt(self, kind: str, text: str) -> None:
+        """Report what contradicts itself and keeps no training from running: a problem of check-data alone."""
 
     def note(self, text: str) -> None:
         """Report something unusual that may be intended."""
@@ -78,18 +83,28 @@ class Ground:
     """The ground that N tiles cover, in ``unit``."""
 
     unit: PlaceUnit
-    bounds_N4: np.ndarray  # float64: minimum of both coordinates, then maximum of both
+    # float64: minimum of both coordinates, then maximum of both; the longitude of a tile across 180 degrees passes it
+    bounds_N4: np.ndarray
 
     @property
     def place_N2(self) -> np.ndarray:
         """Centers of the tiles."""
-        return (self.bounds_N4[:, :2] + self.bounds_N4[:, 2:]) / 2
+        place_N2 = (self.bounds_N4[:, :2] + self.bounds_N4[:, 2:]) / 2
+        if self.unit == "lat_lon_deg":
+            place_N2[:, 1] = wrapped_lon(place_N2[:, 1])
+        return place_N2
 
     def __str__(self) -> str:
-        low, high = self.bounds_N4[:, :2].min(axis=0), self.bounds_N4[:, 2:].max(axis=0)
-        return (
-            f"{len(self.bounds_N4)} tiles from {low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g} ({self.unit})"
-        )
+        low_N2, high_N2 = self.bounds_N4[:, :2], self.bounds_N4[:, 2:]
+        if self.unit == "lat_lon_deg":  # across the 180th meridian the short way
+            shift_N = lon_from(low_N2[:, 1], low_N2[0, 1]) - low_N2[:, 1]
+            shift_N2 = np.stack([np.zeros_like(shift_N), shift_N], axis=1)
+            low_N2, high_N2 = low_N2 + shift_N2, high_N2 + shift_N2
+        low, high = low_N2.min(axis=0), high_N2.max(axis=0)
+        tiles, between = len(self.bounds_N4), f"{low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g}"
+        shared = tiles - len(np.unique(self.bounds_N4, axis=0))
+        repeated = f"; {shared} at the place of another: extract different areas each on its own" if shared else ""
+        return f"{tiles} tiles from {between} ({self.unit}){repeated}"
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
@@ -103,3 +118,17 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
     if ground is None:
         raise ConfigError(f"image names state no places with data.reader={data.reader}; leave --places out")
     return imported(ground)(data, directory, [Path(name).name for name in names])
+
+
+def repeated_ground(bounds_N4: np.ndarray, names: list[str]) -> str | None:
+    """What to say of tiles that cover exactly the ground of another one; None: there are none."""
+    known = np.flatnonzero(~np.isnan(bounds_N4).any(axis=1))
+    _, first, back = np.unique(bounds_N4[known].round(9), axis=0, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[back] != np.arange(len(known)))
+    if not len(again):
+        return None
+    one, other = known[first[back[again[0]]]], known[again[0]]
+    return (
+        f"{len(again)} of {len(names)} tiles cover the same ground as another one (first {names[one]} and "
+        f"{names[other]}); tiles of two areas with the same names need a map of their own each"
+    )

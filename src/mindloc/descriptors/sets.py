@@ -18,7 +18,7 @@ Shapes: N rows, B rows of one batch, D dimension.
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,21 @@ def make_rows(
 def set_directory(directory: str | Path, descriptor: str) -> Path:
     """The set of one descriptor in the directory of an extraction."""
     return Path(directory) if descriptor == GLOBAL else Path(directory) / descriptor
+
+
+def require_place(directory: str | Path, descriptors: Sequence[str]) -> None:
+    """Check that sets of these descriptors may be written to ``directory``, before the work.
+
+    Raises:
+        DataError: it contains something else, or is itself a set where several are to be written.
+    """
+    if len(descriptors) > 1 and (Path(directory) / "card.json").exists():
+        raise DataError(
+            f"{directory} is itself the set of an encoder with one descriptor, so it can't contain several; give a new "
+            "directory"
+        )
+    for name in descriptors:
+        require_replaceable(set_directory(directory, name), _FILES, "descriptor set", DataError)
 
 
 def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:

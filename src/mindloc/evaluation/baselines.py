@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mindloc.data.images import decode, read_bytes, resize
+from mindloc.data.images import read_image, resize
 from mindloc.descriptors.ranking import rank_references
 from mindloc.evaluation.metrics import one_percent, one_percent_vigor, sdm_at
 from mindloc.evaluation.score import (
@@ -125,7 +125,7 @@ def color_histogram(path: Path) -> np.ndarray:
     Raises:
         ImageError: the file is missing, truncated or no image.
     """
-    small = resize(decode(read_bytes(path), path), (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
+    small = resize(read_image(path).pixels_HW3, (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     count = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]).ravel()
     return np.sqrt(count / count.sum()).astype(np.float32)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mindloc.errors import DataError, ImageError, one_line
+from mindloc.data.images import read_image
+from mindloc.errors import DataError
 from mindloc.runtime.files import atomic_write
 
 ANSWERS = 5
@@ -147,19 +148,10 @@ def _paste(
     side = _TILE_PX + 2 * _FRAME_PX
     draw.rectangle((left, top, left + side - 1, top + side - 1), outline=color, width=frame_px, fill=_BLANK)
     inner = Image.new("RGB", (_TILE_PX, _TILE_PX), _BLANK)
-    image = ImageOps.contain(_open(path), (_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
+    image = Image.fromarray(read_image(path).pixels_HW3)
+    image = ImageOps.contain(image, (_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
     inner.paste(image, ((_TILE_PX - image.width) // 2, (_TILE_PX - image.height) // 2))
     sheet.paste(inner, (left + _FRAME_PX, top + _FRAME_PX))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise ImageError(
-            f"image {path} can't be read ({one_line(error)}); replace it, or take it out of the data set"
-        ) from None
 
 
 def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], first: str, second: str) -> None:

@@ -259,5 +259,6 @@ def sample_batches(
     for side, of_side in paths.items():
         spread = list(of_side)[:: max(1, len(of_side) // SAMPLES)][:SAMPLES]
         size = min(batch_size, len(spread))
-        for image_B3HW, count in ImageBatches(config.view(side), spread, size, config.data.workers):
+        # an unreadable one is reported where all are read
+        for image_B3HW, count in ImageBatches(config.view(side), spread, size, config.data.workers, skip_bad=True):
             yield side, image_B3HW[:count]

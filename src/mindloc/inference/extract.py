@@ -5,11 +5,13 @@ Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N n
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from mindloc.descriptors.sets import (
     DescriptorWriter,
     make_rows,
     remove_other_sets,
+    require_place,
     set_directory,
 )
 from mindloc.errors import DataError
@@ -29,14 +32,18 @@ from mindloc.runtime.process import fault_point
 from mindloc.search.extraction import Batch
 from mindloc.vocabulary import PHI, SideName
 
+Item = TypeVar("Item")
+_NONE: Mapping[int, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Extraction:
-    """How long a set took."""
+    """How many images a set has, how long it took, which images are not in it."""
 
     count: int
     seconds: float  # images read, decoded and encoded, without compiling
     compile_s: float = 0.0
+    left_out: Mapping[str, str] = field(default_factory=dict)  # images that could not be read: name -> problem
 
     @property
     def images_per_s(self) -> float:
@@ -57,6 +64,7 @@ def extract(
     facts: dict[str, Any],
     cluster: Cluster = ALONE,
     bounds_N4: np.ndarray | None = None,
+    left_out: Mapping[int, str] = _NONE,
 ) -> Extraction:
     """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
 
@@ -69,15 +77,12 @@ def extract(
         place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None if unknown.
         directory: the set itself, or of several descriptors the directory of their sets.
         facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
+        left_out: positions in ``names`` that the batches so far left out; see ``ImageBatches``.
 
     Raises:
         DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
     """
-    if len(engine.descriptors) > 1 and (Path(directory) / "card.json").exists():
-        raise DataError(
-            f"{directory} is itself the set of an encoder with one descriptor, so it can't contain several; give a new "
-            "directory"
-        )
+    require_place(directory, engine.descriptors)
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, bounds_N4)
@@ -88,22 +93,26 @@ def extract(
             name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))
             for name in engine.descriptors
         }
+        remaining = _kept(rows, left_out)
         for image_B3HW, count in batches:
-            descriptors = engine.encode({side: image_B3HW[:count]})
-            remaining = rows[done:]
-            for name, writer in writers.items():
-                descriptor_GD = cluster.gather(descriptors[f"{side}.{name}"])
-                if cluster.size > 1:
-                    descriptor_GD = descriptor_GD[: len(remaining)]  # beyond the end the last image is repeated
-                writer.append(descriptor_GD, remaining[: len(descriptor_GD)])
-            done += len(descriptor_GD)
-            bar.update(len(descriptor_GD))
+            encoded = engine.encode({side: image_B3HW[:count]})
+            gathered = {name: cluster.gather(encoded[f"{side}.{name}"]) for name in writers}
+            part = list(islice(remaining, len(next(iter(gathered.values())))))
+            for name, writer in writers.items():  # on several ranks the last image is repeated beyond the end
+                writer.append(gathered[name][: len(part)] if cluster.size > 1 else gathered[name], part)
+            done += len(part)
+            bar.update(len(part))
             fault_point("extract.mid")
-        if done != len(rows):
+        if done + len(left_out) != len(rows):
             raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
     remove_other_sets(directory, engine.descriptors)
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
+
+
+def _kept(items: Iterable[Item], left_out: Mapping[int, str]) -> Iterator[Item]:
+    """Items whose position is not left out, as known when they are taken."""
+    return (item for position, item in enumerate(items) if position not in left_out)
 
 
 def _card_of(descriptor: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -133,16 +142,25 @@ def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
 
 
 def encoded_queries(
-    engine: Engine, side: SideName, batches: Iterable[tuple[np.ndarray, int]], names: Sequence[str]
+    engine: Engine,
+    side: SideName,
+    batches: Iterable[tuple[np.ndarray, int]],
+    names: Sequence[str],
+    left_out: Mapping[int, str] = _NONE,
 ) -> Iterator[Batch]:
     """The descriptors of images, encoded as they are taken.
 
     Args:
         batches: (images (B, 3, H, W) float32, number of real ones), all of ``names``, in order.
+        left_out: as in ``extract``.
+
+    Raises (while iterating):
+        DataError: all images were left out.
     """
-    done = 0
+    remaining = _kept(names, left_out)
     for image_B3HW, count in batches:
         encoded = engine.encode({side: image_B3HW[:count]})
         recall_BD = encoded[f"{side}.{engine.descriptors[0]}"]
-        yield Batch(list(names[done : done + count]), recall_BD, encoded.get(f"{side}.{PHI}"))
-        done += count
+        yield Batch(list(islice(remaining, count)), recall_BD, encoded.get(f"{side}.{PHI}"))
+    if left_out and len(left_out) == len(names):
+        raise DataError(f"none of {len(names)} images can be read; the first: {next(iter(left_out.values()))}")
