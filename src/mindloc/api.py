@@ -203,7 +203,7 @@ def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, pla
     side, config, say = encoder._side(view), encoder.config, encoder._say
     if places and side != "reference":
         raise ConfigError(f"only names of tiles state places, and {view} images are not tiles; leave places out")
-    require_place(out, tuple(HEADS[config.head.name].losses))
+    require_place(out)
     found = list_images(images).checked(config.data.on_bad_image == "skip", say)
     ground = read_ground(config.data, found.directory, found.names) if places else None
     if ground:

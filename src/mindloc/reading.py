@@ -207,6 +207,11 @@ def checksum(data: "bytes | memoryview" = b"") -> "xxhash.xxh3_128":
     return xxhash.xxh3_128(data)
 
 
+def json_checksum(value: Any) -> str:
+    """Checksum of what JSON can express, hexadecimal, whatever the order of keys."""
+    return checksum(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def file_checksum(path: Path, error: type[MindlocError], what: str = "") -> str:
     """Checksum of a file of any size, hexadecimal; arguments and errors as ``file_sha256``."""
     return _digest_of(path, checksum(), error, what)

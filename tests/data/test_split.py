@@ -1,11 +1,12 @@
 """Edges and splits against lists written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mindloc.data.split import Edges, Places, Side, Split
+from mindloc.data.split import Edges, Places, Side, Split, split_checksum
 
 # drone 0: tiles 2, 0; drone 1: none; drone 2: tiles 2, 1
 EDGES = Edges(
@@ -68,3 +69,30 @@ def test_take_queries_keeps_the_pairs_of_each_image():
 def test_paths_are_below_the_root():
     assert split().paths("query") == [Path("root/a"), Path("root/b"), Path("root/c")]
     assert split().paths("reference")[3] == Path("root/s3")
+
+
+def changed(array, *place):
+    array = array.copy()
+    array[place] += 1
+    return array
+
+
+def test_the_checksum_of_a_split_is_of_all_that_a_training_is_planned_from():
+    whole = split()
+    places = replace(whole.query.places, coordinate_N2=changed(whole.query.places.coordinate_N2, 0, 1))
+    sums = [
+        split_checksum(other, mode)
+        for other, mode in [
+            (whole, "pos"),
+            (whole, "pos_semipos"),
+            (replace(whole, query=replace(whole.query, files=["a", "c", "b"])), "pos"),
+            (replace(whole, query=replace(whole.query, files=["a", "b", "c", "s0"])), "pos"),
+            (replace(whole, query=replace(whole.query, places=places)), "pos"),
+            (replace(whole, query=replace(whole.query, places=None)), "pos"),
+            (replace(whole, positive=replace(POSITIVE, reference=changed(POSITIVE.reference, 1))), "pos"),
+            (replace(whole, semipositive=replace(EDGES, reference=changed(EDGES.reference, 1))), "pos"),
+            (replace(whole, positive=replace(POSITIVE, columns={"iou": changed(POSITIVE.columns["iou"], 0)})), "pos"),
+        ]
+    ]
+    assert len(set(sums)) == len(sums)
+    assert split_checksum(replace(whole, root=Path("elsewhere")), "pos") == sums[0]

@@ -1,6 +1,7 @@
 """Descriptor sets: a round trip returns the same rows, broken sets are named, no partial set remains."""
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,6 @@ from mindloc.descriptors.sets import (
     load_descriptor_set,
     load_descriptor_sets,
     make_rows,
-    remove_other_sets,
     save_descriptor_set,
 )
 from mindloc.errors import DataError
@@ -57,9 +57,9 @@ def test_a_round_trip_returns_the_same_set(rows, data, memory_map):
     descriptor_ND = data.draw(arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
     with TemporaryDirectory() as directory:
-        with DescriptorWriter(Path(directory) / "set", CARD) as writer:
+        with DescriptorWriter(Path(directory) / "set", {"global": CARD}) as writer:
             for start, end in pairwise(cuts):
-                writer.append(descriptor_ND[start:end], rows[start:end])
+                writer.append({"global": descriptor_ND[start:end]}, rows[start:end])
         loaded = load_descriptor_set(Path(directory) / "set", memory_map)
         np.testing.assert_array_equal(loaded.descriptor_ND, descriptor_ND)
         assert isinstance(loaded.descriptor_ND, np.memmap) is memory_map
@@ -79,9 +79,9 @@ def test_plain_numpy_reads_the_matrix(saved):
 
 def test_batches_and_one_write_give_the_same_bytes(saved, tmp_path):
     directory, descriptor_ND, rows = saved
-    with DescriptorWriter(tmp_path / "streamed", CARD) as writer:
+    with DescriptorWriter(tmp_path / "streamed", {"global": CARD}) as writer:
         for start in (0, 2, 4):
-            writer.append(descriptor_ND[start : start + 2], rows[start : start + 2])
+            writer.append({"global": descriptor_ND[start : start + 2]}, rows[start : start + 2])
     for name in ("descriptors.npy", "rows.jsonl", "card.json"):
         assert (tmp_path / "streamed" / name).read_bytes() == (directory / name).read_bytes()
 
@@ -104,8 +104,8 @@ def test_a_directory_with_any_other_file_is_never_replaced(tmp_path):
 
 def test_a_failed_write_leaves_the_older_set_and_nothing_else(saved):
     directory, descriptor_ND, _ = saved
-    with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(directory, CARD) as writer:
-        writer.append(np.ones((1, 9), np.float32), make_rows(["x"], None))
+    with pytest.raises(RuntimeError, match="power cut"), DescriptorWriter(directory, {"global": CARD}) as writer:
+        writer.append({"global": np.ones((1, 9), np.float32)}, make_rows(["x"], None))
         raise RuntimeError("power cut")
     np.testing.assert_array_equal(load_descriptor_set(directory).descriptor_ND, descriptor_ND)
     assert [path.name for path in directory.parent.iterdir()] == ["set"]
@@ -130,14 +130,14 @@ def test_a_new_set_replaces_the_older_one(saved):
     ],
 )
 def test_the_writer_raises(tmp_path, descriptor_BD, names, message):
-    with pytest.raises(DataError, match=message), DescriptorWriter(tmp_path / "bad", CARD) as writer:
-        writer.append(np.ones((1, 3)), make_rows(["first"], None))
-        writer.append(descriptor_BD, make_rows(names, None))
+    with pytest.raises(DataError, match=message), DescriptorWriter(tmp_path / "bad", {"global": CARD}) as writer:
+        writer.append({"global": np.ones((1, 3))}, make_rows(["first"], None))
+        writer.append({"global": descriptor_BD}, make_rows(names, None))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_set_raises(tmp_path):
-    with pytest.raises(DataError, match="would be empty"), DescriptorWriter(tmp_path / "bad", CARD):
+    with pytest.raises(DataError, match="would be empty"), DescriptorWriter(tmp_path / "bad", {"global": CARD}):
         pass
 
 
@@ -181,6 +181,24 @@ def test_a_broken_set_is_named_on_loading(saved, damage, message):
     with pytest.raises(DataError, match=message) as caught:
         load_descriptor_set(saved[0])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_flipped_bit_is_noticed(saved, seed):
+    file = saved[0] / ("descriptors.npy", "rows.jsonl", "card.json")[seed % 3]
+    data = bytearray(file.read_bytes())
+    place = np.random.default_rng(seed).integers(8 * len(data))
+    data[place // 8] ^= 1 << place % 8
+    file.write_bytes(data)
+    with pytest.raises(DataError):
+        load_descriptor_set(saved[0])
+
+
+def test_files_of_two_sets_are_not_one(saved, tmp_path):
+    save_descriptor_set(tmp_path / "other", 2 * saved[1], saved[2], CARD)
+    shutil.copy(tmp_path / "other" / "descriptors.npy", saved[0] / "descriptors.npy")
+    with pytest.raises(DataError, match="was changed or damaged"):
+        load_descriptor_set(saved[0])
 
 
 def test_a_cut_off_matrix_is_named(saved):
@@ -247,15 +265,23 @@ def test_half_an_extraction_is_named(tmp_path):
         load_descriptor_sets(tmp_path)
 
 
-def test_only_sets_of_other_descriptors_are_removed(tmp_path):
-    write_sets(tmp_path, ("omega", "phi", "centroids"))
-    (tmp_path / "mine").mkdir()
-    remove_other_sets(tmp_path, ("omega", "phi"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "omega", "phi"]
-    write_sets(tmp_path, ("centroids",))
-    (tmp_path / "centroids" / "notes.txt").write_text("mine")  # no longer a set
-    remove_other_sets(tmp_path, ("omega", "phi"))
-    assert (tmp_path / "centroids" / "notes.txt").exists()
+def test_an_extraction_replaces_the_sets_of_an_older_one_together(tmp_path):
+    write_sets(tmp_path / "tiles", ("omega", "phi", "centroids"))
+    cards = {name: {**CARD, "descriptor": name} for name in ("omega", "phi")}
+    with DescriptorWriter(tmp_path / "tiles", cards) as writer:
+        writer.append({"omega": np.ones((1, 2)), "phi": np.ones((1, 3))}, make_rows("a", None))
+        assert load_descriptor_sets(tmp_path / "tiles")["phi"].count == 3
+    sets = load_descriptor_sets(tmp_path / "tiles")
+    assert {name: one.descriptor_ND.shape for name, one in sets.items()} == {"omega": (1, 2), "phi": (1, 3)}
+    assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
+
+
+def test_what_is_not_a_set_is_not_replaced(tmp_path):
+    write_sets(tmp_path / "tiles", ("omega", "phi"))
+    (tmp_path / "tiles" / "phi" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"phi contains notes.txt, so it is not a descriptor set to replace"):
+        save_descriptor_set(tmp_path / "tiles", np.ones((1, 2)), make_rows("a", None), CARD)
+    assert (tmp_path / "tiles" / "phi" / "notes.txt").exists()
 
 
 def test_rows_have_bounds_where_they_are_known(tmp_path):

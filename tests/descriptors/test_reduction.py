@@ -145,11 +145,13 @@ def test_a_file_that_is_not_a_reduction_is_named(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a complete safetensors file"):
         load_reduction(path)
-    metadata = {"checkpoint_sha256": "", "rows": "9", "seed": "0", "explained_share": ".5"}
+    metadata = {"format": "mindloc.reduction", "checkpoint_sha256": "", "rows": "9", "seed": "0"}
+    metadata["explained_share"] = ".5"
     good = {"mean": np.ones(4, np.float32), "components": np.ones((4, 2), np.float32)}
     foreign = [
         ({"weight": np.ones(3, np.float32)}, {}),
         (good, {**metadata, "rows": "many"}),
+        (good, {**metadata, "format": "mindloc.weights"}),
         ({**good, "mean": np.ones(5, np.float32)}, metadata),
         ({**good, "components": np.ones(4, np.float32)}, metadata),
         ({**good, "mean": np.ones(4)}, metadata),

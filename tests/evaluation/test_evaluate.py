@@ -13,7 +13,7 @@ from mindloc.config import load_config
 from mindloc.descriptors.sets import load_descriptor_set, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.evaluate import evaluate
-from mindloc.evaluation.rescore import rescore
+from mindloc.evaluation.rescore import load_setup, rescore, write_setup
 from mindloc.evaluation.truth import make_task
 
 
@@ -131,7 +131,9 @@ def test_a_figure_that_is_not_drawn_again_is_noted(finished, color_split):
     assert note not in rescore(directory, figures=False)["notes"]
     gone.rename(color_split.root)
     assert note not in rescore(directory)["notes"]
-    setup.write_text(setup.read_text().replace('"contact_sheet_queries": 8', '"contact_sheet_queries": 0'))
+    facts = load_setup(setup)
+    facts["settings"]["eval"]["contact_sheet_queries"] = 0
+    write_setup(setup, facts)
     assert note not in rescore(directory)["notes"] and not sheet.exists()
 
 
@@ -230,10 +232,22 @@ def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split
     ("damage", "message"),
     [
         (lambda directory: (directory / "setup.json").unlink(), "is this an evaluation directory, and was it finished"),
-        (lambda directory: (directory / "setup.json").write_text("{}"), "not of version 1"),
+        (lambda directory: (directory / "setup.json").write_text("{}"), "not of version 2"),
         (
             lambda directory: (directory / "baselines" / "constant.json").write_text("[1]"),
-            "constant.json contains a JSON",
+            "constant.json was changed since it was written",
+        ),
+        (
+            lambda directory: (directory / "truth.jsonl").write_text(
+                (directory / "truth.jsonl").read_text().replace("0", "1", 1)
+            ),
+            "truth.jsonl was changed since it was written",
+        ),
+        (
+            lambda directory: (directory / "setup.json").write_text(
+                (directory / "setup.json").read_text().replace('"bootstrap": ', '"bootstrap": 1', 1)
+            ),
+            "setup.json was changed since it was written",
         ),
         (lambda directory: (directory / "query" / "rows.jsonl").write_text(""), "contradicts itself"),
     ],

@@ -14,7 +14,7 @@ from mindloc.descriptors.sets import make_rows, save_descriptor_set
 from mindloc.errors import DataError
 from mindloc.evaluation.figures import SheetRow, choose_queries, draw_contact_sheet
 from mindloc.evaluation.report import summary
-from mindloc.evaluation.rescore import rescore
+from mindloc.evaluation.rescore import rescore, write_setup
 from mindloc.evaluation.truth import make_task, write_truth
 
 # Tile and drone image i have Omega e_i, but drone image 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
@@ -47,9 +47,8 @@ def write_directory(color_split, tmp_path):
             save_descriptor_set(directory / "reference" / name, satellite, rows, {**card, "view": "satellite"})
         plain = score_settings(bootstrap=20, recall_n=4, contact_sheet_queries=5).model_dump(mode="json")
         plain["search"] |= search or {}
-        facts = {"version": 1, "origin": {"engine": "none"}, "notes": [], "image_root": str(split.root)}
-        facts |= {"settings": plain, **setup}
-        (directory / "setup.json").write_text(json.dumps(facts))
+        facts = {"origin": {"engine": "none"}, "notes": [], "image_root": str(split.root)}
+        write_setup(directory / "setup.json", {**facts, "settings": plain, **setup})
         return directory
 
     return write

@@ -82,9 +82,12 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
     assert again["phi"].card["extraction"] == again["omega"].card["extraction"] != sets["phi"].card["extraction"]
 
 
-def test_a_set_is_no_directory_of_sets(tmp_path):
+def test_sets_of_an_encoder_of_another_kind_are_replaced(tmp_path):
     names = [f"drone/{i}.png" for i in range(5)]
-    extract(MeanEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
-    with pytest.raises(DataError, match="is itself the set of an encoder"):
-        extract(TwoStageEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
-    assert load_descriptor_set(tmp_path / "set").count == 5
+    for engine, descriptors in (
+        (MeanEngine(), ["global"]),
+        (TwoStageEngine(), ["omega", "phi"]),
+        (MeanEngine(), ["global"]),
+    ):
+        extract(engine, "query", batches()[1], names, None, tmp_path / "set", FACTS)
+        assert list(load_descriptor_sets(tmp_path / "set")) == descriptors

@@ -1,6 +1,7 @@
 """Data is copied once per server, and what looks complete is complete."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -148,7 +149,7 @@ def wait_for_copying(bucket: Path, copier: subprocess.Popen) -> None:
 
 
 def wait_for_waiting(process: subprocess.Popen) -> None:
-    assert any("another process of this server copies it; waiting" in line for line in process.stdout)
+    assert any(re.match("waiting: copy of .* is being written by process", line) for line in process.stderr)
 
 
 def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):

@@ -111,15 +111,15 @@ def test_weights_from_elsewhere_are_not_a_checkpoint(path):
 
 
 def test_a_newer_version_is_named(path):
-    metadata = {"format": "mindloc.weights", "version": "2", "config": "{}", "facts": "{}"}
+    metadata = {"format": "mindloc.weights", "version": "3", "config": "{}", "facts": "{}"}
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(CheckpointError, match="has version '2', but this mindloc reads up to 1; update mindloc"):
+    with pytest.raises(CheckpointError, match="has version '3', this mindloc reads 2; update mindloc"):
         load_weights(path)
 
 
 @pytest.mark.parametrize("config", ["{", "[]", "null"])
 def test_a_broken_config_is_named(path, config):
-    metadata = {"format": "mindloc.weights", "version": "1", "config": config, "facts": "{}"}
+    metadata = {"format": "mindloc.weights", "version": "2", "config": config, "facts": "{}"}
     write_tensor_file(path, {"w": np.zeros(3, np.float32)}, metadata, "weights")
     with pytest.raises(CheckpointError, match="has no readable config"):
         load_weights(path)

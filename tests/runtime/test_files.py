@@ -1,5 +1,6 @@
 """Atomic files and directories."""
 
+import errno
 import os
 import platform
 import re
@@ -86,6 +87,34 @@ def test_one_at_a_time_gets_the_lock(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 80 and os.listdir(tmp_path) == []
+
+
+def test_a_thread_may_take_a_lock_that_it_has(tmp_path):
+    with locked(tmp_path / "a", "set", MindlocError, waits=False):
+        with locked(tmp_path / "a", "set", MindlocError, waits=False) as waited:
+            assert not waited
+        assert os.listdir(tmp_path) == [".a.lock"]  # only the outer one ends it
+    with locked(tmp_path / "a", "set", MindlocError, waits=False, inside=True):
+        assert os.listdir(tmp_path / "a") == [".lock"]
+
+
+def test_a_disk_without_locks_is_noted(tmp_path, monkeypatch, capsys):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path / "a", "set", MindlocError):
+        pass
+    says = f"note: {tmp_path} can't be locked (No locks available); write there with one process\n"
+    assert capsys.readouterr().err == says
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / ".set.123-abc.partial").mkdir()
+    (tmp_path / ".set.123-abc.partial" / "half").touch()
+    with atomic_directory(tmp_path / "set"):
+        pass
+    assert os.listdir(tmp_path) == ["set"]
 
 
 def test_a_write_replaces_the_file_and_creates_its_directory(tmp_path):

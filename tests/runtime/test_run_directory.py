@@ -143,3 +143,26 @@ def test_log_lines_start_with_the_time(tmp_path):
 def test_code_outside_a_clone_has_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")  # no git either
     assert code_record()["revision"] is None
+
+
+TRAINS = """
+import sys, time
+from mindloc.runtime.run_directory import RunDirectory
+with RunDirectory(sys.argv[1]).being_trained():
+    print("it trains", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_that_is_being_trained_is_not_taken_by_another_process(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", TRAINS, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "it trains\n"
+    says = f"run {tmp_path / 'run'} is being trained by process {process.pid} on host .*; wait until"
+    with pytest.raises(MindlocError, match=says):
+        RunDirectory(tmp_path / "run").require_idle()
+    with pytest.raises(MindlocError, match=says):
+        RunDirectory.create(tmp_path, "run", "", path=tmp_path / "run")
+    process.kill()
+    process.wait()
+    run = RunDirectory.create(tmp_path, "run", "a: 1", path=tmp_path / "run")
+    assert run.config_path.read_text() == "a: 1" and not (run.path / ".lock").exists()

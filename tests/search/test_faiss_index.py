@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from mindloc.errors import TileIndexError
+from mindloc.reading import checksum as checksum_of
+from mindloc.reading import json_checksum
 from mindloc.runtime import files as atomic
 from mindloc.search import faiss_index, index_directory
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
@@ -421,9 +423,12 @@ def test_queries_of_another_origin_are_refused(origin, message):
         CARD.require_fit(*origin)
 
 
-def edit_card(directory, change):
+def edit_card(directory, change, checksum=None):
+    """Change the card, with a checksum that fits where none is given."""
     card = json.loads((directory / "card.json").read_text())
     change(card)
+    stated = card.pop("checksum")
+    card["checksum"] = stated if checksum == "old" else json_checksum(card)
     (directory / "card.json").write_text(json.dumps(card))
 
 
@@ -449,8 +454,12 @@ DAMAGES = [
     (lambda directory: (directory / "card.json").write_text("[" * 100_000), "card.json can't be read"),
     (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is not a card of a tile index"),
     (
-        lambda directory: edit_card(directory, lambda card: card.update(version=2)),
-        "has version 2, this program reads 1",
+        lambda directory: edit_card(directory, lambda card: card.update(version=3)),
+        "has version 3, this program reads 2",
+    ),
+    (
+        lambda directory: edit_card(directory, lambda card: card["parameters"].update(nprobe=2), checksum="old"),
+        "card.json was changed since it was saved",
     ),
     (lambda directory: edit_card(directory, lambda card: card["index"].pop("kind")), "lacks facts"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(dimension="16")), "lacks facts"),
@@ -492,12 +501,10 @@ def test_a_file_with_a_false_size_is_named_though_its_sum_is_right(saved, tmp_pa
     """What FAISS itself says is put into one line."""
     import shutil
 
-    from mindloc.reading import checksum
-
     directory = shutil.copytree(saved[1], tmp_path / "tiles_index")
     data = (directory / "vectors.faiss").read_bytes()[:keep]
     (directory / "vectors.faiss").write_bytes(data)
-    facts = {"bytes": len(data), "checksum": checksum(data).hexdigest()}
+    facts = {"bytes": len(data), "checksum": checksum_of(data).hexdigest()}
     edit_card(directory, lambda card: card["files"].update({"vectors.faiss": facts}))
     with pytest.raises(TileIndexError, match=r"vectors.faiss can't be read by FAISS \([^()]+.*\); build") as caught:
         load_faiss_index(directory, memory_map)

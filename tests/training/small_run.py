@@ -1,7 +1,7 @@
 """A training that takes seconds, for the kill tests: linear encoder, images by (epoch, step), epochs of 4, 6, 5 steps.
 
-``python small_run.py`` reads jobs from standard input, one JSON object per line, and runs each in a forked process, so
-that MindSpore is imported once. It answers with one line per job: how the process ended (0, or minus the signal).
+``python small_run.py`` reads jobs from standard input, one JSON object per line, and runs each in forked processes, so
+that MindSpore is imported once. It answers with one line per job: how the processes ended (0, or minus the signal).
 """
 
 import json
@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
@@ -144,6 +144,18 @@ def make_training(point: ResumePoint | None, step: TrainStep, epochs: int, setti
     return Training(config, step, point=point, **own)
 
 
+def _rivals(job: dict) -> list[int]:
+    """Several processes train one run; one of them is killed, the one that has the lock if there is one."""
+    children = [_fork(job) for _ in range(job.get("rivals", 1))]
+    if "kill_after_s" in job:
+        time.sleep(job["kill_after_s"])
+        with suppress(OSError, ValueError):
+            owner = int((Path(job["directory"]) / ".lock").read_text().split()[1])
+            children.sort(key=lambda child: child != owner)
+        os.kill(children[0], signal.SIGKILL)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def _fork(job: dict) -> int:
     child = os.fork()
     if child == 0:
@@ -158,12 +170,9 @@ def _fork(job: dict) -> int:
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    if "kill_after_s" in job:
-        time.sleep(job["kill_after_s"])
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(_fork(json.loads(line)), flush=True)
+        print(json.dumps(_rivals(json.loads(line))), flush=True)

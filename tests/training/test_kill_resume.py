@@ -1,11 +1,13 @@
 """A run killed at any moment and resumed ends bit-identical to one that was not."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import fault_points
@@ -18,6 +20,8 @@ from mindloc.training.reporting import CLOCK_KEYS, read_metrics
 pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parents[2] / "src"
+SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # of processes that compete for a run; more find more
+CAPTURED = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 class Server:
@@ -36,10 +40,15 @@ class Server:
 
     def run(self, name: str, **job) -> int:
         """Start or resume the training in directory ``name``; returns 0, or minus the signal that ended it."""
+        (status,) = self.compete(name, **job)
+        return status
+
+    def compete(self, name: str, **job) -> list[int]:
+        """As ``run``, in ``rivals`` processes at once."""
         job |= {"directory": str(self.directory / name), "output": str(self.directory / f"{name}.txt")}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -125,3 +134,53 @@ def test_a_run_can_be_killed_repeatedly(server, whole):
         assert server.run("often", environment={"MINDLOC_FAULT": point}) == -9
     assert server.run("often") == 0
     assert_same_run(server.directory / "often", whole[0])
+
+
+READ = """
+import sys
+import time
+from pathlib import Path
+from mindloc.runtime.checkpoint import load_weights, resolve_checkpoint
+from mindloc.runtime.run_directory import RunDirectory
+from mindloc.training.reporting import read_metrics
+from mindloc.training.resume import find_resume_point
+run, reads = RunDirectory(sys.argv[1]), 0
+while not (run.path / "stop").exists():
+    if any(run.checkpoints.glob("weights_best*")):
+        load_weights(resolve_checkpoint(run.path))
+    point = find_resume_point(run)
+    records = read_metrics(run.metrics_path)
+    assert point is None or len(records) >= point.state.facts["lines"]
+    reads += 1
+    time.sleep(0.05)
+print(reads)
+"""
+
+
+def test_processes_that_resume_one_run_are_refused_but_one(server, whole):
+    """Four at a time, the one that trains is killed; four others read all the while."""
+    chance, ends = random.Random(0), time.monotonic() + SECONDS
+    counts: Counter[str] = Counter()
+    while not counts["runs"] or time.monotonic() < ends:
+        name = f"rivals{counts['runs']}"
+        run = server.directory / name
+        server.run(name, environment={"MINDLOC_FAULT": "metrics.before_append"})  # the directory is there
+        readers = [
+            subprocess.Popen([sys.executable, "-c", READ, run], env={"PYTHONPATH": str(SOURCE)}, **CAPTURED)
+            for _ in range(4)
+        ]
+        for kill in (*[{"kill_after_s": chance.uniform(0.2, 1) * whole[1]} for _ in range(4)], {}):
+            ended = server.compete(name, rivals=4, **kill)
+            counts.update({0: "finished", 1: "refused", -9: "killed"}[status] for status in ended)
+        (run / "stop").touch()
+        for reader in readers:
+            output, error = reader.communicate()
+            assert reader.returncode == 0, error
+            counts["reads"] += int(output)
+        assert_same_run(run, whole[0])
+        counts["runs"] += 1
+    print(dict(counts))
+    assert counts["refused"] and counts["killed"] and counts["reads"]
+    said = (server.directory / "rivals0.txt").read_text()
+    others = [line for line in said.splitlines() if line.startswith("mindloc.errors.")]
+    assert all(" is being trained by " in line or "trained further meanwhile" in line for line in others), others

@@ -10,7 +10,7 @@ from mindloc.config.sections import DataConfig
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
 from mindloc.runtime.run_directory import RunDirectory
-from mindloc.training.resume import Progress, ResumePoint, check_settings, find_resume_point
+from mindloc.training.resume import Progress, ResumePoint, check_data, check_settings, find_resume_point
 
 
 @pytest.mark.parametrize("damaged", ["weights", "state"])
@@ -73,3 +73,15 @@ def test_settings_that_move_no_training_pair_may_change_inside_an_epoch(key):
 def test_the_order_of_an_epoch_depends_on_more_than_the_data(section, key):
     with pytest.raises(CheckpointError, match=f"whose order depends on {section}.{key}"):
         resume_inside_an_epoch(section, key)
+
+
+def test_training_pairs_may_change_between_epochs_only():
+    def point(step_in_epoch):
+        state = State(Path("of_it"), {}, {"data_checksum": "a"})
+        progress = Progress(epoch=1, step_in_epoch=step_in_epoch)
+        return ResumePoint(Weights(Path("weights_e1_s9.safetensors"), {}, {}, "c" * 64), state, progress)
+
+    assert check_data(point(2), "a") == []
+    assert check_data(point(0), "b") == ["the training pairs have changed since the checkpoint"]
+    with pytest.raises(CheckpointError, match=r"inside epoch 2, and the training pairs have changed since; restore"):
+        check_data(point(2), "b")

@@ -116,11 +116,15 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
         LaunchError: the batch can't be shared among the ranks.
         DeviceError: the target does not train in that precision.
         CheckpointError: the run has reached another epoch, is damaged, or belongs to another model.
+        MindlocError: another process trains the run.
     """
     require_shareable_batch(config.train.batch_size, ranks)
     if target != "Ascend":  # there it depends on the chip, which only the ranks can read
         require_precision(config.train.precision, target, training=True)
-    point = find_resume_point(RunDirectory.open(resumed)) if resumed else None
+    run = RunDirectory.open(resumed) if resumed else None
+    if run:
+        run.require_idle()
+    point = find_resume_point(run) if run else None
     check_begin_epoch(point, begin_epoch)
     if point:
         check_settings(point, config_to_dict(config))

@@ -134,11 +134,15 @@ class Split:
 
 
 def split_checksum(split: Split, mode: PairMode) -> str:
-    """Checksum of what a training in ``mode`` is planned from: names of the images, pairs, and all columns."""
-    edges = split.edges(mode)
-    whole = checksum("\n".join([*split.query.files, "", *split.reference.files]).encode("utf-8", "surrogatepass"))
-    for array in (edges.start, edges.reference, *(edges.columns[name] for name in sorted(edges.columns))):
-        whole.update(np.ascontiguousarray(array).data)
+    """Checksum of what a training in ``mode`` is planned from: names and places of the images, pairs, columns."""
+    whole = checksum(repr([mode, split.query.files, split.reference.files]).encode())
+    for edges in (split.edges(mode), split.semipositive):  # no batch may contain two that overlap
+        columns = (edges.columns[name] for name in sorted(edges.columns))
+        for array in (edges.start, edges.reference, *columns):
+            whole.update(np.ascontiguousarray(array).data)
+    for places in (split.query.places, split.reference.places):
+        if places is not None:
+            whole.update(np.ascontiguousarray(places.coordinate_N2).data)
     return whole.hexdigest()
 
 

@@ -24,6 +24,7 @@ MAX_DIMENSION = 1024
 OVERSAMPLING = 32
 POWER_ITERATIONS = 2
 
+_FORMAT = "mindloc.reduction"
 _BLOCK_NUMBERS = 2**25  # float32 of a block: 128 MB
 
 
@@ -108,6 +109,7 @@ def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
         CheckpointError: the disk is full or not writable; an older file is kept.
     """
     metadata = {
+        "format": _FORMAT,
         "checkpoint_sha256": reduction.checkpoint_sha256 or "",
         "rows": str(reduction.rows),
         "seed": str(reduction.seed),
@@ -133,7 +135,13 @@ def load_reduction(path: str | Path) -> Reduction:
         mean_D, component_DE = arrays["mean"], arrays["components"]
         rows, seed = int(metadata["rows"]), int(metadata["seed"])
         share, checkpoint = float(metadata["explained_share"]), metadata["checkpoint_sha256"] or None
-        sound = 0 <= share <= 1 and mean_D.ndim == 1 and component_DE.ndim == 2 and len(component_DE) == len(mean_D)
+        sound = (
+            metadata["format"] == _FORMAT
+            and 0 <= share <= 1
+            and mean_D.ndim == 1
+            and component_DE.ndim == 2
+            and len(component_DE) == len(mean_D)
+        )
         sound = sound and all(x.size and x.dtype == np.float32 and np.isfinite(x).all() for x in (mean_D, component_DE))
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False

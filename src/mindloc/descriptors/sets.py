@@ -8,29 +8,26 @@ A set is a directory::
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...,
                       checksum of the three files
 
-A set has one writer at a time, a second one waits; a reader sees one version whole.
-
-An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi.
+An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi. What one
+extraction writes has one writer at a time, a second one waits; a reader sees one version whole.
 
 Shapes: N rows, B rows of one batch, D dimension.
 """
 
 import contextlib
 import json
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.reading import checksum, read_array, read_bytes, read_json, read_json_lines
+from mindloc.reading import checksum, json_checksum, read_array, read_bytes, read_json, read_json_lines
 from mindloc.runtime.files import (
     atomic_directory,
     existing_directory,
-    locked,
     read_unswapped,
     require_replaceable,
     synced,
@@ -47,6 +44,8 @@ _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be f
 _BLOCK_ROWS = 4096
 _LARGEST = 1e300  # of a place's numbers; JSON allows integers beyond the range of float
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized", "checksum")
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -80,53 +79,51 @@ class DescriptorSet:
 
 
 class DescriptorWriter:
-    """Writes a set batch by batch; the directory appears under its name only when every row is on disk.
+    """Writes the sets of an extraction batch by batch; they appear together when every row is on disk.
 
-    Use as a context manager: leaving it normally publishes the directory, in place of an older set of that name;
-    leaving it through an exception removes what was written.
+    Use as a context manager: leaving it normally publishes the directory, in place of an older extraction there;
+    leaving it through an exception removes what was written. Another process that writes there is waited for.
 
     Args:
-        directory: of the set.
-        card: facts to keep, at least ``view`` and ``place_unit``; counts and dimension are added here.
+        directory: of the set, or of several descriptors the directory of their sets, see ``set_directory``.
+        cards: descriptor -> facts to keep, at least ``view`` and ``place_unit``; counts and dimension are added here.
 
     Raises:
-        DataError: the directory contains anything but a set; a batch has another dimension than the first, contains
-            NaN or infinity, or differs in length from its rows.
+        DataError: the directory contains anything but descriptor sets; a batch has another dimension than the first,
+            contains NaN or infinity, or differs in length from its rows.
     """
 
-    def __init__(self, directory: str | Path, card: dict[str, Any]):
+    def __init__(self, directory: str | Path, cards: Mapping[str, dict[str, Any]]):
         self.directory = Path(directory)
-        self._card = {"version": VERSION, **card}
+        self._cards = cards
         self._count = 0
-        self._dimension: int | None = None
-        self._normalized = True
         self._names: set[str] = set()
-        self._sums = (checksum(), checksum())  # of the matrix, of the rows
+        self._row_sum = checksum()
 
     def __enter__(self) -> "DescriptorWriter":
         with self._writing(), contextlib.ExitStack() as opened:
-            opened.enter_context(locked(self.directory, "descriptor set", DataError))
-            require_replaceable(self.directory, _FILES, "descriptor set", DataError)
-            partial = opened.enter_context(atomic_directory(self.directory))
-            self._matrix, self._rows, self._card_file = (
-                opened.enter_context(synced(partial / name)) for name in _FILES
-            )
-            self._matrix.write(_npy_header(0, 0))
+            partial = opened.enter_context(atomic_directory(self.directory, "descriptor set", DataError, require_place))
+            self._files: dict[str, _SetFiles] = {}
+            for name, card in self._cards.items():
+                inner = set_directory(partial, name)
+                inner.mkdir(exist_ok=True)
+                files = (opened.enter_context(synced(inner / file)) for file in _FILES)
+                self._files[name] = _SetFiles({"version": VERSION, **card}, *files)
             self._opened = opened.pop_all()
         return self
 
-    def append(self, descriptor_BD: np.ndarray, rows: list[dict[str, Any]]) -> None:
-        """Add one batch; ``rows`` are the lines of rows.jsonl in the same order."""
-        batch = np.ascontiguousarray(descriptor_BD, dtype="<f4")
-        self._check(batch, rows)
-        norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
-        self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
+    def append(self, descriptors: Mapping[str, np.ndarray], rows: list[dict[str, Any]]) -> None:
+        """Add one batch, descriptor -> (B, D); ``rows`` are the lines of rows.jsonl in the same order."""
+        batches = {name: np.ascontiguousarray(descriptors[name], dtype="<f4") for name in self._files}
+        for row in rows:
+            self._check_row(row)
+        for name, files in self._files.items():
+            files.check(batches[name], rows)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
-        self._sums[0].update(batch.data)
-        self._sums[1].update(lines)
+        self._row_sum.update(lines)
         with self._writing():
-            self._matrix.write(batch.data)
-            self._rows.write(lines)
+            for name, files in self._files.items():
+                files.append(batches[name], lines)
         self._count += len(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
@@ -135,9 +132,32 @@ class DescriptorWriter:
                 self._opened.__exit__(kind, error, trace)
             return
         with self._writing(), self._opened:
-            self._complete()
+            if not self._count:
+                raise DataError(f"descriptor set {self.directory} would be empty; give it at least one image")
+            for files in self._files.values():
+                files.complete(self._count, self._row_sum)
 
-    def _check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
+    def _check_row(self, row: dict[str, Any]) -> None:
+        _check_row(row, f"row {self._count} of {self.directory}")
+        if row["name"] in self._names:
+            raise DataError(f"{row['name']} is twice in descriptor set {self.directory}; names must be unique")
+        self._names.add(row["name"])
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(f"descriptor set {self.directory}", DataError)
+
+
+class _SetFiles:
+    """The files of one set while they are written."""
+
+    def __init__(self, card: dict[str, Any], matrix: BinaryIO, rows: BinaryIO, card_file: BinaryIO):
+        self._card, self._matrix, self._rows, self._card_file = card, matrix, rows, card_file
+        self._matrix_sum = checksum()
+        self._dimension: int | None = None
+        self._normalized = True
+        self._matrix.write(_npy_header(0, 0))
+
+    def check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
         if batch.ndim != 2 or len(batch) != len(rows):
             raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one row each")
         if self._dimension is None:
@@ -146,26 +166,23 @@ class DescriptorWriter:
             raise DataError(
                 f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}; all must be equal"
             )
-        for row, descriptor_D in zip(rows, batch, strict=True):
-            _check_row(row, f"row {self._count} of {self.directory}")
-            name = row["name"]
-            if not np.isfinite(descriptor_D).all():
-                raise DataError(f"the descriptor of {name} contains NaN or infinity; the encoder's weights are broken")
-            if name in self._names:
-                raise DataError(f"{name} is twice in descriptor set {self.directory}; names must be unique")
-            self._names.add(name)
+        finite_B = np.isfinite(batch).all(axis=1)
+        if not finite_B.all():
+            name = rows[int(np.argmin(finite_B))]["name"]
+            raise DataError(f"the descriptor of {name} contains NaN or infinity; the encoder's weights are broken")
 
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return writing(f"descriptor set {self.directory}", DataError)
+    def append(self, batch: np.ndarray, lines: bytes) -> None:
+        norm_B = np.linalg.norm(batch.astype(np.float64), axis=1)
+        self._normalized &= bool(np.all(np.abs(norm_B - 1.0) < 1e-3))
+        self._matrix_sum.update(batch.data)
+        self._matrix.write(batch.data)
+        self._rows.write(lines)
 
-    def _complete(self) -> None:
-        if self._dimension is None or not self._count:
-            raise DataError(f"descriptor set {self.directory} would be empty; give it at least one image")
+    def complete(self, count: int, row_sum: Any) -> None:
         self._matrix.seek(0)
-        self._matrix.write(_npy_header(self._count, self._dimension))
-        facts = {"count": self._count, "dimension": self._dimension, "normalized": self._normalized}
-        card = {**self._card, **facts}
-        card["checksum"] = _checksum_of(card, *self._sums)
+        self._matrix.write(_npy_header(count, self._dimension or 0))
+        card = {**self._card, "count": count, "dimension": self._dimension, "normalized": self._normalized}
+        card["checksum"] = _checksum_of(card, self._matrix_sum, row_sum)
         self._card_file.write(json.dumps(card, indent=2, ensure_ascii=False).encode("utf-8"))
 
 
@@ -173,8 +190,8 @@ def save_descriptor_set(
     directory: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
 ) -> None:
     """Write a whole set at once; arguments and errors as ``DescriptorWriter``."""
-    with DescriptorWriter(directory, card) as writer:
-        writer.append(descriptor_ND, rows)
+    with DescriptorWriter(directory, {GLOBAL: card}) as writer:
+        writer.append({GLOBAL: descriptor_ND}, rows)
 
 
 def make_rows(
@@ -195,19 +212,15 @@ def set_directory(directory: str | Path, descriptor: str) -> Path:
     return Path(directory) if descriptor == GLOBAL else Path(directory) / descriptor
 
 
-def require_place(directory: str | Path, descriptors: Sequence[str]) -> None:
-    """Check that sets of these descriptors may be written to ``directory``, before the work.
+def require_place(directory: str | Path) -> None:
+    """Check that an extraction may be written to ``directory``.
 
     Raises:
-        DataError: it contains something else, or is itself a set where several are to be written.
+        DataError: it contains anything but the sets of an older extraction, which would be deleted.
     """
-    if len(descriptors) > 1 and (Path(directory) / "card.json").exists():
-        raise DataError(
-            f"{directory} is itself the set of an encoder with one descriptor, so it can't contain several; give a new "
-            "directory"
-        )
-    for name in descriptors:
-        require_replaceable(set_directory(directory, name), _FILES, "descriptor set", DataError)
+    require_replaceable(directory, (*_FILES, *DESCRIPTORS[1:]), "descriptor set", DataError)
+    for name in DESCRIPTORS[1:]:
+        require_replaceable(Path(directory) / name, _FILES, "descriptor set", DataError)
 
 
 def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
@@ -216,11 +229,15 @@ def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict
     Raises:
         DataError: as ``load_descriptor_set``; sets of different extractions.
     """
-    inner = [name for name in DESCRIPTORS[1:] if (Path(directory) / name).is_dir()]
+    return _whole(Path(directory), lambda place: _load_sets(place, memory_map))
+
+
+def _load_sets(directory: Path, memory_map: bool) -> dict[str, DescriptorSet]:
+    inner = [name for name in DESCRIPTORS[1:] if (directory / name).is_dir()]
     if not inner:
-        one = load_descriptor_set(directory, memory_map)
+        one = _load_set(directory, memory_map)
         return {one.descriptor: one}
-    sets = {name: load_descriptor_set(Path(directory) / name, memory_map) for name in inner}
+    sets = {name: _load_set(directory / name, memory_map) for name in inner}
     if not {OMEGA, PHI} <= sets.keys():
         raise DataError(f"{directory} contains {', '.join(inner)}, expected both omega and phi; extract it again")
     first = sets[OMEGA]
@@ -233,24 +250,20 @@ def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict
     return sets
 
 
-def remove_other_sets(directory: str | Path, descriptors: Iterable[str]) -> None:
-    """Delete an older extraction's sets of descriptors other than these from ``directory``."""
-    for name in set(DESCRIPTORS[1:]) - set(descriptors):
-        inner = Path(directory) / name
-        if inner.is_dir() and {path.name for path in inner.iterdir()} <= set(_FILES):
-            shutil.rmtree(inner)
-
-
 def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> DescriptorSet:
     """A set from its directory, checked: files complete, counts and dimension agree, no NaN, names unique.
 
     Raises:
         DataError: naming the file and what is wrong with it.
     """
-    directory = Path(directory)
+    return _whole(Path(directory), lambda place: _load_set(place, memory_map))
+
+
+def _whole(directory: Path, read: Callable[[Path], Read]) -> Read:
+    """What ``read`` makes of one version of the directory, which a writer may replace meanwhile."""
     if existing_directory(directory) is None:
         raise DataError(f"descriptor set {directory} is missing; write one with: {command_line('extract')}")
-    return read_unswapped(directory, lambda place: _load_set(place, memory_map), "descriptor set", DataError)
+    return read_unswapped(directory, read, "descriptor set", DataError)
 
 
 def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
@@ -275,10 +288,7 @@ def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
 
 def _checksum_of(card: dict[str, Any], *sums: Any) -> str:
     """Of a card without its checksum, and what is beside it."""
-    whole = checksum(json.dumps(card, sort_keys=True).encode())
-    for part in sums:
-        whole.update(part.digest())
-    return whole.hexdigest()
+    return json_checksum([card, *(part.hexdigest() for part in sums)])
 
 
 def _load_card(path: Path) -> dict[str, Any]:

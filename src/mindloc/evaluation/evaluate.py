@@ -17,7 +17,7 @@ from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
 from mindloc.errors import DataError, TileIndexError
 from mindloc.evaluation.baselines import color_histogram, commonest
-from mindloc.evaluation.rescore import RESULT_FILES, SETUP_VERSION, rescore
+from mindloc.evaluation.rescore import RESULT_FILES, rescore, write_setup
 from mindloc.evaluation.score import DescriptorSets, ScoreSettings, Stages
 from mindloc.evaluation.truth import Role, Task, make_task, write_truth
 from mindloc.inference.build import card_facts
@@ -26,12 +26,12 @@ from mindloc.inference.extract import Extraction, extract, help_extract, rows_of
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.console import progress_bar
 from mindloc.runtime.device import describe_machine
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_write_text, locked
 from mindloc.runtime.process import this_command_line
 from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import FaissIndex, build_faiss_index
 from mindloc.search.two_stage import Answers, two_stage_search
-from mindloc.vocabulary import MODES, PairMode, SideName
+from mindloc.vocabulary import GLOBAL, MODES, PairMode, SideName
 
 _HISTOGRAM_BATCH = 256
 _TIMED_QUERIES = 100  # measured one by one, evenly spaced
@@ -67,7 +67,22 @@ def evaluate(
     Raises:
         DataError: nothing to evaluate, an image that can't be read, or a directory that contains something else.
     """
-    directory, task = Path(out_dir), _task(config, split)
+    with locked(Path(out_dir), "evaluation", DataError):
+        return _evaluate(engine, config, split, Path(out_dir), train_split, baselines, figures, search_times, cluster)
+
+
+def _evaluate(
+    engine: Engine,
+    config: Config,
+    split: Split,
+    directory: Path,
+    train_split: Split | None,
+    baselines: bool,
+    figures: bool,
+    search_times: bool,
+    cluster: Cluster,
+) -> dict[str, Any]:
+    task = _task(config, split)
     roles = (task.answerable(), task.references)
     _require_own(directory)
     for name in RESULT_FILES:  # an interrupted evaluation must not look finished
@@ -157,11 +172,11 @@ def _write_histograms(split: Split, role: Role, directory: Path, workers: int) -
     facts = {"view": images.view, "place_unit": images.place_unit}
     card = {**facts, "engine": "color_histogram", "checkpoint_sha256": None}
     bar = progress_bar(total=len(rows), desc=f"{images.view} color histograms", unit="img")
-    with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(directory, card) as writer:
+    with bar, ThreadPoolExecutor(workers) as pool, DescriptorWriter(directory, {GLOBAL: card}) as writer:
         for start in range(0, len(rows), _HISTOGRAM_BATCH):
             part = rows[start : start + _HISTOGRAM_BATCH]
             histograms = pool.map(color_histogram, [split.root / row["name"] for row in part])
-            writer.append(np.stack(list(histograms)), part)
+            writer.append({GLOBAL: np.stack(list(histograms))}, part)
             bar.update(len(part))
 
 
@@ -242,11 +257,10 @@ def _write_setup(
     search_times: dict[str, Any] | None,
 ) -> None:
     setup = {
-        "version": SETUP_VERSION,
         "settings": _score_settings(config).model_dump(mode="json"),
         "image_root": str(Path(split.root).resolve()),
         "notes": notes,
         "origin": origin,
         **({"search_times": search_times} if search_times else {}),
     }
-    atomic_write_text(path, json.dumps(setup, indent=2, ensure_ascii=False) + "\n", DataError)
+    write_setup(path, setup)

@@ -5,7 +5,8 @@ The directory contains, after ``evaluate``::
     query/  reference/           descriptor sets, or directories of them: omega/, phi/, perhaps centroids/
     truth.jsonl                  which references are right for each query
     baselines/                   descriptor sets query/, reference/ of the color histogram; constant.json
-    setup.json                   settings, origin, notes, perhaps search_times: what the report needs besides
+    setup.json                   settings, origin, notes, perhaps search_times: what the report needs besides; checksums
+                                 of itself, truth.jsonl and constant.json (the sets have their own)
 
 and, after ``rescore``: report.json, report.md, queries.jsonl (every query's answers), contact_sheet.png,
 distance_curve.png.
@@ -43,12 +44,13 @@ from mindloc.evaluation.score import (
     score_two_stage,
 )
 from mindloc.evaluation.truth import Truth, load_truth
-from mindloc.reading import read_json
-from mindloc.runtime.files import atomic_write_text
+from mindloc.reading import file_checksum, json_checksum, read_json
+from mindloc.runtime.files import atomic_write_text, locked
 
-SETUP_VERSION = 1
+SETUP_VERSION = 2
 # of an evaluation that is finished; the directories and truth.jsonl are what they are computed from
 RESULT_FILES = ("setup.json", "report.json", "report.md", "queries.jsonl", "contact_sheet.png", "distance_curve.png")
+_SUMMED = ("truth.jsonl", "baselines/constant.json")  # in setup.json; every other input has its own checksum
 _NO_PLACES = "No distances: the images of this data set have no places, so there is no SDM and no Dis."
 
 
@@ -88,7 +90,11 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
     Raises:
         DataError: the directory is not an evaluation, or one of its files is broken.
     """
-    directory = Path(out_dir)
+    with locked(Path(out_dir), "evaluation", DataError):
+        return _rescore(Path(out_dir), figures)
+
+
+def _rescore(directory: Path, figures: bool) -> dict[str, Any]:
     setup = load_setup(directory / "setup.json")
     settings = _settings(setup, directory / "setup.json")
     queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
@@ -122,10 +128,25 @@ def load_setup(path: Path) -> dict[str, Any]:
     setup = read_json(path, DataError, "", "is this an evaluation directory, and was it finished?")
     if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
-    absent = [key for key in ("settings", "origin", "notes", "image_root") if key not in setup]
+    stated = setup.pop("checksum", None)
+    absent = [key for key in ("settings", "origin", "notes", "image_root", "files") if key not in setup]
     if absent:
         raise DataError(f"{path} lacks {', '.join(absent)}; evaluate again")
+    if stated != json_checksum(setup):
+        raise DataError(f"{path} was changed since it was written (its checksum differs); evaluate again")
+    for name, checksum in setup["files"].items():
+        if file_checksum(path.parent / name, DataError) != checksum:
+            raise DataError(f"{path.parent / name} was changed since it was written (its checksum differs); evaluate")
     return setup
+
+
+def write_setup(path: Path, facts: dict[str, Any]) -> None:
+    """Write setup.json with the checksums of what is computed from; the directory is an evaluation from now on."""
+    names = [name for name in _SUMMED if (path.parent / name).is_file()]
+    setup = {"version": SETUP_VERSION, **facts}
+    setup["files"] = {name: file_checksum(path.parent / name, DataError) for name in names}
+    setup["checksum"] = json_checksum(setup)
+    atomic_write_text(path, json.dumps(setup, indent=2, ensure_ascii=False) + "\n", DataError)
 
 
 def _settings(setup: dict[str, Any], path: Path) -> ScoreSettings:

@@ -21,7 +21,7 @@ from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.console import status_line
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.files import scratch_directory, writing
+from mindloc.runtime.files import locked, scratch_directory, writing
 from mindloc.vocabulary import SIDES, SideName
 
 MOST_IMAGES = 1024  # per call of an exported file, which is compared at that size
@@ -189,7 +189,8 @@ def export_file(
     cell.set_train(False)
     live = PlainOutputs(side_encoder, *outputs)
     live.set_train(False)
-    with writing(path, ExportError), scratch_directory(path) as partial:
+    owned = locked(path, "exported file", ExportError)
+    with owned, writing(path, ExportError), scratch_directory(path) as partial:
         file = partial / path.name
         try:
             with status_line(f"writing the graph of {path.name}"):

@@ -6,7 +6,6 @@ Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N n
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,9 +18,6 @@ from mindloc.descriptors.sets import (
     RECALL_DESCRIPTORS,
     DescriptorWriter,
     make_rows,
-    remove_other_sets,
-    require_place,
-    set_directory,
 )
 from mindloc.errors import DataError
 from mindloc.inference.engine import Engine
@@ -66,7 +62,7 @@ def extract(
     bounds_N4: np.ndarray | None = None,
     left_out: Mapping[int, str] = _NONE,
 ) -> Extraction:
-    """Encode every image and write one set for each descriptor; they appear when all are done, one after the other.
+    """Encode every image and write one set for each descriptor; they appear together when all are done.
 
     An older extraction in the directory is replaced. Each card names its extraction, so that sets of two different
     extractions can be distinguished.
@@ -82,30 +78,26 @@ def extract(
     Raises:
         DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
     """
-    require_place(directory, engine.descriptors)
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
     rows = make_rows(names, place_N2, bounds_N4)
     started, compiled, done = time.perf_counter(), compiled_s(), 0
     bar = progress_bar(total=len(rows), desc=f"{view} descriptors", unit="img")
-    with bar, ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(DescriptorWriter(set_directory(directory, name), _card_of(name, card)))
-            for name in engine.descriptors
-        }
+    cards = {name: _card_of(name, card) for name in engine.descriptors}
+    with bar, DescriptorWriter(directory, cards) as writer:
         remaining = _kept(rows, left_out)
         for image_B3HW, count in batches:
             encoded = engine.encode({side: image_B3HW[:count]})
-            gathered = {name: cluster.gather(encoded[f"{side}.{name}"]) for name in writers}
+            gathered = {name: cluster.gather(encoded[f"{side}.{name}"]) for name in cards}
             part = list(islice(remaining, len(next(iter(gathered.values())))))
-            for name, writer in writers.items():  # on several ranks the last image is repeated beyond the end
-                writer.append(gathered[name][: len(part)] if cluster.size > 1 else gathered[name], part)
+            if cluster.size > 1:  # beyond the end the last image is repeated
+                gathered = {name: descriptor_GD[: len(part)] for name, descriptor_GD in gathered.items()}
+            writer.append(gathered, part)
             done += len(part)
             bar.update(len(part))
             fault_point("extract.mid")
         if done + len(left_out) != len(rows):
             raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
-    remove_other_sets(directory, engine.descriptors)
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
 

@@ -4,15 +4,14 @@ The first process that gets a lock copies; the kernel frees the lock when that p
 grows under another name and takes its own when it is whole; beside it is a note of what it is.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,7 +21,7 @@ from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, patiently
 from mindloc.reading import read_json
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
-from mindloc.runtime.files import atomic_directory, atomic_write_text, writing
+from mindloc.runtime.files import atomic_directory, atomic_write_text, locked, writing
 
 SCRATCH_DISK = Path("/cache")
 
@@ -142,7 +141,7 @@ def bring_file(store: Store, url: str, scratch: Path, start: str) -> Path:
 def _bring(url: str, scratch: Path, start: str, size: Callable[[], int], copy: Callable[[Path], None]) -> Path:
     directory = scratch / f"{url.rstrip('/').rpartition('/')[2]}_{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     note_path = directory.with_name(f"{directory.name}.json")
-    with _one_process(directory.with_name(f"{directory.name}.lock"), url) as had_to_wait:
+    with locked(directory, f"copy of {url} in", StoreError) as had_to_wait:
         note = _read_note(note_path) if directory.is_dir() else {}
         if note.get("start") == start:
             return directory
@@ -166,23 +165,9 @@ def _copy_whole(url: str, directory: Path, total: int, copy: Callable[[Path], No
             "set --scratch to a larger disk"
         )
     started = time.monotonic()
-    with writing(directory, StoreError), atomic_directory(directory) as partial:
+    with writing(directory, StoreError), atomic_directory(directory, f"copy of {url} in", StoreError) as partial:
         patiently(lambda: copy(partial))
     print(f"{url}: {_gigabytes(total)} copied to {directory} in {time.monotonic() - started:.0f} s", flush=True)
-
-
-@contextmanager
-def _one_process(lock_path: Path, url: str) -> Iterator[bool]:
-    """Alone of this server's processes; whether another one had to be waited for."""
-    with open(lock_path, "a", encoding="utf-8") as lock:
-        had_to_wait = False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{url}: another process of this server copies it; waiting", flush=True)
-            had_to_wait = True
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield had_to_wait
 
 
 def _read_note(path: Path) -> dict:

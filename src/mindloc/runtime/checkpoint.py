@@ -24,8 +24,8 @@ from mindloc.reading import checksum, file_sha256
 from mindloc.runtime.files import atomic_write, followed
 from mindloc.runtime.process import fault_point
 
-WEIGHTS_VERSION = 1
-STATE_VERSION = 1
+WEIGHTS_VERSION = 2
+STATE_VERSION = 2
 WEIGHTS_SUFFIX = ".safetensors"
 STATE_SUFFIX = ".state.safetensors"
 BEST_WEIGHTS, END_WEIGHTS = "weights_best", "weights_end"  # file names without the suffix
@@ -43,7 +43,7 @@ _TYPE_CODES = {
 _NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
 _OF_OTHERS = (".ckpt", ".pth", ".pt", ".bin", ".onnx", ".mindir")
 _ALIGNMENT = 8
-_CHECKSUM = "checksum"  # key of the metadata
+_CHECKSUM = "mindloc.checksum"  # key of the metadata
 
 
 @dataclass(frozen=True)
@@ -211,21 +211,25 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
     Raises:
         CheckpointError: a state file that is not older than the others is damaged.
     """
-    found, damaged = [], []
+    found, damaged, newest = [], [], 0.0
     for path in Path(directory).glob(f"*{STATE_SUFFIX}"):
         try:
+            written = path.stat().st_mtime
             metadata = read_metadata(path)
             _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
-            facts = _json_section(path, metadata, "facts")
+            step = _json_section(path, metadata, "facts").get("step", 0)
+        except FileNotFoundError:
+            continue  # a training that writes here removed it meanwhile
         except CheckpointError as problem:
-            damaged.append((path.stat().st_mtime, problem))
+            if path.exists():
+                damaged.append((written, problem))
         else:
-            found.append((facts.get("step", 0), path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX, path))
-    newest = max((path.stat().st_mtime for *_, path in found), default=0.0)
-    for written, problem_of in damaged:
-        if written >= newest:  # perhaps the one to continue from; an older one is in nobody's way
-            raise problem_of
-    return [Path(directory) / name for _, name, _ in sorted(found)]
+            newest = max(newest, written)
+            found.append((step, path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
+    for moment, reason in damaged:
+        if moment >= newest:  # perhaps the one to continue from; an older one is in nobody's way
+            raise reason
+    return [Path(directory) / name for _, name in sorted(found)]
 
 
 def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: int) -> None:
@@ -237,10 +241,9 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
             "weights from elsewhere can be a start: --checkpoint_start or model.pretrained"
         )
     version = metadata.get("version", "")
-    if not version.isdigit() or not 1 <= int(version) <= newest:
-        raise CheckpointError(
-            f"checkpoint {path} has version {version!r}, but this mindloc reads up to {newest}; update mindloc"
-        )
+    if version != str(newest):
+        way_out = "update mindloc" if version.isdigit() and int(version) > newest else "train it again"
+        raise CheckpointError(f"checkpoint {path} has version {version!r}, this mindloc reads {newest}; {way_out}")
 
 
 def _json_section(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
@@ -301,7 +304,9 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
             _require_numpy_type(path, name, file.get_slice(name).get_dtype())
         arrays, metadata = {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     stated = metadata.pop(_CHECKSUM, None)  # foreign files have none
-    if (stated or _is_own(metadata)) and stated != _checksum_of(arrays, metadata):
+    if stated is None and _is_own(metadata):
+        raise CheckpointError(f"{path} contains no checksum, as every file of mindloc does; write it again")
+    if stated is not None and stated != _checksum_of(arrays, metadata):
         raise CheckpointError(
             f"{path} was changed or damaged since it was written (its checksum differs): copy it again, or use an "
             "older one"

@@ -4,22 +4,29 @@ A file is written under a temporary name beside its path, flushed to disk and re
 old content or the complete new one. What a link leads to is written, not the link.
 """
 
+import errno
 import glob
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from mindloc.errors import MindlocError
 from mindloc.runtime.process import fault_point
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 TEMPORARY_SUFFIX = ".tmp"
+LOCK = ".lock"  # name of a lock file inside its directory, suffix of one beside it
 Read = TypeVar("Read")
 
 
@@ -108,52 +115,92 @@ def _own_name() -> str:
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
+_OWNER = re.compile(r"process \d+ on host [\w.-]+")  # as a lock file names its owner
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network disks
+_held = threading.local()  # .paths: what this thread has locked
+
+
 @contextmanager
 def locked(
-    path: Path, what: str, error: type[MindlocError], doing: str = "written", waits: bool = True
-) -> Iterator[None]:
-    """Context in which this process alone changes ``path``; not to be entered again inside.
+    path: Path,
+    what: str,
+    error: type[MindlocError],
+    doing: str = "written",
+    waits: bool = True,
+    inside: bool = False,
+) -> Iterator[bool]:
+    """Context in which this thread alone changes ``path``; whether it waited for that. It may be entered again inside.
 
-    The lock ends with the process, however that ends. Its file is ``.NAME.lock`` beside ``path``.
+    The lock ends with the process, however that ends.
 
     Args:
         what: in words, such as "tile index".
         doing: what its owner does to it, as the end of "is being ...".
         waits: for the other process, with a line on stderr; False: raise.
+        inside: the lock file is ``.lock`` in directory ``path``, which is never replaced as a whole; False:
+            ``.NAME.lock`` beside ``path``.
 
     Raises:
         MindlocError: (the class ``error``) the lock can't be written; another process has it and ``waits`` is False.
     """
-    import portalocker  # here, since the doctor works without it
-
     path = Path(os.path.realpath(path))
-    name, said = path.with_name(f".{path.name}.lock"), False
-    while True:
-        with writing(f"{what} {path}", error):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(name, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-        with file:
-            try:
-                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-            except portalocker.AlreadyLocked:
-                file.seek(0)
-                busy = f"{what} {path} is being {doing} by {file.read(200).strip() or 'another process'}"
-                if not waits:
-                    raise error(f"{busy}; wait until it ends, or stop it") from None
-                if not said:
-                    print(f"waiting: {busy}", file=sys.stderr, flush=True)
-                said = True
-                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
-            if not (name.exists() and os.path.samestat(os.fstat(file.fileno()), name.stat())):
-                continue  # the owner before removed this file: others may have locked a new one
-            try:
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on host {platform.node()}")
-                file.flush()
-                yield
-            finally:
-                name.unlink(missing_ok=True)
-            return
+    held: set[Path] = _held.__dict__.setdefault("paths", set())
+    if path in held:
+        yield False
+        return
+    name = path / LOCK if inside else path.with_name(f".{path.name}{LOCK}")
+    with writing(f"{what} {path}", error):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        lock, waited = _lock(name, lambda owner: f"{what} {path} is being {doing} by {owner}", error, waits)
+    held.add(path)
+    try:
+        yield waited
+    finally:
+        held.remove(path)
+        if lock:
+            with suppress(OSError):  # its directory may be gone
+                name.unlink()
+            lock.release()
+
+
+def _lock(
+    name: Path, busy: Callable[[str], str], error: type[MindlocError], waits: bool
+) -> "tuple[FileLock | None, bool]":
+    """(The lock, None where the file system has none; whether another process had it first)."""
+    from filelock import FileLock, Timeout  # here, since the doctor works without it
+
+    # where the owner before removed the file, FileLock makes a new one
+    lock = FileLock(name, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        lock.acquire(blocking=False)
+        return lock, False
+    except Timeout:
+        says = busy(_owner_of(name))
+        if not waits:
+            raise error(f"{says}; wait until it ends, or stop it") from None
+        print(f"waiting: {says}", file=sys.stderr, flush=True)
+        lock.acquire()
+        return lock, True
+    except OSError as reason:
+        if reason.errno not in _NO_LOCKS:
+            raise
+        print(f"note: {name.parent} can't be locked ({reason.strerror}); write there with one process", file=sys.stderr)
+        return None, False
+
+
+def _owner_of(name: Path) -> str:
+    """The process that a lock file names."""
+    with suppress(OSError):  # just removed by it
+        if found := _OWNER.match(name.read_text("utf-8", "replace")):
+            return found[0]
+    return "another process"
+
+
+def _sign(descriptor: int) -> None:
+    """Write who has the lock into its file; without a name, as on a full disk, it is a lock too."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on host {platform.node()}".encode(), 0)
 
 
 @contextmanager
@@ -183,22 +230,32 @@ def remove_temporaries(directory: str | Path) -> None:
 
 
 @contextmanager
-def atomic_directory(directory: Path) -> Iterator[Path]:
-    """A temporary directory for the caller to fill; on leaving, it replaces ``directory``.
+def atomic_directory(
+    directory: Path,
+    what: str = "directory",
+    error: type[MindlocError] = MindlocError,
+    check: Callable[[Path], None] = lambda directory: None,
+) -> Iterator[Path]:
+    """A temporary directory for the caller to fill; on leaving, it replaces ``directory``. One process at a time.
 
     At any moment ``directory`` is the old or the complete new one, except between two renames. If the process is killed
     there, ``existing_directory`` finds the old one and the next writer restores it. The caller must flush the files in
-    it, see ``synced``, and have the lock of the directory (``locked``) where other processes may write it.
+    it, see ``synced``.
+
+    Args:
+        what, error: as ``locked``.
+        check: raises where ``directory`` is not to be replaced, see ``require_replaceable``.
 
     Raises:
+        MindlocError: as ``locked`` and ``check``.
         OSError: the disk is full or not writable (see ``writing``); the old directory is unchanged.
     """
     directory = Path(os.path.realpath(directory))
-    for left in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)  # by a killed process
-    with scratch_directory(directory) as partial:
-        yield partial
-        _swap(partial, directory)
+    with locked(directory, what, error):
+        check(directory)
+        with scratch_directory(directory) as partial:
+            yield partial
+            _swap(partial, directory)
 
 
 def dated_directory(parent: Path) -> Path:
@@ -218,8 +275,13 @@ def dated_directory(parent: Path) -> Path:
 
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
-    """An empty directory beside ``path``, always removed on leaving; OSError if it can't be made."""
+    """An empty directory beside ``path``, always removed on leaving; OSError if it can't be made.
+
+    The caller has the lock of ``path``, so that what is there already was left by a killed process: it is removed.
+    """
     path = Path(os.path.realpath(path))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
     partial = path.with_name(f".{path.name}.{_own_name()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -254,7 +316,8 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
 def existing_directory(directory: Path) -> Path | None:
     """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
     directory = Path(os.path.realpath(directory))
-    return next((place for place in (directory, _aside(directory), directory) if place.is_dir()), None)
+    # several times: between two looks a writer may rename it, or the next writer again
+    return next((place for place in (directory, _aside(directory)) * 3 if place.is_dir()), None)
 
 
 def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, error: type[MindlocError]) -> Read:
@@ -267,29 +330,35 @@ def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, err
     Raises:
         MindlocError: (the class ``error``) there is none; as ``read``.
     """
+    failed_in = None
     while True:
         place = existing_directory(directory)
         if place is None:
             raise error(f"{what} {directory} is missing; check the path, or make it first")
-        before = _identity(place)
+        version = _version(place)
+        if version is None:
+            continue  # just renamed
         try:
             found = read(place)
-        except error:
-            if _identity(existing_directory(directory)) == before:
+        except (error, FileNotFoundError) as problem:
+            if version == failed_in and isinstance(problem, FileNotFoundError):
+                raise error(f"{what} {directory} lacks {problem.filename}; make it again") from None
+            if version == failed_in:
                 raise
+            failed_in = version  # once more: it may have been renamed for a moment
         else:
-            if _identity(existing_directory(directory)) == before:
+            if _version(existing_directory(directory)) == version:
                 return found
 
 
-def _identity(place: Path | None) -> tuple[int, int] | None:
+def _version(place: Path | None) -> tuple[Path, int, int] | None:
     if place is None:
         return None
     try:
         found = place.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return place, found.st_ino, found.st_mtime_ns
 
 
 def _swap(partial: Path, directory: Path) -> None:
@@ -297,7 +366,8 @@ def _swap(partial: Path, directory: Path) -> None:
     _restore(directory)
     old = _aside(directory)
     shutil.rmtree(old, ignore_errors=True)
-    _sync_directory(partial)
+    for inner in (*(path for path in partial.iterdir() if path.is_dir()), partial):
+        _sync_directory(inner)
     if directory.exists():
         directory.rename(old)
     fault_point("directory.mid_swap")

@@ -22,17 +22,37 @@ import platform
 import shutil
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.files import TEMPORARY_SUFFIX, atomic_write_text, dated_directory, followed, remove_temporaries
+from mindloc.runtime.files import (
+    LOCK,
+    TEMPORARY_SUFFIX,
+    atomic_write_text,
+    dated_directory,
+    followed,
+    locked,
+    remove_temporaries,
+)
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import command_line, this_command_line
 
 MOST_DIFF_BYTES = 1 << 20  # of code.diff
-_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "pyyaml", "faiss-cpu", "safetensors", "tqdm")
+_PACKAGES = (
+    "mindspore",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pyyaml",
+    "faiss-cpu",
+    "safetensors",
+    "filelock",
+    "xxhash",
+    "tqdm",
+)
 
 
 class RunDirectory:
@@ -66,10 +86,12 @@ class RunDirectory:
             MindlocError: the directory can't be made or written, or ``path`` is not empty.
         """
         run = cls(_make_new_directory(Path(work_dir) / name) if path is None else _require_empty(Path(path)))
-        run.write_config(config_yaml)
-        atomic_write_text(run.code_path, json.dumps(code_record(), indent=2, ensure_ascii=False) + "\n")
-        if changes := uncommitted_changes():
-            atomic_write_text(run.diff_path, changes)
+        with run.being_trained():
+            _require_empty(run.path)  # again: another process may have started a run there
+            run.write_config(config_yaml)
+            atomic_write_text(run.code_path, json.dumps(code_record(), indent=2, ensure_ascii=False) + "\n")
+            if changes := uncommitted_changes():
+                atomic_write_text(run.diff_path, changes)
         return run
 
     @classmethod
@@ -83,6 +105,19 @@ class RunDirectory:
         if not run.config_path.is_file():
             raise MindlocError(f"{path} is not a run directory (it has no config.yaml); give work_dir/NAME/MMDDhhmmss")
         return run
+
+    def being_trained(self) -> AbstractContextManager[bool]:
+        """Context in which this process alone trains the run.
+
+        Raises:
+            MindlocError: another process trains it, named with its host.
+        """
+        return locked(self.path, "run", MindlocError, "trained", waits=False, inside=True)
+
+    def require_idle(self) -> None:
+        """Raises: MindlocError: as ``being_trained``."""
+        with self.being_trained():
+            pass
 
     def remove_leftovers(self) -> None:
         """Remove incomplete files of a killed process; only for the one process that writes here now."""
@@ -152,7 +187,7 @@ def export_directory(checkpoint: Path) -> Path:
 
 
 def _require_empty(path: Path) -> Path:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(inner.name != LOCK for inner in path.iterdir())):
         raise MindlocError(
             f"{path} is not empty; give a new run directory, or resume this run: "
             f"{command_line('train', '--resume', path)}"

@@ -1,8 +1,9 @@
-"""An index on disk: a directory whose card knows the size and checksum of every other file in it.
+"""An index on disk: a directory whose card knows the size and checksum of every file in it.
 
 ::
 
-    card.json      format, version, the IndexCard, parameters, rows, count, {file: bytes, checksum}
+    card.json      format, version, the IndexCard, parameters, rows, count, {file: bytes, checksum},
+                   its own checksum
     vectors.faiss  recall vectors, as FAISS writes them
     phi.npy        re-rank vectors of unit length, (rows, E) float32; only where there are any
     names.json     a list of all rows' names
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.reading import checksum, file_checksum, read_array, read_json
+from mindloc.reading import checksum, file_checksum, json_checksum, read_array, read_json
 from mindloc.runtime.files import atomic_directory, require_replaceable, synced, writing
 from mindloc.runtime.process import command_line, fault_point
 from mindloc.search.faiss_kinds import FaissParameters
@@ -31,7 +32,7 @@ from mindloc.search.index import IndexCard, is_count, read_index_card
 from mindloc.search.tile_table import GrowingRows, TileTable
 
 FORMAT = "mindloc tile index"
-VERSION = 1
+VERSION = 2
 VECTORS = "vectors.faiss"
 _PHI = "phi.npy"
 _NAMES = "names.json"
@@ -65,14 +66,14 @@ def save_index_directory(
     Raises:
         TileIndexError: the directory contains something else, or the disk is full or refuses.
     """
-    require_index_place(directory)
-    with writing(f"tile index {directory}", TileIndexError), atomic_directory(directory) as partial:
+    replaced = atomic_directory(directory, "tile index", TileIndexError, require_index_place)
+    with writing(f"tile index {directory}", TileIndexError), replaced as partial:
         fault_point("index.before_write")
         files = _write_files(partial, table, write_vectors)
         facts = {"format": FORMAT, "version": VERSION, "index": asdict(card), "parameters": asdict(parameters)}
         facts |= {"rows": len(table.names), "count": table.count, "files": files}
         with synced(partial / _CARD) as file:
-            file.write(json.dumps(facts, indent=2).encode())
+            file.write(json.dumps({**facts, "checksum": json_checksum(facts)}, indent=2).encode())
         fault_point("index.before_swap")
 
 
@@ -158,6 +159,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if facts.get("version") != VERSION:
         version = facts.get("version")
         raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the index again")
+    if facts.pop("checksum", None) != json_checksum(facts):
+        raise TileIndexError(f"{path} was changed since it was saved (its checksum differs); build the index again")
     return facts
 
 
@@ -188,7 +191,9 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
             )
     for name, facts in files.items():
         if file_checksum(directory / name, TileIndexError) != facts.get("checksum"):
-            raise TileIndexError(f"{directory / name} was changed since it was saved (its checksum differs); build it")
+            raise TileIndexError(
+                f"{directory / name} was changed since it was saved (its checksum differs); build it again"
+            )
 
 
 def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:

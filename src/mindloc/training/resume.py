@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mindloc.errors import CheckpointError
-from mindloc.runtime.checkpoint import State, Weights, complete_checkpoints, load_state, load_weights
+from mindloc.runtime.checkpoint import State, Weights, complete_checkpoints, load_state, load_weights, state_path
 from mindloc.runtime.run_directory import RunDirectory
 
 
@@ -79,6 +79,7 @@ def find_resume_point(run: RunDirectory) -> ResumePoint | None:
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
+    complete: list[Path] = []
     try:
         complete = complete_checkpoints(run.checkpoints)
         if not complete:
@@ -86,6 +87,8 @@ def find_resume_point(run: RunDirectory) -> ResumePoint | None:
         weights = load_weights(complete[-1])
         state = load_state(weights)
     except CheckpointError as error:
+        if complete and not state_path(complete[-1]).exists():
+            return find_resume_point(run)  # a training that writes newer ones removed it meanwhile
         raise CheckpointError(f"{error}; {older_checkpoint(run.checkpoints)}") from None
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
 

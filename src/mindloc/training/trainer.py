@@ -22,7 +22,6 @@ from mindloc.losses.criterion import build_criterion
 from mindloc.runtime.checkpoint import complete_checkpoints
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.files import locked
 from mindloc.runtime.process import stopped_by
 from mindloc.runtime.run_directory import RunDirectory, git_revision, point_latest
 from mindloc.training.build import build_sampling, build_step, starting_weights
@@ -94,6 +93,8 @@ def prepare(
     Raises:
         MindlocError: its class names the cause: data, config, checkpoint, device, ranks that differ.
     """
+    if resume and cluster.is_first:
+        resume.require_idle()
     point, notes = find_resume_point(resume) if resume else None, []
     check_begin_epoch(point, begin_epoch)
     require_precision(config.train.precision, ms.get_context("device_target"), training=True)
@@ -162,7 +163,7 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
 @contextmanager
 def _owned(run: RunDirectory, point: ResumePoint | None) -> Iterator[None]:
     """Context in which no other process trains the run, which is still as it was when it was read."""
-    with locked(run.path, "run", MindlocError, "trained", waits=False):
+    with run.being_trained():
         newest = complete_checkpoints(run.checkpoints)[-1:]
         if newest != ([point.weights.path] if point else []):
             raise MindlocError(f"run {run.path} was trained further meanwhile; start this command again")
