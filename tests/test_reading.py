@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindloc import reading
 from mindloc.errors import DataError
 from mindloc.reading import file_sha256, read_array, read_csv, read_json, read_json_lines, read_lines, read_text
 
@@ -145,11 +144,11 @@ def test_a_file_that_is_not_json_is_a_one_line_error(tmp_path, content, says):
     assert line.startswith(f"card {path} {says}") and line.endswith("; write it again") and "\n" not in line
 
 
-@pytest.mark.parametrize("size", [0, 1, 6, 7])  # in blocks of 3: none, a part, whole ones, and one more byte
-def test_a_hash_covers_all_bytes_in_order(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(reading, "_READ_BYTES", 3)
-    (tmp_path / "file").write_bytes(bytes(range(size)))
-    assert file_sha256(tmp_path / "file", DataError) == hashlib.sha256(bytes(range(size))).hexdigest()
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097])  # nothing, a part of a page, a page, and one more byte
+def test_a_hash_covers_all_bytes_in_order(tmp_path, size):
+    content = bytes(number % 251 for number in range(size))
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file", DataError) == hashlib.sha256(content).hexdigest()
 
 
 def test_the_hash_of_a_missing_file_is_an_error(tmp_path):

@@ -41,7 +41,7 @@ RECALL_DESCRIPTORS = (GLOBAL, OMEGA)  # stage one of a search uses one of them
 DESCRIPTORS = (*RECALL_DESCRIPTORS, PHI, CENTROIDS)
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
-_BLOCK_ROWS = 4096
+_BLOCK_NUMBERS = 2**17  # float32 of a block: 512 kB
 _LARGEST = 1e300  # of a place's numbers; JSON allows integers beyond the range of float
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized", "checksum")
 
@@ -280,9 +280,12 @@ def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
         )
     stated = card.pop("checksum")
     row_sum = checksum(read_bytes(directory / "rows.jsonl", DataError, "extract the set again"))
-    if _checksum_of(card, checksum(np.ascontiguousarray(descriptor_ND).data), row_sum) != stated:
+    matrix_sum, broken = _examine(descriptor_ND)
+    if _checksum_of(card, matrix_sum, row_sum) != stated:
         raise DataError(f"descriptor set {directory} was changed or damaged (another checksum); extract it again")
-    _check_finite(descriptor_ND, rows, directory)
+    if broken is not None:
+        name = rows[broken]["name"]
+        raise DataError(f"{directory}: the descriptor of {name} contains NaN or infinity; extract the set again")
     return DescriptorSet(descriptor_ND, rows, card)
 
 
@@ -347,12 +350,16 @@ def _load_matrix(path: Path, memory_map: bool) -> np.ndarray:
     return matrix
 
 
-def _check_finite(descriptor_ND: np.ndarray, rows: list[dict[str, Any]], directory: Path) -> None:
-    for start in range(0, len(descriptor_ND), _BLOCK_ROWS):
-        finite_B = np.isfinite(descriptor_ND[start : start + _BLOCK_ROWS]).all(axis=1)
-        if not finite_B.all():
-            name = rows[start + int(np.argmin(finite_B))]["name"]
-            raise DataError(f"{directory}: the descriptor of {name} contains NaN or infinity; extract the set again")
+def _examine(descriptor_ND: np.ndarray) -> tuple[Any, int | None]:
+    """(Checksum of a matrix, the first row with NaN or infinity), in one pass of blocks that fit the cache."""
+    whole, broken = checksum(), None
+    block_rows = max(1, _BLOCK_NUMBERS // max(1, descriptor_ND.shape[1]))
+    for start in range(0, len(descriptor_ND), block_rows):
+        block = np.ascontiguousarray(descriptor_ND[start : start + block_rows])
+        whole.update(block.data)
+        if broken is None and not np.isfinite(block).all():
+            broken = start + int(np.argmin(np.isfinite(block).all(axis=1)))
+    return whole, broken
 
 
 def _npy_header(count: int, dimension: int) -> bytes:

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.reading import checksum, file_sha256
+from mindloc.reading import checksum, file_sha256, json_checksum
 from mindloc.runtime.files import atomic_write, followed
 from mindloc.runtime.process import fault_point
 
@@ -277,7 +277,8 @@ def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     """
     names = sorted(arrays)
     digest = hashlib.sha256()
-    metadata = {**metadata, _CHECKSUM: _checksum_of(arrays, metadata)}
+    whole = json_checksum([dict(metadata), {name: _part(array) for name, array in arrays.items()}])
+    metadata = {**metadata, _CHECKSUM: whole}
     with atomic_write(path, what, CheckpointError) as file:
         header = _header(arrays, names, metadata)
         file.write(header)
@@ -302,11 +303,14 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         names = file.keys()  # ``file`` is not a dict and can't be iterated
         for name in names:
             _require_numpy_type(path, name, file.get_slice(name).get_dtype())
-        arrays, metadata = {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        arrays, parts, metadata = {}, {}, dict(file.metadata() or {})
+        for name in names:
+            arrays[name] = file.get_tensor(name)
+            parts[name] = _part(arrays[name])  # here, while the processor's cache has it
     stated = metadata.pop(_CHECKSUM, None)  # foreign files have none
     if stated is None and _is_own(metadata):
         raise CheckpointError(f"{path} contains no checksum, as every file of mindloc does; write it again")
-    if stated is not None and stated != _checksum_of(arrays, metadata):
+    if stated is not None and stated != json_checksum([metadata, parts]):
         raise CheckpointError(
             f"{path} was changed or damaged since it was written (its checksum differs): copy it again, or use an "
             "older one"
@@ -318,13 +322,9 @@ def _is_own(metadata: Mapping[str, str]) -> bool:
     return metadata.get("format", "").startswith("mindloc.")
 
 
-def _checksum_of(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """Of names, types, shapes and numbers of the arrays, and of the metadata."""
-    kinds = {name: [array.dtype.name, *array.shape] for name, array in arrays.items()}
-    whole = checksum(json.dumps([dict(metadata), kinds], sort_keys=True).encode())
-    for name in sorted(arrays):
-        whole.update(_little_endian(arrays[name]))
-    return whole.hexdigest()
+def _part(array: np.ndarray) -> list[Any]:
+    """What the checksum of a file is made of: type, shape and checksum of an array."""
+    return [array.dtype.name, list(array.shape), checksum(_little_endian(array)).hexdigest()]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
