@@ -17,10 +17,10 @@ from mindloc.runtime.files import (
     atomic_link,
     atomic_write,
     atomic_write_text,
-    locked,
     remove_temporaries,
     synced,
 )
+from mindloc.runtime.lock import locked
 
 
 def test_a_link_is_followed_and_stays(tmp_path):
@@ -47,7 +47,7 @@ def test_devices_pipes_and_directories_are_not_replaced_by_a_file(tmp_path):
 
 OWNER = (
     "import sys, time; from pathlib import Path; from mindloc.errors import MindlocError; "
-    "from mindloc.runtime.files import locked\n"
+    "from mindloc.runtime.lock import locked\n"
     "with locked(Path(sys.argv[1]), 'set', MindlocError, 'written'): print('has it', flush=True); time.sleep(60)"
 )
 

@@ -26,7 +26,8 @@ from mindloc.inference.extract import Extraction, extract, help_extract, rows_of
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.console import progress_bar
 from mindloc.runtime.device import describe_machine
-from mindloc.runtime.files import atomic_write_text, locked
+from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.lock import locked
 from mindloc.runtime.process import this_command_line
 from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import FaissIndex, build_faiss_index

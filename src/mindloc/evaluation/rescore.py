@@ -45,7 +45,8 @@ from mindloc.evaluation.score import (
 )
 from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.reading import file_checksum, json_checksum, read_json
-from mindloc.runtime.files import atomic_write_text, locked
+from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.lock import locked
 
 SETUP_VERSION = 2
 # of an evaluation that is finished; the directories and truth.jsonl are what they are computed from

@@ -21,7 +21,8 @@ from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.console import status_line
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.files import locked, scratch_directory, writing
+from mindloc.runtime.files import scratch_directory, writing
+from mindloc.runtime.lock import locked
 from mindloc.vocabulary import SIDES, SideName
 
 MOST_IMAGES = 1024  # per call of an exported file, which is compared at that size

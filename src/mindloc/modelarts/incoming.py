@@ -21,7 +21,8 @@ from mindloc.modelarts.outgoing import CHECKPOINTS
 from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, patiently
 from mindloc.reading import read_json
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
-from mindloc.runtime.files import atomic_directory, atomic_write_text, locked, writing
+from mindloc.runtime.files import atomic_directory, atomic_write_text, writing
+from mindloc.runtime.lock import locked
 
 SCRATCH_DISK = Path("/cache")
 

@@ -28,15 +28,8 @@ from typing import Any
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.files import (
-    LOCK,
-    TEMPORARY_SUFFIX,
-    atomic_write_text,
-    dated_directory,
-    followed,
-    locked,
-    remove_temporaries,
-)
+from mindloc.runtime.files import TEMPORARY_SUFFIX, atomic_write_text, dated_directory, followed, remove_temporaries
+from mindloc.runtime.lock import LOCK, locked
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import command_line, this_command_line
 

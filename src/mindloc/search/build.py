@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mindloc.errors import ConfigError, TileIndexError
-from mindloc.runtime.files import locked
+from mindloc.runtime.lock import locked
 from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
