@@ -31,7 +31,7 @@ from mindloc.inference.engine import Engine
 from mindloc.inference.exported import FORMATS
 from mindloc.inference.extract import Extraction
 from mindloc.inference.extract import extract as write_descriptors
-from mindloc.registry import ENGINES, HEADS
+from mindloc.registry import ENGINES
 from mindloc.runtime.checkpoint import resolve_checkpoint
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import RunDirectory

@@ -248,6 +248,33 @@ def test_changed_bytes_of_a_png_are_found(part):
         decode(bytes(data), "x")
 
 
+def lost_middle(data):
+    return data[: len(data) // 3] + data[len(data) // 2 :]
+
+
+def zeroed_middle(data):
+    middle = slice(len(data) // 3, len(data) // 2)
+    return data[: middle.start] + bytes(middle.stop - middle.start) + data[middle.stop :]
+
+
+@pytest.mark.parametrize("damage", [lost_middle, zeroed_middle])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}, {"subsampling": 0}])
+def test_a_jpeg_whose_middle_is_lost_is_damaged(damage, options):
+    """Its start and end are complete: other decoders fill it with gray, or with the rest of the image displaced."""
+    data = damage(saved(cv2.resize(PIXELS, (300, 200)), "JPEG", quality=95, **options))
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (200, 300, 3)
+    with pytest.raises(ImageError, match=r"x is damaged \(Corrupt JPEG data: .*\); download it again, or remove it"):
+        decode(data, "x")
+
+
+def test_a_few_bytes_before_the_end_mark_are_allowed():
+    """As some cameras write them; all pixels are there."""
+    data = saved(PIXELS, "JPEG")
+    np.testing.assert_array_equal(pixels(data[:-2] + b"\1\2\3\4" + data[-2:]), pixels(data))
+    with pytest.raises(ImageError, match="extraneous bytes before marker 0xd9"):
+        pixels(data[:-2] + b"\1" * 300 + data[-2:])
+
+
 def test_bytes_behind_the_end_are_allowed():
     """Some cameras append a preview."""
     for kind in ("JPEG", "PNG"):

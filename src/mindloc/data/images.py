@@ -9,11 +9,13 @@ Shapes: H height, W width, 3 red green blue, C channels as decoded: gray, BGR or
 
 import functools
 import os
+import re
 import zlib
 from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from mindloc.data.image_header import Content, Header, image_file, read_header, unreadable
@@ -30,6 +32,11 @@ _DEEP = "with 16 bits per channel, {} of them used: scaled to 8"
 
 _COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that a channel of 16 may use
+# warnings of libjpeg that concern no pixel
+_HARMLESS = re.compile(
+    "Unknown Adobe color transform|Warning: unknown JFIF revision|Invalid SOS parameters for sequential"
+    r"|Corrupt JPEG data: \d\d? extraneous bytes before marker 0xd9"
+)
 _MOST_SCANS = 100  # of a progressive JPEG; encoders write about 10
 # EXIF orientation -> how OpenCV turns the stored pixels upright
 _TURNS = {
@@ -90,9 +97,17 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
 
 
 def _decode_jpeg(data: bytes, header: Header, path: str | os.PathLike[str]) -> np.ndarray:
+    """RGB, by libjpeg-turbo as in OpenCV, which has no way to make its warnings errors."""
     if header.progressive and data.count(b"\xff\xda") > _MOST_SCANS:
         raise unreadable(path, f"is damaged: its pixels are spread over more than {_MOST_SCANS} scans")
-    return _in_rgb(_decode_by_opencv(data, _COLOR, header, path))
+    for strict in (True, False):
+        try:
+            return simplejpeg.decode_jpeg(data, strict=strict)
+        except ValueError as reason:
+            problem = one_line(reason)
+        if not _HARMLESS.match(problem):
+            break
+    raise unreadable(path, f"is damaged ({problem})")
 
 
 def _decode_by_opencv(data: bytes, flags: int, header: Header, path: str | os.PathLike[str]) -> np.ndarray:
@@ -162,7 +177,7 @@ def _finished(image_HW3: np.ndarray, remarks: list[str], orientation: int) -> De
         remarks = [*remarks, TURNED]
         image_HW3 = _TURNS[orientation](image_HW3)
     first = image_HW3[0, 0]
-    if (image_HW3[0] == first).all() and (image_HW3 == first).all():
+    if all((row == first).all() for row in image_HW3):  # ends in the first row of most images
         remarks = [*remarks, BLANK]
     return Decoded(image_HW3, tuple(remarks))
 

@@ -39,6 +39,7 @@ _PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "pillow",
+    "simplejpeg",
     "pyyaml",
     "faiss-cpu",
     "safetensors",
