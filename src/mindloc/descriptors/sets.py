@@ -218,7 +218,7 @@ def require_place(directory: str | Path) -> None:
     Raises:
         DataError: it contains anything but the sets of an older extraction, which would be deleted.
     """
-    require_replaceable(directory, (*_FILES, *DESCRIPTORS[1:]), "descriptor set", DataError)
+    require_replaceable(Path(directory), (*_FILES, *DESCRIPTORS[1:]), "descriptor set", DataError)
     for name in DESCRIPTORS[1:]:
         require_replaceable(Path(directory) / name, _FILES, "descriptor set", DataError)
 
