@@ -4,8 +4,6 @@ Twelve drone images of 4 x 4 pixels over a tile each, batches of three; from the
 descriptors, computed before each.
 """
 
-import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -106,6 +104,4 @@ def data_of(split: Split, tables: NeighborTables):
 
 
 if __name__ == "__main__":
-    small_run.run = run  # called by forked jobs
-    for line in sys.stdin:
-        print(small_run._fork(json.loads(line)), flush=True)
+    small_run.serve(run)

@@ -144,9 +144,15 @@ def make_training(point: ResumePoint | None, step: TrainStep, epochs: int, setti
     return Training(config, step, point=point, **own)
 
 
-def _rivals(job: dict) -> list[int]:
+def serve(run) -> None:
+    """Answer jobs from standard input until it is closed; ``run`` takes a directory and callbacks."""
+    for line in sys.stdin:
+        print(json.dumps(_rivals(run, json.loads(line))), flush=True)
+
+
+def _rivals(run, job: dict) -> list[int]:
     """Several processes train one run; one of them is killed, the one that has the lock if there is one."""
-    children = [_fork(job) for _ in range(job.get("rivals", 1))]
+    children = [_fork(run, job) for _ in range(job.get("rivals", 1))]
     if "kill_after_s" in job:
         time.sleep(job["kill_after_s"])
         with suppress(OSError, ValueError):
@@ -156,7 +162,7 @@ def _rivals(job: dict) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def _fork(job: dict) -> int:
+def _fork(run, job: dict) -> int:
     child = os.fork()
     if child == 0:
         try:
@@ -174,5 +180,4 @@ def _fork(job: dict) -> int:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        print(json.dumps(_rivals(json.loads(line))), flush=True)
+    serve(run)
