@@ -14,6 +14,7 @@ import fault_points
 import numpy as np
 import pytest
 
+from mindloc.descriptors.ranking import rank_references
 from mindloc.errors import TileIndexError
 from mindloc.reading import checksum as checksum_of
 from mindloc.reading import json_checksum
@@ -253,6 +254,48 @@ def test_an_index_may_start_empty(kind):
 def test_an_empty_index_survives_the_disk(tmp_path, memory_map):
     build("flat", cut(make_tiles(), slice(0, 0))).save(tmp_path / "tiles_index")
     assert load_faiss_index(tmp_path / "tiles_index", memory_map).count == 0
+
+
+def twins(copies=5, seed=3):
+    """Every tile several times, in a random order."""
+    row_N = np.random.default_rng(seed).permutation(np.repeat(np.arange(COUNT // copies), copies))
+    tiles = make_tiles()
+    names = [f"{number}_of_{row}" for number, row in enumerate(row_N)]
+    return Tiles(names, tiles.recall_ND[row_N], tiles.rerank_NE[row_N], tiles.place_N2[row_N], tiles.bounds_N4[row_N])
+
+
+@pytest.mark.parametrize("count", [1, 30])  # of queries at once: FAISS computes many by other means than a few
+@pytest.mark.parametrize("k", [1, 7, 10, 120])
+def test_equal_tiles_are_chosen_and_ordered_as_in_an_evaluation(count, k):
+    tiles, query_QD = twins(), queries(30)
+    expected = rank_references(query_QD, tiles.recall_ND, {"none": [np.empty(0, int)] * 30}, k)["none"].top_QK
+    index = build("flat", tiles)
+    found = [names for part in np.split(query_QD, 30 // count) for names in index.recall(part, k).names]
+    assert found == [[tiles.names[row] for row in row_K] for row_K in expected]
+
+
+def test_of_equal_tiles_those_that_are_removed_or_outside_are_passed_over():
+    tiles = dataclasses.replace(make_tiles(), recall_ND=np.ones((COUNT, WIDTH)))
+    index = build("flat", tiles)
+    index.remove(tiles.names[:5])
+    assert index.recall(queries(), 3).names == [tiles.names[5:8]] * 9
+    box = Box((0, 0), (50, 100))
+    inside = [name for name, place in zip(tiles.names[5:], tiles.place_N2[5:], strict=True) if place[0] <= 50]
+    assert index.recall(queries(), 3, box).names == [inside[:3]] * 9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_scores_are_in_the_order_of_the_tiles(kind):
+    tiles = twins()
+    index, row_of = build(kind, tiles), {name: row for row, name in enumerate(tiles.names)}
+    found = index.recall(queries(), 50)
+    tied = 0
+    for names, score_K in zip(found.names, found.scores, strict=True):
+        row_K = np.array([row_of[name] for name in names])
+        equal_K = score_K[1:] == score_K[:-1]
+        assert (np.diff(row_K)[equal_K] > 0).all() and (np.diff(score_K) <= 0).all()
+        tied += equal_K.sum()
+    assert tied >= 9 * 30  # five of each: four of five pairs of neighbors
 
 
 def test_rerank_is_the_order_of_cosines_among_each_querys_own_tiles():

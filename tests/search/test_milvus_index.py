@@ -155,6 +155,13 @@ def test_reranking_sorts_each_querys_own_tiles(index, faiss_index, tiles):
     assert hits.names == faiss_index.rerank(query_QE, own_names, 10).names
 
 
+def test_equal_tiles_are_in_the_order_of_their_names_or_of_stage_one(small):
+    names = [f"tile_{number}" for number in np.random.default_rng(0).permutation(20)]
+    small.add(replace(named(names), recall_ND=np.ones((20, D)), rerank_NE=np.ones((20, E))))
+    assert small.recall(np.ones((2, D)), 20).names == [sorted(names)] * 2
+    assert small.rerank(np.ones((1, E)), [names], 20).names == [names]
+
+
 @pytest.mark.parametrize("box", [None, Box((-50.0, -50.0), (0.0, 0.0))])
 def test_a_search_in_stages_is_that_of_faiss(index, faiss_index, box):
     random = np.random.default_rng(4)
@@ -257,6 +264,13 @@ def test_a_killed_creation_is_repeated(address):
     index.add(tiles)
     assert index.recall(tiles.recall_ND[:1], 1).names == [tiles.names[:1]]
     index.close()
+
+
+def test_an_index_is_saved_where_it_is_and_nowhere_else(small, address, tmp_path):
+    small.add(make_tiles(3))
+    small.save(address)
+    with pytest.raises(TileIndexError, match="can't be saved elsewhere; build it at"):
+        small.save(f"milvus:{tmp_path}/other.db")
 
 
 def test_a_tile_put_in_again_takes_the_place_of_the_older(small):

@@ -20,6 +20,7 @@ from mindloc.training.reporting import CLOCK_KEYS, read_metrics
 pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parents[2] / "src"
+RANDOM_KILLS = int(os.environ.get("MINDLOC_RANDOM_KILLS", "5"))
 SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # of processes that compete for a run; more find more
 CAPTURED = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -117,7 +118,7 @@ def test_a_run_killed_at_a_named_point_ends_bit_identical(server, whole, point):
     assert_same_run(server.directory / name, whole[0])
 
 
-@pytest.mark.parametrize("moment", range(5))  # seed of the moment
+@pytest.mark.parametrize("moment", range(RANDOM_KILLS))  # seed of the moment
 def test_a_run_killed_at_a_random_moment_ends_bit_identical(server, whole, moment):
     directory, seconds = whole
     after_s = random.Random(moment).uniform(0.1, 0.9) * seconds

@@ -88,7 +88,8 @@ def _lock(
         says = busy(_owner_of(name))
         if not waits:
             raise error(f"{says}; wait until it ends, or stop it") from None
-        print(f"waiting: {says}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"waiting: {says}\n")  # print may write the line's end apart, and lines of processes mix
+        sys.stderr.flush()
         lock.acquire()
         return lock, True
     except OSError as reason:

@@ -125,11 +125,10 @@ def _changed(address: str) -> Iterator[TileIndex]:
     """An index to change; the changes are on disk afterwards, of a directory all of them or none."""
     with _locked(address), closing(open_index(address, memory_map=False)) as index:
         yield index
-        if not _in_milvus(address):
-            index.save(address)
+        index.save(address)
 
 
-def _locked(address: str) -> AbstractContextManager[None]:
+def _locked(address: str) -> AbstractContextManager[Any]:
     """One writer at a time, from reading the index to saving it; Milvus sees to that itself."""
     return nullcontext() if _in_milvus(address) else locked(Path(address), "tile index", TileIndexError, "changed")
 

@@ -140,13 +140,9 @@ class FaissIndex:
             **{name: getattr(self.parameters, name) for name in faiss_kinds.KINDS[self._card.kind].reads},
         }
 
-    def save(self, directory: str | Path) -> None:
-        """Write the index to a directory, whole or not at all; dead rows are kept.
-
-        Raises:
-            TileIndexError: the directory contains something else, the disk is full or refuses; an older index stays.
-        """
-        save_index_directory(Path(directory), self._card, self.parameters, self._table, self._write_vectors)
+    def save(self, address: str | Path) -> None:
+        """Write the index to a directory, whole or not at all; dead rows are kept. Errors as ``TileIndex``."""
+        save_index_directory(Path(address), self._card, self.parameters, self._table, self._write_vectors)
 
     def close(self) -> None:
         """Release the vectors and their files; the index can't be searched afterwards."""

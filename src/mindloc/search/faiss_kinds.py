@@ -43,6 +43,7 @@ _WHOLE_VECTORS = ",RFlat"  # behind the factory string of a kind with refine
 _PQ_CODES = 256  # one byte a part
 _ROWS_PER_LIST = 39  # below this many training rows FAISS calls a center badly learned
 _WALK_SHARE = 0.1  # where fewer of the rows are wanted, a graph's walk meets too few of them
+_ROUNDING = 1e-5  # more than two ways to sum a cosine differ
 _MOST = 2**31 - 1  # FAISS's int
 
 
@@ -153,6 +154,8 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(Q, K) scores and rows, best first, among the kept rows (None: all); row -1 past the last answer.
 
+    Equal scores are in the order of the rows; of kind flat the first k are also chosen by it.
+
     Where few rows are kept more lists are compared, in proportion, and all where that still finds too few; a graph
     is not walked then, its vectors are compared one by one.
     """
@@ -162,12 +165,34 @@ def search(
     selector = None if kept_N is None else faiss.IDSelectorBitmap(np.packbits(kept_N, bitorder="little"))
     share = wanted / index.ntotal
     if isinstance(index, faiss.IndexHNSW) and share < _WALK_SHARE:
-        return _exhaustive(index, query_QD, k, parameters, selector)
+        index = faiss.downcast_index(index.storage)
+    if isinstance(index, faiss.IndexFlat):
+        return _search_flat(index, query_QD, k, wanted, selector)
     score_QK, row_QK = index.search(query_QD, k, params=_search_parameters(index, parameters, k, share, selector))
     short_Q = (row_QK >= 0).sum(axis=1) < min(k, wanted)
     if short_Q.any():
         score_QK[short_Q], row_QK[short_Q] = _exhaustive(index, query_QD[short_Q], k, parameters, selector)
-    return score_QK, row_QK
+    return _ordered(score_QK, row_QK)
+
+
+def _search_flat(
+    index: faiss.IndexFlat, query_QD: np.ndarray, k: int, wanted: int, selector: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``search``: where the score of the last answer continues behind it, all rows of that score are looked at."""
+    parameters = faiss.SearchParameters(sel=selector)
+    score_QK, row_QK = _ordered(*index.search(query_QD, k + (k < wanted), params=parameters))
+    for query in np.flatnonzero(score_QK[:, k - 1] == score_QK[:, k]) if k < wanted else ():
+        # scores of one query alone may differ in the last bits from those of a batch
+        least = float(score_QK[query, k]) - _ROUNDING
+        _, score_M, row_M = index.range_search(query_QD[query : query + 1], least, params=parameters)
+        score_QK[query, :k], row_QK[query, :k] = (part[:k] for part in _ordered(score_M, row_M))
+    return score_QK[:, :k], row_QK[:, :k]
+
+
+def _ordered(score_QK: np.ndarray, row_QK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Best first, equal scores by row; FAISS has them in no particular order."""
+    order_QK = np.lexsort((row_QK, -score_QK))
+    return np.take_along_axis(score_QK, order_QK, -1), np.take_along_axis(row_QK, order_QK, -1)
 
 
 def _exhaustive(index: faiss.Index, query_QD: np.ndarray, k: int, parameters: FaissParameters, selector: Any):

@@ -9,6 +9,7 @@ Shapes: Q queries, N tiles or rows, K answers, D width of the recall vector, E w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -245,6 +246,14 @@ class TileIndex(Protocol):
         """For people: count, bytes, parameters of the kind."""
         ...
 
+    def save(self, address: str | Path) -> None:
+        """Have all changes on disk at this address, all of them or none.
+
+        Raises:
+            TileIndexError: something else is there, the disk is full or refuses; an index that stays where it is.
+        """
+        ...
+
     def close(self) -> None:
         """Release files and connections."""
         ...
@@ -299,7 +308,7 @@ def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray |
         given, kept = ("without", "keeps") if tiles.rerank_NE is None else ("with", "keeps no")
         raise TileIndexError(f"tiles {given} re-rank vectors for an index that {kept} such; build an index of its own")
     rerank_NE = None
-    if tiles.rerank_NE is not None:
+    if tiles.rerank_NE is not None and card.rerank_dimension is not None:
         rerank_NE = checked_unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
     check_length("recall vectors", len(recall_ND), count)
     check_length("re-rank vectors", count if rerank_NE is None else len(rerank_NE), count)

@@ -4,7 +4,7 @@ Shapes: Q queries, N tiles, K answers, W width of either vector, D of the recall
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from mindloc.search.milvus_collection import (
     create_collection,
     in_one_line,
     open_collection,
+    parse_address,
 )
 
 MOST_ANSWERS = 16_384  # milvus.io/docs/limitations.md
@@ -46,6 +47,8 @@ class MilvusIndex:
     """A ``TileIndex``; ``create_milvus_index`` and ``open_milvus_index`` make one.
 
     Searches see at once what this object has added, and what others have added after a moment; ``count`` waits for all.
+    Milvus knows no order of tiles: those of equal scores are ordered by name, and which of them are among the first k
+    is its choice.
     """
 
     def __init__(self, collection: MilvusCollection):
@@ -97,7 +100,7 @@ class MilvusIndex:
         return hits
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
-        """Stage two, exact. Errors as ``TileIndex``."""
+        """Stage two, exact; equal scores in the order of ``names``. Errors as ``TileIndex``."""
         query_QE = check_queries(query_QE, self._require_rerank(), zeros=True)
         if len(names) != len(query_QE) or not 1 <= k <= MOST_ANSWERS:
             raise TileIndexError(
@@ -105,8 +108,11 @@ class MilvusIndex:
             )
         found, scores = [], []
         for query_E, own in zip(query_QE, names, strict=True):
-            wanted = min(k, len(set(own)))
-            hits = self._search("rerank", query_E[None], wanted, _named(own), {}) if wanted else Hits([[]], [_NONE])
+            place_of = {name: place for place, name in enumerate(own)}
+            wanted = min(k, len(place_of))
+            hits = Hits([[]], [_NONE])
+            if wanted:
+                hits = self._search("rerank", query_E[None], wanted, _named(own), {}, place_of.__getitem__)
             if len(hits.names[0]) < wanted:
                 self._fetch(own, [])  # says which one is not there
             found += hits.names
@@ -143,6 +149,12 @@ class MilvusIndex:
             numbers["bytes_on_disk"] = sum(file.st_size for file in files)
         return numbers
 
+    def save(self, address: str | Path) -> None:
+        """Have what was added and removed on disk, in the one collection it is in. Errors as ``TileIndex``."""
+        if parse_address(str(address)) != self._address:
+            raise TileIndexError(f"an index at {self._address} can't be saved elsewhere; build it at {address}")
+        self._flush()
+
     def close(self) -> None:
         """Have what was added written to disk, and release the connection."""
         try:
@@ -167,7 +179,15 @@ class MilvusIndex:
                 self._client.flush(self._name, timeout=LOAD_S)
             self._unsaved = False
 
-    def _search(self, field: str, query_QW: np.ndarray, k: int, chosen: str, parameters: dict[str, Any]) -> Hits:
+    def _search(
+        self,
+        field: str,
+        query_QW: np.ndarray,
+        k: int,
+        chosen: str,
+        parameters: dict[str, Any],
+        of_equal: Callable[[str], Any] = str,  # of a name: what orders equal scores
+    ) -> Hits:
         if self._address.embedded:
             self._flush()  # milvus-lite gathers what is not on disk again for every search: 1 s for 5 000 tiles
         names, scores = [], []
@@ -184,14 +204,16 @@ class MilvusIndex:
                     consistency_level="Session",
                     timeout=CALL_S,
                 )
-            names += [[hit["name"] for hit in hits] for hits in answers]
-            scores += [np.array([hit["distance"] for hit in hits], np.float32) for hits in answers]
+            for hits in answers:
+                hits = sorted(hits, key=lambda hit: (-hit["distance"], of_equal(hit["name"])))
+                names.append([hit["name"] for hit in hits])
+                scores.append(np.array([hit["distance"] for hit in hits], np.float32))
         return Hits(names, scores)
 
     def _fetch(self, names: Sequence[str], wanted: list[str], bytes_each: int = 64) -> list[dict[str, Any]]:
         """The wanted fields of tiles, in the order of ``names``; says which one is missing."""
         _check_names(names)
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for rows in _batches(len(names), bytes_each + NAME_BYTES):
             part = _named([names[row] for row in rows])
             found |= {row["name"]: row for row in self._query(part, ["name", *wanted])}
