@@ -658,7 +658,7 @@ def test_tiles_of_two_directories_at_one_place_are_said(world, tmp_path, capsys)
         "CPU",
     ]
     run(*words, "--places", "--out", tmp_path / "set")
-    assert "; 2 at the place of another: extract different areas each on its own" in capsys.readouterr().out
+    assert "; 2 at the same place as another: extract each area separately" in capsys.readouterr().out
     names = ["area1/3_0_0_0.png", "area1/3_0_1_0.png", "area2/3_0_0_0.png", "area2/3_0_1_0.png"]
     assert load_descriptor_sets(tmp_path / "set")["omega"].names == names
 

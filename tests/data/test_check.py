@@ -93,7 +93,7 @@ def test_a_name_that_is_spelled_otherwise_is_named(gta_root):
     file = gta_root / "drone/images/100_0001_0000000001.png"
     file.rename(file.with_suffix(".PNG"))
     text = check(gta_root, read_images=False).text()
-    assert f"{file} is missing, but 100_0001_0000000001.PNG is there; rename it as the pairs spell it" in text
+    assert f"{file} is missing, but 100_0001_0000000001.PNG is there; rename it as spelled in the pairs" in text
 
 
 def test_broken_training_file_does_not_hide_the_test_file(gta_root):
@@ -109,7 +109,7 @@ def test_one_split_may_be_absent_and_not_both(gta_root):
     report = check(gta_root, ("train", "test"))
     assert report.ok and [split.name for split in report.splits] == ["train"]
     assert report.notes == [
-        f"no test split; that is correct where the data set is not used for it (pairs file {gta_root}/test.json is "
+        f"no test split; that is correct if the data set is not used for it (pairs file {gta_root}/test.json is "
         "missing; check data.root and data.*_pairs)"
     ]
     (gta_root / "train.json").unlink()
@@ -150,7 +150,7 @@ def test_drone_image_in_both_splits(gta_root):
 def test_a_wrong_scale_is_an_error_that_states_the_right_one(gta_root):
     (problem,) = check(gta_root, m_per_px=1.0).problems
     assert problem.kind == "map constants"
-    assert "fit a map of 512 m" in problem.text and "set data.m_per_px=0.5, or both" in problem.text
+    assert "fit a map of 512 m" in problem.text and "set data.m_per_px=0.5, or set both" in problem.text
     assert check(gta_root, m_per_px=0.5).ok
 
 

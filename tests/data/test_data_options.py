@@ -126,7 +126,7 @@ def test_batch_memory_is_reused_on_cpus_only(gta_root, monkeypatch, target):
 def test_the_test_map_has_its_own_side(gta_root):
     words = {**SIZES, "data.root": gta_root, "data.test_pairs": "train.json", "data.test_map_px": 2048}
     config = load_config(None, [f"{key}={value}" for key, value in words.items()])
-    with pytest.raises(DataError, match=r"fit a map of 512 m, and data.test_map_px=2048 .* of 1024 m"):
+    with pytest.raises(DataError, match=r"fit a map of 512 m, but data.test_map_px=2048 .* of 1024 m"):
         read_split(config.data, "test")
     # 2048 px at 0.25 m/px cut twice: tiles of 256 m
     data = config.with_values({"data.test_m_per_px": 0.25}).data

@@ -95,7 +95,7 @@ MAP_M = 4096 * 0.3
 def test_a_mistake_in_all_places_is_recognized(found_after, change, hint):
     kinds, texts, _ = found_after(place_by(change))
     assert "places of all query images" in kinds
-    assert any(hint in text and "write drone_loc_x_y that way" in text for text in texts)
+    assert any(hint in text and "correct drone_loc_x_y that way" in text for text in texts)
 
 
 def test_a_place_without_a_fix_is_named_by_its_entry(found_after):
@@ -106,7 +106,9 @@ def test_a_place_without_a_fix_is_named_by_its_entry(found_after):
     kinds, (text,), _ = found_after(change)
     assert kinds == {"place far from its tiles"}
     assert (
-        "entry 7 (drone/images/" in text and ", drone_loc_x_y: 0, 0 is " in text and "a camera without a fix?" in text
+        "entry 7 (drone/images/" in text
+        and ", drone_loc_x_y: 0, 0 is " in text
+        and "a camera without a position fix?" in text
     )
 
 
@@ -194,7 +196,7 @@ def test_constants_that_do_not_fit_the_places_are_an_error_with_those_that_do(fo
 
 
 def test_constants_that_do_not_fit_stop_a_training_too(world):
-    with pytest.raises(DataError, match=r"fit a map of 1228\.8 m, .* set data\.m_per_px=0\.3, or both"):
+    with pytest.raises(DataError, match=r"fit a map of 1228\.8 m, .* set data\.m_per_px=0\.3, or set both"):
         read_split(world.model_copy(update={"m_per_px": 0.45}), "train")
 
 
@@ -291,7 +293,7 @@ def test_corners_may_pass_180(tmp_path):
         (lambda lat, lon: [lon, lat], "latitude and longitude exchanged"),
         (lambda lat, lon: [lat, -lon], "the sign of the longitude changed"),
         (lambda lat, lon: [-lat, lon], "the sign of the latitude changed"),
-        (lambda lat, lon: [0.0, 0.0], "a camera without a fix"),
+        (lambda lat, lon: [0.0, 0.0], "a camera without a position fix"),
         (lambda lat, lon: [lat, lon + 1], ""),
     ],
 )

@@ -248,7 +248,7 @@ def test_where_no_batch_fills_the_error_states_the_size_that_does(flight):
     assert "no batch of 16 from 1970 pairs" in text
     for way_out in ("exclusive_padded", "masked", "random", "train.batch_size"):
         assert way_out in text
-    largest = int(text.split("at most one of ")[1].split(":")[0])
+    largest = int(text.split("the largest has ")[1].split(":")[0])
     assert flight.sampler("exclusive", largest).plan(0).steps >= 1
     assert flight.sampler("exclusive_padded", 16).plan(0).report.kept == 1970
 

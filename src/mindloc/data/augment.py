@@ -1,7 +1,7 @@
 """Augmentation of the training images: parameters are drawn first, then applied by pure functions.
 
-All parameters depend only on (seed, epoch, pair, side): a resumed run, or one with another number of workers or
-devices, sees the same pixels, and any image of any epoch can be reproduced.
+All parameters depend only on (seed, epoch, pair, side): a resumed run, or one with a different number of workers
+or devices, sees the same pixels, and any image of any epoch can be reproduced.
 
 Order, as in the public recipe: flip (both images of a pair together), JPEG, resize, color, blur or sharpen, grid or
 coarse dropout, rotation. The loader normalizes afterwards. All functions of pixels take and return (H, W, 3) uint8 RGB
@@ -28,13 +28,13 @@ _BOTH_SIDES = len(SIDES)  # random stream that the two images share
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Factors, 1 is neutral; hue as a fraction of the full circle, 0 is neutral; the order of application."""
+    """Parameters of the color jitter."""
 
-    brightness: float
+    brightness: float  # a factor, as are the next two: 1 is neutral
     contrast: float
     saturation: float
-    hue: float
-    order: tuple[str, ...]
+    hue: float  # fraction of the full circle, 0 is neutral
+    order: tuple[str, ...]  # in which the four are applied
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _draw_color(random: np.random.Generator, size: tuple[float, float, float, fl
 
 
 def _draw_filter(random: np.random.Generator) -> Blur | Sharpen:
-    """Blur or sharpen, in the default ranges of albumentations' AdvancedBlur and Sharpen, as the public recipe."""
+    """Blur or sharpen, in the default ranges of albumentations' AdvancedBlur and Sharpen, as in the public recipe."""
     if random.random() < 0.5:
         return Sharpen(alpha=float(random.uniform(0.2, 0.5)))
     size = (3, 5, 7)[random.integers(3)]
@@ -135,8 +135,8 @@ def _draw_dropout(random: np.random.Generator, settings: AugmentConfig) -> GridD
 def augment(image_HW3: np.ndarray, change: Augmentation, size_px: tuple[int, int]) -> np.ndarray:
     """The augmented image at ``size_px`` (height, width), uint8 RGB; the argument is not changed.
 
-    An image that is not square keeps its shape: 1 or 2 quarter turns become a half turn, 0 or 3 none, so that both
-    are equally frequent.
+    An image that is not square keeps its shape: 1 or 2 quarter turns become a half turn, 0 or 3 become none, so that
+    a half turn and none are equally frequent.
     """
     image = flip_left_right(image_HW3) if change.flip else image_HW3
     if change.jpeg_quality is not None:
@@ -184,9 +184,9 @@ def color_jitter(
     """Jitter of brightness, contrast, saturation and hue in the given order, as one 3x4 matrix per image.
 
     Two deviations from the usual ColorJitter, for speed. Values are rounded and clipped once at the end, not after each
-    part. Hue is a rotation around the gray axis instead of a shift along HSV's hexagon: equal at thirds of the circle
-    and for gray, within 16 levels for the muted colors of aerial images (saturation 0.2, hue up to 0.15), within 76 for
-    saturated ones, which become darker.
+    part. Hue is a rotation around the gray axis instead of a shift along HSV's hexagon. The two agree at thirds of the
+    circle and for gray; they differ by at most 16 levels for the muted colors of aerial images (saturation 0.2, hue up
+    to 0.15), and by at most 76 for saturated colors, which become darker.
 
     Args:
         brightness, contrast, saturation: factors, 1 is neutral.
@@ -234,7 +234,7 @@ def _rotation_around_gray(angle: float) -> np.ndarray:
 def advanced_blur(
     image: np.ndarray, size: int, sigma: tuple[float, float], angle_deg: float, beta: float, noise: Sequence[float]
 ) -> np.ndarray:
-    """Blur with a rotated generalized Gaussian with multiplicative noise on its weights, which sum to 1."""
+    """Blur with a rotated generalized Gaussian whose weights have multiplicative noise and sum to 1."""
     return cv2.filter2D(image, -1, blur_kernel(size, sigma, angle_deg, beta, noise))
 
 
@@ -266,7 +266,7 @@ def sharpen(image: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def grid_dropout(image: np.ndarray, ratio: float, phase: tuple[float, float]) -> np.ndarray:
-    """Black squares on a regular grid of ten cells along the shorter side; ``ratio`` is hole side over cell side."""
+    """Blacken squares on a regular grid of ten cells along the shorter side; ``ratio`` is hole side over cell side."""
     height, width = image.shape[:2]
     cell = max(2, min(height, width) // _GRID_CELLS)
     hole = max(1, round(cell * ratio))
@@ -276,7 +276,7 @@ def grid_dropout(image: np.ndarray, ratio: float, phase: tuple[float, float]) ->
 
 
 def coarse_dropout(image: np.ndarray, holes: Sequence[tuple[float, float, float, float]]) -> np.ndarray:
-    """Black rectangles at (top, left, height, width) in fractions of the image sides; they may overlap."""
+    """Blacken rectangles (top, left, height, width), in fractions of the image sides; they may overlap."""
     image = image.copy()
     full_height, full_width = image.shape[:2]
     for top, left, height, width in holes:

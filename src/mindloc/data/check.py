@@ -41,13 +41,13 @@ class SplitCount:
 
     name: SplitName
     queries: int = 0
-    references: int = 0  # that are in a pair
+    references: int = 0  # only those in a pair
     pairs: dict[PairMode, int] = field(default_factory=dict)
     queries_with: dict[PairMode, int] = field(default_factory=dict)  # with at least one pair of the mode
 
 
 def _row(title: str, text: str) -> str:
-    """One line of the report, or more where it is long."""
+    """One entry of the report, wrapped to several lines if it is long."""
     return wrapped(text, start=f"{title:<18} ", indent=" " * 19)
 
 
@@ -121,7 +121,7 @@ class CheckReport(Report):
             cells = "".join(f"{share:>8.1%}" if share else f"{'none':>8}" for share in shares)
             lines.append(f"  {mode:<11}{cells}")
         if not all(share for shares in self.kept.values() for share in shares):
-            lines.append("  little or none: sampling.mode=exclusive_padded and masked use every pair")
+            lines.append("  if few or none are kept: sampling.mode=exclusive_padded and masked use every pair")
         return lines
 
     def _problem_lines(self) -> list[str]:
@@ -146,7 +146,7 @@ def check_data(
     """Find all problems of a data set, not only the first; one of two splits may be absent.
 
     Args:
-        splits: of one root.
+        splits: names of the splits, which have one root directory.
         read_images: decode every image; False: only check that the files exist.
     """
     report = CheckReport(data.reader, data.source(splits[0])[0], batch_sizes)
@@ -162,7 +162,7 @@ def check_data(
         if len(absent) == len(splits):
             report.problem("unusable", text)
         else:
-            report.note(f"no {name} split; that is correct where the data set is not used for it ({text})")
+            report.note(f"no {name} split; that is correct if the data set is not used for it ({text})")
     if len(found) == 2:
         _check_shared_queries(found["train"], found["test"], report)
     _check_images(found.values(), read_images, report)
@@ -172,7 +172,7 @@ def check_data(
 
 
 def _read(data: DataConfig, name: SplitName, report: CheckReport) -> Split | None:
-    """Read and count the usable part of a split; None where nothing is usable.
+    """Read and count the usable part of a split; None if nothing is usable.
 
     Raises:
         SplitAbsentError: the split does not exist.
@@ -202,7 +202,7 @@ def _check_shared_queries(train: Split, test: Split, report: CheckReport) -> Non
 
 
 def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> None:
-    """Check that every image exists, and with ``read`` that it decodes; each file once."""
+    """Check that every image exists and, with ``read``, that it can be decoded; each file is checked once."""
     files: dict[str, dict[Path, None]] = {}  # view -> files in order
     for side in SIDES:
         for split in splits:
@@ -237,7 +237,7 @@ def _find(path: Path) -> Problem | None:
         return None
     found = _spellings(path.parent).get(_spelling(path.name))
     if found:
-        return Problem("missing file", f"{path} is missing, but {found} is there; rename it as the pairs spell it")
+        return Problem("missing file", f"{path} is missing, but {found} is there; rename it as spelled in the pairs")
     return Problem("missing file", f"{path} is missing; add it, or remove its entry from the pairs")
 
 
@@ -252,7 +252,7 @@ def _spelling(name: str) -> str:
 
 
 def _decode(path: Path) -> _Found | Problem:
-    """Size of an image that decodes completely, and the remarks on it, else the problem."""
+    """Decode an image: its size and the remarks on it, or the problem that prevents decoding."""
     missing = _find(path)
     if missing is not None:
         return missing

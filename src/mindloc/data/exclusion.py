@@ -46,22 +46,22 @@ def exclusive_batches(
     batch_size: int,
     miner: HardNegativeMiner | None = None,
 ) -> Iterator[list[int]]:
-    """Batches of at most ``batch_size`` pairs, each pair in exactly one; a smaller batch could not be filled.
+    """Batches of at most ``batch_size`` pairs, each pair in exactly one; a batch is smaller if no other pair fits.
 
     A pair (q, r) enters the current batch if neither q nor r is blocked; it then blocks every reference of q and every
-    query of r until the batch is complete. Blocks only grow within a batch, so one pass over the remaining pairs is
-    exact. A rejected pair is deferred and comes first in the next batch, which makes it easier to place.
+    query of r until the batch is complete. Blocks only grow within a batch, so one pass over the remaining pairs
+    finds all that fit. A rejected pair is deferred and comes first in the next batch, which makes it easier to place.
 
     Args:
         pair_P2: [query, reference] of every pair; each must be an edge of ``graph``.
         order_P: pair indices in the order in which they are tried.
-        miner: adds pairs after each pair that entered, under the same rule.
+        miner: adds mined pairs after each pair that entered, unless they are blocked.
     """
     return _batches(_Blocks(graph, pair_P2), order_P, batch_size, miner)
 
 
 def free_batches(order_P: np.ndarray, batch_size: int, miner: HardNegativeMiner) -> Iterator[list[int]]:
-    """As ``exclusive_batches``, but any pairs may share a batch; all batches except the last are full."""
+    """Like ``exclusive_batches``, but any pairs may share a batch; all batches except the last are full."""
     return _batches(_Unblocked(len(order_P)), order_P, batch_size, miner)
 
 

@@ -1,7 +1,7 @@
-"""IoUs in a pairs file against those of the images' footprints, where the poses in the file explain the IoUs.
+"""Check of the IoUs in a pairs file against the footprints of its images, if the poses in the file explain the IoUs.
 
-A pose is height, yaw, pitch and roll of ``drone_metadata``. The file states no field of view: the one is taken that
-explains the IoUs of a sample best, and where none explains them the footprints are unknown and nothing is checked.
+A pose is height, yaw, pitch and roll of ``drone_metadata``. The file states no field of view, so the one that explains
+the IoUs of a sample best is used. If none explains them, the footprints are unknown and nothing is checked.
 
 Shapes: Q query images, E pairs, 4 the bounds of a tile or the numbers of a pose.
 """
@@ -15,16 +15,16 @@ from mindloc.geo.footprints import camera_axes, footprints_m, iou_with_bounds
 from mindloc.geo.points import EARTH_RADIUS_M, PlaceUnit, lon_from
 
 _SAMPLE = 200  # pairs that the field of view is fitted to
-_FEWEST = 10
+_FEWEST = 10  # pairs with a pose and bounds that a fit needs
 _ASPECTS = (3 / 4, 9 / 16, 2 / 3, 1.0)  # height over width of an image
 _HALF_WIDTH_TANS = np.geomspace(0.15, 1.5, 60)
-_EXPLAINED = 0.01  # median error of the IoUs where the footprints are known; 0.0001 where no place is rounded
-_WRONG = 0.1  # IoUs farther off are reported
-_HORIZON_DEG = 85.0  # corners that look higher have no footprint
+_EXPLAINED = 0.01  # largest median error of the IoUs after a fit; it is 0.0001 if no place is rounded
+_WRONG = 0.1  # IoUs that differ by more are reported
+_HORIZON_DEG = 85.0  # angle from straight down; corners that look higher have no footprint
 
 
 def check_footprints(pairs: PairsFile, split: Split, bounds_S4: np.ndarray, report: Report) -> None:
-    """Report IoUs that are not those of the footprints, if the footprints are known.
+    """Report IoUs that differ from those of the footprints, if the footprints are known.
 
     Args:
         split: as read from ``pairs``.
@@ -46,13 +46,13 @@ def check_footprints(pairs: PairsFile, split: Split, bounds_S4: np.ndarray, repo
         where = pairs.where(int(query_E[edge]), pairs.layout.list_keys("pos_semipos")[1])
         report.doubt(
             "IoU of footprints",
-            f"{where}: IoU with {split.reference.files[edges.reference[edge]]} is {iou_E[edge]:.2f}, and "
-            f"{found_N[place]:.2f} by place, height and angles of the image; correct the tile, the weight or the place",
+            f"{where}: IoU with {split.reference.files[edges.reference[edge]]} is {iou_E[edge]:.2f}, but the image's "
+            f"place, height and angles give {found_N[place]:.2f}; correct the tile, the weight or the place",
         )
 
 
 def _around(bounds_E4: np.ndarray, place_E2: np.ndarray, unit: PlaceUnit) -> np.ndarray:
-    """(left, top, right, bottom) of each tile in meters from the place of its image, x to the east, y to the south."""
+    """(left, top, right, bottom) of each tile in meters relative to the place of its image, x east, y south."""
     if unit == "plane_m":
         return bounds_E4 - np.tile(place_E2, 2)
     lat_E, lon_E = place_E2.T
@@ -64,7 +64,7 @@ def _around(bounds_E4: np.ndarray, place_E2: np.ndarray, unit: PlaceUnit) -> np.
 
 
 def _fit(pose_N4: np.ndarray, bounds_N4: np.ndarray, iou_N: np.ndarray) -> tuple[float, float] | None:
-    """(aspect, tangent of half the horizontal field of view) that explain the IoUs; None: none do."""
+    """(aspect, tangent of half the horizontal field of view) that explain the IoUs; None if no values do."""
 
     def error(lens: tuple[float, float]) -> float:
         off_N = np.abs(_ious(pose_N4, bounds_N4, *lens) - iou_N)
@@ -76,7 +76,7 @@ def _fit(pose_N4: np.ndarray, bounds_N4: np.ndarray, iou_N: np.ndarray) -> tuple
 
 
 def _ious(pose_N4: np.ndarray, bounds_N4: np.ndarray, aspect: float, half_width_tan: float) -> np.ndarray:
-    """(N,) IoU of each footprint, taken from (0, 0), with its tile; NaN where a corner looks at the horizon."""
+    """(N,) IoU of the footprint of each camera, at (0, 0), with its tile; NaN where a corner looks at the horizon."""
     height_N, yaw_N, pitch_N, roll_N = pose_N4.T
     corner_deg = np.degrees(np.arctan(half_width_tan * np.hypot(1, aspect)))
     down = np.flatnonzero(np.abs(pitch_N + 90) + np.abs(roll_N) + corner_deg < _HORIZON_DEG)

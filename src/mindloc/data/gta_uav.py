@@ -51,8 +51,8 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
     """Read one split; its reference side is every tile in the satellite directory.
 
     Tile positions are computed from their names, ``data.map_px`` and ``data.m_per_px``. The centers in the file are not
-    used: the public preparation script calls its own formula with exchanged arguments, so they may be wrong. Where the
-    places in the file fit a map of another size, that is a problem.
+    used: the public preparation script calls its own formula with exchanged arguments, so they may be wrong. If the
+    places in the file fit a map of a different size, a problem is reported.
     """
     root, pairs_file, map_px, m_per_px = data.source(split)
     pairs = read_pairs(Path(root) / pairs_file, LAYOUT, report)
@@ -77,7 +77,7 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
 def _fitting_grid(
     joined: Split, pairs: PairsFile, tiles: list[str], tile_S4: list[tuple[int, int, int, int]], grid: TileGrid
 ) -> TileGrid | None:
-    """The map of as many pixels that the places in the pairs file fit; None: it is ``grid``, or can't be known."""
+    """The grid that the places in the pairs file fit, with the pixels of ``grid``; None if that is it or unknown."""
     part_S2 = TileGrid(1, 1.0).center_of(tile_S4)
     tile_part_S = np.exp2([-float(zoom) for zoom, _, _, _ in tile_S4])
     stated_S2 = stated_centers(pairs, tiles)
@@ -88,9 +88,9 @@ def _fitting_grid(
 def _other_constants(pairs: PairsFile, data: DataConfig, split: SplitName, grid: TileGrid, fitting: TileGrid) -> str:
     test = "test_" if split == "test" and (data.test_root or data.test_map_px or data.test_m_per_px) else ""
     return (
-        f"{pairs.path}: places of tiles and drone images fit a map of {fitting.side_m(0):.7g} m, and data.{test}map_px="
-        f"{grid.map_px} with data.{test}m_per_px={grid.m_per_px:.7g} is one of {grid.side_m(0):.7g} m; set "
-        f"data.{test}m_per_px={fitting.m_per_px:.7g}, or both so that their product is {fitting.side_m(0):.7g}"
+        f"{pairs.path}: places of tiles and drone images fit a map of {fitting.side_m(0):.7g} m, but data.{test}map_px="
+        f"{grid.map_px} with data.{test}m_per_px={grid.m_per_px:.7g} is a map of {grid.side_m(0):.7g} m; set "
+        f"data.{test}m_per_px={fitting.m_per_px:.7g}, or set both so that their product is {fitting.side_m(0):.7g}"
     )
 
 
@@ -107,8 +107,8 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
     """The ground of tiles, from their names and the map of the data set that ``directory`` is part of.
 
     Raises:
-        DataError: a name is not that of a tile on the map, or training and test have maps of their own and
-            ``directory`` is part of neither.
+        DataError: a name is not that of a tile on the map, or training and test have different maps and it is unknown
+            which of them ``directory`` belongs to.
     """
     tile_N4 = [parse_tile(name) for name in names]
     for text in _off_the_map(directory, names, tile_N4):
@@ -117,7 +117,11 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
 
 
 def _map_of(data: DataConfig, directory: Path) -> tuple[int, float]:
-    """(map_px, m_per_px) of the split whose root is ``directory`` or nearest above it; of both where they agree."""
+    """(map_px, m_per_px) of the split whose root is ``directory`` or its nearest parent.
+
+    Raises:
+        DataError: this is true of both splits or of neither, and their maps differ.
+    """
     maps: dict[Path, set[tuple[int, float]]] = {}
     for split in ("train", "test"):
         root, _, map_px, m_per_px = data.source(split)
@@ -126,7 +130,7 @@ def _map_of(data: DataConfig, directory: Path) -> tuple[int, float]:
     found = next((maps[above] for above in (path, *path.parents) if above in maps), set().union(*maps.values()))
     if len(found) > 1:
         raise DataError(
-            f"tiles in {directory} have no place: the maps of training and test differ, and of data.root and "
-            "data.test_root neither or both contain them; set one of the two to their data set"
+            f"tiles in {directory} have no place: the maps of training and test differ, and neither or both of "
+            "data.root and data.test_root contain these tiles; set one of the two to their data set"
         )
     return next(iter(found))

@@ -1,14 +1,14 @@
 """Hard negatives: references near each query image in an epoch, and the miner that adds their pairs to a batch.
 
-Near on the map, or near by the encoder's current descriptors. training/neighbors.py computes the tables; this module
-uses them to choose pairs for the same batch.
+Near means near on the map, or similar by the encoder's current descriptors. training/neighbors.py computes the tables
+of near references; this module uses them to choose pairs for the same batch.
 
 Shapes: P pairs, Q query images, S reference images, K candidates of a query image, 2 [query, reference].
 
 References:
     Sample4Geo, arXiv:2303.11851, section 3.3 (first by GPS distance, then every few epochs by similarity). As there,
-    half of the pairs mined for one are the nearest and half are random in a wider range. Unlike there, a mined pair
-    never overlaps the query image that it is mined for, and random ones replace near ones that are not available.
+    half of the pairs mined for a pair are the nearest and half are random in a wider range. Unlike there, a mined pair
+    never overlaps the query image that it is mined for, and random pairs replace near ones that are not available.
 """
 
 import threading
@@ -20,18 +20,20 @@ import numpy as np
 
 from mindloc.config.sections import SamplingConfig
 
-NO_NEIGHBOR = -1  # in a table: fewer than K candidates
-# pairs tried per reference: where images are dense, nearly all are blocked; the others follow in the epoch's order
+NO_NEIGHBOR = -1  # fills the row of a query image that has fewer than K candidates
+# pairs tried per reference: where images are dense, nearly all are blocked; pairs not tried come later in the epoch
 _TRIES = 16
 
 
 class NeighborTables:
-    """The neighbor tables of a training: by the map, and the newest by descriptors, which a loader thread may wait for.
+    """The neighbor tables of a training run: one by the map, and the newest one by descriptors.
+
+    The latter is computed during the run; a loader thread may wait for it.
 
     Args:
         sampling: decides which epoch reads which table.
         map_QK: int, references near each query image on the map, nearest first, padded with ``NO_NEIGHBOR``; None
-            where no epoch reads it.
+            if no epoch reads it.
     """
 
     def __init__(self, sampling: SamplingConfig, map_QK: np.ndarray | None = None):
@@ -47,7 +49,7 @@ class NeighborTables:
         return self.sampling.hard_negatives != "descriptors" and epoch >= self.sampling.hard_from_epoch
 
     def extraction_for(self, epoch: int) -> int | None:
-        """Number of epochs before the extraction whose descriptors ``epoch`` reads; None: it reads none."""
+        """Number of epochs before the extraction whose descriptors ``epoch`` reads; None if it reads none."""
         first = self.sampling.hard_from_epoch
         if self.sampling.hard_negatives == "map" or epoch < first:
             return None
@@ -55,7 +57,7 @@ class NeighborTables:
 
     @property
     def newest(self) -> tuple[int, np.ndarray] | None:
-        """(number of epochs before its extraction, table (Q, K)); None before the first."""
+        """(number of epochs before its extraction, table (Q, K)) of the newest table; None before the first one."""
         return self._newest
 
     def put(self, done_epochs: int, table_QK: np.ndarray) -> None:
@@ -87,7 +89,7 @@ class NeighborTables:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Context of a training, in which threads may wait; calls ``close`` on leaving, may be entered again."""
+        """Context of a training run, in which threads may wait; leaving it calls ``close``. It may be entered again."""
         with self._changed:
             self._closed = False
         try:
@@ -106,14 +108,16 @@ class NeighborTables:
             self._changed.wait_for(lambda: not self._waiting)
 
     def tables_of(self, epoch: int) -> list[np.ndarray] | None:
-        """The (Q, K) tables that ``epoch`` reads, empty without hard negatives; None: one is not available (yet)."""
+        """The (Q, K) tables that ``epoch`` reads, none without hard negatives; None if one is not available (yet)."""
         if self.lacks(epoch):
             return None
         by_descriptor = [self._newest[1]] if self._newest and self.extraction_for(epoch) is not None else []
         return by_descriptor + ([self.map_QK] if self.reads_map(epoch) else [])
 
     def candidates(self, epoch: int) -> np.ndarray | None:
-        """(Q, K) references, nearest first, two sources interleaved; None where ``epoch`` has no hard negatives.
+        """References near each query image, nearest first; None if ``epoch`` has no hard negatives.
+
+        The shape is (Q, K), or (Q, 2K) if the epoch reads two tables, whose columns alternate.
 
         Raises:
             RuntimeError: the table that ``epoch`` reads is not available.
@@ -125,7 +129,7 @@ class NeighborTables:
 
 
 def _interleaved(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
-    """(Q, 2K) columns of both, alternating; a reference in both becomes ``NO_NEIGHBOR`` in the second."""
+    """(Q, 2K) alternating columns of two tables; a reference in both becomes ``NO_NEIGHBOR`` in the second."""
     repeated_QK = np.zeros(second_QK.shape, bool)
     for column_Q in first_QK.T:
         repeated_QK |= second_QK == column_Q[:, None]
@@ -139,7 +143,7 @@ class OpenBatch(Protocol):
     used: memoryview  # for each pair: whether it is in this or an earlier batch
 
     def admits_reference(self, reference: int) -> bool:
-        """False where no pair of the reference could enter."""
+        """False if no pair with this reference could enter the batch."""
         ...
 
     def take(self, pair: int) -> bool:
@@ -151,8 +155,8 @@ class HardNegativeMiner:
     """Mines hard negatives for one epoch: for each pair that enters a batch, pairs of references near its query image.
 
     The nearest candidates, half of ``per_pair``, are tried first, then the others in random order, until ``per_pair``
-    are mined: random ones replace near ones that are used or not admitted. A reference's pairs are tried in the epoch's
-    order, at most ``_TRIES`` of them.
+    are mined: random candidates replace near ones that are used or not admitted. A reference's pairs are tried in the
+    epoch's order, at most ``_TRIES`` of them.
 
     Args:
         order_P: pair indices in the epoch's order.
@@ -178,7 +182,7 @@ class HardNegativeMiner:
         by_reference_P = order_P[np.argsort(reference_P[order_P], kind="stable")]
         references = int(max(reference_P.max(), row_QK.max())) + 1
         start_S = np.concatenate([[0], np.cumsum(np.bincount(reference_P, minlength=references))])
-        self.mined_P = np.zeros(len(pair_P2), bool)  # pairs that were mined for another one
+        self.mined_P = np.zeros(len(pair_P2), bool)  # pairs that were mined for another pair
         self._width = row_QK.shape[1]
         # reading single elements through a memoryview is several times faster than from the array
         views = (

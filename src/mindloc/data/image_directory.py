@@ -1,7 +1,7 @@
-"""The images in a directory: listed, their headers checked; what is passed over or left out is counted and said.
+"""List the images in a directory and check their headers; what is passed over or left out is counted and reported.
 
 Hidden files and directories (``._DSC1.JPG``, ``.Trash``), thumbnails of a NAS (``@eaDir``) and files without an image's
-suffix are passed over. Linked directories are followed, each directory once.
+suffix are passed over. Links to directories are followed; each directory is read once.
 """
 
 import os
@@ -20,7 +20,7 @@ from mindloc.vocabulary import ViewSpec
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp")
 _THUMBNAILS = ("@eaDir",)
 _SHOWN = 5
-_EXAMPLES = 3  # images left out that are named
+_EXAMPLES = 3  # images left out whose problem is shown
 _MOST_SUFFIX_CHARACTERS = 8
 
 
@@ -30,7 +30,7 @@ class DirectoryImages:
 
     directory: Path
     names: list[str]  # sorted, relative to the directory
-    left_out: dict[str, str] = field(default_factory=dict)  # name -> problem; these are not in ``names``
+    left_out: dict[str, str] = field(default_factory=dict)  # name -> problem, of images that are not in ``names``
     skip_bad: bool = False  # leave out also those that turn out unreadable when they are decoded
     findings: ImageFindings = field(default_factory=ImageFindings)  # of the batches so far
 
@@ -42,7 +42,7 @@ class DirectoryImages:
         return ImageBatches(view, self.paths, batch_size, workers, self.skip_bad, self.findings)
 
     def say_after(self, say: Callable[[str], None]) -> None:
-        """Say once all are read what is remarkable, and which are left out; ``left_out`` has them all then."""
+        """Report remarks and left-out images once all images are read; this also completes ``left_out``."""
         self.left_out |= {self.names[position]: problem for position, problem in self.findings.left_out.items()}
         for note in self.findings.notes(self.names):
             say(note)
@@ -56,14 +56,14 @@ class DirectoryImages:
 
 
 class ImageNames(NamedTuple):
-    """What is in a directory."""
+    """The images in a directory by name, and what else is there."""
 
     directory: Path
     names: list[str]  # sorted, relative to the directory, with "/"
     passed_over: Counter  # what -> how many
 
     def note(self) -> str | None:
-        """One line on what was passed over; None: nothing was."""
+        """One line on what was passed over; None if nothing was."""
         if not self.passed_over:
             return None
         most = self.passed_over.most_common(_SHOWN)
@@ -72,14 +72,14 @@ class ImageNames(NamedTuple):
         return f"passed over: {', '.join(shown)}"
 
     def checked(self, skip_bad: bool, say: Callable[[str], None] = print) -> DirectoryImages:
-        """The images after a check of their headers, which takes a fraction of the time of decoding.
+        """Check the headers of the images, which takes a fraction of the time of decoding them.
 
         Args:
             skip_bad: leave unreadable images out; False: the first one is an error.
-            say: gets the line on what was passed over.
+            say: receives the line on what was passed over.
 
         Raises:
-            ImageError: an unreadable image, with ``skip_bad`` only where all are.
+            ImageError: an image is unreadable; with ``skip_bad``, all are.
         """
         note = self.note()
         if note:
@@ -101,7 +101,7 @@ def list_images(directory: str | Path, below: bool = True) -> ImageNames:
     """All images of a directory.
 
     Args:
-        below: subdirectories included.
+        below: include subdirectories.
 
     Raises:
         DataError: the directory does not exist, can't be listed or has no images; a name is not UTF-8.
@@ -125,7 +125,7 @@ def list_images(directory: str | Path, below: bool = True) -> ImageNames:
 
 
 def _files(directory: Path, below: bool, passed_over: Counter) -> Iterator[str]:
-    """Names of images in any order. Links wait until the rest is read, so that a directory is read by its own name."""
+    """Yield the names of images, in any order. Linked directories come last, so that others keep their own names."""
     seen: set[tuple[int, int]] = set()
     waiting, links = [""], []
     while waiting or links:
@@ -150,7 +150,7 @@ def _files(directory: Path, below: bool, passed_over: Counter) -> Iterator[str]:
 
 
 def _passed_over(name: str, is_directory: bool, below: bool) -> str | None:
-    """What a file or directory is that is not read; None: it is read."""
+    """The kind under which a file or directory is passed over; None if it is read."""
     if name.startswith("."):
         return "hidden directories" if is_directory else "hidden files"
     if is_directory:
@@ -162,7 +162,11 @@ def _passed_over(name: str, is_directory: bool, below: bool) -> str | None:
 
 
 def _require_text(directory: Path, name: str) -> None:
-    """A file name that is not UTF-8 has lone surrogates in Python, which can't be written to a text file."""
+    """Check that a file name is UTF-8: if not, it has lone surrogates in Python, which can't be written to a text file.
+
+    Raises:
+        DataError: it is not.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """The header of an image file: format by content, size, channels, orientation, read before anything is decoded.
 
 Only the few bytes of the header are read, so that a whole directory is checked in a moment, and an image that would
-not fit into memory is known before it is decoded.
+not fit into memory is detected before it is decoded.
 """
 
 import io
@@ -19,8 +19,8 @@ MOST_DECODED_BYTES = 600_000_000  # 200 million pixels of 8-bit RGB, as the larg
 REPLACE = "download it again, or remove it and its entry"
 _CONVERT = "save it as 8-bit RGB in JPEG or PNG"
 _SHRINK = "shrink it, or cut it into tiles"
-_LONGEST_SIDE = 1 << 20  # of OpenCV's decoders
-_TAILS_BYTES = (64, 1 << 16)  # of the file's end, where the end mark is looked for first
+_LONGEST_SIDE = 1 << 20  # limit of OpenCV's decoders
+_TAILS_BYTES = (64, 1 << 16)  # at the file's end, where the end mark is searched for first
 _MOST_EXIF_BYTES = 1 << 16
 _MOST_TAGS = 4096
 _MOST_PARTS = 10_000  # segments or chunks of a header
@@ -37,7 +37,7 @@ _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # type of a tag -> its struct code
 class Content(NamedTuple):
     """The bytes of a file, in memory or on disk."""
 
-    part: Callable[[int, int], bytes]  # from one position to another; shorter at the end
+    part: Callable[[int, int], bytes]  # from one position to another; fewer at the end of the file
     size: int
 
     @classmethod
@@ -53,16 +53,16 @@ class Content(NamedTuple):
         return cls(part, file.seek(0, io.SEEK_END))
 
     def unpack(self, form: str, at: int) -> tuple:
-        """Values of a struct.
+        """The values of a struct at position ``at``.
 
         Raises:
-            struct.error: they are beyond the end.
+            struct.error: the struct extends beyond the end.
         """
         return struct.unpack(form, self.part(at, at + struct.calcsize(form)))
 
 
 class Header(NamedTuple):
-    """What a header says."""
+    """The facts in the header of an image."""
 
     format: str
     width: int  # as stored, before the orientation
@@ -73,19 +73,19 @@ class Header(NamedTuple):
     orientation: int = 1  # of EXIF, 1..8
     transparent_gray: int | None = None  # the gray value that a PNG declares transparent
     progressive: bool = False
-    data_at: int = 0  # where the header ends; the end mark is behind
-    orientation_at: int | None = None  # where a TIFF states its orientation
+    data_at: int = 0  # position where the header ends; the end mark comes later
+    orientation_at: int | None = None  # position of the orientation in a TIFF
 
     @property
     def is_plain(self) -> bool:
-        """8-bit color or gray as it is."""
+        """Whether the pixels are 8-bit color or gray without transparency."""
         return self.bits == 8 and not self.alpha and self.transparent_gray is None
 
     @property
     def decoded_bytes(self) -> int:
-        """Memory that decoding takes."""
-        per_pixel = 3 if self.is_plain else 3 + self.channels * self.bits // 8  # the result, and what it is made of
-        return self.width * self.height * (per_pixel + 6 * self.progressive)  # its coefficients
+        """Memory that decoding takes, bytes."""
+        per_pixel = 3 if self.is_plain else 3 + self.channels * self.bits // 8  # the RGB image, and the stored channels
+        return self.width * self.height * (per_pixel + 6 * self.progressive)  # coefficients of a progressive JPEG
 
 
 def unreadable(path: str | Path, problem: str, way_out: str = REPLACE) -> ImageError:
@@ -94,20 +94,20 @@ def unreadable(path: str | Path, problem: str, way_out: str = REPLACE) -> ImageE
 
 
 def check_header(path: str | Path) -> Header:
-    """Header of a file: what can be refused without decoding is refused.
+    """Read the header of an image file, rejecting what can be rejected without decoding.
 
     Raises:
-        ImageError: as ``read_header``; the file is missing, not a regular file or not readable.
+        ImageError: for the reasons given in ``read_header`` and ``image_file``.
     """
     with image_file(path) as file:
         return read_header(Content.of_file(file), path)
 
 
 def image_file(path: str | Path) -> AbstractContextManager[BinaryIO]:
-    """Context of the opened file.
+    """Context in which an image file is open for reading.
 
     Raises:
-        ImageError: missing, not a regular file, or not readable.
+        ImageError: the file is missing, not a regular file, or not readable.
     """
     if not os.path.exists(path):
         raise unreadable(path, "is missing")
@@ -115,13 +115,14 @@ def image_file(path: str | Path) -> AbstractContextManager[BinaryIO]:
 
 
 def read_header(content: Content, path: str | os.PathLike[str]) -> Header:
-    """Header of an image, after a check that the file is complete as far as its end mark says.
+    """Header of an image, after a check that a JPEG or PNG has its end mark.
 
     Args:
-        path: only for messages.
+        path: used only in messages.
 
     Raises:
-        ImageError: empty, of a format that is not read, truncated, too large to decode, neither gray nor RGB.
+        ImageError: the file is empty, of an unsupported format, truncated, too large to decode, or neither gray nor
+            RGB.
     """
     start = content.part(0, 16)
     if not start:
@@ -172,7 +173,11 @@ def _reader_of(start: bytes) -> Callable[[Content], Header] | None:
 
 
 def _require_end(content: Content, header: Header, path: str | os.PathLike[str]) -> None:
-    """A truncated JPEG or PNG lacks its end mark. What cameras append behind it is allowed."""
+    """Check that a JPEG or PNG has its end mark, which a truncated one lacks. Cameras may append data after it.
+
+    Raises:
+        ImageError: the end mark is missing.
+    """
     mark = {"JPEG": _JPEG_END, "PNG": _PNG_END}.get(header.format)
     if mark is None:
         return
@@ -183,7 +188,7 @@ def _require_end(content: Content, header: Header, path: str | os.PathLike[str])
 
 
 def _read_jpeg(content: Content) -> Header:
-    """Walks the segments to the first scan; a thumbnail, which is inside a segment, is passed over."""
+    """Read the segments up to the first scan; a thumbnail is inside a segment and therefore skipped."""
     at, orientation, frame = 2, 1, None
     for _ in range(_MOST_PARTS):
         start = content.part(at, at + 4)
@@ -212,7 +217,7 @@ def _read_jpeg(content: Content) -> Header:
 
 
 def _exif_orientation(segment: bytes) -> int | None:
-    """1..8; None: not EXIF, without an orientation, or damaged, as in images that programs show anyway."""
+    """Orientation 1..8 of an EXIF segment; None if it is not EXIF or is damaged, which image viewers ignore too."""
     if not segment.startswith(b"Exif\0"):
         return None
     try:
@@ -244,7 +249,7 @@ def _read_png(content: Content) -> Header:
         elif kind == b"tRNS":
             alpha = True
         at += 12 + length
-    if key is not None and bits < 8:  # as it is decoded
+    if key is not None and bits < 8:  # scaled like the decoded pixels
         key = key * 255 // (2**bits - 1)
     channels = 4 if alpha else _PNG_CHANNELS[color]
     alpha_kind = "straight" if alpha else ""
@@ -261,11 +266,11 @@ def _read_tiff(content: Content) -> Header:
         found = f"{samples} channels of {bits[0]} bits ({kind})"
         raise _RefusedError(f"has {found}; expected 1, 3 or 4 of 8 or 16 bits (unsigned)", _CONVERT)
     if photometric not in (0, 1, 2, 3, 6) or (photometric == 0 and bits[0] > 8):
-        raise _RefusedError(f"has colors of TIFF's kind {photometric}; expected gray, palette, RGB or YCbCr", _CONVERT)
+        raise _RefusedError(f"has TIFF color type {photometric}; expected gray, palette, RGB or YCbCr", _CONVERT)
     extra = values.get(_EXTRA_SAMPLES, (0,))[0]
     alpha = ""
-    if samples == 4 and extra in (1, 2):  # else the fourth channel is another one, such as infrared
-        alpha = "premultiplied" if extra == 1 or bits[0] == 8 else "straight"  # OpenCV multiplies 8 bits itself
+    if samples == 4 and extra in (1, 2):  # otherwise the fourth channel is not alpha but, for example, infrared
+        alpha = "premultiplied" if extra == 1 or bits[0] == 8 else "straight"  # OpenCV premultiplies 8 bits
     (width, *_), (height, *_) = values.get(_WIDTH, (0,)), values.get(_HEIGHT, (0,))
     channels = 3 if photometric == 3 else samples
     return Header(
@@ -275,10 +280,10 @@ def _read_tiff(content: Content) -> Header:
 
 
 def _tags(content: Content, positions: dict[int, int] | None = None) -> dict[int, tuple[int, ...]]:
-    """Tag -> whole numbers of the first directory of a TIFF, or of EXIF data, which have that form.
+    """Tag -> whole numbers, from the first directory of a TIFF or of EXIF data, which have the same form.
 
     Args:
-        positions: filled with where in the file the values are.
+        positions: receives the position of each tag's values in the file.
     """
     sign = {b"II": "<", b"MM": ">"}.get(content.part(0, 2), "")
     if not sign:
@@ -325,7 +330,7 @@ def _read_webp(content: Content) -> Header:
 
 
 def _riff_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, length) of each chunk."""
+    """Yield (kind, start, length) of each chunk."""
     (size,), at = content.unpack("<I", 4), 12
     if size + 8 > content.size:
         raise _RefusedError("is truncated: the WebP is shorter than its header says")

@@ -1,8 +1,8 @@
-"""Image files to pixels by one set of rules, for every part of the program; resizing and normalization.
+"""Decode image files to pixels, by the same rules in every part of the program; resize and normalize images.
 
-The rules, which docs/data.md states: the format is that of the content, not of the name; what the decoder warns of is
-an error; 16 bits are scaled by the bits in use; transparent parts become black; EXIF orientation is applied. The pixels
-of an ordinary image, 8-bit RGB or gray, are as decoded.
+The rules, which docs/data.md states: the format is that of the content, not of the name; a warning of the decoder is an
+error; 16 bits are scaled by the bits in use; transparent parts become black; EXIF orientation is applied. The pixels of
+an ordinary image, 8-bit RGB or gray, are not changed after decoding.
 
 Shapes: H height, W width, 3 red green blue, C channels as decoded: gray, BGR or BGRA.
 """
@@ -24,7 +24,7 @@ from mindloc.vocabulary import ViewSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image  # a file, pixels, or PIL's image
 
-# remarks on an image; they continue "3 images"
+# remarks on images; each completes a sentence that starts with "3 images"
 BLANK = "of a single color, which can't be distinguished"
 TRANSPARENT = "with transparent parts, which are black"
 TURNED = "turned as their EXIF orientation says"
@@ -32,7 +32,7 @@ _DEEP = "with 16 bits per channel, {} of them used: scaled to 8"
 
 _COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that a channel of 16 may use
-# warnings of libjpeg that concern no pixel
+# warnings of libjpeg that affect no pixel
 _HARMLESS = re.compile(
     "Unknown Adobe color transform|Warning: unknown JFIF revision|Invalid SOS parameters for sequential"
     r"|Corrupt JPEG data: \d\d? extraneous bytes before marker 0xd9"
@@ -48,21 +48,22 @@ _TURNS = {
     7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-cv2.setLogLevel(0)  # silent: what it warns of in a damaged file is an error here
+cv2.setLogLevel(0)  # silent: a damaged file that it warns of raises an error here
 
 
 class Decoded(NamedTuple):
-    """Pixels of an image, and what a user should know of it."""
+    """Pixels of an image, and what a user should know about it."""
 
     pixels_HW3: np.ndarray  # uint8 RGB
     remarks: tuple[str, ...] = ()
 
 
 def read_image(image: ImageLike) -> Decoded:
-    """An image from a file, from PIL, or from an array, which is taken as it is.
+    """Read an image from a file, from PIL, or from an array, which is returned unchanged.
 
     Raises:
-        ImageError: as ``decode``; the file is missing or not readable; an array of another shape or type.
+        ImageError: for the reasons given in ``decode``; the file is missing or not readable; an image of PIL can't be
+            decoded or has an unsupported mode; an array is not uint8 of shape (height, width, 3).
     """
     if isinstance(image, np.ndarray):
         return Decoded(_checked_array(image))
@@ -74,20 +75,20 @@ def read_image(image: ImageLike) -> Decoded:
 
 
 def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
-    """The image in the bytes of a file.
+    """Decode the bytes of an image file.
 
     Args:
-        path: only for messages.
+        path: used only in messages.
 
     Raises:
-        ImageError: as ``read_header``; the data are damaged, or the decoder warns of them.
+        ImageError: for the reasons given in ``read_header``, or because the data are damaged or cause a warning.
     """
     header = read_header(Content.of_bytes(data), path)
     if header.format == "JPEG":
         return _finished(_decode_jpeg(data, header, path), [], header.orientation)
     if header.format == "PNG":
         _check_chunks(data, path)
-    if header.orientation_at is not None:  # of a TIFF, which OpenCV would turn itself
+    if header.orientation_at is not None:  # a TIFF, which OpenCV would turn itself: mark it as upright
         upright = b"\1\0" if data[:2] == b"II" else b"\0\1"
         data = data[: header.orientation_at] + upright + data[header.orientation_at + 2 :]
     if header.is_plain:
@@ -97,7 +98,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
 
 
 def _decode_jpeg(data: bytes, header: Header, path: str | os.PathLike[str]) -> np.ndarray:
-    """RGB, by libjpeg-turbo as in OpenCV, which has no way to make its warnings errors."""
+    """Decode a JPEG to RGB by libjpeg-turbo. OpenCV uses it too, but can't turn its warnings into errors."""
     if header.progressive and data.count(b"\xff\xda") > _MOST_SCANS:
         raise unreadable(path, f"is damaged: its pixels are spread over more than {_MOST_SCANS} scans")
     for strict in (True, False):
@@ -133,18 +134,18 @@ def _check_chunks(data: bytes, path: str | os.PathLike[str]) -> None:
 
 
 def _in_rgb(image_HW3: np.ndarray) -> np.ndarray:
-    """RGB of BGR, in the same memory."""
+    """Convert BGR to RGB, in the same memory."""
     return cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB, dst=image_HW3)
 
 
 def _eight_bit_rgb(
     stored_HWC: np.ndarray, alpha: str = "", transparent_gray: int | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """(RGB, remarks) of gray, BGR or BGRA pixels of 8 or 16 bits, which are overwritten.
+    """Convert gray, BGR or BGRA pixels of 8 or 16 bits, which are overwritten, to (RGB, remarks).
 
     Args:
-        alpha: "straight", "premultiplied" (colors are multiplied by it already), "" (a fourth channel means nothing).
-        transparent_gray: value of gray pixels that are transparent.
+        alpha: "straight", "premultiplied" (colors are already multiplied by alpha), "" (a fourth channel is ignored).
+        transparent_gray: value of the gray pixels that are transparent.
     """
     remarks = []
     opaque_HW = None if transparent_gray is None else stored_HWC != transparent_gray
@@ -172,12 +173,12 @@ def _scaled(image_HWC: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _finished(image_HW3: np.ndarray, remarks: list[str], orientation: int) -> Decoded:
-    """The image upright, with the last remarks."""
+    """Turn the image upright, and add the remarks on its orientation and on a blank image."""
     if orientation in _TURNS:
         remarks = [*remarks, TURNED]
         image_HW3 = _TURNS[orientation](image_HW3)
     first = image_HW3[0, 0]
-    if all((row == first).all() for row in image_HW3):  # ends in the first row of most images
+    if all((row == first).all() for row in image_HW3):  # stops at the first row for most images
         remarks = [*remarks, BLANK]
     return Decoded(image_HW3, tuple(remarks))
 
@@ -190,7 +191,7 @@ def _checked_array(image: np.ndarray) -> np.ndarray:
 
 
 def _from_pil(image: Image.Image) -> Decoded:
-    """By the same rules as a file."""
+    """Decode an image of PIL by the same rules as a file."""
     if image.mode in ("I", "F"):
         raise ImageError(f"the image has mode {image.mode}; expected 8 or 16 bits per channel, such as RGB or I;16")
     try:
@@ -201,7 +202,7 @@ def _from_pil(image: Image.Image) -> Decoded:
             stored_HW4 = cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
             return _finished(*_eight_bit_rgb(stored_HW4, "straight"), orientation)
         return _finished(np.asarray(image.convert("RGB")), [], orientation)
-    except (OSError, SyntaxError, ValueError) as error:  # a file that PIL reads only now
+    except (OSError, SyntaxError, ValueError) as error:  # PIL may read its file only now
         raise ImageError(f"the image {getattr(image, 'filename', '')} can't be decoded: {one_line(error)}") from None
 
 
@@ -215,8 +216,8 @@ def cut_border(image_HW3: np.ndarray, fraction: float) -> np.ndarray:
 def resize(image_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """The image resized to (height, width) by area interpolation.
 
-    The same in training and evaluation, for shrinking and enlarging: it avoids aliasing, and on enlarged aerial images
-    it is as good as bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
+    Used in training and evaluation, for shrinking and enlarging: it avoids aliasing, and on enlarged aerial images it
+    is as good as bilinear (34.6 against 34.4 dB from 256 to 384 pixels).
     """
     if image_HW3.shape[:2] == tuple(size_px):
         return image_HW3

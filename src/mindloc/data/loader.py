@@ -1,4 +1,4 @@
-"""Batches of images, made ahead by threads that read, augment and normalize.
+"""Batches of images, prepared in advance by threads that read, augment and normalize.
 
 ``PairStream`` yields the training batches in the sampler's order, the same for every number of threads and ranks;
 ``ImageBatches`` yields the images of one view in a given order, for evaluation. OpenCV and NumPy process the pixels
@@ -31,17 +31,17 @@ _ROWS_AHEAD_PER_WORKER = 4
 
 
 class PairStream:
-    """Training batches (query_B3HW, reference_B3HW, mask_GG, targets...) in the sampler's order, an epoch per iterator.
+    """Training batches (query_B3HW, reference_B3HW, mask_GG, targets...) in the sampler's order.
 
-    Images are this rank's, mask and targets are the global batch's.
+    Each iterator yields one epoch. Images are those of this rank; mask and targets are those of the global batch.
 
     An unreadable file raises ``ImageError``, or with ``skip_bad`` its row is masked. All ranks must mask the same rows,
-    so each checks the files of the whole global batch, each file once.
+    so each rank checks the files of the whole global batch, each file once.
 
     Args:
-        views: of each side.
-        paths: the images of each side.
-        pair_P2: query and reference of each pair.
+        views: the view of each side.
+        paths: the image files of each side.
+        pair_P2: positions of query and reference of each pair in ``paths``.
         targets: name -> (P, ...), values that the loss reads; rows without a pair get zeros.
         settings: augmentation.
         shard: rank, number of ranks, and parts of a batch; see ``EpochPlan.shard``.
@@ -49,7 +49,7 @@ class PairStream:
         reuse_arrays: reuse image arrays for later steps when they have no other references (see ``BatchArrays``).
 
     Raises:
-        ValueError: the first step is beyond the epoch.
+        ValueError: the first step is beyond the end of the epoch.
         DataError: the global batch can't be split into equal parts.
     """
 
@@ -178,7 +178,7 @@ class _BadImages:
 
 
 class ImageFindings:
-    """What reading images found: which are left out, and what is remarkable about others; by position in the list."""
+    """Images left out because they are unreadable, and remarks on the others, by position in the list of images."""
 
     def __init__(self) -> None:
         self.left_out: dict[int, str] = {}  # position -> problem
@@ -205,12 +205,13 @@ class ImageFindings:
 class ImageBatches:
     """Batches of one view in the given order: yields (images (batch,3,H,W) float32, number of real images).
 
-    Resized and normalized as in training. The last batch is padded with black images. Threads prepare batches ahead. A
-    batch without references is overwritten (see ``BatchArrays``): fetch a device's result before the next batch.
+    Images are resized and normalized as in training. The last batch is padded with black images. Threads prepare
+    batches in advance. A batch without references is overwritten (see ``BatchArrays``): fetch a device's result before
+    taking the next batch.
 
     Args:
-        skip_bad: leave unreadable files out, without a gap: ``findings.left_out`` has those of all batches so far.
-        findings: what to add to; None: ``findings`` of its own.
+        skip_bad: leave unreadable files out, without a gap; ``findings.left_out`` lists those of all batches so far.
+        findings: receives left-out images and remarks; None: a new object.
 
     Raises (while iterating):
         ImageError: a file is missing, truncated or can't be decoded, unless ``skip_bad``.
@@ -272,7 +273,7 @@ def _write_image(image: ImageLike, view: ViewSpec, change: Augmentation, row_3HW
     """Write an image, augmented, resized and normalized, to its row of a batch; returns the remarks on it.
 
     Raises:
-        ImageError: as ``read_image``.
+        ImageError: for the reasons given in ``read_image``.
     """
     decoded = read_image(image)
     pixels_HW3 = cut_border(decoded.pixels_HW3, view.cut_border)
@@ -303,7 +304,7 @@ def _batches_ahead(workers: int, rows: int) -> int:
 
 
 def _in_advance(items: Sequence, count: int, start: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    """(item, start(item)) in order, with ``count`` further items already started."""
+    """Yield (item, start(item)) in order, with ``count`` further items already started."""
     started: deque = deque()
     for item in items:
         started.append((item, start(item)))
@@ -322,7 +323,7 @@ class BatchArrays:
     """Reused float32 arrays of one shape; mapping new memory takes as long as normalizing a batch.
 
     MindSpore does not copy an array and keeps a reference while it reads, as does any caller that keeps the batch or a
-    part of it: the reference count shows when the memory is free. For MindSpore this was observed on CPUs only: another
+    part of it: the reference count shows when the memory is free. For MindSpore this was observed on CPUs only: a
     device that copies asynchronously may still read after the reference is gone.
 
     Args:

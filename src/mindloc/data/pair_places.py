@@ -1,7 +1,8 @@
-"""Places in a pairs file against the overlaps that the file states: what can't be true is a doubt (``Report.doubt``).
+"""Check of the places in a pairs file against its overlaps: what can't be true is reported by ``Report.doubt``.
 
 A query image is taken from above its own footprint or near it, so a tile that the footprint overlaps by some IoU is at
-most a few of its sides away. Exchanged coordinates, lost signs, other units and missing fixes are farther.
+most a few tile sides away. The distance is larger if coordinates are exchanged, a sign is lost, the unit is wrong, or
+the camera had no position fix.
 
 Shapes: Q query images, S tiles, E pairs (a query image and a tile).
 """
@@ -17,17 +18,17 @@ from mindloc.data.readers import Report, repeated_ground
 from mindloc.data.split import Split
 from mindloc.geo.points import EARTH_RADIUS_M, PlaceUnit, lon_from, paired_distance_m
 
-_UNKNOWN_SIDE_LIMIT_M = 20_000.0  # of a tile whose side is unknown; drone images show less
-_LEAST_IOU = 0.05  # below it an IoU says little about the size of the footprint
-_ROUNDED = 0.05  # IoUs in a file may be that far off
-_SIDES_OFF = 1.0  # images that are farther from their tiles in the median, in sides of a tile, look misplaced
-_FEWEST_FITTED = 5  # query images that a size of the map may be fitted to
-_EXPLAINED = 0.25  # share of that distance which is left when they were misplaced in a way that is known
+_UNKNOWN_SIDE_LIMIT_M = 20_000.0  # distance allowed to a tile of unknown side; drone images show less
+_LEAST_IOU = 0.05  # a smaller IoU says little about the size of the footprint
+_ROUNDED = 0.05  # error allowed in the IoUs of a file
+_SIDES_OFF = 1.0  # median distance of images from their tiles, in tile sides, above which they look misplaced
+_FEWEST_FITTED = 5  # fewest query images that a map's size is fitted to
+_EXPLAINED = 0.25  # fraction of that distance that remains at most if a known mistake explains it
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """What the file states of its pairs, with distances."""
+    """The pairs of a file, the places of their images, and distances between them."""
 
     query_E: np.ndarray
     tile_E: np.ndarray
@@ -38,19 +39,20 @@ class _Pairs:
     unit: PlaceUnit
 
     def distance_m(self, query_Q2: np.ndarray) -> np.ndarray:
-        """(E,) from the query images, at these places, to the centers of their tiles."""
+        """(E,) distance of the query images, at these places, from the centers of their tiles."""
         return paired_distance_m(query_Q2[self.query_E], self.tile_S2[self.tile_E], self.unit)
 
     def limit_m(self) -> np.ndarray:
-        """(E,) farthest that a tile can be from the camera.
+        """(E,) largest possible distance of a tile from the camera.
 
-        The footprint's area is at most the tile's over the IoU. The camera may be outside of it and look sideways.
+        The footprint's area is at most that of the tile divided by the IoU. The camera may be outside the footprint and
+        look sideways.
         """
         limit_E = self.side_S[self.tile_E] * (1 + 2 / np.sqrt(np.maximum(self.iou_E, _LEAST_IOU)))
         return np.where(np.isnan(limit_E), _UNKNOWN_SIDE_LIMIT_M, limit_E)
 
     def sides_off(self, distance_E: np.ndarray) -> float:
-        """Median over the query images of the distance to their best tile, in sides of that tile; NaN: unknown."""
+        """Median over the query images of the distance to their best tile, in sides of that tile; NaN if unknown."""
         best = best_pairs(self.query_E, self.iou_E)
         ratio = distance_E[best] / self.side_S[self.tile_E[best]]
         known = ratio[~np.isnan(ratio)]
@@ -78,7 +80,7 @@ def check_places(pairs: PairsFile, split: Split, bounds_S4: np.ndarray, report: 
 
 
 def best_pairs(query_E: np.ndarray, iou_E: np.ndarray) -> np.ndarray:
-    """Indices of the pair of highest IoU of each query image that has one."""
+    """For each query image with pairs: the index of the pair of highest IoU."""
     order_E = np.lexsort((-iou_E, query_E))
     return order_E[np.unique(query_E[order_E], return_index=True)[1]]
 
@@ -86,13 +88,14 @@ def best_pairs(query_E: np.ndarray, iou_E: np.ndarray) -> np.ndarray:
 def fitting_side_m(
     split: Split, part_S2: np.ndarray, tile_part_S: np.ndarray, stated_S2: np.ndarray, side_m: float
 ) -> float | None:
-    """Side of the square map that the places of a pairs file fit, meters; None: ``side_m``, or it can't be known.
+    """Side in meters of the square map that the places of a pairs file fit; None if it is ``side_m`` or unknown.
 
-    The stated centers decide, if they are those of some map and the query images are at most as far from their tiles
-    there. Without such centers the query images do, if ``side_m`` leaves them far off and another side does not.
+    If the stated centers are those of some map, that map decides, unless it moves the query images away from their
+    tiles. Without such centers the query images decide, if they are far from their tiles with ``side_m`` and near them
+    with a different side.
 
     Args:
-        split: with tiles placed anywhere.
+        split: the places of its tiles are not used.
         part_S2: centers of the tiles, (x, y) in sides of the map.
         tile_part_S: sides of the tiles, in sides of the map.
         stated_S2: centers as the file states them, meters; NaN where it states none.
@@ -102,7 +105,7 @@ def fitting_side_m(
     query_N2, tile_N = query_Q2[edges.query()[best]], edges.reference[best]
 
     def sides_off(side_m: float) -> float:
-        """Median distance of the query images to their best tiles, in sides of those."""
+        """Median distance of the query images from their best tiles, in tile sides."""
         off_N2 = query_N2 / side_m - part_S2[tile_N]
         return float(np.median(np.hypot(*off_N2.T) / tile_part_S[tile_N])) if len(tile_N) else np.nan
 
@@ -113,20 +116,20 @@ def fitting_side_m(
         unlike = abs(stated_m - side_m) > FAR_M and not sides_off(stated_m) > sides_off(side_m)
         return stated_m if unlike else None
     fitted_m = _side_m(query_N2, part_S2[tile_N])
-    in_km = any(abs(fitted_m / side_m / unit - 1) < 0.1 for unit in (0.001, 1000))  # rather the unit of the places
+    in_km = any(abs(fitted_m / side_m / unit - 1) < 0.1 for unit in (0.001, 1000))  # the places' unit is wrong
     if len(best) < _FEWEST_FITTED or in_km or not fitted_m > 0 or abs(fitted_m / side_m - 1) < 0.05:
         return None
     return fitted_m if sides_off(side_m) > max(_SIDES_OFF, sides_off(fitted_m) / _EXPLAINED) else None
 
 
 def _side_m(place_N2: np.ndarray, part_N2: np.ndarray) -> float:
-    """The side by least squares; NaN without places."""
+    """The map's side by least squares, from places in meters and in sides of the map; NaN without places."""
     squares = np.square(part_N2).sum()
     return float((place_N2 * part_N2).sum() / squares) if squares else np.nan
 
 
 def sides_m(bounds_S4: np.ndarray, unit: PlaceUnit) -> np.ndarray:
-    """(S,) side of a square of each tile's area."""
+    """(S,) side in meters of a square with the area of each tile."""
     size_S2 = bounds_S4[:, 2:] - bounds_S4[:, :2]
     if unit == "lat_lon_deg":
         middle_S = np.radians((bounds_S4[:, 0] + bounds_S4[:, 2]) / 2)
@@ -143,8 +146,8 @@ def _check_distances(pairs: PairsFile, split: Split, stated: _Pairs, bounds_S4: 
         if off > _SIDES_OFF and left < _EXPLAINED * off:
             report.doubt(
                 "places of all query images",
-                f"{pairs.path}: query images are {off:.3g} sides of a tile from their best tiles, and {left:.2f} with "
-                f"{how}; write drone_{pairs.layout.place_key} that way",
+                f"{pairs.path}: query images are {off:.3g} tile sides from their best tiles, but {left:.2f} with "
+                f"{how}; correct drone_{pairs.layout.place_key} that way",
             )
             break
     order_E = np.argsort(-distance_E / limit_E, kind="stable")
@@ -155,7 +158,7 @@ def _check_distances(pairs: PairsFile, split: Split, stated: _Pairs, bounds_S4: 
         place = ", ".join(f"{number:.9g}" for number in stated.query_Q2[query])
         hint = next((f" ({how} would fit)" for how, other_E in others if other_E[edge] <= limit_E[edge]), "")
         if not stated.query_Q2[query].any():
-            hint = " (0, 0: a camera without a fix?)"
+            hint = " (0, 0: a camera without a position fix?)"
         report.doubt(
             "place far from its tiles",
             f"{pairs.where(query, f'drone_{pairs.layout.place_key}')}: {place} is {_length(distance_E[edge])} from "
@@ -165,7 +168,7 @@ def _check_distances(pairs: PairsFile, split: Split, stated: _Pairs, bounds_S4: 
 
 
 def _mistakes(stated: _Pairs, bounds_S4: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(what would be done to them, (Q, 2) places): places without the mistakes that data sets are known for."""
+    """Yield (correction, corrected places (Q, 2)) for each mistake that is known from data sets."""
     a_Q, b_Q = stated.query_Q2.T
     exchanged_Q2 = stated.query_Q2[:, ::-1]
     if stated.unit == "lat_lon_deg":
@@ -184,7 +187,7 @@ def _mistakes(stated: _Pairs, bounds_S4: np.ndarray) -> Iterator[tuple[str, np.n
 def _check_tiles_of_a_query(
     pairs: PairsFile, split: Split, stated: _Pairs, bounds_S4: np.ndarray, report: Report
 ) -> None:
-    """Report two tiles of one image whose own overlap is too small for both IoUs.
+    """Report two tiles of one image that overlap each other too little for their IoUs with the image.
 
     1 - IoU is a metric, so 1 - IoU(tile, other) <= (1 - IoU(image, tile)) + (1 - IoU(image, other)).
     """
@@ -207,7 +210,7 @@ def _check_tiles_of_a_query(
 
 
 def rectangle_iou(a_E4: np.ndarray, b_E4: np.ndarray, unit: PlaceUnit) -> np.ndarray:
-    """(E,) intersection over union of upright rectangles of the same row; NaN where one is unknown."""
+    """(E,) intersection over union of the upright rectangles a[i] and b[i]; NaN where one is unknown."""
     if unit == "lat_lon_deg":
         shift_E = lon_from(b_E4[:, 1], a_E4[:, 1]) - b_E4[:, 1]
         b_E4 = b_E4 + np.stack([np.zeros_like(shift_E), shift_E] * 2, axis=1)

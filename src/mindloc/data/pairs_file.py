@@ -35,7 +35,7 @@ FAR_M = 1.0  # a stated tile center farther than this from the computed one gets
 
 @dataclass(frozen=True)
 class Layout:
-    """The differences between the two variants of the file."""
+    """What differs between the two variants of the file."""
 
     name: str
     place_key: str  # in drone_{place_key} and pair_*_sate_{place_key}_list
@@ -56,7 +56,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class TileLists:
-    """The tiles of all query images in one mode: those of q are ``tile[start[q]:start[q + 1]]``."""
+    """The tiles of all query images in one mode: those of query q are ``tile[start[q]:start[q + 1]]``."""
 
     start: np.ndarray  # (Q+1,) int64
     tile: list[Any]  # E names as in the file
@@ -86,7 +86,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
 
     Raises:
         SplitAbsentError: the file is missing.
-        DataError: it is not a JSON list, or has no usable entry, even if the report collects problems.
+        DataError: the file is not a JSON list or has no usable entry, even if the report collects problems.
     """
     if not path.exists():
         raise SplitAbsentError(f"pairs file {path} is missing; check data.root and data.*_pairs")
@@ -119,7 +119,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
         query_files=list(usable),
         query_place=np.array([entry.place for entry in entries], np.float64),
         lists={mode: _joined([entry.lists[mode] for entry in entries]) for mode in MODES},
-        stated_center=dict(_stated(entries)),
+        stated_center=dict(_tile_centers(entries)),
         pose=np.array([entry.pose for entry in entries], np.float64),
     )
 
@@ -168,7 +168,7 @@ def _read_entry(value: Any, layout: Layout) -> _Entry:
 
 
 def _read_pose(metadata: Any) -> tuple[float, ...]:
-    """(height, yaw, pitch, roll) of the camera, which looks straight down where no angle says otherwise."""
+    """(height, yaw, pitch, roll) of the camera; without pitch and roll it looks straight down. NaN if unusable."""
     metadata = metadata if isinstance(metadata, dict) else {}
     defaults = {"height": math.nan, "cam_yaw": math.nan, "cam_pitch": -90.0, "cam_roll": 0.0}
     numbers = tuple(metadata.get(key, default) for key, default in defaults.items())
@@ -176,7 +176,7 @@ def _read_pose(metadata: Any) -> tuple[float, ...]:
 
 
 def _inside_root(key: str, path: str) -> str:
-    """A path of the file with forward slashes, also where Windows wrote it; never one that leaves the root."""
+    """A path in the file with forward slashes, even if Windows wrote it; a path that leaves the root is an error."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts or (parts and parts[0].endswith(":")):
         raise _broken(key, path, "a path inside the root of the data set")
@@ -202,8 +202,8 @@ def _joined(lists: list[tuple[list, list, list | None]]) -> TileLists:
     return TileLists(start, tiles, [weight for _, weights, _ in lists for weight in weights])
 
 
-def _stated(entries: list[_Entry]):
-    """(tile, center) from all lists that state centers, of the last mode, whose lists include those of the others."""
+def _tile_centers(entries: list[_Entry]):
+    """Yield (tile, center) from all lists with centers of the last mode, which include those of the other modes."""
     for entry in entries:
         tiles, _, centers = entry.lists[MODES[-1]]
         for tile, center in zip(tiles, centers or [], strict=False):
@@ -228,7 +228,7 @@ def _short(value: Any) -> str:
 
 
 def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
-    """Sorted file names of all tiles in the directory of tiles; what else is there is noted.
+    """Sorted file names of all tiles in the directory of tiles; other files there are noted.
 
     Raises:
         DataError: the directory is missing or has no tiles, even if the report collects problems.
@@ -258,7 +258,7 @@ def find_tiles(root: Path, pairs: PairsFile, report: Report) -> list[str]:
 
 
 def join_split(root: Path, pairs: PairsFile, tiles: list[str], tile_place_S2: np.ndarray, report: Report) -> Split:
-    """Make the split from pairs and tiles; pairs that can't be used go to ``report``."""
+    """Create the split from pairs and tiles; pairs that can't be used are reported and left out."""
     unit = pairs.layout.place_unit
     index = {tile: number for number, tile in enumerate(tiles)}
     edges = {mode: _connect(pairs, mode, index, report) for mode in MODES}
@@ -286,7 +286,7 @@ def stated_centers(pairs: PairsFile, tiles: list[str]) -> np.ndarray:
 
 
 def note_centers(pairs: PairsFile, tiles: list[str], place_S2: np.ndarray, hint: str, report: Report) -> None:
-    """Note where the file states other tile centers than ``place_S2``; ``hint`` says what to check."""
+    """Note tile centers in the file that differ from ``place_S2``; ``hint`` says what to check."""
     off_S = paired_distance_m(place_S2, stated_centers(pairs, tiles), pairs.layout.place_unit)
     if (off_S > FAR_M).any():
         worst = int(np.nanargmax(off_S))
@@ -322,14 +322,14 @@ def _connect(pairs: PairsFile, mode: PairMode, index: dict[str, int], report: Re
 
 
 def _weights(values: list) -> np.ndarray:
-    """(E,) float64; NaN for other types, as NumPy would convert strings and booleans silently."""
+    """(E,) float64; NaN for values that are not numbers, since NumPy would silently convert strings and booleans."""
     if set(map(type, values)) <= {float}:
         return np.array(values, np.float64)
     return np.array([float(v) if _is_number(v) else np.nan for v in values], np.float64)
 
 
 def _repeats(query_E: np.ndarray, tile_E: np.ndarray, tile_count: int) -> np.ndarray:
-    """(E,) bool: True where the same query image and tile occurred before."""
+    """(E,) bool: True where the pair of query image and tile occurred before."""
     known = np.flatnonzero(tile_E >= 0)
     repeats = np.zeros(len(query_E), bool)
     _, first = np.unique(query_E[known] * tile_count + tile_E[known], return_index=True)
@@ -349,10 +349,10 @@ def _tile_problem(pairs: PairsFile, where: str, tile: Any, index: dict[str, int]
 
 
 def _report_lone_positives(pairs: PairsFile, edges: dict[PairMode, Edges], tiles: list[str], report: Report) -> None:
-    """Report positives that are missing in pos_semipos, as exclusive sampling reads only that."""
+    """Report positives that are missing in pos_semipos, since exclusive sampling reads only that list."""
     key = {mode: edges[mode].query() * np.int64(len(tiles)) + edges[mode].reference for mode in MODES}
     for lone in key["pos"][~np.isin(key["pos"], key["pos_semipos"])]:
         query, tile = divmod(int(lone), len(tiles))
         where = pairs.where(query, pairs.layout.list_keys("pos_semipos")[0])
-        text = f"{where}: positive tile {tiles[tile]} is missing there; expected every positive in this list as well"
+        text = f"{where}: positive tile {tiles[tile]} is missing in this list; expected every positive in it as well"
         report.problem("positive outside pos_semipos", text)

@@ -1,8 +1,8 @@
-"""The interface of a data set's reader: its arguments, its report, its result.
+"""The interface of the readers of data sets: arguments, report, result.
 
 A reader is one module and one entry of ``registry.READERS``, which names its views and its function
-``read(data, split, report) -> Split``. Where tile names state their ground, the entry also names
-``read_ground(data, directory, names) -> Ground``. This module calls both.
+``read(data, split, report) -> Split``. If tile names define the ground they cover, the
+entry also names ``read_ground(data, directory, names) -> Ground``. This module calls both functions.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ SplitName = Literal["train", "test"]
 class Report:
     """Receives what a reader finds. This one raises the first problem; the one in data/check.py collects all."""
 
-    cross_checks = False  # whether a reader computes what leads to a ``doubt``
+    cross_checks = False  # whether a reader makes the checks that report a ``doubt``
 
     def problem(self, kind: str, text: str) -> None:
         """Report a problem: its kind, for counting, and one line with what, where and the way out."""
         raise DataError(text)
 
     def doubt(self, kind: str, text: str) -> None:
-        """Report what contradicts itself and keeps no training from running: a problem of check-data alone."""
+        """Report a contradiction that prevents no training run; only check-data counts it as a problem."""
 
     def note(self, text: str) -> None:
         """Report something unusual that may be intended."""
@@ -44,7 +44,7 @@ STOP = Report()
 
 
 def read_split(data: DataConfig, split: SplitName) -> Split:
-    """The training or test split of a data set; of the training queries the fraction ``data.train_ratio``.
+    """Read the training or test split; of the training queries, only the fraction ``data.train_ratio``.
 
     Raises:
         SplitAbsentError: the data set does not have this split.
@@ -55,7 +55,7 @@ def read_split(data: DataConfig, split: SplitName) -> Split:
 
 
 def find_split(data: DataConfig, split: SplitName) -> Split | None:
-    """As ``read_split``; None where the data set has no such split."""
+    """Like ``read_split``, but None if the data set has no such split."""
     try:
         return read_split(data, split)
     except SplitAbsentError:
@@ -63,7 +63,7 @@ def find_split(data: DataConfig, split: SplitName) -> Split | None:
 
 
 def read_whole(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
-    """All queries of a split; problems go to ``report`` and their entries are left out.
+    """Read a split with all its queries; problems go to ``report``, and their entries are left out.
 
     Raises:
         SplitAbsentError: the data set does not have this split; raised by the reader.
@@ -83,7 +83,7 @@ class Ground:
     """The ground that N tiles cover, in ``unit``."""
 
     unit: PlaceUnit
-    # float64: minimum of both coordinates, then maximum of both; the longitude of a tile across 180 degrees passes it
+    # float64: minimum of both coordinates, then maximum of both; across the 180th meridian the latter exceeds 180
     bounds_N4: np.ndarray
 
     @property
@@ -103,7 +103,7 @@ class Ground:
         low, high = low_N2.min(axis=0), high_N2.max(axis=0)
         tiles, between = len(self.bounds_N4), f"{low[0]:.6g}, {low[1]:.6g} to {high[0]:.6g}, {high[1]:.6g}"
         shared = tiles - len(np.unique(self.bounds_N4, axis=0))
-        repeated = f"; {shared} at the place of another: extract different areas each on its own" if shared else ""
+        repeated = f"; {shared} at the same place as another: extract each area separately" if shared else ""
         return f"{tiles} tiles from {between} ({self.unit}){repeated}"
 
 
@@ -121,7 +121,7 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
 
 
 def repeated_ground(bounds_N4: np.ndarray, names: list[str]) -> str | None:
-    """What to say of tiles that cover exactly the ground of another one; None: there are none."""
+    """A note on tiles that cover exactly the same ground as another tile; None if there are none."""
     known = np.flatnonzero(~np.isnan(bounds_N4).any(axis=1))
     _, first, back = np.unique(bounds_N4[known].round(9), axis=0, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[back] != np.arange(len(known)))
@@ -130,5 +130,5 @@ def repeated_ground(bounds_N4: np.ndarray, names: list[str]) -> str | None:
     one, other = known[first[back[again[0]]]], known[again[0]]
     return (
         f"{len(again)} of {len(names)} tiles cover the same ground as another one (first {names[one]} and "
-        f"{names[other]}); tiles of two areas with the same names need a map of their own each"
+        f"{names[other]}); two areas whose tiles have the same names need a map each"
     )

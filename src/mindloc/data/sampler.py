@@ -1,6 +1,6 @@
 """Samplers: the four modes of composing batches, each a pure function of (seed, epoch).
 
-With hard negatives it is also a function of the epoch's neighbor table, see hard_negatives.py.
+With hard negatives, batches also depend on the epoch's neighbor table, see hard_negatives.py.
 
 Shapes: P pairs, S steps (batches of an epoch), G rows of a global batch (all ranks together), 2 [query, reference].
 
@@ -45,7 +45,7 @@ class SamplingReport:
     set_aside: int  # in batches that could not be filled
     tail_dropped: int  # remainder, smaller than a batch
     padded: int  # rows without a pair, in all batches
-    mined: int = 0  # number of kept pairs that were mined as hard negatives of another
+    mined: int = 0  # number of kept pairs that were mined as hard negatives of another pair
 
     @property
     def kept_share(self) -> float:
@@ -80,7 +80,7 @@ class EpochPlan:
         return len(self.pair_SG)
 
     def shard(self, rank: int, ranks: int, parts: int = 1) -> np.ndarray:
-        """The pairs of one rank: (steps, global batch / ranks). All shards together make the global batch.
+        """The pairs of one rank: (steps, global batch / ranks). All shards together are the global batch.
 
         Args:
             parts: consecutive parts of a batch (``train.accumulate``). Every rank has an equal number of rows of each
@@ -120,7 +120,7 @@ class Sampler(ABC):
         self.batch_size = batch_size
         self.neighbors = neighbors  # None: no hard negatives
         self._pair_P2, self._graph, self._seed = pair_P2, graph, seed
-        self._plans: dict[int, tuple[EpochPlan, list[np.ndarray]]] = {}  # with the neighbor tables it was made from
+        self._plans: dict[int, tuple[EpochPlan, list[np.ndarray]]] = {}  # with their neighbor tables
         self._lock = threading.Lock()
 
     def wait(self, epoch: int) -> None:
@@ -142,7 +142,7 @@ class Sampler(ABC):
         with self._lock:
             plan, tables_then = self._plans.get(epoch, (None, []))
             tables = self.neighbors.tables_of(epoch) if self.neighbors else []
-            # None: tables of a later epoch have replaced them; the plan stays valid
+            # None: tables of a later epoch have replaced those of this one; the plan remains valid
             replaced = tables is not None and any(map(is_not, tables, tables_then))
             if plan is None or replaced:
                 plan = self._make_plan(epoch)
@@ -153,7 +153,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def _make_plan(self, epoch: int) -> EpochPlan:
-        """As ``plan``."""
+        """Compose all batches of ``epoch``; errors as given in ``plan``."""
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._pair_P2))
@@ -193,7 +193,7 @@ class Sampler(ABC):
         )
 
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
-        """(G,G) bool, rows query, columns reference: True where the loss counts the cell; here all real pairs."""
+        """(G,G) bool, rows queries, columns references: True where the loss counts the cell; here all real pairs."""
         real = np.asarray(pair_G) != PADDING
         return real[:, None] & real[None, :]
 
@@ -217,15 +217,15 @@ class ExclusiveSampler(Sampler):
                 tail_dropped += len(batch)
             left -= len(batch)
         if not full:
-            raise self._nothing_fills(largest)
+            raise self._no_full_batch(largest)
         pair_SG = np.array(full, np.int64)
         return EpochPlan(pair_SG, self._report(pair_SG, miner, set_aside, tail_dropped))
 
-    def _nothing_fills(self, largest: int) -> DataError:
-        # ``largest`` does fill: until the first batch of that size no batch was limited by the batch size, so with
-        # train.batch_size=largest sampling is identical up to that batch and fills it
+    def _no_full_batch(self, largest: int) -> DataError:
+        # A batch of ``largest`` can be filled: until the first batch of that size, no batch was limited by the batch
+        # size, so with train.batch_size=largest sampling is identical up to that batch and fills it.
         return DataError(
-            f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs, at most one of "
+            f"exclusive sampling fills no batch of {self.batch_size} from {len(self._pair_P2)} pairs, the largest has "
             f"{largest}: set train.batch_size to {largest} or less (check-data lists the pairs that each size keeps),"
             " or sampling.mode to exclusive_padded (short batches, all pairs), masked or random"
         )

@@ -1,6 +1,6 @@
 """``Split``, the result of a reader: files, places and overlaps, without pixels.
 
-A pair has a query side and a reference side; the view of each side is data.
+A pair has a query side and a reference side; ``Side.view`` names what the images of a side show.
 
 Shapes: Q images of the query side, N of either side, E edges (overlaps), P pairs, 2 the two coordinates of a place.
 """
@@ -20,7 +20,7 @@ _ORDER_SEED = 20240925  # fixed: the subset belongs to the data, not to a run's 
 
 @dataclass(frozen=True)
 class Places:
-    """Positions of the camera, or centers of the ground, of the images of a side."""
+    """The place of each image of a side: the position of the camera, or the center of the ground."""
 
     coordinate_N2: np.ndarray  # float64
     unit: PlaceUnit  # plane_m: [x, y], y down, meters; lat_lon_deg: [latitude, longitude]
@@ -55,8 +55,8 @@ class Side:
 class Edges:
     """Overlaps of query images with reference images, stored by query (compressed sparse rows).
 
-    The references of query q are ``reference[start[q]:start[q + 1]]``, in file order. Each array in ``columns`` has a
-    value per edge: "iou" is the intersection over union of the ground footprints, 0..1.
+    The references of query q are ``reference[start[q]:start[q + 1]]``, in file order. Each array in ``columns`` has
+    one value per edge: "iou" is the intersection over union of the ground footprints, 0..1.
     """
 
     start: np.ndarray  # (Q+1,) int64
@@ -89,7 +89,7 @@ class Edges:
         return Edges(start, self.reference[edge], {name: values[edge] for name, values in self.columns.items()})
 
     def swapped(self, reference_count: int) -> "Edges":
-        """The same edges with exchanged sides: stored by reference, the queries of each in ascending order."""
+        """These edges with exchanged sides: stored by reference, the queries of each reference in ascending order."""
         order = np.argsort(self.reference, kind="stable")
         start = np.zeros(reference_count + 1, np.int64)
         np.cumsum(np.bincount(self.reference, minlength=reference_count), out=start[1:])
@@ -134,9 +134,9 @@ class Split:
 
 
 def split_checksum(split: Split, mode: PairMode) -> str:
-    """Checksum of what a training in ``mode`` is planned from: names and places of the images, pairs, columns."""
+    """Checksum of what determines a training run in ``mode``: names and places of images, pairs, columns."""
     whole = checksum(repr([mode, split.query.files, split.reference.files]).encode())
-    for edges in (split.edges(mode), split.semipositive):  # no batch may contain two that overlap
+    for edges in (split.edges(mode), split.semipositive):  # all overlaps decide which pairs may share a batch
         columns = (edges.columns[name] for name in sorted(edges.columns))
         for array in (edges.start, edges.reference, *columns):
             whole.update(np.ascontiguousarray(array).data)
@@ -147,7 +147,7 @@ def split_checksum(split: Split, mode: PairMode) -> str:
 
 
 def share_of_queries(split: Split, ratio: float) -> Split:
-    """The split with a fraction ``ratio`` of its queries, in file order, the same at every call.
+    """The split with a fraction ``ratio`` of its queries, in file order; every call selects the same ones.
 
     A smaller fraction is a subset of every larger one, so that runs with increasing fractions are comparable.
 

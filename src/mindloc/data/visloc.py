@@ -1,8 +1,8 @@
 """Reader of processed UAV-VisLoc: tiles {map}_{zoom}_{x:03}_{y:03}.png of several maps, places in degrees.
 
 A map's corners are in ``satellite_coordinates_range.csv`` (mapname, LT_lat, LT_lon, RB_lat, RB_lon), its size in pixels
-in the columns ``width_px`` and ``height_px`` of that file or in the header of ``{map}/satellite{map}.tif``. Where these
-are unknown, the tile centers in the pairs file are used.
+in the columns ``width_px`` and ``height_px`` of that file or in the header of ``{map}/satellite{map}.tif``. If corners
+or size are unknown, the tile centers in the pairs file are used.
 
 References:
     UAV-VisLoc, arXiv:2405.11936; github Yux1angJi/GTA-UAV for the processed form.
@@ -30,8 +30,8 @@ from mindloc.geo.points import wrapped_lon
 from mindloc.reading import read_csv
 
 TILE_PX = 256
-_SQUARE = 2.0  # pixels are square in meters or in degrees; more oblong ones are noted
-BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # with a blank in the release
+_SQUARE = 2.0  # pixels are square in meters or in degrees; a side ratio beyond this factor is noted
+BOUNDS_FILES = ("satellite_coordinates_range.csv", "satellite_ coordinates_range.csv")  # a blank in the release
 _CORNERS = ("LT_lat", "LT_lon", "RB_lat", "RB_lon")  # LT_lat_map and so on in the release
 _TILE_NAME = re.compile(r"([A-Za-z0-9-]+)_(\d{1,2})_(\d{1,9})_(\d{1,9})(?:\.\w+)?")
 
@@ -85,7 +85,11 @@ def read(data: DataConfig, split: SplitName, report: Report = STOP) -> Split:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of tiles, from their names and the corners of their maps, stated in the parent of ``directory``."""
+    """The ground of tiles, from their names and the corners of their maps, stated in the parent of ``directory``.
+
+    Raises:
+        DataError: a name is not a tile name, the map of a tile is unknown, or a tile is off its map.
+    """
     map_of = _maps(directory.resolve().parent)
     bounds = []
     for name in names:
@@ -102,12 +106,12 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
 class Map:
     """One satellite map: its corners, and the size of its image.
 
-    A tile is ``TILE_PX`` pixels of the image shrunk by 2^(finest - zoom), where the finest zoom is
+    The side of a tile is ``TILE_PX`` pixels of the image shrunk by 2^(finest - zoom), where the finest zoom is
     ceil(log2(longer side / TILE_PX)).
 
     Args:
         top_left_lat, top_left_lon, bottom_right_lat, bottom_right_lon: degrees; across the 180th meridian the right
-            longitude passes 180.
+            longitude exceeds 180.
     """
 
     top_left_lat: float
@@ -135,7 +139,7 @@ class Map:
         return top - lat_per_tile, left, top, left + lon_per_tile
 
     def contains(self, tile: Tile) -> bool:
-        """Whether the tile starts on the map."""
+        """Whether the top left corner of the tile is on the map."""
         columns, rows = self._size_in_tiles(tile.zoom)
         return tile.x < columns and tile.y < rows
 
@@ -146,7 +150,7 @@ class Map:
         return lon_deg * math.cos(middle) / self.width_px / (lat_deg / self.height_px)
 
     def _size_in_tiles(self, zoom: int) -> tuple[float, float]:
-        """(columns, rows)"""
+        """(columns, rows) of tiles on the map, with fractions."""
         finest = math.ceil(math.log2(max(self.height_px, self.width_px) / TILE_PX))
         shrink = 2.0 ** (finest - zoom)
         return math.ceil(self.width_px / shrink) / TILE_PX, math.ceil(self.height_px / shrink) / TILE_PX
@@ -200,7 +204,7 @@ def _off_the_map(path: Path, this_map: Map) -> str:
 
 
 def _maps(root: Path) -> Callable[[str], Map | str]:
-    """Function: name of a map -> the map, or a message with what is missing and how to supply it."""
+    """A function: name of a map -> the map, or a message that says what is missing and how to supply it."""
     bounds = _read_bounds(root)
     return functools.cache(lambda name: _read_map(root, name, bounds))
 
@@ -239,7 +243,7 @@ def _read_bounds(root: Path) -> dict[str, dict[str, float]] | None:
     for where, row in rows:
         name = row[0].removeprefix("satellite").rpartition(".")[0] or row[0].removeprefix("satellite")
         if name in bounds:
-            raise DataError(f"{where}: map {name} has a second line; leave one")
+            raise DataError(f"{where}: map {name} appears twice; keep one line")
         bounds[name] = _bounds_row(f"{where}: map {name}", dict(zip(header, row, strict=False)))
     return bounds
 
@@ -257,10 +261,10 @@ def _bounds_row(where: str, cells: dict[str, str]) -> dict[str, float]:
 
 
 def _check_corners(where: str, values: dict[str, float]) -> None:
-    """Refuse corners out of range, on one line or exchanged; a map is at most half the globe wide.
+    """Check that the corners of a map are in range, different and not exchanged; it is at most half the globe wide.
 
     Raises:
-        DataError: naming the column.
+        DataError: they are not; the message names the columns.
     """
     for column in _CORNERS:
         limit = 90 if column.endswith("lat") else 360
@@ -270,7 +274,7 @@ def _check_corners(where: str, values: dict[str, float]) -> None:
         width = values["LT_lat"] - values["RB_lat"] if name == "lat" else (values["RB_lon"] - values["LT_lon"]) % 360
         found = f"{where}: {first} is {values[first]} and {second} is {values[second]}"
         if width == 0:
-            raise DataError(f"{found}; expected two different ones, the corners left above and right below")
+            raise DataError(f"{found}; expected two different values: LT is top left, RB bottom right")
         if not 0 < width <= 180:
             raise DataError(
                 f"{found}; expected LT north-west of RB: are the corners, or latitude and longitude, exchanged?"
@@ -288,10 +292,10 @@ def _number(where: str, column: str, text: str) -> float:
 
 
 def _map_size(root: Path, name: str, bounds: dict[str, float]) -> tuple[int, int] | None:
-    """(height, width) in pixels.
+    """(height, width) of a map in pixels; None if unknown.
 
     Raises:
-        DataError: the image is needed and can't be read, or has another size than the table says.
+        DataError: the image is needed and can't be read, or its size differs from that in the table.
     """
     stated = (int(bounds["height_px"]), int(bounds["width_px"])) if {"height_px", "width_px"} <= bounds.keys() else None
     paths = (root / name / f"satellite{name}.tif", root / f"satellite{name}.tif")
@@ -308,7 +312,7 @@ def _map_size(root: Path, name: str, bounds: dict[str, float]) -> tuple[int, int
         raise DataError(f"{path} is not a readable TIFF ({error}); download it again") from None
     if stated and stated != size:
         raise DataError(
-            f"{root / BOUNDS_FILES[0]}: map {name} has width_px {stated[1]} and height_px {stated[0]}, {path} is "
+            f"{root / BOUNDS_FILES[0]}: map {name} has width_px {stated[1]} and height_px {stated[0]}, but {path} is "
             f"{size[1]} x {size[0]}; correct or remove the columns"
         )
     return size

@@ -1,13 +1,14 @@
-"""Exact search: ranks of the right items (the positives) of each query among all reference items, one or two stages.
+"""Exact search: ranks of the correct items (the positives) of each query among all reference items, one or two stages.
 
 Scores are cosines in float64, computed strip by strip, never the whole matrix. Scores that differ by no more than the
 rounding of their sums are a tie, so that no rank or answer depends on the block size or on the threads of BLAS. **A tie
-is never won**: a wrong item ranks before a right one of an equal score, also if an earlier stage ranked it behind.
-Wrong items of equal scores, and right ones, are in the order of the reference side. A constant descriptor finds
-nothing.
+is never won**: a wrong item ranks before a correct one of equal score, even if an earlier stage ranked it behind. Wrong
+items of equal score keep the order of the reference side, and so do correct ones. With a constant descriptor, all
+correct items therefore rank last.
 
 Shapes: Q queries, N reference items, B rows of a strip, D dimension, K answers kept, n answers that a second stage
-re-ranks, E right items of all queries; of nodes: M tiles, K nodes, C width of a node.
+re-ranks, P correct items of one query, E correct items of all queries. For node consistency: M tiles, K nodes, C width
+of a node.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,31 +28,35 @@ _BLOCK_NUMBERS = 2**25  # float64 numbers of a side in memory at once: 256 MB fo
 
 @dataclass(frozen=True)
 class Ranking:
-    """Answers of Q queries; the right items of query i have the ranks ``rank_E[start[i]:start[i + 1]]``."""
+    """Answers to Q queries; the correct items of query i have the ranks ``rank_E[start[i]:start[i + 1]]``."""
 
     start: np.ndarray  # (Q + 1,) int64
     rank_E: np.ndarray  # int64, 1-based, ascending within a query
     top_QK: np.ndarray  # int64 reference indices, best first, in the order of the ranks
-    score_QK: np.ndarray  # float64, of these
-    tied_Q: np.ndarray  # bool: some wrong item has the score of the best right one
+    score_QK: np.ndarray  # float64, the scores of these answers
+    tied_Q: np.ndarray  # bool: a wrong item has the same score as the best correct one
 
     def __len__(self) -> int:
         return len(self.top_QK)
 
     @property
     def positives_Q(self) -> np.ndarray:
-        """Number of right items of each query, int64."""
+        """Number of correct items of each query, int64."""
         return np.diff(self.start)
 
     @property
     def first_rank_Q(self) -> np.ndarray:
-        """Rank of the first right item, 1-based; every query must have one."""
+        """Rank of the first correct item of each query, 1-based.
+
+        Raises:
+            ValueError: a query has no correct item.
+        """
         if len(self) and not self.positives_Q.all():
-            raise ValueError("a query without a right item has no first rank; leave it out with answerable()")
+            raise ValueError("a query without a correct item has no first rank; leave it out with answerable()")
         return self.rank_E[self.start[:-1]]
 
     def answerable(self) -> tuple["Ranking", np.ndarray]:
-        """The ranking of the queries that have a right item, and their indices."""
+        """The ranking of the queries that have a correct item, and the indices of these queries."""
         index = np.flatnonzero(self.positives_Q)
         start = np.concatenate(([0], np.cumsum(self.positives_Q[index])))
         kept = Ranking(start, self.rank_E, self.top_QK[index], self.score_QK[index], self.tied_Q[index])
@@ -66,13 +71,13 @@ def rank_references(
     normalize: bool = True,
     strip_queries: int | None = None,
 ) -> dict[str, Ranking]:
-    """One ranking per definition of "right", from one pass over the scores.
+    """One ranking for each definition of a correct item, all from one pass over the scores.
 
     Args:
-        query_QD, reference_ND: any float type, any length; may be memory-mapped.
-        right: name -> reference indices of the right items of each query (Q arrays, possibly empty).
+        query_QD, reference_ND: rows of any float type and any length; may be memory-mapped.
+        right: name of a definition -> reference indices of the correct items of each query (Q arrays, possibly empty).
         k: answers to keep per query; all N if k is larger.
-        normalize: True scores by cosine (a zero descriptor scores 0 everywhere), False by the inner product.
+        normalize: True scores by cosine (0 for a zero descriptor), False by the inner product.
         strip_queries: queries scored at once; None chooses by the number of reference items.
 
     Raises:
@@ -94,12 +99,12 @@ def rank_references(
 
 @dataclass(frozen=True)
 class PlacedAnswers:
-    """Answers to one query, P of them right."""
+    """Answers to one query, and the ranks of its P correct items."""
 
     rank_P: np.ndarray  # int64, 1-based, ascending
     top_K: np.ndarray  # int64 indices, best first
-    score_K: np.ndarray  # float64, of these
-    tied: bool  # some wrong item has the score of the best right one
+    score_K: np.ndarray  # float64, the scores of these answers
+    tied: bool  # a wrong item has the same score as the best correct one
 
 
 def _check(query_QD: np.ndarray, reference_ND: np.ndarray, right: dict[str, list[np.ndarray]]) -> None:
@@ -112,18 +117,21 @@ def _check(query_QD: np.ndarray, reference_ND: np.ndarray, right: dict[str, list
         raise DataError(f"{len(query_QD)} queries and {len(reference_ND)} reference items; each side needs at least 1")
     for name, items in right.items():
         if len(items) != len(query_QD):
-            raise DataError(f"right items ({name}) are given for {len(items)} queries, there are {len(query_QD)}")
+            raise DataError(
+                f"correct items ({name}) are given for {len(items)} queries, but there are {len(query_QD)}; give a "
+                "list for each query"
+            )
         index = np.concatenate([np.asarray(item, np.int64) for item in items])
         if index.size and (index.min() < 0 or index.max() >= len(reference_ND)):
             raise DataError(
-                f"right items ({name}) have indices {index.min()}..{index.max()}, expected 0..{len(reference_ND) - 1}"
+                f"correct items ({name}) have indices {index.min()}..{index.max()}, expected 0..{len(reference_ND) - 1}"
             )
 
 
 def _strips(
     query_QD: np.ndarray, reference_ND: np.ndarray, normalize: bool, strip_queries: int | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(index of the first query, scores (B, N) float64, (B,) largest difference by rounding)."""
+    """Yield for each strip: first query's index, scores (B, N) float64, largest differences by rounding (B,)."""
     count, most = len(reference_ND), max(1, _BLOCK_NUMBERS // reference_ND.shape[1])
     rows = strip_queries or max(1, min(_STRIP_QUERIES, _STRIP_SCORES // count, len(query_QD), most))
     reference_rows = min(_REFERENCE_ROWS, most)
@@ -141,7 +149,7 @@ def _strips(
 
 
 def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
-    """A float64 copy of rows (..., D), with ``normalize`` at unit length; zeros stay zeros."""
+    """A float64 copy of rows (..., D); with ``normalize`` they have unit length, except that zero rows stay zero."""
     block = np.array(row_XD, np.float64)
     if normalize:
         block /= np.maximum(np.linalg.norm(block, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
@@ -149,13 +157,13 @@ def float64_rows(row_XD: np.ndarray, normalize: bool) -> np.ndarray:
 
 
 def best_first(score_N: np.ndarray, tolerance: float) -> np.ndarray:
-    """(N,) indices by descending score; scores that differ by no more than ``tolerance`` are a tie, in index order."""
+    """Indices (N,) by descending score; scores that differ by no more than ``tolerance`` are in index order."""
     order_N = np.argsort(-score_N, kind="stable")
     sorted_N = score_N[order_N]
     apart_N = sorted_N[:-1] - sorted_N[1:] > tolerance
     if apart_N.all():
         return order_N
-    tie_N = np.concatenate(([0], np.cumsum(apart_N)))  # number of the tie, along the order
+    tie_N = np.concatenate(([0], np.cumsum(apart_N)))  # number of each score's group of ties
     return order_N[np.lexsort((order_N, tie_N))]
 
 
@@ -167,11 +175,12 @@ def _best(score_N: np.ndarray, count: int, tolerance: float) -> np.ndarray:
 
 
 def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int, tolerance: float) -> PlacedAnswers:
-    """Ranks of one query's right items, each behind every wrong item of the same score, and the top k.
+    """Ranks of one query's correct items, each behind every wrong item of the same score, and the top k answers.
 
     Args:
-        best: indices as ``best_first`` gives them, at least the first k + the number of right items.
-        tolerance: scores that differ by no more are equal.
+        best: indices as ``best_first`` returns them, at least the first k + the number of correct items.
+        right: indices of the correct items.
+        tolerance: scores that differ by no more than this are equal.
     """
     right = np.unique(np.asarray(right, np.int64))
     right = right[best_first(score_N[right], tolerance)]
@@ -187,12 +196,12 @@ def place_right(score_N: np.ndarray, best: np.ndarray, right: np.ndarray, k: int
 
 
 def _wrong_from(score_N: np.ndarray, score_P: np.ndarray, threshold: float) -> int:
-    """Number of wrong items with at least this score."""
+    """Number of wrong items whose score is at least ``threshold``."""
     return int(np.count_nonzero(score_N >= threshold) - np.count_nonzero(score_P >= threshold))
 
 
 def collect_answers(rows: list[PlacedAnswers], k: int) -> Ranking:
-    """The ranking of all queries, from the first k answers of each."""
+    """Combine the answers to single queries, k each, into the ranking of all queries."""
     return Ranking(
         start=np.concatenate(([0], np.cumsum([len(row.rank_P) for row in rows]))).astype(np.int64),
         rank_E=np.concatenate([row.rank_P for row in rows]),
@@ -208,21 +217,24 @@ ScoreOf = Callable[[int, np.ndarray], np.ndarray]  # query, reference indices (n
 def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: float) -> Ranking:
     """The ranking after the first n answers of each query are sorted by new scores.
 
-    Right items beyond n keep their rank. Of equal scores, wrong and right items each keep the earlier stage's order.
-    Scores up to n are this stage's, those beyond are the earlier stage's. ``tied_Q`` is about this stage where a right
-    item is among the first n, else about the earlier one.
+    Correct items beyond n keep their rank. Among equal scores, wrong items keep the order of the earlier stage, and so
+    do correct items. The first n scores are those of this stage, the others those of the earlier stage. ``tied_Q``
+    refers to this stage if a correct item is among the first n, otherwise to the earlier stage.
 
     Args:
         first: the earlier stage, with at least max(n, k) answers per query.
         k: answers to keep.
-        tolerance: new scores that differ by no more, such as by rounding, are equal.
+        tolerance: new scores that differ by no more than this, for example by rounding, are equal.
 
     Raises:
         ValueError: n is below 1, ``first`` contains too few answers, or a new score is NaN.
     """
     available = first.top_QK.shape[1]
     if not 1 <= n <= available or k > available:
-        raise ValueError(f"stage one has {available} answers, re-ranking {n} and keeping {k} needs more; raise its k")
+        raise ValueError(
+            f"stage one has {available} answers, so {n} can't be re-ranked and {k} kept; give 1 to {available}, or "
+            "raise its k"
+        )
     rows = []
     for query in progress_bar(range(len(first)), desc="re-ranking", unit="query"):
         rank_P = first.rank_E[first.start[query] : first.start[query + 1]]
@@ -231,10 +243,10 @@ def rerank_first(first: Ranking, n: int, score_of: ScoreOf, k: int, tolerance: f
 
 
 def cosine_of(query_QE: np.ndarray, reference_NE: np.ndarray) -> tuple[ScoreOf, float]:
-    """Cosines in float64 as new scores, and their largest difference by rounding.
+    """A function that computes cosines in float64 as new scores, and their largest difference by rounding.
 
     Args:
-        query_QE, reference_NE: any float type, any length; of memory-mapped ones only the needed rows are read.
+        query_QE, reference_NE: rows of any float type and any length; if memory-mapped, only the needed rows are read.
     """
 
     def score_of(query: int, items: np.ndarray) -> np.ndarray:
@@ -247,7 +259,7 @@ def recall_rank(first: Ranking, final: Ranking) -> np.ndarray:
     """(Q, K) 1-based rank that each answer of ``final`` had in the earlier stage ``first``.
 
     Raises:
-        ValueError: an answer that ``first`` does not contain.
+        ValueError: ``final`` has an answer that ``first`` does not contain.
     """
     place_QK = np.empty(final.top_QK.shape, np.int64)
     for query, (earlier, top_K) in enumerate(zip(first.top_QK, final.top_QK, strict=True)):
@@ -265,7 +277,7 @@ def _rerank_query(
     score_n = score_of(query, items_K[:n])
     if np.isnan(score_n).any():
         raise ValueError(f"new scores of query {query} are {score_n}; they must not be NaN")
-    right = rank_P[rank_P <= n] - 1  # positions of the right items in top_QK
+    right = rank_P[rank_P <= n] - 1  # positions of the correct items in top_QK
     placed = place_right(score_n, best_first(score_n, tolerance), right, n, tolerance)
     return PlacedAnswers(
         rank_P=np.concatenate([placed.rank_P, rank_P[len(right) :]]),
@@ -276,10 +288,10 @@ def _rerank_query(
 
 
 def node_consistency(query_W: np.ndarray, tile_MW: np.ndarray, nodes: int) -> np.ndarray:
-    """(M,) float64: mean cosine of the query's nodes and the tile's under the best one-to-one assignment.
+    """(M,) float64: mean cosine of the query's nodes with those of each tile, under the best one-to-one assignment.
 
     Args:
-        query_W, tile_MW: concatenated nodes, W = K * C; a node of zeros has cosine 0 with any.
+        query_W, tile_MW: concatenated nodes, W = K * C; a node of zeros has cosine 0 with every node.
 
     Raises:
         DataError: ``nodes`` is below 1 or does not divide the width, or the widths differ.

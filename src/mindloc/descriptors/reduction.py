@@ -1,8 +1,8 @@
-"""Shorter recall vectors: their projection to the directions of most variance (randomized PCA, mean removed).
+"""Reduction of recall vectors: projection to the directions of largest variance (randomized PCA, mean removed).
 
 Rows are read in blocks, so a memory-mapped matrix may have any size; the (D, D) covariance is never computed.
 
-Shapes: N rows, B rows of a block, D width as encoded, E width afterwards, L width with oversampling.
+Shapes: N rows, B rows of a block, D width as encoded, E width after the reduction, L width with oversampling.
 
 References:
     Halko, Martinsson, Tropp, arXiv:0909.4061, algorithms 4.4 (with re-orthonormalization) and 5.1.
@@ -33,22 +33,22 @@ class Reduction:
     """A linear map from D to E numbers, and its origin."""
 
     mean_D: np.ndarray  # float32
-    component_DE: np.ndarray  # float32, orthonormal columns, the direction of most variance first
-    explained_share: float  # of the variance of the rows it was fitted to, 0..1
+    component_DE: np.ndarray  # float32, orthonormal columns, the direction of largest variance first
+    explained_share: float  # fraction of the variance of the rows it was fitted to, 0..1
     rows: int
     seed: int
     checkpoint_sha256: str | None  # of the encoder of these rows
-    sha256: str | None = None  # of its file; None: not saved yet
+    sha256: str | None = None  # of the reduction's own file; None: not saved yet
 
     @property
     def dimension(self) -> int:
         return self.component_DE.shape[1]
 
     def project(self, recall_ND: np.ndarray) -> np.ndarray:
-        """(N, E) float32, of unit length.
+        """The reduced rows, (N, E) float32, of unit length.
 
         Raises:
-            DataError: the rows have another width than those it was fitted to.
+            DataError: the rows differ in width from those that the reduction was fitted to.
         """
         expected = len(self.mean_D)
         if recall_ND.ndim != 2 or recall_ND.shape[1] != expected:
@@ -64,15 +64,15 @@ class Reduction:
 
 
 def fit_reduction(recall_ND: np.ndarray, dimension: int, seed: int, checkpoint_sha256: str | None = None) -> Reduction:
-    """The ``dimension`` directions of most variance, found by power iterations on seeded random directions.
+    """Find the ``dimension`` directions of largest variance by power iterations on seeded random directions.
 
     Args:
         recall_ND: recall vectors; a memory-mapped matrix is read in blocks of rows.
         dimension: 1 to the smallest of ``MAX_DIMENSION``, N and D.
-        checkpoint_sha256: of the encoder that made the rows.
+        checkpoint_sha256: of the encoder that computed the rows.
 
     Raises:
-        DataError: a dimension out of range, NaN, or equal rows only.
+        DataError: ``dimension`` is out of range, a row contains NaN, or all rows are equal.
     """
     _check(recall_ND)
     rows, width = recall_ND.shape
@@ -89,9 +89,9 @@ def fit_reduction(recall_ND: np.ndarray, dimension: int, seed: int, checkpoint_s
         direction_DL = np.linalg.qr(_transposed_times(recall_ND, mean_D, range_NL))[0]
     sample_NL, variance = _times(recall_ND, mean_D, direction_DL)
     if variance <= 0:
-        raise DataError(f"all {rows} vectors are equal, they have no variance to keep; check the encoder")
+        raise DataError(f"all {rows} vectors are equal, so they have no variance to keep; check the encoder")
     range_NL = np.linalg.qr(sample_NL)[0]
-    # rows = range (range^T rows), and the singular vectors of the small factor of its transpose turn into those of rows
+    # rows = range (range^T rows): the basis times the singular vectors of the small factor gives those of the rows
     basis_DL, small_LL = np.linalg.qr(_transposed_times(recall_ND, mean_D, range_NL))
     turn_LL, singular_L, _ = np.linalg.svd(small_LL)
     component_DE = (basis_DL @ turn_LL[:, :dimension]).astype(np.float32)
@@ -106,7 +106,7 @@ def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
         The reduction with the sha256 of its file.
 
     Raises:
-        CheckpointError: the disk is full or not writable; an older file is kept.
+        CheckpointError: the disk is full or not writable; an older file remains.
     """
     metadata = {
         "format": _FORMAT,
@@ -120,10 +120,10 @@ def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
 
 
 def load_reduction(path: str | Path) -> Reduction:
-    """A reduction from its file.
+    """Read a reduction from its file.
 
     Raises:
-        DataError: missing, damaged, or not a reduction.
+        DataError: the file is missing, damaged, or not a reduction.
     """
     path = Path(path)
     try:
@@ -151,16 +151,16 @@ def load_reduction(path: str | Path) -> Reduction:
 
 
 def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
-    """Check that a reduction was fitted to descriptors of this encoder.
+    """Check that a reduction was fitted to descriptors of the encoder with this checkpoint.
 
     Raises:
-        DataError: naming both checkpoints.
+        DataError: it was fitted to those of a different checkpoint; the message names both.
     """
     if reduction.checkpoint_sha256 != checkpoint_sha256:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
         raise DataError(
             f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
-            f"use the reduction of this one, or fit it: {command_line('pca')}"
+            f"use the reduction of checkpoint {given}, or fit one: {command_line('pca')}"
         )
 
 

@@ -8,8 +8,8 @@ A set is a directory::
     card.json         version, view, descriptor, place_unit, count, dimension, normalized, checkpoint hash, engine, ...,
                       checksum of the three files
 
-An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi. What one
-extraction writes has one writer at a time, a second one waits; a reader sees one version whole.
+An encoder with several descriptors writes a directory of sets, each named after its descriptor: omega, phi. The
+directory of an extraction has one writer at a time: a second writer waits. A reader always sees one complete version.
 
 Shapes: N rows, B rows of one batch, D dimension.
 """
@@ -42,7 +42,7 @@ DESCRIPTORS = (*RECALL_DESCRIPTORS, PHI, CENTROIDS)
 _FILES = ("descriptors.npy", "rows.jsonl", "card.json")
 _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be filled in at the end
 _BLOCK_NUMBERS = 2**17  # float32 of a block: 512 kB
-_LARGEST = 1e300  # of a place's numbers; JSON allows integers beyond the range of float
+_LARGEST = 1e300  # coordinate of a place; JSON allows integers beyond the range of float
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized", "checksum")
 
 Read = TypeVar("Read")
@@ -74,7 +74,7 @@ class DescriptorSet:
         return np.array([row["place"] or (np.nan, np.nan) for row in self.rows], np.float64).reshape(-1, 2)
 
     def bounds_N4(self) -> np.ndarray:
-        """Area of each row, (lowest a, lowest b, highest a, highest b) as places; NaN where a row has none."""
+        """Area of each row in the unit of places, lowest a, lowest b, highest a, highest b; NaN where it has none."""
         return np.array([row.get("bounds") or (np.nan,) * 4 for row in self.rows], np.float64).reshape(-1, 4)
 
 
@@ -82,15 +82,15 @@ class DescriptorWriter:
     """Writes the sets of an extraction batch by batch; they appear together when every row is on disk.
 
     Use as a context manager: leaving it normally publishes the directory, in place of an older extraction there;
-    leaving it through an exception removes what was written. Another process that writes there is waited for.
+    leaving it through an exception removes what was written. Entering waits for any other process that writes there.
 
     Args:
-        directory: of the set, or of several descriptors the directory of their sets, see ``set_directory``.
-        cards: descriptor -> facts to keep, at least ``view`` and ``place_unit``; counts and dimension are added here.
+        directory: of the set; with several descriptors, the directory that contains their sets (``set_directory``).
+        cards: descriptor -> facts for its card, at least ``view`` and ``place_unit``; count and dimension are added.
 
     Raises:
-        DataError: the directory contains anything but descriptor sets; a batch has another dimension than the first,
-            contains NaN or infinity, or differs in length from its rows.
+        DataError: the directory contains anything but descriptor sets; a batch differs in dimension from the first one,
+            contains NaN or infinity, or differs in length from its rows; a name appears twice; there is no row.
     """
 
     def __init__(self, directory: str | Path, cards: Mapping[str, dict[str, Any]]):
@@ -140,7 +140,7 @@ class DescriptorWriter:
     def _check_row(self, row: dict[str, Any]) -> None:
         _check_row(row, f"row {self._count} of {self.directory}")
         if row["name"] in self._names:
-            raise DataError(f"{row['name']} is twice in descriptor set {self.directory}; names must be unique")
+            raise DataError(f"{row['name']} appears twice in descriptor set {self.directory}; names must be unique")
         self._names.add(row["name"])
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
@@ -159,12 +159,12 @@ class _SetFiles:
 
     def check(self, batch: np.ndarray, rows: list[dict[str, Any]]) -> None:
         if batch.ndim != 2 or len(batch) != len(rows):
-            raise DataError(f"descriptors of shape {batch.shape} for {len(rows)} rows; expected one row each")
+            raise DataError(f"descriptors of {len(rows)} rows have shape {batch.shape}; expected one per row")
         if self._dimension is None:
             self._dimension = batch.shape[1]
         if batch.shape[1] != self._dimension:
             raise DataError(
-                f"descriptors of dimension {batch.shape[1]} in a set of dimension {self._dimension}; all must be equal"
+                f"descriptors have dimension {batch.shape[1]}, but the set has {self._dimension}; all must be equal"
             )
         finite_B = np.isfinite(batch).all(axis=1)
         if not finite_B.all():
@@ -189,7 +189,7 @@ class _SetFiles:
 def save_descriptor_set(
     directory: str | Path, descriptor_ND: np.ndarray, rows: list[dict[str, Any]], card: dict[str, Any]
 ) -> None:
-    """Write a whole set at once; arguments and errors as ``DescriptorWriter``."""
+    """Write a whole set at once; for arguments and errors see ``DescriptorWriter``."""
     with DescriptorWriter(directory, {GLOBAL: card}) as writer:
         writer.append({GLOBAL: descriptor_ND}, rows)
 
@@ -197,7 +197,7 @@ def save_descriptor_set(
 def make_rows(
     names: Iterable[str], place_N2: np.ndarray | None, bounds_N4: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
-    """Lines of rows.jsonl; without places every ``place`` is null, without bounds the lines have none."""
+    """Lines of rows.jsonl. Without places, every ``place`` is null; without bounds, ``bounds`` is absent."""
     names = list(names)
     places = [None] * len(names) if place_N2 is None else np.asarray(place_N2, np.float64).tolist()
     rows = [{"name": name, "place": place} for name, place in zip(names, places, strict=True)]
@@ -208,7 +208,7 @@ def make_rows(
 
 
 def set_directory(directory: str | Path, descriptor: str) -> Path:
-    """The set of one descriptor in the directory of an extraction."""
+    """Directory of one descriptor's set in the directory of an extraction."""
     return Path(directory) if descriptor == GLOBAL else Path(directory) / descriptor
 
 
@@ -216,7 +216,7 @@ def require_place(directory: str | Path) -> None:
     """Check that an extraction may be written to ``directory``.
 
     Raises:
-        DataError: it contains anything but the sets of an older extraction, which would be deleted.
+        DataError: it contains anything but the sets of an older extraction; writing would delete it.
     """
     require_replaceable(Path(directory), (*_FILES, *DESCRIPTORS[1:]), "descriptor set", DataError)
     for name in DESCRIPTORS[1:]:
@@ -224,12 +224,12 @@ def require_place(directory: str | Path) -> None:
 
 
 def load_descriptor_sets(directory: str | Path, memory_map: bool = True) -> dict[str, DescriptorSet]:
-    """All sets of an extraction, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
+    """Read all sets of an extraction, descriptor -> set: "global", or "omega", "phi" and, if requested, "centroids".
 
     Raises:
-        DataError: as ``load_descriptor_set``; sets of different extractions.
+        DataError: for the reasons given in ``load_descriptor_set``, or because the sets are of different extractions.
     """
-    return _whole(Path(directory), lambda place: _load_sets(place, memory_map))
+    return _read_version(Path(directory), lambda place: _load_sets(place, memory_map))
 
 
 def _load_sets(directory: Path, memory_map: bool) -> dict[str, DescriptorSet]:
@@ -243,24 +243,24 @@ def _load_sets(directory: Path, memory_map: bool) -> dict[str, DescriptorSet]:
     first = sets[OMEGA]
     for name, other in sets.items():
         if other.descriptor != name:
-            raise DataError(f"{directory}/{name} is a set of {other.descriptor} descriptors; extract it again")
+            raise DataError(f"{directory}/{name} contains {other.descriptor} descriptors; extract it again")
         same_origin = all(other.card.get(fact) == first.card.get(fact) for fact in ("extraction", "checkpoint_sha256"))
         if other.names != first.names or not same_origin:
-            raise DataError(f"{directory}: omega and {name} are of different extractions; extract it again")
+            raise DataError(f"{directory}: omega and {name} come from different extractions; extract it again")
     return sets
 
 
 def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> DescriptorSet:
-    """A set from its directory, checked: files complete, counts and dimension agree, no NaN, names unique.
+    """Read a set and check it: files complete, counts and dimension agree, no NaN, names unique.
 
     Raises:
-        DataError: naming the file and what is wrong with it.
+        DataError: a check failed; the message names the file and what is wrong with it.
     """
-    return _whole(Path(directory), lambda place: _load_set(place, memory_map))
+    return _read_version(Path(directory), lambda place: _load_set(place, memory_map))
 
 
-def _whole(directory: Path, read: Callable[[Path], Read]) -> Read:
-    """What ``read`` makes of one version of the directory, which a writer may replace meanwhile."""
+def _read_version(directory: Path, read: Callable[[Path], Read]) -> Read:
+    """The result of ``read`` on one version of the directory, which a writer may replace meanwhile."""
     if existing_directory(directory) is None:
         raise DataError(f"descriptor set {directory} is missing; write one with: {command_line('extract')}")
     return read_unswapped(directory, read, "descriptor set", DataError)
@@ -282,7 +282,7 @@ def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
     row_sum = checksum(read_bytes(directory / "rows.jsonl", DataError, "extract the set again"))
     matrix_sum, broken = _examine(descriptor_ND)
     if _checksum_of(card, matrix_sum, row_sum) != stated:
-        raise DataError(f"descriptor set {directory} was changed or damaged (another checksum); extract it again")
+        raise DataError(f"descriptor set {directory} was changed or damaged (its checksum differs); extract it again")
     if broken is not None:
         name = rows[broken]["name"]
         raise DataError(f"{directory}: the descriptor of {name} contains NaN or infinity; extract the set again")
@@ -290,7 +290,7 @@ def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
 
 
 def _checksum_of(card: dict[str, Any], *sums: Any) -> str:
-    """Of a card without its checksum, and what is beside it."""
+    """Checksum of a set: of its card without the checksum, and of its other files, whose checksums are given."""
     return json_checksum([card, *(part.hexdigest() for part in sums)])
 
 

@@ -1,8 +1,8 @@
 """Ground footprints of posed cameras over flat ground, and their overlap with upright rectangles.
 
 The plane has x to the east and y down (to the south), as on the map; heights go up. A camera's attitude is given by
-yaw clockwise from north, pitch -90 straight down, and roll about the line of sight. Polygons are convex and wind either
-way. Shapes: F frames, P polygons, V corners.
+yaw clockwise from north, pitch -90 straight down, and roll about the line of sight. Polygons are convex, with
+their corners clockwise or counterclockwise. Shapes: F frames, P polygons, V corners.
 """
 
 import numpy as np
@@ -54,16 +54,16 @@ def footprints_m(place_F2, height_m, axes_F33, aspect: float, half_width_tan: fl
 def polygon_area(polygon_PV2) -> np.ndarray:
     """Areas of polygons, shape (P,), never negative (shoelace formula)."""
     polygon_PV2 = np.asarray(polygon_PV2, np.float64)
-    polygon_PV2 = polygon_PV2 - polygon_PV2[:, :1]  # near the origin: large coordinates would cost digits
+    polygon_PV2 = polygon_PV2 - polygon_PV2[:, :1]  # moved to the origin, as large coordinates would lose precision
     x, y = polygon_PV2[..., 0], polygon_PV2[..., 1]
     return np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2
 
 
 def clip_to_bounds(polygon_PV2, bounds_P4) -> np.ndarray:
-    """Clip each convex polygon to its own upright rectangle; shape (P, V + 4, 2), spare corners repeat another one.
+    """Clip each convex polygon to its own upright rectangle; shape (P, V + 4, 2), unused corners repeat the first one.
 
     Repeated corners add no area, so ``polygon_area`` of the result is exact; a polygon fully outside has area zero.
-    Sutherland-Hodgman, one half-plane after the other over all polygons at once.
+    The algorithm is Sutherland-Hodgman's, one half-plane after the other, for all polygons at once.
 
     Args:
         polygon_PV2: convex polygons.
@@ -85,10 +85,10 @@ def iou_with_bounds(polygon_PV2, bounds_P4) -> np.ndarray:
 
 
 def _clip_half_plane(polygon_PV2, inside_PV) -> np.ndarray:
-    """Keep what has ``inside >= 0``; a convex polygon gains one corner at most, so V grows by one.
+    """Clip each polygon to the part with ``inside >= 0``; a convex polygon gains at most one corner, so V grows by one.
 
-    Each edge gives its start if inside and its crossing if the sign changes; those are packed to the front by a stable
-    sort and the rest of the row repeats its first kept corner.
+    Each edge contributes its first corner if that is inside, and its crossing point if the sign changes. A stable sort
+    moves these points to the front; the rest of the row repeats the first of them.
     """
     count, corners = inside_PV.shape
     next_PV2, next_inside_PV = np.roll(polygon_PV2, -1, axis=1), np.roll(inside_PV, -1, axis=1)

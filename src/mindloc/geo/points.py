@@ -1,7 +1,7 @@
 """Distances between places, on a map plane or on the globe.
 
-A place is a pair of numbers; its unit says which: ``plane_m`` is (x, y) in meters with y down, ``lat_lon_deg`` is
-(latitude, longitude) in degrees, latitude first. Shapes: N, M places, 2 the pair.
+A place is a pair of numbers whose meaning its unit defines: ``plane_m`` is (x, y) in meters with y down,
+``lat_lon_deg`` is (latitude, longitude) in degrees, latitude first. Shapes: N, M places, 2 the pair.
 """
 
 import math
@@ -30,7 +30,13 @@ def distance_m(a_N2, b_M2, unit: PlaceUnit) -> np.ndarray:
 
 
 def paired_distance_m(a_N2, b_N2, unit: PlaceUnit) -> np.ndarray:
-    """Meters between row i of the first and row i of the second array, shape (N,); leading axes broadcast."""
+    """Distance in meters between place i of the first array and place i of the second, shape (N,).
+
+    Leading axes may have any shapes that broadcast.
+
+    Raises:
+        ValueError: an unknown unit.
+    """
     return _distance(np.asarray(a_N2, np.float64), np.asarray(b_N2, np.float64), unit)
 
 
@@ -39,20 +45,20 @@ def _distance(a, b, unit: PlaceUnit) -> np.ndarray:
         return np.hypot(a[..., 0] - b[..., 0], a[..., 1] - b[..., 1])
     if unit == "lat_lon_deg":
         return _haversine_m(np.radians(a), np.radians(b))
-    raise ValueError(f"place unit {unit!r} is none of plane_m, lat_lon_deg")
+    raise ValueError(f"place unit is {unit!r}; expected plane_m or lat_lon_deg")
 
 
 def _haversine_m(a, b) -> np.ndarray:
-    """Great-circle meters between (latitude, longitude) in radians."""
+    """Great-circle distance in meters between (latitude, longitude) pairs in radians."""
     half_lat, half_lon = (b[..., 0] - a[..., 0]) / 2, (b[..., 1] - a[..., 1]) / 2
     chord = np.sin(half_lat) ** 2 + np.cos(a[..., 0]) * np.cos(b[..., 0]) * np.sin(half_lon) ** 2
-    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(chord, 1.0)))  # rounding may pass 1 at the antipode
+    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(chord, 1.0)))  # rounding may exceed 1 at the antipode
 
 
 def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> tuple[tuple[float, float], ...]:
-    """(lowest, highest) of both coordinates: the smallest box that contains every place within a distance.
+    """The smallest box that contains every place within a distance: its lowest corner, its highest corner.
 
-    Longitudes may pass 180: from 179.9 to 180.1. Around a pole they are all, -180 to 180.
+    Longitudes may exceed 180, as in 179.9 to 180.1. If a pole is within the distance, they are -180 to 180.
 
     Raises:
         ValueError: an unknown unit.
@@ -61,7 +67,7 @@ def box_around(place: tuple[float, float], radius_m: float, unit: PlaceUnit) -> 
     if unit == "plane_m":
         return (a - radius_m, b - radius_m), (a + radius_m, b + radius_m)
     if unit != "lat_lon_deg":
-        raise ValueError(f"place unit {unit!r} must be plane_m or lat_lon_deg")
+        raise ValueError(f"place unit is {unit!r}; expected plane_m or lat_lon_deg")
     angle = radius_m / EARTH_RADIUS_M
     low_lat, high_lat = a - math.degrees(angle), a + math.degrees(angle)
     if low_lat <= -90 or high_lat >= 90:  # the circle contains a pole
@@ -77,7 +83,7 @@ def is_lat_lon(place_N2: np.ndarray) -> np.ndarray:
 
 
 def wrapped_lon(lon_N) -> np.ndarray:
-    """The same meridians as longitudes in -180..180; those that are there already keep every bit.
+    """Longitudes shifted by 360 degrees into -180..180; those already in this range are returned unchanged.
 
     Args:
         lon_N: degrees, within 360 of that range, any shape.
@@ -87,7 +93,7 @@ def wrapped_lon(lon_N) -> np.ndarray:
 
 
 def lon_from(lon_N, start) -> np.ndarray:
-    """The same meridians as longitudes in start - 180..start + 180, so that near ones are near as numbers too.
+    """Longitudes shifted by 360 degrees into start - 180..start + 180, so that near meridians are near as numbers too.
 
     Args:
         lon_N, start: degrees in -180..180; shapes that broadcast.
