@@ -128,7 +128,7 @@ def test_a_search_needs_a_position_and_a_distance(encoder, tiny_world, tmp_path)
         image = np.zeros((8, 8, 3), np.uint8)
         with pytest.raises(mindloc.MindlocError, match="belong together; give both or none"):
             index.search(encoder, image, view="drone", near=(1.0, 2.0))
-        with pytest.raises(mindloc.MindlocError, match="knows no places"):
+        with pytest.raises(mindloc.MindlocError, match="has no places"):
             index.search(encoder, image, view="drone", near=(1.0, 2.0), within_m=5.0)
         answers = index.search(encoder, [image, image], view="drone", top=2)
         assert answers[0] == answers[1] and [len(each) for each in answers] == [2, 2]

@@ -113,7 +113,7 @@ def test_two_stages_by_hand(here, kind, capsys):
         ["q0", "t2", "200,", "0", "1.0000", "cosine", "4"],
         ["q1", "t3", "300,", "0", "0.9600", "cosine", "1"],
     ]
-    assert "put another tile first than stage one for 1 of 2 queries" in table
+    assert "stage two changed the first tile of 1 of 2 queries" in table
 
 
 @WITH_MILVUS
@@ -165,7 +165,7 @@ def test_nothing_to_find_where_one_looks(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl")
     for where in (("--near=-900,-900", "--within_m", "5"), ("--box=-900,-900,-800,-800",)):
-        assert "no tile is there; places are given as x, y in meters" in says(capsys, *words, *where)
+        assert "no tile is in the given area; give places as x, y in meters" in says(capsys, *words, *where)
     assert not (here / "answers.jsonl").exists()
 
 
@@ -257,7 +257,7 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     found = search("--pca", "omega_3.safetensors", "--top", "1", "--set", "search.recall_n=1", queries="frames")
     assert [answers[0][0] for answers in found] == names[:5]
     words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "none.jsonl")
-    assert f"with reduction {digest[:12]}, the queries come with reduction none" in says(capsys, *words)
+    assert f"with reduction {digest[:12]}, but the queries have reduction none" in says(capsys, *words)
     assert "has dimension 3, these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "tiles_index")
     write_extraction(here / "foreign", queries, None, list("abcde"), view="drone", checkpoint_sha256="d" * 64)
     words = ("search", "--queries", "foreign", "--pca", "omega_3.safetensors", "--index", "tiles_index", "--out", "x")
@@ -269,7 +269,7 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
 
 def test_an_older_index_stays_when_the_new_one_can_not_be_built(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
-    assert "needs as many tiles, 6 were given" in says(
+    assert "needs as many tiles, but 6 were given" in says(
         capsys, "index", "build", "gallery", "--index", "tiles_index", "--kind", "ivf_pq"
     )
     assert search("--top", "4", "--set", "search.recall_n=4") == FOUR
@@ -298,7 +298,7 @@ REFUSED_SEARCHES = [
     ("--queries queries --set eval.batch_size=2", "eval.batch_size can't be set here: --queries are encoded already"),
     (
         "--queries queries/omega",
-        "the queries come without phi; name the directory that extract wrote, with omega and phi",
+        "the queries have no phi; name the directory that extract wrote, with omega and phi",
     ),
     ("--queries queries --nprobe 2 --refine 2", "--nprobe, --refine means nothing to an index of kind flat"),
     ("--queries queries images", "give either a directory of images or --queries"),
@@ -308,9 +308,9 @@ REFUSED_SEARCHES = [
     ("empty --checkpoint nowhere.safetensors", "empty has no image"),
     ("nowhere --checkpoint nowhere.safetensors", "nowhere is not a directory"),
     ("--queries nowhere", "descriptor set nowhere is missing"),
-    ("--queries queries/phi", "queries/phi contains phi alone; name the directory that extract wrote"),
+    ("--queries queries/phi", "queries/phi contains only phi; name the directory that extract wrote"),
     ("--queries queries --pca nowhere.safetensors", "nowhere.safetensors is missing"),
-    ("--queries foreign", "built with checkpoint cccccccccccc, the queries come with checkpoint dddddddddddd"),
+    ("--queries foreign", "built with checkpoint cccccccccccc, but the queries have checkpoint dddddddddddd"),
 ]
 
 
@@ -331,15 +331,13 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
     run("index", "build", "nowhere_known", "--index", "tiles_index")
     assert "extract --places reads them from the tiles' names" in capsys.readouterr().out
     words = ("search", "--queries", "queries", "--out", "answers.jsonl", "--index")
-    assert "index knows no places of its tiles" in says(capsys, *words, "tiles_index", "--box", "0,0,1,1")
+    assert "index has no places of its tiles" in says(capsys, *words, "tiles_index", "--box", "0,0,1,1")
     vectors = here / "tiles_index" / "vectors.faiss"
     vectors.write_bytes(vectors.read_bytes()[:-8])
     assert "vectors.faiss has" in says(capsys, *words, "tiles_index")
     assert "tile index nowhere is missing" in says(capsys, *words, "nowhere")
     run("index", "build", "gallery_1", "--index", "index_1")
-    assert "needs re-rank vectors, which the index has none of" in says(
-        capsys, *words, "index_1", "--set", "search.consistency_m=2"
-    )
+    assert "but the index has no re-rank vectors" in says(capsys, *words, "index_1", "--set", "search.consistency_m=2")
     run("index", "remove", *TILES, "--index", "index_1")
     assert "the index contains no tiles" in says(capsys, *words, "index_1")
     assert not (here / "answers.jsonl").exists()
@@ -427,7 +425,7 @@ def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
     build = ("index", "build", "many", "--index", "tiles_index", "--kind", "ivf_pq", "--nlist", "1")
     words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "answers.jsonl", "--refine", "4")
     run(*build)
-    assert "index keeps no whole vectors to refine by; build it with --refine" in says(capsys, *words)
+    assert "index has no whole vectors to refine with; build it with --refine" in says(capsys, *words)
     run(*build, "--refine", "1")
     run(*words)
 
@@ -454,14 +452,14 @@ def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
         "answers.jsonl",
     )
     refused = says(capsys, *words, "--pca", "omega_2.safetensors")
-    assert "built with width 3, the queries come with width 2" in refused
+    assert "built with width 3, but the queries have width 2" in refused
     del origin["reduction_sha256"]
     write_extraction(here / "one", OMEGA, None, TILES, PLACE, **origin)
     run("index", "build", "one", "--index", "tiles_index")
     assert "is upside down; give its lowest corner first" in says(capsys, *words, "--box", "5,5,1,1")
     write_extraction(here / "two", OMEGA, PHI, TILES, PLACE, **origin)
     run("index", "build", "two", "--index", "tiles_index")
-    assert "the queries come without phi; encode them by the checkpoint" in says(capsys, *words)
+    assert "the queries have no phi; encode them by the checkpoint" in says(capsys, *words)
     assert not (here / "none.jsonl").exists()
 
 

@@ -61,7 +61,7 @@ def test_two_stages_of_two_queries_by_hand():
     assert lines[0]["answers"][0] == {**here, "score_of": "cosine", "recall_rank": 2}
     *table, moved, times = summary.lines()
     assert [row.split()[:2] for row in table[1:]] == [["q0", "here"], ["q1", "here"]]
-    assert moved == "stage two put another tile first than stage one for 2 of 2 queries"
+    assert moved == "stage two changed the first tile of 2 of 2 queries"
     assert times.startswith("per query: recall ") and " rerank " in times and "encode" not in times
 
 
@@ -87,7 +87,7 @@ def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
     count, first, _, short, times = summary.lines()
     assert count == f"{FEW + 2} queries, {FEW + 2} of them answered"
     assert first == f"consistency of {FEW + 2} first answers 1.000 to 1.000, median 1.000"
-    assert short == f"note: {FEW + 2} of {FEW + 2} queries got fewer than 3 answers from where to look"
+    assert short == f"note: {FEW + 2} of {FEW + 2} queries got fewer than 3 answers in the given area"
     assert [part.split()[0] for part in times.removeprefix("per query: ").split(", ")] == [
         "encode",
         "recall",
@@ -106,7 +106,7 @@ def test_one_stage_has_no_second():
 def test_nothing_where_all_queries_look_is_one_line():
     index = make()
     plan = plan_search(index, top=1, recall_n=1, consistency_m=0, where=Box((900, 900), (950, 950)))
-    with pytest.raises(TileIndexError, match="no tile is there; places are given as x, y in meters"):
+    with pytest.raises(TileIndexError, match="no tile is in the given area; give places as x, y in meters"):
         search(index, plan, 2)
 
 
@@ -125,9 +125,9 @@ def test_what_can_not_be_planned(numbers, error, message):
 
 
 def test_what_an_index_without_places_or_stages_can_not_do():
-    with pytest.raises(ConfigError, match="needs re-rank vectors, which the index has none of"):
+    with pytest.raises(ConfigError, match="but the index has no re-rank vectors"):
         plan_search(make(rerank=False), 1, 3, consistency_m=2)
-    with pytest.raises(TileIndexError, match="knows no places of its tiles; build it from: extract --places"):
+    with pytest.raises(TileIndexError, match="has no places of its tiles; build it from: extract --places"):
         plan_search(make(unit=None), 1, 3, 0, Circle((0, 0), 1))
     empty = make()
     empty.remove(["west", "here", "east"])
@@ -138,7 +138,7 @@ def test_what_an_index_without_places_or_stages_can_not_do():
 def test_queries_must_have_what_the_index_compares():
     card, queries = make().card, Queries(9, "c" * 64, None, None, has_rerank=True)
     require_fit(card, queries, "")  # a dimension that is not known yet is checked with the first batch
-    with pytest.raises(TileIndexError, match="the queries come without phi; extract them again"):
+    with pytest.raises(TileIndexError, match="the queries have no phi; extract them again"):
         require_fit(card, queries._replace(has_rerank=False), "extract them again")
     for other in ({"checkpoint_sha256": None}, {"reduction_sha256": "d" * 64}, {"dimension": 3}):
         with pytest.raises(TileIndexError, match="the index was built with"):

@@ -78,7 +78,7 @@ def test_what_can_not_be_reduced_or_recalled_is_one_line(tmp_path):
     for directory, pca, message in (
         (reduced, tmp_path / "two.safetensors", "was reduced when it was extracted; leave --pca out"),
         (other, tmp_path / "two.safetensors", "fitted to descriptors of checkpoint abc, these are of checkpoint xyz"),
-        (phi, None, "contains phi alone; name the directory that extract wrote"),
+        (phi, None, "contains only phi; name the directory that extract wrote"),
     ):
         with pytest.raises(MindlocError, match=message):
             load_extracted(directory, pca)

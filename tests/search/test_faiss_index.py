@@ -343,16 +343,16 @@ def swapped(**changes):
 @pytest.mark.parametrize(
     ("tiles", "message"),
     [
-        (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\) where the index contains vectors of width 16"),
+        (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\), but the index contains vectors of width 16"),
         (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles contains NaN"),
         (swapped(recall_ND=np.zeros((3, WIDTH))), "is all zeros"),
         (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
         (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles contains NaN"),
-        (swapped(rerank_NE=None), "without re-rank vectors for an index that keeps such"),
+        (swapped(rerank_NE=None), "tiles have no re-rank vectors, but the index does"),
         (swapped(names=["a", "b", "a"]), "tile a appears twice"),
         (swapped(names=["a", "b", 3]), "tile name 3 is not text"),
         (swapped(place_N2=np.ones((2, 2))), r"places has shape"),
-        (swapped(place_N2=np.array([[1, 2], [np.nan, 3], [4, 5]])), "half a pair"),
+        (swapped(place_N2=np.array([[1, 2], [np.nan, 3], [4, 5]])), "a row with some NaN"),
     ],
 )
 def test_tiles_that_do_not_fit_change_nothing(tiles, message):
@@ -366,7 +366,7 @@ def test_tiles_that_do_not_fit_change_nothing(tiles, message):
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        (lambda index: index.recall(queries(), COUNT + 1), "601 answers are requested, the index contains 600"),
+        (lambda index: index.recall(queries(), COUNT + 1), "601 answers are requested, but the index has 600"),
         (lambda index: index.recall(queries(), 0), "0 answers are requested"),
         (lambda index: index.recall(queries(0), 1), "no queries were given"),
         (lambda index: index.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
@@ -394,24 +394,24 @@ def test_an_index_without_places_or_rerank_vectors_says_so():
     card = dataclasses.replace(CARD, rerank_dimension=None, nodes=None, place_unit=None)
     unknown = {"rerank_NE": None, "place_N2": np.full((COUNT, 2), np.nan), "bounds_N4": np.full((COUNT, 4), np.nan)}
     index = build_faiss_index(card, dataclasses.replace(make_tiles(), **unknown))
-    with pytest.raises(TileIndexError, match="knows no places"):
+    with pytest.raises(TileIndexError, match="has no places"):
         index.recall(queries(), 1, Box((0, 0), (1, 1)))
     with pytest.raises(TileIndexError, match="contains no re-rank vectors"):
         index.rerank(queries(1, RERANK_WIDTH), [["tile/1.png"]], 1)
-    with pytest.raises(TileIndexError, match="names no unit"):
+    with pytest.raises(TileIndexError, match="the index card has no place_unit"):
         index.add(dataclasses.replace(make_tiles(), rerank_NE=None))
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "parameters", "message"),
     [
-        ("tree", 9, {}, "'tree' is none of flat, ivf_flat, ivf_pq, hnsw"),
-        ("ivf_pq", 10, {}, "learns 256 codes and needs as many tiles, 10 were given"),
+        ("tree", 9, {}, "index kind is 'tree'; expected one of flat, ivf_flat, ivf_pq, hnsw"),
+        ("ivf_pq", 10, {}, "learns 256 codes and needs as many tiles, but 10 were given"),
         ("ivf_pq", 600, {"pq_bytes": 5}, "pq_bytes 5 does not divide the vectors' width 16"),
-        ("ivf_flat", 0, {}, "learns from tiles and was given none"),
+        ("ivf_flat", 0, {}, "learns from tiles, but none were given"),
         ("ivf_flat", 10, {"nlist": 11}, "nlist 11 exceeds the 10 tiles"),
         ("ivf_flat", 600, {"nlist": 51, "train_rows": 50}, "nlist 51 exceeds the 50 tiles to learn from"),
-        ("ivf_pq", 600, {"train_rows": 255}, "learns 256 codes and needs as many tiles, 255 were given"),
+        ("ivf_pq", 600, {"train_rows": 255}, "learns 256 codes and needs as many tiles, but 255 were given"),
         ("ivf_flat", 10, {"nprobe": -1}, "nprobe is -1"),
         ("hnsw", 10, {"links": 1}, "links is 1; give a whole number from 2 to 1024"),
         ("hnsw", 10, {"links": 1025}, "links is 1025"),
@@ -454,10 +454,10 @@ def test_parameters_follow_count_and_width():
     [
         (
             ("e" * 64, "d" * 64, WIDTH),
-            "built with checkpoint cccccccccccc, the queries come with checkpoint eeeeeeeeeeee",
+            "built with checkpoint cccccccccccc, but the queries have checkpoint eeeeeeeeeeee",
         ),
-        (("c" * 64, None, WIDTH), "built with reduction dddddddddddd, the queries come with reduction none"),
-        (("c" * 64, "d" * 64, 99), "built with width 16, the queries come with width 99"),
+        (("c" * 64, None, WIDTH), "built with reduction dddddddddddd, but the queries have reduction none"),
+        (("c" * 64, "d" * 64, 99), "built with width 16, but the queries have width 99"),
     ],
 )
 def test_queries_of_another_origin_are_refused(origin, message):
@@ -492,7 +492,7 @@ DAMAGES = [
         )
         for name in FILES
     ],
-    (lambda directory: (directory / "card.json").unlink(), "contains no tile index; make one with"),
+    (lambda directory: (directory / "card.json").unlink(), "contains no tile index; build one with"),
     (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
     (lambda directory: (directory / "card.json").write_text("[" * 100_000), "card.json can't be read"),
     (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is not a card of a tile index"),
@@ -515,14 +515,14 @@ DAMAGES = [
     (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
-    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="hnsw")), "its card says kind hnsw"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="hnsw")), "json says kind hnsw"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=4)), "is not float32"),
     (
         lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=None)),
-        "lists other files",
+        "does not list exactly",
     ),
-    (lambda directory: edit_card(directory, lambda card: card["files"].update({"../x": {}})), "lists other files"),
+    (lambda directory: edit_card(directory, lambda card: card["files"].update({"../x": {}})), "does not list exactly"),
     (lambda directory: edit_card(directory, lambda card: card.update(count=5)), "other tiles than its card says"),
     (lambda directory: edit_card(directory, lambda card: card.update(rows=5)), "is not a list of 5 names"),
 ]

@@ -287,7 +287,7 @@ def test_removed_tiles_are_not_found_again(small):
     small.remove(tiles.names[:4])
     assert small.count == 6
     assert sorted(small.recall(tiles.recall_ND[:1], 6).names[0]) == sorted(tiles.names[4:])
-    with pytest.raises(TileIndexError, match="^7 answers are requested, the index contains 6 tiles"):
+    with pytest.raises(TileIndexError, match="^7 answers are requested, but the index has 6 tiles"):
         small.recall(tiles.recall_ND[:1], 7)
 
 
@@ -335,7 +335,7 @@ def test_two_openings_of_a_directory_live_apart_and_the_last_frees_it(address, t
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         two.close()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another process's milvus-lite locks it
-        with pytest.raises(TileIndexError, match="tiles.db: another process has it open; wait for its end"):
+        with pytest.raises(TileIndexError, match="tiles.db: another process has it open; wait until it ends"):
             open_milvus_index(address)
     open_milvus_index(address).close()
 
@@ -390,8 +390,8 @@ def test_addresses(text, uri, collection, embedded):
     [
         ("milvus:tiles", "is not a Milvus address; give milvus:DIRECTORY.db or milvus:http://host:19530"),
         ("milvus:ftp://host/tiles.db", "is not a Milvus address"),
-        ("milvus:http://", "names no host and port"),
-        ("milvus:http://host:x", "names no host and port"),
+        ("milvus:http://", "does not name host and port"),
+        ("milvus:http://host:x", "does not name host and port"),
         ("milvus:t.db#a-b", "'a-b' is not a collection name"),
         ("milvus:http://user:secret@host:1", f"put user:password into {TOKEN_VARIABLE}"),
     ],
@@ -411,11 +411,9 @@ def test_the_same_card_continues_an_index_and_another_is_refused(address):
     assert again.count == 3
     again.close()
     other = replace(CARD, checkpoint_sha256="b" * 64)
-    with pytest.raises(
-        TileIndexError, match=f"^{address}#tiles is there already with checkpoint_sha256 a{{64}}, not b"
-    ):
+    with pytest.raises(TileIndexError, match=f"^{address}#tiles exists already with checkpoint_sha256 a{{64}}, not b"):
         create_milvus_index(address, other)
-    with pytest.raises(TileIndexError, match="#tiles is there already with kind flat, not hnsw; name another"):
+    with pytest.raises(TileIndexError, match="#tiles exists already with kind flat, not hnsw; name a different"):
         create_milvus_index(address, CARD, "hnsw")
     opened = open_milvus_index(address)  # the refusal let go of the directory
     assert opened.card == CARD
@@ -430,7 +428,7 @@ def card_text(**facts):
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
-        ({}, "was not made by mindloc"),
+        ({}, "was not created by mindloc"),
         ({"mindloc_card": "{"}, "has a card that this program .version 1. can't read"),
         ({"mindloc_card": '{"version": 2}'}, "has a card that this program .version 1. can't read"),
         ({"mindloc_card": '{"version": 1, "kind": "milvus"}'}, "contradicts its card"),
@@ -454,13 +452,13 @@ def test_collections_of_others(tmp_path, properties, message):
 @pytest.mark.parametrize(("dimension", "rerank"), [(50_176, None), (D, 32_769)])
 def test_too_wide_vectors_are_refused_before_anything_is_made(tmp_path, dimension, rerank):
     card = IndexCard("milvus", "omega", dimension, rerank, None, None, None, None)
-    with pytest.raises(TileIndexError, match=r"Milvus takes up to 32768: reduce them .*-m mindloc pca, then --pca"):
+    with pytest.raises(TileIndexError, match=r"Milvus accepts up to 32768; reduce them .*-m mindloc pca, then --pca"):
         create_milvus_index(f"milvus:{tmp_path}/tiles.db", card)
     assert not any(tmp_path.iterdir())
 
 
 def test_what_milvus_lite_does_not_have(address):
-    with pytest.raises(TileIndexError, match="^milvus-lite has no index of kind ivf_pq; it has flat, hnsw, ivf_flat"):
+    with pytest.raises(TileIndexError, match="^milvus-lite has no index of kind ivf_pq; choose flat, hnsw, ivf_flat"):
         create_milvus_index(address, CARD, "ivf_pq")
 
 
@@ -471,7 +469,7 @@ def test_what_is_where_an_index_should_be(tmp_path):
     for name, message in (
         ("none.db", "none.db is missing; check the path"),
         ("file.db", "file.db is a file"),
-        ("directory.db", "directory.db was not made by milvus-lite"),
+        ("directory.db", "directory.db was not created by milvus-lite"),
     ):
         with pytest.raises(TileIndexError, match=message):
             open_milvus_index(f"milvus:{tmp_path}/{name}")
@@ -501,7 +499,7 @@ def test_no_server_is_one_line(capfd):
 
 
 @pytest.mark.parametrize(
-    ("token", "message"), [("user:wrong", "refuses the token in"), ("", "wants a token, user:pass")]
+    ("token", "message"), [("user:wrong", "refuses the token in"), ("", "requires a token, user:pass")]
 )
 def test_a_refused_token_is_one_line_without_it(monkeypatch, capfd, token, message):
     """A server that refuses everybody, in the words of Milvus 2.3."""
@@ -546,6 +544,6 @@ def test_what_is_searches_wrongly(small):
         small.rerank(np.ones((1, E)), [["satellite/0.png", "nowhere"]], 2)
     with pytest.raises(TileIndexError, match="tile name .* is not Unicode"):
         small.add(named(["\udcff.png"]))
-    with pytest.raises(TileIndexError, match="has 1025 bytes; Milvus takes here 1024"):
+    with pytest.raises(TileIndexError, match="has 1025 bytes; expected 1024 or fewer"):
         small.add(named(["x" * 1025]))
     assert small.count == 5

@@ -116,7 +116,7 @@ def test_a_box_of_longitudes_is_the_arc_from_west_to_east(west, width, lon):
 @pytest.mark.parametrize(
     ("unit", "circle", "error", "message"),
     [
-        (None, Circle((0, 0), 1), TileIndexError, "knows no places"),
+        (None, Circle((0, 0), 1), TileIndexError, "has no places"),
         ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees; give latitude before"),
         ("lat_lon_deg", Circle((10, 400), 9), TileIndexError, "is not a place in degrees"),
         ("lat_lon_deg", Box((10, 400), (11, 401)), TileIndexError, "is not in degrees; give latitude before"),
@@ -130,5 +130,5 @@ def test_what_can_not_be_looked_around(unit, circle, error, message):
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (2, 0)])
 def test_more_answers_than_are_requested_are_refused(n, k):
-    with pytest.raises(TileIndexError, match=f"{k} answers from 2 tiles of the box"):
+    with pytest.raises(TileIndexError, match=f"{k} answers are requested from 2 tiles of the box"):
         search(Circle((200, 0), 100), n=n, k=k)

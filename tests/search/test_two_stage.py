@@ -111,7 +111,7 @@ def test_every_stage_has_its_seconds():
     [
         (10, 11, 0, "11 answers from 10 recalled tiles"),
         (10, 5, 11, "with 11 compared by nodes"),
-        (COUNT + 1, 5, 0, "201 answers are requested, the index contains 200 tiles"),
+        (COUNT + 1, 5, 0, "201 answers are requested, but the index has 200 tiles"),
         (10, 0, 0, "0 answers"),
         (10, 5, -1, "with -1 compared"),
     ],

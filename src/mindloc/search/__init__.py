@@ -1,1 +1,1 @@
-"""Indexes of tiles that can be searched: FAISS in a directory, Milvus on a server; knows nothing of MindSpore."""
+"""Indexes of tiles that can be searched: FAISS in a directory, Milvus on a server; never imports MindSpore."""

@@ -1,6 +1,7 @@
-"""All queries of one search: planned once, searched batch by batch, written as lines of JSON, summed up.
+"""Search for all queries: plan once, search batch by batch, write the answers as lines of JSON, print a summary.
 
-A line is name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank), best first.
+A line has the name of a query and its answers, best first. An answer has tile, place, bounds, score, score_of ("cosine"
+or "consistency") and recall_rank.
 """
 
 import json
@@ -26,39 +27,40 @@ _PLACES = {"plane_m": "x, y in meters", "lat_lon_deg": "latitude, longitude in d
 class SearchPlan:
     """How every query is searched."""
 
-    top: int  # answers that are given
-    n: int  # recalled for the second stage
-    m: int  # compared by nodes
+    top: int  # answers per query
+    n: int  # tiles recalled for the second stage
+    m: int  # tiles compared by nodes
     two_stage: bool
     where: Box | Circle | None  # None: everywhere
 
 
 def require_fit(card: IndexCard, queries: Queries, way_out: str) -> None:
-    """Refuse queries that this index can't answer in all its stages: nobody would see that half of it is left out.
+    """Check that the index can answer the queries in all its stages; otherwise one would be left out silently.
 
     Args:
-        way_out: how to come by queries with both vectors.
+        way_out: how to get queries with both vectors, for the message.
 
     Raises:
-        TileIndexError: another checkpoint, reduction or width; no re-rank vectors for an index of two stages.
+        TileIndexError: checkpoint, reduction or width differ from those of the index, or it has re-rank vectors and the
+            queries have none.
     """
     card.require_fit(queries.checkpoint_sha256, queries.reduction_sha256, queries.dimension or card.dimension)
     if card.rerank_dimension is not None and not queries.has_rerank:
-        raise TileIndexError(f"the index is searched in two stages and the queries come without phi; {way_out}")
+        raise TileIndexError(f"the index is searched in two stages, but the queries have no phi; {way_out}")
 
 
 def plan_search(
     index: TileIndex, top: int, recall_n: int, consistency_m: int, where: Box | Circle | None = None
 ) -> SearchPlan:
-    """How these numbers are meant for this index.
+    """The plan of a search in this index, after a check of the numbers.
 
     Args:
         top: answers per query.
-        recall_n, consistency_m: as ``SearchConfig``; of an index of one stage only the first has a meaning.
+        recall_n, consistency_m: as in ``SearchConfig``; the second must be 0 for an index of one stage.
 
     Raises:
-        ConfigError: more answers than the first stage hands on; consistency without re-rank vectors.
-        TileIndexError: more answers than tiles; a position or box in an index without places.
+        ConfigError: ``top`` exceeds recall_n; consistency is requested, but the index has no re-rank vectors.
+        TileIndexError: the index has fewer tiles than ``top``; ``where`` is invalid, or the index has no places.
     """
     count, two_stage = index.count, index.card.rerank_dimension is not None
     if not count:
@@ -68,16 +70,16 @@ def plan_search(
     if two_stage and top > recall_n:
         raise ConfigError(f"--top {top} exceeds search.recall_n; add --set search.recall_n={top}")
     if consistency_m and not two_stage:
-        raise ConfigError("search.consistency_m needs re-rank vectors, which the index has none of; leave it at 0")
+        raise ConfigError(f"search.consistency_m is {consistency_m}, but the index has no re-rank vectors; set it to 0")
     if where is not None:
-        where.box(index.card)  # what can't be looked into is known before the work
+        where.box(index.card)  # an invalid area is reported before the work
     n = min(max(top, recall_n), count)
     return SearchPlan(top, n, min(consistency_m, n), two_stage, where)
 
 
 @dataclass
 class Summary:
-    """What is printed of all queries together."""
+    """What is printed about all queries together."""
 
     plan: SearchPlan
     first: list[tuple[str, dict[str, Any] | None]] = field(default_factory=list)  # query, its first answer
@@ -89,17 +91,17 @@ class Summary:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def lines(self) -> Iterator[str]:
-        """For the console: the first answers or their scores, what stage two changed, the time of each stage."""
+        """Lines for the console: the first answers or their scores, what stage two changed, the time of each stage."""
         answered = [answer for _, answer in self.first if answer]
         yield from (
             _table(self.first, self.plan.two_stage) if len(self.first) <= FEW else _scores(answered, len(self.first))
         )
         if self.plan.two_stage and answered:
             moved = sum(answer["recall_rank"] != 1 for answer in answered)
-            yield f"stage two put another tile first than stage one for {moved} of {len(answered)} queries"
+            yield f"stage two changed the first tile of {moved} of {len(answered)} queries"
         if self.short:
             total, top = len(self.first), self.plan.top
-            yield f"note: {self.short} of {total} queries got fewer than {top} answers from where to look"
+            yield f"note: {self.short} of {total} queries got fewer than {top} answers in the given area"
         times = (f"{stage} {1000 * s / len(self.first):.3g} ms" for stage, s in self.seconds.items())
         compiling = " (the first batch includes compiling)" if "encode" in self.seconds else ""
         yield f"per query: {', '.join(times)}{compiling}"
@@ -108,14 +110,14 @@ class Summary:
 def search_all(
     index: TileIndex, batches: Iterable[Batch], summary: Summary, encoding: bool = False
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Search batch by batch: (query, its answers, best first), in the order of the queries.
+    """Search batch by batch; yields (query, its answers, best first) in the order of the queries.
 
     Args:
-        summary: of the plan to search by; counts and times are added to it.
-        encoding: the batches are encoded as they are taken, which is timed as a stage of its own.
+        summary: contains the plan of the search; receives counts and times.
+        encoding: the batches are encoded as they are taken, which is timed as a separate stage.
 
     Raises (while iterating):
-        TileIndexError: no tile is where all queries were to be searched; as ``two_stage_search``.
+        TileIndexError: the area of the search contains no tile; the reasons given in ``two_stage_search``.
     """
     plan, batches, started = summary.plan, iter(batches), time.perf_counter()
     while batch := next(batches, None):
@@ -125,13 +127,13 @@ def search_all(
         started = time.perf_counter()
     if plan.where and not any(answer for _, answer in summary.first):
         raise TileIndexError(
-            f"no tile is there; places are given as {_PLACES[index.card.place_unit]}, and extract --places says what "
-            "ground the tiles cover"
+            f"no tile is in the given area; give places as {_PLACES[index.card.place_unit]}, and see the output of "
+            "extract --places for the ground that the tiles cover"
         )
 
 
 def write_answers(file: BinaryIO, answered: Iterable[tuple[str, list[dict[str, Any]]]], count: int) -> None:
-    """A line of JSON per query, with a progress bar on a terminal; ``count`` queries are expected."""
+    """Write a line of JSON per query, with a progress bar on a terminal; ``count`` queries are expected."""
     with progress_bar(total=count, desc="queries", unit="query") as bar:
         for name, answers in answered:
             file.write((json.dumps({"name": name, "answers": answers}, ensure_ascii=False) + "\n").encode())
@@ -158,7 +160,7 @@ def _search_batch(index: TileIndex, batch: Batch, summary: Summary) -> Iterator[
 def _answers(
     facts: Iterator[TileFacts], scores: np.ndarray, ranks: np.ndarray, compared: int
 ) -> Iterator[dict[str, Any]]:
-    """One query's answers, best first, the ``compared`` first ones by consistency; takes a tile of ``facts`` each."""
+    """Yield one query's answers, best first, the first ``compared`` by consistency; ``facts`` are their tiles."""
     for place, (score, rank) in enumerate(zip(scores.tolist(), ranks.tolist(), strict=True)):
         tile = next(facts)
         answer = {"tile": tile.name, "place": tile.place, "bounds": tile.bounds, "score": round(score, 6)}
@@ -175,7 +177,7 @@ def _scores(answered: list[dict[str, Any]], queries: int) -> Iterator[str]:
 
 
 def _table(first: list[tuple[str, dict[str, Any] | None]], two_stage: bool) -> Iterator[str]:
-    """At most ``COLUMNS`` wide: long names lose their first characters."""
+    """Lines of a table, at most ``COLUMNS`` wide: long names lose their first characters."""
     columns = 5 if two_stage else 4
     rows = [("query", "first tile", "place", "score", "stage one")[:columns]]
     for query, answer in first:

@@ -1,4 +1,4 @@
-"""What an extraction wrote, as queries or as tiles of an index: reduced on the way if requested.
+"""Read an extraction as queries or as tiles of an index; recall descriptors are reduced if requested.
 
 Shapes: B rows of one batch, D width of the recall descriptor (reduced if requested), E width of the re-rank descriptor.
 """
@@ -28,22 +28,22 @@ class Batch(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """What is known of queries before the first one is encoded or read."""
+    """What is known about queries before the first one is encoded or read."""
 
     count: int
     checkpoint_sha256: str | None
     reduction_sha256: str | None
-    dimension: int | None  # of the recall vectors; None: known once the first is encoded
+    dimension: int | None  # of the recall vectors; None: known when the first one is encoded
     has_rerank: bool
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """The sets of one extraction; of a one-stage encoder there is none to re-rank with."""
+    """The sets of one extraction; a one-stage encoder has no set to re-rank with."""
 
     recall: DescriptorSet
     rerank: DescriptorSet | None
-    reduction: Reduction | None  # what is still to be done to the recall descriptors
+    reduction: Reduction | None  # still to be applied to the recall descriptors
 
     @property
     def count(self) -> int:
@@ -59,7 +59,7 @@ class Extracted:
 
     @property
     def dimension(self) -> int:
-        """Of the recall descriptors as they leave ``batches``."""
+        """Width of the recall descriptors that ``batches`` yields."""
         return self.reduction.dimension if self.reduction else self.recall.card["dimension"]
 
     @property
@@ -69,7 +69,7 @@ class Extracted:
         return Queries(self.count, *origin, self.dimension, self.rerank is not None)
 
     def index_card(self, kind: str) -> IndexCard:
-        """The card of an index of these rows.
+        """The card of an index built from these rows.
 
         Raises:
             TileIndexError: the cards of the sets contain values of a wrong type.
@@ -91,7 +91,7 @@ class Extracted:
         return card
 
     def batches(self) -> Iterator[Batch]:
-        """All rows in order, as many at a time as fit a few megabytes."""
+        """All rows in order, a few megabytes at a time."""
         names = self.recall.names
         for rows in self._slices():
             recall_BD = self.recall.descriptor_ND[rows]
@@ -100,7 +100,7 @@ class Extracted:
             yield Batch(names[rows], recall_BD, self.rerank.descriptor_ND[rows] if self.rerank else None)
 
     def tiles(self) -> Iterator[Tiles]:
-        """The same rows as tiles."""
+        """All rows as tiles, in the batches of ``batches``."""
         place_N2, bounds_N4 = self.recall.place_N2(), self.recall.bounds_N4()
         for rows, batch in zip(self._slices(), self.batches(), strict=True):
             yield Tiles(*batch, place_N2[rows], bounds_N4[rows])
@@ -112,21 +112,21 @@ class Extracted:
 
 
 def load_extracted(directory: Path, pca: Path | None = None) -> Extracted:
-    """An extraction from its directory.
+    """Read an extraction from its directory.
 
     Args:
-        pca: reduce its recall descriptors by this file.
+        pca: file of the reduction to apply to the recall descriptors.
 
     Raises:
-        DataError: a set is missing or damaged, or two don't belong together.
-        TileIndexError: no recall descriptors, or one reduction too many.
-        DataError: damaged descriptors; a reduction that is damaged or of another encoder.
+        DataError: a set is missing or damaged, or two don't belong together; the reduction is damaged or of a different
+            encoder.
+        TileIndexError: there are no recall descriptors, or ``pca`` is given and they are already reduced.
     """
     sets = load_descriptor_sets(directory)
     recall = next((sets[name] for name in RECALL_DESCRIPTORS if name in sets), None)
     if recall is None:
         raise TileIndexError(
-            f"{directory} contains {', '.join(sets)} alone; name the directory that extract wrote, with omega in it"
+            f"{directory} contains only {', '.join(sets)}; name the directory that extract wrote, with omega in it"
         )
     reduction = None
     if pca is not None:

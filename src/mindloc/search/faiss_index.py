@@ -1,6 +1,6 @@
 """An index on FAISS, in memory or memory-mapped from its directory; exact or approximate by kind (faiss_kinds.py).
 
-Tiles that are removed or replaced are masked; their rows go when the index is built again.
+Tiles that are removed or replaced are masked; their rows are deleted only when the index is built again.
 
 Shapes: Q queries, N tiles, M rows learned from, K answers, D width of the recall vector, E width of the re-rank vector.
 """
@@ -39,10 +39,10 @@ _WRITE_BYTES = 1 << 22
 
 
 class FaissIndex:
-    """A ``TileIndex``; ``build_faiss_index`` and ``load_faiss_index`` make one.
+    """A ``TileIndex`` on FAISS, created by ``build_faiss_index`` or ``load_faiss_index``.
 
     Attributes:
-        parameters: as built; ``search_with`` changes nprobe, refine and ef_search.
+        parameters: those it was built with; ``search_with`` changes nprobe, refine and ef_search.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class FaissIndex:
         return self._table.count
 
     def add(self, tiles: Tiles) -> None:
-        """Add tiles; a name that is there already is masked and its new row appended. Errors as ``TileIndex``."""
+        """Add tiles; the older row of a name is masked, its new row appended. For errors see ``TileIndex``."""
         self._require_changeable()
         recall_ND, rerank_NE = check_tiles(self._card, tiles)
         self._vectors.add(recall_ND)
         self._table.append(tiles, rerank_NE)
 
     def remove(self, names: Sequence[str]) -> None:
-        """Mask tiles. Errors as ``TileIndex``."""
+        """Mask tiles. For errors see ``TileIndex``."""
         self._require_changeable()
         self._table.remove(names)
 
     def recall(self, query_QD: np.ndarray, k: int, box: Box | None = None) -> Hits:
-        """Stage one. Errors as ``TileIndex``."""
+        """Stage one. For errors see ``TileIndex``."""
         query_QD = check_question(self._card, self.count, query_QD, k, box)
         kept_N = self._table.kept(None if box is None else box.parts(self._card))
         score_QK, row_QK = faiss_kinds.search(self._vectors, query_QD, k, kept_N, self.parameters)
@@ -94,12 +94,13 @@ class FaissIndex:
         )
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
-        """Stage two: cosines of re-rank vectors, equal ones in the order of ``names``. Errors as ``TileIndex``."""
+        """Stage two: cosines of re-rank vectors; ties keep the order of ``names``. For errors see ``TileIndex``."""
         vectors = self._require_rerank()
         query_QE = check_queries(query_QE, vectors.width, zeros=True)
         if len(names) != len(query_QE) or k < 1:
             raise TileIndexError(
-                f"{k} of {len(names)} lists of tiles for {len(query_QE)} queries; give a list for each"
+                f"there are {len(names)} lists of tiles for {len(query_QE)} queries, and k is {k}; give one list per "
+                "query and k of 1 or more"
             )
         kept_names, scores = [], []
         for query_E, own in zip(query_QE, names, strict=True):
@@ -111,7 +112,7 @@ class FaissIndex:
         return Hits(kept_names, scores)
 
     def rerank_vectors(self, names: Sequence[str]) -> np.ndarray:
-        """(N, E) float32, of unit length."""
+        """Re-rank vectors of tiles, (N, E) float32, of unit length."""
         return self._require_rerank().take(self._table.rows(names))
 
     def facts(self, names: Sequence[str]) -> list[TileFacts]:
@@ -119,17 +120,17 @@ class FaissIndex:
         return self._table.facts(names)
 
     def search_with(self, given: Mapping[str, int]) -> None:
-        """As ``TileIndex``; refining needs the whole vectors of an index that was built with some."""
+        """See ``TileIndex``; ``refine`` needs an index that was built with it, and so contains whole vectors."""
         require_parameters_of(self._card.kind, given)
         if "refine" in given and not self.parameters.refine:
-            raise ConfigError("the index keeps no whole vectors to refine by; build it with --refine, or leave it out")
+            raise ConfigError("the index has no whole vectors to refine with; build it with --refine, or leave it out")
         for name, value in given.items():
             if not 1 <= value <= MOST_EFFORT:
                 raise ConfigError(f"--{name} is {value}; give 1 to {MOST_EFFORT}")
         self.parameters = replace(self.parameters, **given)
 
     def statistics(self) -> dict[str, Any]:
-        """For people: count, dead rows, bytes, the parameters that the kind reads."""
+        """Facts for the user: count, dead rows, bytes, the parameters that the kind reads."""
         return {
             "kind": self._card.kind,
             "count": self.count,
@@ -141,7 +142,7 @@ class FaissIndex:
         }
 
     def save(self, address: str | Path) -> None:
-        """Write the index to a directory, whole or not at all; dead rows are kept. Errors as ``TileIndex``."""
+        """Write the index to a directory, all of it or nothing; dead rows are kept. For errors see ``TileIndex``."""
         save_index_directory(Path(address), self._card, self.parameters, self._table, self._write_vectors)
 
     def close(self) -> None:
@@ -149,7 +150,7 @@ class FaissIndex:
         self._vectors = self._table = None
 
     def _write_vectors(self, write) -> None:
-        """Let FAISS write through Python's file: its own overlooks a disk that refuses on closing."""
+        """Let FAISS write through a Python file: its own writer misses errors that the disk reports on closing."""
         refused = []
 
         def attempt(data: bytes) -> int:
@@ -186,7 +187,7 @@ def build_faiss_index(
     parameters: FaissParameters | None = None,
     total: int | None = None,
 ) -> FaissIndex:
-    """An index of these tiles, of the kind that the card names.
+    """Build an index of these tiles, of the kind that the card names.
 
     Args:
         tiles: at once or in batches. Kinds that learn (ivf_flat, ivf_pq) keep all batches until they have learned;
@@ -195,7 +196,8 @@ def build_faiss_index(
         total: number of all tiles, for the progress bar.
 
     Raises:
-        TileIndexError: as ``TileIndex.add``; an unknown kind, parameters out of range, too few tiles to learn from.
+        TileIndexError: the reasons given in ``TileIndex.add``; the kind is unknown, a parameter is out of range, or
+            there are too few tiles to learn from.
     """
     batches = [tiles] if isinstance(tiles, Tiles) else tiles
     learns = card.kind in faiss_kinds.KINDS and faiss_kinds.KINDS[card.kind].learns
@@ -215,10 +217,10 @@ def build_faiss_index(
 
 
 def load_faiss_index(directory: str | Path, memory_map: bool = True) -> FaissIndex:
-    """A saved index; memory-mapped it starts at once and shares its pages, but can't be changed.
+    """Load a saved index. Memory-mapped, it is ready at once and shares its pages, but can't be changed.
 
     Raises:
-        TileIndexError: missing, damaged, changed, or no tile index.
+        TileIndexError: the index is missing, damaged or changed, or the directory is not a tile index.
     """
     return read_unswapped(
         Path(directory), lambda place: _load(place, Path(directory), memory_map), "tile index", TileIndexError
@@ -230,7 +232,7 @@ def _load(place: Path, directory: Path, memory_map: bool) -> FaissIndex:
     card, rows = saved.card, len(saved.table.names)
     if card.kind not in faiss_kinds.KINDS:
         raise TileIndexError(
-            f"tile index {directory} is of kind {card.kind!r}; FAISS has {', '.join(faiss_kinds.KINDS)}"
+            f"tile index {directory} has kind {card.kind!r}, expected {', '.join(faiss_kinds.KINDS)}; build it again"
         )
     vectors = faiss_kinds.read_vectors(saved.vectors, card.kind, card.dimension, rows, memory_map)
     parameters = faiss_kinds.resolve(card.kind, card.dimension, rows, saved.parameters)
@@ -238,7 +240,7 @@ def _load(place: Path, directory: Path, memory_map: bool) -> FaissIndex:
 
 
 def _training_rows(card: IndexCard, batches: list[Tiles], count: int, parameters: FaissParameters) -> np.ndarray:
-    """(M, D) a seeded sample of all batches' recall vectors."""
+    """A seeded sample of the recall vectors of all batches, (M, D)."""
     chosen_N = np.zeros(count, bool)
     random = np.random.default_rng(parameters.seed)
     chosen_N[random.choice(count, min(count, parameters.train_rows), replace=False)] = True

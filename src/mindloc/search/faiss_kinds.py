@@ -1,9 +1,9 @@
-"""The kinds of FAISS index: how each is made, sized, learned, searched among some of its rows, and read from its file.
+"""The kinds of FAISS index: how each is created, sized, searched among some of its rows, and read from its file.
 
 ======== =====================================================================================================
 flat     every vector compared, exact
 ivf_flat vectors in lists around learned centers; the lists nearest to a query are compared
-ivf_pq   the same with each vector in a few bytes; with ``refine`` the whole vectors are kept beside it
+ivf_pq   like ivf_flat, with each vector in a few bytes; with ``refine``, the whole vectors are kept too
 hnsw     a graph of neighbors that a query walks through
 ======== =====================================================================================================
 
@@ -25,9 +25,9 @@ from mindloc.errors import ConfigError, TileIndexError, one_line
 
 class FaissKind(NamedTuple):
     factory: str  # for faiss.index_factory, with names of FaissParameters in braces
-    reads: tuple[str, ...]  # the parameters that matter to it
-    learns: bool = False  # from vectors, before any is added
-    type: type = faiss.IndexFlat  # what the factory makes, where the whole vectors are not kept beside it
+    reads: tuple[str, ...]  # the parameters that this kind reads
+    learns: bool = False  # whether it must learn from vectors before any is added
+    type: type = faiss.IndexFlat  # class that the factory creates if whole vectors are not kept
 
 
 _LISTS = ("nlist", "nprobe", "train_rows", "seed")
@@ -38,12 +38,12 @@ KINDS = {
     "ivf_pq": FaissKind("IVF{nlist},PQ{pq_bytes}x8np", (*_LISTS, "pq_bytes", "refine"), True, faiss.IndexIVFPQ),
     "hnsw": FaissKind("HNSW{links},Flat", ("links", "ef_construction", "ef_search"), type=faiss.IndexHNSWFlat),
 }
-_WHOLE_VECTORS = ",RFlat"  # behind the factory string of a kind with refine
+_WHOLE_VECTORS = ",RFlat"  # appended to the factory string of a kind with refine
 
 _PQ_CODES = 256  # one byte a part
-_ROWS_PER_LIST = 39  # below this many training rows FAISS calls a center badly learned
-_WALK_SHARE = 0.1  # where fewer of the rows are wanted, a graph's walk meets too few of them
-_ROUNDING = 1e-5  # more than two ways to sum a cosine differ
+_ROWS_PER_LIST = 39  # with fewer training rows per center, FAISS warns
+_WALK_SHARE = 0.1  # if a smaller fraction of rows is kept, a walk through the graph meets too few
+_ROUNDING = 1e-5  # larger than the difference between two ways to sum a cosine
 _MOST = 2**31 - 1  # FAISS's int
 
 
@@ -53,7 +53,7 @@ def _number(default: int, meaning: str, auto: str = "", least: int = 0, most: in
 
 @dataclass(frozen=True)
 class FaissParameters:
-    """How an index is built and searched, all whole numbers. 0 leaves those with ``auto`` to the number of tiles."""
+    """How an index is built and searched: whole numbers. 0 chooses those with ``auto`` by the number of tiles."""
 
     nlist: int = _number(0, "ivf: lists", "about 4 sqrt(tiles), where enough are learned from")
     nprobe: int = _number(0, "ivf: lists compared per query", "by nlist")
@@ -66,18 +66,18 @@ class FaissParameters:
     seed: int = _number(0, "ivf: of the sample to learn from")
 
 
-WHILE_SEARCHING = ("nprobe", "refine", "ef_search")  # refine: where it was built with any
+WHILE_SEARCHING = ("nprobe", "refine", "ef_search")  # refine: only if the index was built with it
 
 
 def require_parameters_of(kind: str, given: Iterable[str]) -> None:
-    """Refuse parameters that an index of this kind would not read.
+    """Check that an index of this kind reads all given parameters.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: it does not; the message names them.
     """
     unfit = [f"--{name}" for name in given if kind not in KINDS or name not in KINDS[kind].reads]
     if unfit:
-        raise ConfigError(f"{', '.join(unfit)} means nothing to an index of kind {kind}; leave it out or take another")
+        raise ConfigError(f"{', '.join(unfit)} means nothing to an index of kind {kind}; leave it out or change kind")
 
 
 def resolve(
@@ -86,13 +86,13 @@ def resolve(
     """The parameters with every 0 filled in for ``count`` vectors.
 
     Args:
-        learned: vectors to learn lists and codes from; None: all of them.
+        learned: number of vectors to learn lists and codes from; None: ``count``.
 
     Raises:
         TileIndexError: an unknown kind, numbers out of range, or too few tiles to learn from.
     """
     if kind not in KINDS:
-        raise TileIndexError(f"index kind {kind!r} is none of {', '.join(KINDS)}; take one of them")
+        raise TileIndexError(f"index kind is {kind!r}; expected one of {', '.join(KINDS)}")
     for parameter in fields(FaissParameters):
         (least, most), value = parameter.metadata["range"], getattr(parameters, parameter.name)
         if not least <= value <= most:
@@ -108,7 +108,7 @@ def resolve(
 
 def _resolve_lists(kind: str, count: int, learned: int, parameters: FaissParameters) -> FaissParameters:
     if not count:
-        raise TileIndexError(f"an index of kind {kind} learns from tiles and was given none; take flat or hnsw")
+        raise TileIndexError(f"an index of kind {kind} learns from tiles, but none were given; use flat or hnsw")
     if parameters.nlist > learned:
         raise TileIndexError(
             f"nlist {parameters.nlist} exceeds the {learned} tiles to learn from; give fewer lists or more train_rows"
@@ -121,8 +121,8 @@ def _resolve_lists(kind: str, count: int, learned: int, parameters: FaissParamet
 def _resolve_codes(dimension: int, learned: int, parameters: FaissParameters) -> FaissParameters:
     if learned < _PQ_CODES:
         raise TileIndexError(
-            f"an index of kind ivf_pq learns {_PQ_CODES} codes and needs as many tiles, {learned} were given; "
-            "give more tiles and train_rows, or take ivf_flat or flat"
+            f"an index of kind ivf_pq learns {_PQ_CODES} codes and needs as many tiles, but {learned} were given; "
+            "give more tiles and train_rows, or use ivf_flat or flat"
         )
     size = parameters.pq_bytes or max(m for m in range(1, max(1, dimension // 4) + 1) if dimension % m == 0)
     if dimension % size:
@@ -131,7 +131,7 @@ def _resolve_codes(dimension: int, learned: int, parameters: FaissParameters) ->
 
 
 def new_index(kind: str, dimension: int, parameters: FaissParameters) -> faiss.Index:
-    """An empty index; those that learn still have to."""
+    """An empty index; one of a kind that learns is not trained yet."""
     text = KINDS[kind].factory.format(**vars(parameters))
     if parameters.refine and "refine" in KINDS[kind].reads:
         text += _WHOLE_VECTORS
@@ -141,7 +141,7 @@ def new_index(kind: str, dimension: int, parameters: FaissParameters) -> faiss.I
         inner.hnsw.efConstruction = parameters.ef_construction
     for clustering in (inner.cp, *([inner.pq.cp] if kind == "ivf_pq" else [])) if KINDS[kind].learns else ():
         clustering.seed = parameters.seed
-        clustering.min_points_per_centroid = 1  # FAISS would warn on stderr; resolve has chosen the numbers to suit
+        clustering.min_points_per_centroid = 1  # no warning on stderr: ``resolve`` has chosen suitable numbers
     return index
 
 
@@ -154,10 +154,10 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(Q, K) scores and rows, best first, among the kept rows (None: all); row -1 past the last answer.
 
-    Equal scores are in the order of the rows; of kind flat the first k are also chosen by it.
+    Equal scores are in the order of the rows; for kind flat, that order also decides which of them are among the k.
 
-    Where few rows are kept more lists are compared, in proportion, and all where that still finds too few; a graph
-    is not walked then, its vectors are compared one by one.
+    If few rows are kept, proportionally more lists are compared, and all lists if that still finds too few rows. A
+    graph is not walked then: its vectors are compared one by one.
     """
     wanted = index.ntotal if kept_N is None else int(np.count_nonzero(kept_N))
     if not wanted:
@@ -178,11 +178,11 @@ def search(
 def _search_flat(
     index: faiss.IndexFlat, query_QD: np.ndarray, k: int, wanted: int, selector: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``search``: where the score of the last answer continues behind it, all rows of that score are looked at."""
+    """Like ``search``; if the row after the last answer has the same score, all rows of that score are examined."""
     parameters = faiss.SearchParameters(sel=selector)
     score_QK, row_QK = _ordered(*index.search(query_QD, k + (k < wanted), params=parameters))
     for query in np.flatnonzero(score_QK[:, k - 1] == score_QK[:, k]) if k < wanted else ():
-        # scores of one query alone may differ in the last bits from those of a batch
+        # scores of a single query may differ in the last bits from those of a batch
         least = float(score_QK[query, k]) - _ROUNDING
         _, score_M, row_M = index.range_search(query_QD[query : query + 1], least, params=parameters)
         score_QK[query, :k], row_QK[query, :k] = (part[:k] for part in _ordered(score_M, row_M))
@@ -190,7 +190,7 @@ def _search_flat(
 
 
 def _ordered(score_QK: np.ndarray, row_QK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Best first, equal scores by row; FAISS has them in no particular order."""
+    """Scores and rows sorted best first, equal scores by row; FAISS returns these in no particular order."""
     order_QK = np.lexsort((row_QK, -score_QK))
     return np.take_along_axis(score_QK, order_QK, -1), np.take_along_axis(row_QK, order_QK, -1)
 
@@ -218,7 +218,7 @@ def _search_parameters(index: faiss.Index, parameters: FaissParameters, k: int, 
 
 
 def bytes_per_vector(index: faiss.Index) -> int:
-    """What a row takes: codes, identity, links; not what all rows share."""
+    """Bytes of a row: codes, identifier, links; without what all rows share."""
     if isinstance(index, faiss.IndexRefine):
         return bytes_per_vector(_without_whole_vectors(index)) + 4 * index.d
     if isinstance(index, faiss.IndexIVF):
@@ -235,7 +235,7 @@ def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: b
         TileIndexError: FAISS can't read the file, or the file contains a different index.
     """
     # IO_FLAG_MMAP_IFC maps vectors, lists and graphs alike; IO_FLAG_MMAP maps lists and copies the rest.
-    # The table that FAISS would compute for ivf_pq serves Euclidean distances alone.
+    # The table that FAISS would compute for ivf_pq is only for Euclidean distances.
     flags = faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE | (faiss.IO_FLAG_MMAP_IFC if memory_map else 0)
     try:
         with _limited(path.stat().st_size):
@@ -249,15 +249,15 @@ def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: b
     expected = (kind, dimension, rows, faiss.METRIC_INNER_PRODUCT)
     if found != expected or inner.d != dimension or inner.ntotal != rows:
         raise TileIndexError(
-            f"{path} contains kind {found[0]} of width {found[1]} with {found[2]} rows, its card says kind {kind} of "
-            f"width {dimension} with {rows}; build the index again"
+            f"{path} contains kind {found[0]} of width {found[1]} with {found[2]} rows, but card.json says kind {kind} "
+            f"of width {dimension} with {rows}; build the index again"
         )
     return index
 
 
 @contextmanager
 def _limited(size: int) -> Iterator[None]:
-    """FAISS believes no file that speaks of arrays larger than itself."""
+    """Context in which FAISS rejects a file that states arrays larger than the file itself, ``size`` bytes."""
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
     faiss.set_deserialization_vector_byte_limit(size)
     faiss.set_deserialization_loop_limit(size)

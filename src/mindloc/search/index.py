@@ -1,8 +1,8 @@
-"""An index of tiles: the one interface of every kind of index, what goes in and comes out, and how both are checked.
+"""The interface that all kinds of tile index have in common: what goes in, what comes out, and how both are checked.
 
-A tile has a recall vector (Omega, or the one descriptor of a one-stage encoder), on request a re-rank vector (Phi), a
-name that is unique in the index, and where they are known its place and bounds. Vectors have unit length, so that an
-inner product is a cosine; they are normalized on the way in.
+A tile has a name that is unique in the index, a recall vector (Omega, or the one descriptor of a one-stage encoder),
+optionally a re-rank vector (Phi) and, if they are known, its place and bounds. Vectors are normalized when they are
+added, so that an inner product is a cosine.
 
 Shapes: Q queries, N tiles or rows, K answers, D width of the recall vector, E width of the re-rank vector.
 """
@@ -21,22 +21,22 @@ from mindloc.runtime.console import progress_bar
 
 @dataclass(frozen=True)
 class IndexCard:
-    """What an index says of itself; queries have to fit it."""
+    """Description of an index; queries must fit it."""
 
     kind: str  # "flat", "ivf_flat", "ivf_pq", "hnsw", "milvus"
     descriptor: str  # of the recall vectors: "global" or "omega"
     dimension: int  # of the recall vectors
     rerank_dimension: int | None  # of the re-rank vectors; None: there are none
-    nodes: int | None  # that a re-rank vector consists of, one after the other
+    nodes: int | None  # number of nodes in a re-rank vector, one after the other; None: unknown
     place_unit: PlaceUnit | None  # None: places are unknown
     checkpoint_sha256: str | None  # of the encoder
-    reduction_sha256: str | None  # of the file that the recall vectors were reduced with; None: they are as encoded
+    reduction_sha256: str | None  # of the file that the recall vectors were reduced with; None: not reduced
 
     def require_fit(self, checkpoint_sha256: str | None, reduction_sha256: str | None, dimension: int) -> None:
-        """Refuse queries whose vectors are not comparable with those of the index.
+        """Check that the vectors of queries are comparable with those of the index.
 
         Raises:
-            TileIndexError: they come with another checkpoint, reduction or width; it names both.
+            TileIndexError: checkpoint, reduction or width differ; the message names both values.
         """
         origins = (
             ("checkpoint", self.checkpoint_sha256, checkpoint_sha256),
@@ -46,21 +46,21 @@ class IndexCard:
         for what, own, given in origins:
             if own != given:
                 raise TileIndexError(
-                    f"the index was built with {what} {_short(own)}, the queries come with {what} {_short(given)}; "
-                    "encode the queries with the index's own, or build the index again"
+                    f"the index was built with {what} {_short(own)}, but the queries have {what} {_short(given)}; "
+                    "encode the queries like the index, or build the index again"
                 )
 
     def require_same(self, tiles: "IndexCard", where: str) -> None:
-        """Refuse tiles whose vectors or places are not comparable with those of the index, which is at ``where``.
+        """Check that vectors and places of tiles are comparable with those of the index, which is at ``where``.
 
         Raises:
-            TileIndexError: naming what differs.
+            TileIndexError: the cards differ; the message names the difference.
         """
         for name, own in vars(self).items():
             if own != (given := getattr(tiles, name)):
                 raise TileIndexError(
-                    f"{where} has {name} {_short(own)}, these tiles have {_short(given)}; extract them with the "
-                    "index's own checkpoint, settings and --pca, or build an index of their own"
+                    f"{where} has {name} {_short(own)}, but these tiles have {_short(given)}; extract them with the "
+                    "checkpoint, settings and --pca of the index, or build a separate index"
                 )
 
 
@@ -69,7 +69,7 @@ def _short(origin: str | int | None) -> str:
 
 
 def read_index_card(facts: Any) -> IndexCard | None:
-    """The card that was written as these facts; None: one is missing, superfluous or of a wrong type."""
+    """The card that was written as these facts; None if a fact is missing, superfluous or of a wrong type."""
     if not isinstance(facts, dict) or set(facts) != {field.name for field in fields(IndexCard)}:
         return None
     counts = [facts["dimension"], *(facts[name] for name in ("rerank_dimension", "nodes") if facts[name] is not None)]
@@ -80,7 +80,7 @@ def read_index_card(facts: Any) -> IndexCard | None:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number, 0 or more."""
+    """Whether ``value`` is a whole number, 0 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -96,7 +96,7 @@ class Tiles:
 
 
 class TileFacts(NamedTuple):
-    """What the index knows of a tile besides its vectors."""
+    """What an index stores about a tile besides its vectors."""
 
     name: str
     place: tuple[float, float] | None
@@ -104,19 +104,19 @@ class TileFacts(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where to look: tiles whose place is within, edges included, in the unit of the index's places.
+    """A search area: the tiles whose place is in the box, edges included, in the unit of the index's places.
 
-    Longitudes across the 180th meridian are given as on either side of it, 179.9 to -179.9, or on, 179.9 to 180.1.
+    A box across the 180th meridian has longitudes such as 179.9 to -179.9, or 179.9 to 180.1.
     """
 
     low: tuple[float, float]
     high: tuple[float, float]
 
     def box(self, card: IndexCard) -> "Box":
-        """The same box with its lowest longitude first, also across the 180th meridian.
+        """This box with its lowest longitude first, also across the 180th meridian.
 
         Raises:
-            TileIndexError: it is upside down, not of numbers or not in degrees, or the index knows no places.
+            TileIndexError: the box is upside down, contains NaN or is not in degrees, or the index has no places.
         """
         unit = _require_places(card)
         (low_a, low_b), (high_a, high_b) = self
@@ -125,17 +125,17 @@ class Box(NamedTuple):
                 raise TileIndexError(
                     f"box from {self.low} to {self.high} is not in degrees; give latitude before longitude"
                 )
-            if high_b < low_b and high_b + 360 - low_b <= 180:  # wider ones are exchanged corners
+            if high_b < low_b and high_b + 360 - low_b <= 180:  # a wider box has exchanged corners
                 high_b += 360
-        if not (low_a <= high_a and low_b <= high_b):  # NaN too
+        if not (low_a <= high_a and low_b <= high_b):  # also true of NaN
             raise TileIndexError(f"box from {self.low} to {self.high} is upside down; give its lowest corner first")
         return Box((low_a, low_b), (high_a, high_b))
 
     def parts(self, card: IndexCard) -> list["Box"]:
-        """Boxes whose edges compare as numbers and which contain the same places; two across the 180th meridian.
+        """This box as boxes whose edges can be compared as numbers: two across the 180th meridian, otherwise one.
 
         Raises:
-            TileIndexError: as ``box``.
+            TileIndexError: for the reasons given in ``box``.
         """
         whole = self.box(card)
         if card.place_unit != "lat_lon_deg":
@@ -147,16 +147,16 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Circle:
-    """Where to look: tiles whose place is at most this far from a position, the edge included."""
+    """A search area: the tiles whose place is at most this far from a position, the edge included."""
 
-    place: tuple[float, float]  # in the unit of the index's places; a longitude may pass 180
+    place: tuple[float, float]  # in the unit of the index's places; a longitude may exceed 180
     radius_m: float
 
     def box(self, card: IndexCard) -> Box:
         """The smallest box of the index's places that contains the circle.
 
         Raises:
-            TileIndexError: the index knows no places, or the position is none in their unit.
+            TileIndexError: the index has no places, or the position is not valid in their unit.
         """
         unit = _require_places(card)
         if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 360):
@@ -168,23 +168,24 @@ class Circle:
 
 def _require_places(card: IndexCard) -> PlaceUnit:
     if card.place_unit is None:
-        raise TileIndexError("the index knows no places of its tiles; build it from: extract --places")
+        raise TileIndexError("the index has no places of its tiles; build it from: extract --places")
     return card.place_unit
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Answers to Q queries, best first; fewer than requested only where a box contains fewer.
+    """Answers to Q queries, best first.
 
-    Or where a graph of Milvus (hnsw, diskann) finds fewer in a box with all its effort.
+    There are fewer than requested only if a box contains fewer tiles, or if a graph of Milvus (hnsw, diskann) finds
+    fewer in a box even with its widest search.
     """
 
     names: list[list[str]]
-    scores: list[np.ndarray]  # cosines, float32; estimates where the kind of index only estimates them
+    scores: list[np.ndarray]  # cosines, float32; some kinds of index only estimate them
 
 
 class TileIndex(Protocol):
-    """An index of tiles, whatever searches it."""
+    """The interface of an index of tiles, whichever engine searches it."""
 
     @property
     def card(self) -> IndexCard: ...
@@ -195,10 +196,10 @@ class TileIndex(Protocol):
         ...
 
     def add(self, tiles: Tiles) -> None:
-        """Add tiles; one whose name is there already takes the place of the older.
+        """Add tiles; a tile replaces an older one of the same name.
 
         Raises:
-            TileIndexError: vectors of another width, NaN, a name that comes twice in ``tiles``.
+            TileIndexError: a vector has a different width or contains NaN, or a name appears twice in ``tiles``.
         """
         ...
 
@@ -206,28 +207,29 @@ class TileIndex(Protocol):
         """Remove tiles.
 
         Raises:
-            TileIndexError: a name that is not there; nothing is removed then.
+            TileIndexError: a name is not in the index; then nothing is removed.
         """
         ...
 
     def recall(self, query_QD: np.ndarray, k: int, box: Box | None = None) -> Hits:
-        """Stage one: the k tiles whose recall vectors are nearest, of all or of those in a box.
+        """Stage one: the k tiles whose recall vectors are nearest, among all tiles or among those in a box.
 
         Raises:
-            TileIndexError: an empty index, k beyond its count, queries of another width, a box without places.
+            TileIndexError: the index is empty, k exceeds its count, the queries have a different width, or a box is
+                given and the index has no places.
         """
         ...
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
-        """Stage two: of each query's own tiles the k whose re-rank vectors are nearest.
+        """Stage two: among the tiles named for each query, the k whose re-rank vectors are nearest.
 
         Raises:
-            TileIndexError: an index without re-rank vectors, queries of another width.
+            TileIndexError: the index has no re-rank vectors, or the queries have a different width.
         """
         ...
 
     def rerank_vectors(self, names: Sequence[str]) -> np.ndarray:
-        """(N, E) float32, of unit length."""
+        """Re-rank vectors of tiles, (N, E) float32, of unit length."""
         ...
 
     def facts(self, names: Sequence[str]) -> list[TileFacts]:
@@ -235,22 +237,23 @@ class TileIndex(Protocol):
         ...
 
     def search_with(self, given: Mapping[str, int]) -> None:
-        """Search with other parameters than the index was built with, name -> value.
+        """Change parameters of the search, name -> value; they replace those that the index was built with.
 
         Raises:
-            ConfigError: some that this kind of index does not read while searching, or that are out of range.
+            ConfigError: this kind of index does not read a parameter while searching, or it is out of range.
         """
         ...
 
     def statistics(self) -> dict[str, Any]:
-        """For people: count, bytes, parameters of the kind."""
+        """Facts for the user: count, bytes, parameters of the kind."""
         ...
 
     def save(self, address: str | Path) -> None:
-        """Have all changes on disk at this address, all of them or none.
+        """Write all changes to disk at this address, all of them or none.
 
         Raises:
-            TileIndexError: something else is there, the disk is full or refuses; an index that stays where it is.
+            TileIndexError: something else is at the address, the disk is full or not writable, or this kind of index
+                can't be moved to a different address.
         """
         ...
 
@@ -272,16 +275,16 @@ def checked_unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool
 
     Args:
         what: the rows, e.g. "queries", for messages.
-        zeros: a row of zeros stays one: Phi of an image that no center is like, whose cosine to everything is 0.
+        zeros: allow rows of zeros, which remain zero: Phi of an image similar to no center; its cosine with any is 0.
 
     Raises:
-        TileIndexError: another width, NaN or infinity, a row of zeros that is not allowed.
+        TileIndexError: a row has a different width, contains NaN or infinity, or is all zeros without ``zeros``.
     """
     row_ND = np.asarray(row_ND)
     if row_ND.ndim != 2 or row_ND.shape[1] != dimension:
         raise TileIndexError(
-            f"{what} of shape {row_ND.shape} where the index contains vectors of width {dimension}; "
-            f"give (count, {dimension}), encoded and reduced like the index's"
+            f"{what} have shape {row_ND.shape}, but the index contains vectors of width {dimension}; "
+            f"give (count, {dimension}), encoded and reduced like those of the index"
         )
     unit_ND = np.array(row_ND, np.float32, order="C")
     length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND, dtype=np.float64))
@@ -295,18 +298,18 @@ def checked_unit_rows(row_ND: np.ndarray, dimension: int, what: str, zeros: bool
 
 
 def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray | None]:
-    """Recall and re-rank vectors of tiles that fit an index, each of unit length (None: there are none).
+    """Check that tiles fit an index; returns their recall and re-rank vectors (None: there are none) of unit length.
 
     Raises:
-        TileIndexError: vectors of another width or count, NaN, missing or superfluous re-rank vectors, a name that is
-            no text or comes twice, places where the index knows no unit of them.
+        TileIndexError: vectors have a different width or count or contain NaN; re-rank vectors are missing or
+            superfluous; a name is not text or appears twice; there are places, but the card has no unit of them.
     """
     count = len(tiles.names)
     _check_names(tiles.names)
     recall_ND = checked_unit_rows(tiles.recall_ND, card.dimension, "recall vectors of tiles")
     if (tiles.rerank_NE is None) != (card.rerank_dimension is None):
-        given, kept = ("without", "keeps") if tiles.rerank_NE is None else ("with", "keeps no")
-        raise TileIndexError(f"tiles {given} re-rank vectors for an index that {kept} such; build an index of its own")
+        given, kept = ("no", "does") if tiles.rerank_NE is None else ("some", "does not")
+        raise TileIndexError(f"tiles have {given} re-rank vectors, but the index {kept}; build a separate index")
     rerank_NE = None
     if tiles.rerank_NE is not None and card.rerank_dimension is not None:
         rerank_NE = checked_unit_rows(tiles.rerank_NE, card.rerank_dimension, "re-rank vectors of tiles", zeros=True)
@@ -317,16 +320,16 @@ def check_tiles(card: IndexCard, tiles: Tiles) -> tuple[np.ndarray, np.ndarray |
 
 
 def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, box: Box | None) -> np.ndarray:
-    """Queries of unit length for stage one.
+    """Check the queries of stage one and return them with unit length.
 
     Raises:
-        TileIndexError: an empty index, no queries, k below 1 or beyond the index's ``count``, queries of another width
-            or with NaN, a box without places or upside down.
+        TileIndexError: the index is empty, k is not 1 to its ``count``, there are no queries, they have a different
+            width or contain NaN, or the box is invalid or the index has no places.
     """
     if not count:
         raise TileIndexError("the index contains no tiles; add some before searching it")
     if not 1 <= k <= count:
-        raise TileIndexError(f"{k} answers are requested, the index contains {count} tiles; request 1 to {count}")
+        raise TileIndexError(f"{k} answers are requested, but the index has {count} tiles; request 1 to {count}")
     query_QD = check_queries(query_QD, card.dimension)
     if box is not None:
         box.box(card)
@@ -334,10 +337,10 @@ def check_question(card: IndexCard, count: int, query_QD: np.ndarray, k: int, bo
 
 
 def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> np.ndarray:
-    """Queries of unit length, at least one; ``zeros`` as ``checked_unit_rows``.
+    """Check queries and return them with unit length; for ``zeros`` see ``checked_unit_rows``.
 
     Raises:
-        TileIndexError: none, of another width, with NaN.
+        TileIndexError: there are none, or one has a different width or contains NaN.
     """
     unit_QD = checked_unit_rows(query_QD, dimension, "queries", zeros)
     if not len(unit_QD):
@@ -346,13 +349,13 @@ def check_queries(query_QD: np.ndarray, dimension: int, zeros: bool = False) -> 
 
 
 def check_length(what: str, found: int, expected: int) -> None:
-    """Refuse another number of rows than there are tile names.
+    """Check that there are as many rows as tile names.
 
     Raises:
-        TileIndexError: naming both.
+        TileIndexError: there are not; the message names both numbers.
     """
     if found != expected:
-        raise TileIndexError(f"{found} {what} for {expected} tile names; give one for each")
+        raise TileIndexError(f"there are {found} {what}, but {expected} tile names; give one for each name")
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -372,10 +375,10 @@ def _check_places(card: IndexCard, tiles: Tiles, count: int) -> None:
         known = ~np.isnan(array)
         if np.isinf(array).any() or (known.any(axis=1) != known.all(axis=1)).any():
             raise TileIndexError(
-                f"{what} contain infinity or half a pair; give numbers, or NaN throughout a tile's row"
+                f"{what} contain infinity or a row with some NaN; give numbers, or NaN for a whole row"
             )
         if card.place_unit is None and known.any():
-            raise TileIndexError(f"{what} for an index whose card names no unit of places; name it when building")
+            raise TileIndexError(f"tiles have {what}, but the index card has no place_unit; set it when building")
     if card.place_unit == "lat_lon_deg":
         off_N = ~np.isnan(tiles.place_N2[:, 0]) & ~is_lat_lon(tiles.place_N2)
         if off_N.any():

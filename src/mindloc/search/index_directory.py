@@ -1,4 +1,4 @@
-"""An index on disk: a directory whose card knows the size and checksum of every file in it.
+"""An index on disk: a directory whose card.json contains the size and checksum of every other file in it.
 
 ::
 
@@ -11,7 +11,7 @@
     bounds.npy     (rows, 4) float64, NaN where unknown
     alive.npy      (rows,) bool, False where a tile was removed or replaced
 
-The directory appears under its name when everything is on disk; sizes and sums are checked before anything is read.
+The directory appears under its name when everything is on disk; sizes and checksums are checked before reading.
 """
 
 import json
@@ -58,13 +58,13 @@ def save_index_directory(
     table: TileTable,
     write_vectors: Callable[[Callable[[bytes], int]], None],
 ) -> None:
-    """Write an index; an older one at ``directory`` is replaced, and stays whole until then.
+    """Write an index; an older one at ``directory`` is replaced when the new one is complete.
 
     Args:
-        write_vectors: writes the recall vectors through the function it is given.
+        write_vectors: writes the recall vectors by calling the function that it receives.
 
     Raises:
-        TileIndexError: the directory contains something else, or the disk is full or refuses.
+        TileIndexError: the directory contains something else, or the disk is full or not writable.
     """
     replaced = atomic_directory(directory, "tile index", TileIndexError, require_index_place)
     with writing(f"tile index {directory}", TileIndexError), replaced as partial:
@@ -78,10 +78,10 @@ def save_index_directory(
 
 
 def require_index_place(directory: Path) -> None:
-    """Refuse a place that contains anything but an older index, which saving one there would delete.
+    """Check that an index may be saved to ``directory``.
 
     Raises:
-        TileIndexError: naming what is there.
+        TileIndexError: it contains anything but an older index; saving would delete it.
     """
     require_replaceable(directory, _ALL, "tile index", TileIndexError)
 
@@ -89,7 +89,7 @@ def require_index_place(directory: Path) -> None:
 def _write_files(
     partial: Path, table: TileTable, write_vectors: Callable[[Callable[[bytes], int]], None]
 ) -> dict[str, dict[str, Any]]:
-    """Name -> size and sum of each file but the card."""
+    """Write all files except the card; returns name -> size and checksum of each."""
     files: dict[str, dict[str, Any]] = {}
     with _summed(partial / VECTORS, files) as sink:
         write_vectors(sink.write)
@@ -109,7 +109,7 @@ def _write_files(
 
 
 class _Sink:
-    """A file that is summed and measured while it is written."""
+    """A file whose checksum and size are computed while it is written."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -135,7 +135,7 @@ def _summed(path: Path, files: dict[str, dict[str, Any]]) -> Iterator[_Sink]:
 
 
 def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
-    """An index from its directory: card, sizes and sums checked first, then the table read.
+    """Read an index from its directory: check card, sizes and checksums, then read the table.
 
     Args:
         memory_map: leave the re-rank vectors in their file.
@@ -152,10 +152,10 @@ def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise TileIndexError(f"{path.parent} contains no tile index; make one with: {command_line('index', 'build')}")
+        raise TileIndexError(f"{path.parent} contains no tile index; build one with: {command_line('index', 'build')}")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
-        raise TileIndexError(f"{path} is not a card of a tile index; name the directory that one was saved to")
+        raise TileIndexError(f"{path} is not the card of a tile index; name the directory of an index")
     if facts.get("version") != VERSION:
         version = facts.get("version")
         raise TileIndexError(f"{path} has version {version!r}, this program reads {VERSION}; build the index again")
@@ -165,12 +165,12 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path, facts: dict[str, Any]) -> tuple[IndexCard, FaissParameters]:
-    """Card and parameters, every fact of the right type."""
+    """Index card and parameters, after a check that every fact has the correct type."""
     card, given = read_index_card(facts.get("index")), facts.get("parameters")
     known = isinstance(given, dict) and set(given) == {field.name for field in fields(FaissParameters)}
     known = known and all(is_count(value) for value in [*given.values(), facts.get("rows"), facts.get("count")])
     if card is None or not known:
-        raise TileIndexError(f"{path} lacks facts or has them of a wrong type; build the index again")
+        raise TileIndexError(f"{path} lacks facts or has some of a wrong type; build the index again")
     return card, FaissParameters(**given)
 
 
@@ -178,7 +178,7 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
     expected = {VECTORS, _NAMES, *_ARRAYS} | ({_PHI} if card.rerank_dimension is not None else set())
     if not isinstance(files, dict) or set(files) != expected:
         raise TileIndexError(
-            f"{directory / _CARD} lists other files than {', '.join(sorted(expected))}; build it again"
+            f"{directory / _CARD} does not list exactly {', '.join(sorted(expected))}; build the index again"
         )
     for name, facts in files.items():
         path = directory / name
@@ -209,7 +209,7 @@ def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None
     table = TileTable(names, *arrays, rerank)
     if not table.count == np.count_nonzero(table.alive_N) == facts["count"]:
         raise TileIndexError(
-            f"tile index {directory} has names twice or other tiles than its card says; build it again"
+            f"tile index {directory} has duplicate names, or tiles that its card.json does not count; build it again"
         )
     return table
 

@@ -1,7 +1,7 @@
-"""A collection of Milvus that is an index of tiles: its address, the connection to it, its fields and its card.
+"""A Milvus collection that is an index of tiles: its address, the connection to it, its fields and its card.
 
     milvus:tiles.db               milvus-lite, in this process: a directory whose name ends in .db
-    milvus:http://host:19530      a server; https:// with TLS; http://host:19530/name for a database of another name
+    milvus:http://host:19530      a server; https:// with TLS; http://host:19530/name for the database "name"
     milvus:tiles.db#rivers        the collection "rivers"; without a name it is "tiles"
 
 A server's token comes from the environment variable MINDLOC_MILVUS_TOKEN, as ``user:password`` or an API key: addresses
@@ -10,11 +10,11 @@ end up in logs and lists of processes.
 Fields::
 
     name               VARCHAR, primary key: adding a tile again replaces it
-    recall, rerank     FLOAT_VECTOR of unit length, inner product; rerank only where the card has such
+    recall, rerank     FLOAT_VECTOR of unit length, inner product; rerank only if the index has re-rank vectors
     place_a, place_b   DOUBLE, 1e300 where unknown, which no box contains
     bounds             ARRAY of four DOUBLE, empty where unknown
 
-The card is JSON in the collection's properties and, for people who look at a server, in its description.
+The card is JSON in the collection's properties and, for users who inspect a server, in its description.
 """
 
 import json
@@ -41,7 +41,7 @@ VERSION = 1
 KINDS = ("flat", "hnsw", "ivf_flat", "ivf_pq", "diskann")
 EMBEDDED_KINDS = ("flat", "hnsw", "ivf_flat")  # those that milvus-lite has
 MOST_DIMENSIONS = 32_768  # milvus.io/docs/limitations.md
-NAME_BYTES = 1024  # ours; Milvus would take 65 535
+NAME_BYTES = 1024  # our limit; Milvus would accept 65 535
 CALL_S = 120
 LOAD_S = 1800  # a server reads a collection's index into memory
 LISTS = 1024  # of ivf_flat and ivf_pq
@@ -49,15 +49,14 @@ LISTS = 1024  # of ivf_flat and ivf_pq
 _CONNECT_S = 10
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")  # as Milvus allows
 _CARD_PROPERTY = "mindloc_card"
-_MILVUS_LITE_MARK = "LOCK"  # milvus-lite leaves it in each of its directories
+_MILVUS_LITE_MARK = "LOCK"  # a file that milvus-lite creates in each of its directories
 _NOISY = ("pymilvus", "milvus_lite")
 _WITHIN_PROCESS = {
-    "grpc.enable_http_proxy": 0,  # no proxy knows a server in this process
-    "grpc.keepalive_time_ms": 2**31 - 1,  # never: it is alive, though perhaps busy for longer than pymilvus waits
+    "grpc.enable_http_proxy": 0,  # a proxy can't reach a server in this process
+    "grpc.keepalive_time_ms": 2**31 - 1,  # never ping: the server may be busy for longer than pymilvus waits
 }
-_open_directories: Counter[str] = (
-    Counter()
-)  # milvus-lite serves a directory once, for all who opened it in this process
+# clients of each directory in this process; milvus-lite serves it once for all of them
+_open_directories: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ class MilvusAddress:
 
 
 def parse_address(text: str) -> MilvusAddress:
-    """The address in its parts.
+    """Split an address into its parts.
 
     Raises:
-        TileIndexError: it is none, or contains a password.
+        TileIndexError: the text is not an address of a collection, or contains a password.
     """
     uri, _, collection = text.removeprefix(PREFIX).partition("#")
     address = MilvusAddress(uri, collection or DEFAULT_COLLECTION)
@@ -94,9 +93,9 @@ def parse_address(text: str) -> MilvusAddress:
         return address
     parts = urlsplit(uri)
     if parts.username is not None:
-        raise TileIndexError(f"a password does not belong into an address; put user:password into {TOKEN_VARIABLE}")
+        raise TileIndexError(f"an address must not contain a password; put user:password into {TOKEN_VARIABLE}")
     if not parts.hostname or not _has_port(parts):
-        raise TileIndexError(f"{text} names no host and port; give for example milvus:http://localhost:19530")
+        raise TileIndexError(f"{text} does not name host and port; give for example milvus:http://localhost:19530")
     return address
 
 
@@ -109,7 +108,7 @@ def _has_port(parts: Any) -> bool:
 
 @dataclass
 class MilvusCollection:
-    """An open collection; ``create_collection`` and ``open_collection`` make one, ``close`` ends it."""
+    """An open collection, from ``create_collection`` or ``open_collection``, until ``close``."""
 
     client: Any  # a pymilvus.MilvusClient
     address: MilvusAddress
@@ -122,24 +121,24 @@ class MilvusCollection:
 
 
 def create_collection(text: str, card: IndexCard, kind: str) -> MilvusCollection:
-    """A collection for tiles of this card; one that is there already and has the very same card is continued.
+    """Create a collection for tiles of this card, or open an existing one if its card is identical.
 
     Raises:
-        TileIndexError: vectors too wide for Milvus, a kind that it does not have, a collection of another card;
-            whatever keeps one from connecting.
+        TileIndexError: the vectors are too wide for Milvus, it does not have the kind, the existing collection has a
+            different card or kind, or the connection fails.
         DeviceError: pymilvus is not installed.
     """
     address = parse_address(text)
     for field, width in _vector_fields(card):
         if width > MOST_DIMENSIONS:
             raise TileIndexError(
-                f"{field} vectors of width {width}; Milvus takes up to {MOST_DIMENSIONS}: "
+                f"{field} vectors have width {width}, but Milvus accepts up to {MOST_DIMENSIONS}; "
                 f"reduce them ({command_line('pca')}, then --pca FILE)"
             )
     offered = EMBEDDED_KINDS if address.embedded else KINDS
     if kind not in offered:
         where = "milvus-lite" if address.embedded else "Milvus"
-        raise TileIndexError(f"{where} has no index of kind {kind}; it has {', '.join(offered)}")
+        raise TileIndexError(f"{where} has no index of kind {kind}; choose {', '.join(offered)}")
     with _opened(address, may_be_new=True) as client:
         if client.has_collection(address.collection, timeout=CALL_S):
             _require_same(address, vars(_read_card(client, address)), vars(card))
@@ -152,10 +151,10 @@ def create_collection(text: str, card: IndexCard, kind: str) -> MilvusCollection
 
 
 def open_collection(text: str) -> MilvusCollection:
-    """A collection that was created before.
+    """Open an existing collection.
 
     Raises:
-        TileIndexError: there is none, or not one of mindloc; whatever keeps one from connecting.
+        TileIndexError: the collection does not exist or was not created by mindloc, or the connection fails.
         DeviceError: pymilvus is not installed.
     """
     address = parse_address(text)
@@ -172,7 +171,7 @@ def _require_same(address: MilvusAddress, there: dict[str, Any], wanted: dict[st
     for name, value in there.items():
         if value != wanted[name]:
             raise TileIndexError(
-                f"{address} is there already with {name} {value}, not {wanted[name]}; name another collection"
+                f"{address} exists already with {name} {value}, not {wanted[name]}; name a different collection"
             )
 
 
@@ -196,7 +195,7 @@ def _create_fields(client: Any, address: MilvusAddress, card: IndexCard) -> None
 
 
 def _create_missing_indexes(client: Any, address: MilvusAddress, card: IndexCard, kind: str) -> None:
-    """Those that a killed process has not made; re-rank vectors are compared one by one, among named tiles."""
+    """Create indexes that are missing, also after a killed process; re-rank vectors are compared one by one: flat."""
     there = client.list_indexes(address.collection)
     missing = client.prepare_index_params()
     for field, width in _vector_fields(card):
@@ -220,9 +219,9 @@ def _index_parameters(kind: str, width: int) -> tuple[str, dict[str, int]]:
 
 def _read_kind(client: Any, address: MilvusAddress) -> str:
     index = client.describe_index(address.collection, "recall")
-    if index is None:  # a process that was killed has made none
+    if index is None:  # a process was killed before it created one
         raise TileIndexError(
-            f"{address} has no index of its recall vectors; build it once more: {command_line('index', 'build')}"
+            f"{address} has no index of its recall vectors; build it again: {command_line('index', 'build')}"
         )
     return index["index_type"].lower()
 
@@ -231,7 +230,9 @@ def _read_card(client: Any, address: MilvusAddress) -> IndexCard:
     seen = client.describe_collection(address.collection, timeout=CALL_S)
     text = seen.get("properties", {}).get(_CARD_PROPERTY)
     if text is None:
-        raise TileIndexError(f"collection {address.collection} of {address.uri} was not made by mindloc; name another")
+        raise TileIndexError(
+            f"collection {address.collection} of {address.uri} was not created by mindloc; name a different one"
+        )
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):
@@ -247,7 +248,7 @@ def _read_card(client: Any, address: MilvusAddress) -> IndexCard:
 
 @contextmanager
 def _opened(address: MilvusAddress, may_be_new: bool) -> Iterator[Any]:
-    """A client, which is disconnected again only by an error within."""
+    """Context with a connected client; only an error in it disconnects the client."""
     client = _connect(address, may_be_new)
     try:
         with in_one_line(address):
@@ -267,7 +268,7 @@ def _connect(address: MilvusAddress, may_be_new: bool) -> Any:
         options["grpc_options"] = _WITHIN_PROCESS
     elif token := os.environ.get(TOKEN_VARIABLE):
         options["token"] = token
-    for name in _NOISY:  # what they say arrives as exceptions
+    for name in _NOISY:  # what they log is also raised
         logging.getLogger(name).handlers = [logging.NullHandler()]
         logging.getLogger(name).propagate = False
     with in_one_line(address), _reason_of_milvus_lite(address):
@@ -277,7 +278,7 @@ def _connect(address: MilvusAddress, may_be_new: bool) -> Any:
 
 
 def _disconnect(client: Any, address: MilvusAddress) -> None:
-    """The last one on a directory lets other processes have it."""
+    """Close a client; the last one on a directory also releases it for other processes."""
     directory = os.path.abspath(address.uri)
     _open_directories[directory] -= 1
     try:
@@ -290,22 +291,22 @@ def _disconnect(client: Any, address: MilvusAddress) -> None:
 
 def _check_directory(directory: Path, may_be_new: bool) -> None:
     if directory.is_file():
-        raise TileIndexError(f"{directory} is a file; milvus-lite 3 keeps an index in a directory: give another name")
+        raise TileIndexError(f"{directory} is a file, but milvus-lite 3 needs a directory; give a different name")
     if not directory.exists():
         if not may_be_new:
             raise TileIndexError(f"tile index {directory} is missing; check the path, or build it first")
         if not directory.absolute().parent.is_dir():
-            raise TileIndexError(f"directory {directory.parent} for {directory.name} is missing; make it first")
+            raise TileIndexError(f"directory {directory.parent} for {directory.name} is missing; create it first")
     elif not (directory / _MILVUS_LITE_MARK).is_file() and any(directory.iterdir()):
-        raise TileIndexError(f"directory {directory} was not made by milvus-lite; give another name")
+        raise TileIndexError(f"directory {directory} was not created by milvus-lite; give a different name")
 
 
 @contextmanager
 def in_one_line(address: MilvusAddress) -> Iterator[None]:
-    """Turn whatever Milvus or the network says within into one line.
+    """Context that turns errors of Milvus and of the network into one line.
 
     Raises:
-        TileIndexError: with what was said.
+        TileIndexError: such an error; with its message.
     """
     milvus_error = optional_module("pymilvus.exceptions").MilvusException
     rpc_error = optional_module("grpc").RpcError
@@ -320,18 +321,18 @@ def _explain(error: Exception, address: MilvusAddress, rpc_error: type) -> str:
     status = call.code().name if call is not None else ""
     said = one_line(Exception(getattr(error, "message", "") or (call.details() if call is not None else "") or error))
     if status == "UNAUTHENTICATED" or "auth check failure" in said:
-        given = "refuses the token in" if os.environ.get(TOKEN_VARIABLE) else "wants a token, user:password, in"
+        given = "refuses the token in" if os.environ.get(TOKEN_VARIABLE) else "requires a token, user:password, in"
         return f"Milvus at {address.uri} {given} {TOKEN_VARIABLE}; set it to one that may use this database"
     if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or said.startswith("Fail connecting"):
         if address.embedded:
-            return f"milvus-lite gave no answer about {address.uri} in time; try again when the machine is less busy"
+            return f"milvus-lite did not answer in time for {address.uri}; try again when the machine is less busy"
         return f"no Milvus server answers at {address.uri}; start it, or check host, port and http or https"
-    return f"Milvus at {address} refuses: {said[:300]}"
+    return f"Milvus at {address} reports: {said[:300]}"
 
 
 @contextmanager
 def _reason_of_milvus_lite(address: MilvusAddress) -> Iterator[None]:
-    """milvus-lite writes only to its log why it can't open a directory."""
+    """Context that adds why milvus-lite can't open a directory to its error, which it writes only to its log."""
     heard: list[BaseException] = []
 
     class Listener(logging.Handler):
@@ -347,9 +348,9 @@ def _reason_of_milvus_lite(address: MilvusAddress) -> Iterator[None]:
         if not heard:
             raise
         if type(heard[-1]).__name__ == "DataDirLockedError":
-            reason = "another process has it open; wait for its end, or run a Milvus server for several"
+            reason = "another process has it open; wait until it ends, or use a Milvus server"
         else:
-            reason = f"can't be opened ({one_line(heard[-1])[:200]}); build it again under another name"
+            reason = f"can't be opened ({one_line(heard[-1])[:200]}); build it again under a different name"
         raise TileIndexError(f"tile index {address.uri}: {reason}") from None
     finally:
         log.removeHandler(listener)

@@ -38,17 +38,17 @@ from mindloc.search.milvus_collection import (
 MOST_ANSWERS = 16_384  # milvus.io/docs/limitations.md
 UNKNOWN = 1e300  # as a coordinate where the place is unknown: no box contains it
 _MOST_CANDIDATES = 32_768
-_MESSAGE_BYTES = 4 << 20  # Milvus takes 64 MB; protobuf in Python needs seconds for these already
-_MOST_ROWS = 2000  # of one message, however short
+_MESSAGE_BYTES = 4 << 20  # Milvus accepts 64 MB, but protobuf in Python needs seconds even for 4 MB
+_MOST_ROWS = 2000  # of one message, however short they are
 _NONE = np.empty(0, np.float32)
 
 
 class MilvusIndex:
-    """A ``TileIndex``; ``create_milvus_index`` and ``open_milvus_index`` make one.
+    """A ``TileIndex`` in Milvus, created by ``create_milvus_index`` or ``open_milvus_index``.
 
-    Searches see at once what this object has added, and what others have added after a moment; ``count`` waits for all.
-    Milvus knows no order of tiles: those of equal scores are ordered by name, and which of them are among the first k
-    is its choice.
+    A search finds tiles added by this object at once, and tiles added by others after a moment; ``count`` waits for
+    all. Milvus does not order tiles: those of equal score are ordered here by name, but Milvus chooses which of them are
+    among the first k.
     """
 
     def __init__(self, collection: MilvusCollection):
@@ -65,7 +65,7 @@ class MilvusIndex:
         return int(rows[0]["count(*)"])
 
     def add(self, tiles: Tiles) -> None:
-        """Add tiles, in batches; interrupted and repeated it leaves each tile once. Errors as ``TileIndex``."""
+        """Add tiles in batches; repeating an interrupted call adds no tile twice. For errors see ``TileIndex``."""
         recall_ND, rerank_NE = check_tiles(self.card, tiles)
         _check_names(tiles.names)
         width = self.card.dimension + (self.card.rerank_dimension or 0)
@@ -77,7 +77,7 @@ class MilvusIndex:
             self._unsaved = True
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove tiles. Errors as ``TileIndex``."""
+        """Remove tiles. For errors see ``TileIndex``."""
         self._fetch(names, [])
         for rows in _batches(len(names), NAME_BYTES):
             with in_one_line(self._address):
@@ -87,7 +87,7 @@ class MilvusIndex:
         self._count_seen = 0
 
     def recall(self, query_QD: np.ndarray, k: int, box: Box | None = None) -> Hits:
-        """Stage one. Errors as ``TileIndex``; moreover more than 16 384 answers."""
+        """Stage one. For errors see ``TileIndex``; more than 16 384 answers are an error too."""
         if self._count_seen < k:
             self._count_seen = self.count
         query_QD = check_question(self.card, self._count_seen, query_QD, k, box)
@@ -100,11 +100,12 @@ class MilvusIndex:
         return hits
 
     def rerank(self, query_QE: np.ndarray, names: Sequence[Sequence[str]], k: int) -> Hits:
-        """Stage two, exact; equal scores in the order of ``names``. Errors as ``TileIndex``."""
+        """Stage two, exact; ties keep the order of ``names``. For errors see ``TileIndex``."""
         query_QE = check_queries(query_QE, self._require_rerank(), zeros=True)
         if len(names) != len(query_QE) or not 1 <= k <= MOST_ANSWERS:
             raise TileIndexError(
-                f"{k} of {len(names)} lists of tiles for {len(query_QE)} queries; give a list for each"
+                f"there are {len(names)} lists of tiles for {len(query_QE)} queries, and k is {k}; give one list per "
+                f"query and k of 1 to {MOST_ANSWERS}"
             )
         found, scores = [], []
         for query_E, own in zip(query_QE, names, strict=True):
@@ -114,13 +115,13 @@ class MilvusIndex:
             if wanted:
                 hits = self._search("rerank", query_E[None], wanted, _named(own), {}, place_of.__getitem__)
             if len(hits.names[0]) < wanted:
-                self._fetch(own, [])  # says which one is not there
+                self._fetch(own, [])  # raises, and names the missing tile
             found += hits.names
             scores += hits.scores
         return Hits(found, scores)
 
     def rerank_vectors(self, names: Sequence[str]) -> np.ndarray:
-        """(N, E) float32, of unit length."""
+        """Re-rank vectors of tiles, (N, E) float32, of unit length."""
         width = self._require_rerank()
         rows = self._fetch(names, ["rerank"], 4 * width)
         return np.array([row["rerank"] for row in rows], np.float32).reshape(-1, width)
@@ -131,11 +132,11 @@ class MilvusIndex:
         return [_facts_of(row) for row in rows]
 
     def search_with(self, given: Mapping[str, int]) -> None:
-        """Errors as ``TileIndex``: an index in Milvus reads no parameters, it sizes its own."""
+        """Accept no parameters: an index in Milvus chooses its own. For errors see ``TileIndex``."""
         require_parameters_of(self.card.kind, given)
 
     def statistics(self) -> dict[str, Any]:
-        """For people: count, kind of index, address, bytes of a tile's vectors and, of a directory, on disk."""
+        """Facts for the user: count, kind, address, bytes of a tile's vectors, for a directory also bytes on disk."""
         numbers = {
             "kind": self.card.kind,
             "index": self._kind,
@@ -150,20 +151,20 @@ class MilvusIndex:
         return numbers
 
     def save(self, address: str | Path) -> None:
-        """Have what was added and removed on disk, in the one collection it is in. Errors as ``TileIndex``."""
+        """Write added and removed tiles to disk, in this collection only. For errors see ``TileIndex``."""
         if parse_address(str(address)) != self._address:
             raise TileIndexError(f"an index at {self._address} can't be saved elsewhere; build it at {address}")
         self._flush()
 
     def close(self) -> None:
-        """Have what was added written to disk, and release the connection."""
+        """Write added tiles to disk, and release the connection."""
         try:
             self._flush()
         finally:
             self._collection.close()
 
     def _recall(self, query_QD: np.ndarray, k: int, chosen: str) -> Hits:
-        """Queries that get fewer than k answers are searched once more, with all effort that the kind knows."""
+        """Search; queries with fewer than k answers are searched again, with the widest search of the kind."""
         hits = self._search("recall", query_QD, k, chosen, _search_parameters(self._kind, k))
         short = [query for query, names in enumerate(hits.names) if len(names) < k]
         thorough = _search_parameters(self._kind, k, thorough=True)
@@ -186,10 +187,10 @@ class MilvusIndex:
         k: int,
         chosen: str,
         parameters: dict[str, Any],
-        of_equal: Callable[[str], Any] = str,  # of a name: what orders equal scores
+        of_equal: Callable[[str], Any] = str,  # name -> key that orders equal scores
     ) -> Hits:
         if self._address.embedded:
-            self._flush()  # milvus-lite gathers what is not on disk again for every search: 1 s for 5 000 tiles
+            self._flush()  # else milvus-lite collects unsaved tiles again in every search: 1 s for 5 000 tiles
         names, scores = [], []
         for rows in _batches(len(query_QW), 4 * query_QW.shape[1] + k * NAME_BYTES):
             with in_one_line(self._address):
@@ -199,7 +200,7 @@ class MilvusIndex:
                     anns_field=field,
                     limit=k,
                     filter=chosen,
-                    output_fields=["name"],  # milvus-lite takes an empty list for all fields
+                    output_fields=["name"],  # milvus-lite returns all fields for an empty list
                     search_params={"metric_type": "IP", "params": parameters},
                     consistency_level="Session",
                     timeout=CALL_S,
@@ -211,7 +212,11 @@ class MilvusIndex:
         return Hits(names, scores)
 
     def _fetch(self, names: Sequence[str], wanted: list[str], bytes_each: int = 64) -> list[dict[str, Any]]:
-        """The wanted fields of tiles, in the order of ``names``; says which one is missing."""
+        """The requested fields of tiles, in the order of ``names``.
+
+        Raises:
+            TileIndexError: a name is not in the index; the message names it.
+        """
         _check_names(names)
         found: dict[str, dict[str, Any]] = {}
         for rows in _batches(len(names), bytes_each + NAME_BYTES):
@@ -234,25 +239,25 @@ class MilvusIndex:
 
 
 def create_milvus_index(address: str, card: IndexCard, kind: str = "flat") -> MilvusIndex:
-    """An index for tiles of this card; one that is there already and has the very same card is continued.
+    """Create an index for tiles of this card, or open an existing one if its card is identical.
 
     Args:
         address: see milvus_collection.py.
-        kind: how recall vectors are searched: flat (exact), hnsw, ivf_flat; on a server ivf_pq and diskann too.
+        kind: how recall vectors are searched: flat (exact), hnsw, ivf_flat; on a server also ivf_pq and diskann.
 
     Raises:
-        TileIndexError, DeviceError: as ``create_collection``.
+        TileIndexError, DeviceError: for the reasons given in ``create_collection``.
     """
     return MilvusIndex(create_collection(address, card, kind))
 
 
 def open_milvus_index(address: str) -> MilvusIndex:
-    """An index that was created before; errors as ``open_collection``."""
+    """Open an existing index; for errors see ``open_collection``."""
     return MilvusIndex(open_collection(address))
 
 
 def _named(names: Sequence[str]) -> str:
-    """Expression: the tiles of these names. Lists that pymilvus makes itself end at the first ' in a name."""
+    """Filter expression for the tiles of these names. Lists that pymilvus formats itself end at a ' in a name."""
     return f"name in [{', '.join(_quoted(name) for name in names)}]"
 
 
@@ -263,7 +268,7 @@ def _quoted(text: str) -> str:
 
 
 def _within(boxes: Sequence[Box]) -> str:
-    """Expression: the tiles in one of the boxes, edges included."""
+    """Filter expression for the tiles in any of the boxes, edges included."""
     edges = [[_number(edge) for edge in (*box.low, *box.high)] for box in boxes]
     return " or ".join(
         f"(place_a >= {low_a} and place_a <= {high_a} and place_b >= {low_b} and place_b <= {high_b})"
@@ -272,12 +277,12 @@ def _within(boxes: Sequence[Box]) -> str:
 
 
 def _number(value: float) -> str:
-    """Infinite edges stay below the mark of an unknown place."""
+    """An edge for a filter expression; an infinite one is clipped below the value that marks an unknown place."""
     return repr(float(np.clip(float(value), -UNKNOWN / 10, UNKNOWN / 10)))
 
 
 def _search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, int]:
-    """How far an index of this kind looks for k answers; thorough: as far as Milvus lets it."""
+    """Parameters of a search for k answers in an index of this kind; ``thorough``: the widest that Milvus allows."""
     if kind == "hnsw":
         return {"ef": _MOST_CANDIDATES if thorough else max(128, 2 * k)}
     if kind in ("ivf_flat", "ivf_pq"):
@@ -288,10 +293,10 @@ def _search_parameters(kind: str, k: int, thorough: bool = False) -> dict[str, i
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse names that are too long for the primary key.
+    """Check that names fit the primary key.
 
     Raises:
-        TileIndexError: too long, or no Unicode.
+        TileIndexError: a name is too long or not Unicode.
     """
     for name in names:
         try:
@@ -299,11 +304,11 @@ def _check_names(names: Sequence[str]) -> None:
         except UnicodeEncodeError:
             raise TileIndexError(f"tile name {name!r} is not Unicode, which Milvus needs; rename the file") from None
         if length > NAME_BYTES:
-            raise TileIndexError(f"tile name {name[:60]}... has {length} bytes; Milvus takes here {NAME_BYTES}")
+            raise TileIndexError(f"tile name {name[:60]}... has {length} bytes; expected {NAME_BYTES} or fewer")
 
 
 def _entity_of(tiles: Tiles, recall_ND: np.ndarray, rerank_NE: np.ndarray | None, row: int) -> dict[str, Any]:
-    """One tile as the collection takes it."""
+    """One tile as a row of the collection."""
     place, bounds = tiles.place_N2[row].tolist(), tiles.bounds_N4[row].tolist()
     entity = {
         "name": tiles.names[row],
@@ -316,13 +321,13 @@ def _entity_of(tiles: Tiles, recall_ND: np.ndarray, rerank_NE: np.ndarray | None
 
 
 def _facts_of(row: dict[str, Any]) -> TileFacts:
-    """What the collection's fields say of a tile."""
+    """Place and bounds of a tile, from its row of the collection."""
     place = (row["place_a"], row["place_b"])
     return TileFacts(row["name"], None if place[0] == UNKNOWN else place, tuple(row["bounds"]) or None)
 
 
 def _batches(count: int, bytes_each: int) -> Iterator[range]:
-    """Rows of one message after the other."""
+    """Yield the rows of each message, in order."""
     step = max(1, min(_MOST_ROWS, _MESSAGE_BYTES // bytes_each))
     for start in range(0, count, step):
         yield range(start, min(start + step, count))

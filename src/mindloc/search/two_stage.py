@@ -1,6 +1,6 @@
-"""Search in stages: recall among all tiles, re-rank the first n, on request compare the nodes of the first m.
+"""Search in stages: recall among all tiles, re-rank the first n, optionally compare the nodes of the first m.
 
-Around a last known position, stage one looks into the box around a circle; answers in its corners are dropped.
+Around a last known position, stage one searches the box around the circle; answers outside the circle are dropped.
 
 Shapes: Q queries, D width of the recall vector, E width of the re-rank vector.
 """
@@ -19,12 +19,12 @@ from mindloc.search.index import Box, Circle, TileIndex
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to Q queries, best first; fewer than requested where ``Hits`` has fewer."""
+    """Answers to Q queries, best first; fewer than requested for the reasons given in ``Hits``."""
 
     names: list[list[str]]
-    scores: list[np.ndarray]  # of the stage that decided: consistencies, then cosines
+    scores: list[np.ndarray]  # of the last stage that compared the tile: consistencies, then cosines
     compared: list[int]  # how many of these scores are consistencies
-    recall_rank: list[np.ndarray]  # int64, place that each answer had in stage one, 1-based
+    recall_rank: list[np.ndarray]  # int64, rank that each answer had in stage one, 1-based
     recall_s: float  # seconds of the whole batch
     rerank_s: float
     consistency_s: float
@@ -39,25 +39,26 @@ def two_stage_search(
     m: int = 0,
     where: Box | Circle | None = None,
 ) -> Answers:
-    """The k best tiles of each query, or fewer where there are fewer to look at.
+    """The k best tiles of each query, or fewer if the searched area contains fewer.
 
     Args:
         query_QD: recall vectors.
-        query_QE: re-rank vectors; None: stage one alone, which n has no part in.
-        n: tiles that stage one hands to stage two.
+        query_QE: re-rank vectors; None: only stage one, without re-ranking.
+        n: tiles that stage one passes to stage two.
         k: answers, at most n.
-        m: first answers of stage two that change places by node consistency, at most n; 0: none.
-        where: to look; None: everywhere. Of a circle n tiles of the box around it are requested, also where there is
+        m: first answers of stage two that are re-ordered by node consistency, at most n; 0: none.
+        where: area to search; None: everywhere. For a circle, n tiles of the box around it are requested, even with
             only one stage, and those outside the circle are dropped.
 
     Raises:
-        TileIndexError: k, n or m contradict each other or the index; the queries do not fit it; as ``where.box``.
+        TileIndexError: k, n or m contradict each other or the index; the queries do not fit it; the reasons given
+            in ``where.box``.
     """
     box = None if where is None else where.box(index.card)
     if not isinstance(where, Circle):
         return _search(index, query_QD, query_QE, n, k, m, box)
     if not 1 <= k <= n:
-        raise TileIndexError(f"{k} answers from {n} tiles of the box; answers must not exceed them")
+        raise TileIndexError(f"{k} answers are requested from {n} tiles of the box; request 1 to {n}")
     return _within(where, _search(index, query_QD, query_QE, n, n, m, box), k, index)
 
 
@@ -65,7 +66,7 @@ def _search(
     index: TileIndex, query_QD: np.ndarray, query_QE: np.ndarray | None, n: int, k: int, m: int, box: Box | None
 ) -> Answers:
     if m:
-        import_module("scipy.optimize")  # which node_consistency loads: not in anybody's time
+        import_module("scipy.optimize")  # loaded here, so that its time is not counted as node_consistency's
     started = time.perf_counter()
     if query_QE is None:
         if m:
@@ -95,24 +96,24 @@ def _search(
 
 
 def _check(index: TileIndex, query_QD: np.ndarray, query_QE: np.ndarray, n: int, k: int, m: int) -> None:
-    if not 1 <= k <= n or not 0 <= m <= n:  # n itself is checked by recall: counting may take its time
+    if not 1 <= k <= n or not 0 <= m <= n:  # n is checked by ``recall``, as counting tiles may take time
         raise TileIndexError(
-            f"{k} answers from {n} recalled tiles with {m} compared by nodes; neither must exceed the recalled tiles"
+            f"{k} answers are requested from {n} recalled tiles, {m} of them compared by nodes; neither must exceed {n}"
         )
     if len(query_QD) != len(query_QE):
         raise TileIndexError(
-            f"{len(query_QD)} recall vectors and {len(query_QE)} re-rank vectors of queries; give pairs"
+            f"queries have {len(query_QD)} recall vectors, but {len(query_QE)} re-rank vectors; give one each per query"
         )
     if index.card.rerank_dimension is None:
         raise TileIndexError("the index contains no re-rank vectors; search by stage one alone, or build it with some")
     if m and index.card.nodes is None:
-        raise TileIndexError("the index does not say how many nodes its re-rank vectors have; take m = 0")
+        raise TileIndexError("the index card does not say how many nodes its re-rank vectors have; set m to 0")
 
 
 def _by_consistency(
     index: TileIndex, query_E: np.ndarray, names: list[str], score_N: np.ndarray, m: int
 ) -> tuple[list[str], np.ndarray]:
-    """The first m in the order of their consistency, equal ones as before; those behind stay."""
+    """Re-order the first m answers by their consistency; ties keep their order, later answers their places."""
     if not names:
         return names, score_N
     consistency_M = node_consistency(query_E, index.rerank_vectors(names[:m]), index.card.nodes)
