@@ -107,7 +107,7 @@ def test_images_that_cannot_be_encoded_are_named(encoder, images, view, message)
     [
         ({"engine": "tensorflow"}, "engine 'tensorflow' does not exist; choose from mindspore, mindir, onnx"),
         ({"precision": "int8"}, "engine mindspore does not support precision 'int8'; choose from fp32"),
-        ({"engine": "onnx"}, "export is not there"),
+        ({"engine": "onnx"}, "export does not exist"),
         ({"view": "ground"}, "view ground is not among"),
     ],
 )

@@ -24,7 +24,7 @@ def checkpoint(tmp_path):
         (["--engine", "onnx"], "--engine onnx needs --exported PATH, or a --checkpoint"),
         (
             ["--engine", "onnx", "--exported", "nowhere"],
-            "nowhere is not there; write it with: {export} --ch",
+            "nowhere does not exist; write it with: {export} --ch",
         ),
         (
             ["--checkpoint", "x", "--precision", "int8"],

@@ -66,7 +66,7 @@ def test_an_encoder_in_training_continues_training(encoder, engine, images):
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_a_batch_that_does_not_fit_is_refused(engine, images, count):
-    with pytest.raises(DataError, match=f"a batch of {count} query images for an engine that takes 1 to 4"):
+    with pytest.raises(DataError, match=f"a batch has {count} query images, but the engine takes 1 to 4"):
         engine.encode({"query": images[:count]})
 
 

@@ -165,7 +165,7 @@ def test_what_a_descriptor_set_keeps_of_an_engine(exported, tmp_path):
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_a_batch_that_does_not_fit_is_refused(exported, count):
-    with pytest.raises(DataError, match=f"a batch of {count} query images for an engine that takes 1 to 3"):
+    with pytest.raises(DataError, match=f"a batch has {count} query images, but the engine takes 1 to 3"):
         start(exported, "onnx").encode({"query": np.zeros((count, 3, 32, 48), np.float32)})
 
 
@@ -174,14 +174,14 @@ def test_a_file_that_answers_with_another_shape_is_named(exported):
     engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 7))])
     with pytest.raises(
         ExportError,
-        match=rf"drone.onnx returns shape \(3, 7\) for 3 images; its card says shape \(3, {SIZES['tiny'].width}\)",
+        match=rf"drone.onnx returns shape \(3, 7\) for 3 images, but its card says shape \(3, {SIZES['tiny'].width}\)",
     ):
         engine.encode({"query": np.zeros((1, 3, 32, 48), np.float32)})
 
 
 def test_int8_is_for_cpus(exported):
 
-    with pytest.raises(DeviceError, match="int8 is quantized for CPUs"):
+    with pytest.raises(DeviceError, match="int8 is for CPUs"):
         load_onnx_engine(exported_files(exported[1], "ONNX", ("query",)), Provider(CUDA), int8=True)
 
 
@@ -255,6 +255,6 @@ def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages, tmp_
 def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):
     files = exported_files(exported_in_stages[1], "ONNX", ("query",))
     engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 32)), np.zeros((3, 24))])
-    match = r"returns shapes \(3, 32\), \(3, 24\) for 3 images; its card says shapes .*, \(3, 6\): export again"
+    match = r"returns shapes \(3, 32\), \(3, 24\) for 3 images, but its card says shapes .*, \(3, 6\); export again"
     with pytest.raises(ExportError, match=match):
         engine.encode({"query": np.zeros((1, 3, 32, 32), np.float32)})

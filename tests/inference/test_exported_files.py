@@ -80,8 +80,8 @@ def test_a_tampered_file_is_not_opened(directory):
         ({"outputs": outputs("descriptor", "descriptor")}, "expected descriptor, or omega, phi and maybe centroids"),
         ({"outputs": None}, "can't be used"),
         ({"input__shape": [10**9, 3, 32, 48]}, "batch is 1000000000"),
-        ({"input__shape": [1, 3, 32]}, "input float32 of shape"),
-        ({"input__dtype": "float64"}, "input float64 of shape"),
+        ({"input__shape": [1, 3, 32]}, "its input is float32 of shape"),
+        ({"input__dtype": "float64"}, "its input is float64 of shape"),
         ({"input__std": [1, 1, 0]}, "mean"),
         ({"precision": "int4"}, "precision 'int4' is not among"),
         ({"config": None}, "its config is not an object"),
@@ -116,7 +116,7 @@ def test_which_file_is_taken(directory):
 
 def test_what_is_not_there_is_said(directory):
     for place, precision, message in (
-        (directory / "nowhere", None, "nowhere is not there"),
+        (directory / "nowhere", None, "nowhere does not exist"),
         (directory, "fp16", "contains no ONNX file of the reference side in fp16, only in fp32"),
         (directory / "drone.onnx", None, "contains no ONNX file of the reference side"),
     ):
@@ -154,14 +154,14 @@ def test_sides_of_different_checkpoints_do_not_go_together(directory):
 
 def test_sides_of_different_descriptors_do_not_go_together(directory):
     change_card(directory / "drone.onnx.json", outputs=outputs("omega", "phi"))
-    with pytest.raises(ExportError, match="return different descriptors by their cards; export both again"):
+    with pytest.raises(ExportError, match="return different descriptors according to their cards; export both again"):
         require_one_origin(exported_files(directory, "ONNX"))
 
 
 def test_another_checkpoint_is_said(directory):
     files = exported_files(directory, "ONNX")
     require_one_origin(files, files["query"].checkpoint_sha256)
-    with pytest.raises(ExportError, match="exported from another checkpoint"):
+    with pytest.raises(ExportError, match="exported from a different checkpoint"):
         require_one_origin(files, "0" * 64)
 
 
@@ -219,10 +219,10 @@ def loop():
             graph(node("ConstantOfShape", "size"), weights=[huge()]),
             "a result of ConstantOfShape has 10000000000 numbers",
         ),
-        (graph(loop()), "operator Loop contains a graph of its own"),
-        (graph(node("Run", "images", domain="evil"), opsets=(("", 11), ("evil", 1))), "Run is of the library evil"),
+        (graph(loop()), "operator Loop contains a graph itself"),
+        (graph(node("Run", "images", domain="evil"), opsets=(("", 11), ("evil", 1))), "Run is from the library evil"),
         (graph(node("NonZero", "images")), "a result of NonZero has no fixed size"),
-        (graph(node("Relu", "images"), shape=(64, 3, 4, 4)), r"input is float32 \(64, 3, 4, 4\), its card says"),
+        (graph(node("Relu", "images"), shape=(64, 3, 4, 4)), r"input is float32 \(64, 3, 4, 4\), but its card says"),
         (graph(node("Relu", "images"), shape=("any", 3, 4, 4)), r"input is float32 \(None, 3, 4, 4\)"),
         (
             graph(
@@ -232,7 +232,7 @@ def loop():
             "it has 2 inputs",
         ),
         (graph(node("Relu", "images"), results=("descriptor", "images")), "it returns descriptor, images, its card"),
-        (graph(node("Relu", "images"), results=()), "it returns , its card says descriptor"),
+        (graph(node("Relu", "images"), results=()), "it returns , but its card says descriptor"),
     ],
 )
 def test_graphs_that_mindloc_does_not_write(tmp_path, model, message):
@@ -252,7 +252,7 @@ def test_a_plain_graph_passes(tmp_path):
 
 def test_outputs_under_other_names_are_refused(tmp_path):
     file = dataclasses.replace(CARD, path=tmp_path / "drone.onnx", dimensions={"omega": 4, "phi": 3})
-    with pytest.raises(ExportError, match="it returns descriptor, its card says omega, phi; it is not run"):
+    with pytest.raises(ExportError, match="it returns descriptor, but its card says omega, phi; it is not run"):
         require_plain_graph(graph(node("Relu", "images")).SerializeToString(), file)
 
 

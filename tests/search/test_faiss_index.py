@@ -523,7 +523,10 @@ DAMAGES = [
         "does not list exactly",
     ),
     (lambda directory: edit_card(directory, lambda card: card["files"].update({"../x": {}})), "does not list exactly"),
-    (lambda directory: edit_card(directory, lambda card: card.update(count=5)), "other tiles than its card says"),
+    (
+        lambda directory: edit_card(directory, lambda card: card.update(count=5)),
+        "tiles that its card.json does not count",
+    ),
     (lambda directory: edit_card(directory, lambda card: card.update(rows=5)), "is not a list of 5 names"),
 ]
 

@@ -1,1 +1,1 @@
-"""One call, encode(batch) -> named descriptors, whatever engine runs it."""
+"""Encode images to named descriptors by one call, ``encode(batch)``, of any engine."""

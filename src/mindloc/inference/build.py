@@ -1,7 +1,7 @@
-"""From what a user requests to an engine: a checkpoint or exported files, read once; then the engine, by the table.
+"""Start the engine that a user requests: first read its checkpoint or exported files, once.
 
-A checkpoint carries its config, and so do the cards of exported files. ENGINES of registry.py names the function that
-starts each engine; the one of checkpoints is here, the others in ``mindir.py`` and ``onnx.py``.
+A checkpoint contains its config, and so do the cards of exported files. ENGINES of registry.py names the function that
+starts each engine: that of checkpoints is here, the others are in ``mindir.py`` and ``onnx.py``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,46 +36,46 @@ from mindloc.vocabulary import PHI, SIDES, SideName
 if TYPE_CHECKING:  # it imports MindSpore
     from mindloc.models.layers import Form
 
-SAMPLES = 8  # of each side; enough to see whether 8 bits lost something, and read in a moment
+SAMPLES = 8  # images of each side; enough to see a loss by 8 bits, and few enough to read in a moment
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What a user requests; a checkpoint or a place of exported files at least."""
+    """What a user requests; at least a checkpoint or the place of exported files."""
 
     engine: str = "mindspore"  # a name in ENGINES
     checkpoint: Path | None = None
     exported: Path | None = None  # file or directory; None: export/ of the checkpoint's run
-    precision: str | None = None  # one of the engine's; None: the training's, of exported files fp32
+    precision: str | None = None  # one of the engine's; None: that of training, for exported files fp32
     key: bytes | None = field(default=None, repr=False)  # of encrypted files
     tensorrt: bool = False
     allow_cpu_provider: bool = False
-    pca: Path | None = None  # reduction of the recall descriptors; None: they stay as encoded
+    pca: Path | None = None  # reduction of the recall descriptors; None: not reduced
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the encoder comes from, read once."""
+    """What the encoder is loaded from, read once."""
 
     config: Config  # as training left it
     sides: tuple[SideName, ...]  # that will be encoded
-    weights: Weights | None  # of a checkpoint's engine
-    files: dict[SideName, ExportedFile]  # of the others
+    weights: Weights | None  # for the engine of checkpoints
+    files: dict[SideName, ExportedFile]  # for the other engines
     reduction: Reduction | None = None  # of the recall descriptors
 
     @property
     def side(self) -> SideName:
-        """The one that will be encoded, where it is one."""
+        """The side that will be encoded, if there is only one."""
         (side,) = self.sides
         return side
 
     @property
     def checkpoint_sha256(self) -> str | None:
-        """Of the checkpoint that all of it comes from."""
+        """sha256 of the checkpoint that the weights or files come from."""
         return next(iter(self.files.values())).checkpoint_sha256 if self.files else self.weights.sha256
 
     def queries(self, count: int) -> Queries:
-        """What is known of ``count`` images before the first one is encoded."""
+        """What is known about ``count`` images before the first one is encoded."""
         file = next(iter(self.files.values()), None)
         if self.reduction:
             dimension = self.reduction.dimension
@@ -90,7 +90,11 @@ class Source:
         )
 
     def require_inputs(self, config: Config) -> None:
-        """Raises: ExportError: a file takes images of another size or normalization than the config has."""
+        """Check that the files take images of the size and normalization in the config.
+
+        Raises:
+            ExportError: a file does not.
+        """
         for side, file in self.files.items():
             view = config.view(side)
             if (file.size_px, file.mean, file.std) != (view.size_px, view.mean, view.std):
@@ -106,12 +110,12 @@ def read_source(request: EngineRequest, sides: Sequence[SideName] = SIDES, view:
 
     Args:
         sides: whose images will be encoded.
-        view: what the images show, as a user calls it; the side that shows it takes the place of ``sides``.
+        view: the view that the images show, as a user names it; the side with this view replaces ``sides``.
 
     Raises:
-        ConfigError: the config that they carry is not one of this program, or no side of it shows the view.
-        CheckpointError, ExportError: what the request names is missing or damaged, or does not belong together.
-        DataError: so is the reduction.
+        ConfigError: the config in them is not valid in this program, or no side of it has the view.
+        CheckpointError, ExportError: the checkpoint or a file is missing or damaged, or they don't belong together.
+        DataError: the reduction is missing or damaged, or was fitted to a different checkpoint.
     """
     weights = None if request.checkpoint is None else load_weights(request.checkpoint)
     file_format = ENGINES[request.engine].file_format
@@ -152,15 +156,15 @@ def _sides(config: Config, sides: Sequence[SideName], view: str | None) -> tuple
 
 
 def start_engine(request: EngineRequest, source: Source, config: Config, say: Callable[[str], None] = print) -> Engine:
-    """The engine, on the device of ``config.run``.
+    """Start the engine on the device of ``config.run``.
 
     Args:
         config: that of the source, with what the user overrides.
-        say: gets a line on what computes where, before the work of loading.
+        say: receives a line that names device or engine.
 
     Raises:
-        DeviceError: the device, the library or the precision is not to be had here.
-        CheckpointError, ExportError: weights or files that are not what they say.
+        DeviceError: the device, the library or the precision is not available here.
+        CheckpointError, ExportError: the weights do not fit their config, or a file does not fit its card.
     """
     source.require_inputs(config)
     engine = ENGINES[request.engine].build(request, source, config.run, config.eval.batch_size, say)
@@ -170,7 +174,7 @@ def start_engine(request: EngineRequest, source: Source, config: Config, say: Ca
 def start_mindspore_engine(
     request: EngineRequest, source: Source, run: RunConfig, batch_size: int, say: Callable[[str], None]
 ) -> MindSporeEngine:
-    """The engine of a checkpoint."""
+    """Start the engine of a checkpoint; arguments and errors as described in ``start_engine``."""
     device = use_device(run.device_target, run.device_ids[0], run.operator_fusion)
     say(f"device: {device.summary}")
     require_precision(request.precision or source.config.train.precision, device.target)
@@ -180,16 +184,16 @@ def start_mindspore_engine(
 def load_engine(
     checkpoint: str | Path | Weights, batch_size: int | None = None, precision: str | None = None
 ) -> tuple[MindSporeEngine, Config]:
-    """The engine of a checkpoint, on the device that was chosen, and the config that the checkpoint carries.
+    """The engine of a checkpoint, on the device in use, and the config in the checkpoint.
 
     Args:
-        checkpoint: a file, or one that was read already.
+        checkpoint: a file, or its weights if it was read already.
         batch_size: None takes ``eval.batch_size`` of that config.
         precision: None takes ``train.precision`` of that config.
 
     Raises:
-        CheckpointError: missing, damaged, or not the weights of the model that its config describes.
-        ConfigError: the config it carries is not one of this program.
+        CheckpointError: the file is missing or damaged, or its weights are not those of the model in its config.
+        ConfigError: the config in the checkpoint is not valid in this program.
     """
     encoder, config, sha256 = load_encoder(checkpoint, precision)
     return MindSporeEngine(encoder, batch_size or config.eval.batch_size, config.train.precision, sha256), config
@@ -198,12 +202,12 @@ def load_engine(
 def load_encoder(
     checkpoint: str | Path | Weights, precision: str | None = None, form: "Form | None" = None
 ) -> tuple[Any, Config, str]:
-    """(encoder in evaluation mode, its config, sha256 of the file); arguments and errors as ``load_engine``.
+    """(encoder in evaluation mode, its config, sha256 of the file); for arguments and errors see ``load_engine``.
 
-    The config says the precision that was requested and names no weights to start from.
+    In the config, train.precision is the requested precision and model.pretrained is None.
 
     Args:
-        form: of the layers; None: the one that this process's device is fast in.
+        form: of the layers; None: the form that is fast on the device of this process.
     """
     from mindloc.models.build import build_encoder  # here, so that scoring from disk needs no MindSpore
 
@@ -224,12 +228,12 @@ def _fill(parameter: Any, array: np.ndarray, path: Path) -> None:
     import mindspore as ms
 
     if not np.isfinite(array).all():
-        raise CheckpointError(f"checkpoint {path}: {parameter.name} contains NaN or infinity; take an older checkpoint")
+        raise CheckpointError(f"checkpoint {path}: {parameter.name} contains NaN or infinity; use an older checkpoint")
     parameter.set_data(ms.Tensor(array, parameter.dtype))
 
 
 def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[str, Any]:
-    """What the cards of a side's descriptor sets say beside what the engine says of itself."""
+    """Facts for the cards of a side's descriptor sets, besides the facts of the engine."""
     view = config.view(side)
     facts = {"view": view.name, "place_unit": place_unit, "input_size_px": list(view.size_px)}
     nodes = {"nodes": config.head.nodes} if "head.nodes" in HEADS[config.head.name].reads else {}
@@ -239,9 +243,10 @@ def card_facts(config: Config, side: SideName, place_unit: str | None) -> dict[s
 def compare_with_exact(
     engine: Engine, config: Config, paths: Mapping[SideName, Sequence[Path]], say: Callable[[str], None] = print
 ) -> None:
-    """Say how far an engine in 8 bits agrees with the exact one on a few images of each side; of others nothing.
+    """Report how far an 8-bit engine agrees with the exact one on a few images of each side.
 
-    Both are compared before a reduction. The agreement is one of the engine's facts from then on.
+    Other engines are not compared. A reduction is left out of the comparison. The agreement becomes one of the engine's
+    facts.
     """
     engine = engine.unreduced if isinstance(engine, ReducedEngine) else engine
     if not isinstance(engine, ExportedEngine) or engine.exact is None:
@@ -259,6 +264,6 @@ def sample_batches(
     for side, of_side in paths.items():
         spread = list(of_side)[:: max(1, len(of_side) // SAMPLES)][:SAMPLES]
         size = min(batch_size, len(spread))
-        # an unreadable one is reported where all are read
+        # unreadable images are reported when all images are read
         for image_B3HW, count in ImageBatches(config.view(side), spread, size, config.data.workers, skip_bad=True):
             yield side, image_B3HW[:count]

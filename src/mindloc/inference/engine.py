@@ -1,7 +1,7 @@
-"""One call, ``encode({side: images}) -> named descriptors``, whatever computes them.
+"""Engines: one call, ``encode({side: images})`` -> named descriptors, whichever program computes them.
 
-The live engine runs an encoder's own Cells on MindSpore; engines of exported files are in ``exported.py``. Any engine's
-recall descriptors can be reduced, and any two engines compared on the same images.
+The engine of checkpoints runs an encoder's own Cells on MindSpore; engines of exported files are in ``exported.py``.
+The recall descriptors of any engine can be reduced, and any two engines can be compared on the same images.
 
 Shapes: B images of a batch, N images, D dimension as encoded.
 """
@@ -21,17 +21,17 @@ from mindloc.runtime.compilation import compiling
 
 
 class Engine(Protocol):
-    """What extraction, evaluation and search need to know of an encoder."""
+    """What extraction, evaluation and search need to know about an encoder."""
 
     batch_size: int  # most images per call
-    descriptors: tuple[str, ...]  # what it makes of an image: ("global",), or ("omega", "phi") and maybe "centroids"
+    descriptors: tuple[str, ...]  # of each image: ("global",), or ("omega", "phi") and maybe "centroids"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the card of a descriptor set says of the engine.
+        """Facts about the engine for the card of a descriptor set.
 
-        engine (its name in ENGINES of registry.py), precision of its arithmetic ("fp32", "fp16", "bf16", "int8"),
-        checkpoint_sha256 (None: weights that are in training); of exported files also their hashes, what runs them,
+        They are: engine (its name in ENGINES of registry.py), precision of its arithmetic ("fp32", "fp16", "bf16",
+        "int8"), checkpoint_sha256 (None: weights in training); for exported files also their hashes, what runs them,
         and how far int8 agrees with fp32.
         """
         ...
@@ -40,14 +40,14 @@ class Engine(Protocol):
         """Descriptors of normalized images.
 
         Args:
-            batch: side -> (B, 3, H, W) float32, B at most ``batch_size``; has been read when this returns, since the
-                next batch may be written over it.
+            batch: side -> (B, 3, H, W) float32, B at most ``batch_size``. It has been read when this returns, since
+                the next batch may overwrite it.
 
         Returns:
-            ``{side}.{descriptor}`` -> (B, D) float32, as the encoder gives them: a global one of any length.
+            ``{side}.{descriptor}`` -> (B, D) float32, as the encoder computes them: a global one may have any length.
 
         Raises:
-            DataError: a batch that is empty or larger than ``batch_size``.
+            DataError: a batch is empty or larger than ``batch_size``.
         """
         ...
 
@@ -75,7 +75,7 @@ class MindSporeEngine:
         return {"engine": self.name, "precision": self.precision, "checkpoint_sha256": self.checkpoint_sha256}
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As ``Engine.encode``."""
+        """See ``Engine.encode``."""
         with evaluating(self._encoder):
             return {key: value for side, images in batch.items() for key, value in self._encode(side, images).items()}
 
@@ -88,7 +88,7 @@ class MindSporeEngine:
         return {name: rows.asnumpy()[:count].astype(np.float32) for name, rows in zip(cell.names, outputs, strict=True)}
 
     def _cell(self, side: str, images: Any) -> Any:
-        """The side's own Cell, compiled for these images when it is first needed."""
+        """The Cell of a side, compiled for the shape of ``images`` when it is first needed."""
         from mindloc.models.encoder import PlainOutputs  # here, so that this module needs no MindSpore
 
         if side not in self._cells:
@@ -102,7 +102,7 @@ class MindSporeEngine:
 
 @contextmanager
 def evaluating(cell: Any) -> Iterator[None]:
-    """Switch a Cell to evaluation and, whatever happens meanwhile, back to what it was."""
+    """Context in which a Cell is in evaluation mode; its end restores the previous mode, also after an error."""
     training = cell.training
     if training:
         cell.set_train(False)
@@ -122,7 +122,7 @@ def filled_batch(image_B3HW: np.ndarray, most: int, size: int, side: str) -> np.
     count = len(image_B3HW)
     if not 0 < count <= most:
         raise DataError(
-            f"a batch of {count} {side} images for an engine that takes 1 to {most}; hand it that many at a time"
+            f"a batch has {count} {side} images, but the engine takes 1 to {most}; pass that many at a time"
         )
     padding = np.repeat(image_B3HW[-1:], size - count, axis=0)
     full = np.concatenate([image_B3HW, padding]) if len(padding) else image_B3HW
@@ -130,10 +130,10 @@ def filled_batch(image_B3HW: np.ndarray, most: int, size: int, side: str) -> np.
 
 
 class ReducedEngine:
-    """Any engine, with its recall descriptor (``omega`` or ``global``) reduced; its others are left as they are.
+    """Any engine, with its recall descriptor (``omega`` or ``global``) reduced; other descriptors are not changed.
 
     Args:
-        reduction: from its file, fitted to descriptors of the engine's checkpoint; see ``require_origin``.
+        reduction: read from its file; fitted to descriptors of the engine's checkpoint, see ``require_origin``.
     """
 
     def __init__(self, engine: Engine, reduction: Reduction):
@@ -142,14 +142,14 @@ class ReducedEngine:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As ``Engine.facts``, and reduction_sha256, which is of the recall descriptor alone."""
+        """See ``Engine.facts``; in addition reduction_sha256, which concerns only the recall descriptor."""
         return {**self.unreduced.facts, "reduction_sha256": self._reduction.sha256}
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As ``Engine.encode``.
+        """See ``Engine.encode``.
 
         Raises:
-            DataError: moreover, descriptors of another dimension than the reduction was fitted to.
+            DataError: also if the reduction was fitted to descriptors of a different dimension.
         """
         descriptors = self.unreduced.encode(batch)
         for side in batch:
@@ -161,7 +161,7 @@ class ReducedEngine:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one descriptor of two engines, image by image."""
+    """How far two engines agree in one descriptor, image by image."""
 
     images: int
     cosine_min: float
@@ -177,7 +177,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class EngineAgreement:
-    """Of everything that two engines make of the same images."""
+    """How far two engines agree in all descriptors of the same images."""
 
     of_each: dict[str, Agreement]  # descriptor -> its agreement
 
@@ -196,7 +196,7 @@ def compare_descriptors(*pairs: tuple[np.ndarray, np.ndarray]) -> Agreement:
     """Agreement of descriptors of any length, row by row.
 
     Args:
-        pairs: (N, D) of both engines; of several pairs, each with its own N and D, all rows count.
+        pairs: (N, D) of both engines; N and D may differ between pairs, and the rows of all pairs count.
     """
     cosines, differences = [], []
     for one_ND, other_ND in pairs:

@@ -1,7 +1,7 @@
-"""Exported encoders on disk, and as engines.
+"""Files of exported encoders, and the engines that run them.
 
-A file has a JSON card beside it that says what goes in, what comes out, and which checkpoint it was made from. Files
-and cards come from anywhere, so nothing in them is believed before it is checked. AIR files have cards too, but only
+A file has a JSON card beside it that states its input, its outputs, and the checkpoint that it was exported from. Files
+and cards may come from anywhere, so everything in them is checked before it is used. AIR files have cards too, but only
 Ascend's own tools run them.
 
 Shapes: B images of a batch, D dimension.
@@ -21,21 +21,21 @@ from mindloc.vocabulary import CENTROIDS, GLOBAL, OMEGA, PHI, PRECISIONS, SIDES,
 
 CARD_VERSION = 1
 _MOST_CARD_BYTES = 1 << 20
-_MOST_FILE_BYTES = (1 << 31) - 1  # of a protocol buffer, which MINDIR and ONNX are
+_MOST_FILE_BYTES = (1 << 31) - 1  # limit of a protocol buffer, which MINDIR and ONNX files are
 _MOST = {"batch": 65_536, "side_px": 16_384, "dimension": 1 << 22}  # Omega of 384 px has 147 456
-_COMPLETE = ((GLOBAL,), (OMEGA, PHI), (OMEGA, PHI, CENTROIDS))  # all that some encoder makes
+_COMPLETE = ((GLOBAL,), (OMEGA, PHI), (OMEGA, PHI, CENTROIDS))  # all descriptors of one encoder: the possible cases
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """What files of a format can be."""
+    """Properties of the files of a format."""
 
     suffix: str
     precisions: tuple[str, ...]
-    default_precision: str | None = None  # None: the training's
+    default_precision: str | None = None  # None: that of training
     any_batch: bool = False  # takes any number of images per call; else a number fixed by the export
     encrypts: bool = False
-    ascend_only: bool = False  # written on an Ascend alone
+    ascend_only: bool = False  # can be written only on an Ascend
 
 
 FORMATS = {
@@ -46,12 +46,12 @@ FORMATS = {
 
 
 class AbsentError(ExportError):
-    """No exported file where one was looked for."""
+    """There is no exported file at the given place."""
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """What a card says of its file."""
+    """An exported file, as its card describes it."""
 
     path: Path
     format: str  # a key of FORMATS
@@ -77,7 +77,7 @@ class ExportedFile:
         return tuple(self.dimensions)
 
     def require_intact(self) -> None:
-        """Compare the file with its card.
+        """Check that the file is the one that its card describes.
 
         Raises:
             ExportError: the file is missing, larger than any such file can be, or not the one that the card names.
@@ -94,12 +94,12 @@ class ExportedFile:
 
 
 def input_shape(batch_size: int | None, size_px: tuple[int, int], takes_pixels: bool) -> tuple[int | None, ...]:
-    """(B, H, W, 3) of pixels, (B, 3, H, W) of normalized images; None for B: any number."""
+    """Shape of a file's input: (B, H, W, 3) pixels or (B, 3, H, W) normalized; B may be None: any number."""
     return (batch_size, *size_px, 3) if takes_pixels else (batch_size, 3, *size_px)
 
 
 def output_name(descriptor: str) -> str:
-    """What a descriptor is called in files whose outputs have names, and in cards."""
+    """The name of a descriptor in cards, and in files whose outputs have names."""
     return "descriptor" if descriptor == GLOBAL else descriptor
 
 
@@ -111,15 +111,15 @@ def find_exported(place: Path, file_format: str) -> list[ExportedFile]:
     """The cards of all files of a format in directory ``place``, or of the file ``place`` itself.
 
     Raises:
-        AbsentError: there is none.
+        AbsentError: there is no such file.
         ExportError: a card is damaged.
     """
     suffix = FORMATS[file_format].suffix
     if not place.exists():
-        raise AbsentError(f"{place} is not there")
+        raise AbsentError(f"{place} does not exist")
     if place.is_file():
         if place.suffix != suffix:
-            raise ExportError(f"{place} is not in {file_format} format (*{suffix}); name another file")
+            raise ExportError(f"{place} is not in {file_format} format (*{suffix}); name a different file")
         return [read_card(place)]
     files = [read_card(path) for path in sorted(place.glob(f"*{suffix}")) if card_path(path).exists()]
     if not files:
@@ -131,11 +131,11 @@ def choose_file(files: Sequence[ExportedFile], side: SideName, precision: str | 
     """The one of several files that contains a side of the encoder.
 
     Args:
-        precision: of the arithmetic in the file; None takes what is there, fp32 where there are several.
+        precision: of the arithmetic in the file; None: any if only one file contains the side, otherwise fp32.
 
     Raises:
-        AbsentError: none does.
-        ExportError: several do.
+        AbsentError: no file contains the side in this precision.
+        ExportError: several files do.
     """
     of_side = [file for file in files if side in file.sides]
     if precision is None and len(of_side) == 1:
@@ -154,14 +154,14 @@ def choose_file(files: Sequence[ExportedFile], side: SideName, precision: str | 
 
 
 def require_one_origin(files: Mapping[SideName, ExportedFile], checkpoint_sha256: str | None = None) -> None:
-    """Refuse files that can't be one encoder.
+    """Check that files can belong to one encoder.
 
     Args:
         checkpoint_sha256: of the checkpoint that the files are said to come from.
 
     Raises:
-        ExportError: the files come from different checkpoints, or from another than that one, or differ in precision
-            or in what they make of an image.
+        ExportError: the files come from different checkpoints or not from the given one, or differ in precision or in
+            descriptors.
     """
     made_from = {file.checkpoint_sha256 for file in files.values()}
     names = ", ".join(sorted({str(file.path) for file in files.values()}))
@@ -170,20 +170,20 @@ def require_one_origin(files: Mapping[SideName, ExportedFile], checkpoint_sha256
     if len({file.precision for file in files.values()}) > 1:
         raise ExportError(f"{names} compute in different precisions; name one by --precision")
     if len({file.descriptors for file in files.values()}) > 1:
-        raise ExportError(f"{names} return different descriptors by their cards; export both again")
+        raise ExportError(f"{names} return different descriptors according to their cards; export both again")
     if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
-        raise ExportError(f"{names}: exported from another checkpoint (sha256 differs); export this one")
+        raise ExportError(f"{names}: exported from a different checkpoint (sha256 differs); export this one")
 
 
 def read_card(path: Path) -> ExportedFile:
     """The card of the exported file at ``path``; the file itself is not opened.
 
     Raises:
-        ExportError: no card, one of another version, or one whose values can't be true.
+        ExportError: the card is missing, has a different version, or contains values that can't be true.
     """
     where = card_path(path)
     if not where.exists():
-        raise ExportError(f"card {where} is missing: an exported file counts only with the card beside it")
+        raise ExportError(f"card {where} is missing; put it beside the exported file, or export again")
     card = read_json(where, ExportError, "card", "export again", most_bytes=_MOST_CARD_BYTES)
     if card.get("version") != CARD_VERSION:
         raise ExportError(f"card {where} has version {card.get('version')!r}, expected {CARD_VERSION}; export again")
@@ -199,17 +199,17 @@ def _from_card(path: Path, card: dict[str, Any]) -> ExportedFile:
     if form not in FORMATS or FORMATS[form].suffix != path.suffix:
         raise ValueError(f"format {form!r} does not fit the name {path.name}")
     if card["file"] != path.name:
-        raise ValueError(f"it belongs to {card['file']!r}")
+        raise ValueError(f"it is the card of {card['file']!r}")
     takes_pixels = entry["dtype"] == "uint8"
     batch, *rest = entry["shape"]
     size_px = rest[:2] if takes_pixels else rest[1:]
     if len(rest) != 3 or rest[2 if takes_pixels else 0] != 3 or entry["dtype"] not in ("uint8", "float32"):
-        raise ValueError(f"input {entry['dtype']} of shape {entry['shape']}")
+        raise ValueError(f"its input is {entry['dtype']} of shape {entry['shape']}")
     if not isinstance(card["config"], dict):
         raise ValueError("its config is not an object")
     mean, std = (tuple(float(value) for value in entry[key]) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-        raise ValueError(f"mean {list(mean)} and std {list(std)}")
+        raise ValueError(f"its mean is {list(mean)} and its std {list(std)}")
     return ExportedFile(
         path=path,
         format=form,
@@ -262,14 +262,14 @@ RunFile = Callable[[np.ndarray], Sequence[np.ndarray]]  # images as the file tak
 
 
 class ExportedEngine:
-    """Runs one file per side, or one for both.
+    """Runs one file per side, or one file for both sides.
 
     Args:
         name, precision: for the cards of descriptor sets.
         files: side -> card of the file that encodes it.
-        open_file: opens one of them.
+        open_file: opens a file; returns the function that runs it.
         batch_size: most images per call, where the files take any number; a file with a fixed batch decides itself.
-        facts: more about the engine: of ONNX Runtime its provider and version ("runtime").
+        facts: further facts about the engine: for ONNX Runtime its provider and version ("runtime").
         exact: starts the engine that this one approximates; None: it is exact.
 
     Attributes:
@@ -302,7 +302,7 @@ class ExportedEngine:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As ``Engine.facts``: engine, precision, checkpoint, the files with their hashes, and what else is known."""
+        """See ``Engine.facts``: engine, precision, checkpoint, the files with their hashes, and further facts."""
         return {
             "engine": self.name,
             "precision": self.precision,
@@ -313,10 +313,10 @@ class ExportedEngine:
         }
 
     def encode(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As ``Engine.encode``.
+        """See ``Engine.encode``.
 
         Raises:
-            ExportError: moreover, the file answers with other descriptors or shapes than its card says.
+            ExportError: also if the file returns shapes that differ from its card.
         """
         return {key: value for side, images in batch.items() for key, value in self._encode(side, images).items()}
 
@@ -327,8 +327,8 @@ class ExportedEngine:
         outputs = self._runs[side](as_pixels(full, file.mean, file.std) if file.takes_pixels else full)
         got, expected = [rows.shape for rows in outputs], [(size, width) for width in file.dimensions.values()]
         if got != expected:
-            said = f"{file.path} returns {_listed(got)} for {size} images; its card says {_listed(expected)}"
-            raise ExportError(f"{said}: export again")
+            said = f"{file.path} returns {_listed(got)} for {size} images, but its card says {_listed(expected)}"
+            raise ExportError(f"{said}; export again")
         named = zip(self.descriptors, outputs, strict=True)
         return {f"{side}.{name}": np.asarray(rows_BD[:count], np.float32) for name, rows_BD in named}
 
@@ -338,7 +338,7 @@ def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def as_pixels(image_B3HW: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalized images as the uint8 (B, H, W, 3) that they were: exact, as pixels are whole numbers."""
+    """Convert normalized images back to uint8 (B, H, W, 3); this is exact, as pixels are whole numbers."""
     scale, shift = (np.array(values, np.float32) * 255.0 for values in (std, mean))
     pixels_BHW3 = np.ascontiguousarray(image_B3HW.transpose(0, 2, 3, 1)) * scale
     pixels_BHW3 += shift

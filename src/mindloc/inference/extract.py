@@ -1,4 +1,4 @@
-"""Images to descriptor sets on disk, once, from which every number is computed; or to the queries of a search.
+"""Encode images to descriptor sets on disk, from which all scores are computed, or to the queries of a search.
 
 Shapes: B images of this rank's batch, G of all ranks' batches, D dimension, N names.
 """
@@ -34,10 +34,10 @@ _NONE: Mapping[int, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Extraction:
-    """How many images a set has, how long it took, which images are not in it."""
+    """Result of an extraction: number of images, time, and images left out."""
 
     count: int
-    seconds: float  # images read, decoded and encoded, without compiling
+    seconds: float  # to read, decode and encode the images, without compiling
     compile_s: float = 0.0
     left_out: Mapping[str, str] = field(default_factory=dict)  # images that could not be read: name -> problem
 
@@ -62,21 +62,23 @@ def extract(
     bounds_N4: np.ndarray | None = None,
     left_out: Mapping[int, str] = _NONE,
 ) -> Extraction:
-    """Encode every image and write one set for each descriptor; they appear together when all are done.
+    """Encode every image and write one set for each descriptor; the sets appear together when all are complete.
 
     An older extraction in the directory is replaced. Each card names its extraction, so that sets of two different
     extractions can be distinguished.
 
     Args:
-        batches: (images (B, 3, H, W) float32, number of real ones). On one rank all of ``names``, in order; on
-            several the rows that ``rows_of_rank`` gives to the first, which calls this; the others ``help_extract``.
-        place_N2, bounds_N4: places, and what each image covers, in ``facts["place_unit"]``; None if unknown.
-        directory: the set itself, or of several descriptors the directory of their sets.
-        facts: for the card, beside what the engine says of itself: view, place_unit, config, ...
+        batches: (images (B, 3, H, W) float32, number of real images). With one rank: all of ``names``, in order. With
+            several ranks: the rows that ``rows_of_rank`` gives to the first rank, which is the one that calls this;
+            the other ranks call ``help_extract``.
+        place_N2, bounds_N4: places, and the area that each image covers, in ``facts["place_unit"]``; None if unknown.
+        directory: of the set; with several descriptors, the directory that contains their sets.
+        facts: for the card, besides the facts of the engine: view, place_unit, config, ...
         left_out: positions in ``names`` that the batches so far left out; see ``ImageBatches``.
 
     Raises:
-        DataError: fewer images than names, a descriptor with NaN, or a directory that contains something else.
+        DataError: there are fewer images than names, a descriptor contains NaN, or the directory contains something
+            else.
     """
     view = facts["view"]
     card = {"extraction": uuid.uuid4().hex, **engine.facts, **facts}
@@ -90,31 +92,33 @@ def extract(
             encoded = engine.encode({side: image_B3HW[:count]})
             gathered = {name: cluster.gather(encoded[f"{side}.{name}"]) for name in cards}
             part = list(islice(remaining, len(next(iter(gathered.values())))))
-            if cluster.size > 1:  # beyond the end the last image is repeated
+            if cluster.size > 1:  # the end is padded
                 gathered = {name: descriptor_GD[: len(part)] for name, descriptor_GD in gathered.items()}
             writer.append(gathered, part)
             done += len(part)
             bar.update(len(part))
             fault_point("extract.mid")
         if done + len(left_out) != len(rows):
-            raise DataError(f"{done} {view} images came for {len(rows)} names; check the data set with: check-data")
+            raise DataError(
+                f"{done} {view} images were read for {len(rows)} names; check the data set with: check-data"
+            )
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)
 
 
 def _kept(items: Iterable[Item], left_out: Mapping[int, str]) -> Iterator[Item]:
-    """Items whose position is not left out, as known when they are taken."""
+    """Items whose position is not in ``left_out`` at the time when the item is taken."""
     return (item for position, item in enumerate(items) if position not in left_out)
 
 
 def _card_of(descriptor: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """One set's own facts; a reduction is of recall descriptors alone."""
+    """Facts for the card of one set; only the sets of recall descriptors have a reduction."""
     foreign = () if descriptor in RECALL_DESCRIPTORS else ("reduction_sha256",)
     return {**{name: value for name, value in facts.items() if name not in foreign}, "descriptor": descriptor}
 
 
 def help_extract(engine: Engine, side: SideName, batches: Iterable[tuple[np.ndarray, int]], cluster: Cluster) -> None:
-    """What the other ranks do while the first one extracts: encode their images and hand them over."""
+    """Encode the images of this rank for the first rank, which calls ``extract`` at the same time."""
     for image_B3HW, count in batches:
         descriptors = engine.encode({side: image_B3HW[:count]})
         for name in engine.descriptors:
@@ -122,9 +126,10 @@ def help_extract(engine: Engine, side: SideName, batches: Iterable[tuple[np.ndar
 
 
 def rows_of_rank(count: int, batch_size: int, cluster: Cluster) -> np.ndarray:
-    """Which of ``count`` images a rank encodes, so that the ranks' batches, one after the other, are in order.
+    """The positions of the images that a rank encodes, among ``count`` images.
 
-    Every rank gets the same number of whole batches; beyond the end the last image is repeated.
+    The batches of all ranks, one after the other, are in order. Every rank has the same number of whole batches; beyond
+    the end the last image is repeated.
     """
     if cluster.size == 1:
         return np.arange(count)
@@ -140,10 +145,10 @@ def encoded_queries(
     names: Sequence[str],
     left_out: Mapping[int, str] = _NONE,
 ) -> Iterator[Batch]:
-    """The descriptors of images, encoded as they are taken.
+    """Yield the descriptors of images, each batch encoded when it is taken.
 
     Args:
-        batches: (images (B, 3, H, W) float32, number of real ones), all of ``names``, in order.
+        batches: (images (B, 3, H, W) float32, number of real images), all of ``names``, in order.
         left_out: as in ``extract``.
 
     Raises (while iterating):

@@ -1,4 +1,4 @@
-"""MINDIR files: MindSpore runs the saved graph without our code, on any device it has."""
+"""MINDIR files: MindSpore runs the saved graph without our code, on any device it supports."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,11 +23,11 @@ KEY_BYTES = (16, 24, 32)
 def start_mindir_engine(
     request: EngineRequest, source: Source, run: RunConfig, batch_size: int, say: Callable[[str], None]
 ) -> ExportedEngine:
-    """The engine of MINDIR files.
+    """Start the engine of MINDIR files.
 
     Raises:
-        DeviceError: the device or the precision is not to be had here.
-        ExportError: a file is not what its card says, needs a key, or another one.
+        DeviceError: the device or the precision is not available here.
+        ExportError: a file does not fit its card, or its key is missing or wrong.
     """
     device = use_device(run.device_target, run.device_ids[0], run.operator_fusion)
     say(f"device: {device.summary}")
@@ -41,7 +41,7 @@ def start_mindir_engine(
 def load_mindir_engine(
     files: dict[SideName, ExportedFile], batch_size: int, key: bytes | None = None
 ) -> ExportedEngine:
-    """The same on the device that was chosen."""
+    """Start the engine of MINDIR files on the device in use; for errors see ``start_mindir_engine``."""
 
     def open_file(file: ExportedFile) -> RunFile:
         file.require_intact()
@@ -54,17 +54,17 @@ def load_mindir_engine(
 
 
 def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
-    """The graph in a file, on the device that was chosen.
+    """Load the graph in a file on the device in use; returns the function that runs it.
 
     Raises:
-        ExportError: MindSpore can't read it, or the key is not the one it was written with.
+        ExportError: MindSpore can't read the file, or the key is not the one that it was exported with.
     """
     import mindspore as ms
     from mindspore import nn
 
     secret: dict[str, Any] = {} if key is None else {"dec_key": key, "dec_mode": MODE}
     try:
-        with native_messages():  # it writes pages before it raises
+        with native_messages():  # MindSpore writes pages to stderr before it raises
             graph = nn.GraphCell(ms.load(str(path), **secret))
     except (RuntimeError, ValueError, TypeError) as error:
         if key is not None:
@@ -75,7 +75,7 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         batch = ms.Tensor(np.ascontiguousarray(images))
-        # a loaded graph can't be compiled before its first run: that compiles again and finds it empty (seen in 2.8.0)
+        # a loaded graph can't be compiled before its first run: that would compile again and find it empty (in 2.8.0)
         with nullcontext() if batch.shape in compiled else compiling():
             outputs = graph(batch)
         compiled.add(batch.shape)
@@ -85,7 +85,7 @@ def open_mindir(path: Path, key: bytes | None = None) -> RunFile:
 
 
 def read_key(path: Path) -> bytes:
-    """The key in a file: its bytes, all of them.
+    """Read a key, which is all bytes of a file.
 
     Raises:
         ExportError: the file can't be read, or is not 16, 24 or 32 bytes long. The key itself is never shown.

@@ -1,11 +1,11 @@
 """ONNX files on ONNX Runtime, on the provider that was requested and on no other.
 
-ONNX Runtime continues with its CPU provider when the CUDA one can't start, and says so only in a log. Here that is an
-error unless the caller allowed it.
+ONNX Runtime continues with its CPU provider when the CUDA provider can't start, and reports this only in a log. Here it
+is an error unless the caller allowed it.
 
-A file may come from anywhere, so it is looked at before anything runs it. What mindloc exports is one plain graph:
-every shape fixed, all weights inside, the standard's own operators. Whatever else a file contains, paths to other
-files, loops, operators of somebody's library, arrays of absurd size, was not exported by mindloc and is refused.
+A file may come from anywhere, so it is checked before it is run. mindloc exports one plain graph: all shapes are fixed,
+all weights inside, all operators from the ONNX standard. A file with anything else, such as paths to other files,
+loops, operators of other libraries or arrays of absurd size, was not exported by mindloc and is rejected.
 """
 
 import logging
@@ -34,10 +34,10 @@ _INPUT_TYPES = {1: "float32", 2: "uint8"}
 def start_onnx_engine(
     request: EngineRequest, source: Source, run: RunConfig, batch_size: int, say: Callable[[str], None]
 ) -> ExportedEngine:
-    """The engine of ONNX files, which have their own batch size.
+    """Start the engine of ONNX files, whose batch size is fixed.
 
     Raises:
-        ExportError, DeviceError: as ``choose_provider`` and ``open_onnx``.
+        ExportError, DeviceError: for the reasons given in ``choose_provider`` and ``open_onnx``.
     """
     int8 = request.precision == "int8"
     target = "CPU" if int8 and run.device_target == "auto" else run.device_target
@@ -50,9 +50,13 @@ def start_onnx_engine(
 
 
 def load_onnx_engine(files: dict[SideName, ExportedFile], provider: "Provider", int8: bool = False) -> ExportedEngine:
-    """The same on a provider; ``int8`` computes float32 files in 8 bits, on CPUs."""
+    """Start the engine of ONNX files on a provider; ``int8`` computes float32 files in 8 bits, on CPUs.
+
+    Raises:
+        ExportError, DeviceError: for the reasons given in ``open_onnx``, or because int8 is not for this provider.
+    """
     if int8 and provider.name != CPU:
-        raise DeviceError(f"int8 is quantized for CPUs and would run on {provider.name}; take --device_target CPU")
+        raise DeviceError(f"int8 is for CPUs, but would run on {provider.name}; use --device_target CPU")
     (precision,) = {file.precision for file in files.values()}
     version = f"onnxruntime {optional_module('onnxruntime').__version__}"
     facts = {"provider": provider.name, "runtime": version}
@@ -67,7 +71,7 @@ def load_onnx_engine(files: dict[SideName, ExportedFile], provider: "Provider", 
 
 @dataclass(frozen=True)
 class Provider:
-    """What computes an ONNX file."""
+    """What ONNX Runtime computes a file with."""
 
     name: str  # as ONNX Runtime calls it
     device_id: int = 0
@@ -77,10 +81,10 @@ class Provider:
 def choose_provider(
     target: Literal["auto", "CPU", "GPU", "Ascend"], device_id: int, tensorrt: bool = False, allow_cpu: bool = False
 ) -> Provider:
-    """The provider for a device target; "auto" takes a GPU where this ONNX Runtime has one.
+    """The provider for a device target; "auto" chooses the GPU if this ONNX Runtime supports one.
 
     Args:
-        allow_cpu: continue with the CPU where the GPU's provider is absent or does not start.
+        allow_cpu: continue with the CPU if the GPU's provider is absent or does not start.
 
     Raises:
         DeviceError: ONNX Runtime is not installed, or has no provider for the target.
@@ -88,10 +92,10 @@ def choose_provider(
     runtime = optional_module("onnxruntime")
     there = runtime.get_available_providers()
     if target == "Ascend":
-        raise DeviceError("the onnx engine runs on CPU and GPU; take --device_target CPU or GPU, or another engine")
+        raise DeviceError("the onnx engine runs on CPU and GPU; use --device_target CPU or GPU, or a different engine")
     if tensorrt and target != "GPU":
         raise DeviceError(
-            f"--tensorrt is for GPUs, and the target is {target}; add --device_target GPU, or leave it out"
+            f"--tensorrt is for GPUs, but the target is {target}; add --device_target GPU, or leave it out"
         )
     if target == "CPU" or (target == "auto" and CUDA not in there):
         return Provider(CPU)
@@ -103,16 +107,16 @@ def choose_provider(
     if allow_cpu:
         return Provider(CPU, note=reason)
     raise DeviceError(
-        f"{reason}; put the GPU's build in its place: pip uninstall -y onnxruntime, then "
+        f"{reason}; replace it with the GPU build: pip uninstall -y onnxruntime, then "
         "pip install 'onnxruntime-gpu[cuda,cudnn]'; or continue with the CPU: --allow_cpu_provider"
     )
 
 
 def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> RunFile:
-    """The graph of an exported file, checked first; its arithmetic in 8 bits with ``int8``.
+    """Check and load the graph of an exported file; returns the function that runs it, with ``int8`` in 8 bits.
 
     Raises:
-        ExportError: the file is not what its card says, or nothing that mindloc exports.
+        ExportError: the file does not fit its card, or was not exported by mindloc.
         DeviceError: ONNX Runtime or the provider can't be used.
     """
     file.require_intact()
@@ -124,10 +128,10 @@ def open_onnx(file: ExportedFile, provider: Provider, int8: bool = False) -> Run
 
 
 def quantized(content: bytes) -> bytes:
-    """The same graph with 8-bit weights, and activations rounded to 8 bits on the way (dynamic quantization).
+    """Quantize a graph dynamically: 8-bit weights, and activations rounded to 8 bits while it runs.
 
     Weights are scaled by channel: half the error of one scale per matrix, and no slower. Constants other than weights
-    stay: the coordinates of a map's positions, by which centroids are computed.
+    are not changed: the coordinates of a feature map's positions, from which centroids are computed.
 
     Raises:
         DeviceError: the onnx library is missing.
@@ -146,7 +150,7 @@ def quantized(content: bytes) -> bytes:
 
 
 def _folded(content: bytes, path: Path) -> bytes:
-    """The same graph with everything computed that follows from constants alone; still the standard's own operators."""
+    """Compute all parts of a graph that depend only on constants; its operators are still those of the standard."""
     runtime = optional_module("onnxruntime")
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -157,13 +161,13 @@ def _folded(content: bytes, path: Path) -> bytes:
 
 
 def _computes_convolutions(graph: Any) -> bool:
-    """Whether weights of convolutions are products with their norms' scales; the quantizer takes constants."""
+    """Whether weights of convolutions are computed, as products with scales of norms; the quantizer needs constants."""
     constants = {tensor.name for tensor in graph.initializer}
     return any(node.op_type == "Conv" and node.input[1] not in constants for node in graph.node)
 
 
 def _products_with_stacks(graph: Any) -> list[str]:
-    """Names of the products with a constant other than a matrix, which the quantizer would take for one."""
+    """Names of products with a constant of more than two dimensions, which the quantizer would treat as a matrix."""
     stacks = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
     return [node.name for node in graph.node if node.op_type == "MatMul" and stacks & set(node.input)]
 
@@ -184,27 +188,31 @@ def open_session(content: bytes, path: Path, provider: Provider, fp16: bool = Fa
 
 def _provider_list(provider: Provider, fp16: bool) -> list[Any]:
     device = {"device_id": str(provider.device_id)}
-    cuda = (CUDA, {**device, "use_tf32": "0"})  # fp32 means fp32: rounded products would cost three digits
+    cuda = (CUDA, {**device, "use_tf32": "0"})  # real fp32: products rounded to TF32 would lose three digits
     if provider.name == TENSORRT:
         return [(TENSORRT, {**device, "trt_fp16_enable": str(fp16)}), cuda, CPU]
     return [cuda, CPU] if provider.name == CUDA else [CPU]
 
 
 def _require_provider(session: Any, provider: Provider) -> None:
-    """Raises: DeviceError: ONNX Runtime dropped the provider without a word and would compute elsewhere."""
+    """Check that a session computes on the provider.
+
+    Raises:
+        DeviceError: ONNX Runtime silently dropped the provider and would compute on a different one.
+    """
     got = session.get_providers()
     if got[0] != provider.name:
         raise DeviceError(
             f"{provider.name} did not start on device {provider.device_id}, only {got[0]} did; "
-            f"see {command_line('doctor')}, or take --device_target CPU"
+            f"see {command_line('doctor')}, or use --device_target CPU"
         )
 
 
 def _started(provider: Provider, allow_cpu: bool) -> Provider:
-    """The provider, once it has opened a graph of one operator; the CPU's with a note where that is allowed.
+    """The provider, after it opened a graph of one operator; if it can't and ``allow_cpu``, the CPU's with a note.
 
     Raises:
-        DeviceError: it does not start; with what ONNX Runtime writes to its log only.
+        DeviceError: it does not start; the message includes what ONNX Runtime writes only to its log.
     """
     runtime = optional_module("onnxruntime")
     with native_messages() as messages:
@@ -230,7 +238,7 @@ def _started(provider: Provider, allow_cpu: bool) -> Provider:
 
 @contextmanager
 def _quiet_log() -> Iterator[None]:
-    """Without the quantizer's advice to users of other tools."""
+    """Context without the warnings of the quantizer, which are for users of other tools."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -244,7 +252,7 @@ def require_plain_graph(content: bytes, file: ExportedFile) -> None:
     """Check that a file contains a graph such as mindloc exports, with the input and the outputs that its card states.
 
     Raises:
-        ExportError: it does not.
+        ExportError: the file does not contain such a graph.
         DeviceError: the onnx library is missing.
     """
     onnx = optional_module("onnx")
@@ -267,16 +275,16 @@ def require_plain_graph(content: bytes, file: ExportedFile) -> None:
 def _foreign_parts(model: Any, onnx: Any) -> str | None:
     graph = model.graph
     if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
-        return "it contains functions, a training or sparse weights"
+        return "it contains functions, training information or sparse weights"
     for tensor in graph.initializer:
         if _is_elsewhere(tensor, onnx):
             return f"its weights {tensor.name} are in another file"
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
-            return f"operator {node.op_type} is of the library {node.domain}"
+            return f"operator {node.op_type} is from the library {node.domain}"
         for attribute in node.attribute:
             if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-                return f"operator {node.op_type} contains a graph of its own"
+                return f"operator {node.op_type} contains a graph itself"
             if attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors):
                 return f"operator {node.op_type} contains a sparse constant"
             if any(_is_elsewhere(tensor, onnx) for tensor in (attribute.t, *attribute.tensors)):
@@ -296,20 +304,20 @@ def _input_problem(graph: Any, file: ExportedFile) -> str | None:
     shape, dtype = _shape(inputs[0]), _INPUT_TYPES.get(inputs[0].elem_type)
     expected = (file.input_shape, "uint8" if file.takes_pixels else "float32")
     if (shape, dtype) != expected:
-        return f"its input is {dtype} {shape}, its card says {expected[1]} {expected[0]}"
+        return f"its input is {dtype} {shape}, but its card says {expected[1]} {expected[0]}"
     return None
 
 
 def _output_problem(graph: Any, file: ExportedFile) -> str | None:
     names, expected = [value.name for value in graph.output], [output_name(name) for name in file.descriptors]
-    return None if names == expected else f"it returns {', '.join(names)}, its card says {', '.join(expected)}"
+    return None if names == expected else f"it returns {', '.join(names)}, but its card says {', '.join(expected)}"
 
 
 def _size_problem(model: Any, onnx: Any) -> str | None:
-    """Whether some array of the graph has no fixed size, or one beyond reason; by inference, without running it."""
+    """The problem if an array of the graph has no fixed size or an absurd one; by inference, without running it."""
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) > _SMALL_BYTES:
-            tensor.ClearField("raw_data")  # the sizes are enough, and inference copies the whole model
+            tensor.ClearField("raw_data")  # inference needs only the sizes, and copies the whole model
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:

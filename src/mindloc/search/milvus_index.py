@@ -47,7 +47,7 @@ class MilvusIndex:
     """A ``TileIndex`` in Milvus, created by ``create_milvus_index`` or ``open_milvus_index``.
 
     A search finds tiles added by this object at once, and tiles added by others after a moment; ``count`` waits for
-    all. Milvus does not order tiles: those of equal score are ordered here by name, but Milvus chooses which of them are
+    all. Milvus does not order tiles: those of equal score are ordered by name, but Milvus chooses which of them are
     among the first k.
     """
 
