@@ -258,7 +258,7 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     assert [answers[0][0] for answers in found] == names[:5]
     words = ("search", "--queries", "frames", "--index", "tiles_index", "--out", "none.jsonl")
     assert f"with reduction {digest[:12]}, but the queries have reduction none" in says(capsys, *words)
-    assert "has dimension 3, these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "tiles_index")
+    assert "has dimension 3, but these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "tiles_index")
     write_extraction(here / "foreign", queries, None, list("abcde"), view="drone", checkpoint_sha256="d" * 64)
     words = ("search", "--queries", "foreign", "--pca", "omega_3.safetensors", "--index", "tiles_index", "--out", "x")
     assert "fitted to descriptors of checkpoint cccccccccccc, these are of checkpoint dddddddddddd" in says(
@@ -353,7 +353,7 @@ def test_no_place_in_degrees(here, capsys):
 def test_what_index_refuses(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     write_extraction(here / "foreign", OMEGA, PHI, TILES, PLACE, checkpoint_sha256="d" * 64)
-    refused = "has checkpoint_sha256 cccccccccccc, these tiles have dddddddddddd"
+    refused = "has checkpoint_sha256 cccccccccccc, but these tiles have dddddddddddd"
     assert refused in says(capsys, "index", "add", "foreign", "--index", "tiles_index")
     assert "tile t9 is not in the index" in says(capsys, "index", "remove", "t1", "t9", "--index", "tiles_index")
     assert "no tile was named" in says(capsys, "index", "remove", "--index", "tiles_index")

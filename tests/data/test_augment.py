@@ -1,4 +1,4 @@
-"""Each augmentation against its definition, and its parameters as a function of (seed, epoch, pair)."""
+"""Each augmentation equals its definition, and its parameters are a function of (seed, epoch, pair)."""
 
 import colorsys
 
@@ -38,7 +38,7 @@ UPRIGHT = {side: ViewSpec("drone", (32, 32)) for side in SIDES}
 
 
 def noise_over_a_ramp():
-    """All rows, columns and colors differ, and no value is clipped."""
+    """An image in which all rows, columns and colors differ and no value is clipped."""
     ramp = np.linspace(60, 160, 48 * 48 * 3).reshape(48, 48, 3)
     return (ramp + np.random.default_rng(0).uniform(-20, 20, ramp.shape)).astype(np.uint8)
 
@@ -77,7 +77,7 @@ def test_the_shared_flip_does_not_depend_on_the_other_settings():
     assert flips == [draw_augmentation(0, 0, pair, bare, UPRIGHT)["query"].flip for pair in range(50)]
 
 
-def test_nothing_is_drawn_where_every_probability_is_zero():
+def test_nothing_is_drawn_if_every_probability_is_zero():
     none = AugmentConfig(flip_p=0, jpeg_p=0, color_p=0, filter_p=0, dropout_p=0)
     assert draw_augmentation(1, 2, 3, none, UPRIGHT) == {"query": Augmentation(), "reference": Augmentation()}
 
@@ -139,7 +139,7 @@ def test_without_changes_only_the_size_changes(noise):
     np.testing.assert_allclose(augment(noise, Augmentation(), (24, 24)), quarter, atol=0.51)
 
 
-def test_steps_are_applied_in_the_recipes_order(noise):
+def test_steps_are_applied_in_the_order_of_the_recipe(noise):
     color = ColorJitter(1.1, 0.9, 1.05, 0.02, PARTS)
     change = Augmentation(True, 92, color, Sharpen(0.3), GridDropout(0.4, (0.2, 0.7)), 3)
     small = cv2.resize(jpeg(flip_left_right(noise), 92), (32, 32), interpolation=cv2.INTER_AREA)
@@ -265,7 +265,7 @@ def test_blur_kernel_rotates_with_its_angle():
     np.testing.assert_allclose(blur_kernel(7, (1.0, 0.3), 90, 1.0, np.ones(49)), flat.T, atol=1e-12)
 
 
-def test_blur_smooths_and_sharpen_roughens(noise):
+def test_blur_lowers_and_sharpen_raises_the_roughness(noise):
     def roughness(image):
         return np.abs(np.diff(image.astype(int), axis=1)).mean()
 

@@ -1,4 +1,4 @@
-"""Memory is reused when it has no other references, and never before."""
+"""The memory of a batch is reused when it has no other references, and never before."""
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -44,7 +44,7 @@ def test_without_reuse_every_array_is_new_and_none_is_kept():
 
 
 def test_the_reference_count_of_an_unused_array_is_measured():
-    """One more holder adds one reference; how many the counting itself adds depends on the interpreter."""
+    """One more holder adds one reference; how many references the counting itself adds depends on the interpreter."""
     kept = [np.empty(1, np.float32)]
     assert batch_arrays._references(kept, 0) == batch_arrays._ONLY_IN_THE_LIST
     also = kept[0]
@@ -53,7 +53,7 @@ def test_the_reference_count_of_an_unused_array_is_measured():
 
 
 def numbered_rows(count: int = 12) -> ds.GeneratorDataset:
-    """Rows filled with their own number, in reused memory."""
+    """Yield arrays filled with their own number, in reused memory."""
     arrays = BatchArrays((64, 64))
 
     def numbered():
@@ -68,14 +68,14 @@ def numbered_rows(count: int = 12) -> ds.GeneratorDataset:
 
 @pytest.mark.parametrize("output_numpy", [False, True])
 def test_mindspore_references_what_it_reads(output_numpy):
-    """Kept steps contain their own numbers, whether MindSpore copies arrays or passes them on."""
+    """Batches that are kept contain their own numbers, whether MindSpore copies arrays or passes them on."""
     kept = [row for (row,) in numbered_rows().create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)]
     found = [row if output_numpy else row.asnumpy() for row in kept]
     assert [(row.min(), row.max()) for row in found] == [(number, number) for number in range(12)]
 
 
 def test_a_step_of_the_device_reads_its_own_batch():
-    """Without waiting for the step, as in training; arrays may be reused only where this is true (data/loader.py)."""
+    """As in training, the test does not wait for the step; arrays may be reused only if it passes (data/loader.py)."""
 
     class Product(nn.Cell):  # takes long enough that the next rows are written meanwhile
         def construct(self, row):

@@ -58,7 +58,7 @@ PLANS = (
 
 @pytest.fixture
 def directory(tmp_path):
-    """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each of another color."""
+    """Eight drone images (JPEG, 48 x 40) and four tiles (PNG, 40 x 40), each of a different color."""
     random = np.random.default_rng(0)
     for name, count, (height, width) in (("drone{}.jpg", PAIRS, (40, 48)), ("tile{}.png", 4, (40, 40))):
         for index in range(count):
@@ -148,18 +148,18 @@ def test_every_row_is_the_pair_of_the_plan(directory):
                 np.testing.assert_allclose(reference[row], normalized(image), atol=1e-5)
 
 
-def test_the_samplers_mask_arrives_unchanged(directory):
+def test_the_mask_of_the_sampler_is_passed_on_unchanged(directory):
     mask = read(directory, epochs=1)[0][2][2]  # pairs 0 5 2 7: tiles 0 1 2 3, all differ
     assert mask.all()
     mask = batches(TrainData(stream(directory, plans=([[0, 4, 1, 2]],))), 1)[0][0][2]  # 0 and 4: tile 0
     assert not mask[0, 1] and not mask[1, 0] and mask.sum() == 14
 
 
-def test_the_number_of_workers_changes_no_byte(directory):
+def test_the_number_of_workers_does_not_change_any_byte(directory):
     assert_same(read(directory, workers=1), read(directory, workers=2))
 
 
-def test_another_seed_changes_pixels_but_not_the_order(directory):
+def test_a_different_seed_changes_pixels_but_not_the_order(directory):
     some, other = read(directory, epochs=1)[0], read(directory, epochs=1, seed=8)[0]
     assert not np.array_equal(some[0][0], other[0][0])
     np.testing.assert_array_equal(some[0][3], other[0][3])
@@ -232,7 +232,7 @@ def test_views_may_have_different_rectangular_sizes(directory):
     assert query.shape == (4, 3, 16, 48) and reference.shape == (4, 3, 32, 32)
 
 
-def test_model_train_walks_through_the_epochs(directory):
+def test_model_train_receives_every_step_of_every_epoch(directory):
     """In MindSpore's own loop every step of every epoch arrives once, in order."""
     seen = []
 
@@ -256,7 +256,7 @@ def test_batches_share_a_few_arrays_of_memory(directory):
     source = stream(directory, plans=([[0, 1, 2, 3]] * 40,))
     for batch in TrainData(source).dataset.create_tuple_iterator(num_epochs=1):
         assert batch[0].shape == (4, 3, 32, 32)
-    started = 2 + 4 * source.workers // 4  # steps being filled; one each is yielded, queued, here, and just left
+    started = 2 + 4 * source.workers // 4  # steps in preparation; below 1 yielded, 1 queued, 1 here, 1 just left
     assert len(source._arrays["query"]) <= started + 4
 
 
@@ -277,7 +277,7 @@ def spoil(path, how):
         path.write_bytes(path.read_bytes()[:-200])
     elif how == "empty":
         path.write_bytes(b"")
-    else:  # complete marks, changed pixels: only decoding finds it
+    else:  # the marks are complete, the pixels changed: only decoding finds it
         data = bytearray(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes())
         data[-20] ^= 1
         path.write_bytes(bytes(data))
@@ -304,7 +304,7 @@ def test_a_bad_image_is_masked_and_counted_on_request(directory, how, settings, 
         found = batches(data, 4)
     assert len(data.bad_images) == 1
     problem = data.bad_images[str(directory / "drone5.jpg")]
-    assert "download it again" in problem and "on_bad_image" not in problem  # the option is set already
+    assert "download it again" in problem and "on_bad_image" not in problem  # this option is already set
     assert not caplog.text  # the trainer reports it, once
     for epoch, plan in enumerate(PLANS):
         for step, pairs in enumerate(plan):
@@ -316,7 +316,7 @@ def test_a_bad_image_is_masked_and_counted_on_request(directory, how, settings, 
             np.testing.assert_array_equal(found[epoch][step][2], expected)
 
 
-def test_a_bad_tile_masks_every_pair_that_shows_it(directory):
+def test_a_bad_tile_masks_every_pair_that_contains_it(directory):
     spoil(directory / "tile1.png", "truncated")
     data = TrainData(stream(directory, skip_bad=True))
     first, second, third = batches(data, 1)[0]
@@ -336,7 +336,7 @@ def test_a_batch_of_only_bad_images_stops_in_any_case(directory):
 @pytest.mark.parametrize("settings", [OFF, AugmentConfig()], ids=["still", "changed"])
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_an_error_of_the_step_is_not_attributed_to_an_image(directory, settings, skip_bad):
-    """Such as out of memory, while a skipped image, or one damaged after it was read, is in the batch."""
+    """Such an error is out of memory, while a skipped image, or one damaged after it was read, is in the batch."""
     if skip_bad:
         spoil(directory / "drone5.jpg", "empty")
     data = TrainData(stream(directory, settings=settings, skip_bad=skip_bad))
@@ -382,7 +382,7 @@ def test_training_and_evaluation_see_the_same_image(directory):
         np.testing.assert_array_equal(read(directory, epochs=1, views=UPRIGHT, settings=settings)[0][0][0], batch)
 
 
-def test_no_images_is_no_batch():
+def test_without_images_there_is_no_batch():
     assert list(image_batches([], 4)) == []
 
 

@@ -89,7 +89,7 @@ def test_reading_images_is_optional(gta_root):
     assert kinds(check(gta_root, read_images=False)) == {"missing file": 1}
 
 
-def test_a_name_that_is_spelled_otherwise_is_named(gta_root):
+def test_a_file_whose_name_is_spelled_differently_is_named(gta_root):
     file = gta_root / "drone/images/100_0001_0000000001.png"
     file.rename(file.with_suffix(".PNG"))
     text = check(gta_root, read_images=False).text()
@@ -117,7 +117,7 @@ def test_one_split_may_be_absent_and_not_both(gta_root):
     assert kinds(report) == {"unusable": 2} and not report.splits
 
 
-def test_an_image_that_training_would_reject_is_a_problem_and_no_other(gta_root):
+def test_only_an_image_that_training_would_reject_is_a_problem(gta_root):
     path = gta_root / "satellite/1_0_0_0.png"
     Image.open(path).save(path, "WEBP")
     assert check(gta_root).ok
@@ -147,7 +147,7 @@ def test_drone_image_in_both_splits(gta_root):
     assert kinds(check(gta_root, ("train", "test"))) == {"drone image in both splits": 1}
 
 
-def test_a_wrong_scale_is_an_error_that_states_the_right_one(gta_root):
+def test_a_wrong_scale_is_an_error_that_states_the_correct_one(gta_root):
     (problem,) = check(gta_root, m_per_px=1.0).problems
     assert problem.kind == "map constants"
     assert "fit a map of 512 m" in problem.text and "set data.m_per_px=0.5, or set both" in problem.text
@@ -155,8 +155,9 @@ def test_a_wrong_scale_is_an_error_that_states_the_right_one(gta_root):
 
 
 def test_kept_fraction_by_hand(gta_root):
-    # pairs d0-s0 d0-s1 d1-s2 d2-s0 d2-s2. d2-s0 fits with none: d2 has s2 and s0 has d0. d1-s2 fits with either pair of
-    # d0, and d2-s2 with d0-s1: so one or two batches of 2, and never three pairs together, since d1 and d2 share s2.
+    # pairs d0-s0 d0-s1 d1-s2 d2-s0 d2-s2. d2-s0 fits with no other pair: d2 has s2 and s0 has d0. d1-s2 fits with
+    # either pair of d0, and d2-s2 with d0-s1: so one or two batches of 2, and never three pairs together, since d1 and
+    # d2 share s2.
     report = check(gta_root, batch_sizes=(1, 2, 3))
     one, two, three = report.kept["pos_semipos"]
     assert one == 1.0
@@ -168,7 +169,7 @@ def test_kept_fraction_by_hand(gta_root):
 def test_the_real_flight_has_no_problems_and_known_fractions(adm_root):
     report = check_data(flight(adm_root), read_images=False)
     assert report.ok, report.text()
-    assert report.notes == []  # and no doubts: places fit their tiles, IoUs the footprints
+    assert report.notes == []  # nor doubts: places fit their tiles, and IoUs fit the footprints
     assert report.kinds == {"zoom 2": 25, "zoom 3": 113, "zoom 4": 481}  # ls | cut -d_ -f1 | sort | uniq -c
     # measured independently of this code: 4 keeps 99.7 %, 8 keeps 58 %, 12 keeps 6 %, 16 none; single epochs scatter
     four, eight, twelve, sixteen = report.kept["pos_semipos"][:4]

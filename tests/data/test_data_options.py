@@ -1,4 +1,4 @@
-"""Options of data, augmentation and sampling have their effect on batches."""
+"""Options of data, augmentation and sampling have the stated effect on batches."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ def train_data_of(config, epoch=0):
 
 @pytest.fixture
 def batches(gta_root):
-    """(query, reference) (N, 3, 32, 32) of four epochs with the given options, all others off."""
+    """(query, reference) (N, 3, 32, 32) of four epochs with the given options; all other options are off."""
 
     def read(options: dict) -> tuple[np.ndarray, np.ndarray]:
         words = {**SIZES, **STILL, "data.root": gta_root, "data.train_pairs": "train.json", "sampling.mode": "random"}
@@ -107,7 +107,7 @@ def test_a_bad_image_stops_or_is_skipped(batches, gta_root):
         cv2.imwrite(str(gta_root / "drone" / "images" / f"100_0001_000000000{number}.png"), gray)
     (gta_root / "drone" / "images" / "100_0001_0000000002.png").write_bytes(b"no image")
     skipped = batches({"data.on_bad_image": "skip", "train.batch_size": 4})[0]
-    black = (skipped == -1).all(axis=(1, 2, 3))  # one of the five pairs, wherever it comes in an epoch
+    black = (skipped == -1).all(axis=(1, 2, 3))  # one of the five pairs, at any position in an epoch
     assert black.any() and not black.all()
     with pytest.raises(ImageError, match="0000000002"):
         batches({"data.on_bad_image": "stop", "train.batch_size": 4})

@@ -32,7 +32,7 @@ def flight(adm_root, **values) -> DataConfig:
 def test_files_places_and_overlaps(gta_root):
     split = read(gta_root)
     assert split.query.files[0] == "drone/images/100_0001_0000000001.png"
-    # every tile of the directory, sorted, also 1_0_1_1, which is in no pair
+    # every tile of the directory, sorted, including 1_0_1_1, which is in no pair
     assert split.reference.files == [f"satellite/1_0_{x}_{y}.png" for x, y in ((0, 0), (0, 1), (1, 0), (1, 1))]
     # tile_px = 1024 / 2 = 512, center = 512 * (t + 1/2) * 0.5: 128 or 384
     assert split.reference.places.coordinate_N2.tolist() == [[128, 128], [128, 384], [384, 128], [384, 384]]

@@ -1,4 +1,4 @@
-"""Hard negatives: they keep the rules of all four sampling modes, and make batches harder."""
+"""Hard negatives obey the rules of all four sampling modes and make batches harder."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ def rule(source, from_epoch, refresh_every=1, per_pair=4, share=0.5) -> Sampling
 
 
 class Area:
-    """Points of the unit square that overlap when near; the candidates are the nearest without an overlap."""
+    """Points of the unit square that overlap if they are near; candidates are the nearest points without an overlap."""
 
     def __init__(self, seed: int = 0, radius: float = 0.1, queries: int = 400, tiles: int = 150):
         rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ class Area:
         return int(edge_GG.sum() - np.trace(edge_GG))
 
     def closeness(self, pair_SG) -> float:
-        """Mean distance of a query image to the nearest tile of its batch without an overlap; full batches."""
+        """Mean distance of a query image to the nearest tile in its batch without an overlap, in full batches."""
         nearest = []
         for pair_G in pair_SG[(pair_SG != PADDING).all(axis=1)]:
             query_G, tile_G = self.pair_P2[pair_G].T
@@ -142,7 +142,7 @@ def test_which_tables_an_epoch_reads():
 def test_two_sources_alternate_without_duplicates():
     tables = NeighborTables(rule("both", 0), np.array([[5, 1, 2]]))
     tables.put(0, np.array([[1, 9, 5]]))
-    # 1 and 5 are near by descriptor already, so of the map's 5, 1, 2 only 2 is left
+    # 1 and 5 are already in the table by descriptor, so of 5, 1, 2 in the table by map only 2 is left
     assert tables.candidates(0).tolist() == [[1, NO_NEIGHBOR, 9, NO_NEIGHBOR, 5, 2]]
 
 
@@ -162,9 +162,9 @@ def test_an_epoch_is_planned_once_and_again_when_its_table_is_replaced(area):
     sampler.neighbors.put(0, first)
     plan = sampler.plan(0)
     assert sampler.plan(0) is plan
-    sampler.neighbors.put(1, second)  # replaced by the next epoch's
+    sampler.neighbors.put(1, second)  # the table of the next epoch replaces it
     assert sampler.plan(0) is plan and sampler.plan(1) is sampler.plan(1)
-    sampler.neighbors.put(0, second)  # another training starts
+    sampler.neighbors.put(0, second)  # another training run starts
     assert sampler.plan(0) is not plan
     sampler.neighbors.map_QK = area.near_QK[:, ::-1].copy()  # as received from the first rank
     again = sampler.plan(0)
@@ -187,10 +187,10 @@ class Waiting(threading.Thread):
 
 def test_a_loader_that_is_ahead_waits_for_the_table_of_its_epoch():
     tables = NeighborTables(rule("descriptors", 1))
-    tables.wait(0)  # needs none
+    tables.wait(0)  # this epoch needs no table
     loader = Waiting(tables, 1)
     assert loader.is_alive()
-    tables.put(0, np.array([[3]]))  # not that one
+    tables.put(0, np.array([[3]]))  # not the table of this epoch
     loader.join(0.1)
     assert loader.is_alive()
     tables.put(1, np.array([[3]]))
@@ -198,7 +198,7 @@ def test_a_loader_that_is_ahead_waits_for_the_table_of_its_epoch():
     assert not loader.is_alive() and loader.error is None
 
 
-def test_a_waiting_loader_is_released_when_the_training_ends():
+def test_a_waiting_loader_is_released_when_training_ends():
     tables = NeighborTables(rule("descriptors", 1))
     loaders = [Waiting(tables, 1) for _ in range(3)]
     tables.close()
@@ -210,7 +210,7 @@ def test_a_waiting_loader_is_released_when_the_training_ends():
     tables.wait(0)
 
 
-def test_a_second_training_can_use_the_tables_again():
+def test_a_second_training_run_can_use_the_tables_again():
     tables = NeighborTables(rule("descriptors", 1))
     for table_DK in (np.array([[3]]), np.array([[4]])):
         with tables.open():
@@ -219,12 +219,12 @@ def test_a_second_training_can_use_the_tables_again():
             tables.put(1, table_DK)
             loader.join(5)
             assert not loader.is_alive() and loader.error is None
-        tables.put(0, table_DK)  # the next training starts from the first epoch
+        tables.put(0, table_DK)  # the next training run starts from the first epoch
     with pytest.raises(RuntimeError, match="training ended"):
         tables.wait(1)
 
 
-def test_a_failed_training_releases_its_loader():
+def test_a_failed_training_run_releases_its_loader():
     tables = NeighborTables(rule("descriptors", 1))
     with pytest.raises(OSError, match="disk full"), tables.open():
         loader = Waiting(tables, 1)

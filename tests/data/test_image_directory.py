@@ -61,13 +61,13 @@ def test_a_linked_directory_is_followed_once(tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "photos/card")
     os.symlink(tmp_path / "elsewhere", tmp_path / "photos/card2")  # the same place
     os.symlink(tmp_path / "photos", tmp_path / "photos/deep/loop")
-    os.symlink(tmp_path / "photos/deep", tmp_path / "photos/a")  # before its target in the order of names
+    os.symlink(tmp_path / "photos/deep", tmp_path / "photos/a")  # its name is sorted before its target
     found = list_images(tmp_path / "photos")
     assert found.names == ["1.jpg", "card/7.jpg", "deep/2.jpg"]
     assert found.note() == "passed over: links to directories read already (3)"
 
 
-def test_a_flat_directory_is_listed_without_those_below(tmp_path):
+def test_a_directory_can_be_listed_without_its_subdirectories(tmp_path):
     touch(tmp_path, "1.png", "deep/2.png", ".git/3.png")
     found = list_images(tmp_path, below=False)
     assert found.names == ["1.png"]
@@ -98,7 +98,7 @@ def test_a_directory_without_images_is_a_one_line_error(tmp_path):
 
 @pytest.fixture
 def directory(tmp_path):
-    """Six photos: two whose header is broken, one that is found out by decoding, three good ones."""
+    """Six photos: two with a broken header, one whose damage only decoding finds, three good ones."""
     for level in (1, 2, 3, 4):
         photo(tmp_path / f"{level}.png", level)
     data = bytearray((tmp_path / "3.png").read_bytes())
@@ -110,7 +110,7 @@ def directory(tmp_path):
 
 
 def read(images, batch_size=2):
-    """(first pixel's red channel of each image that arrives, what is said)."""
+    """(red channel of the first pixel of each image that is read, the messages)."""
     batches = images.batches(VIEW, batch_size, 2)
     reds = [round(127.5 * (1 + row[0, 4, 4])) for batch, count in batches for row in batch[:count]]
     said: list[str] = []
@@ -129,7 +129,7 @@ def test_unreadable_images_are_left_out_and_named(directory, batch_size):
     assert list(images.left_out) == ["0.png", "5.jpg", "3.png"]
 
 
-def test_the_first_unreadable_image_is_an_error_on_request(directory):
+def test_without_skip_bad_the_first_unreadable_image_is_an_error(directory):
     with pytest.raises(ImageError, match="0.png is empty"):
         list_images(directory).checked(skip_bad=False)
     for name in ("0.png", "5.jpg"):
@@ -164,7 +164,7 @@ def test_remarks_on_images_are_counted(tmp_path):
     ]
 
 
-def test_what_is_passed_over_is_said_at_once(tmp_path):
+def test_what_is_passed_over_is_reported_at_once(tmp_path):
     photo(tmp_path / "a.png")
     touch(tmp_path, "._a.png")
     said = []

@@ -24,7 +24,7 @@ def saved(kind, size=(30, 20), mode="RGB", **options):
 
 
 def png_of(width, height, bits=8, color=2):
-    """The header of a PNG of any size, and too few pixels."""
+    """A PNG whose header states any size, with too few pixels for it."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -46,16 +46,16 @@ def test_alpha_is_in_the_header(kind, mode):
     for lossless in (False, True):
         header = header_of(saved(kind, mode=mode, **({"lossless": lossless} if kind == "WEBP" else {})))
         assert (header.width, header.height, header.channels, bool(header.alpha)) == (30, 20, 4, True)
-        assert header.decoded_bytes == 30 * 20 * 7  # four channels and the result
+        assert header.decoded_bytes == 30 * 20 * 7  # four channels and the RGB result
 
 
-def test_large_tiffs_have_a_header_of_their_own():
+def test_big_tiff_headers_are_read():
     for kind in ({"big_tiff": True}, {"big_tiff": False}):
         header = header_of(saved("TIFF", **kind))
         assert (header.format, header.width, header.height) == ("TIFF", 30, 20)
 
 
-# 200 million pixels of 3 bytes are the most; of 7 bytes (RGBA and the result) 600 / 7 = 85 million
+# at most 200 million pixels of 3 bytes; of 7 bytes (RGBA and the result) at most 600 / 7 = 85 million
 @pytest.mark.parametrize(
     ("data", "allowed"),
     [
@@ -80,7 +80,7 @@ def test_a_size_beyond_the_limit_is_refused_before_decoding(data, allowed):
 
 def test_a_progressive_jpeg_takes_more_memory():
     header = header_of(saved("JPEG", progressive=True))
-    assert header.decoded_bytes == 30 * 20 * (3 + 6)  # its coefficients: three times two bytes
+    assert header.decoded_bytes == 30 * 20 * (3 + 6)  # its coefficients take three times two bytes
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_endless_header_is_damaged(filler):
         (np.zeros((4, 4), np.int32), "1 channels of 32 bits .signed."),
     ],
 )
-def test_kinds_of_tiff_that_are_no_photos_are_refused(array, found):
+def test_kinds_of_tiff_that_are_not_photos_are_refused(array, found):
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "TIFF")
     with pytest.raises(ImageError, match=f"has {found}; expected 1, 3 or 4 of 8 or 16 bits .*; save it as 8-bit RGB"):
@@ -133,7 +133,7 @@ def test_an_end_mark_in_a_thumbnail_does_not_hide_a_truncation():
         header_of(whole[:-100])
 
 
-def test_an_end_mark_far_from_the_end_counts():
+def test_an_end_mark_far_from_the_end_is_found():
     header_of(saved("JPEG") + bytes(200_000))  # a preview that a camera appended
 
 

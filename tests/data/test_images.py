@@ -28,7 +28,7 @@ def saved(image, kind, **options):
 
 
 def by_opencv(image, suffix=".png"):
-    """The bytes of a file; PIL writes no RGB of 16 bits."""
+    """The bytes of a file, written by OpenCV, since PIL writes no RGB of 16 bits."""
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
@@ -49,7 +49,7 @@ def png_chunk(kind, data):
 
 
 @pytest.mark.parametrize(("kind", "options"), LOSSLESS)
-def test_lossless_formats_give_their_pixels(kind, options):
+def test_lossless_formats_return_the_stored_pixels(kind, options):
     found = decode(saved(PIXELS, kind, **options), "x")
     np.testing.assert_array_equal(found.pixels_HW3, PIXELS)
     assert found.pixels_HW3.dtype == np.uint8 and found.remarks == ()
@@ -57,14 +57,14 @@ def test_lossless_formats_give_their_pixels(kind, options):
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_gives_the_pixels_that_other_decoders_give(subsampling, progressive):
+def test_a_jpeg_returns_the_pixels_of_other_decoders(subsampling, progressive):
     data = saved(PIXELS, "JPEG", subsampling=subsampling, progressive=progressive)
     np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data))))
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(pixels(data), stored[:, :, ::-1])
 
 
-def test_of_a_camera_with_several_images_in_a_file_the_first_is_taken():
+def test_only_the_first_of_several_images_in_a_camera_file_is_read():
     other = Image.fromarray(PIXELS[::4, ::4])
     data = saved(PIXELS, "MPO", save_all=True, append_images=[other])
     np.testing.assert_array_equal(pixels(data), pixels(saved(PIXELS, "JPEG")))
@@ -85,7 +85,7 @@ def test_gray_and_palettes_become_rgb(kind, mode):
     np.testing.assert_array_equal(pixels(data), expected)
 
 
-def test_the_name_says_nothing_of_the_format(tmp_path):
+def test_the_format_does_not_depend_on_the_name(tmp_path):
     path = tmp_path / "tile.png"
     path.write_bytes(saved(PIXELS, "WEBP", lossless=True))
     np.testing.assert_array_equal(read_image(path).pixels_HW3, PIXELS)
@@ -136,7 +136,7 @@ def test_transparent_parts_become_black(kind, options):
     assert found.remarks == (TRANSPARENT,)
 
 
-def test_an_opaque_alpha_channel_is_not_remarkable():
+def test_an_opaque_alpha_channel_causes_no_remark():
     image = np.dstack([PIXELS, np.full((40, 60), 255, np.uint8)])
     found = decode(saved(image, "PNG"), "x")
     np.testing.assert_array_equal(found.pixels_HW3, PIXELS)
@@ -159,7 +159,7 @@ def test_a_transparent_gray_of_a_png_becomes_black():
 
 
 def test_a_fourth_channel_that_is_not_alpha_is_ignored():
-    """As of aerial TIFF with an infrared channel; OpenCV writes it without saying what it is."""
+    """Such as the infrared channel of an aerial TIFF; OpenCV writes the channel without stating its meaning."""
     bgri = np.zeros((1, 2, 4), np.uint16)
     bgri[0] = [[256, 512, 1024, 0], [65535, 0, 0, 0]]
     found = decode(by_opencv(bgri, ".tiff"), "x")
@@ -179,7 +179,7 @@ def test_a_fourth_channel_that_is_not_alpha_is_ignored():
         (Image.fromarray(PIXELS), ()),
     ],
 )
-def test_images_of_one_color_are_remarkable(image, remarks):
+def test_images_of_one_color_cause_a_remark(image, remarks):
     assert decode(saved(image, "PNG"), "x").remarks == remarks
 
 
@@ -221,7 +221,7 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert read_image(Image.open(io.BytesIO(saved(image, kind, **options)))).remarks == found.remarks
 
 
-def test_a_damaged_exif_block_does_not_count():
+def test_a_damaged_exif_block_is_ignored():
     data = saved(PIXELS, "JPEG")
     exif = b"Exif\0\0II*\0\xff\xff\xff\xff"
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
@@ -260,7 +260,7 @@ def zeroed_middle(data):
 @pytest.mark.parametrize("damage", [lost_middle, zeroed_middle])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}, {"subsampling": 0}])
 def test_a_jpeg_whose_middle_is_lost_is_damaged(damage, options):
-    """Its start and end are complete: other decoders fill it with gray, or with the rest of the image displaced."""
+    """Start and end are complete: other decoders fill the middle with gray, or with the displaced rest of the image."""
     data = damage(saved(cv2.resize(PIXELS, (300, 200)), "JPEG", quality=95, **options))
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (200, 300, 3)
     with pytest.raises(ImageError, match=r"x is damaged \(Corrupt JPEG data: .*\); download it again, or remove it"):
@@ -268,14 +268,14 @@ def test_a_jpeg_whose_middle_is_lost_is_damaged(damage, options):
 
 
 def test_a_few_bytes_before_the_end_mark_are_allowed():
-    """As some cameras write them; all pixels are there."""
+    """Some cameras write such bytes; all pixels are there."""
     data = saved(PIXELS, "JPEG")
     np.testing.assert_array_equal(pixels(data[:-2] + b"\1\2\3\4" + data[-2:]), pixels(data))
     with pytest.raises(ImageError, match="extraneous bytes before marker 0xd9"):
         pixels(data[:-2] + b"\1" * 300 + data[-2:])
 
 
-def test_bytes_behind_the_end_are_allowed():
+def test_bytes_after_the_end_mark_are_allowed():
     """Some cameras append a preview."""
     for kind in ("JPEG", "PNG"):
         np.testing.assert_array_equal(pixels(saved(PIXELS, kind) + b"maker's notes"), pixels(saved(PIXELS, kind)))
@@ -309,7 +309,7 @@ def test_a_mutated_file_is_an_image_or_a_one_line_error(data):
 # ---- arrays and images of PIL
 
 
-def test_images_of_pil_go_by_the_same_rules():
+def test_images_of_pil_follow_the_same_rules():
     for mode in ("RGB", "L", "P", "RGBA", "LA", "CMYK", "1"):
         image = Image.fromarray(PIXELS).convert(mode)
         np.testing.assert_array_equal(read_image(image).pixels_HW3, np.asarray(image.convert("RGB")), err_msg=mode)
@@ -321,7 +321,7 @@ def test_images_of_pil_go_by_the_same_rules():
         read_image(Image.fromarray(np.zeros((2, 2), np.float32)))
 
 
-def test_a_file_that_pil_reads_late_is_an_error_of_ours():
+def test_a_damaged_file_that_pil_reads_late_is_an_image_error():
     data = saved(PIXELS, "PNG")
     with pytest.raises(ImageError, match="can't be decoded"):
         read_image(Image.open(io.BytesIO(data[:-500])))
@@ -349,7 +349,7 @@ def test_cut_border_crops_a_fraction_at_every_side():
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 10])
-def test_cut_border_leaves_something_of_a_small_image(side):
+def test_cut_border_never_removes_a_whole_image(side):
     assert cut_border(np.zeros((side, side, 3), np.uint8), 0.499).size
 
 

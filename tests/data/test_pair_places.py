@@ -1,4 +1,4 @@
-"""Places and overlaps that contradict each other are named by row; worlds and maps anywhere on the globe are clean."""
+"""Places and overlaps that contradict each other are reported by entry; correct ones anywhere on the globe are not."""
 
 import json
 import math
@@ -24,7 +24,7 @@ CENTERS = ("pair_pos_sate_loc_x_y_list", "pair_pos_semipos_sate_loc_x_y_list")
 
 
 def make_world(root: Path, **values) -> DataConfig:
-    """A world's pairs, with empty files in place of its tiles."""
+    """A world's pairs file, with empty files instead of its tiles."""
     spec = WorldSpec(**{"drones": 60, "json_only": True, "test_share": 0.0, **values})
     generate_world(spec, root)
     (root / "satellite").mkdir()
@@ -40,7 +40,7 @@ def world(tmp_path_factory) -> DataConfig:
 
 @pytest.fixture
 def found_after(world):
-    """Kinds of problems, their texts and the notes after the list of entries was changed in place."""
+    """(kinds of problems, their texts, notes) after a function changed the list of entries in place."""
     path = Path(world.root) / world.train_pairs
     whole = path.read_text()
 
@@ -98,10 +98,10 @@ def test_a_mistake_in_all_places_is_recognized(found_after, change, hint):
     assert any(hint in text and "correct drone_loc_x_y that way" in text for text in texts)
 
 
-def test_a_place_without_a_fix_is_named_by_its_entry(found_after):
+def test_a_place_without_a_position_fix_is_named_by_its_entry(found_after):
     def change(entries):
         entries[7]["drone_loc_x_y"] = [0.0, 0.0]
-        entries[7]["drone_metadata"] = None  # else its IoUs contradict the footprint too
+        entries[7]["drone_metadata"] = None  # otherwise its IoUs contradict the footprint too
 
     kinds, (text,), _ = found_after(change)
     assert kinds == {"place far from its tiles"}
@@ -112,7 +112,7 @@ def test_a_place_without_a_fix_is_named_by_its_entry(found_after):
     )
 
 
-def test_a_tile_that_is_not_there_is_named_by_its_entry(found_after):
+def test_a_tile_that_is_not_near_its_image_is_named_by_its_entry(found_after):
     """The best tile of entry 3 is exchanged for the one in the opposite corner of the map."""
 
     def change(entries):
@@ -129,7 +129,7 @@ def test_a_tile_that_is_not_there_is_named_by_its_entry(found_after):
     assert all("entry 3 (" in text for text in texts)
 
 
-def test_an_iou_that_is_not_the_footprints_is_named(found_after):
+def test_an_iou_that_differs_from_that_of_the_footprint_is_named(found_after):
     def change(entries):
         weights = entries[4]["pair_pos_semipos_sate_weight_list"]
         weights[-1] = weights[-1] + 0.3
@@ -186,7 +186,7 @@ def exchanged_centers(entries):
 
 @pytest.mark.parametrize("change", [lambda entries: None, without_centers, exchanged_centers])
 @pytest.mark.parametrize("values", [{"map_px": 24576, "m_per_px": 0.45}, {"m_per_px": 0.1}])
-def test_constants_that_do_not_fit_the_places_are_an_error_with_those_that_do(found_after, change, values):
+def test_map_constants_that_do_not_fit_the_places_are_an_error_that_states_correct_ones(found_after, change, values):
     """The map is 4096 px at 0.3 m: 1228.8 m. Without true centers it is fitted to the drone images: 2 %."""
     kinds, texts, _ = found_after(change, **values)
     assert kinds == {"map constants"}
@@ -195,12 +195,12 @@ def test_constants_that_do_not_fit_the_places_are_an_error_with_those_that_do(fo
     assert product == pytest.approx(1228.8, rel=1e-6 if change.__name__ == "<lambda>" else 0.02)
 
 
-def test_constants_that_do_not_fit_stop_a_training_too(world):
+def test_map_constants_that_do_not_fit_stop_training_too(world):
     with pytest.raises(DataError, match=r"fit a map of 1228\.8 m, .* set data\.m_per_px=0\.3, or set both"):
         read_split(world.model_copy(update={"m_per_px": 0.45}), "train")
 
 
-def test_right_constants_are_not_doubted_for_wrong_centers(found_after):
+def test_correct_map_constants_are_not_doubted_for_wrong_centers(found_after):
     kinds, _, (note,) = found_after(exchanged_centers)
     assert not kinds and "tile centers differ from the computed ones" in note
 
@@ -219,7 +219,7 @@ def test_a_tile_off_the_map_is_named(world, found_after):
     assert len(read_ground(world, path.parent, ["2_128_3_3.png"]).bounds_N4) == 1  # half of it is on the map
 
 
-def test_ground_that_is_there_twice_is_said():
+def test_ground_that_two_tiles_cover_is_noted():
     bounds_N4 = np.array([[0, 0, 1, 1], [1, 0, 2, 1], [0, 0, 1, 1], [np.nan] * 4, [np.nan] * 4])
     text = repeated_ground(bounds_N4, ["a/1.png", "a/2.png", "b/1.png", "x", "y"])
     assert text.startswith("1 of 5 tiles cover the same ground as another one (first a/1.png and b/1.png)")
@@ -251,7 +251,7 @@ def write_visloc(
 
 
 def corners_and_places(lat: float, lon: float, side_m: float = 800.0) -> tuple[tuple, list]:
-    """Corners of a square map whose top left is there, and places on its diagonal; longitudes in -180..180."""
+    """Corners of a square map with this top left corner, and places on its diagonal; longitudes in -180..180."""
     lat_deg, lon_deg = side_m / M_PER_DEG, side_m / M_PER_DEG / math.cos(math.radians(lat))
     right, *on = (float(wrapped_lon(lon + part * lon_deg)) for part in (1, 0.125, 0.375, 0.625, 0.875))
     places = [[lat - part * lat_deg, on_lon] for part, on_lon in zip((0.125, 0.375, 0.625, 0.875), on, strict=True)]
@@ -260,7 +260,7 @@ def corners_and_places(lat: float, lon: float, side_m: float = 800.0) -> tuple[t
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(-75, 75), st.floats(-180, 180) | st.floats(179.98, 180) | st.floats(-180, -179.98))
-def test_a_map_anywhere_is_clean_and_its_tiles_are_where_they_are(tmp_path, lat, lon):
+def test_a_map_anywhere_on_the_globe_is_clean_and_its_tiles_have_their_places(tmp_path, lat, lon):
     """A tile's side is 200 m, and the drone images are in the middle of their tiles."""
     corners, places = corners_and_places(lat, lon)
     data = write_visloc(tmp_path, corners, places)
@@ -278,7 +278,7 @@ def test_a_map_anywhere_is_clean_and_its_tiles_are_where_they_are(tmp_path, lat,
     np.testing.assert_allclose(sides_m(ground.bounds_N4, "lat_lon_deg"), 200, rtol=1e-3)
 
 
-def test_corners_may_pass_180(tmp_path):
+def test_longitudes_of_corners_may_exceed_180(tmp_path):
     for right in (-179.995, 180.005):
         data = write_visloc(tmp_path, (-16.80, 179.995, -16.81, right), [])
         ground = read_ground(data, tmp_path / "satellite", ["01_2_000_000.png", "01_2_003_000.png"])
@@ -298,12 +298,12 @@ def test_corners_may_pass_180(tmp_path):
     ],
 )
 def test_drone_images_far_from_their_tiles_are_named(tmp_path, change, hint, stated):
-    """Also where no table of corners says how large a tile is."""
+    """They are named even if no table of corners defines the size of a tile."""
     corners, places = corners_and_places(43.194, -85.626)
     data = write_visloc(tmp_path, corners, [change(*place) for place in places], stated=places if stated else None)
     if stated:
         (tmp_path / "satellite_coordinates_range.csv").unlink()
-        for path in (tmp_path / "satellite").iterdir():  # those of no pair have no place
+        for path in (tmp_path / "satellite").iterdir():  # tiles without a pair have no place
             x, y = path.stem.split("_")[2:]
             if x != y:
                 path.unlink()
@@ -336,7 +336,7 @@ def test_a_tile_off_a_map_of_degrees_is_named(tmp_path):
 def test_overlap_of_rectangles_by_hand():
     a_N4 = np.array([[0, 0, 2, 2], [0, 0, 1, 1], [10, 179, 12, 181], [np.nan] * 4])
     b_N4 = np.array([[1, 0, 3, 2], [1, 1, 2, 2], [10, -180, 12, -178], [0, 0, 1, 1]])
-    # 2 of 4 + 4 - 2 = 6; only a corner; the west half of the second is the east half of the first
+    # overlap 2 of 4 + 4 - 2 = 6; only a corner is shared; the west half of the second is the east half of the first
     np.testing.assert_allclose(rectangle_iou(a_N4, b_N4, "lat_lon_deg"), [1 / 3, 0, 1 / 3, np.nan])
     np.testing.assert_allclose(rectangle_iou(a_N4[:2], b_N4[:2], "plane_m"), [1 / 3, 0])
 
@@ -347,7 +347,7 @@ def test_the_ground_of_tiles_is_printed_the_short_way():
 
 
 def test_the_checks_change_no_data(world):
-    """What a training reads and what check-data reads is the same."""
+    """check-data reads the same split as a training run."""
     plain, checked = read_split(world, "train"), read_whole(world, "train", CheckReport("gta_uav", world.root))
     assert plain.reference.files == checked.reference.files
     np.testing.assert_array_equal(plain.reference.places.coordinate_N2, checked.reference.places.coordinate_N2)

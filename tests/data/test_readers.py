@@ -1,4 +1,4 @@
-"""The readers in the registry: train_ratio, second root, ground; and the sampler that a config selects."""
+"""The readers in the registry, with train_ratio, a second root, and ground; and the sampler that a config selects."""
 
 import dataclasses
 from pathlib import Path

@@ -33,7 +33,7 @@ class Case:
 
 
 def case_of(edge_QR: np.ndarray, positive_QR: np.ndarray | None = None) -> Case:
-    """From a (Q,R) table of overlaps; the pairs are all of them, or those of a second, smaller table."""
+    """A case from a (Q,R) table of overlaps; the pairs are all overlaps, or those of a second, smaller table."""
     query_E, reference_E = np.nonzero(edge_QR)
     start = np.concatenate([[0], np.cumsum(edge_QR.sum(1))])
     edges = Edges(start, reference_E.astype(np.int32), {"iou": np.full(len(query_E), 0.5, np.float32)})
@@ -65,7 +65,7 @@ def neighbors_of(draw, case: Case) -> NeighborTables | None:
 
 
 def geometric(queries: int, references: int, radius: float) -> Case:
-    """Points in the unit square that overlap when near, as images and tiles of one map do."""
+    """Points in the unit square that overlap if they are near, as images and tiles of one map do."""
     rng = np.random.default_rng(0)
     query_Q2, reference_R2 = rng.random((queries, 2)), rng.random((references, 2))
     distance_QR = np.linalg.norm(query_Q2[:, None] - reference_R2[None], axis=2)
@@ -109,7 +109,7 @@ def test_sampling_keeps_its_rules_on_any_graph(data, case, mode, batch_size, see
         return
     used, report = plan.pair_SG[plan.pair_SG != PADDING], plan.report
     assert plan.pair_SG.shape == (report.steps, batch_size) and plan.pair_SG.dtype == np.int64
-    # every pair at most once, and all are accounted for
+    # every pair occurs at most once, and the report counts all
     assert len(np.unique(used)) == len(used) == report.kept
     assert report.total == len(case.pair_P2) == report.kept + report.set_aside + report.tail_dropped
     assert report.padded == plan.pair_SG.size - len(used)
@@ -120,7 +120,7 @@ def test_sampling_keeps_its_rules_on_any_graph(data, case, mode, batch_size, see
         assert (np.diff(plan.pair_SG == PADDING, axis=1) >= 0).all()  # padding is at the end of its batch
     else:
         assert report.padded == 0
-    # no off-diagonal cell is an overlap, or it is masked
+    # every off-diagonal cell with an overlap is masked, or there is none
     for pair_G in plan.pair_SG:
         overlaps, mask_GG = overlaps_in(case, pair_G), sampler.mask(pair_G)
         if mode.startswith("exclusive"):
@@ -148,7 +148,7 @@ def test_padded_keeps_every_pair_in_the_fixed_shape(flight):
 
 @given(cases(), st.integers(2, 6), st.integers(0, 99))
 def test_an_incomplete_batch_admits_no_remaining_pair(case, batch_size, seed):
-    # a batch stays incomplete only when every remaining pair overlaps one of its own: the pass is exact
+    # a batch is incomplete only if every remaining pair overlaps one of its pairs: one pass finds all that fit
     later: list[int] = []
     for pair_G in case.sampler("exclusive_padded", batch_size, seed).plan(0).pair_SG[::-1]:
         batch = [pair for pair in pair_G if pair != PADDING]
@@ -158,7 +158,7 @@ def test_an_incomplete_batch_admits_no_remaining_pair(case, batch_size, seed):
 
 
 @pytest.mark.parametrize("mode", list(SAMPLERS))
-def test_another_epoch_or_seed_is_another_plan(dense, mode):
+def test_a_different_epoch_or_seed_has_a_different_plan(dense, mode):
     sampler = dense.sampler(mode, 8, seed=5)
     assert not np.array_equal(sampler.plan(0).pair_SG[:5], sampler.plan(1).pair_SG[:5])
     assert not np.array_equal(sampler.plan(0).pair_SG[:5], dense.sampler(mode, 8, seed=6).plan(0).pair_SG[:5])
@@ -173,7 +173,7 @@ def test_an_epoch_is_planned_once_and_the_last_few_are_cached(dense, monkeypatch
     assert made == [0, 1, 2, 3, 0]  # 3 replaced 0
 
 
-def test_the_shards_of_all_devices_make_one_global_batch(dense):
+def test_the_shards_of_all_devices_form_one_global_batch(dense):
     plan = dense.sampler("exclusive", 8).plan(0)
     shards = [plan.shard(rank, 4) for rank in range(4)]
     assert {shard.shape for shard in shards} == {(plan.steps, 2)}
@@ -240,7 +240,7 @@ def test_the_remainder_is_counted_separately_from_pairs_that_cannot_be_placed():
     assert f"{report.set_aside} set aside" in str(report)
 
 
-def test_where_no_batch_fills_the_error_states_the_size_that_does(flight):
+def test_if_no_batch_can_be_filled_the_error_states_the_largest_size(flight):
     with pytest.raises(DataError) as caught:
         flight.sampler("exclusive", 16).plan(0)
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Edges and splits against lists written by hand."""
+"""Edges and splits equal lists written by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def changed(array, *place):
     return array
 
 
-def test_the_checksum_of_a_split_is_of_all_that_a_training_is_planned_from():
+def test_the_checksum_of_a_split_covers_all_that_determines_a_training_run():
     whole = split()
     places = replace(whole.query.places, coordinate_N2=changed(whole.query.places.coordinate_N2, 0, 1))
     sums = [

@@ -49,7 +49,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def toy(tmp_path_factory):
-    """The page's file as a module, its entry in the registry."""
+    """The file on the page as a module, and its entry in the registry."""
     code, entry = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "data.md").read_text(), re.DOTALL)
     directory = tmp_path_factory.mktemp("code")
     (directory / "toy_reader.py").write_text(code)

@@ -1,4 +1,4 @@
-"""The UAV-VisLoc reader: two maps of known corners and size, and a one-line error for each missing part."""
+"""The UAV-VisLoc reader: two maps with known corners and sizes, and a one-line error for each missing part."""
 
 import json
 from pathlib import Path

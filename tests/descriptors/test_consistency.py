@@ -25,7 +25,7 @@ def naive(query_E, tile_E, nodes):
 def test_by_hand():
     query = np.array([1.0, 0, 0, 1])  # nodes along x, along y
     tiles = np.array([[0, 2.0, 3, 0], [1, 1, 1, -1]])
-    # the first has the same nodes in the other order; in the second either assignment has cosines 1/sqrt(2) and
+    # the first tile has the same nodes in the other order; for the second, either assignment has cosines 1/sqrt(2) and
     # -1/sqrt(2), or 1/sqrt(2) twice: x to (1, -1) and y to (1, 1)
     np.testing.assert_allclose(node_consistency(query, tiles, 2), [1, 1 / np.sqrt(2)])
 

@@ -38,7 +38,7 @@ def edit_json(path, **facts):
 
 
 finite = st.floats(-1e9, 1e9)
-names = st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x1c\x85\u2028"), min_size=1)  # ends of lines
+names = st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x1c\x85\u2028"), min_size=1)  # line ends
 places = st.none() | st.tuples(finite, finite).map(list)
 rows_of_any_set = st.lists(
     st.fixed_dictionaries(
@@ -122,10 +122,10 @@ def test_a_new_set_replaces_the_older_one(saved):
     ("descriptor_BD", "names", "message"),
     [
         (np.full((1, 3), np.nan), ["x"], "the descriptor of x contains NaN"),
-        (np.ones((2, 3)), ["x"], r"shape \(2, 3\) for 1 rows"),
-        (np.ones((1, 3)), ["first"], "first is twice in"),
-        (np.ones((2, 3)), ["x", "x"], "x is twice in"),
-        (np.ones((1, 4)), ["x"], "dimension 4 in a set of dimension 3"),
+        (np.ones((2, 3)), ["x"], r"descriptors of 1 rows have shape \(2, 3\)"),
+        (np.ones((1, 3)), ["first"], "first appears twice in"),
+        (np.ones((2, 3)), ["x", "x"], "x appears twice in"),
+        (np.ones((1, 4)), ["x"], "have dimension 4, but the set has 3"),
         (np.ones((1, 3)), ["\udcff.png"], "is not valid Unicode; rename the file"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_flipped_bit_is_noticed(saved, seed):
         load_descriptor_set(saved[0])
 
 
-def test_files_of_two_sets_are_not_one(saved, tmp_path):
+def test_files_of_two_sets_do_not_form_one(saved, tmp_path):
     save_descriptor_set(tmp_path / "other", 2 * saved[1], saved[2], CARD)
     shutil.copy(tmp_path / "other" / "descriptors.npy", saved[0] / "descriptors.npy")
     with pytest.raises(DataError, match="was changed or damaged"):
@@ -240,16 +240,16 @@ def test_the_sets_of_an_extraction_are_read_together(tmp_path):
         "phi": (3, 3),
         "centroids": (3, 4),
     }
-    assert list(load_descriptor_sets(tmp_path / "phi")) == ["phi"]  # one alone, as of an encoder with one descriptor
+    assert list(load_descriptor_sets(tmp_path / "phi")) == ["phi"]  # one set, as of an encoder with one descriptor
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 2}, "omega and phi are of different extractions"),
-        ({"checkpoint_sha256": "def"}, "omega and phi are of different extractions"),
-        ({"extraction": "two"}, "omega and phi are of different extractions"),
-        ({"descriptor": "omega"}, "is a set of omega descriptors"),
+        ({"count": 2}, "omega and phi come from different extractions"),
+        ({"checkpoint_sha256": "def"}, "omega and phi come from different extractions"),
+        ({"extraction": "two"}, "omega and phi come from different extractions"),
+        ({"descriptor": "omega"}, "phi contains omega descriptors"),
     ],
 )
 def test_sets_of_different_extractions_raise(tmp_path, change, message):
@@ -284,7 +284,7 @@ def test_what_is_not_a_set_is_not_replaced(tmp_path):
     assert (tmp_path / "tiles" / "phi" / "notes.txt").exists()
 
 
-def test_rows_have_bounds_where_they_are_known(tmp_path):
+def test_rows_have_bounds_if_they_are_known(tmp_path):
     rows = make_rows(["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]), np.arange(8.0).reshape(2, 4))
     del rows[1]["bounds"]
     save_descriptor_set(tmp_path / "set", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": "plane_m"})

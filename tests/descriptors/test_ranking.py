@@ -22,7 +22,7 @@ def make_case(queries=40, references=90, dimension=8, seed=0):
 
 
 def naive_order(score_N, right):
-    """All reference indices, best first; among equal scores wrong ones first."""
+    """All reference indices, best first; among equal scores wrong items come first."""
     return sorted(range(len(score_N)), key=lambda i: (-score_N[i], i in set(right), i))
 
 
@@ -33,7 +33,7 @@ def naive_scores(query_QD, reference_ND):
 
 @st.composite
 def cases(draw):
-    """Whole numbers, so that inner products are exact and ties are everywhere; any right items of each query."""
+    """Whole numbers, so that inner products are exact and there are many ties; any correct items of each query."""
     queries, references, dimension = draw(st.integers(1, 6)), draw(st.integers(1, 12)), draw(st.integers(1, 4))
     few = st.integers(-2, 2)
     query_QD = draw(arrays(np.float32, (queries, dimension), elements=few))
@@ -83,17 +83,17 @@ def test_scores_do_not_depend_on_the_block_size(monkeypatch):
 
 
 def copies(kind):
-    """Queries and reference items full of ties: one direction for all, exact copies, copies of other lengths."""
+    """Queries and reference items with many ties: one direction for all, exact copies, copies of different length."""
     rng = np.random.default_rng(0)
     base = rng.standard_normal((1 if kind == "constant" else 12, 768)).astype(np.float32)
     reference_ND, query_QD = base[rng.integers(0, len(base), 150)], base[rng.integers(0, len(base), 30)]
     if kind == "scaled":
-        reference_ND = reference_ND * np.exp2(rng.integers(-3, 4, (150, 1))).astype(np.float32)  # exact
+        reference_ND = reference_ND * np.exp2(rng.integers(-3, 4, (150, 1))).astype(np.float32)  # exact: powers of 2
     return query_QD, reference_ND, [np.array([i, 149 - i]) for i in range(30)]
 
 
 def order_by_row(query_QD, reference_ND, right, k):
-    """Answers by scores of 9 digits; of equal ones the wrong ones come first, otherwise the lower row."""
+    """Answers by scores of 9 digits; among equal scores wrong items come first, then lower rows."""
     scores = naive_scores(query_QD, reference_ND).round(9)
     return [naive_order(score_N, items)[:k] for score_N, items in zip(scores, right, strict=True)]
 
@@ -121,7 +121,7 @@ def test_answers_of_equal_score_do_not_depend_on_the_threads_of_blas(threads):
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 12))
 def test_rounding_within_the_tolerance_changes_no_order(whole, random, count):
-    """Scores are whole numbers with a rounding error below half the tolerance each."""
+    """Each score is a whole number with a rounding error below half the tolerance."""
     noisy_N = np.array([value + random.uniform(-0.49, 0.49) * 1e-9 for value in whole])
     expected = sorted(range(len(whole)), key=lambda i: (-whole[i], i))
     assert best_first(noisy_N, 1e-9).tolist() == expected
@@ -130,8 +130,8 @@ def test_rounding_within_the_tolerance_changes_no_order(whole, random, count):
     assert _best(noisy_N, count, 1e-9).tolist() == [i for i in expected if whole[i] >= last]
 
 
-def test_the_tolerance_is_each_query_s_own():
-    """A query of length 1e20 in the same strip leaves the scores 1 and 2 of a short one apart."""
+def test_each_query_has_its_own_tolerance():
+    """A query of length 1e20 in the same strip does not make the scores 1 and 2 of a short query equal."""
     query_QD, reference_ND = np.array([[1e20], [1.0]]), np.array([[1.0], [2.0]])
     right = [np.array([0]), np.array([0])]
     found = rank_references(query_QD, reference_ND, {"pos": right}, 2, normalize=False, strip_queries=2)["pos"]
@@ -139,8 +139,8 @@ def test_the_tolerance_is_each_query_s_own():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-3 / 3, 1e20])
-def test_a_constant_descriptor_finds_nothing(value):
-    """Every score is equal, so the right item ranks last of 101, despite the rounding of the sums."""
+def test_with_a_constant_descriptor_the_correct_item_ranks_last(value):
+    """Every score is equal, so the correct item ranks last of 101, despite the rounding of the sums."""
     reference_ND = np.full((101, 768), value, np.float32)
     right = [np.array([i]) for i in range(9)]
     ranking = rank_references(reference_ND[:9], reference_ND, {"pos": right}, k=101)["pos"]
@@ -148,10 +148,10 @@ def test_a_constant_descriptor_finds_nothing(value):
     assert (ranking.top_QK[:, -1] == np.arange(9)).all()
 
 
-def test_a_copy_of_the_right_tile_ranks_before_it():
+def test_a_copy_of_the_correct_tile_ranks_before_it():
     query_QD, reference_ND, _ = make_case(dimension=768)
-    reference_ND[50] = query_QD[0]  # the right item, with the best possible score
-    reference_ND[89] = 3.0 * query_QD[0]  # another tile, the same direction, in the last rows of a BLAS block
+    reference_ND[50] = query_QD[0]  # the correct item, with the best possible score
+    reference_ND[89] = 3.0 * query_QD[0]  # a wrong tile of the same direction, in the last rows of a BLAS block
     ranking = rank_references(query_QD[:1], reference_ND, {"pos": [np.array([50])]}, k=2)["pos"]
     assert ranking.first_rank_Q.tolist() == [2]
     assert ranking.top_QK.tolist() == [[89, 50]]
@@ -159,7 +159,7 @@ def test_a_copy_of_the_right_tile_ranks_before_it():
 
 def test_permuting_the_references_changes_no_rank():
     query_QD, reference_ND, right = make_case(references=300)
-    reference_ND[100:200] = reference_ND[:100]  # ties everywhere
+    reference_ND[100:200] = reference_ND[:100]  # many ties
     plain = rank_references(query_QD, reference_ND, {"pos": right}, k=3)["pos"]
     order = np.random.default_rng(1).permutation(300)
     moved = [np.flatnonzero(np.isin(order, items)) for items in right]
@@ -168,7 +168,7 @@ def test_permuting_the_references_changes_no_rank():
     np.testing.assert_array_equal(permuted.tied_Q, plain.tied_Q)
 
 
-def test_two_definitions_of_right_in_one_pass_equal_two_passes():
+def test_two_definitions_of_correct_in_one_pass_equal_two_passes():
     query_QD, reference_ND, wide = make_case()
     narrow = [items[: len(items) // 2] for items in wide]
     both = rank_references(query_QD, reference_ND, {"narrow": narrow, "wide": wide}, k=4)
@@ -185,17 +185,17 @@ def test_length_of_descriptors_does_not_matter():
     np.testing.assert_array_equal(plain.rank_E, scaled.rank_E)
 
 
-def test_queries_without_a_right_item_are_left_out():
+def test_queries_without_a_correct_item_are_left_out():
     query_QD, reference_ND, right = make_case()
     ranking = rank_references(query_QD, reference_ND, {"pos": right}, k=4)["pos"]
     kept, index = ranking.answerable()
     assert index.tolist() == [i for i, items in enumerate(right) if len(items)]
     assert kept.positives_Q.tolist() == [len(right[i]) for i in index]
-    with pytest.raises(ValueError, match="without a right item"):
+    with pytest.raises(ValueError, match="without a correct item"):
         _ = ranking.first_rank_Q
 
 
-def test_k_above_the_number_of_reference_items_gives_all():
+def test_k_above_the_number_of_reference_items_returns_all():
     ranking = rank_references(np.eye(2), np.eye(2), {"pos": [np.array([0]), np.array([1])]}, k=10)["pos"]
     assert ranking.top_QK.tolist() == [[0, 1], [1, 0]]
 
@@ -206,7 +206,7 @@ def test_k_above_the_number_of_reference_items_gives_all():
         (np.ones((1, 3)), np.ones((2, 4)), [[0]], r"\(1, 3\) can't be compared with reference items of shape \(2, 4\)"),
         (np.ones((0, 3)), np.ones((2, 3)), [], "0 queries and 2 reference items"),
         (np.ones((1, 3)), np.ones((2, 3)), [[2]], r"have indices 2\.\.2, expected 0\.\.1"),
-        (np.ones((1, 3)), np.ones((2, 3)), [], "given for 0 queries, there are 1"),
+        (np.ones((1, 3)), np.ones((2, 3)), [], "given for 0 queries, but there are 1"),
     ],
 )
 def test_bad_input_is_named(queries, references, right, message):

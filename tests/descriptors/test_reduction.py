@@ -22,7 +22,7 @@ def falling(rows=200, width=120, seed=0, fall=0.9):
 
 
 def exact(omega_ND, dimension):
-    """Components and explained share by the whole singular value decomposition, float64."""
+    """Components and explained share by a full singular value decomposition in float64."""
     centered_ND = omega_ND.astype(np.float64) - omega_ND.mean(axis=0, dtype=np.float64)
     _, singular, right = np.linalg.svd(centered_ND, full_matrices=False)
     return right[:dimension].T, np.sum(singular[:dimension] ** 2) / np.sum(singular**2)
@@ -99,7 +99,7 @@ def test_memory_stays_far_below_the_covariance():
     fit_reduction(omega_ND, 8, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < width * width * 4 / 10  # 1.6 GB would be one such matrix of float32
+    assert peak < width * width * 4 / 10  # one such matrix of float32 would have 1.6 GB
 
 
 @pytest.mark.parametrize(

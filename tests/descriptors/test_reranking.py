@@ -9,7 +9,7 @@ QUERIES, REFERENCES = 30, 50
 
 
 def make_case(seed=0, levels=4):
-    """Scores of two stages from a few whole numbers, so that ties are everywhere, and 0 to 5 right items per query."""
+    """Scores of two stages from a few whole numbers, for many ties, and 0 to 5 correct items per query."""
     rng = np.random.default_rng(seed)
     first_QN, second_QN = rng.integers(0, levels, (2, QUERIES, REFERENCES)).astype(np.float64)
     right = [rng.choice(REFERENCES, rng.integers(0, 6), replace=False) for _ in range(QUERIES)]
@@ -17,7 +17,7 @@ def make_case(seed=0, levels=4):
 
 
 def rank_scores(score_QN, right, k):
-    """Stage one from given scores: the inner products of unit vectors with them are the scores."""
+    """Stage one with given scores: they are the inner products of unit vectors with the descriptors."""
     return rank_references(np.eye(len(score_QN)), score_QN.T, {"pos": right}, k, normalize=False)["pos"]
 
 
@@ -30,7 +30,7 @@ def ranks_of(ranking, query):
 
 
 def naive_two_stages(first_N, second_N, right, n):
-    """All reference indices: sorted by the first score, then the first n by the second; wrong before right at ties."""
+    """All reference indices: sorted by the first score, then the first n by the second; wrong ones first at ties."""
     right = set(right.tolist())
     order = sorted(range(len(first_N)), key=lambda i: (-first_N[i], i in right, i))
     place = {item: at for at, item in enumerate(order)}
@@ -46,7 +46,7 @@ def test_ranks_and_answers_follow_a_naive_sort(n, k):
     for query in range(QUERIES):
         order = naive_two_stages(first_QN[query], second_QN[query], right[query], n)
         assert ranks_of(final, query) == sorted(order.index(item) + 1 for item in right[query])
-        # equal right items may be in either order: the answers agree in score and in being right
+        # correct items of equal score may be in either order: answers agree in score and correctness
         decided = [second_QN[query, i] if at < n else first_QN[query, i] for at, i in enumerate(order[:k])]
         assert final.score_QK[query].tolist() == decided
         is_right = np.isin(final.top_QK[query], right[query]).tolist()
@@ -56,18 +56,18 @@ def test_ranks_and_answers_follow_a_naive_sort(n, k):
 
 
 def test_by_hand():
-    """Stage one: 4 2 0 1 3. The first three get 0.1 0.9 0.5, so 2 0 4 1 3; items 1 and 4 are right."""
+    """Stage one: 4 2 0 1 3. The first three get 0.1 0.9 0.5, so 2 0 4 1 3; items 1 and 4 are correct."""
     first = rank_scores(np.array([[3.0, 2.0, 4.0, 1.0, 5.0]]), [np.array([4, 1])], 5)
     assert first.top_QK.tolist() == [[4, 2, 0, 1, 3]] and first.rank_E.tolist() == [1, 4]
     final = rerank_first(first, 3, from_table(np.array([[0.5, 7.0, 0.9, 7.0, 0.1]])), 4, tolerance=0.0)
     assert final.top_QK.tolist() == [[2, 0, 4, 1]]
-    assert final.rank_E.tolist() == [3, 4]  # item 1 was fourth, behind the three, and stays there
-    assert final.score_QK.tolist() == [[0.9, 0.5, 0.1, 2.0]]  # the last is stage one's
+    assert final.rank_E.tolist() == [3, 4]  # item 1 was fourth, after the three, and keeps its rank
+    assert final.score_QK.tolist() == [[0.9, 0.5, 0.1, 2.0]]  # the last score is that of stage one
     assert recall_rank(first, final).tolist() == [[2, 3, 1, 4]]
 
 
-def test_tied_is_about_the_stage_that_ranked_the_best_right_item():
-    """Query 0: re-ranked, tied with a wrong one. 1: alone at its score. 2: right item behind n, tied in stage one."""
+def test_tied_refers_to_the_stage_that_ranked_the_best_correct_item():
+    """Query 0: re-ranked, tied with a wrong item. 1: no tie. 2: correct item beyond n, tied in stage one."""
     first_QN = np.array([[3.0, 2.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0], [3.0, 2.0, 1.0, 1.0]])
     second_QN = np.array([[1.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     right = [np.array([0]), np.array([0]), np.array([3])]
@@ -79,8 +79,8 @@ def test_tied_is_about_the_stage_that_ranked_the_best_right_item():
 
 
 @pytest.mark.parametrize("n", [2, 9, REFERENCES])
-def test_a_constant_second_stage_wins_nothing(n):
-    """Every right item among the first n ranks behind all wrong ones there, despite the rounding of the cosines."""
+def test_with_a_constant_second_stage_correct_items_rank_last(n):
+    """Every correct item among the first n ranks after all wrong ones there, despite the rounding of the cosines."""
     first_QN, _, right = make_case(1)
     first = rank_scores(first_QN, right, n)
     phi = np.full((REFERENCES, 768), 1e-3 / 3, np.float32)
@@ -106,7 +106,7 @@ def make_descriptors(seed=2, dimension=6):
     return omega, phi, right
 
 
-def test_re_ranking_all_references_is_the_second_stage_alone():
+def test_re_ranking_all_references_equals_the_second_stage_alone():
     """With integer phi there are many ties, and the ranks still agree."""
     omega, phi, right = make_descriptors()
     first = rank_references(*omega, {"pos": right}, REFERENCES)["pos"]
@@ -148,7 +148,7 @@ def test_permuting_the_references_changes_no_rank():
     np.testing.assert_array_equal(plain.top_QK, order[permuted.top_QK])  # stage one has no ties here
 
 
-def test_a_difference_within_the_tolerance_is_none():
+def test_a_difference_within_the_tolerance_does_not_count():
     first = rank_scores(np.array([[3.0, 2.0]]), [np.array([0])], 2)
     second = from_table(np.array([[0.5 + 1e-13, 0.5]]))
     assert rerank_first(first, 2, second, 2, tolerance=1e-14).rank_E.tolist() == [1]

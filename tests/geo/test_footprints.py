@@ -1,4 +1,4 @@
-"""Ground geometry against values by hand, counted points, and symmetries."""
+"""Ground geometry: values by hand, counted points, and symmetries."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_a_corner_above_the_horizon_raises():
 
 
 def test_area_by_hand():
-    # a triangle 4 x 3 / 2, far from the origin, and the same one wound the other way
+    # a triangle 4 x 3 / 2, far from the origin, and the same triangle with reversed corners
     triangle = np.array([[0, 0], [4, 0], [0, 3]]) + 1e6
     np.testing.assert_allclose(polygon_area([triangle, triangle[::-1]]), [6, 6])
 
@@ -89,7 +89,7 @@ def test_iou_by_hand():
 
 def test_iou_of_disjoint_and_nested_rectangles():
     small = squares([[2, 2, 3, 3]] * 3)
-    bounds = [[0, 0, 1, 1], [0, 0, 4, 4], [3, 2, 4, 3]]  # apart, around, edge to edge
+    bounds = [[0, 0, 1, 1], [0, 0, 4, 4], [3, 2, 4, 3]]  # disjoint, around the other, sharing an edge
     np.testing.assert_allclose(iou_with_bounds(small, bounds), [0, 1 / 16, 0], atol=1e-12)
 
 
@@ -115,7 +115,7 @@ def shared_area(quad_142, bounds) -> float:
 
 
 @given(quads(), BOUNDS, st.integers(0, 3))
-def test_clipping_does_not_depend_on_winding_or_first_corner(quad_142, bounds, first):
+def test_clipping_does_not_depend_on_the_order_of_corners(quad_142, bounds, first):
     area = shared_area(quad_142, bounds)
     for same in (quad_142[:, ::-1], np.roll(quad_142, first, axis=1)):
         assert shared_area(same, bounds) == pytest.approx(area, abs=1e-6)

@@ -78,7 +78,7 @@ def test_a_box_on_the_globe_contains_the_circle_and_touches_it_on_every_side(pla
 
 @given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 3e6), st.floats(0, 1), st.floats(0, 2 * np.pi))
 def test_a_box_contains_every_place_of_the_circle_also_at_poles_and_the_180th_meridian(lat, lon, radius_m, part, turn):
-    """A place at a distance and a direction, by vectors from the center of the globe."""
+    """The place at a distance and a direction is computed by vectors from the center of the globe."""
     angle, (a, b) = 0.999 * part * radius_m / EARTH_RADIUS_M, np.radians((lat, lon))
     up = np.array([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)])
     north = np.array([-np.sin(a) * np.cos(b), -np.sin(a) * np.sin(b), np.cos(a)])
@@ -90,7 +90,7 @@ def test_a_box_contains_every_place_of_the_circle_also_at_poles_and_the_180th_me
     assert any(low[1] - 1e-6 <= lon <= high[1] + 1e-6 for lon in turned) or np.cos(np.radians(place[0])) < 1e-6
 
 
-def test_a_box_across_the_180th_meridian_passes_it_and_one_around_a_pole_has_all_longitudes():
+def test_a_box_across_the_180th_meridian_exceeds_180_and_one_around_a_pole_has_all_longitudes():
     (low, high), half_deg = np.array(box_around((0.0, 179.9), 111_195.08, "lat_lon_deg")), 1.0  # R pi / 180
     np.testing.assert_allclose([low, high], [[-half_deg, 178.9], [half_deg, 180.9]], atol=1e-6)
     low, high = box_around((89.9, 12.0), 111_195.08, "lat_lon_deg")
@@ -102,5 +102,5 @@ def test_longitudes_are_wrapped_without_a_change_to_those_in_range():
     assert lon_from([-179.5, 179.5, 10, 0.1], [179.9, -179.9, 170, 0.3]).tolist() == [180.5, -180.5, 10, 0.1]
 
 
-def test_what_is_a_place_in_degrees():
+def test_a_place_in_degrees_is_in_range():
     assert is_lat_lon([[90, -180], [91, 0], [0, 181], [np.nan, 0]]).tolist() == [True, False, False, False]

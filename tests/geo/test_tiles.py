@@ -22,7 +22,7 @@ def test_offset_shifts_both_axes_by_its_share_of_a_tile():
     assert (right - left, bottom - top) == pytest.approx((691.2, 691.2))
 
 
-def test_tiles_cover_the_map_and_stay_on_it():
+def test_tiles_cover_the_map_and_nothing_else():
     assert len(GTA.tiles(4)) == 16 * 16
     shifted = GTA.bounds_of(GTA.tiles(4, 64))
     assert len(shifted) == 15 * 15
@@ -30,7 +30,7 @@ def test_tiles_cover_the_map_and_stay_on_it():
 
 
 @given(st.integers(1, 10**5), st.floats(0.01, 10), st.integers(0, 6), st.integers(0, 255))
-def test_every_tile_is_where_its_definition_puts_it(map_px, m_per_px, zoom, offset):
+def test_the_bounds_of_every_tile_equal_their_definition(map_px, m_per_px, zoom, offset):
     grid = TileGrid(map_px, m_per_px)
     tile_T4 = grid.tiles(zoom, offset)
     side_m = map_px * m_per_px / 2**zoom

@@ -21,7 +21,7 @@ def shallow():
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """(checkpoint, directory: both sides as MINDIR and ONNX of batch 3, directory: a drone ONNX that takes pixels)"""
+    """(checkpoint, directory with both sides as MINDIR and ONNX of batch 3, directory with a drone ONNX of pixels)"""
     pytest.importorskip("onnxruntime")
     run = tmp_path_factory.mktemp("run")
     pixels = ("ONNX", "drone", 4, None, True, True)
@@ -38,7 +38,7 @@ def exported_in_stages(tmp_path_factory):
 
 
 def save_and_export(run, settings, files):
-    """The checkpoint; ``files``: directory -> arguments of the requests whose files it gets."""
+    """Write a checkpoint and its exported files; ``files``: directory -> arguments of the export requests for it."""
     pytest.importorskip("mindspore")
     from mindloc.export.build import ExportRequest, export_checkpoint
 
@@ -51,7 +51,7 @@ def save_and_export(run, settings, files):
 
 
 def save_checkpoint(run, settings):
-    """Weights stronger than the seeded start, so that blocks do more than pass through."""
+    """Save weights that are larger than the initial ones, so that every block changes its input visibly."""
     ms = pytest.importorskip("mindspore")
     from mindloc.models.build import build_encoder
     from mindloc.runtime.checkpoint import save_weights

@@ -1,4 +1,4 @@
-"""Which exported file each side of an encoder is in."""
+"""Choose the exported file of each side of an encoder."""
 
 from mindloc.inference.exported import choose_file, find_exported
 from mindloc.vocabulary import SIDES

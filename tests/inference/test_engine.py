@@ -70,7 +70,7 @@ def test_a_batch_that_does_not_fit_is_refused(engine, images, count):
         engine.encode({"query": images[:count]})
 
 
-def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, images, tmp_path):
+def test_a_loaded_checkpoint_equals_the_live_encoder(engine, arrays, images, tmp_path):
     from mindloc.inference.build import load_engine
 
     sha256 = save(tmp_path / "weights.safetensors", arrays)
@@ -80,7 +80,7 @@ def test_a_checkpoint_answers_as_the_live_encoder(engine, arrays, images, tmp_pa
     np.testing.assert_array_equal(loaded.encode({"query": images[:4]})["query.global"], live)
 
 
-def test_weights_of_another_model_are_named(arrays, tmp_path):
+def test_weights_of_a_different_model_are_named(arrays, tmp_path):
     from mindloc.inference.build import load_engine
 
     save(tmp_path / "weights.safetensors", arrays, [*SETTINGS, "model.backbone=compact"])

@@ -1,4 +1,4 @@
-"""Options of the device reach the one door to it."""
+"""The options of the device reach ``use_device``."""
 
 import pytest
 

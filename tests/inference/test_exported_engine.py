@@ -1,4 +1,4 @@
-"""Engines on exported files give the descriptors of the checkpoint they were made from."""
+"""Engines of exported files return the descriptors of the checkpoint that was exported."""
 
 import functools
 import os
@@ -27,11 +27,11 @@ from mindloc.models.vit_rope import SIZES
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.vocabulary import SIDES
 
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as the fixture's config has them
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as in the fixture's config
 
 
 def blobs(count, height, width, seed):
-    """Generated images, blobs of color, normalized as the data pipeline does."""
+    """Generated images of colored blobs, normalized as in the data pipeline."""
     import cv2
 
     random = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def live_in_stages(exported_in_stages):
     return load_engine(exported_in_stages[0], batch_size=2)[0]
 
 
-@functools.cache  # a MINDIR file is compiled for every engine on it
+@functools.cache  # every new engine compiles its MINDIR file
 def start(exported, name, sides=SIDES, int8=False, directory=1):
     files = exported_files(exported[directory], name.upper(), sides, "fp32")
     if name == "mindir":
@@ -87,7 +87,7 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
         )
         assert query.shape == (10, SIZES["tiny"].width) and query.dtype == np.float32
         both.append((query, reference))
-    tolerance = WRITERS[name.upper()].tolerance["fp32"]  # what export lets a file differ by
+    tolerance = WRITERS[name.upper()].tolerance["fp32"]  # the difference that export allows
     for expected_ND, got_ND in zip(*both, strict=True):
         assert np.abs(got_ND - expected_ND).max() <= tolerance * np.abs(expected_ND).max()
     expected_QG, got_QG = (unit(query) @ unit(reference).T for query, reference in both)
@@ -97,7 +97,7 @@ def test_descriptors_and_ranks_are_those_of_the_live_encoder(exported, live, nam
     assert (order[0] == order[1])[apart_QGG].all()
 
 
-def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
+def test_a_file_that_takes_pixels_receives_pixels(exported, live):
     engine = start(exported, "onnx", ("query",), directory=2)
     _, images = blobs(6, 32, 48, 5)
     got, expected = encode(engine, "query", images), encode(live, "query", images)
@@ -106,7 +106,7 @@ def test_a_file_that_takes_pixels_is_given_pixels(exported, live):
 
 
 @given(st.tuples(*[st.floats(0, 1)] * 3), st.tuples(*[st.floats(0.01, 1)] * 3))
-def test_every_pixel_comes_back_from_its_normalized_value(mean, std):
+def test_every_pixel_is_recovered_from_its_normalized_value(mean, std):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     normal = ((pixels - 255.0 * np.array(mean)) / (255.0 * np.array(std))).astype(np.float32)
     np.testing.assert_array_equal(as_pixels(normal.transpose(0, 3, 1, 2), mean, std), pixels)
@@ -127,17 +127,17 @@ def test_an_onnx_file_runs_without_mindspore(exported, tmp_path):
     assert load_descriptor_set(tmp_path / "set").card["view"] == "satellite"
 
 
-def test_int8_is_near_and_says_what_it_is(exported, live):
+def test_int8_is_near_fp32_and_stated_in_the_facts(exported, live):
     exact, rounded = start(exported, "onnx"), start(exported, "onnx", int8=True)
     images = blobs(12, 32, 48, 1)[1]
     exact_ND, rounded_ND = (unit(encode(engine, "query", images)) for engine in (exact, rounded))
-    assert np.abs(exact_ND - rounded_ND).max() > WRITERS["ONNX"].tolerance["fp32"]  # else nothing was rounded
-    assert ((rounded_ND @ exact_ND.T).argmax(1) == np.arange(12)).all()  # each is nearest to its own image's
+    assert np.abs(exact_ND - rounded_ND).max() > WRITERS["ONNX"].tolerance["fp32"]  # otherwise nothing was rounded
+    assert ((rounded_ND @ exact_ND.T).argmax(1) == np.arange(12)).all()  # each is nearest to the one of its own image
     assert rounded.precision == "int8" and rounded.facts["quantization"].startswith("dynamic")
 
 
 def compared(engine, checkpoint, directory, count) -> str:
-    """What is said of an engine beside its exact one, over so many images of each side."""
+    """The line that ``compare_with_exact`` prints, for ``count`` images of each side."""
     import cv2
 
     config, said = config_from_dict(load_weights(checkpoint).config), []
@@ -148,7 +148,7 @@ def compared(engine, checkpoint, directory, count) -> str:
     return "".join(said)
 
 
-def test_what_a_descriptor_set_keeps_of_an_engine(exported, tmp_path):
+def test_the_facts_of_an_engine_for_the_card_of_a_descriptor_set(exported, tmp_path):
     engine = start(exported, "onnx")
     facts = engine.facts
     card = exported_files(exported[1], "ONNX", ("query",))["query"]
@@ -169,7 +169,7 @@ def test_a_batch_that_does_not_fit_is_refused(exported, count):
         start(exported, "onnx").encode({"query": np.zeros((count, 3, 32, 48), np.float32)})
 
 
-def test_a_file_that_answers_with_another_shape_is_named(exported):
+def test_a_file_that_returns_a_different_shape_is_named(exported):
     files = exported_files(exported[1], "ONNX", ("query",))
     engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 7))])
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_an_encrypted_file_needs_its_key(exported, tmp_path):
 
 def test_agreement_by_hand():
     one = np.array([[1.0, 0.0], [3.0, 4.0]])
-    other = np.array([[2.0, 0.0], [4.0, 3.0]])  # the same direction; cosine (12 + 12) / 25
+    other = np.array([[2.0, 0.0], [4.0, 3.0]])  # cosines: 1, the same direction; (12 + 12) / 25
     agreement = compare_descriptors((one, other))
     assert agreement.cosine_min == pytest.approx(0.96) and agreement.cosine_mean == pytest.approx(0.98)
     assert agreement.largest_difference == pytest.approx(0.2) and agreement.images == 2
@@ -231,7 +231,7 @@ def test_every_descriptor_is_that_of_the_live_encoder(exported_in_stages, live_i
             assert np.abs(rows[0] - rows[1]).max() > 10 * tolerance  # images are distinguished
 
 
-def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
+def test_a_file_of_two_stages_with_free_batch_takes_any_batch(exported_in_stages):
     engine = start(exported_in_stages, "mindir")
     images = blobs(4, 32, 32, 7)[1]
     together = engine.encode({"query": images})
@@ -241,18 +241,18 @@ def test_a_free_batch_of_two_stages_takes_any(exported_in_stages):
             np.testing.assert_allclose(rows, together[key][:count], atol=1e-5 * np.abs(together[key]).max())
 
 
-def test_int8_says_of_each_descriptor_how_far_it_agrees(exported_in_stages, tmp_path):
+def test_int8_reports_the_agreement_of_each_descriptor(exported_in_stages, tmp_path):
 
     rounded = start(exported_in_stages, "onnx", int8=True)
     said = compared(rounded, exported_in_stages[0], tmp_path, 3)
     near = rounded.facts["agreement"]
     assert set(near) == {"with", "omega", "phi", "centroids"} and near["omega"]["images"] == 6
-    assert near["omega"]["largest_difference"] > WRITERS["ONNX"].tolerance["fp32"]  # else nothing was rounded
+    assert near["omega"]["largest_difference"] > WRITERS["ONNX"].tolerance["fp32"]  # otherwise nothing was rounded
     assert near["omega"]["cosine_min"] > 0.9
     assert [part.split()[0] for part in said.partition(": ")[2].split("; ")] == ["omega", "phi", "centroids"]
 
 
-def test_a_file_that_answers_with_other_descriptors_is_named(exported_in_stages):
+def test_a_file_that_returns_different_descriptors_is_named(exported_in_stages):
     files = exported_files(exported_in_stages[1], "ONNX", ("query",))
     engine = ExportedEngine("onnx", "fp32", files, lambda file: lambda images: [np.zeros((3, 32)), np.zeros((3, 24))])
     match = r"returns shapes \(3, 32\), \(3, 24\) for 3 images, but its card says shapes .*, \(3, 6\); export again"

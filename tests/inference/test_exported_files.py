@@ -1,4 +1,4 @@
-"""Files and cards from anywhere: what was changed, swapped or built to harm is refused in one line, unrun."""
+"""Files and cards from anywhere: changed, swapped and malicious ones are refused in one line and never run."""
 
 import dataclasses
 import hashlib
@@ -71,7 +71,7 @@ def test_a_tampered_file_is_not_opened(directory):
         ({"sides": {}}, "names no side of the encoder"),
         ({"sides": ["query"]}, "can't be used"),
         ({"format": "MINDIR"}, "format 'MINDIR' does not fit the name drone.onnx"),
-        ({"file": "satellite.onnx"}, "belongs to 'satellite.onnx'"),
+        ({"file": "satellite.onnx"}, "it is the card of 'satellite.onnx'"),
         ({"outputs": [{"name": "descriptor", "dimension": 10**12}]}, "dimension is 1000000000000, expected 1 to"),
         ({"outputs": [{"name": "descriptor"}]}, "lacks 'dimension'"),
         ({"outputs": []}, r"outputs are \[\], expected descriptor, or omega, phi"),
@@ -88,20 +88,20 @@ def test_a_tampered_file_is_not_opened(directory):
         ({"input": None}, "can't be used"),
     ],
 )
-def test_a_card_that_can_not_be_true(directory, changes, message):
+def test_a_card_with_impossible_values_is_named(directory, changes, message):
     change_card(directory / "drone.onnx.json", **changes)
     with pytest.raises(ExportError, match=message):
         read_card(directory / "drone.onnx")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{" * 5000, " " * (1 << 21)])
-def test_a_card_that_is_none(directory, text):
+def test_a_file_that_is_not_a_card_is_named(directory, text):
     (directory / "drone.onnx.json").write_text(text)
     with pytest.raises(ExportError, match="drone.onnx.json"):
         read_card(directory / "drone.onnx")
 
 
-def test_which_file_is_taken(directory):
+def test_the_file_with_the_side_and_precision_is_chosen(directory):
     assert choose(directory, "query", None).path == directory / "drone.onnx"
     assert choose(directory / "drone.onnx", "query", None).path == directory / "drone.onnx"
     for name in ("drone.onnx", "drone.onnx.json"):
@@ -114,7 +114,7 @@ def test_which_file_is_taken(directory):
         choose(directory, "query", None)
 
 
-def test_what_is_not_there_is_said(directory):
+def test_missing_files_are_named(directory):
     for place, precision, message in (
         (directory / "nowhere", None, "nowhere does not exist"),
         (directory, "fp16", "contains no ONNX file of the reference side in fp16, only in fp32"),
@@ -130,7 +130,7 @@ def test_what_is_not_there_is_said(directory):
     ("view", "side", "name"), [("drone", "query", "drone"), ("satellite", "reference", "satellite")]
 )
 @pytest.mark.parametrize("by", ["checkpoint", "files"])
-def test_a_view_names_the_side_that_shows_it(exported, directory, by, view, side, name):
+def test_a_view_selects_the_side_with_this_view(exported, directory, by, view, side, name):
     given = {"checkpoint": exported[0]} if by == "checkpoint" else {}
     source = read_source(EngineRequest("onnx", exported=directory, **given), view=view)
     assert source.sides == (side,) == (source.side,) and source.files[side].path == directory / f"{view}.onnx"
@@ -139,33 +139,33 @@ def test_a_view_names_the_side_that_shows_it(exported, directory, by, view, side
 
 
 @pytest.mark.parametrize("engine", ["mindspore", "onnx"])
-def test_a_view_that_its_data_do_not_have_is_refused_with_those_they_have(exported, directory, engine):
+def test_the_error_of_an_unknown_view_names_the_views_of_the_data(exported, directory, engine):
     request = EngineRequest(engine, checkpoint=exported[0], exported=None if engine == "mindspore" else directory)
     message = "view ground is not among the drone and satellite images of data.reader=gta_uav; give --view drone or sat"
     with pytest.raises(ConfigError, match=message):
         read_source(request, view="ground")
 
 
-def test_sides_of_different_checkpoints_do_not_go_together(directory):
+def test_sides_of_different_checkpoints_are_refused(directory):
     change_card(directory / "drone.onnx.json", checkpoint_sha256="0" * 64)
     with pytest.raises(ExportError, match="come from different checkpoints"):
         require_one_origin(exported_files(directory, "ONNX"))
 
 
-def test_sides_of_different_descriptors_do_not_go_together(directory):
+def test_sides_with_different_descriptors_are_refused(directory):
     change_card(directory / "drone.onnx.json", outputs=outputs("omega", "phi"))
     with pytest.raises(ExportError, match="return different descriptors according to their cards; export both again"):
         require_one_origin(exported_files(directory, "ONNX"))
 
 
-def test_another_checkpoint_is_said(directory):
+def test_files_of_a_different_checkpoint_are_refused(directory):
     files = exported_files(directory, "ONNX")
     require_one_origin(files, files["query"].checkpoint_sha256)
     with pytest.raises(ExportError, match="exported from a different checkpoint"):
         require_one_origin(files, "0" * 64)
 
 
-def test_a_file_for_other_images_than_the_config_has_is_said(directory):
+def test_a_file_for_images_that_differ_from_the_config_is_refused(directory):
     change_card(directory / "drone.onnx.json", input__mean=[0.1, 0.1, 0.1])
     request = EngineRequest("onnx", exported=directory)
     source = read_source(request, ("query",))
@@ -173,7 +173,7 @@ def test_a_file_for_other_images_than_the_config_has_is_said(directory):
         start_engine(request, source, source.config)
 
 
-# Graphs that somebody else wrote.
+# Graphs that mindloc did not write.
 
 GRAY, ONE = (0.5,) * 3, {"global": 3}
 CARD = ExportedFile(None, "ONNX", {"query": "drone"}, "fp32", 1, (4, 4), False, GRAY, GRAY, ONE, False, "", "", {})
@@ -231,11 +231,14 @@ def loop():
             ),
             "it has 2 inputs",
         ),
-        (graph(node("Relu", "images"), results=("descriptor", "images")), "it returns descriptor, images, its card"),
+        (
+            graph(node("Relu", "images"), results=("descriptor", "images")),
+            "it returns descriptor, images, but its card",
+        ),
         (graph(node("Relu", "images"), results=()), "it returns , but its card says descriptor"),
     ],
 )
-def test_graphs_that_mindloc_does_not_write(tmp_path, model, message):
+def test_graphs_that_mindloc_does_not_write_are_refused(tmp_path, model, message):
     file = dataclasses.replace(CARD, path=tmp_path / "drone.onnx")
     with pytest.raises(ExportError, match=f"drone.onnx was not exported by mindloc: .*{message}.*; it is not run"):
         require_plain_graph(model.SerializeToString(), file)
@@ -250,23 +253,23 @@ def test_a_plain_graph_passes(tmp_path):
     assert run(np.full((1, 3, 4, 4), -1, np.float32))[0].max() == 0
 
 
-def test_outputs_under_other_names_are_refused(tmp_path):
+def test_outputs_with_other_names_are_refused(tmp_path):
     file = dataclasses.replace(CARD, path=tmp_path / "drone.onnx", dimensions={"omega": 4, "phi": 3})
     with pytest.raises(ExportError, match="it returns descriptor, but its card says omega, phi; it is not run"):
         require_plain_graph(graph(node("Relu", "images")).SerializeToString(), file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"PK\x03\x04"])
-def test_what_is_no_graph_at_all(tmp_path, content):
+def test_a_file_that_is_not_a_graph_is_named(tmp_path, content):
     with pytest.raises(ExportError, match="drone.onnx"):
         require_plain_graph(content, dataclasses.replace(CARD, path=tmp_path / "drone.onnx"))
 
 
-# Who computes.
+# Providers of ONNX Runtime.
 
 
 class Session:
-    """ONNX Runtime's, which drops providers that do not start."""
+    """A fake session of ONNX Runtime, which drops providers that do not start."""
 
     got = ["CPUExecutionProvider"]
 
@@ -279,7 +282,7 @@ class Session:
 
 @pytest.fixture
 def with_cuda(monkeypatch):
-    """A build of ONNX Runtime for GPUs on a machine without a working one."""
+    """A GPU build of ONNX Runtime on a machine without a working GPU."""
     import onnxruntime
 
     there = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -288,7 +291,7 @@ def with_cuda(monkeypatch):
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None, raising=False)
 
 
-def test_a_build_without_cuda_is_said_and_never_replaced_in_silence():
+def test_a_build_without_cuda_is_reported_and_never_silently_replaced():
     with pytest.raises(
         DeviceError, match="no CUDAExecutionProvider, .*pip install 'onnxruntime-gpu.*--allow_cpu_provider"
     ):
@@ -298,7 +301,7 @@ def test_a_build_without_cuda_is_said_and_never_replaced_in_silence():
     assert onnx_file.choose_provider("auto", 0) == onnx_file.Provider("CPUExecutionProvider")
 
 
-def test_a_provider_that_was_dropped_in_silence_is_noticed(with_cuda):
+def test_a_silently_dropped_provider_is_detected(with_cuda):
     with pytest.raises(DeviceError, match="CUDAExecutionProvider did not start on device 2.*doctor"):
         onnx_file.choose_provider("GPU", 2)
     for allowed in (onnx_file.choose_provider("GPU", 2, allow_cpu=True), onnx_file.choose_provider("auto", 0)):
@@ -319,19 +322,19 @@ def test_a_provider_that_starts_is_kept(with_cuda, monkeypatch, tmp_path):
     ("target", "tensorrt", "message"),
     [("Ascend", False, "CPU and GPU"), ("CPU", True, "the target is CPU; add --device_target GPU, or leave it out")],
 )
-def test_targets_that_are_none(target, tensorrt, message):
+def test_targets_without_a_provider_are_errors(target, tensorrt, message):
     with pytest.raises(DeviceError, match=message):
         onnx_file.choose_provider(target, 0, tensorrt)
 
 
-def test_the_graph_that_providers_are_tried_with_computes_a_relu():
+def test_the_graph_that_tests_providers_computes_a_relu():
     session = onnx_file.open_session(ONE_RELU, "one relu", onnx_file.Provider(onnx_file.CPU))
     for x in (-2.0, 3.0):
         assert session.run(["y"], {"x": np.array([x], np.float32)})[0] == max(x, 0.0)
 
 
-def test_the_libraries_that_were_missed_are_named(with_cuda, monkeypatch, capfd):
-    """ONNX Runtime writes only to its log, which is kept from the console."""
+def test_missing_libraries_are_named(with_cuda, monkeypatch, capfd):
+    """ONNX Runtime writes the reason only to its log, which does not reach the console."""
 
     def complain(directory):
         print("Failed to load libcurand.so.10: libcurand.so.10: cannot open shared object file: No such file")

@@ -22,7 +22,7 @@ FACTS = {"view": "drone", "place_unit": "plane_m", "config": {"model": {"backbon
 
 
 def batches():
-    """Five images in batches of two, the last one filled up with NaN that must not come through."""
+    """Five images in batches of two; the last batch is padded with NaN that must not be used."""
     image_5 = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
     padded = np.concatenate([image_5, np.full((1, 3, 4, 4), np.nan, np.float32)])
     return image_5, [(padded[0:2], 2), (padded[2:4], 2), (padded[4:6], 1)]
@@ -42,7 +42,7 @@ def test_rows_follow_the_names_and_padding_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("count", [4, 6])
-def test_another_number_of_images_than_names_is_an_error(tmp_path, count):
+def test_a_number_of_images_that_differs_from_the_names_is_an_error(tmp_path, count):
     with pytest.raises(DataError):
         extract(MeanEngine(), "query", batches()[1], list("abcdef")[:count], None, tmp_path / "set", FACTS)
     assert list(tmp_path.iterdir()) == []
@@ -66,7 +66,7 @@ class TwoStageEngine(MeanEngine):
         return {f"{side}.{name}": made[name] for name in self.descriptors}
 
 
-def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
+def test_several_descriptors_become_as_many_sets_of_one_extraction(tmp_path):
     image_5, stream = batches()
     names, engine = [f"drone/{i}.png" for i in range(5)], TwoStageEngine()
     engine.descriptors = ("omega", "phi", "centroids")
@@ -77,12 +77,12 @@ def test_several_descriptors_make_as_many_sets_of_one_extraction(tmp_path):
     assert sets["omega"].bounds_N4().shape == (5, 4)
 
     extract(TwoStageEngine(), "query", batches()[1], names, None, tmp_path / "set", FACTS)
-    again = load_descriptor_sets(tmp_path / "set")  # what the older one made beside is gone
+    again = load_descriptor_sets(tmp_path / "set")  # the older extraction's further set is gone
     assert list(again) == ["omega", "phi"]
     assert again["phi"].card["extraction"] == again["omega"].card["extraction"] != sets["phi"].card["extraction"]
 
 
-def test_sets_of_an_encoder_of_another_kind_are_replaced(tmp_path):
+def test_sets_of_a_different_kind_of_encoder_are_replaced(tmp_path):
     names = [f"drone/{i}.png" for i in range(5)]
     for engine, descriptors in (
         (MeanEngine(), ["global"]),

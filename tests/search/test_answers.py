@@ -1,6 +1,6 @@
-"""All queries of a search without the command line: what is planned, written and summed up, worked out by hand.
+"""A search for all queries, without the command line: plan, answers and summary, worked out by hand.
 
-A query's recall vector is (1, 0) or (0, 1), its re-rank vector (1, 0), so that a cosine is a tile's own first number:
+A query's recall vector is (1, 0) or (0, 1), its re-rank vector (1, 0), so that a cosine is one number of the tile:
 
 ==== ======== ========= ========
 tile recall   re-rank   place
@@ -37,7 +37,7 @@ def make(rerank=True, unit="plane_m"):
 
 
 def batches(*counts):
-    """Queries q0, q1, ..., which look east and north in turn, so many in each batch."""
+    """Queries q0, q1, ..., with recall vectors (1, 0) and (0, 1) in turn, in batches of these sizes."""
     names = iter(range(sum(counts)))
     for count in counts:
         own = [next(names) for _ in range(count)]
@@ -54,7 +54,7 @@ def search(index, plan, *counts, encoding=False):
 def test_two_stages_of_two_queries_by_hand():
     index = make()
     summary, lines = search(index, plan_search(index, top=2, recall_n=2, consistency_m=0), 1, 1)
-    # recalled are west, here and east, here; by the re-rank vectors here comes first
+    # recalled: west, here and east, here; by their re-rank vectors here is first
     assert [line["name"] for line in lines] == ["q0", "q1"]
     assert [[answer["tile"] for answer in line["answers"]] for line in lines] == [["here", "west"], ["here", "east"]]
     here = {"tile": "here", "place": [200, 0], "bounds": [150, -50, 250, 50], "score": 1.0}
@@ -79,7 +79,7 @@ def test_answers_with_long_names_are_in_a_table_of_80_columns(rerank):
         assert shown.startswith("...") and name.endswith(shown[3:]) and len(shown) > 15
 
 
-def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
+def test_many_queries_are_summarized_and_encoding_is_a_separate_stage():
     index = make()
     plan = plan_search(index, top=3, recall_n=3, consistency_m=1, where=Circle((150, 0), 60))
     summary, lines = search(index, plan, FEW, 2, encoding=True)
@@ -96,14 +96,14 @@ def test_many_queries_are_summed_up_and_encoding_is_a_stage_of_its_own():
     ]
 
 
-def test_one_stage_has_no_second():
+def test_a_search_of_one_stage_has_no_second_stage():
     index = make(rerank=False)
     summary, lines = search(index, plan_search(index, top=1, recall_n=100, consistency_m=0), 2)
     assert [line["answers"][0]["tile"] for line in lines] == ["west", "east"]
     assert list(summary.seconds) == ["recall"]
 
 
-def test_nothing_where_all_queries_look_is_one_line():
+def test_a_search_area_without_tiles_is_one_line():
     index = make()
     plan = plan_search(index, top=1, recall_n=1, consistency_m=0, where=Box((900, 900), (950, 950)))
     with pytest.raises(TileIndexError, match="no tile is in the given area; give places as x, y in meters"):
@@ -119,12 +119,12 @@ def test_nothing_where_all_queries_look_is_one_line():
         ({"where": Box((5, 5), (1, 1))}, TileIndexError, "upside down"),
     ],
 )
-def test_what_can_not_be_planned(numbers, error, message):
+def test_numbers_that_can_not_be_planned_are_errors(numbers, error, message):
     with pytest.raises(error, match=message):
         plan_search(make(), **{"top": 1, "recall_n": 3, "consistency_m": 0, **numbers})
 
 
-def test_what_an_index_without_places_or_stages_can_not_do():
+def test_an_index_without_places_or_a_second_stage_refuses_plans_that_need_them():
     with pytest.raises(ConfigError, match="but the index has no re-rank vectors"):
         plan_search(make(rerank=False), 1, 3, consistency_m=2)
     with pytest.raises(TileIndexError, match="has no places of its tiles; build it from: extract --places"):
@@ -137,7 +137,7 @@ def test_what_an_index_without_places_or_stages_can_not_do():
 
 def test_queries_must_have_what_the_index_compares():
     card, queries = make().card, Queries(9, "c" * 64, None, None, has_rerank=True)
-    require_fit(card, queries, "")  # a dimension that is not known yet is checked with the first batch
+    require_fit(card, queries, "")  # an unknown dimension is checked later, with the first batch
     with pytest.raises(TileIndexError, match="the queries have no phi; extract them again"):
         require_fit(card, queries._replace(has_rerank=False), "extract them again")
     for other in ({"checkpoint_sha256": None}, {"reduction_sha256": "d" * 64}, {"dimension": 3}):

@@ -1,4 +1,4 @@
-"""An extraction as tiles and as queries: every row once and in order, reduced if requested, the right card."""
+"""An extraction as tiles and as queries: each row once, in order, reduced if requested, with the correct card."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ NAMES = [f"{row}.png" for row in range(COUNT)]
 PLACE_N2 = np.arange(2.0 * COUNT).reshape(COUNT, 2)
 OMEGA, PHI = np.random.default_rng(0).standard_normal((2, COUNT, 4)).astype(np.float32)
 OMEGA = OMEGA[:, :WIDTH]
-# keeps the first two of three numbers, after taking the mean (1, 0, 0) off
+# subtracts the mean (1, 0, 0) and keeps the first two of three numbers
 REDUCTION = Reduction(np.array([1, 0, 0], np.float32), np.eye(3, 2, dtype=np.float32), 0.9, 7, 0, "abc")
 
 
@@ -35,10 +35,10 @@ def test_every_row_becomes_a_tile_in_order(tmp_path, monkeypatch, rows_at_a_time
     assert len(parts) == -(-COUNT // rows_at_a_time) and [name for part in parts for name in part.names] == NAMES
     for fact, expected in (("recall_ND", OMEGA), ("rerank_NE", PHI), ("place_N2", PLACE_N2)):
         np.testing.assert_array_equal(np.concatenate([getattr(part, fact) for part in parts]), expected)
-    np.testing.assert_array_equal(parts[-1].bounds_N4[-1], [11, 12, 13, 14])  # place (12, 13) and one meter around
+    np.testing.assert_array_equal(parts[-1].bounds_N4[-1], [11, 12, 13, 14])  # one meter around the place (12, 13)
 
 
-def test_an_index_is_made_without_the_command_line(tmp_path):
+def test_an_index_is_built_without_the_command_line(tmp_path):
     tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2))
     index = build_faiss_index(tiles.index_card("flat"), tiles.tiles())
     assert index.card == IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 2, "plane_m", "abc", None)
@@ -58,7 +58,7 @@ def test_a_card_of_wrong_types_is_not_that_of_an_index(tmp_path, facts):
         tiles.index_card("flat")
 
 
-def test_recall_descriptors_are_reduced_on_the_way(tmp_path):
+def test_recall_descriptors_are_reduced_when_they_are_read(tmp_path):
     saved = save_reduction(tmp_path / "two.safetensors", REDUCTION)
     directory = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, nodes=2)
     tiles = load_extracted(directory, tmp_path / "two.safetensors")
@@ -70,7 +70,7 @@ def test_recall_descriptors_are_reduced_on_the_way(tmp_path):
     assert (card.dimension, card.reduction_sha256) == (2, saved.sha256)
 
 
-def test_what_can_not_be_reduced_or_recalled_is_one_line(tmp_path):
+def test_sets_that_can_not_be_reduced_or_recalled_are_one_line(tmp_path):
     save_reduction(tmp_path / "two.safetensors", REDUCTION)
     reduced = write(tmp_path / "reduced", {"omega": OMEGA, "phi": PHI}, reduction_sha256="f" * 64)
     other = write(tmp_path / "other", {"global": OMEGA}, checkpoint_sha256="xyz")

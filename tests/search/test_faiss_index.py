@@ -1,4 +1,4 @@
-"""Tile indexes on FAISS: exact kinds equal NumPy, every kind survives disk, removal and boxes, damage is named."""
+"""Tile indexes on FAISS: exact kinds equal NumPy; disk, removal and boxes work for every kind; damage is named."""
 
 import dataclasses
 import errno
@@ -26,7 +26,7 @@ from mindloc.search.index import Box, IndexCard, TileFacts, Tiles
 
 COUNT, WIDTH, RERANK_WIDTH = 600, 16, 6
 CARD = IndexCard("flat", "omega", WIDTH, RERANK_WIDTH, 3, "plane_m", "c" * 64, "d" * 64)
-# so many lists and candidates that the approximate kinds leave nothing out
+# with so many lists and candidates, the approximate kinds compare all tiles
 THOROUGH = FaissParameters(nlist=6, nprobe=6, pq_bytes=8, ef_search=COUNT, ef_construction=200)
 EXACT_KINDS = ("flat", "ivf_flat", "hnsw")  # exact with THOROUGH
 
@@ -80,7 +80,7 @@ def assert_same_answers(one, other, k=10, box=None):
 
 @pytest.fixture(scope="module", params=KINDS)
 def saved(request, tmp_path_factory):
-    """An index of each kind and the directory it was saved to; not to be changed."""
+    """An index of each kind and the directory it was saved to; tests must not change them."""
     index = build(request.param)
     directory = tmp_path_factory.mktemp(request.param) / "tiles_index"
     index.save(directory)
@@ -96,7 +96,7 @@ def test_recall_is_the_order_of_cosines(kind):
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
 
 
-def test_whole_vectors_beside_the_codes_make_them_exact():
+def test_whole_vectors_in_addition_to_codes_make_answers_exact():
     coded, refined = build("ivf_pq"), build("ivf_pq", parameters=dataclasses.replace(THOROUGH, refine=COUNT // 10))
     names, scores = naive_recall(make_tiles(), queries(), 10)
     assert coded.recall(queries(), 10).names != names
@@ -111,8 +111,8 @@ def test_whole_vectors_beside_the_codes_make_them_exact():
 @pytest.mark.parametrize(
     ("kind", "parameters"), [("ivf_pq", {"refine": 10**9, "nprobe": 10**9}), ("hnsw", {"ef_search": 2**31 - 1})]
 )
-def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
-    """A card may request any; k times this many candidates would be terabytes."""
+def test_an_effort_above_the_number_of_tiles_costs_no_memory(kind, parameters):
+    """A card may state any effort; k times this many candidates would need terabytes."""
     index = build(kind, parameters=dataclasses.replace(THOROUGH, **parameters))
     box = Box((20, 20), (70, 70))
     for found, expected in (
@@ -123,7 +123,7 @@ def test_more_effort_than_there_are_tiles_costs_no_memory(kind, parameters):
 
 
 @pytest.mark.parametrize("memory_map", [True, False])
-def test_every_kind_answers_the_same_after_disk(saved, memory_map):
+def test_every_kind_answers_the_same_after_saving_and_loading(saved, memory_map):
     index, directory = saved
     loaded = load_faiss_index(directory, memory_map)
     assert loaded.card == index.card and loaded.count == COUNT and loaded.parameters == index.parameters
@@ -135,7 +135,7 @@ def test_every_kind_answers_the_same_after_disk(saved, memory_map):
     assert loaded.statistics() == {**index.statistics(), "memory_mapped": memory_map}
 
 
-def test_what_is_memory_mapped_can_be_saved_again(saved, tmp_path):
+def test_a_memory_mapped_index_can_be_saved_again(saved, tmp_path):
     index, directory = saved
     load_faiss_index(directory).save(tmp_path / "copy")
     for name in ("vectors.faiss", "phi.npy", "names.json", "alive.npy", "places.npy", "bounds.npy"):
@@ -152,7 +152,7 @@ def test_a_memory_mapped_index_says_how_to_change_it(saved):
     assert loaded.count == COUNT
 
 
-def test_a_whole_index_changes_after_loading(saved):
+def test_an_index_loaded_into_memory_can_be_changed(saved):
     loaded = load_faiss_index(saved[1], memory_map=False)
     newer = make_tiles(30, seed=3, prefix="later")
     loaded.add(newer)
@@ -164,7 +164,7 @@ def test_a_whole_index_changes_after_loading(saved):
 
 @pytest.mark.parametrize("kind", EXACT_KINDS)
 @pytest.mark.parametrize("side_m", [8, 40, 99])
-def test_a_box_filters_as_by_hand(kind, side_m):
+def test_a_box_filters_like_a_filter_by_hand(kind, side_m):
     tiles, index = make_tiles(), build(kind)
     low, high = 50 - side_m / 2, 50 + side_m / 2
     inside_N = ((tiles.place_N2 >= low) & (tiles.place_N2 <= high)).all(axis=1)
@@ -176,7 +176,7 @@ def test_a_box_filters_as_by_hand(kind, side_m):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_box_is_filled_whatever_the_effort(kind):
+def test_a_box_is_searched_completely_for_any_effort(kind):
     tiles, lazy = make_tiles(), FaissParameters(nlist=12, nprobe=1, pq_bytes=8, ef_search=1)
     index = build(kind, tiles, lazy)
     x_N = tiles.place_N2[:, 0]
@@ -186,7 +186,7 @@ def test_a_box_is_filled_whatever_the_effort(kind):
             assert len(names) == len(set(names)) == min(100, len(inside)) and set(names) <= inside
 
 
-def test_edges_belong_to_the_box_and_an_empty_box_answers_nothing():
+def test_edges_belong_to_the_box_and_an_empty_box_has_no_answers():
     tiles = make_tiles()
     x, y = tiles.place_N2[1]
     for kind in KINDS:
@@ -198,7 +198,7 @@ def test_edges_belong_to_the_box_and_an_empty_box_answers_nothing():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gone", [1, 300, 595])
-def test_what_is_taken_out_is_never_found(kind, gone):
+def test_removed_tiles_are_never_found(kind, gone):
     tiles, index = make_tiles(), build(kind)
     index.remove(tiles.names[:gone])
     assert index.count == COUNT - gone and index.statistics()["dead_rows"] == gone
@@ -217,7 +217,7 @@ def test_removing_an_unknown_name_removes_nothing():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_that_is_there_already_is_replaced(kind, tmp_path):
+def test_a_tile_replaces_an_older_one_of_the_same_name(kind, tmp_path):
     tiles, index = make_tiles(), build(kind)
     newer = dataclasses.replace(make_tiles(50, seed=8), place_N2=np.full((50, 2), 7.0))
     index.add(newer)
@@ -230,7 +230,7 @@ def test_a_name_that_is_there_already_is_replaced(kind, tmp_path):
         assert {facts.place for facts in found.facts(newer.names)} == {(7.0, 7.0)}
 
 
-def test_adding_bit_by_bit_is_building_at_once():
+def test_adding_in_batches_equals_building_at_once():
     tiles = make_tiles()
     grown = build("flat", cut(tiles, slice(0, 100)))
     for start in range(100, COUNT, 125):
@@ -251,20 +251,20 @@ def test_an_index_may_start_empty(kind):
 
 
 @pytest.mark.parametrize("memory_map", [True, False])
-def test_an_empty_index_survives_the_disk(tmp_path, memory_map):
+def test_an_empty_index_can_be_saved_and_loaded(tmp_path, memory_map):
     build("flat", cut(make_tiles(), slice(0, 0))).save(tmp_path / "tiles_index")
     assert load_faiss_index(tmp_path / "tiles_index", memory_map).count == 0
 
 
 def twins(copies=5, seed=3):
-    """Every tile several times, in a random order."""
+    """Tiles of which every one occurs several times, in a random order."""
     row_N = np.random.default_rng(seed).permutation(np.repeat(np.arange(COUNT // copies), copies))
     tiles = make_tiles()
     names = [f"{number}_of_{row}" for number, row in enumerate(row_N)]
     return Tiles(names, tiles.recall_ND[row_N], tiles.rerank_NE[row_N], tiles.place_N2[row_N], tiles.bounds_N4[row_N])
 
 
-@pytest.mark.parametrize("count", [1, 30])  # of queries at once: FAISS computes many by other means than a few
+@pytest.mark.parametrize("count", [1, 30])  # of queries at once: FAISS computes many in a different way than few
 @pytest.mark.parametrize("k", [1, 7, 10, 120])
 def test_equal_tiles_are_chosen_and_ordered_as_in_an_evaluation(count, k):
     tiles, query_QD = twins(), queries(30)
@@ -274,7 +274,7 @@ def test_equal_tiles_are_chosen_and_ordered_as_in_an_evaluation(count, k):
     assert found == [[tiles.names[row] for row in row_K] for row_K in expected]
 
 
-def test_of_equal_tiles_those_that_are_removed_or_outside_are_passed_over():
+def test_among_equal_tiles_removed_ones_and_those_outside_the_box_are_passed_over():
     tiles = dataclasses.replace(make_tiles(), recall_ND=np.ones((COUNT, WIDTH)))
     index = build("flat", tiles)
     index.remove(tiles.names[:5])
@@ -295,7 +295,7 @@ def test_equal_scores_are_in_the_order_of_the_tiles(kind):
         equal_K = score_K[1:] == score_K[:-1]
         assert (np.diff(row_K)[equal_K] > 0).all() and (np.diff(score_K) <= 0).all()
         tied += equal_K.sum()
-    assert tied >= 9 * 30  # five of each: four of five pairs of neighbors
+    assert tied >= 9 * 30  # each tile occurs five times: four of five pairs of neighbors are tied
 
 
 def test_rerank_is_the_order_of_cosines_among_each_querys_own_tiles():
@@ -317,8 +317,8 @@ def test_equal_rerank_scores_keep_the_order_of_stage_one():
     assert index.rerank(queries(1, RERANK_WIDTH), [own], 20).names == [own]
 
 
-def test_a_phi_of_zeros_is_like_nothing():
-    """Of an image that no center is like; its tile can be recalled and is behind those with any cosine above 0."""
+def test_a_phi_of_zeros_has_cosine_zero_with_every_query():
+    """Such a phi is of an image similar to no center; its tile is recalled, and ranks after all cosines above 0."""
     tiles = make_tiles(3)
     tiles.rerank_NE[1] = 0
     index, own = build("flat", tiles), list(tiles.names)
@@ -327,7 +327,7 @@ def test_a_phi_of_zeros_is_like_nothing():
     assert found.names[1] == own and not found.scores[1].any()
 
 
-def test_facts_are_what_was_given():
+def test_facts_are_those_of_the_added_tiles():
     tiles, index = make_tiles(), build("flat")
     x, y = tiles.place_N2[1].tolist()
     assert index.facts(["tile/0.png", "tile/1.png"]) == [
@@ -346,7 +346,7 @@ def swapped(**changes):
         (swapped(recall_ND=np.ones((3, 9))), r"shape \(3, 9\), but the index contains vectors of width 16"),
         (swapped(recall_ND=np.full((3, WIDTH), np.nan)), "row 0 of the recall vectors of tiles contains NaN"),
         (swapped(recall_ND=np.zeros((3, WIDTH))), "is all zeros"),
-        (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors for 3 tile names"),
+        (swapped(recall_ND=np.ones((2, WIDTH))), "2 recall vectors, but 3 tile names"),
         (swapped(rerank_NE=np.full((3, RERANK_WIDTH), np.inf)), "row 0 of the re-rank vectors of tiles contains NaN"),
         (swapped(rerank_NE=None), "tiles have no re-rank vectors, but the index does"),
         (swapped(names=["a", "b", "a"]), "tile a appears twice"),
@@ -369,10 +369,10 @@ def test_tiles_that_do_not_fit_change_nothing(tiles, message):
         (lambda index: index.recall(queries(), COUNT + 1), "601 answers are requested, but the index has 600"),
         (lambda index: index.recall(queries(), 0), "0 answers are requested"),
         (lambda index: index.recall(queries(0), 1), "no queries were given"),
-        (lambda index: index.recall(queries(width=5), 1), r"queries of shape \(9, 5\)"),
+        (lambda index: index.recall(queries(width=5), 1), r"queries have shape \(9, 5\)"),
         (lambda index: index.recall(np.full((2, WIDTH), np.nan), 1), "row 0 of the queries contains NaN"),
         (lambda index: index.recall(queries(), 1, Box((5, 5), (4, 6))), "upside down"),
-        (lambda index: index.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries of shape \(9, 16\)"),
+        (lambda index: index.rerank(queries(), [["tile/1.png"]] * 9, 1), r"queries have shape \(9, 16\)"),
         (
             lambda index: index.rerank(queries(2, RERANK_WIDTH), [["tile/1.png"]], 1),
             "1 lists of tiles for 2 queries",
@@ -428,7 +428,7 @@ def test_kinds_that_can_not_be_built_are_one_line(kind, count, parameters, messa
 def test_few_tiles_make_few_lists(capfd):
     index = build("ivf_flat", cut(make_tiles(), slice(0, 10)), FaissParameters())
     assert index.parameters.nlist == 1 and sorted(index.recall(queries(1), 10).names[0]) == sorted(make_tiles(10).names)
-    assert capfd.readouterr().err == ""  # FAISS warns of badly learned centers there
+    assert capfd.readouterr().err == ""  # where FAISS warns of centers with few training rows
 
 
 def test_a_small_sample_to_learn_from_makes_few_lists(capfd):
@@ -441,7 +441,7 @@ def test_a_small_sample_to_learn_from_makes_few_lists(capfd):
 
 def test_parameters_follow_count_and_width():
     chosen = resolve("ivf_pq", 768, 10_000, FaissParameters())
-    # 10 000 tiles would have 4 * 100 lists, but each wants 39 tiles to learn from: 10 000 // 39 = 256
+    # 10 000 tiles would have 4 * 100 lists, but each needs 39 tiles to learn from: 10 000 // 39 = 256
     assert chosen.nlist == 256 and chosen.pq_bytes == 192
     assert resolve("ivf_flat", 768, 1_000_000, FaissParameters()).nlist == 4000
     # 4 * sqrt(10 million) = 12 649, but 39 of 262 144 tiles for each are enough for 6721
@@ -460,14 +460,14 @@ def test_parameters_follow_count_and_width():
         (("c" * 64, "d" * 64, 99), "built with width 16, but the queries have width 99"),
     ],
 )
-def test_queries_of_another_origin_are_refused(origin, message):
+def test_queries_of_a_different_origin_are_refused(origin, message):
     CARD.require_fit("c" * 64, "d" * 64, WIDTH)
     with pytest.raises(TileIndexError, match=message):
         CARD.require_fit(*origin)
 
 
 def edit_card(directory, change, checksum=None):
-    """Change the card, with a checksum that fits where none is given."""
+    """Change the card, with a checksum that fits unless the change sets one."""
     card = json.loads((directory / "card.json").read_text())
     change(card)
     stated = card.pop("checksum")
@@ -495,7 +495,7 @@ DAMAGES = [
     (lambda directory: (directory / "card.json").unlink(), "contains no tile index; build one with"),
     (lambda directory: (directory / "card.json").write_text("{"), "card.json can't be read"),
     (lambda directory: (directory / "card.json").write_text("[" * 100_000), "card.json can't be read"),
-    (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is not a card of a tile index"),
+    (lambda directory: (directory / "card.json").write_text('{"version": 1}'), "is not the card of a tile index"),
     (
         lambda directory: edit_card(directory, lambda card: card.update(version=3)),
         "has version 3, this program reads 2",
@@ -514,7 +514,7 @@ DAMAGES = [
     (lambda directory: edit_card(directory, lambda card: card["index"].update(nodes="3")), "lacks facts"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=0)), "lacks facts"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(place_unit="feet")), "lacks facts"),
-    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="milvus")), "is of kind 'milvus'"),
+    (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="milvus")), "has kind 'milvus'"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(kind="hnsw")), "json says kind hnsw"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(dimension=8)), "says kind .* of width 8"),
     (lambda directory: edit_card(directory, lambda card: card["index"].update(rerank_dimension=4)), "is not float32"),
@@ -543,8 +543,8 @@ def test_a_damaged_index_is_named(tmp_path, damage, message, memory_map):
 
 @pytest.mark.parametrize("memory_map", [True, False])
 @pytest.mark.parametrize("keep", [0, 5, 40, 2000, -100])
-def test_a_file_with_a_false_size_is_named_though_its_sum_is_right(saved, tmp_path, memory_map, keep):
-    """What FAISS itself says is put into one line."""
+def test_a_file_with_a_wrong_size_inside_is_named_although_its_checksum_is_correct(saved, tmp_path, memory_map, keep):
+    """The message of FAISS is reported in one line."""
     import shutil
 
     directory = shutil.copytree(saved[1], tmp_path / "tiles_index")
@@ -586,7 +586,7 @@ def test_an_index_may_be_saved_over_its_own_file(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_disk_that_is_really_full_leaves_the_older_index(tmp_path, kind):
-    """The system itself refuses to let the file grow, as it does on a full disk."""
+    """The system does not let the file grow, as on a full disk."""
     build(kind).save(tmp_path / "tiles_index")
     code = (
         "import resource, signal, sys\n"
@@ -655,7 +655,7 @@ def test_an_index_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monk
     np.testing.assert_array_equal(loaded.rerank_vectors(["tile/5.png"]), newer.rerank_vectors(["tile/5.png"]))
 
 
-def test_a_disk_that_refuses_to_put_the_older_index_back_is_one_line(tmp_path, monkeypatch):
+def test_a_disk_error_while_the_older_index_is_restored_is_one_line(tmp_path, monkeypatch):
     build("flat").save(tmp_path / "tiles_index")
     (tmp_path / "tiles_index").rename(tmp_path / ".tiles_index.old")  # as a kill between the renames leaves it
 
@@ -684,7 +684,7 @@ def test_an_error_half_way_leaves_the_older_index(tmp_path, monkeypatch):
     assert_same_answers(load_faiss_index(tmp_path / "tiles_index"), index)
 
 
-def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
+def test_only_the_rows_to_learn_from_are_read(monkeypatch):
     read, original = [], faiss_index.checked_unit_rows
 
     def checked_unit_rows(row_ND, *words):
@@ -698,11 +698,11 @@ def test_the_rows_to_learn_from_are_read_alone(monkeypatch):
 
 
 def test_fewer_vectors_than_names_are_refused_before_they_are_learned_from():
-    with pytest.raises(TileIndexError, match="599 recall vectors for 600 tile names"):
+    with pytest.raises(TileIndexError, match="599 recall vectors, but 600 tile names"):
         build("ivf_flat", dataclasses.replace(make_tiles(), recall_ND=make_tiles().recall_ND[1:]))
 
 
-def test_the_same_seed_learns_the_same(tmp_path):
+def test_the_same_seed_learns_the_same_lists(tmp_path):
     for kind in ("ivf_flat", "ivf_pq"):
         few = dataclasses.replace(THOROUGH, train_rows=300)
         for directory, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -1,4 +1,4 @@
-"""An index on FAISS against a dictionary: whatever is added, replaced, removed and saved, both answer alike."""
+"""An index on FAISS equals a dictionary: after any adding, replacing, removing and saving, both answer alike."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,7 @@ def facts_of(tiles, row):
 
 
 def names_by_cosine(model, query_D, box=None):
-    """The definition of recall: those in the box by falling cosine."""
+    """The definition of recall: the tiles in the box by descending cosine."""
 
     def inside(place):
         return box is None or (place and np.all(np.less_equal(box.low, place) & np.less_equal(place, box.high)))
@@ -62,7 +62,7 @@ def check(index, model, random):
 
 
 @given(steps=STEPS, kind=st.sampled_from(["flat", "hnsw"]), seed=st.integers(0, 2**32 - 1))
-def test_an_index_is_a_dictionary_of_tiles(steps, kind, seed):
+def test_an_index_answers_like_a_dictionary_of_tiles(steps, kind, seed):
     random, model = np.random.default_rng(seed), {}
     card = IndexCard(kind, "omega", WIDTH, RERANK_WIDTH, None, "plane_m", None, None)
     index = build_faiss_index(card, make_tiles([], random), FaissParameters(ef_search=200))

@@ -1,4 +1,4 @@
-"""Tile indexes in Milvus, on milvus-lite: the answers of NumPy and FAISS, kills, names, cards, every error line."""
+"""Tile indexes in Milvus, on milvus-lite: answers equal NumPy and FAISS; kills, names, cards, every error line."""
 
 import fcntl
 import importlib.util
@@ -72,7 +72,7 @@ def unit(row_ND: np.ndarray) -> np.ndarray:
 
 
 def run_child(program: str, *arguments: str, fault: str = "") -> subprocess.CompletedProcess:
-    """A process that has this file's names."""
+    """Run a program in a process in which the names of this file are defined."""
     head = f"import sys; sys.path[:0] = ['src', {str(Path(__file__).parent)!r}]\nfrom test_milvus_index import *\n"
     return subprocess.run(
         [sys.executable, "-c", head + textwrap.dedent(program), *arguments],
@@ -126,8 +126,8 @@ def test_milvus_numpy_and_faiss_answer_alike(index, faiss_index, tiles):
 
 
 @pytest.mark.parametrize("box", [Box((-40.5, 0.0), (60.25, 99.0)), Box((-np.inf, 0.0), (np.inf, np.inf))])
-def test_a_box_contains_what_is_in_it(index, tiles, box):
-    inside = np.all((tiles.place_N2 >= box.low) & (tiles.place_N2 <= box.high), axis=1)  # never where a place is NaN
+def test_a_box_contains_the_tiles_whose_place_is_in_it(index, tiles, box):
+    inside = np.all((tiles.place_N2 >= box.low) & (tiles.place_N2 <= box.high), axis=1)  # False where a place is NaN
     query_QD = np.random.default_rng(2).standard_normal((2, D))
     score_QN = np.where(inside, unit(query_QD) @ unit(tiles.recall_ND).T, -np.inf)
     assert index.recall(query_QD, 50, box).names == [
@@ -172,7 +172,7 @@ def test_a_search_in_stages_is_that_of_faiss(index, faiss_index, box):
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
 
 
-def test_rerank_vectors_and_facts_come_in_the_order_searches_for(index, tiles):
+def test_rerank_vectors_and_facts_are_in_the_requested_order(index, tiles):
     rows = [4321, 0, 7, 4321]
     names = [tiles.names[row] for row in rows]
     np.testing.assert_allclose(index.rerank_vectors(names), unit(tiles.rerank_NE[rows]), atol=1e-6)
@@ -192,7 +192,7 @@ def test_statistics_count_tiles_and_bytes(index):
 def test_other_kinds_find_a_tile_by_its_own_vector(address, kind):
     tiles = make_tiles(500, rerank=False)
     index = create_milvus_index(address, RECALL_ONLY, kind)
-    tiles.place_N2[:], tiles.bounds_N4[:] = np.nan, np.nan  # the card knows no unit
+    tiles.place_N2[:], tiles.bounds_N4[:] = np.nan, np.nan  # the card has no place_unit
     index.add(tiles)
     index.close()
     index = open_milvus_index(address)
@@ -202,13 +202,13 @@ def test_other_kinds_find_a_tile_by_its_own_vector(address, kind):
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf_flat"])
-def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, monkeypatch, kind):
+def test_a_query_with_too_few_answers_is_searched_again_with_all_effort(address, monkeypatch, kind):
     index, tiles, searches = create_milvus_index(address, CARD, kind), make_tiles(200), []
     index.add(tiles)
     search = index._search
 
     def lazy(field, query_QD, k, chosen, parameters):
-        """Finds one answer of the second query unless it looks everywhere."""
+        """In its first call, finds only one answer to the second query."""
         searches.append((len(query_QD), parameters))
         hits = search(field, query_QD, k, chosen, parameters)
         if len(searches) == 1:
@@ -220,7 +220,7 @@ def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, 
     found = index.recall(tiles.recall_ND[1:4], 9, box)
     assert [len(names) for names in found.names] == [len(score_K) for score_K in found.scores] == [9, 9, 9]
     assert [names[0] for names in found.names] == tiles.names[1:4]
-    # 32 768 candidates are the most that Milvus takes, 1024 are all lists
+    # 32 768 is the most candidates that Milvus accepts, 1024 is the number of all lists
     assert searches[1:] == [(1, {"ef": 32_768} if kind == "hnsw" else {"nprobe": 1024})]
     index.close()
 
@@ -228,8 +228,8 @@ def test_a_query_that_gets_too_few_answers_is_searched_with_all_effort(address, 
 # ----- changes -----
 
 
-def test_a_killed_add_is_repeated_and_each_tile_is_there_once(address):
-    """The first attempt brings other vectors: what it left behind must be replaced, not stay beside."""
+def test_repeating_a_killed_add_leaves_each_tile_once(address):
+    """The first attempt adds different vectors: the second must replace what the first left behind."""
     run = run_child(
         """
         milvus_index._MOST_ROWS = 50
@@ -249,8 +249,8 @@ def test_a_killed_add_is_repeated_and_each_tile_is_there_once(address):
     index.close()
 
 
-def test_a_killed_creation_is_repeated(address):
-    """Killed between collection and index: the second attempt makes what is missing."""
+def test_a_killed_creation_can_be_repeated(address):
+    """Killed between collection and index: the second attempt creates what is missing."""
     run = run_child(
         """
         from mindloc.search import milvus_collection
@@ -266,14 +266,14 @@ def test_a_killed_creation_is_repeated(address):
     index.close()
 
 
-def test_an_index_is_saved_where_it_is_and_nowhere_else(small, address, tmp_path):
+def test_an_index_can_be_saved_only_at_its_own_address(small, address, tmp_path):
     small.add(make_tiles(3))
     small.save(address)
     with pytest.raises(TileIndexError, match="can't be saved elsewhere; build it at"):
         small.save(f"milvus:{tmp_path}/other.db")
 
 
-def test_a_tile_put_in_again_takes_the_place_of_the_older(small):
+def test_a_tile_added_again_replaces_the_older_one(small):
     small.add(make_tiles(10))
     newer = make_tiles(3, seed=1)
     small.add(newer)
@@ -291,7 +291,7 @@ def test_removed_tiles_are_not_found_again(small):
         small.recall(tiles.recall_ND[:1], 7)
 
 
-def test_an_unknown_name_takes_nothing_out(small):
+def test_removing_an_unknown_name_removes_no_tile(small):
     tiles = make_tiles(5)
     small.add(tiles)
     with pytest.raises(TileIndexError, match="^tile nowhere is not in the index"):
@@ -299,7 +299,7 @@ def test_an_unknown_name_takes_nothing_out(small):
     assert small.count == 5
 
 
-def test_any_name_is_only_a_name(small):
+def test_special_characters_in_a_name_have_no_effect(small):
     tiles = named([*NASTY_NAMES, "plain"])
     small.add(tiles)
     assert [facts.name for facts in small.facts(tiles.names)] == tiles.names
@@ -315,17 +315,17 @@ def test_any_name_is_only_a_name(small):
     assert small.recall(tiles.recall_ND[:1], 1).names == [["plain"]]
 
 
-def test_batches_are_every_row_once_and_fit_into_a_message():
+def test_batches_contain_every_row_once_and_fit_into_a_message():
     for count, bytes_each in ((0, 10), (5000, 10), (1000, 132_000), (3, 1 << 30)):
         parts = list(milvus_index._batches(count, bytes_each))
         assert [row for part in parts for row in part] == list(range(count))
         assert all(len(part) == 1 or len(part) * bytes_each <= 4 << 20 for part in parts)
 
 
-# ----- indexes and the way to them -----
+# ----- indexes and their addresses -----
 
 
-def test_two_openings_of_a_directory_live_apart_and_the_last_frees_it(address, tmp_path):
+def test_a_directory_opened_twice_is_released_by_the_last_close(address, tmp_path):
     one, two = create_milvus_index(address, CARD), create_milvus_index(f"{address}#rivers", RECALL_ONLY)
     one.close()
     two.add(Tiles(["t"], np.ones((1, D)), None, np.full((1, 2), np.nan), np.full((1, 4), np.nan)))
@@ -334,14 +334,14 @@ def test_two_openings_of_a_directory_live_apart_and_the_last_frees_it(address, t
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         two.close()
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another process's milvus-lite locks it
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as milvus-lite in another process would lock it
         with pytest.raises(TileIndexError, match="tiles.db: another process has it open; wait until it ends"):
             open_milvus_index(address)
     open_milvus_index(address).close()
 
 
-def test_a_server_is_spoken_to_over_the_network(tmp_path, monkeypatch):
-    """milvus-lite as a server; tests of a real one would need one."""
+def test_a_server_is_used_over_the_network(tmp_path, monkeypatch):
+    """milvus-lite runs as the server; a test of a real server would need one."""
     optional_module("pymilvus")
     server, database, port = optional_module("milvus_lite.adapter.grpc.server").start_server_in_thread(str(tmp_path))
     monkeypatch.setenv(TOKEN_VARIABLE, "user:word")
@@ -356,13 +356,13 @@ def test_a_server_is_spoken_to_over_the_network(tmp_path, monkeypatch):
     database.close()
 
 
-def test_a_proxy_is_not_searches_for_a_server_in_this_process(address, monkeypatch):
+def test_a_server_in_this_process_is_reached_without_a_proxy(address, monkeypatch):
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     create_milvus_index(address, CARD).close()
 
 
-def test_an_address_says_what_opens_it(address, faiss_index, tmp_path):
+def test_the_address_determines_the_kind_of_index_that_is_opened(address, faiss_index, tmp_path):
     create_milvus_index(address, CARD).close()
     faiss_index.save(tmp_path / "faiss")
     for place, card in ((address, CARD), (str(tmp_path / "faiss"), replace(CARD, kind="flat"))):
@@ -396,14 +396,14 @@ def test_addresses(text, uri, collection, embedded):
         ("milvus:http://user:secret@host:1", f"put user:password into {TOKEN_VARIABLE}"),
     ],
 )
-def test_addresses_that_are_none(text, message):
+def test_invalid_addresses_are_named(text, message):
     with pytest.raises(TileIndexError) as caught:
         open_milvus_index(text)
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_the_same_card_continues_an_index_and_another_is_refused(address):
+def test_an_index_is_continued_by_the_same_card_only(address):
     index = create_milvus_index(address, CARD)
     index.add(make_tiles(3))
     index.close()
@@ -415,7 +415,7 @@ def test_the_same_card_continues_an_index_and_another_is_refused(address):
         create_milvus_index(address, other)
     with pytest.raises(TileIndexError, match="#tiles exists already with kind flat, not hnsw; name a different"):
         create_milvus_index(address, CARD, "hnsw")
-    opened = open_milvus_index(address)  # the refusal let go of the directory
+    opened = open_milvus_index(address)  # the refusal released the directory
     assert opened.card == CARD
     opened.close()
 
@@ -437,7 +437,7 @@ def card_text(**facts):
         ({"mindloc_card": card_text(rerank_dimension=0)}, "contradicts its card"),
     ],
 )
-def test_collections_of_others(tmp_path, properties, message):
+def test_a_collection_that_mindloc_did_not_create_is_refused(tmp_path, properties, message):
     directory = str(tmp_path / "tiles.db")
     client = optional_module("pymilvus").MilvusClient(directory)
     schema = client.create_schema()
@@ -450,19 +450,19 @@ def test_collections_of_others(tmp_path, properties, message):
 
 
 @pytest.mark.parametrize(("dimension", "rerank"), [(50_176, None), (D, 32_769)])
-def test_too_wide_vectors_are_refused_before_anything_is_made(tmp_path, dimension, rerank):
+def test_too_wide_vectors_are_refused_before_anything_is_created(tmp_path, dimension, rerank):
     card = IndexCard("milvus", "omega", dimension, rerank, None, None, None, None)
     with pytest.raises(TileIndexError, match=r"Milvus accepts up to 32768; reduce them .*-m mindloc pca, then --pca"):
         create_milvus_index(f"milvus:{tmp_path}/tiles.db", card)
     assert not any(tmp_path.iterdir())
 
 
-def test_what_milvus_lite_does_not_have(address):
+def test_kinds_that_milvus_lite_lacks_are_refused(address):
     with pytest.raises(TileIndexError, match="^milvus-lite has no index of kind ivf_pq; choose flat, hnsw, ivf_flat"):
         create_milvus_index(address, CARD, "ivf_pq")
 
 
-def test_what_is_where_an_index_should_be(tmp_path):
+def test_something_else_at_the_place_of_an_index_is_named(tmp_path):
     (tmp_path / "file.db").write_text("SQLite format 3")
     (tmp_path / "directory.db").mkdir()
     (tmp_path / "directory.db" / "thesis.tex").write_text("years of work")
@@ -478,7 +478,7 @@ def test_what_is_where_an_index_should_be(tmp_path):
     assert os.listdir(tmp_path / "directory.db") == ["thesis.tex"]
 
 
-def test_a_missing_collection_names_those_there_are(small, address):
+def test_the_error_of_a_missing_collection_names_the_existing_ones(small, address):
     with pytest.raises(TileIndexError, match="tiles.db has no collection rivers; it has tiles"):
         open_milvus_index(f"{address}#rivers")
 
@@ -502,7 +502,7 @@ def test_no_server_is_one_line(capfd):
     ("token", "message"), [("user:wrong", "refuses the token in"), ("", "requires a token, user:pass")]
 )
 def test_a_refused_token_is_one_line_without_it(monkeypatch, capfd, token, message):
-    """A server that refuses everybody, in the words of Milvus 2.3."""
+    """The server refuses every token, with the message of Milvus 2.3."""
     grpc = optional_module("grpc")
 
     class Refusal(grpc.GenericRpcHandler):
@@ -523,7 +523,7 @@ def test_a_refused_token_is_one_line_without_it(monkeypatch, capfd, token, messa
     server.stop(0)
 
 
-def test_a_missing_pymilvus_is_said(address, monkeypatch):
+def test_a_missing_pymilvus_is_reported(address, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)  # as if it were not installed
     with pytest.raises(DeviceError, match="^pymilvus is not installed.*pip install -r requirements-milvus.txt"):
         create_milvus_index(address, CARD)
@@ -538,7 +538,7 @@ def test_an_index_without_re_rank_vectors_says_so(address):
     index.close()
 
 
-def test_what_is_searches_wrongly(small):
+def test_unknown_and_invalid_names_are_named(small):
     small.add(make_tiles(5))
     with pytest.raises(TileIndexError, match="tile nowhere is not in the index"):
         small.rerank(np.ones((1, E)), [["satellite/0.png", "nowhere"]], 2)

@@ -1,6 +1,6 @@
-"""Search within a circle: an index worked out by hand, and what can't be looked around.
+"""Search within a circle: an index worked out by hand, and circles that can't be searched.
 
-The query's recall vector is (1, 0), its re-rank vector (1, 0), so that a cosine is a tile's own first number:
+The query's recall vector is (1, 0), its re-rank vector (1, 0), so that a cosine is the tile's first number:
 
 ==== ======== ========= ========
 tile recall   re-rank   place
@@ -43,15 +43,16 @@ def search(circle, n=5, k=5, m=0, index=None, rerank=True):
 
 
 def test_what_the_box_contains_and_the_circle_does_not_is_dropped():
-    # the box contains all but far, recalled edge west here east; edge is hypot(90, 90) = 127.3 m off, west on the rim
+    # the box contains all tiles but far, recalled as edge west here east; edge is hypot(90, 90) = 127.3 m away,
+    # west is on the circle
     assert search(Circle((200, 0), 100)) == [("here", 1.0, 3), ("west", 0.6, 2), ("east", 0.28, 4)]
     assert search(Circle((200, 0), 128))[1] == ("edge", 0.8, 1)
     assert search(Circle((200, 0), 127)) == search(Circle((200, 0), 100))
 
 
-def test_k_are_counted_within_the_circle():
+def test_k_answers_are_counted_within_the_circle():
     assert search(Circle((200, 0), 100), k=2) == [("here", 1.0, 3), ("west", 0.6, 2)]
-    # two of the box are requested: edge and west, of which edge is outside
+    # two tiles of the box are requested: edge and west, of which edge is outside the circle
     assert search(Circle((200, 0), 100), n=2, k=2) == [("west", 0.6, 2)]
 
 
@@ -91,12 +92,12 @@ FIJI = [[-16.8, 179.999], [-16.8, -179.999], [-16.8, 179.99], [-16.8, -179.99], 
         (Box((-16.9, -180), (-16.7, 180)), ["east", "edge", "far", "here", "west"]),
     ],
 )
-def test_both_sides_of_the_180th_meridian_answer(where, expected):
+def test_tiles_on_both_sides_of_the_180th_meridian_are_found(where, expected):
     found = search(where, index=make("lat_lon_deg", FIJI))
     assert sorted(name for name, _, _ in found) == expected
 
 
-def test_around_a_pole_all_longitudes_answer():
+def test_around_a_pole_tiles_at_all_longitudes_are_found():
     place = [[89.9999, 0], [89.9999, 180], [89.9999, -90], [89, 0], [-89.9999, 0]]
     found = search(Circle((90, 77), 100), index=make("lat_lon_deg", place))
     assert sorted(name for name, _, _ in found) == ["east", "here", "west"]
@@ -104,7 +105,7 @@ def test_around_a_pole_all_longitudes_answer():
 
 @given(st.floats(-180, 180), st.floats(0, 170), st.lists(st.floats(-180, 180), min_size=1, max_size=5))
 def test_a_box_of_longitudes_is_the_arc_from_west_to_east(west, width, lon):
-    """By the turn from its western edge; whole thousandths, so that no place is within rounding of an edge."""
+    """Defined by the angle from its western edge; whole thousandths keep every place off an edge by rounding."""
     west, width, lon = round(west, 3), round(width, 3) + 0.0005, [round(one, 3) for one in lon]
     card = IndexCard("flat", "omega", 2, None, None, "lat_lon_deg", None, None)
     inside = [round((one - west) % 360, 6) % 360 <= width for one in lon]
@@ -120,10 +121,10 @@ def test_a_box_of_longitudes_is_the_arc_from_west_to_east(west, width, lon):
         ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees; give latitude before"),
         ("lat_lon_deg", Circle((10, 400), 9), TileIndexError, "is not a place in degrees"),
         ("lat_lon_deg", Box((10, 400), (11, 401)), TileIndexError, "is not in degrees; give latitude before"),
-        ("lat_lon_deg", Box((10, 20), (11, 19)), TileIndexError, "is upside down"),  # not the 359 degrees around
+        ("lat_lon_deg", Box((10, 20), (11, 19)), TileIndexError, "is upside down"),  # not the remaining 359 degrees
     ],
 )
-def test_what_can_not_be_looked_around(unit, circle, error, message):
+def test_circles_that_can_not_be_searched_are_named(unit, circle, error, message):
     with pytest.raises(error, match=message):
         search(circle, index=make(unit, np.full((5, 2), 60.0)))
 

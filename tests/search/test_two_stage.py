@@ -1,4 +1,4 @@
-"""Two-stage search: the definition with NumPy, its limits, and what each answer says of the stages."""
+"""Two-stage search: the definition with NumPy, its limits, and the facts about stages in each answer."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def queries(count=6):
 
 
 def naive(tiles, query_D, query_E, n, k, m, inside_N=None):
-    """Names, scores and places in stage one, as the words say it."""
+    """The definition of a two-stage search: names, scores and ranks in stage one."""
     recall_N = unit(tiles.recall_ND) @ query_D / np.linalg.norm(query_D)
     allowed = range(COUNT) if inside_N is None else np.flatnonzero(inside_N)
     recalled = sorted(allowed, key=lambda row: -recall_N[row])[:n]
@@ -64,7 +64,7 @@ def test_it_is_the_definition(n, k, m, box):
         np.testing.assert_array_equal(found.recall_rank[query], places)
 
 
-def test_a_batch_answers_as_its_queries_one_by_one():
+def test_a_batch_equals_its_queries_one_by_one():
     _, index = make()
     query_QD, query_QE = queries()
     together = two_stage_search(index, query_QD, query_QE, 40, 8, 5)
@@ -90,7 +90,7 @@ def test_without_rerank_vectors_stage_one_decides():
     assert found.recall_s > 0 and found.rerank_s == found.consistency_s == 0
 
 
-def test_a_box_that_contains_fewer_answers_fewer():
+def test_a_box_that_contains_fewer_tiles_has_fewer_answers():
     tiles, index = make()
     x, y = tiles.place_N2[5]
     query_QD, query_QE = queries()
@@ -100,7 +100,7 @@ def test_a_box_that_contains_fewer_answers_fewer():
     assert nowhere.names == [[]] * 6 and [len(places) for places in nowhere.recall_rank] == [0] * 6
 
 
-def test_every_stage_has_its_seconds():
+def test_the_seconds_of_every_stage_are_measured():
     _, index = make()
     found = two_stage_search(index, *queries(), 50, 10, 10)
     assert found.recall_s > 0 and found.rerank_s > 0 and found.consistency_s > 0
@@ -109,11 +109,11 @@ def test_every_stage_has_its_seconds():
 @pytest.mark.parametrize(
     ("n", "k", "m", "message"),
     [
-        (10, 11, 0, "11 answers from 10 recalled tiles"),
-        (10, 5, 11, "with 11 compared by nodes"),
+        (10, 11, 0, "11 answers are requested from 10 recalled tiles"),
+        (10, 5, 11, "11 of them compared by nodes"),
         (COUNT + 1, 5, 0, "201 answers are requested, but the index has 200 tiles"),
         (10, 0, 0, "0 answers"),
-        (10, 5, -1, "with -1 compared"),
+        (10, 5, -1, "-1 of them compared"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_refused(n, k, m, message):
@@ -146,5 +146,5 @@ def test_an_index_that_lacks_what_a_stage_needs_says_so():
     _, index = make()
     with pytest.raises(TileIndexError, match="node consistency of 3 answers needs re-rank vectors"):
         two_stage_search(index, query_QD, None, 10, 5, 3)
-    with pytest.raises(TileIndexError, match="6 recall vectors and 5 re-rank vectors"):
+    with pytest.raises(TileIndexError, match="6 recall vectors, but 5 re-rank vectors"):
         two_stage_search(index, query_QD, query_QE[:5], 10, 5)
