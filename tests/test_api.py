@@ -159,7 +159,7 @@ def test_exported_files_are_evaluated_with_images_of_their_size_only(encoder, tm
     file = SimpleNamespace(path="drone.onnx", size_px=view.size_px, mean=view.mean, std=view.std)
     source = api.Source(encoder.config, ("query",), None, {"query": file})
     of_files = mindloc.Encoder(api.EngineRequest(), source, encoder.config)
-    with pytest.raises(mindloc.MindlocError, match=r"drone.onnx takes drone images of .* not \[16, 16\] px"):
+    with pytest.raises(mindloc.MindlocError, match=r"drone.onnx takes drone images of .* the config has \[16, 16\] px"):
         mindloc.evaluate(of_files, tmp_path / "report", overrides=["data.query_size_px=[16, 16]"])
 
 

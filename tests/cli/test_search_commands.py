@@ -261,7 +261,7 @@ def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
     assert "has dimension 3, but these tiles have 40" in says(capsys, "index", "add", "wide", "--index", "tiles_index")
     write_extraction(here / "foreign", queries, None, list("abcde"), view="drone", checkpoint_sha256="d" * 64)
     words = ("search", "--queries", "foreign", "--pca", "omega_3.safetensors", "--index", "tiles_index", "--out", "x")
-    assert "fitted to descriptors of checkpoint cccccccccccc, these are of checkpoint dddddddddddd" in says(
+    assert "fitted to descriptors of checkpoint cccccccccccc, but these are of checkpoint dddddddddddd" in says(
         capsys, *words
     )
     assert sorted(path.name for path in here.glob("*.jsonl")) == ["answers.jsonl"]

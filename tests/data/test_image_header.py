@@ -92,7 +92,7 @@ def test_a_progressive_jpeg_takes_more_memory():
         (b"\xff\xd8\x00\x00\x00\x00", "is damaged: its header has no marker at byte 2"),
         (b"\xff\xd8\xff\xda\x00\x08", "is damaged: the JPEG has no size"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 60, "is damaged: the PNG has no header"),
-        (png_of(0, 5), "is damaged: its header says 0 x 5 pixels"),
+        (png_of(0, 5), "is damaged: its header states a size of 0 x 5 pixels"),
         (b"II*\0\x08\0\0\0\xff\xff" + b"\0" * 40, "is damaged: its header has 65535 entries"),
         (b"RIFF\xff\xff\0\0WEBPVP8 ", "is truncated: the WebP is shorter than its header says"),
         (b"\0\0\0\x18ftypheic", "is not JPEG, PNG, WebP, TIFF or BMP"),

@@ -123,7 +123,7 @@ def test_vectors_that_can_not_be_reduced_raise(omega_ND, dimension, message):
 
 def test_queries_of_another_width_raise():
     found = fit_reduction(falling(), 5, seed=0)
-    with pytest.raises(DataError, match=r"takes descriptors of dimension 120, these have 7"):
+    with pytest.raises(DataError, match=r"takes descriptors of dimension 120, but these have 7"):
         found.project(np.ones((2, 7)))
 
 

@@ -63,5 +63,5 @@ def test_cards_of_descriptors_that_are_not_reduced_name_no_reduction(tmp_path):
 
 
 def test_descriptors_of_a_different_dimension_are_refused():
-    with pytest.raises(DataError, match="takes descriptors of dimension 3, these have 4"):
+    with pytest.raises(DataError, match="takes descriptors of dimension 3, but these have 4"):
         ReducedEngine(ColorEngine(), REDUCTION).encode({"query": np.ones((1, 4, 5, 5), np.float32)})

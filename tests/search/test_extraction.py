@@ -77,7 +77,7 @@ def test_sets_that_can_not_be_reduced_or_recalled_are_one_line(tmp_path):
     phi = write(tmp_path / "both", {"omega": OMEGA, "phi": PHI}) / "phi"
     for directory, pca, message in (
         (reduced, tmp_path / "two.safetensors", "was reduced when it was extracted; leave --pca out"),
-        (other, tmp_path / "two.safetensors", "fitted to descriptors of checkpoint abc, these are of checkpoint xyz"),
+        (other, tmp_path / "two.safetensors", "descriptors of checkpoint abc, but these are of checkpoint xyz"),
         (phi, None, "contains only phi; name the directory that extract wrote"),
     ):
         with pytest.raises(MindlocError, match=message):

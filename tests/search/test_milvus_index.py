@@ -269,7 +269,7 @@ def test_a_killed_creation_can_be_repeated(address):
 def test_an_index_can_be_saved_only_at_its_own_address(small, address, tmp_path):
     small.add(make_tiles(3))
     small.save(address)
-    with pytest.raises(TileIndexError, match="can't be saved elsewhere; build it at"):
+    with pytest.raises(TileIndexError, match="can't be saved elsewhere; build a new one at"):
         small.save(f"milvus:{tmp_path}/other.db")
 
 

@@ -49,7 +49,7 @@ class NeighborTables:
         return self.sampling.hard_negatives != "descriptors" and epoch >= self.sampling.hard_from_epoch
 
     def extraction_for(self, epoch: int) -> int | None:
-        """Number of epochs before the extraction whose descriptors ``epoch`` reads; None if it reads none."""
+        """Number of epochs trained before the extraction whose descriptors ``epoch`` reads; None if it reads none."""
         first = self.sampling.hard_from_epoch
         if self.sampling.hard_negatives == "map" or epoch < first:
             return None

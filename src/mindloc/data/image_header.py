@@ -138,7 +138,7 @@ def read_header(content: Content, path: str | os.PathLike[str]) -> Header:
     except _RefusedError as refused:
         raise unreadable(path, str(refused), refused.way_out) from None
     if header.width < 1 or header.height < 1:
-        raise unreadable(path, f"is damaged: its header says {header.width} x {header.height} pixels")
+        raise unreadable(path, f"is damaged: its header states a size of {header.width} x {header.height} pixels")
     if header.decoded_bytes > MOST_DECODED_BYTES or max(header.width, header.height) > _LONGEST_SIDE:
         raise unreadable(path, _too_large(header), _SHRINK)
     _require_end(content, header, path)

@@ -123,7 +123,7 @@ def fitting_side_m(
 
 
 def _side_m(place_N2: np.ndarray, part_N2: np.ndarray) -> float:
-    """The map's side by least squares, from places in meters and in sides of the map; NaN without places."""
+    """The side of the map by least squares: places in meters are those in map sides times it. NaN without places."""
     squares = np.square(part_N2).sum()
     return float((place_N2 * part_N2).sum() / squares) if squares else np.nan
 

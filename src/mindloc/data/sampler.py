@@ -274,7 +274,7 @@ class MaskedSampler(RandomSampler):
     def mask(self, pair_G: np.ndarray) -> np.ndarray:
         """True for cells of real pairs without an overlap. This also masks an image that occurs twice in a batch.
 
-        Rows i and j with the same query: (q_i, r_j) = (q_j, r_j) is an edge; likewise for the same reference.
+        If rows i and j have the same query, (q_i, r_j) equals (q_j, r_j), which is an edge; likewise for references.
         """
         pair_G = np.asarray(pair_G)
         query_G, reference_G = self._pair_P2[pair_G].T

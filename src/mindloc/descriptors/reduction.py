@@ -53,8 +53,8 @@ class Reduction:
         expected = len(self.mean_D)
         if recall_ND.ndim != 2 or recall_ND.shape[1] != expected:
             raise DataError(
-                f"the reduction takes descriptors of dimension {expected}, these have {recall_ND.shape[-1]}; keep the "
-                f"image size, or fit another reduction: {command_line('pca')}"
+                f"the reduction takes descriptors of dimension {expected}, but these have {recall_ND.shape[-1]}; keep "
+                f"the image size, or fit another reduction: {command_line('pca')}"
             )
         reduced_NE = np.empty((len(recall_ND), self.dimension), np.float32)
         for first, block_BD in _centered(recall_ND, self.mean_D):
@@ -159,7 +159,7 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
     if reduction.checkpoint_sha256 != checkpoint_sha256:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
         raise DataError(
-            f"the reduction was fitted to descriptors of checkpoint {fitted}, these are of checkpoint {given}; "
+            f"the reduction was fitted to descriptors of checkpoint {fitted}, but these are of checkpoint {given}; "
             f"use the reduction of checkpoint {given}, or fit one: {command_line('pca')}"
         )
 

@@ -100,8 +100,8 @@ class Source:
             if (file.size_px, file.mean, file.std) != (view.size_px, view.mean, view.std):
                 raise ExportError(
                     f"{file.path} takes {view.name} images of {list(file.size_px)} px, mean {list(file.mean)} and std "
-                    f"{list(file.std)}, not {list(view.size_px)} px, {list(view.mean)} and {list(view.std)}; "
-                    f"leave data.{side}_size_px as it was, or export the checkpoint again"
+                    f"{list(file.std)}, but the config has {list(view.size_px)} px, {list(view.mean)} and "
+                    f"{list(view.std)}; leave data.{side}_size_px as it was, or export the checkpoint again"
                 )
 
 

@@ -172,7 +172,7 @@ def require_one_origin(files: Mapping[SideName, ExportedFile], checkpoint_sha256
     if len({file.descriptors for file in files.values()}) > 1:
         raise ExportError(f"{names} return different descriptors according to their cards; export both again")
     if checkpoint_sha256 is not None and made_from != {checkpoint_sha256}:
-        raise ExportError(f"{names}: exported from a different checkpoint (sha256 differs); export this one")
+        raise ExportError(f"{names}: exported from a different checkpoint (sha256 differs); export the given one")
 
 
 def read_card(path: Path) -> ExportedFile:

@@ -71,7 +71,7 @@ def load_onnx_engine(files: dict[SideName, ExportedFile], provider: "Provider", 
 
 @dataclass(frozen=True)
 class Provider:
-    """What ONNX Runtime computes a file with."""
+    """A provider of ONNX Runtime: the part that computes a file, on one kind of device."""
 
     name: str  # as ONNX Runtime calls it
     device_id: int = 0

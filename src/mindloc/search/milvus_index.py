@@ -153,7 +153,7 @@ class MilvusIndex:
     def save(self, address: str | Path) -> None:
         """Write added and removed tiles to disk, in this collection only. For errors see ``TileIndex``."""
         if parse_address(str(address)) != self._address:
-            raise TileIndexError(f"an index at {self._address} can't be saved elsewhere; build it at {address}")
+            raise TileIndexError(f"the index at {self._address} can't be saved elsewhere; build a new one at {address}")
         self._flush()
 
     def close(self) -> None:
