@@ -317,7 +317,7 @@ def _size_problem(model: Any, onnx: Any) -> str | None:
     """The problem if an array of the graph has no fixed size or an absurd one; by inference, without running it."""
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) > _SMALL_BYTES:
-            tensor.ClearField("raw_data")  # inference needs only the sizes, and copies the whole model
+            tensor.ClearField("raw_data")  # shape inference copies the whole model, but needs only sizes
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:

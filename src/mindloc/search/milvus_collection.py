@@ -190,7 +190,7 @@ def _create_fields(client: Any, address: MilvusAddress, card: IndexCard) -> None
     schema.add_field("place_a", types.DOUBLE)
     schema.add_field("place_b", types.DOUBLE)
     schema.add_field("bounds", types.ARRAY, element_type=types.DOUBLE, max_capacity=4)
-    properties = {_CARD_PROPERTY: text}  # milvus-lite forgets the description
+    properties = {_CARD_PROPERTY: text}  # milvus-lite does not store the description
     client.create_collection(address.collection, schema=schema, properties=properties, timeout=CALL_S)
 
 
