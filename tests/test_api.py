@@ -140,7 +140,7 @@ def test_a_search_needs_a_position_and_a_distance(encoder, tiny_world, tmp_path)
     [
         (
             "model.mean=[0, 0, 0]",
-            "model.mean can't be set here: the rest is fixed by the checkpoint; only keys of data",
+            "model.mean can't be set here: it is fixed by the checkpoint; only keys of data",
         ),
         ("model.backbone=base", "model.backbone can't be set here"),
         ("search.recall_n=5", "search.recall_n is 5; expected 100 with head.name=global"),
@@ -169,7 +169,7 @@ def test_a_root_that_is_named_has_both_splits(encoder, tmp_path):
 
 
 def test_contradicting_arguments_of_train_are_an_error(tmp_path):
-    with pytest.raises(mindloc.MindlocError, match="leave the other two out"):
+    with pytest.raises(mindloc.MindlocError, match="leave out config and run_directory"):
         mindloc.train("world_tiny", resume=tmp_path)
     with pytest.raises(mindloc.MindlocError, match="names several cards"):
         mindloc.train(overrides=["run.device_ids=[0, 1]"])

@@ -1,4 +1,4 @@
-"""``python -m mindloc COMMAND``: the commands beside train.py, eval.py and export.py."""
+"""``python -m mindloc COMMAND``: all commands, among them those of train.py, eval.py and export.py."""
 
 import sys
 

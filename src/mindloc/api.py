@@ -1,7 +1,7 @@
 """mindloc as a library: load an encoder, encode images, extract, build and search an index, evaluate, train.
 
 The public names are ``mindloc.NAME``; everything else is private by convention. MindSpore is imported when an encoder
-is loaded or a training starts. What the command line prints goes to the logger ``mindloc``.
+is loaded or a training run starts. Lines that the command line prints go to the logger ``mindloc`` here.
 """
 
 import logging
@@ -64,11 +64,11 @@ log = logging.getLogger("mindloc")
 
 
 class Encoder:
-    """A trained encoder on a device, made by ``load``.
+    """A trained encoder on a device, created by ``load``.
 
     Attributes:
-        config: settings of its training, changed by the arguments of ``load``.
-        views: of the query and of the reference side, such as ("drone", "satellite").
+        config: settings of its training run, changed by the arguments of ``load``.
+        views: names of the views of the query side and the reference side, such as ("drone", "satellite").
     """
 
     def __init__(self, request: EngineRequest, source: Source, config: Config, say: Callable[[str], None] = log.info):
@@ -77,12 +77,12 @@ class Encoder:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine that encodes; it starts at its first use."""
+        """The inference engine, started at first use."""
         return start_engine(self._request, self._source, self.config, self._say)
 
     @property
     def descriptors(self) -> tuple[str, ...]:
-        """Names of its outputs: ("global",), or ("omega", "phi") with a two-stage head."""
+        """Names of the encoder's outputs: ("global",), or ("omega", "phi") with a two-stage head."""
         return self.engine.descriptors
 
     def encode(self, images: ImageLike | Sequence[ImageLike], view: str) -> dict[str, np.ndarray]:
@@ -91,16 +91,16 @@ class Encoder:
         Args:
             images: paths of files, uint8 arrays (height, width, 3) in RGB, PIL images, or a single one of
                 these; an array (N, height, width, 3) is N images. They are resized and normalized as in training.
-            view: of all images, one of ``views``.
+            view: what all images show, one of ``views``.
 
         Returns:
             Descriptor name -> (N, D) float32, rows in the order of the images, L2-normalized (an inner product is a
             cosine), except "centroids", which are positions in the image.
 
         Raises:
-            ConfigError: unknown view, or one that the loaded files do not encode.
-            ImageError: unreadable image; array of another shape or type.
-            DataError: no images.
+            ConfigError: the view is unknown, or the loaded files do not encode it.
+            ImageError: an image is unreadable, or an array has the wrong shape or type.
+            DataError: there are no images.
         """
         side = self._side(view)
         listed = _listed(images)
@@ -122,7 +122,7 @@ class Encoder:
 
 
 def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One image as a list of one; an array of four dimensions as a list of its images."""
+    """The images as a list: a single image becomes a list of one, an array of four dimensions a list of its images."""
     if isinstance(images, np.ndarray) and images.ndim != 3:
         return list(images)
     return [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray) else list(images)
@@ -144,19 +144,19 @@ def load(
     Args:
         path: a ``.safetensors`` checkpoint; a run directory (its best weights, else its last, else its newest); a
             ``.mindir`` or ``.onnx`` file with its card beside it; with ``engine``, a directory of such files.
-        engine: "mindspore", "mindir" or "onnx"; None goes by the path.
+        engine: "mindspore", "mindir" or "onnx"; None: inferred from the path.
         view: the view to encode, for files exported for one view only; None: both.
-        precision: "fp32", "fp16", "bf16" or "int8", if the engine supports it; None: the training's, for exported
-            files fp32.
+        precision: "fp32", "fp16", "bf16" or "int8", if the engine supports it; None: that of the training run, or fp32
+            for exported files.
         batch_size: maximum images per forward pass; None: eval.batch_size of the config.
-        device: "CPU", "GPU" or "Ascend"; None: the config's, by default the best that works here.
-        device_id: card number; None: the config's.
-        pca: file of ``mindloc pca`` that reduces the recall descriptor; None: no reduction.
+        device: "CPU", "GPU" or "Ascend"; None: run.device_target of the config, by default the best that works here.
+        device_id: card number; None: run.device_ids of the config.
+        pca: file written by ``mindloc pca``, to reduce the recall descriptor; None: no reduction.
 
     Raises:
         CheckpointError, ExportError: a file is missing, damaged, or does not belong to the others.
-        ConfigError: unknown engine or view; a precision that the engine does not support.
-        DeviceError: the device can't be used here; no other one is tried.
+        ConfigError: the engine or view is unknown, or the engine does not support the precision.
+        DeviceError: the device can't be used here; no other device is tried.
     """
     request = _request(Path(path), engine, precision, None if pca is None else Path(pca))
     source = read_source(request, view=view)
@@ -164,12 +164,12 @@ def load(
     values = {"eval.batch_size": batch_size, "run.device_target": device, "run.device_ids": card}
     config = source.config.with_values({key: value for key, value in values.items() if value is not None})
     encoder = Encoder(request, source, config)
-    _ = encoder.engine  # a device that can't be used is refused here
+    _ = encoder.engine  # starts the engine, so that a device that can't be used is an error of this function
     return encoder
 
 
 def _request(path: Path, engine: str | None, precision: str | None, pca: Path | None) -> EngineRequest:
-    """Arguments of ``load``, with the engine inferred from the path."""
+    """The arguments of ``load`` as a request, with the engine inferred from the path if it is None."""
     if engine is None:
         suffixes = {FORMATS[entry.file_format].suffix: name for name, entry in ENGINES.items() if entry.file_format}
         engine = suffixes.get(path.suffix, "mindspore")
@@ -188,17 +188,18 @@ def _request(path: Path, engine: str | None, precision: str | None, pca: Path | 
 
 
 def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, places: bool = False) -> Extraction:
-    """Encode all images below a directory and write one descriptor set, with a two-stage head one per descriptor.
+    """Encode all images in a directory and write a descriptor set; with a two-stage head, one set per descriptor.
 
     Args:
-        images: directory, subdirectories included; the encoder's ``data.on_bad_image`` may leave unreadable files out.
+        images: directory, subdirectories included; unreadable files are left out if the encoder's config has
+            ``data.on_bad_image: skip``.
         out: new directory for the set: descriptors.npy, rows.jsonl, card.json.
-        view: of the images, one of ``encoder.views``.
+        view: what the images show, one of ``encoder.views``.
         places: read each tile's position from its file name, with the reader of the encoder's config.
 
     Raises:
-        DataError: no images, an unreadable image, ``out`` contains something else.
-        ConfigError: unknown view; places of images whose names do not state them.
+        DataError: there are no images, an image is unreadable, or ``out`` contains something else.
+        ConfigError: the view is unknown, or ``places`` is set for images whose names do not state places.
     """
     side, config, say = encoder._side(view), encoder.config, encoder._say
     if places and side != "reference":
@@ -225,15 +226,15 @@ class Answer(NamedTuple):
     bounds: tuple[float, float, float, float] | None  # minimum of both coordinates, then maximum of both
     score: float
     score_of: str  # "cosine", or "consistency" of the nodes
-    recall_rank: int  # in stage one, from 1
+    recall_rank: int  # rank in stage one, starting at 1
 
 
 class Index:
-    """A searchable index of tiles, made by ``open_index`` or ``build_index``; a context manager.
+    """A searchable index of tiles, created by ``open_index`` or ``build_index``; usable as a context manager.
 
     Attributes:
         count: number of tiles.
-        place_unit: of the tiles' places: "plane_m" (x, y), "lat_lon_deg" (latitude, longitude), None (unknown).
+        place_unit: unit of the tiles' places: "plane_m" (x, y), "lat_lon_deg" (latitude, longitude), None (unknown).
     """
 
     def __init__(self, tiles: TileIndex):
@@ -253,15 +254,15 @@ class Index:
         """The best answers of each image, in the order of the images.
 
         Args:
-            encoder: the one that the tiles were encoded with.
-            images, view: as ``Encoder.encode``.
-            top: answers per image; fewer are found only where few tiles are near.
+            encoder: the encoder that the tiles were encoded with.
+            images, view: see ``Encoder.encode``.
+            top: answers per image; there are fewer only if fewer tiles are within the search radius.
             near, within_m: last known position in ``place_unit``, and the search radius around it in meters.
 
         Raises:
-            TileIndexError: the index was built with another encoder or reduction, or has too few tiles or no places.
-            ConfigError: one of ``near`` and ``within_m`` without the other; unknown view.
-            ImageError: as ``Encoder.encode``.
+            TileIndexError: the index was built with a different encoder or reduction, has too few tiles or no places.
+            ConfigError: only one of ``near`` and ``within_m`` is given, or the view is unknown.
+            ImageError: for the reasons given in ``Encoder.encode``.
         """
         if (near is None) != (within_m is None):
             raise ConfigError("near=(a, b) and within_m=meters belong together; give both or none")
@@ -272,7 +273,7 @@ class Index:
         recall_QD, rerank_QE = encoded[encoder.descriptors[0]], encoded.get(PHI)
         origin = (facts["checkpoint_sha256"], facts.get("reduction_sha256"))
         queries = Queries(len(recall_QD), *origin, recall_QD.shape[1], rerank_QE is not None)
-        require_fit(self._tiles.card, queries, "load an encoder that gives phi")
+        require_fit(self._tiles.card, queries, "load an encoder with the output phi")
         batch = Batch([str(number) for number in range(len(recall_QD))], recall_QD, rerank_QE)
         answered = search_all(self._tiles, [batch], Summary(plan))
         return [[Answer(**answer) for answer in answers] for _, answers in answered]
@@ -296,29 +297,30 @@ def build_index(
     pca: PathLike | None = None,
     parameters: Mapping[str, int] | None = None,
 ) -> Index:
-    """Build an index of the tiles that ``extract`` encoded; it replaces an older one at the address when complete.
+    """Build an index of the tiles that ``extract`` encoded; when complete, it replaces an older index there.
 
     Args:
         address: directory of the index, or a Milvus collection: "milvus:NAME.db", "milvus:http://host:19530".
         descriptors: output directory of ``extract``.
         kind: "flat" (exact), "ivf_flat", "ivf_pq", "hnsw"; on a Milvus server also "diskann".
-        pca: file of ``mindloc pca`` that reduces the recall descriptors; None: no reduction.
-        parameters: of the kind, such as {"nlist": 1024}; the others follow from the number of tiles.
+        pca: file written by ``mindloc pca``, to reduce the recall descriptors; None: no reduction.
+        parameters: parameters of the kind, such as {"nlist": 1024}; the others get their defaults.
 
     Raises:
         DataError: the descriptor sets are missing or damaged.
-        ConfigError: a parameter that the kind does not read.
-        TileIndexError: something else is at the address; too few tiles for the kind; the disk is full.
+        ConfigError: the kind does not read one of the parameters.
+        TileIndexError: something other than an index is at the address, there are too few tiles for the kind, or the
+            disk is full.
     """
     make_index(str(address), load_extracted(Path(descriptors), Path(pca) if pca else None), kind, parameters or {})
     return open_index(address)
 
 
 def open_index(address: PathLike) -> Index:
-    """The index in a directory or Milvus collection.
+    """Open the index in a directory or Milvus collection.
 
     Raises:
-        TileIndexError: missing, damaged or not reachable.
+        TileIndexError: the index is missing, damaged or not reachable.
         DeviceError: the search library is not installed.
     """
     return Index(open_tile_index(str(address)))
@@ -344,9 +346,9 @@ def evaluate(
         The content of report.json: ``report["methods"]["model"]["pos"]["recall@1"]`` is 0..1; distances are in meters.
 
     Raises:
-        DataError: data that is missing or broken; ``out`` contains something else.
-        ConfigError: an unknown override, one of what the checkpoint fixes, or one that nothing reads.
-        ExportError: the exported files take images of another size.
+        DataError: the data is missing or broken, or ``out`` contains something else.
+        ConfigError: an override names a key that is unknown, fixed by the checkpoint, or read by no part.
+        ExportError: the exported files take images of a different size.
     """
     config = override_for_evaluation(encoder.config, overrides)
     if data_root is not None:
@@ -366,7 +368,7 @@ def train(
     run_directory: PathLike | None = None,
     resume: PathLike | None = None,
 ) -> Path:
-    """Train an encoder on one device; several devices are started by ``mindloc launch``.
+    """Train an encoder on one device; for several devices use the command ``mindloc train``.
 
     Args:
         config: settings, the name of a shipped config such as "world_tiny", or a YAML file.
@@ -375,20 +377,24 @@ def train(
         resume: run directory to resume with its own settings, exactly where it stopped.
 
     Returns:
-        The run directory; ``load`` takes it.
+        The run directory, which ``load`` accepts.
 
     Raises:
-        MindlocError: its class names the cause: config, data, checkpoint, device.
+        MindlocError: raised as the subclass that names the cause: config, data, checkpoint, device.
     """
     if resume is not None and (config is not None or run_directory is not None):
-        raise ConfigError("resume continues with the run's own config and directory; leave the other two out")
+        raise ConfigError(
+            "resume continues with the run's own config and directory; leave out config and run_directory"
+        )
     resumed = None if resume is None else RunDirectory.open(resume)
     if isinstance(config, Config):
         settings = override_config(config, overrides)
     else:
         settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
     if len(settings.run.device_ids) > 1:
-        raise ConfigError("run.device_ids names several cards, and this trains on one; use mindloc train for several")
+        raise ConfigError(
+            "run.device_ids names several cards, but this function trains on one; use mindloc train for several"
+        )
     device = use_device(settings.run.device_target, settings.run.device_ids[0], settings.run.operator_fusion)
     log.info("device: %s", device.description)
 

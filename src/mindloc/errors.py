@@ -6,12 +6,12 @@ its traceback.
 
 
 def one_line(error: Exception) -> str:
-    """Message of another library's error in one line; the class name where the message is empty."""
+    """The message of another library's error on one line; the class name if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's message that is text, not a rule of dashes; the class name where there is none."""
+    """The first line of an error's message that is text, not a row of dashes; the class name if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line and not line.startswith("-")), type(error).__name__)
 
@@ -39,7 +39,7 @@ class ImageError(DataError):
 
 
 class CheckpointError(MindlocError):
-    """Weights or training state that are missing, damaged, or of another model or run."""
+    """Weights or training state that are missing, damaged, or belong to a different model or run."""
 
 
 class ExportError(MindlocError):
@@ -51,7 +51,7 @@ class DeviceError(MindlocError):
 
 
 class TileIndexError(MindlocError):
-    """An index of tiles that is missing, damaged, built with another encoder, or lacks what a search needs."""
+    """An index of tiles that is missing, damaged, built with a different encoder, or lacks what a search needs."""
 
 
 class LaunchError(MindlocError):

@@ -1,7 +1,7 @@
-"""Strict readers, one per format: text, lines, JSON, JSON Lines, CSV, arrays, and the hash of a file.
+"""Strict readers, one per format: text, lines, JSON, JSON Lines, CSV, arrays; and hashes of files.
 
 A file may come from another program, or be damaged or hostile. Each reader takes regular files only, never runs or
-unpickles what they contain, and reports every problem as one line: the file, the line where there is one, the way out.
+unpickles what they contain, and reports every problem on one line: the file, the line number if any, the way out.
 """
 
 import codecs
@@ -33,7 +33,7 @@ _DELIMITERS = ",;\t"
 def regular_file(
     path: str | Path, error: type[MindlocError], way_out: str, what: str = "", most_bytes: int | None = None
 ) -> Iterator[BinaryIO]:
-    """A file opened for reading, after a check that it is a file: a pipe or a device might never end.
+    """Open a file for reading after a check that it is a regular file: reading a pipe or a device might never end.
 
     Args:
         error: class of the exception.
@@ -42,8 +42,8 @@ def regular_file(
         most_bytes: a larger file is an error and is not read.
 
     Raises:
-        MindlocError: (the class ``error``) missing, unreadable, not a regular file or too large; also where the block
-            fails to read it.
+        MindlocError: (raised as the class ``error``) the file is missing, unreadable, not a regular file or too large,
+            or reading it fails inside the ``with`` block.
     """
     where = f"{what} {path}".lstrip()
     try:
@@ -68,7 +68,7 @@ def regular_file(
 def read_bytes(
     path: str | Path, error: type[MindlocError], way_out: str, what: str = "", most_bytes: int | None = None
 ) -> bytes:
-    """The whole content; arguments and errors as ``regular_file``."""
+    """The whole content of a file; arguments and errors are those of ``regular_file``."""
     with regular_file(path, error, way_out, what, most_bytes) as file:
         return file.read()
 
@@ -76,13 +76,13 @@ def read_bytes(
 def read_text(
     path: str | Path, error: type[MindlocError], way_out: str, what: str = "", most_bytes: int | None = None
 ) -> str:
-    """Text in UTF-8, or in UTF-16 with its byte order mark.
+    """The text of a file in UTF-8, or in UTF-16 if it starts with a byte order mark.
 
     Args:
-        error, way_out, what, most_bytes: as ``regular_file``.
+        error, way_out, what, most_bytes: see ``regular_file``.
 
     Raises:
-        MindlocError: as ``regular_file``, or the text is in another encoding.
+        MindlocError: for the reasons given in ``regular_file``, or because the text has a different encoding.
     """
     data = read_bytes(path, error, way_out, what, most_bytes)
     mark, encoding = next((pair for pair in _ENCODINGS if data.startswith(pair[0])), (b"", "utf-8"))
@@ -98,9 +98,9 @@ def read_text(
 
 
 def read_lines(path: str | Path, error: type[MindlocError], way_out: str, what: str = "") -> list[str]:
-    """Lines of a text without their ends, which are those of Unix, Windows or old Macs.
+    """The lines of a text file without their line ends, which may be those of Unix, Windows or old Macs.
 
-    Other separators of Unicode stay inside a line, since names may contain them.
+    The other line separators of Unicode do not end a line, since names may contain them.
     """
     text = read_text(path, error, way_out, what).replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\n").split("\n") if text else []
@@ -114,14 +114,14 @@ def read_json(
     kind: type = dict,
     most_bytes: int | None = None,
 ) -> Any:
-    """Content of a JSON file.
+    """The value in a JSON file.
 
     Args:
-        error, what, way_out, most_bytes: as ``regular_file``.
+        error, what, way_out, most_bytes: see ``regular_file``.
         kind: dict or list, required type of the top level.
 
     Raises:
-        MindlocError: as ``read_text``, or it is not JSON, or of another type.
+        MindlocError: for the reasons given in ``read_text``, or because the content is not JSON or not a ``kind``.
     """
     where = f"{what} {path}".lstrip()
     try:
@@ -134,10 +134,10 @@ def read_json(
 
 
 def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, Any]]:
-    """(where, value) of each line of a JSON Lines file; ``where`` names file and line, for messages.
+    """Yield (where, value) for each line of a JSON Lines file; ``where`` names file and line, for messages.
 
     Raises (while iterating):
-        MindlocError: as ``read_text``, or a line is not JSON.
+        MindlocError: for the reasons given in ``read_text``, or because a line is not JSON.
     """
     for number, line in enumerate(read_lines(path, error, way_out), 1):
         try:
@@ -148,12 +148,12 @@ def read_json_lines(path: Path, error: type[MindlocError], way_out: str) -> Iter
 
 
 def read_csv(path: Path, error: type[MindlocError], way_out: str) -> Iterator[tuple[str, list[str]]]:
-    """(where, cells) for each row that is not empty, including the header; cells are stripped of blanks.
+    """Yield (where, cells) for each non-empty row of a table, including the header; cells are stripped of blanks.
 
     The separator is the comma, semicolon or tab, whichever occurs most often in the header.
 
     Raises (while iterating):
-        MindlocError: as ``read_text``, or a row is not CSV.
+        MindlocError: for the reasons given in ``read_text``, or because a row is not CSV.
     """
     lines = read_lines(path, error, way_out)
     delimiter = max(_DELIMITERS, key=lines[0].count) if lines else ","
@@ -173,12 +173,13 @@ def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: 
     """The array of a .npy file, read whole or mapped into memory.
 
     Args:
-        error, way_out: as ``regular_file``.
+        error, way_out: see ``regular_file``.
 
     Raises:
-        MindlocError: as ``regular_file``; not a .npy file, one of Python objects, or another size than its header says.
+        MindlocError: for the reasons given in ``regular_file``, or because the file is not a .npy file, contains Python
+            objects, or has a size that differs from its header.
     """
-    import numpy as np  # here, since the doctor works without it
+    import numpy as np  # imported here, since the command doctor works without it
 
     with regular_file(path, error, way_out) as file:
         try:
@@ -201,30 +202,30 @@ def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: 
 
 
 def checksum(data: "bytes | memoryview" = b"") -> "xxhash.xxh3_128":
-    """A running checksum, ten times as fast as sha256; against damage, not against forgery."""
-    import xxhash  # here, since the doctor works without it
+    """A checksum that can be updated, ten times as fast as sha256; it detects damage, not forgery."""
+    import xxhash  # imported here, since the command doctor works without it
 
     return xxhash.xxh3_128(data)
 
 
 def json_checksum(value: Any) -> str:
-    """Checksum of what JSON can express, hexadecimal, whatever the order of keys."""
+    """The hexadecimal checksum of a value that JSON can express; the order of keys does not matter."""
     return checksum(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def file_checksum(path: Path, error: type[MindlocError], what: str = "") -> str:
-    """Checksum of a file of any size, hexadecimal; arguments and errors as ``file_sha256``."""
+    """The hexadecimal checksum of a file of any size; arguments and errors are those of ``file_sha256``."""
     return _digest_of(path, checksum(), error, what)
 
 
 def file_sha256(path: Path, error: type[MindlocError], what: str = "") -> str:
-    """sha256 of a file of any size, hexadecimal: the name of a checkpoint in every result that comes from it.
+    """The hexadecimal sha256 of a file of any size. Results identify the checkpoint that they come from by it.
 
     Args:
-        error, what: as ``regular_file``.
+        error, what: see ``regular_file``.
 
     Raises:
-        MindlocError: as ``regular_file``.
+        MindlocError: for the reasons given in ``regular_file``.
     """
     return _digest_of(path, hashlib.sha256(), error, what)
 

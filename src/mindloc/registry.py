@@ -14,22 +14,22 @@ from mindloc.vocabulary import GLOBAL, OMEGA, PHI, PRECISIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What every table states about a part.
+    """The entry of one part in its table: how the part is built, and which config keys it reads.
 
     ``builder`` is "module:function"; None: nothing to build. ``reads`` names the config keys that this part reads and
-    other parts of its table do not; setting such a key is an error where no chosen part reads it.
+    other parts of its table do not; setting such a key is an error if no chosen part reads it.
     """
 
     builder: str | None = None
     reads: tuple[str, ...] = ()
 
     def build(self, *args: Any) -> Any:
-        """Result of the builder, whose arguments each table's entry class states; None without a builder."""
+        """Call the builder and return the part; None without a builder. Each entry class states the arguments."""
         return None if self.builder is None else imported(self.builder)(*args)
 
 
 def imported(name: str) -> Callable[..., Any]:
-    """The function named "module:function"; imports its module."""
+    """Import a module and return one of its functions, named as "module:function"."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
@@ -62,7 +62,7 @@ class ReaderEntry(Entry):
     """Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
 
     views: tuple[str, str]  # what the query and the reference side show, such as "drone"
-    # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state their ground
+    # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state the ground area
     ground: str | None = None
 
 
@@ -70,11 +70,11 @@ class ReaderEntry(Entry):
 class EngineEntry(Entry):
     """Builder: (EngineRequest, Source, RunConfig, batch_size, say) -> Engine, on the device of the RunConfig.
 
-    The request and the source are those of inference/build.py; ``say`` is called with one line on engine and device.
+    The request and the source are those of inference/build.py; ``say`` is called with one line about engine and device.
     """
 
-    precisions: tuple[str, ...]  # supported ones
-    file_format: str | None = None  # of the exported files that it runs; None: a checkpoint
+    precisions: tuple[str, ...]  # that the engine supports
+    file_format: str | None = None  # of the exported files that it runs; None: it runs a checkpoint
     options: tuple[str, ...] = ()  # the engine-specific fields of the request that this engine reads
 
 

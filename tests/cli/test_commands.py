@@ -122,11 +122,11 @@ def test_windows_itself_is_one_line(capsys, monkeypatch):
         ),
         (
             ["search", "--near", "1,x"],
-            "invalid value for '--near': '1,x' is not 2 numbers with commas between; see {} se",
+            "invalid value for '--near': '1,x' is not 2 numbers separated by commas; see {} se",
         ),
         (
             ["eval", "--engine", "onx"],
-            "invalid value for '--engine': 'onx' is none of mindspore, mindir, onnx; see {} e",
+            "invalid value for '--engine': 'onx' is not one of mindspore, mindir, onnx; see {} e",
         ),
         (["extract", "images"], "missing option '--out'; see {} extract --help"),
         (["index", "build"], "missing argument 'DIRECTORY'; see {} index build --help"),

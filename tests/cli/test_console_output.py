@@ -26,7 +26,7 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path, command):
     assert len(done.stderr.splitlines()) == (1 if code else 0), done.stderr
 
 
-def test_a_full_disk_behind_standard_output_is_said(tmp_path):
+def test_a_full_disk_behind_standard_output_is_usage_message(tmp_path):
     done = shell(f"{PROGRAM} doctor --json > /dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: standard output can't be written: No space left on device\n"

@@ -20,7 +20,7 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "no --checkpoint RUN was given"),
+        ([], "--checkpoint RUN is missing"),
         (["--engine", "onnx"], "--engine onnx needs --exported PATH, or a --checkpoint"),
         (
             ["--engine", "onnx", "--exported", "nowhere"],
@@ -28,13 +28,13 @@ def checkpoint(tmp_path):
         ),
         (
             ["--checkpoint", "x", "--precision", "int8"],
-            "int8 is not for --engine mindspore, which has fp32, fp16, bf16",
+            "int8 is not supported by --engine mindspore; choose from fp32, fp16, bf16",
         ),
-        (["--engine", "mindir", "--exported", "x", "--tensorrt"], "--tensorrt means nothing to --engine mindir"),
-        (["--checkpoint", "x", "--exported", "y"], "--exported means nothing to --engine mindspore"),
+        (["--engine", "mindir", "--exported", "x", "--tensorrt"], "--tensorrt has no effect with --engine mindir"),
+        (["--checkpoint", "x", "--exported", "y"], "--exported has no effect with --engine mindspore"),
         (
             ["--engine", "onnx", "--exported", "x", "--dec_key_file", "y"],
-            "--dec_key_file means nothing to --engine onnx",
+            "--dec_key_file has no effect with --engine onnx",
         ),
     ],
 )
@@ -52,7 +52,7 @@ def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("model.backbone=tiny", "model.backbone can't be set here: the rest is fixed by the checkpoint"),
+        ("model.backbone=tiny", "model.backbone can't be set here: it is fixed by the checkpoint"),
         ("search.recall_n=50", "search.recall_n is 50; expected 100 with head.name=global"),
         ("data.test_map_px=9", "data.test_map_px is 9; expected null with data.reader=visloc"),
     ],

@@ -298,12 +298,12 @@ REFUSED_SEARCHES = [
     ("--queries queries --set eval.batch_size=2", "eval.batch_size can't be set here: --queries are encoded already"),
     (
         "--queries queries/omega",
-        "the queries have no phi; name the directory that extract wrote, with omega and phi",
+        "the queries have no phi; give the directory that extract wrote, with omega and phi",
     ),
     ("--queries queries --nprobe 2 --refine 2", "--nprobe, --refine means nothing to an index of kind flat"),
     ("--queries queries images", "give either a directory of images or --queries"),
     ("", "give either a directory of images or --queries"),
-    ("images", "no --checkpoint RUN was given"),
+    ("images", "--checkpoint RUN is missing"),
     ("images --checkpoint nowhere.safetensors", "nowhere.safetensors is missing"),
     ("empty --checkpoint nowhere.safetensors", "empty has no image"),
     ("nowhere --checkpoint nowhere.safetensors", "nowhere is not a directory"),
@@ -459,7 +459,7 @@ def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
     assert "is upside down; give its lowest corner first" in says(capsys, *words, "--box", "5,5,1,1")
     write_extraction(here / "two", OMEGA, PHI, TILES, PLACE, **origin)
     run("index", "build", "two", "--index", "tiles_index")
-    assert "the queries have no phi; encode them by the checkpoint" in says(capsys, *words)
+    assert "the queries have no phi; encode them with the checkpoint" in says(capsys, *words)
     assert not (here / "none.jsonl").exists()
 
 
@@ -514,7 +514,7 @@ def test_places_need_names_of_tiles_and_corners_of_maps(here, capsys):
     Image.new("RGB", (8, 8)).save(here / "tiles" / "03_1_000_000.png")
     words = ("extract", "tiles", "--checkpoint", checkpoint, "--places", "--out", "set")
     assert "satellite_coordinates_range.csv is missing" in says(capsys, *words, "--set", "data.reader=visloc")
-    assert "which drone images don't have" in says(capsys, *words, "--view", "drone")
+    assert "drone images are not tiles" in says(capsys, *words, "--view", "drone")
     shutil.copy(here / "tiles" / "03_1_000_000.png", here / "tiles" / "picnic.png")
     assert "tile name is 'picnic.png'; expected {zoom}" in says(capsys, *words)
     assert not (here / "set").exists()
@@ -642,7 +642,7 @@ def test_a_place_of_output_that_has_something_else_is_refused_before_a_device_st
     assert "contains mine.txt, so it is not a descriptor set" in says(capsys, *words, "--out", tmp_path)
 
 
-def test_tiles_of_two_directories_at_one_place_are_said(world, tmp_path, capsys):
+def test_tiles_of_two_directories_at_one_place_are_usage_message(world, tmp_path, capsys):
     for area in ("area1", "area2"):
         (tmp_path / area).mkdir()
         for name in ("3_0_0_0.png", "3_0_1_0.png"):

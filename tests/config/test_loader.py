@@ -95,7 +95,7 @@ BAD = [  # override, part of the error message
     ("eval.bootstrap=0", "eval.bootstrap is 0; expected a whole number above 0"),
     ("eval.contact_sheet_queries=-1", "eval.contact_sheet_queries is -1; expected a whole number of 0 or more"),
     ("model.reference_grid=0", "model.reference_grid is 0; expected a whole number above 0"),
-    ("model.mean=[123.7, 116.3, 103.5]", "numbers from 0 to 1, of pixels scaled to that"),
+    ("model.mean=[123.7, 116.3, 103.5]", "numbers from 0 to 1, for pixels scaled to 0..1"),
     ("loss.k=-1", "loss.k is -1; expected a number of 0 or more"),
     ("optimizer.lr=.inf", "optimizer.lr is inf; expected finite numbers, no inf and no nan"),
     ("optimizer.betas=[0.9, .nan]", "optimizer.betas is [0.9, nan]; expected finite numbers"),
@@ -186,7 +186,7 @@ def test_null_and_quotes_of_an_override_are_read_as_in_yaml():
         ("data: {root: no}", "data.root is false; expected text; YAML reads on, off, yes and no as true and false"),
         ("data: {root: [a]}", "data.root is [a]; expected text"),
         ("a: &a [x]\ndata: *a", "an alias (*name); write the value out"),
-        ("data: {root: a, root: b}", "root is there twice"),
+        ("data: {root: a, root: b}", "root appears twice"),
         ("[" * 5_000, "can't be read as YAML: "),
         ("data: {root: 2026-99-99}", "can't be read as YAML: month must be in 1..12; correct it there"),
         ("data: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -212,7 +212,9 @@ def test_a_shipped_experiment_goes_by_its_name(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_names_the_shipped_configs(tmp_path):
-    with pytest.raises(ConfigError, match="none.yaml is neither a file nor a shipped one; shipped are gta_uav_cross, "):
+    with pytest.raises(
+        ConfigError, match="none.yaml is neither a file nor a shipped config; shipped are gta_uav_cross, "
+    ):
         load_config(tmp_path / "none.yaml")
 
 

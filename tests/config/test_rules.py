@@ -34,7 +34,7 @@ TWO_STAGES = ["head.name=two_stage", "data.query_size_px=[96, 96]", "data.refere
             "head.omega_grid is 4; expected a divisor of both sides of the [6, 6] map of data.query_size_px",
         ),
         ("head.non_local_pool=5", "head.non_local_pool is 5; expected a divisor"),
-        ("data.query_size_px=[96, 192]", "head.omega_grid is 0; expected above 0 where data.query_size_px and"),
+        ("data.query_size_px=[96, 192]", "head.omega_grid is 0; expected above 0 if data.query_size_px and"),
         ("loss.name=infonce", "loss.name is infonce; expected weighted_infonce with head.name=two_stage"),
         ("loss.embedding_margin=-1.5", "loss.embedding_margin is -1.5; expected a number from -1 to 1, a cosine"),
         ("loss.triplet_margin=-0.1", "loss.triplet_margin is -0.1; expected a number of 0 or more"),

@@ -1,4 +1,4 @@
-"""Command lines: arguments in, exit code out. A module has a command or a few, and is imported when one is called."""
+"""The command line: arguments in, exit code out. A module of commands is imported when one of them is called."""
 
 import os
 import sys
@@ -15,26 +15,26 @@ from mindloc.registry import imported
 from mindloc.runtime.console import safe_console
 from mindloc.runtime.process import command_line
 
-# name -> (where it is, what it does)
+# name -> (module:function, help)
 COMMANDS = {
     "world": ("data:world", "make a data set: a generated map, its tiles and drone images"),
-    "check-data": ("data:check", "read a data set and say on one page what is there and what is wrong"),
+    "check-data": ("data:check", "read a data set and report on one page what is there and what is wrong"),
     "train": ("train:train", "train an encoder (as train.py)"),
     "eval": ("eval:evaluate_encoder", "evaluate a checkpoint (as eval.py)"),
     "score": ("eval:score", "recompute an evaluation from its descriptor sets, without a device"),
     "extract": ("extract:extract_directory", "write the descriptors of a directory of images"),
-    "pca": ("index:pca", "fit the reduction of descriptors to those of many tiles"),
-    "index": ("index:index", "make, change and look at an index of tiles that can be searched"),
-    "search": ("search:search", "look drone images up in an index of tiles"),
+    "pca": ("index:pca", "fit the reduction of descriptors on those of many tiles"),
+    "index": ("index:index", "build, change or describe an index of tiles that can be searched"),
+    "search": ("search:search", "search an index of tiles for drone images"),
     "export": ("export:export", "write a trained encoder for a device (as export.py)"),
-    "launch": ("launch:launch", "start the ranks of a training, as the scripts do"),
+    "launch": ("launch:launch", "start the ranks of a training run, as the scripts do"),
     "rank-table": ("rank_table:rank_table", "write or check the table of an Ascend cluster's ranks"),
-    "doctor": ("doctor:doctor", "say what this machine has and lacks for each device target"),
+    "doctor": ("doctor:doctor", "report what this machine has and lacks for each device target"),
 }
 
 
 class _Commands(click.Group):
-    """The commands by their names; listing them imports none."""
+    """The group of all commands; listing them imports none of their modules."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         place, _ = COMMANDS.get(name.replace("_", "-"), (None, None))
@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
     """Run a command and return its exit code.
 
     Args:
-        argv: its name and arguments; None: those of this process.
-        command: its name where the program is that command, such as train.py.
+        argv: the arguments, after the name of the command if ``command`` is None; None: those of this process.
+        command: name of the command if the program has only this one, as train.py has.
     """
     with safe_console() as output:
         code = _run(argv, command)

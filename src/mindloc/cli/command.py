@@ -1,7 +1,7 @@
-"""What every command is made of: options read by click, errors of the user as one line and an exit code.
+"""The parts that all commands share: options parsed by click, a user's errors as one line and an exit code.
 
-An option may be written with ``-`` or ``_``. One that sets a key of the config keeps its place among the others, so
-that the last on the command line wins. A request to stop, Ctrl-C or SIGTERM, is exit code 130.
+An option may be written with ``-`` or ``_``. Options that set keys of the config are applied in their order on the
+command line, so that the last one wins. A command that is stopped by Ctrl-C or SIGTERM has exit code 130.
 """
 
 import functools
@@ -32,8 +32,8 @@ class KeyOption(click.Option):
     """An option that sets keys of the config; a command gets all of them as ``overrides``, in their order.
 
     Args:
-        sets: the text on the command line -> ``key=value`` of every key; of a flag without a value it gets "".
-        explained: makes its help and the word for its value, only when a page of help is printed.
+        sets: function from the text on the command line ("" for a flag without a value) to ``key=value`` of every key.
+        explained: function that returns (help, placeholder of the value); called only when a help page is printed.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class KeyOption(click.Option):
 
 
 class SeveralOption(click.Option):
-    """An option with one value or more behind it: ``--zooms 3 4``."""
+    """An option followed by one or more values: ``--zooms 3 4``."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, multiple=True, **kwargs)
 
 
 class Command(click.Command):
-    """A command, with the words of its command line in ``context.obj``.
+    """A command that keeps the words of its command line in ``context.obj``.
 
     Args:
-        example: arguments for the end of its help.
+        example: arguments that are shown as an example at the end of its help.
     """
 
     def __init__(self, *args: Any, example: str | None = None, **kwargs: Any):
@@ -80,7 +80,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def _spread(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
-        """``--zooms 3 4`` as click reads it: ``--zooms 3 --zooms 4``."""
+        """The arguments in the form that click parses: ``--zooms 3 4`` becomes ``--zooms 3 --zooms 4``."""
         several = {name for param in self.params if isinstance(param, SeveralOption) for name in param.opts}
         words: list[str] = []
         option = None
@@ -103,26 +103,26 @@ command = functools.partial(click.command, cls=Command)
 
 
 def read_words(of: click.Command, name: str, words: Sequence[str], way_out: str) -> click.Context:
-    """A command line that is read and not run, in ``params``; what is left over in ``args``.
+    """Parse a command line without running it: values are in ``params`` of the result, unknown words in ``args``.
 
     Args:
-        way_out: where its options are explained.
+        way_out: where the options are explained; last part of the message.
 
     Raises:
-        ConfigError: it can't be read.
+        ConfigError: the command line can't be parsed.
     """
     try:
         return of.make_context(name, list(words))
     except click.UsageError as error:
-        raise ConfigError(_said(error, way_out)) from None
+        raise ConfigError(_usage_message(error, way_out)) from None
 
 
-# how a command may end, besides its return; anything else is a defect and keeps its traceback
+# exceptions that may end a command; any other is a defect and keeps its traceback
 ENDS = (click.exceptions.Exit, click.UsageError, MindlocError, KeyboardInterrupt)
 
 
 def exit_code_of(run: Callable[[], int | None]) -> int:
-    """Run it; an end other than its return is reported in one line."""
+    """Call ``run`` and return its exit code; an exception of ``ENDS`` is reported on one line."""
     try:
         with terminated_as_interrupted():
             return run() or 0
@@ -131,7 +131,7 @@ def exit_code_of(run: Callable[[], int | None]) -> int:
 
 
 def reported(end: BaseException) -> int:
-    """The exit code of one of ``ENDS``, after its one line; Ctrl-C and SIGTERM give 130."""
+    """Report an exception of ``ENDS`` on one line and return its exit code, 130 for Ctrl-C and SIGTERM."""
     if isinstance(end, click.exceptions.Exit):  # --help, --version
         return end.exit_code
     if isinstance(end, click.exceptions.NoArgsIsHelpError):
@@ -140,13 +140,13 @@ def reported(end: BaseException) -> int:
     if isinstance(end, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         return 130
-    line = _said(end, f"see {end.ctx.command_path} --help") if isinstance(end, click.UsageError) else str(end)
+    line = _usage_message(end, f"see {end.ctx.command_path} --help") if isinstance(end, click.UsageError) else str(end)
     print(f"error: {one_error_line(line)}", file=sys.stderr)
     return end.exit_code
 
 
-def _said(error: click.UsageError, way_out: str) -> str:
-    """click's sentences as one of ours: what is wrong, perhaps what was meant, the way out."""
+def _usage_message(error: click.UsageError, way_out: str) -> str:
+    """click's message on one line: what is wrong, perhaps what was meant, the way out."""
     message = " ".join(error.format_message().split()).rstrip(".")
     message = message.replace(". Did you", "; did you").replace(". (Did you", "; did you").replace("?)", "?")
     return f"{message[:1].lower()}{message[1:]}{' ' if message.endswith('?') else '; '}{way_out}"
@@ -154,12 +154,12 @@ def _said(error: click.UsageError, way_out: str) -> str:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does.
+    """Context in which SIGTERM ends a command as Ctrl-C does.
 
-    Once MindSpore reads data it answers Ctrl-C itself, by a SIGTERM to this process: without a word, and with the
-    terminal's progress bar left as it was.
+    Once MindSpore reads data, it handles Ctrl-C itself: it sends SIGTERM to this process, which would end it without a
+    message and leave the progress bar on the terminal.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set in the main thread only
         yield
         return
     with answered(signal.default_int_handler, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Data sets: one generated from a seed, and any of them looked through."""
+"""Commands for data sets: ``world`` generates one from a seed, ``check-data`` checks one."""
 
 import types
 import typing
@@ -21,7 +21,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "test")
 
 
 def _spec_options(function: typing.Callable) -> typing.Callable:
-    """One option per field of the spec, so that the two never part."""
+    """Add one option per field of WorldSpec, so that options and fields always agree."""
     for field, hint in reversed(typing.get_type_hints(WorldSpec).items()):
         function = _spec_option(field, hint, getattr(WorldSpec, field))(function)
     return function
@@ -52,8 +52,8 @@ def _spec_option(field: str, hint: typing.Any, default: typing.Any) -> typing.Ca
 @click.argument("out", type=PATH)
 @_spec_options
 def world(out: Path, **values: typing.Any) -> None:
-    """Make a data set in GTA-UAV's layout from a seed, in the new directory OUT: a map, its satellite tiles, and drone
-    images of it. The same arguments give the same bytes.
+    """Generate a data set in GTA-UAV's layout from a seed, in the new directory OUT: a map, its satellite tiles, and
+    drone images of it. The same arguments give the same bytes.
     """
     chosen = WorldSpec(**{**values, "heights_m": values["heights_m"] or None})
     with _Bars() as bars:
@@ -87,15 +87,15 @@ class _Bars:
 @command("check-data", example="data/GTA-UAV")
 @click.argument("root", required=False)
 @config_options(("--train_pairs_meta_file", "--test_pairs_meta_file"))
-@click.option("--lists_only", is_flag=True, help="look whether the images are there, decode none")
+@click.option("--lists_only", is_flag=True, help="check that the images exist, decode none")
 def check(root: str | None, config: str | None, overrides: tuple[str, ...], lists_only: bool) -> int:
-    """Read a data set, in the directory ROOT or where the config says, and say on one page what is there and what is
-    wrong; the exit code is 1 when something is.
+    """Read a data set, in the directory ROOT or in the config's data.root, and report on one page what is there and
+    what is wrong. The exit code is 1 if something is wrong.
 
-    Where data.test_root names a second data set for testing, that one gets a page of its own.
+    If the config's data.test_root names a second data set for testing, that data set gets its own page.
     """
     settings = load_config(config, overrides)
-    if root:  # a directory that is named is looked at alone
+    if root:  # a directory on the command line is checked alone
         settings = settings.with_root(root)
     pages = [(split,) for split in SPLITS] if settings.data.test_root else [SPLITS]
     reports = [check_data(settings.data, splits, read_images=not lists_only) for splits in pages]

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for each device target; needs neither MindSpore nor NumPy."""
+"""Command that reports what this machine has and lacks for each device target; needs neither MindSpore nor NumPy."""
 
 import dataclasses
 import json
@@ -13,16 +13,19 @@ from mindloc.runtime.console import wrapped
 from mindloc.runtime.device import TARGETS
 
 MARKS = {"ok": "ok", "missing": "MISSING", "problem": "PROBLEM"}
-_INDENT = " " * 11  # of what continues a finding
+_INDENT = " " * 11  # of a finding's further lines
 
 
 @command("doctor", example="--device_target GPU")
-@click.option("--device_target", type=click.Choice(TARGETS), help="the exit code answers for this target alone")
+@click.option(
+    "--device_target", type=click.Choice(TARGETS), help="report on this target; the exit code is for it alone"
+)
 @click.option("--json", "is_json", is_flag=True, help="print one JSON object, for programs")
 def doctor(device_target: str | None, is_json: bool) -> int:
-    """Say what this machine has and lacks for each device target, and the way out of each problem.
+    """Report what this machine has and lacks for each device target, and the way out of each problem.
 
-    The exit code is 0 when the requested target works (or any, without a request), else 2. Needs no MindSpore.
+    The exit code is 0 if the requested target works, or, without --device_target, if any target works; else it is 2.
+    MindSpore is not needed.
     """
     findings = examine(this_machine())
     verdicts = {target: obstacle(findings, target) for target in TARGETS}
@@ -32,7 +35,7 @@ def doctor(device_target: str | None, is_json: bool) -> int:
 
 
 def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], requested: str | None) -> str:
-    """A page: each section's lines, then one line per target; ``requested`` leaves the other target's section out."""
+    """The report: each section's lines, then one line per target; ``requested`` leaves out the other target."""
     left_out = {"Ascend", "GPU"} - {requested} if requested else set()
     lines = []
     for section, group in groupby(findings, key=lambda finding: finding.section):
@@ -47,7 +50,7 @@ def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], reques
 
 
 def _section(findings: list[Finding]) -> list[str]:
-    """A line per finding; a way out that several findings in a row share is said once, after the last of them."""
+    """One line per finding; a way out that successive findings share is printed once, after the last of them."""
     lines = []
     for finding, following in zip(findings, [*findings[1:], None], strict=True):
         lines.append(wrapped(f"{finding.what}: {finding.found}", f"  {MARKS[finding.state]:8} ", _INDENT))

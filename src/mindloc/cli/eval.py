@@ -1,4 +1,4 @@
-"""Evaluations: descriptors extracted once and scored from disk, and the scores of an earlier one made again."""
+"""Commands for evaluation: ``eval`` extracts descriptors and scores them, ``score`` repeats the scores from disk."""
 
 from datetime import datetime
 from pathlib import Path
@@ -55,7 +55,7 @@ def evaluate_encoder(engine: EngineArguments, split: SplitName, out: Path | None
 
 
 def _report_directory(request: EngineRequest, split: str) -> Path:
-    """``reports/{split}_{what}_{time}`` of the run that the encoder comes from, or beside a lone file."""
+    """``reports/{split}_{what}_{time}`` in the run that the encoder comes from, or beside a file without a run."""
     if request.checkpoint is not None:
         run, stem = run_of(request.checkpoint), request.checkpoint.stem
     elif request.exported.is_dir():
@@ -70,8 +70,8 @@ def _report_directory(request: EngineRequest, split: str) -> Path:
 @click.argument("directory", type=PATH)
 @click.option("--no_figures", is_flag=True, help="numbers only; the figures stay as they are")
 def score(directory: Path, no_figures: bool) -> None:
-    """Recompute an evaluation from the descriptor sets and truth in its DIRECTORY: same numbers, no device, no
-    checkpoint.
+    """Recompute an evaluation from the descriptor sets and ground truth in its DIRECTORY: the same numbers, without
+    device or checkpoint.
     """
     print(f"{summary(rescore(directory, figures=not no_figures))}\n")
     print(f"report: {directory / 'report.md'}")

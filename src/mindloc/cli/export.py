@@ -1,4 +1,4 @@
-"""A trained encoder as files for devices."""
+"""Command that writes a trained encoder as files for devices."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ from mindloc.runtime.cluster import is_number
 from mindloc.runtime.device import use_device
 from mindloc.runtime.run_directory import export_directory
 
-STATE_DICT = "PTH"  # weights alone, where the other formats contain the graph
+STATE_DICT = "PTH"  # contains weights alone; the other formats contain the graph
 
 
 def number_or_any(text: str) -> int | str:
-    """Images per call as the command line says it."""
+    """The value of --batch_size: a number of images per call, or "any"."""
     if text != "any" and not is_number(text):
         raise click.BadParameter(f"{text!r} is neither a number of images, such as 64, nor any")
     return text if text == "any" else int(text)
@@ -47,8 +47,8 @@ def number_or_any(text: str) -> int | str:
 @click.option(
     "--view",
     default="both",
-    help="both; query: the side of the queries, by the checkpoint's eval.swap_sides; or what the images show, as drone "
-    "or satellite; default: both",
+    help="both; query: the side of the queries, by the checkpoint's eval.swap_sides; or what the images show, such as "
+    "drone or satellite; default: both",
 )
 @click.option(
     "--batch_size",
@@ -59,15 +59,19 @@ def number_or_any(text: str) -> int | str:
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),
-    help="default: the training's; fp32 for ONNX",
+    help="default: that of the training run; fp32 for ONNX",
 )
-@click.option("--with_normalization", is_flag=True, help="uint8 (batch, height, width, RGB) in, normalized in the file")
+@click.option(
+    "--with_normalization", is_flag=True, help="input: uint8 (batch, height, width, RGB), normalized in the file"
+)
 @click.option(
     "--unit_length",
     is_flag=True,
-    help="a global descriptor of length 1 out; Omega and Phi have it always, centroids are positions and stay",
+    help="output: a global descriptor of length 1; Omega and Phi always have it, centroids are positions",
 )
-@click.option("--enc_key_file", type=PATH, metavar="FILE", help="encrypt MINDIR (AES-GCM) with its 16, 24 or 32 bytes")
+@click.option(
+    "--enc_key_file", type=PATH, metavar="FILE", help="encrypt MINDIR (AES-GCM) with this key of 16, 24 or 32 bytes"
+)
 @click.option(
     "--device_target",
     type=click.Choice(["auto", "CPU", "GPU", "Ascend"]),
@@ -85,8 +89,8 @@ def export(
 ) -> None:
     """Write a trained encoder as a file for a device; each file is reloaded and compared with the live encoder.
 
-    Where both sides share weights and image size, one file serves both. A JSON card beside each file says what goes
-    in, what comes out, and which checkpoint it was made from.
+    If both sides share weights and image size, one file serves both. A JSON card beside each file states its input, its
+    outputs, and the checkpoint that it was exported from.
     """
     checkpoint = resolve_checkpoint(checkpoint, print)
     if request["file_format"] == STATE_DICT:
@@ -109,7 +113,7 @@ def export(
 
 
 def _refuse_options_of_graphs(request: Mapping[str, Any], enc_key_file: Path | None) -> None:
-    """Refuse what says how a graph is written; a state dict has none."""
+    """Check that no option on the graph is given, since a state dict contains no graph."""
     given = [name for name in ("batch_size", "precision", "with_normalization", "unit_length") if request[name]]
     given += ["view"] * (request["view"] != "both") + ["enc_key_file"] * (enc_key_file is not None)
     if given:

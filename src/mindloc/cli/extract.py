@@ -1,4 +1,4 @@
-"""The descriptors of a directory of images, on disk."""
+"""Command that writes the descriptors of a directory of images."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mindloc.inference.build import read_source
 @click.option(
     "--places",
     is_flag=True,
-    help="of tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
+    help="for tiles: read place and bounds from their names, by data.reader, data.map_px and data.m_per_px",
 )
 @click.option("--out", type=PATH, required=True, metavar="DIRECTORY", help="new directory for the descriptor set")
 @config_options(("--device_target", "--device_id"), of_checkpoint=True)
@@ -39,6 +39,6 @@ def extract_directory(
     config = override_after_training(source.config, overrides, sections)
     shown = config.view(source.side).name
     if places and source.side != "reference":
-        raise ConfigError(f"--places reads places from names of tiles, which {shown} images don't have; leave it out")
+        raise ConfigError(f"--places reads places from names of tiles, and {shown} images are not tiles; leave it out")
     done = extract(Encoder(request, source, config, print), directory, out, view=shown, places=places)
     print(f"{out}: {done}")

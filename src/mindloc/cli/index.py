@@ -1,4 +1,4 @@
-"""An index of tiles from what extract wrote, and the reduction of descriptors that makes it small."""
+"""Commands for an index of tiles, built from the output of extract, and for the reduction that makes it small."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -20,44 +20,44 @@ FLOAT_BYTES = 4
 
 @click.group("index", context_settings=SETTINGS)
 def index() -> None:
-    """Make, change and look at an index of tiles that can be searched, from what extract wrote.
+    """Build, change or describe an index of tiles that can be searched, from the output of extract.
 
-    An index is a directory, or a collection of Milvus: milvus:DIRECTORY.db, milvus:http://host:19530, either with
-    #NAME.
+    An index is a directory, or a collection of Milvus: milvus:DIRECTORY.db or milvus:http://host:19530, each
+    optionally followed by #NAME.
     """
 
 
 def index_option(function: Callable) -> Callable:
-    """--index, the place of an index, as ``index``."""
+    """Add --index, the address of an index, as the argument ``index``."""
     text = "the index: a directory or milvus:..."
     return click.option("--index", required=True, metavar="PATH", help=text)(function)
 
 
 def _source(function: Callable) -> Callable:
-    """The tiles to be added, and how they are reduced."""
-    text = "file of the command pca that reduces the recall descriptors; default: none"
+    """Add the argument DIRECTORY, the tiles to be added, and --pca, their reduction."""
+    text = "file written by the command pca, to reduce the recall descriptors; default: none"
     return click.argument("directory", type=PATH)(click.option("--pca", type=PATH, metavar="FILE", help=text)(function))
 
 
 def parameter_options(names: Iterable[str], text: str | None = None) -> Callable[[Callable], Callable]:
-    """An option for each of these parameters of an index.
+    """A decorator that adds an option for each of these parameters of an index.
 
     Args:
-        text: of each; None: what the parameter means.
+        text: help of each option; None: the parameter's meaning and default.
     """
 
     def decorate(function: Callable) -> Callable:
         for parameter in reversed([field for field in fields(FaissParameters) if field.name in names]):
             default = parameter.metadata["auto"] or parameter.default
-            said = text or f"{parameter.metadata['meaning']}; default: {default}"
-            function = click.option(f"--{parameter.name}", type=int, metavar="N", help=said)(function)
+            help_text = text or f"{parameter.metadata['meaning']}; default: {default}"
+            function = click.option(f"--{parameter.name}", type=int, metavar="N", help=help_text)(function)
         return function
 
     return decorate
 
 
 def given(parameters: dict[str, int | None]) -> dict[str, int]:
-    """Those that are on the command line, in the order of their definition."""
+    """The parameters that are on the command line, in the order of their definition."""
     names = [field.name for field in fields(FaissParameters)]
     return {name: parameters[name] for name in names if parameters.get(name) is not None}
 
@@ -70,8 +70,8 @@ def given(parameters: dict[str, int | None]) -> dict[str, int]:
 )
 @parameter_options([parameter.name for parameter in fields(FaissParameters)])
 def build(directory: Path, pca: Path | None, index: str, kind: str, **parameters: int | None) -> None:
-    """Make an index of the tiles in DIRECTORY, which extract wrote, best with --places; one that is there stays whole
-    until the new one is.
+    """Build an index of the tiles in DIRECTORY, which extract wrote, best with --places. An existing index is replaced
+    only when the new one is complete.
     """
     require_buildable(index, kind, given(parameters))
     extracted = load_extracted(directory, pca)
@@ -86,7 +86,7 @@ def build(directory: Path, pca: Path | None, index: str, kind: str, **parameters
 @_source
 @index_option
 def add(directory: Path, pca: Path | None, index: str) -> None:
-    """Add the tiles in DIRECTORY, which extract wrote; one whose name is there takes the older one's place."""
+    """Add the tiles in DIRECTORY, which extract wrote. A tile replaces the one of the same name in the index."""
     extracted = load_extracted(directory, pca)
     added = add_tiles(index, extracted)
     print(f"{index}: {extracted.count} tiles added, {added.replaced} of them replaced; {added.total} in all")
@@ -95,7 +95,7 @@ def add(directory: Path, pca: Path | None, index: str) -> None:
 @index.command("remove", cls=Command, example="3_0_2_1.png --index tiles_index")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @index_option
-@click.option("--names_from", type=PATH, metavar="FILE", help="text, one name per line")
+@click.option("--names_from", type=PATH, metavar="FILE", help="text file with one name per line")
 def remove(names: tuple[str, ...], index: str, names_from: Path | None) -> None:
     """Remove tiles by their names."""
     named = [*names, *(_names_of(names_from) if names_from else [])]
@@ -108,7 +108,7 @@ def remove(names: tuple[str, ...], index: str, names_from: Path | None) -> None:
 @index.command("info", cls=Command, example="--index tiles_index")
 @index_option
 def info(index: str) -> None:
-    """Say what an index contains and how it was made."""
+    """Print what an index contains and how it was built."""
     for name, value in describe_index(index).items():
         shown = str(value)[:12] if name.endswith("sha256") else value
         print(f"{name:24} {'-' if value is None else shown}")
@@ -121,15 +121,15 @@ def _names_of(file: Path) -> list[str]:
 
 @command("pca", example="tiles --dimension 256 --out omega_256.safetensors")
 @click.argument("directory", type=PATH)
-@click.option("--dimension", type=int, default=512, metavar="N", help="numbers that are left; default: 512")
-@click.option("--seed", type=int, default=0, metavar="N", help="of the random start directions; default: 0")
+@click.option("--dimension", type=int, default=512, metavar="N", help="numbers per reduced descriptor; default: 512")
+@click.option("--seed", type=int, default=0, metavar="N", help="seed of the random start directions; default: 0")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="new .safetensors file")
 def pca(directory: Path, dimension: int, seed: int, out: Path) -> None:
-    """Fit the reduction of recall descriptors: the directions in which those of the tiles in DIRECTORY, which extract
-    wrote, vary most.
+    """Fit the reduction of recall descriptors (PCA) on the tiles in DIRECTORY, which extract wrote: it keeps the
+    directions in which their descriptors vary most.
 
-    Take tiles of training: a Recall measured with a reduction that was fitted to the very tiles searched in flatters.
-    The file goes with --pca to extract, index, search and eval.
+    Use tiles of the training data: a reduction fitted on the searched tiles makes Recall look better than it is. Give
+    the file as --pca to extract, index, search and eval.
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out is {out}; name a file that ends in .safetensors")
@@ -137,7 +137,7 @@ def pca(directory: Path, dimension: int, seed: int, out: Path) -> None:
         raise ConfigError(f"--seed is {seed}; give a whole number, 0 or more")
     tiles = load_extracted(directory)
     if tiles.reduction_sha256:
-        raise TileIndexError(f"{directory} was reduced when it was extracted; extract it once more without --pca")
+        raise TileIndexError(f"{directory} was reduced when it was extracted; extract it again without --pca")
     started = time.perf_counter()
     fitted = fit_reduction(tiles.recall.descriptor_ND, dimension, seed, tiles.checkpoint_sha256)
     save_reduction(out, fitted)

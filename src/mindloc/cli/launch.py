@@ -1,4 +1,4 @@
-"""A training or an evaluation as the scripts start it: scripts/run_*.sh call this with their own arguments."""
+"""Command that starts a training run or an evaluation for scripts/run_*.sh, which pass it their own arguments."""
 
 import os
 import sys
@@ -27,17 +27,17 @@ from mindloc.runtime.process import command_line, variables_for_children
 DEFAULT_EXPERIMENT = "gta_uav_cross"
 _TRAIN_PLACES = "DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK]"
 _EVAL_PLACES = "DATASET_PATH CHECKPOINT_PATH"
-MOST_RANKS = 1024  # on one server: far more than any has cards
+MOST_RANKS = 1024  # per server; far more than the cards of any server
 
 
 @dataclass(frozen=True)
 class Script:
-    """One of the scripts: what its places mean."""
+    """One of the scripts, with the meaning of its positional arguments."""
 
     file: str
-    first: str  # what the first place says
+    first: str  # name of the first argument
     target: str | None = None  # device target of the script
-    several: bool = False  # ranks, perhaps on several servers
+    several: bool = False  # starts several ranks, perhaps on several servers
     evaluates: bool = False
 
     @property
@@ -46,7 +46,7 @@ class Script:
 
     @property
     def places(self) -> str:
-        """Those after the first, optional ones in brackets."""
+        """Names of the arguments after the first, optional ones in brackets."""
         return _EVAL_PLACES if self.evaluates else _TRAIN_PLACES
 
     @property
@@ -63,7 +63,7 @@ SCRIPTS = {
 }
 
 
-# options of a training that a script passes on, and its own
+# the options of train, which a script passes on, and the scripts' own --launcher
 _OPTIONS = Command("options", params=[*train.params, click.Option(["--launcher"])], add_help_option=False)
 
 
@@ -75,12 +75,13 @@ _OPTIONS = Command("options", params=[*train.params, click.Option(["--launcher"]
 @click.argument("kind", type=click.Choice(list(SCRIPTS)), metavar="KIND")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="...")
 def launch(kind: str, arguments: tuple[str, ...]) -> int:
-    """Start a training or an evaluation as the scripts do: KIND is one of those below, with its arguments and then
-    options of train or eval.
+    """Start a training run or an evaluation as the scripts do: KIND is one of those below, followed by its arguments
+    and then by options of train or eval.
 
-    Environment: CONFIG, the experiment (gta_uav_cross). LAUNCHER, rank_table or msrun. Of several servers: SERVER_ID,
-    which one this is, from 0 (found by its address in a rank table); MASTER_ADDR and MASTER_PORT, where ranks under
-    msrun meet (the first server of a rank table, 8118); SERVER_COUNT, how many there are when no rank table says so.
+    Environment variables, with defaults in parentheses: CONFIG, the experiment (gta_uav_cross). LAUNCHER, rank_table or
+    msrun. For several servers: SERVER_ID, the number of this server, from 0 (found by its address in a rank table);
+    MASTER_ADDR and MASTER_PORT, where ranks under msrun meet (the first server of a rank table, 8118); SERVER_COUNT,
+    the number of servers (that of the rank table).
     """
     script = SCRIPTS[kind]
     if arguments in (("-h",), ("--help",)):
@@ -93,7 +94,7 @@ def launch(kind: str, arguments: tuple[str, ...]) -> int:
 
 
 def become_evaluation(script: Script, given: "ScriptArguments") -> int:
-    """Turn into the evaluation: one process, whose console is its log."""
+    """Replace this process by the evaluation, which has one rank and prints to the console."""
     target = ["--device_target", script.target] if script.target else []
     words = ["--checkpoint", str(given.checkpoint), "--data_root", str(given.dataset)]
     words += ["--device_id", str(given.device_ids[0]), *target, *given.options]
@@ -103,12 +104,12 @@ def become_evaluation(script: Script, given: "ScriptArguments") -> int:
 
 
 def plan_training(script: Script, given: "ScriptArguments", environment: Mapping[str, str]) -> Plan:
-    """The ranks of a training on this server, after everything that can be checked before they start.
+    """Plan the ranks of a training run on this server, after all checks that are possible before they start.
 
     Raises:
-        LaunchError: an argument, the rank table or the number of ranks does not fit.
-        ConfigError: the config or an override is refused.
-        DeviceError, CheckpointError: as ``check_before_start``.
+        LaunchError: an argument, the rank table or the number of ranks is invalid.
+        ConfigError: the config or an override is invalid.
+        DeviceError, CheckpointError: for the reasons given in ``check_before_start``.
     """
     training, launcher = read_training(script, given, environment)
     table = read_rank_table(given.table) if given.table else None
@@ -142,11 +143,11 @@ def plan_training(script: Script, given: "ScriptArguments", environment: Mapping
 def read_training(
     script: Script, given: "ScriptArguments", environment: Mapping[str, str]
 ) -> tuple[TrainingCommand, str | None]:
-    """(the training that the arguments make, the launcher that the user wants)."""
-    explained = f"{script.file} knows the options of {command_line('train', '--help')} and --launcher"
+    """(training command for the arguments, launcher that the user requests or None)."""
+    explained = f"{script.file} takes the options of {command_line('train', '--help')} and --launcher"
     options = read_words(_OPTIONS, script.file, given.options, explained).params
     if options["resume"]:
-        raise LaunchError("--resume is train's own; here the run directory to continue is CHECKPOINT_PATH")
+        raise LaunchError("--resume is an option of train only; give the run directory to continue as CHECKPOINT_PATH")
     resumed = given.checkpoint if resumes(given) else None
     training = TrainingCommand(
         experiment=options["config"] or environment.get("CONFIG") or DEFAULT_EXPERIMENT,
@@ -160,15 +161,15 @@ def read_training(
         begin_epoch=options["begin_epoch"] if given.begin_epoch is None else given.begin_epoch,
         own=options["overrides"],
     )
-    # a shell's LAUNCHER does not concern a training of one rank
+    # the environment's LAUNCHER does not apply to a script that starts one rank
     return training, options["launcher"] or (environment.get("LAUNCHER") if script.several else None) or None
 
 
 def resumes(given: "ScriptArguments") -> bool:
-    """Whether the checkpoint is a run to resume.
+    """Whether the checkpoint is a run directory to resume.
 
     Raises:
-        LaunchError: it is another directory.
+        LaunchError: it is a directory, but not a run directory.
     """
     if given.checkpoint is None or given.checkpoint.is_file():
         return False
@@ -182,10 +183,10 @@ def resumes(given: "ScriptArguments") -> bool:
 
 @dataclass(frozen=True)
 class ScriptArguments:
-    """A checked argument list; paths are absolute."""
+    """The checked arguments of a script; paths are absolute."""
 
     table: Path | None = None  # rank table
-    ranks: int | None = None  # a number in its place
+    ranks: int | None = None  # number of ranks, given instead of a table
     device_ids: tuple[int, ...] = ()
     dataset: Path = field(default_factory=Path)
     output: Path = field(default_factory=Path)
@@ -196,11 +197,11 @@ class ScriptArguments:
 
 
 def read_arguments(script: Script, argv: Sequence[str]) -> ScriptArguments:
-    """The argument list of a script.
+    """Parse the arguments of a script.
 
     Raises:
-        LaunchError: too few or too many places, a path that is not there, not a number where one belongs. The usage
-            follows on a line of its own.
+        LaunchError: there are too few or too many arguments, a path does not exist, or a value is not a number. The
+            usage is a second line of the message.
     """
     try:
         first_option = next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
@@ -236,7 +237,7 @@ def _table_or_ranks(word: str) -> dict:
     if not is_number(word):
         return {"table": _file("RANK_TABLE_FILE", word)}
     if int(word) == 0:
-        raise LaunchError("RANKS is 0, expected how many ranks this server is to start; give 1 or more")
+        raise LaunchError("RANKS is 0, expected the number of ranks to start on this server; give 1 or more")
     if int(word) > MOST_RANKS:
         raise LaunchError(f"RANKS is {word}, more than the {MOST_RANKS} that one server may start; give fewer")
     return {"ranks": int(word)}
@@ -264,14 +265,16 @@ def _last_places(words: Sequence[str]) -> dict:
 def _existing(name: str, word: str) -> Path:
     path = Path(word).absolute()
     if not word or not path.exists():
-        raise LaunchError(f"{name} {word or '(empty)'} is not there; check the path (from here: {Path.cwd()})")
+        raise LaunchError(
+            f"{name} {word or '(empty)'} does not exist; check the path (current directory: {Path.cwd()})"
+        )
     return path
 
 
 def _directory(name: str, word: str) -> Path:
     path = _existing(name, word)
     if not path.is_dir():
-        raise LaunchError(f"{name} {word} is a file, expected a directory; give the one that contains it")
+        raise LaunchError(f"{name} {word} is a file, expected a directory; give the directory that contains it")
     return path
 
 

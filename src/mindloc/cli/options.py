@@ -1,7 +1,4 @@
-"""Options that several commands share: keys of the config, among them the flags of the field's public code, the engine.
-
-What computing in 8 bits does to the descriptors is said here too, before they are relied on.
-"""
+"""Options that several commands share: those for config keys, with the flags of public code, and the engine's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -49,41 +46,41 @@ KNOWN_FLAGS = {
     "--gpu_ids": ("run.device_ids", None),
 }
 
-# key -> words of the public code for our values
+# key -> word of the public code -> our value
 PUBLIC_WORDS = {
     "model.backbone": {"vit_base_patch16_rope_reg1_gap_256.sbb_in1k": "base"},
     "eval.swap_sides": {"D2S": "false", "S2D": "true"},  # the queries are drone images, or satellite tiles
 }
 
-# values that a flag takes with commas between: --gpu_ids 0,1 --drone_size_px 384,512 (height, width)
+# keys whose flag takes values separated by commas: --gpu_ids 0,1 --drone_size_px 384,512 (height, width)
 _LISTS = ("run.device_ids", "data.query_size_px", "data.reference_size_px")
 
-# one root has training and test pairs, as in the public code, also where a config has two
+# --data_root is the root of training and test pairs, as in the public code, even if the config has two roots
 _ALSO_SETS = {"data.root": [f"{key}=null" for key in OF_TEST_ROOT]}
 
-CHECKPOINT = "a run directory, for its best weights, or a file of weights"  # help of the option
+CHECKPOINT = "a run directory, for its best weights, or a weights file"  # help of the option
 
 Decorator = Callable[[Callable], Callable]
 
 
 def key_overrides(key: str, text: str) -> list[str]:
-    """What a flag sets: its key to the text on the command line, and related keys."""
+    """The overrides of a flag: its key set to the text on the command line, and related keys."""
     if key in _LISTS and not text.startswith("["):
         text = f"[{text}]"
     return [text_override(key, PUBLIC_WORDS.get(key, {}).get(text, text)), *_ALSO_SETS.get(key, [])]
 
 
 def config_options(flags: Sequence[str] = tuple(KNOWN_FLAGS), of_checkpoint: bool = False) -> Decorator:
-    """--set and the known flags as ``overrides``, in their order; --config unless the config is a checkpoint's.
+    """A decorator that adds --set and the known flags, as ``overrides`` in their order, and --config.
 
     Args:
-        of_checkpoint: the config, and so each default, is a checkpoint's.
+        of_checkpoint: True if config and defaults come from a checkpoint; --config is left out then.
     """
     explained = ("any setting, by its key in a config, such as train.seed=2; repeatable", "KEY=VALUE")
     options = [click.option("--set", cls=KeyOption, sets=lambda text: [text], explained=lambda: explained)]
     options += [_flag_option(flag, of_checkpoint) for flag in flags]
     if not of_checkpoint:
-        text = "experiment: the name of a shipped one, or a YAML file; default: none"
+        text = "experiment: the name of a shipped config, or a YAML file; default: none"
         options.insert(0, click.option("--config", metavar="NAME", help=text))
     return _together(options)
 
@@ -115,7 +112,7 @@ _PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in
 
 def _engine(name: str) -> str:
     if name not in ENGINES:
-        raise click.BadParameter(f"{name!r} is none of {', '.join(ENGINES)}")
+        raise click.BadParameter(f"{name!r} is not one of {', '.join(ENGINES)}")
     return name
 
 
@@ -132,30 +129,30 @@ _ENGINE_OPTIONS = [
         "--exported",
         type=PATH,
         metavar="PATH",
-        help=f"exported file, or directory of such, for --engine {_OF_FILES}; enough without a checkpoint; "
+        help=f"exported file, or directory of exported files, for --engine {_OF_FILES}; replaces --checkpoint; "
         "default: export/ of the checkpoint's run",
     ),
     click.option(
         "--precision",
         type=click.Choice(_PRECISIONS),
-        help="of the computation; int8: fp32 files on CPUs, quantized while loading; default: the training's, of "
-        "exported files fp32",
+        help="of the computation; int8: fp32 files on CPUs, quantized while loading; default: that of the training "
+        "run, or fp32 for exported files",
     ),
     click.option("--dec_key_file", type=PATH, metavar="FILE", help="key of an encrypted MINDIR file"),
     click.option("--tensorrt", is_flag=True, help="onnx on GPU: TensorRT instead of CUDA"),
-    click.option("--allow_cpu_provider", is_flag=True, help="onnx: take the CPU where the GPU's provider fails"),
+    click.option("--allow_cpu_provider", is_flag=True, help="onnx: use the CPU if the GPU's provider fails"),
     click.option(
         "--pca",
         type=PATH,
         metavar="FILE",
-        help="file of the command pca that reduces the recall descriptors; default: none",
+        help="file written by the command pca, to reduce the recall descriptors; default: none",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class EngineArguments:
-    """What the command line says of the engine, not checked yet."""
+    """The command line's arguments for the engine, not checked yet."""
 
     checkpoint: Path | None
     engine: str
@@ -167,10 +164,10 @@ class EngineArguments:
     pca: Path | None
 
     def request(self) -> EngineRequest:
-        """What the arguments request.
+        """Check the arguments and return what they request.
 
         Raises:
-            ConfigError: they contradict each other.
+            ConfigError: the arguments contradict each other.
             ExportError: the key can't be read.
         """
         self._check()
@@ -188,14 +185,12 @@ class EngineArguments:
     def _check(self) -> None:
         entry, named = ENGINES[self.engine], f"--engine {self.engine}"
         if entry.file_format is None and self.checkpoint is None:
-            raise ConfigError(
-                f"no --checkpoint RUN was given; only --engine {_OF_FILES} go without, by --exported PATH"
-            )
+            raise ConfigError(f"--checkpoint RUN is missing; give it, or --exported PATH with --engine {_OF_FILES}")
         if self.checkpoint is None and self.exported is None:
-            raise ConfigError(f"{named} needs --exported PATH, or a --checkpoint whose export/ has them")
+            raise ConfigError(f"{named} needs --exported PATH, or a --checkpoint whose export/ contains the files")
         if self.precision and self.precision not in entry.precisions:
             choices = ", ".join(entry.precisions)
-            raise ConfigError(f"--precision {self.precision} is not for {named}, which has {choices}")
+            raise ConfigError(f"--precision {self.precision} is not supported by {named}; choose from {choices}")
         unfit = ["--exported"] if self.exported and entry.file_format is None else []
         unfit += [
             flag
@@ -203,11 +198,13 @@ class EngineArguments:
             if getattr(self, flag.removeprefix("--")) and option not in entry.options
         ]
         if unfit:
-            raise ConfigError(f"{', '.join(unfit)} means nothing to {named}; leave it out or name the engine")
+            raise ConfigError(
+                f"{', '.join(unfit)} has no effect with {named}; leave it out, or give the --engine that it is for"
+            )
 
 
 def engine_options(function: Callable) -> Callable:
-    """--engine, what it runs and how, as ``engine``."""
+    """Add --engine and the options on what it runs and how, as the argument ``engine``."""
     names = [field.name for field in fields(EngineArguments)]
 
     @wraps(function)
@@ -218,6 +215,6 @@ def engine_options(function: Callable) -> Callable:
 
 
 def view_option(default: SideName) -> Decorator:
-    """--view, by the words of the data that the encoder was trained on."""
+    """A decorator that adds --view, whose values are the view names of the training data."""
     text = f"view that the images show, such as drone or satellite; default: that of the {default} side"
     return click.option("--view", help=text)

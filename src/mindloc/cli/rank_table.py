@@ -1,4 +1,4 @@
-"""The rank table of an Ascend cluster: written, merged, explained."""
+"""Command that writes, merges, checks and explains the rank table of an Ascend cluster."""
 
 import ipaddress
 import itertools
@@ -25,12 +25,16 @@ from mindloc.runtime.cluster import card_numbers
 
 @command("rank-table", example="--devices 0,1,2,3,4,5,6,7 --out rank_table.json")
 @click.option("--devices", metavar="IDS", help="cards of this server, rank 0 first, like 0,1,2,3")
-@click.option("--check", type=PATH, metavar="FILE", help="explain a table, or say what is wrong with it")
+@click.option("--check", type=PATH, metavar="FILE", help="explain a table, or report what is wrong with it")
 @click.option("--merge", type=PATH, cls=SeveralOption, metavar="FILE ...", help="tables of the servers, one each")
 @click.option("--out", type=PATH, metavar="FILE", help="table to write")
-@click.option("--server_id", metavar="ADDRESS", help="address of this server; needed where it has several")
-@click.option("--device_ips", metavar="ADDRESSES", help="of the cards' own network ports, like IP,IP")
-@click.option("--without_device_ips", is_flag=True, help="leave them out: for a trial off Ascend, HCCL would refuse it")
+@click.option("--server_id", metavar="ADDRESS", help="address of this server; needed if it has several")
+@click.option("--device_ips", metavar="ADDRESSES", help="addresses of the cards' own network ports, like IP,IP")
+@click.option(
+    "--without_device_ips",
+    is_flag=True,
+    help="leave the addresses out; only for a trial off Ascend, since HCCL needs them",
+)
 def rank_table(
     devices: str | None,
     check: Path | None,
@@ -64,7 +68,7 @@ def rank_table(
 
 
 def explanation(table: RankTable) -> str:
-    """The table in words: a line per server, and which of them this host is."""
+    """The table in words: one line per server, and which of the servers this host is."""
     lines = [f"{table.path}: layout {table.version}, servers: {len(table.servers)}, ranks: {table.size}"]
     for index, server in enumerate(table.servers):
         cards = ", ".join(
@@ -74,16 +78,16 @@ def explanation(table: RankTable) -> str:
     try:
         here = find_server(table, host_names(), os.environ.get("SERVER_ID") or None)
         lines.append(f"this host is server {here}")
-    except LaunchError:  # tables are also checked elsewhere than where they are used
+    except LaunchError:  # a table may be checked on a machine that it does not list
         lines.append(f"this host ({', '.join(host_names())}) is none of them")
     return "\n".join(lines)
 
 
 def merged(tables: list[RankTable]) -> list[Server]:
-    """The servers of several tables in the order of their ids as text, which is how MindSpore counts; ranks follow it.
+    """The servers of several tables, sorted by their ids as text, as MindSpore does; ranks are numbered in this order.
 
     Raises:
-        LaunchError: a server is in two of them.
+        LaunchError: a server is in two of the tables.
     """
     servers = sorted((server for table in tables for server in table.servers), key=lambda server: server.id)
     for first, second in itertools.combinations(servers, 2):
@@ -97,7 +101,7 @@ def merged(tables: list[RankTable]) -> list[Server]:
 
 
 def _named(server_id: str | None) -> str | None:
-    """What --server_id says: an address, or a host's name as ModelArts uses it."""
+    """The checked value of --server_id: an address, or a host's name as ModelArts uses it."""
     if server_id and any(char.isspace() for char in server_id):
         raise LaunchError(f"--server_id is {server_id!r}, expected an address like 10.0.0.1 or a host's name")
     return server_id
@@ -113,7 +117,7 @@ def only_address(names: list[str]) -> str:
     if len(addresses) == 1:
         return addresses[0]
     known = f"several addresses ({', '.join(addresses)})" if addresses else "no address of its own"
-    raise LaunchError(f"this host has {known}; say by --server_id which one the other servers reach it by")
+    raise LaunchError(f"this host has {known}; give the one that other servers use as --server_id")
 
 
 def _addresses(given: str | None, cards: Sequence[int]) -> list[str]:
@@ -123,7 +127,7 @@ def _addresses(given: str | None, cards: Sequence[int]) -> list[str]:
     wrong = [address for address in addresses if not _is_address(address)]
     if wrong or len(set(addresses)) != len(cards) or len(addresses) != len(cards):
         raise LaunchError(
-            f"--device_ips is {given!r}, expected {len(cards)} different addresses like 192.168.1.1, with commas"
+            f"--device_ips is {given!r}, expected {len(cards)} different addresses like 192.168.1.1, separated by commas"
         )
     return addresses
 

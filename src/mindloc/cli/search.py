@@ -1,4 +1,4 @@
-"""Drone images looked up in an index of tiles: recall by one descriptor, re-ranking by another where there is one."""
+"""Command that searches an index of tiles for drone images: recall by one descriptor, re-ranking by a second if any."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -30,28 +30,30 @@ from mindloc.search.index import Box, Circle
 
 _ORDER = "latitude before longitude, or x before y"
 _ACROSS = "; across the 180th meridian from 179.9 to -179.9"
-_BOTH_STAGES = {  # how to come by queries with both descriptors: read, encoded
-    True: "name the directory that extract wrote, with omega and phi",
-    False: "encode them by the checkpoint, or by files exported with both descriptors",
+_BOTH_STAGES = {  # way out if queries lack a descriptor that the index needs; True: they were read, False: encoded
+    True: "give the directory that extract wrote, with omega and phi",
+    False: "encode them with the checkpoint, or with files exported with both descriptors",
 }
 _ON_BAD_IMAGE = "data.on_bad_image"
 _ENCODED = "--queries are encoded already"
-_READ = ("search.recall_n", "search.consistency_m")  # compared with the index, whatever the encoder's head
+_READ = ("search.recall_n", "search.consistency_m")  # keys that a search reads, whatever the encoder's head
 _ENCODING = ("checkpoint", "engine", "exported", "precision", "dec_key_file", "tensorrt", "allow_cpu_provider", "view")
 Point = tuple[float, ...]
 
 
 class QuerySource(NamedTuple):
-    """Queries that are read or encoded when their batches are called for."""
+    """Queries that are read or encoded only when ``batches`` is called."""
 
     known: Queries
     config: Config
     batches: Callable[[], Iterator[Batch]]
-    after: Callable[[], int] = lambda: 0  # says what is to be said once all are searched; the exit code
+    after: Callable[[], int] = lambda: (
+        0
+    )  # called when all are searched: prints what was left out, returns the exit code
 
 
 def numbers(count: int) -> Callable[[str], Point]:
-    """A type of option: so many numbers with commas between."""
+    """A parser of an option's value: ``count`` numbers separated by commas."""
 
     def parse(text: str) -> Point:
         try:
@@ -59,7 +61,7 @@ def numbers(count: int) -> Callable[[str], Point]:
         except ValueError:
             values = ()
         if len(values) != count or not np.isfinite(values).all():
-            raise click.BadParameter(f"{text!r} is not {count} numbers with commas between")
+            raise click.BadParameter(f"{text!r} is not {count} numbers separated by commas")
         return values
 
     return parse
@@ -67,15 +69,15 @@ def numbers(count: int) -> Callable[[str], Point]:
 
 @command("search", example="images --index tiles_index --checkpoint work_dir/latest --out answers.jsonl")
 @click.argument("directory", type=PATH, required=False)
-@click.option("--queries", type=PATH, metavar="DIRECTORY", help="what extract wrote of them, in place of images")
+@click.option("--queries", type=PATH, metavar="DIRECTORY", help="output of extract for the queries, instead of images")
 @index_option
 @engine_options
 @view_option("query")
 @click.option("--top", type=int, default=5, metavar="K", help="answers per query; default: 5")
 @click.option("--near", type=numbers(2), metavar="A,B", help=f"last known position, with --within_m; {_ORDER}")
 @click.option("--box", type=numbers(4), metavar="A0,B0,A1,B1", help=f"lowest corner, then highest; {_ORDER}{_ACROSS}")
-@click.option("--within_m", type=float, metavar="METERS", help="how far from --near a tile's place may be")
-@parameter_options(WHILE_SEARCHING, "as of index build; default: the index's own")
+@click.option("--within_m", type=float, metavar="METERS", help="maximum distance of a tile's place from --near")
+@parameter_options(WHILE_SEARCHING, "as in index build; default: the index's own")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="answers, one line of JSON per query")
 @config_options(("--device_target", "--device_id"), of_checkpoint=True)
 @click.pass_context
@@ -94,10 +96,10 @@ def search(
     overrides: tuple[str, ...],
     **parameters: int | None,
 ) -> int:
-    """Look drone images up in an index of tiles: recall by one descriptor, re-rank by another where there is one.
+    """Search an index of tiles for drone images: recall by one descriptor, re-rank by a second if there is one.
 
-    Queries are the images in DIRECTORY (JPEG, PNG, WebP, TIFF, BMP; subdirectories included), or with --queries an
-    extraction that exists already, for which no device is needed. Every query's answers go to the file of --out, one
+    Queries are the images in DIRECTORY (JPEG, PNG, WebP, TIFF, BMP; subdirectories included), or with --queries the
+    output of extract, for which no device is needed. Every query's answers are written to the file of --out, one
     line of JSON each: name, answers (tile, place, bounds, score, score_of: "cosine" or "consistency", recall_rank).
 
     Images that can't be read are named and left out, and the exit code is 1; with --set data.on_bad_image=stop the
@@ -129,7 +131,7 @@ def search(
 
 def _place(near: Point | None, within_m: float | None, box: Point | None) -> Box | Circle | None:
     if near and box:
-        raise ConfigError("--near and --box both say where to look; give one of them")
+        raise ConfigError("--near and --box both limit the search area; give one of them")
     if (near is None) != (within_m is None):
         raise ConfigError("--near A,B and --within_m METERS go together; give both or none")
     if within_m is not None and not 0 < within_m < np.inf:
@@ -140,7 +142,7 @@ def _place(near: Point | None, within_m: float | None, box: Point | None) -> Box
 
 
 def _refuse_encoding(context: click.Context) -> None:
-    """Refuse what says how images are encoded, where nothing is left to encode."""
+    """Check that no option on encoding is given with --queries, which are encoded already."""
     on_line = click.core.ParameterSource.COMMANDLINE
     named = [f"--{name}" for name in _ENCODING if context.get_parameter_source(name) is on_line]
     if named:
@@ -148,7 +150,7 @@ def _refuse_encoding(context: click.Context) -> None:
 
 
 def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -> QuerySource:
-    """The queries of an extraction; no device, no MindSpore."""
+    """The queries of an extraction; needs neither a device nor MindSpore."""
     extracted = load_extracted(directory, pca)
     config = config_from_dict(extracted.recall.card.get("config", {}))
     config = override_after_training(config, overrides, ("search",), _ENCODED, read=_READ)
@@ -158,7 +160,7 @@ def _read_queries(directory: Path, pca: Path | None, overrides: Sequence[str]) -
 def _encode_queries(
     directory: Path, engine: EngineArguments, view: str | None, overrides: Sequence[str]
 ) -> QuerySource:
-    """The images of a directory; calling for their batches starts the device."""
+    """The queries from a directory of images; the device is started when ``batches`` is called."""
     listed, request = list_images(directory), engine.request()
     source = read_source(request, ("query",), view)
     config, side = override_after_training(source.config, overrides, read=_READ), source.side

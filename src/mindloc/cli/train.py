@@ -1,4 +1,4 @@
-"""Trainings: the command, and how scripts and jobs start one in their user's stead."""
+"""Command that trains an encoder, and ``TrainingCommand``, by which scripts and jobs start it for their user."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ from mindloc.training.resume import check_begin_epoch, check_settings, find_resu
     metavar="RUN",
     help="continue this run directory exactly where it stopped, with its own config; --epochs may be raised",
 )
-@click.option("--begin_epoch", type=int, metavar="N", help="refuse to start unless exactly N epochs are done by then")
+@click.option("--begin_epoch", type=int, metavar="N", help="fail at the start unless exactly N epochs are done")
 @click.pass_obj
 def train(
     words: tuple[str, ...],
@@ -45,12 +45,12 @@ def train(
     resume: Path | None,
     begin_epoch: int | None,
 ) -> int:
-    """Train an encoder, or continue a training that was stopped.
+    """Train an encoder, or continue a training run that was stopped.
 
     A new run gets its own directory, work_dir/NAME/MMDDhhmmss, or the one that --run_dir names.
     """
     if resume and (config or run_dir):
-        raise ConfigError("--resume takes the run's own config and directory; leave out --config and --run_dir")
+        raise ConfigError("--resume uses the run's own config and directory; leave out --config and --run_dir")
     resumed = RunDirectory.open(resume) if resume else None
     settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
     launched = announced_ranks() > 1
@@ -62,7 +62,7 @@ def train(
 
     from mindloc.training import trainer  # after the device is chosen: it imports MindSpore
 
-    # before a directory is made: a training that is refused leaves nothing behind
+    # before the run directory is created, so that a failed check leaves nothing behind
     training = trainer.prepare(settings, resumed, cluster, begin_epoch)
     if not cluster.is_first:
         trainer.train(training, None)
@@ -82,21 +82,21 @@ def train(
 
 
 def train_on_cards(config: Config, words: Sequence[str], resumed: Path | None, begin_epoch: int | None) -> int:
-    """As many ranks as ``run.device_ids`` names cards of this server, each of which runs this command.
+    """Start one rank per card in ``run.device_ids``, each of which runs this command, and return the exit code.
 
     Args:
         words: arguments of the command.
 
     Raises:
-        DeviceError: cards are named and this machine has none.
-        MindlocError: what every rank would refuse.
+        DeviceError: several cards are named, but neither Ascend nor GPU works here.
+        MindlocError: for the reasons given in ``check_before_start``.
     """
     cards, environment = config.run.device_ids, with_source(os.environ)
     target, settled = settled_target(config.run.device_target, environment)
     if config.run.device_target == "auto" and target == "CPU":
         raise DeviceError(
-            f"run.device_ids names {len(cards)} cards and neither Ascend nor GPU works here (see "
-            f"{command_line('doctor')}); --device_target CPU trains {len(cards)} ranks on the processor"
+            f"run.device_ids names {len(cards)} cards, but neither Ascend nor GPU works here (see "
+            f"{command_line('doctor')}); --device_target CPU trains {len(cards)} ranks on the CPU"
         )
     check_before_start(config, target, len(cards), resumed, begin_epoch)
     log_dir = new_log_directory(Path(config.run.work_dir))
@@ -105,18 +105,18 @@ def train_on_cards(config: Config, words: Sequence[str], resumed: Path | None, b
 
 
 def check_before_start(config: Config, target: str, ranks: int, resumed: Path | None, begin_epoch: int | None) -> None:
-    """Refuse once, before any rank is started and without MindSpore, what every rank would refuse.
+    """Check once what every rank would check, before any rank is started and without MindSpore.
 
     Args:
         target: "CPU", "GPU" or "Ascend", where the training will run.
         resumed: run directory to resume.
-        begin_epoch: epochs that the user takes for done.
+        begin_epoch: number of epochs that the user expects to be done.
 
     Raises:
-        LaunchError: the batch can't be shared among the ranks.
-        DeviceError: the target does not train in that precision.
-        CheckpointError: the run has reached another epoch, is damaged, or belongs to another model.
-        MindlocError: another process trains the run.
+        LaunchError: the batch can't be shared evenly among the ranks.
+        DeviceError: the target does not train in the config's precision.
+        CheckpointError: the run has reached a different epoch, is damaged, or belongs to a different model.
+        MindlocError: another process is training the run.
     """
     require_shareable_batch(config.train.batch_size, ranks)
     if target != "Ascend":  # there it depends on the chip, which only the ranks can read
@@ -132,22 +132,23 @@ def check_before_start(config: Config, target: str, ranks: int, resumed: Path | 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCommand:
-    """A training as a script or a job has it started; what it sets by itself comes first, so that its user wins."""
+    """A training run that a script or a job starts. The user's overrides come last, so that they win."""
 
     experiment: str | Path | None = None  # of a new run: a shipped config's name or a file; None: the defaults
     data: Path
     resumed: Path | None = None  # run directory to resume
     run_dir: Path | None = None  # new directory for a run
-    work_dir: Path | None = None  # where new run directories are made
-    weights: Path | None = None  # to start from
+    work_dir: Path | None = None  # where new run directories are created
+    weights: Path | None = None  # initial weights
     target: str | None = None
-    evaluates: bool | None = None  # while it trains; True: each epoch where the config says never; None: as it says
+    # while training; None: as the config says; True: the same, but every epoch if the config says never
+    evaluates: bool | None = None
     begin_epoch: int | None = None
-    own: tuple[str, ...] = ()  # what the user overrides, ``key=value``
+    own: tuple[str, ...] = ()  # the user's overrides, ``key=value``
 
     @property
     def overrides(self) -> list[str]:
-        """All of them in order."""
+        """All overrides in order, the user's last."""
         found = key_overrides("data.root", str(self.data))
         if self.work_dir and not self.resumed:
             found.append(text_override("run.work_dir", self.work_dir))
@@ -163,16 +164,16 @@ class TrainingCommand:
 
     @cached_property
     def config(self) -> Config:
-        """What it trains by.
+        """The config of the training run.
 
         Raises:
-            ConfigError: the experiment or an override is refused.
+            ConfigError: the experiment or an override is invalid.
         """
         return self._load(self.overrides)
 
     @property
     def words(self) -> list[str]:
-        """The arguments of the command that trains it."""
+        """The arguments of the command ``train``."""
         words = ["--resume", str(self.resumed)] if self.resumed else []
         if not self.resumed and self.experiment:
             words += ["--config", str(self.experiment)]
@@ -182,14 +183,14 @@ class TrainingCommand:
         return words if self.begin_epoch is None else [*words, "--begin_epoch", str(self.begin_epoch)]
 
     def checked(self, ranks: int, card: int | None, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-        """Check all that can be checked before a rank is started: (device target, arguments).
+        """Check all that can be checked before a rank is started, and return (device target, arguments).
 
         Args:
-            card: to use if there is only one rank; None: the config's.
+            card: the card to use if there is only one rank; None: the card in the config.
 
         Raises:
             LaunchError: MindSpore can't be loaded to find a device.
-            LaunchError, DeviceError, CheckpointError: as ``check_before_start``.
+            LaunchError, DeviceError, CheckpointError: for the reasons given in ``check_before_start``.
         """
         target, settled = settled_target(self.config.run.device_target, environment)
         check_before_start(self.config, target, ranks, self.resumed, self.begin_epoch)
@@ -202,5 +203,5 @@ class TrainingCommand:
 
 
 def set_words(overrides: Sequence[str]) -> list[str]:
-    """``key=value`` as arguments, each behind its --set."""
+    """The overrides ``key=value`` as arguments, each after --set."""
     return [word for override in overrides for word in ("--set", override)]

@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """Text for what the type alone does not state; it follows the type's description."""
+    """A text on what the type alone does not state; messages and docs append it to the type's description."""
 
     says: str
 
@@ -53,9 +53,9 @@ class NameIn:
 
 @dataclass(frozen=True, eq=False)
 class ReadWith:
-    """The setting is read only where another key has one of these values.
+    """The setting is read only if the config key ``key`` has one of ``values``.
 
-    For keys whose choices are in the schema itself; entries of mindloc/registry.py state what their parts read.
+    For choices that the schema itself lists; the entries of mindloc/registry.py state which keys their parts read.
     """
 
     key: str
@@ -69,8 +69,8 @@ def _refuse_bool(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """Text of a scalar: a run may be named 7, or 2026-11-30, which YAML reads as a date. A bool is not
-    converted, since "on" may have been written."""
+    """A scalar as text: a run may be named 7, or 2026-11-30, which YAML reads as a date. A bool is not converted, since
+    the user may have written "on"."""
     return value if value is None or isinstance(value, (bool, dict, list, tuple)) else str(value)
 
 
@@ -81,8 +81,8 @@ Whole = Annotated[int, Strict()]
 Count = Annotated[Whole, Field(gt=0)]
 Natural = Annotated[Whole, Field(ge=0)]
 
-NoBool = BeforeValidator(_refuse_bool)  # must follow the limits, so that pydantic applies them as a number's
-Positive = Annotated[float, Field(gt=0), NoBool]  # also from a string: PyYAML reads 1e-3 as one
+NoBool = BeforeValidator(_refuse_bool)  # must come after the limits, so that pydantic applies them to a number
+Positive = Annotated[float, Field(gt=0), NoBool]  # a string is accepted too, since PyYAML reads 1e-3 as a string
 NotNegative = Annotated[float, Field(ge=0), NoBool]
 Share = Annotated[float, Field(ge=0, le=1), NoBool]
 OpenShare = Annotated[float, Field(gt=0, lt=1), NoBool]

@@ -1,4 +1,4 @@
-"""YAML to ``Config`` and back. A value that no chosen part reads is an error."""
+"""Conversion between YAML and ``Config``. A value that no chosen part reads is an error."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ SHIPPED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "conf
 _DEFAULTS = Config()
 _MOST_NAMED = 5
 _MOST_BYTES = 1 << 20  # of a config file
-# sections that may differ from those of the training; the others describe the encoder
+# sections that may differ from those of the training run; the others describe the encoder
 AFTER_TRAINING = ("data", "eval", "search", "run")
 _NULL = ("", "~", "null", "Null", "NULL")  # words of YAML
 
@@ -31,7 +31,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
     """The configuration of one experiment: defaults, then the file, then ``key=value`` overrides in order.
 
     Args:
-        path: YAML file, or the name of a shipped one; None means the defaults.
+        path: YAML file, or the name of a shipped config; None means the defaults.
         overrides: such as ``["train.epochs=3"]``. Values are parsed as YAML. Exception: for a key whose value is text,
             such as a path, the value is taken literally, unless it is null or in quotes.
         of_run: True if a run wrote the file; then only overridden keys are checked for being read.
@@ -47,10 +47,10 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), o
 
 
 def experiment_file(named: str | Path) -> Path:
-    """The YAML file that a user names: itself, or by its name one that is shipped.
+    """The path of the YAML file that a user names: an existing file, or a shipped config by its name.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: there is neither such a file nor such a shipped config.
     """
     path = Path(named)
     if path.exists():
@@ -58,20 +58,20 @@ def experiment_file(named: str | Path) -> Path:
     if str(named) in SHIPPED:
         return SHIPPED[str(named)]
     if path.stem in SHIPPED:
-        raise ConfigError(f"config file {path} is missing; the shipped one goes by its name: --config {path.stem}")
+        raise ConfigError(f"config file {path} is missing; give the shipped config by its name: --config {path.stem}")
     near = difflib.get_close_matches(path.stem, SHIPPED, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"config {path} is neither a file nor a shipped one; {hint}shipped are {', '.join(SHIPPED)}")
+    raise ConfigError(f"config {path} is neither a file nor a shipped config; {hint}shipped are {', '.join(SHIPPED)}")
 
 
 def override_config(config: Config, overrides: Sequence[str], read: Container[str] = ()) -> Config:
-    """The same config with ``key=value`` overrides applied in order.
+    """A copy of the config with ``key=value`` overrides applied in order.
 
     Args:
         read: keys that the caller reads, whatever the config's choices.
 
     Raises:
-        ConfigError: as ``load_config``; of unread keys only those that overrides name.
+        ConfigError: for the reasons given in ``load_config``; only the overridden keys are checked for being read.
     """
     written = _parsed(overrides)
     changed = config_from_dict(with_set(config.model_dump(), written))
@@ -83,18 +83,18 @@ def override_after_training(
     config: Config,
     overrides: Sequence[str],
     sections: Sequence[str] = AFTER_TRAINING,
-    reason: str = "the rest is fixed by the checkpoint",
+    reason: str = "it is fixed by the checkpoint",
     read: Container[str] = (),
 ) -> Config:
     """A checkpoint's config with overrides of the sections that may change after training.
 
     Args:
-        sections: that may change.
-        reason: why no other may.
-        read: as in ``override_config``.
+        sections: names of the sections that may change.
+        reason: why keys of other sections may not change, for the message.
+        read: see ``override_config``.
 
     Raises:
-        ConfigError: an override of another section; as ``override_config``.
+        ConfigError: an override is in a different section, or for the reasons given in ``override_config``.
     """
     for key in (override.partition("=")[0] for override in overrides):
         if key.partition(".")[0] not in sections:
@@ -103,14 +103,14 @@ def override_after_training(
 
 
 def override_for_evaluation(config: Config, overrides: Sequence[str]) -> Config:
-    """As ``override_after_training``; an evaluation reads every image, whatever the config says of unreadable ones.
+    """A checkpoint's config with overrides for an evaluation, which needs every image.
 
     Raises:
-        ConfigError: also for an override of ``data.on_bad_image``.
+        ConfigError: for the reasons given in ``override_after_training``, or ``data.on_bad_image`` is overridden.
     """
     if any(override.partition("=")[0] == "data.on_bad_image" for override in overrides):
         raise ConfigError(
-            "data.on_bad_image can't be set for an evaluation, which needs every image; repair what check-data names"
+            "data.on_bad_image can't be set for an evaluation, which needs every image; repair those that check-data names"
         )
     return override_after_training(config, overrides)
 
@@ -119,7 +119,7 @@ def config_from_dict(tree: dict[str, Any]) -> Config:
     """A ``Config`` from a nested dict, such as a checkpoint's.
 
     Raises:
-        ConfigError: as ``load_config``, except for unread keys.
+        ConfigError: for the reasons given in ``load_config``, except unread keys.
     """
     return Config.model_validate(tree)
 
@@ -143,7 +143,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only; no aliases, by which a small file can grow without limit, and no key twice."""
+    """YAML loader for plain values. Duplicate keys are errors, and so are aliases, which can make a small file huge."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -156,14 +156,14 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for place, (key, _) in enumerate(node.value):
             if key.value in keys[:place]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _yaml(text: str, what: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an invalid date
         raise ConfigError(f"{what} can't be read as YAML: {one_line(error)[:300]}; correct it there") from None
 
 
@@ -178,7 +178,7 @@ def _parsed_override(override: str) -> tuple[str, Any]:
             f"override {override!r} is not of the form section.key=value; write for example train.epochs=3"
         )
     if _is_text(key) and text not in _NULL and not text.startswith(('"', "'")):
-        return key, text  # also where YAML would read a number, a comment or a list
+        return key, text  # even if YAML would read it as a number, a comment or a list
     return key, _yaml(text, f"override {override!r}: the value")
 
 
@@ -201,14 +201,15 @@ def _is_text(key: str) -> bool:
 
 
 def refuse_unread_keys(config: Config, written: Iterable[str] | None = None, read: Container[str] = ()) -> None:
-    """Raise where a value has no effect, which is a mistake in the config. Values equal to the default are not checked.
+    """Check that every value has an effect; one without is a mistake. Values equal to the default are not checked.
 
     Args:
         written: keys to check, ``section.key`` or a whole section; None: all.
         read: keys not to check.
 
     Raises:
-        ConfigError: names the key, its value, its default, the choice that leaves it unread and one that reads it.
+        ConfigError: no chosen part reads a value. The message names the key, its value, its default, the choice that
+            leaves it unread and a choice that reads it.
     """
     checked, readers = None if written is None else set(written), readers_of_keys()
     for key in readers:
@@ -242,21 +243,21 @@ def _fields() -> Iterator[tuple[str, list[Any]]]:
 def _is_read(key: str, config: Config, readers: Readers) -> bool:
     if key not in readers:
         return True
-    return any(config.value(choice) in readers[key][choice] for choice in _made(key, config, readers))
+    return any(config.value(choice) in readers[key][choice] for choice in _deciding(key, config, readers))
 
 
-def _made(key: str, config: Config, readers: Readers) -> list[str]:
+def _deciding(key: str, config: Config, readers: Readers) -> list[str]:
     """The choices that decide whether a key is read, leaving out choices that are not read themselves."""
     return [choice for choice in readers[key] if _is_read(choice, config, readers)]
 
 
 def _reason(key: str, config: Config, readers: Readers) -> str:
-    choices = _made(key, config, readers)
-    made = " and ".join(f"{choice}={config.value(choice)}" for choice in choices)
-    # with two stages several choices can read the key: name the one whose default does
+    choices = _deciding(key, config, readers)
+    settings = " and ".join(f"{choice}={config.value(choice)}" for choice in choices)
+    # with two stages several choices can read the key: name the choice whose default reads it
     usual = [choice for choice in choices if _DEFAULTS.value(choice) in readers[key][choice]]
     choice = (usual or choices)[0]
     names = readers[key][choice]
     some = names if len(names) <= _MOST_NAMED else [names[0], f"another of {len(names)}"]
     listed = " or ".join(filter(None, (", ".join(some[:-1]), some[-1])))
-    return f"{made}; set {choice}={listed} to have it read"
+    return f"{settings}; set {choice}={listed} to have it read"

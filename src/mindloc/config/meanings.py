@@ -13,7 +13,7 @@ SECTIONS = Path(__file__).with_name("sections.py")
 
 
 def meaning(key: str) -> str:
-    """The comment of a setting, ``section.key``."""
+    """The comment in ``sections.py`` on a setting, ``section.key``."""
     section, name = key.split(".")
     return field_comments(SECTIONS)[section_class(Config, section).__name__, name]
 
@@ -25,7 +25,7 @@ def default(key: str) -> str:
 
 
 def placeholder(key: str) -> str:
-    """A word for the values of a setting in a usage line: N, X for numbers with a fraction, TEXT, or the choices."""
+    """What a usage line shows for the value of a setting: N (whole number), X (any number), TEXT, or the choices."""
     section, name = key.split(".")
     field = fields_of(Config, section)[name]
     kinds = {"integer": "N", "number": "X", "array": "N,N"}
@@ -35,7 +35,7 @@ def placeholder(key: str) -> str:
 
 @functools.cache
 def field_comments(path: Path) -> dict[tuple[str, str], str]:
-    """(class, field) -> the comment beside it, or the lines of comment above it."""
+    """(class, field) -> the comment lines above the field and the comment beside it."""
     text = path.read_text(encoding="utf-8")
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     at_line = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
@@ -46,6 +46,6 @@ def field_comments(path: Path) -> dict[tuple[str, str], str]:
             while first - 1 in at_line and not text.splitlines()[first - 2][: at_line[first - 1].start[1]].strip():
                 first -= 1
             parts = (range(first, field.lineno), range(field.lineno, (field.end_lineno or field.lineno) + 1))
-            said = (" ".join(at_line[line].string.lstrip("# ") for line in part if line in at_line) for part in parts)
-            found[cls.name, getattr(field.target, "id", "")] = "; ".join(filter(None, said))
+            texts = (" ".join(at_line[line].string.lstrip("# ") for line in part if line in at_line) for part in parts)
+            found[cls.name, getattr(field.target, "id", "")] = "; ".join(filter(None, texts))
     return found

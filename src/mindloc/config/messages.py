@@ -12,7 +12,7 @@ _UNKNOWN = ("extra_forbidden", "invalid_key")
 
 
 def require(fits: bool, key: str, value: Any, expected: str) -> None:
-    """Raises: ConfigError: ``fits`` is False."""
+    """Raise ConfigError with key, value and expectation unless ``fits``."""
     if not fits:
         raise ConfigError(f"config key {key} is {shown(value)}; expected {expected}")
 
@@ -51,7 +51,7 @@ def shown(value: Any) -> str:
 
 
 def fields_of(model: type[BaseModel], section: str) -> dict[str, dict[str, Any]]:
-    """Key of a section -> its allowed values as JSON schema, with the text of field_types.Note under ``says``."""
+    """Each key of a section -> its allowed values as a JSON schema, including the text ``field_types.Note.says``."""
     return section_class(model, section).model_json_schema()["properties"]
 
 
@@ -62,7 +62,7 @@ def section_class(model: type[BaseModel], section: str) -> type[BaseModel]:
 
 
 def described(field: dict[str, Any]) -> str:
-    """Allowed values of a field in words: "a whole number above 0"."""
+    """The allowed values of a field in words, such as "a whole number above 0"."""
     if "anyOf" in field:
         words = " or ".join("null" if part.get("type") == "null" else described(part) for part in field["anyOf"])
     elif field["type"] == "array":

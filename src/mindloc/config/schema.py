@@ -31,7 +31,7 @@ from mindloc.errors import ConfigError
 from mindloc.registry import BACKBONES, HEADS, READERS
 from mindloc.vocabulary import SIDES, SideName, ViewSpec
 
-# what a second data set, for evaluation, has of its own
+# keys of a second data set, which is used for evaluation
 OF_TEST_ROOT = ("data.test_root", "data.test_map_px", "data.test_m_per_px")
 _SIZES = ("query_size_px", "reference_size_px")
 
@@ -71,15 +71,15 @@ class Config(Section):
         return config
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
-        """The same config with other values, ``{"train.epochs": 3, "model.pretrained": None}``, checked again.
+        """A copy of the config with other values, such as ``{"train.epochs": 3}``, checked again.
 
         Raises:
-            ConfigError: as ``Config``.
+            ConfigError: for the reasons given in ``Config``.
         """
         return Config.model_validate(with_set(self.model_dump(), values.items()))
 
     def with_root(self, root: str | Path) -> "Config":
-        """The same config with training and test pairs in one data set, in the directory ``root``."""
+        """A copy of the config that reads training and test pairs from one data set, in the directory ``root``."""
         return self.with_values({"data.root": str(root), **dict.fromkeys(OF_TEST_ROOT)})
 
     def value(self, key: str) -> Any:
@@ -88,7 +88,7 @@ class Config(Section):
         return getattr(getattr(self, section), name)
 
     def view(self, side: SideName) -> ViewSpec:
-        """View of a side of a pair, and how its images become the encoder's input.
+        """The view of one side of a pair, and how its images become the encoder's input.
 
         ``augment.cut_border`` applies to the query side only: overlaps were computed for the whole reference image.
         """
@@ -103,10 +103,10 @@ class Config(Section):
         )
 
     def side_of(self, view: str) -> SideName:
-        """The side of a pair that shows a view, such as "drone"; the query side where both show the same.
+        """The side of a pair that shows a view, such as "drone"; the query side if both sides show it.
 
         Raises:
-            ConfigError: no side shows it.
+            ConfigError: no side shows the view.
         """
         reader = self.data.reader
         views = READERS[reader].views
@@ -122,7 +122,7 @@ def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[st
     """``tree`` with each value set at its ``section.key``, or a whole section at its name.
 
     Raises:
-        ConfigError: a key goes through a value as if it were a section.
+        ConfigError: a key treats a value as if it were a section.
     """
     for key, value in values:
         *sections, name = key.split(".")
@@ -139,11 +139,11 @@ def with_set(tree: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[st
     return tree
 
 
-# values that are valid each but contradict each other --------------------------------------------------------------
+# checks for values that are valid by themselves but contradict each other -------------------------------------------
 
 
 def _check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
-    """Image sides are multiples of the stride."""
+    """Check that image sides are multiples of the stride."""
     stride = model.stride_px
     of = f"{stride}, the stride" if BACKBONES[model.backbone].stride else f"model.patch_px={stride}"
     for key in _SIZES:
@@ -154,7 +154,7 @@ def _check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
 
 
 def _check_start(train: TrainConfig, model: ModelConfig) -> None:
-    """A training starts from one weights file."""
+    """Check that a training run starts from one weights file."""
     require(
         train.checkpoint_start is None or model.pretrained in (None, train.checkpoint_start),
         "train.checkpoint_start",
@@ -164,7 +164,7 @@ def _check_start(train: TrainConfig, model: ModelConfig) -> None:
 
 
 def _check_accumulation(train: TrainConfig) -> None:
-    """The batch divides into equal parts."""
+    """Check that the batch can be divided into equal parts."""
     fits = train.batch_size % train.accumulate == 0
     require(fits, "train.batch_size", train.batch_size, f"a multiple of train.accumulate={train.accumulate}")
     require(
@@ -176,7 +176,7 @@ def _check_accumulation(train: TrainConfig) -> None:
 
 
 def _check_hard_negatives(sampling: SamplingConfig, train: TrainConfig, data: DataConfig) -> None:
-    """Hard negatives are used before the training ends, and fit a batch and their candidates."""
+    """Check that hard negatives are used before the training ends, and that their numbers fit the batch."""
     source, first_epoch = sampling.hard_negatives, sampling.hard_from_epoch
     if source == "none":
         return
@@ -196,7 +196,7 @@ def _check_hard_negatives(sampling: SamplingConfig, train: TrainConfig, data: Da
 
 
 def _check_head(head: HeadConfig, search: SearchConfig, data: DataConfig, model: ModelConfig) -> None:
-    """The head divides the backbone's feature map evenly, and the search re-ranks at most what it recalls."""
+    """Check that the head divides the feature map evenly, and that the search re-ranks at most what it recalls."""
     reads = HEADS[head.name].reads
     expected = f"at most search.recall_n={search.recall_n}"
     require(search.consistency_m <= search.recall_n, "search.consistency_m", search.consistency_m, expected)
@@ -209,5 +209,5 @@ def _check_head(head: HeadConfig, search: SearchConfig, data: DataConfig, model:
         "head.omega_grid" not in reads or head.omega_grid > 0 or data.query_size_px == data.reference_size_px,
         "head.omega_grid",
         head.omega_grid,
-        "above 0 where data.query_size_px and data.reference_size_px differ: both sides need maps of one size",
+        "above 0 if data.query_size_px and data.reference_size_px differ: both sides need maps of the same size",
     )

@@ -62,14 +62,18 @@ class DataConfig(Section):
     test_pairs: Text = "cross-area-drone2sate-test.json"  # as train_pairs, for evaluation
     map_px: Count = 24576  # side of the whole map at the finest zoom, pixels
     m_per_px: Positive = 0.45  # meters per pixel of that map
-    test_map_px: Annotated[Count | None, Note("which means data.map_px")] = None  # of the second data set
-    test_m_per_px: Annotated[Positive | None, Note("which means data.m_per_px")] = None  # of the second data set
+    test_map_px: Annotated[Count | None, Note("which means data.map_px")] = None  # map_px of the second data set
+    test_m_per_px: Annotated[Positive | None, Note("which means data.m_per_px")] = (
+        None  # m_per_px of the second data set
+    )
     train_mode: PairMode = "pos_semipos"  # training pairs: positives only, or also semi-positives (partial overlap)
     test_mode: PairMode = "pos"  # tiles that count as a correct answer
     train_ratio: Annotated[float, Field(gt=0, le=1), NoBool] = 1.0  # fraction of the training query images used
     query_size_px: SizePx = (384, 384)  # height, width in pixels of the encoder's input for the query side
     reference_size_px: SizePx = (384, 384)  # height, width in pixels for the reference side
-    on_bad_image: Literal["stop", "skip"] = "stop"  # unreadable image: an error, or left out; an evaluation stops
+    on_bad_image: Literal["stop", "skip"] = (
+        "stop"  # unreadable image: an error, or left out; always an error in an evaluation
+    )
     workers: Count = 2  # threads that read and decode images; limited to the number of cores
 
     def source(self, split: Literal["train", "test"]) -> tuple[str, str, int, float]:
@@ -81,7 +85,7 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Augmentation of the training images (names: probability, then strength)."""
+    """Augmentation of the training images. A key that ends in ``_p`` is a probability."""
 
     enabled: Flag = True  # false: images are only resized
     flip_p: Probability = 0.5  # horizontal flip, both images of a pair together
@@ -96,7 +100,8 @@ class AugmentConfig(Section):
     coarse_dropout_side: Annotated[tuple[Share, Share], LowerFirst] = (0.1, 0.2)  # fraction of the input side; min, max
     rotate_query: Flag = True  # by multiples of 90 degrees
     rotate_reference: Flag = True  # as rotate_query; Game4Loc does so in the cross-area setting only
-    # fraction of height and width cropped at each border of the query images, first of all; for photos from the ground
+    # fraction of height and width cropped at each border of the query images, before any other step; for photos from
+    # the ground
     cut_border: Annotated[float, Field(ge=0, lt=0.5), NoBool] = 0.0
 
 
@@ -115,7 +120,7 @@ class SamplingConfig(Section):
     refresh_every_epochs: Annotated[Count, _HARD_BY_DESCRIPTORS] = 1
     # nearest non-overlapping tiles to draw from; with both, this many from each source
     neighbors: Annotated[Count, _HARD] = 32
-    mined_per_pair: Annotated[Count, _HARD] = 4  # maximum pairs mined for one: half the nearest, the rest random
+    mined_per_pair: Annotated[Count, _HARD] = 4  # maximum mined pairs per pair: half the nearest, the rest random
     hard_share: Annotated[OpenShare, _HARD] = 0.5  # maximum fraction of mined pairs in a batch
 
 
@@ -132,7 +137,7 @@ class ModelConfig(Section):
     pretrained: Text | None = None  # initial weights from elsewhere, .safetensors, .pth or .ckpt, matched by name
     pretrained_strict: Flag = False  # true: missing or unexpected parameters in these weights are an error
     # pixel mean after scaling to 0..1; must match the pretrained weights
-    mean: Annotated[tuple[Share, Share, Share], Note("of pixels scaled to that")] = (0.5, 0.5, 0.5)
+    mean: Annotated[tuple[Share, Share, Share], Note("for pixels scaled to 0..1")] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)  # as mean
     # RoPE ViT: initial LayerScale; timm pretrains from 1e-5
     layer_scale_init: NotNegative = 0.1
@@ -145,7 +150,7 @@ class ModelConfig(Section):
 
 
 class HeadConfig(Section):
-    """From the backbone's feature map to descriptors; all but ``name`` is for ``two_stage`` (SGM-Net)."""
+    """How the feature map becomes descriptors; all keys but ``name`` are for ``two_stage`` (SGM-Net)."""
 
     name: Annotated[Text, NameIn(HEADS)] = "global"  # one descriptor; two_stage: Omega for recall, Phi for re-ranking
     channels: Count = 256  # of the feature map that both descriptors are computed from
@@ -166,10 +171,12 @@ class LossConfig(Section):
     name: LossName = "weighted_infonce"  # loss of the single descriptor of head.name=global
     k: NotNegative = 5.0  # weighted_infonce: steepness of the label smoothing over IoU
     label_smoothing: Share = 0.0  # infonce: 0 to 1
-    omega: LossName = "cosine_embedding"  # of head.name=two_stage: beta * omega + (1 - beta) * phi
-    phi: LossName = "cosine_triplet"  # as omega
-    beta: Share = 0.5  # weight of omega's loss, 1 - beta of phi's
-    # cosine_embedding: negatives with a cosine below it have no loss; -1: all have one
+    omega: LossName = (
+        "cosine_embedding"  # loss of Omega; total with head.name=two_stage: beta * omega + (1 - beta) * phi
+    )
+    phi: LossName = "cosine_triplet"  # loss of Phi
+    beta: Share = 0.5  # weight of Omega's loss; Phi's is 1 - beta
+    # cosine_embedding: negatives with a cosine below this have no loss; -1: all have one
     embedding_margin: Annotated[float, Field(ge=-1, le=1), NoBool, Note("a cosine")] = 0.0
     triplet_margin: NotNegative = 0.2  # cosine_triplet: margin between the positive's cosine and a negative's
     # both cosine losses, within a batch: mean over the negatives, or only the one with the largest loss
@@ -181,7 +188,7 @@ class OptimizerConfig(Section):
 
     lr: NotNegative = 1e-4  # learning rate at its peak, after the warm-up
     weight_decay: NotNegative = 0.01  # decoupled, multiplied by the learning rate
-    decay_norm_and_bias: Flag = True  # false: not of norm, bias, LayerScale, logit scale, pos_embed, cls_token
+    decay_norm_and_bias: Flag = True  # false: no decay of norm, bias, LayerScale, logit scale, pos_embed, cls_token
     betas: tuple[OpenShare, OpenShare] = (0.9, 0.999)  # decay rates of the first and second moment
     eps: Positive = 1e-8  # added to the root of the second moment
     clip: Literal["value", "norm", "none"] = "value"  # gradient clipping: each element, or the global norm
