@@ -276,7 +276,7 @@ def test_what_the_loader_says_is_state_when_nothing_else_explains_it(tmp_path, d
         "Load dynamic library: libmindspore_gpu.so.11.6 failed. libcufft.so.10: file too short\n"
     )
     finding = obstacle(diagnose(machine, "GPU", MindSporeState({"GPU": False, "Ascend": False}, error)), "GPU")
-    assert finding.found == "no: libcufft.so.10: file too short" and "loader's own words" in finding.way_out
+    assert finding.found == "no: libcufft.so.10: file too short" and "the loader's message" in finding.way_out
 
 
 @pytest.mark.parametrize(
@@ -447,8 +447,8 @@ def test_limits_of_a_container_count(tmp_path):
     touch(tmp_path / "sys/fs/cgroup/box/cpu.max", "250000 100000\n")  # 2.5 cores' worth, in the group above
     touch(tmp_path / "sys/fs/cgroup/box/inner/memory.max", str(2 * 2**30))
     cores, memory, _ = look_at_resources(machine)
-    assert cores.found == "8, of which the cgroup grants the time of 2.5" and "OMP_NUM_THREADS=2" in cores.way_out
-    assert memory.state == "problem" and memory.found.endswith("the cgroup grants 2.0")
+    assert cores.found == "8, but the cgroup limits their time to that of 2.5" and "OMP_NUM_THREADS=2" in cores.way_out
+    assert memory.state == "problem" and memory.found.endswith("limited to 2.0 by the cgroup")
 
 
 def test_limits_of_cgroup_version_1(tmp_path):

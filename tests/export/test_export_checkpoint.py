@@ -116,7 +116,7 @@ def test_requests_that_contradict_each_other(tmp_path, request_, message):
 
 
 def test_air_elsewhere_says_what_it_needs(checkpoint, tmp_path):
-    with pytest.raises(ExportError, match="written on an Ascend only, and this is CPU: .*CANN"):
+    with pytest.raises(ExportError, match="written on an Ascend only, but the target is CPU; .*CANN"):
         export_checkpoint(checkpoint, tmp_path / "out", ExportRequest("AIR"), "CPU")
     assert list(tmp_path.iterdir()) == []
 

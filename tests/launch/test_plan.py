@@ -226,7 +226,7 @@ def test_a_launcher_that_is_requested(tmp_path):
     assert plan(tmp_path, table=table, launcher="msrun").first_line == "launcher: msrun, because it was requested"
     assert plan(tmp_path, table=table, launcher="rank_table").reason == "it was requested"
     for wrong, expected in [
-        ({"launcher": "rank_table"}, "needs a rank table and none is given"),
+        ({"launcher": "rank_table"}, "needs a rank table, but none is given"),
         ({"launcher": "rank_table", "table": table, "target": "CPU"}, "Ascend cards alone and the target is CPU"),
         ({"launcher": "msrun", "target": "CPU"}, "several ranks meet and there is one"),
         ({"launcher": "mpirun"}, "choose from rank_table, msrun"),
@@ -244,7 +244,7 @@ def test_no_msrun(tmp_path, monkeypatch):
 def test_one_rank_meets_nobody(tmp_path):
     planned = plan(tmp_path, target="CPU")
     (process,) = planned.processes
-    assert planned.first_line == "launcher: one process, because one rank has nobody to meet"
+    assert planned.first_line == "launcher: one process, because there is one rank"
     assert process.command == [sys.executable, ENTRY, *TRAIN]
     assert process.environment == {
         "PATH": "/usr/bin",

@@ -100,9 +100,9 @@ HOSTILE = {
     ),
     "server twice": (
         changed(server_list=[servers_1_0(cards=2)["server_list"][0]] * 2),
-        "server_list[1].server_id is '10.0.0.1' once more",
+        "server_list[1].server_id '10.0.0.1' appears twice",
     ),
-    "rank twice": (with_device(rank_id="2"), "rank 2 is there twice"),
+    "rank twice": (with_device(rank_id="2"), "rank 2 appears twice"),
     "gap in the ranks": (with_device(rank_id="4"), "rank 3 is missing"),
     "rank of five thousand digits": (with_device(rank_id="1" * 5000), "server_list[1].device[1].rank_id is '111"),
     "one address for two cards": (
@@ -110,7 +110,7 @@ HOSTILE = {
         "ranks 0 and 3 have the same device_ip",
     ),
     "rank without quotes": (with_device(rank_id=3), "server_list[1].device[1].rank_id is 3"),
-    "card twice": (with_device(device_id="0"), 'device_id is "0" once more'),
+    "card twice": (with_device(device_id="0"), 'device_id "0" appears twice'),
     "card that is not a number": (with_device(device_id="npu1"), "device_id is 'npu1'"),
     "negative card": (with_device(device_id="-1"), "device_id is '-1'"),
     "no rank": (without("rank_id"), "server_list[1].device[1].rank_id is missing"),
@@ -257,10 +257,10 @@ def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
         (["--devices", "0,0"], "--devices is '0,0'"),
         (["--devices", "0,x"], "--devices is '0,x'"),
         (["--devices", "0,3"], "no network address found for card 3"),
-        (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 different addresses"),
-        (["--devices", "0,1", "--device_ips", "10.1.1.1,10.1.1.1"], "expected 2 different addresses"),
+        (["--devices", "0,1", "--device_ips", "192.168.1.1"], "expected 2 different comma-separated addresses"),
+        (["--devices", "0,1", "--device_ips", "10.1.1.1,10.1.1.1"], "expected 2 different comma-separated addresses"),
         (["--devices", "0", "--without_device_ips", "--server_id", "foo bar"], "--server_id is 'foo bar'"),
-        (["--devices", "0", "--device_ips", "192.168.1"], "expected 1 different addresses"),
+        (["--devices", "0", "--device_ips", "192.168.1"], "expected 1 different comma-separated addresses"),
     ],
 )
 def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, expected):

@@ -141,7 +141,7 @@ def test_several_servers_without_a_table(here):
     assert plan.world_size == 4 and plan.ranks == (2, 3)
     assert {"--master_addr=10.0.0.1", "--master_port=8118"} <= set(plan.processes[0].command)
     for wrong, expected in [
-        ({"SERVER_COUNT": "2"}, "say which of them this is"),
+        ({"SERVER_COUNT": "2"}, "SERVER_ID is not set; count"),
         ({"SERVER_ID": "1"}, "SERVER_ID is 1, expected 0 to 0"),
         ({"SERVER_COUNT": "two"}, "SERVER_COUNT is 'two'"),
         ({"MASTER_PORT": "80"}, "MASTER_PORT is 80"),
@@ -263,7 +263,7 @@ def test_a_script_from_another_directory(project, here):
     done = call(project, "run_standalone_train.sh", "0", "data set", "out put", "--device_target", "CPU")
     assert done.returncode == 0, done.stderr
     first, where, said = done.stdout.splitlines()
-    assert first == "launcher: one process, because one rank has nobody to meet"
+    assert first == "launcher: one process, because there is one rank"
     assert json.loads(said) == {
         "argv": [
             *("train", "--config", "gta_uav_cross", "--set", f"data.root={here}/data set", *ONE_ROOT),

@@ -131,7 +131,7 @@ def test_a_batch_that_the_ranks_can_not_share_is_refused(tmp_path):
 
 def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_NAME_PAUSES_S", ())
-    with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not say where their ranks meet; set it"):
+    with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not name the first, the master; set it"):
         training(tmp_path, place=Place(ranks=2, servers=2))
     with pytest.raises(LaunchError, match=r"nowhere\.invalid, has no address here: .*; correct VC_WORKER_HOSTS"):
         training(tmp_path, place=Place(ranks=2, servers=2, master="nowhere.invalid"))

@@ -98,7 +98,7 @@ def test_a_job_that_is_stopped_sends_what_is_there(start, bucket, number, capsys
     assert start("(run / 'reports').mkdir(); (run / 'reports' / 'late').write_text(''); time.sleep(600)") == 130
     stopper.join()
     assert files_out(bucket) == {*WRITTEN, "reports/late"}
-    assert "stopped; sending what is there" in capsys.readouterr().err
+    assert "stopped; sending the results so far" in capsys.readouterr().err
 
 
 def test_results_that_can_not_go_out_are_a_failure_and_stay(start, bucket, tmp_path, monkeypatch, impatient, capsys):
@@ -124,7 +124,7 @@ def test_a_checkpoint_url_that_is_nothing_is_refused(start, tmp_path, capsys):
     assert start("", "--checkpoint_url=obs://bucket/typo") == 2
     assert list((tmp_path / "cache").glob("start_*")) == []
     assert (
-        "neither a file of weights nor a run directory, which has a config.yaml; check the url, or"
+        "neither a weights file nor a run directory, which has a config.yaml; check the url, or"
         in capsys.readouterr().err
     )
 
@@ -142,7 +142,7 @@ def test_one_card_of_several_boot_processes(start, bucket, monkeypatch, capsys):
         monkeypatch.setenv("RANK_ID", str(rank))
         assert start("", "--run_distribute=False") == 0
         assert files_out(bucket) == files
-    assert "another process of this job has it" in capsys.readouterr().out
+    assert "another process of this job uses it" in capsys.readouterr().out
 
 
 def test_only_the_first_of_several_boot_processes_sends(start, bucket, monkeypatch):

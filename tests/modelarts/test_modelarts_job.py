@@ -76,7 +76,7 @@ def whole(store) -> Path:
     code, out, error = run(store, "--train_url=obs://bucket/whole", "--eval=False", fails=fails)
     assert code == 0, error + out
     assert "connection reset; trying again" in out  # data, halfway
-    assert out.count("is not out yet: mox.file.copy") == 3
+    assert out.count("is not sent yet: mox.file.copy") == 3
     assert "ignored, mindloc has no such parameter: --num_gpus=1" in out
     return store / "bucket" / "whole"
 

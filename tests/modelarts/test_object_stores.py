@@ -5,7 +5,15 @@ import sys
 import pytest
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.stores import DirectoryStore, MoxingStore, Unavailable, build_store, find_moxing, join, patiently
+from mindloc.modelarts.stores import (
+    DirectoryStore,
+    MoxingStore,
+    Unavailable,
+    build_store,
+    find_moxing,
+    join,
+    with_retries,
+)
 
 FILES = {"a.txt": b"one", "deep/b.bin": b"three", "deep/er/c.bin": b"\0" * 11, "d": b""}
 
@@ -76,7 +84,7 @@ def test_moxing_reads_urls_and_the_package_of_pypi_never(image, monkeypatch, tmp
 
 def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "moxing", None)  # import moxing fails, as without it
-    with pytest.raises(StoreError, match="can't be reached: moxing .* copy what is there to this machine and give the"):
+    with pytest.raises(StoreError, match="can't be reached: moxing .* copy the data to this machine and give its"):
         build_store("obs://bucket/x")
     with pytest.raises(StoreError, match="neither a path nor a url of obs://, s3://; give one of these"):
         build_store("http://host/x")
@@ -90,7 +98,7 @@ def test_patience_ends(impatient, capsys):
         raise Unavailable("no")
 
     with pytest.raises(Unavailable):
-        patiently(fails)
+        with_retries(fails)
     assert len(calls) == 4 and capsys.readouterr().out.count("warning: no; trying again") == 3
 
 
@@ -102,5 +110,5 @@ def test_a_refusal_is_not_tried_again(impatient):
         raise StoreError("never")
 
     with pytest.raises(StoreError):
-        patiently(fails)
+        with_retries(fails)
     assert len(calls) == 1

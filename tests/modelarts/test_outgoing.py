@@ -192,7 +192,7 @@ def test_an_upload_that_lost_its_end_is_sent_again(run, store, capsys):
     store.loses_the_end = True
     out = outgoing(store, run)
     assert out.look() == ["config.yaml"]
-    assert "has 10 bytes, 11 were sent" in capsys.readouterr().out
+    assert "has 10 bytes, but 11 were sent" in capsys.readouterr().out
     store.loses_the_end = False
     assert out.look() == []
     assert store.objects[f"{OUT}/config.yaml"] == b"config.yaml"

@@ -127,7 +127,7 @@ def _addresses(given: str | None, cards: Sequence[int]) -> list[str]:
     wrong = [address for address in addresses if not _is_address(address)]
     if wrong or len(set(addresses)) != len(cards) or len(addresses) != len(cards):
         raise LaunchError(
-            f"--device_ips is {given!r}, expected {len(cards)} different addresses like 192.168.1.1, separated by commas"
+            f"--device_ips is {given!r}, expected {len(cards)} different comma-separated addresses like 192.168.1.1"
         )
     return addresses
 

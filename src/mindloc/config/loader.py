@@ -110,7 +110,8 @@ def override_for_evaluation(config: Config, overrides: Sequence[str]) -> Config:
     """
     if any(override.partition("=")[0] == "data.on_bad_image" for override in overrides):
         raise ConfigError(
-            "data.on_bad_image can't be set for an evaluation, which needs every image; repair those that check-data names"
+            "data.on_bad_image can't be set for an evaluation, which needs every image; "
+            "repair the images that check-data names"
         )
     return override_after_training(config, overrides)
 

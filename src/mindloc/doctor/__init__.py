@@ -1,1 +1,1 @@
-"""What a machine has and lacks for each device target, by cause; imported when a device is refused."""
+"""Examination of what a machine has and lacks for each device target; imported when a device can't be used."""

@@ -13,14 +13,19 @@ from mindloc.reading import read_json
 from mindloc.runtime.process import command_line
 
 PLUGIN = "libmindspore_ascend.so.2"
-CANN_LIBRARIES = ("libascendcl.so", "libge_runner.so", "libgraph.so", "libhccl.so")  # the plugin names more of the same
+CANN_LIBRARIES = (
+    "libascendcl.so",
+    "libge_runner.so",
+    "libgraph.so",
+    "libhccl.so",
+)  # some of those that the plugin needs
 DRIVER_LIBRARY = "libascend_hal.so"
 SET_ENV = ("/usr/local/Ascend/ascend-toolkit/set_env.sh", "/usr/local/Ascend/cann/set_env.sh")
 SEE = "docs/ascend.md"
 
 
 def look_at_npu(machine: Machine) -> list[Finding]:
-    """Cards and driver. A simulation (MS_SIMULATION_LEVEL) compiles without either."""
+    """Findings on cards and driver. A simulation (MS_SIMULATION_LEVEL) compiles without either."""
     if machine.environ.get("MS_SIMULATION_LEVEL"):
         return [good("Ascend", "card", "simulated, by MS_SIMULATION_LEVEL: graphs compile, nothing is computed")]
     cards = sorted(path.name for path in machine.path("/dev").glob("davinci[0-9]*"))
@@ -52,12 +57,12 @@ def _driver(version: str | None, library: Path | None) -> Finding:
 
 
 def _driver_directories(machine: Machine) -> list[Path]:
-    """Where the driver's set_env leads to; MindSpore's plugin and CANN find it there through LD_LIBRARY_PATH."""
+    """Library directories that the driver's set_env adds to LD_LIBRARY_PATH, for MindSpore's plugin and CANN."""
     return [machine.path(f"/usr/local/Ascend/driver/lib64/{name}") for name in ("driver", "common")]
 
 
 def look_at_cann(machine: Machine) -> list[Finding]:
-    """The plugin and the software that it needs besides the driver."""
+    """Findings on the plugin and the software that it needs besides the driver."""
     return [_plugin(machine), *_cann(machine), _npu_smi(machine), _rank_table(machine)]
 
 
@@ -95,7 +100,7 @@ def _cann(machine: Machine) -> list[Finding]:
 
 
 def _cann_version(machine: Machine, home: Path) -> Finding:
-    """The version as MindSpore reads it, beside those that this MindSpore names as its own."""
+    """Finding on CANN's version, compared with the versions that this MindSpore lists as supported."""
     try:
         text = (home / "compiler" / "version.info").read_text(encoding="utf-8")
     except OSError:
@@ -111,7 +116,7 @@ def _cann_version(machine: Machine, home: Path) -> Finding:
 
 
 def _versions_that_mindspore_names(machine: Machine) -> list[str]:
-    """("8.2", "8.3") as MindSpore's own check lists them in its source, empty where it does so no more."""
+    """CANN versions, such as ["8.2", "8.3"], that MindSpore's own check lists in its source; empty if it lists none."""
     if machine.mindspore is None:
         return []
     try:
@@ -123,7 +128,7 @@ def _versions_that_mindspore_names(machine: Machine) -> list[str]:
 
 
 def _rank_table(machine: Machine) -> Finding:
-    """What RANK_TABLE_FILE names; whether the table is right is for ``mindloc rank-table`` to say."""
+    """Finding on the file that RANK_TABLE_FILE names; ``mindloc rank-table`` checks whether the table is correct."""
     name = machine.environ.get("RANK_TABLE_FILE")
     rank = ", ".join(
         f"{key}={machine.environ[key]}" for key in ("RANK_ID", "RANK_SIZE", "DEVICE_ID") if key in machine.environ
@@ -139,5 +144,5 @@ def _rank_table(machine: Machine) -> Finding:
         say = wrong if Path(name).is_file() else absent
         return say("Ascend", "rank table", str(reason).removesuffix(f"; {way_out}"), way_out, blocks=False)
     version = table.get("version", "of unknown version")
-    checked = f"; what it says is checked by {command_line('rank-table', '--check')}"
+    checked = f"; check its content with {command_line('rank-table', '--check')}"
     return good("Ascend", "rank table", f"{name}, layout {version} {rank}".strip() + checked)

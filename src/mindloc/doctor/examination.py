@@ -1,4 +1,4 @@
-"""The whole examination: every section's findings in the order of a report, and the reason of one refusal."""
+"""The whole examination: all findings in the order of the report, and the reason why one target can't be used."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ SOFTWARE = {"Ascend": look_at_cann, "GPU": look_at_cuda}
 
 
 def examine(machine: Machine) -> list[Finding]:
-    """Everything, by section; what causes something else comes before it. Works without MindSpore."""
+    """All findings by section, causes before their effects. Works without MindSpore."""
     findings = [*look_at_resources(machine), *look_at_packages(machine)]
     state = read_mindspore(machine) if machine.mindspore else None
     if isinstance(state, Finding):
@@ -32,30 +32,30 @@ def examine(machine: Machine) -> list[Finding]:
 
 
 def diagnose(machine: Machine, target: str, state: MindSporeState | None) -> list[Finding]:
-    """All that "Ascend" or "GPU" needs here: cards and driver, then software, then whether MindSpore loaded its plugin.
+    """Findings on what "Ascend" or "GPU" needs: cards and driver, software, and whether MindSpore loaded its plugin.
 
     Args:
-        state: of MindSpore; None where it can't be imported.
+        state: MindSpore's state; None if MindSpore can't be imported.
     """
     hardware, software = HARDWARE[target](machine), SOFTWARE[target](machine)
     if state is None:
         return [*hardware, *software]
-    if state.loaded[target]:  # then the loader has found its libraries, wherever they are
+    if state.loaded[target]:  # so the loader has found the plugin's libraries, wherever they are
         software = [replace(finding, blocks=False) for finding in software]
         return [*hardware, *software, good(target, "plugin loads", "yes")]
     findings = [*hardware, *software]
     explained = obstacle(findings, target) is not None
-    way_out = "follows from the above" if explained else "the loader's own words; the file named is missing or damaged"
+    way_out = "follows from the above" if explained else "this is the loader's message; its file is missing or damaged"
     words = state.complaint(target) or "MindSpore did not try"
     return [*findings, absent(target, "plugin loads", f"no: {words}", way_out)]
 
 
 def why_refused(target: str) -> str | None:
-    """Why "Ascend" or "GPU" can't be used in this process, and the way out; None where nothing is found to be wrong."""
+    """Why "Ascend" or "GPU" can't be used in this process, and the way out; None if no problem is found."""
     reason = obstacle(diagnose(this_machine(), target, mindspore_state()), target)
     return reason and f"{reason.found}; {reason.way_out}"
 
 
 def gpus_here() -> list[str]:
-    """What is to be said of each GPU that the driver counts, by its number."""
+    """A description of each GPU that the driver lists, in the order of their numbers."""
     return list_cards(look_at_driver(this_machine()))

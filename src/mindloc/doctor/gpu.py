@@ -1,8 +1,8 @@
 """What MindSpore's GPU plugin needs: NVIDIA's driver and a card that fits, the plugin itself, CUDA 11 and cuDNN 8.
 
-How MindSpore goes about it was read in its source and seen with 2.8.0 (docs/gpu.md): without CUDA_HOME it does not
-try; with it, the release in what $CUDA_HOME/bin/nvcc prints picks one of the plugin files in the wheel; the rest is the
-system loader's search for the libraries that this file names.
+How MindSpore loads the plugin was read in its source and observed with 2.8.0 (docs/gpu.md). Without CUDA_HOME it does
+not try. With CUDA_HOME, the release that $CUDA_HOME/bin/nvcc prints selects one of the plugin files in the wheel, and
+the system's loader searches for the libraries that this plugin file needs.
 """
 
 import ctypes
@@ -13,9 +13,9 @@ from mindloc.doctor.machine import CPU_WAY, Finding, Machine, absent, good, last
 from mindloc.runtime.packages import OLDEST_GPU
 
 DRIVER_LIBRARY = "libcuda.so.1"
-OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that serves programs of any CUDA 11, by NVIDIA's compatibility table
+OLDEST_DRIVER = (11000, "450.80.02")  # the oldest that runs programs of any CUDA 11, by NVIDIA's compatibility table
 LAST_COMPILED, LAST_SERVED = (8, 9), (9, 0)  # compute capabilities, see docs/gpu.md
-CARD = "card "  # and its number: what a finding on one card is called
+CARD = "card "  # followed by its number: ``what`` of a finding on one card
 OTHER_WAY = "or evaluate by ONNX Runtime (docs/gpu.md)"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
@@ -28,7 +28,10 @@ CUDA_LIBRARIES = (
     "libcusolver.so.11",
     "libcusparse.so.11",
 )
-NVRTC = {(11, 1): "libnvrtc.so.11.1", (11, 6): "libnvrtc.so.11.2"}  # by plugin; the rest of the names is common
+NVRTC = {
+    (11, 1): "libnvrtc.so.11.1",
+    (11, 6): "libnvrtc.so.11.2",
+}  # CUDA release of the plugin -> name; the other names are the same for all
 CUDNN = "libcudnn.so.8"
 CUDNN_PARTS = tuple(f"libcudnn_{part}.so.8" for part in ("ops_infer", "ops_train", "cnn_infer", "cnn_train"))
 Release = tuple[int, int]
@@ -55,7 +58,7 @@ CUINIT = {  # result -> what it means, way out
 
 
 def look_at_driver(machine: Machine) -> list[Finding]:
-    """Driver, cards and each card's fitness for MindSpore's plugin, or what prevents reading them."""
+    """Findings on the driver and on whether MindSpore's plugin runs on each card, or on why they can't be read."""
     library = machine.library(DRIVER_LIBRARY)
     if library is None:
         return [_no_driver(machine)]
@@ -72,7 +75,7 @@ def look_at_driver(machine: Machine) -> list[Finding]:
 
 
 def read_driver(library: str) -> dict:
-    """What a driver library says of its cards, in a process of its own: a driver that crashes takes it along.
+    """Read version and cards from a driver library. Call it in a separate process, since a broken driver may crash it.
 
     Returns:
         ``load_error``, or ``init`` (result of cuInit), ``version`` (e.g. 12040 for CUDA 12.4) and ``cards``.
@@ -102,7 +105,7 @@ def _card(driver: ctypes.CDLL, index: int) -> dict:
 
 
 def list_cards(findings: list[Finding]) -> list[str]:
-    """What was said of each card that the driver counts, by its number."""
+    """What was found on each card that the driver lists, in the order of their numbers."""
     return [finding.found for finding in findings if finding.section == "GPU" and finding.what.startswith(CARD)]
 
 
@@ -151,7 +154,7 @@ def _cards(machine: Machine, state: dict) -> list[Finding]:
 
 
 def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
-    """Whether the plugin's kernels and CUDA 11's libraries know a card; an old one beside a better blocks nothing."""
+    """Finding on whether the plugin's kernels and CUDA 11 run on a card; a too old card blocks only if all are."""
     capability = tuple(card["capability"])
     what = f"{CARD}{number}"
     named = f"{card['name']}, compute {capability[0]}.{capability[1]}, {card['memory_bytes'] / 2**30:.0f} GiB"
@@ -167,17 +170,17 @@ def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
 
 
 def look_at_cuda(machine: Machine) -> list[Finding]:
-    """The plugin, and every library that it needs besides the driver's."""
+    """Findings on the plugin and every library that it needs besides the driver's."""
     plugins = _plugins(machine)
     release, nvcc = _nvcc(machine, plugins)
-    chosen = _chosen(release, plugins) or (11, 6)  # where none is chosen, list what the newer one would need
+    chosen = _chosen(release, plugins) or (11, 6)  # if none is chosen, list what the newer one needs
     libraries = (*CUDA_LIBRARIES, NVRTC.get(chosen, NVRTC[11, 6]))
     needed = [_library(machine, name, chosen) for name in libraries]
     return [_plugin(plugins), nvcc, *needed, *_cudnn(machine, chosen)]
 
 
 def set_up(machine: Machine) -> str:
-    """The way to CUDA 11 and cuDNN 8 for this environment."""
+    """The commands that set up CUDA 11 and cuDNN 8 for this environment."""
     file = machine.prefix / "gpu.env"
     cuda_home = machine.environ.get("CUDA_HOME")
     if file.exists() and (not cuda_home or cuda_home not in file.read_text(encoding="utf-8")):
@@ -186,7 +189,7 @@ def set_up(machine: Machine) -> str:
 
 
 def _plugins(machine: Machine) -> list[Release]:
-    """CUDA releases that the installed MindSpore has a plugin for, oldest first."""
+    """The CUDA releases that the installed MindSpore has a plugin for, oldest first."""
     directory = machine.mindspore / "lib" / "plugin" if machine.mindspore else Path("nowhere")
     matches = (re.search(r"\.so\.(\d+)\.(\d+)$", path.name) for path in directory.glob("libmindspore_gpu.so.*"))
     return sorted((int(match[1]), int(match[2])) for match in matches if match)
@@ -206,7 +209,7 @@ def _chosen(release: Release | None, plugins: list[Release]) -> Release | None:
 
 
 def _nvcc(machine: Machine, plugins: list[Release]) -> tuple[Release | None, Finding]:
-    """The CUDA release that MindSpore's loader will see, and what to say of it."""
+    """(CUDA release that MindSpore's loader will read or None, finding on it)."""
     home = machine.environ.get("CUDA_HOME")
     if not home:
         return None, absent(
@@ -241,7 +244,7 @@ def _library(machine: Machine, name: str, plugin: Release) -> Finding:
 
 
 def _own_directory(machine: Machine, plugin: Release) -> Path:
-    """A directory that is written into the plugin file and searched before all others."""
+    """The library directory whose path is in the plugin file; the loader searches it first."""
     return machine.path(f"/usr/local/cuda-{_dotted(plugin)}/lib64")
 
 

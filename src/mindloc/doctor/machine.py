@@ -1,7 +1,7 @@
-"""The machine that the doctor looks at, the programs it runs, and a finding: what one look says.
+"""The machine that the doctor examines, the programs that the doctor runs, and ``Finding``, the result of one check.
 
-The machine is this one, or a directory that imitates one. Its cores, memory and disk are read here; a container's
-limits count, not the machine's size.
+The machine is this one, or a directory that imitates one. The findings on cores, memory and disk are in this module;
+they use a container's limits, not the machine's size.
 """
 
 import json
@@ -30,14 +30,14 @@ _SOURCE = str(Path(__file__).parents[2])
 
 @dataclass(frozen=True)
 class Finding:
-    """Something looked for, what was found, and the way out where it is not as it should be."""
+    """One thing that was checked, what was found, and the way out if there is a problem."""
 
     section: str  # "MindSpore", "Ascend", "GPU", "ONNX Runtime" or "machine"
     what: str
     state: Literal["ok", "missing", "problem"]
     found: str
     way_out: str = ""
-    blocks: bool = False  # the targets of this section can't be used as things are
+    blocks: bool = False  # True: the targets of this section can't be used
 
 
 def good(section: str, what: str, found: str) -> Finding:
@@ -53,16 +53,16 @@ def wrong(section: str, what: str, found: str, way_out: str, blocks: bool = True
 
 
 def obstacle(findings: Iterable[Finding], target: str) -> Finding | None:
-    """The first thing that keeps a target ("CPU", "GPU", "Ascend") from being used, or None.
+    """The first finding that prevents the use of a target ("CPU", "GPU", "Ascend"), or None.
 
-    What is wrong with MindSpore's own installation keeps all of them.
+    A problem with MindSpore's own installation prevents the use of every target.
     """
     return next((each for each in findings if each.blocks and each.section in ("MindSpore", target)), None)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to look; nothing outside ``root``, ``prefix``, ``mindspore`` and the directories of ``environ`` is read."""
+    """The paths and variables of a machine. Nothing is read outside of them and the directories in ``environ``."""
 
     environ: Mapping[str, str]
     root: Path = Path("/")  # absolute paths of the system are looked up below it
@@ -70,13 +70,13 @@ class Machine:
     versions: Mapping[str, str] = field(default_factory=dict)  # of the installed PACKAGES
     mindspore: Path | None = None  # directory of the installed package
     cores: int = 1  # that the process may run on
-    directory: Path = Path()  # to work in
+    directory: Path = Path()  # current directory
 
     def path(self, absolute: str) -> Path:
         return self.root / absolute.lstrip("/")
 
     def read(self, absolute: str) -> str:
-        """Text of a system file, "" when it is not there or may not be read."""
+        """Text of a system file, "" if it is missing or may not be read."""
         try:
             return self.path(absolute).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -94,10 +94,10 @@ class Machine:
         paths = (directory / name for directory in directories)
         return next(
             (path for path in paths if os.path.exists(path)), None
-        )  # False too where a directory is closed to us
+        )  # also False for a directory that may not be read
 
     def other_versions(self, name: str) -> list[Path]:
-        """Files on the loader's path that differ from ``name`` in the number after .so. only, e.g. libcudnn.so.9."""
+        """Files on the loader's path that differ from ``name`` only in the number after .so., e.g. libcudnn.so.9."""
         stem = name.partition(".so")[0]
         pattern = re.compile(re.escape(stem) + r"\.so\.\d+(\.\d+)?$")
         found = {path.name: path for directory in self.library_directories() for path in directory.glob(f"{stem}.so.*")}
@@ -129,7 +129,7 @@ def this_machine() -> Machine:
 
 @dataclass(frozen=True)
 class ProgramAnswer:
-    """What a program said."""
+    """Exit code and output of a program."""
 
     code: int | None  # exit code, negative for a signal; None: it could not be started or did not end in time
     out: str
@@ -141,7 +141,7 @@ class ProgramAnswer:
 
 
 def run_program(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> ProgramAnswer:
-    """Run a program that may be absent, crash or hang."""
+    """Run a program that may be absent, crash or hang, and return what it printed."""
     try:
         done = subprocess.run(command, env=dict(environ), capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -152,10 +152,10 @@ def run_program(command: Sequence[str], environ: Mapping[str, str], seconds: flo
 
 
 def run_python(program: str, environ: Mapping[str, str], seconds: float, python: str = sys.executable) -> ProgramAnswer:
-    """Run a few lines of Python in a process of its own, where a library that crashes takes nothing with it.
+    """Run a few lines of Python in a separate process, so that a library that crashes does not end this one.
 
     Args:
-        program: finds mindloc where this process does; its last line prints JSON, see ``ProgramAnswer.value``.
+        program: may import mindloc and use ``json``; its last line prints JSON, see ``ProgramAnswer.value``.
     """
     return run_program(
         [python, "-c", f"import json, sys\nsys.path.insert(0, {_SOURCE!r})\n{program}"], environ, seconds
@@ -163,13 +163,13 @@ def run_python(program: str, environ: Mapping[str, str], seconds: float, python:
 
 
 def last_line(text: str) -> str:
-    """The last line of a traceback or a log: what went wrong, without where."""
+    """The last non-empty line of a traceback or a log, which states what went wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a word"
+    return lines[-1] if lines else "it ended without a message"
 
 
 def look_at_resources(machine: Machine) -> list[Finding]:
-    """Cores, memory and disk. Nothing here blocks a target; what is scarce is said."""
+    """Findings on cores, memory and disk; none of them blocks a target."""
     return [_cores(machine), _memory(machine), _disk(machine)]
 
 
@@ -177,10 +177,8 @@ def _cores(machine: Machine) -> Finding:
     quota = cgroup_cores(machine)
     if quota is None or quota >= machine.cores:
         return good("machine", "cores", f"{machine.cores} that this process may use")
-    found = f"{machine.cores}, of which the cgroup grants the time of {quota:g}"
-    way_out = (
-        f"raise the container's limit, or set OMP_NUM_THREADS={max(1, int(quota))} so that threads don't wait in turn"
-    )
+    found = f"{machine.cores}, but the cgroup limits their time to that of {quota:g}"
+    way_out = f"raise the container's limit, or set OMP_NUM_THREADS={max(1, int(quota))} to have no threads that wait"
     return wrong("machine", "cores", found, way_out, blocks=False)
 
 
@@ -190,7 +188,7 @@ def _memory(machine: Machine) -> Finding:
     limit = cgroup_memory(machine)
     text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
     if limit is not None and limit < total:
-        text += f", the cgroup grants {limit / GIB:.1f}"
+        text += f", limited to {limit / GIB:.1f} by the cgroup"
         free = min(free, limit)
     if free < TRAINING_GIB * GIB:
         return wrong("machine", "memory", text, f"even the quick start takes {TRAINING_GIB} GiB", blocks=False)
@@ -206,7 +204,7 @@ def _disk(machine: Machine) -> Finding:
 
 
 def cgroup_cores(machine: Machine) -> float | None:
-    """Cores' worth of time that the tightest cgroup above this process grants; None: no limit."""
+    """CPU time that the strictest cgroup of this process allows, as a number of cores; None: no limit."""
     quotas = [line.split() for line in _cgroup_files(machine, "", "cpu.max")]
     quotas += zip(
         _cgroup_files(machine, "cpu", "cpu.cfs_quota_us"),
@@ -218,13 +216,13 @@ def cgroup_cores(machine: Machine) -> float | None:
 
 
 def cgroup_memory(machine: Machine) -> int | None:
-    """Bytes that the tightest cgroup above this process grants; None: no limit."""
+    """Bytes of memory that the strictest cgroup of this process allows; None: no limit."""
     limits = [*_cgroup_files(machine, "", "memory.max"), *_cgroup_files(machine, "memory", "memory.limit_in_bytes")]
     return min((int(text) for text in limits if text != "max"), default=None)
 
 
 def _cgroup_files(machine: Machine, controller: str, name: str) -> list[str]:
-    """What a file says in the cgroup of this process and in those above it, of version 2 ("") or of one controller."""
+    """Contents of a file in the cgroup of this process and in those above it, for version 2 ("") or one controller."""
     found = []
     for line in machine.read("/proc/self/cgroup").splitlines() or ["0::/"]:
         _, controllers, group = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Python packages: which MindSpore, NumPy and ONNX Runtime are installed, and what they say themselves."""
+"""Findings on Python packages: which MindSpore, NumPy and ONNX Runtime are installed, and whether they work."""
 
 import sys
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ print(json.dumps([providers, used]))
 
 
 def look_at_packages(machine: Machine) -> list[Finding]:
-    """MindSpore's version and NumPy's, as far as they can be found without importing them."""
+    """Findings on the versions of MindSpore and NumPy, without importing them."""
     mindspore, numpy = machine.versions.get("mindspore"), machine.versions.get("numpy")
     first, beyond = MINDSPORE_RANGE
     taken = f"{mindspore} (mindloc takes {dotted(first)} or newer, below {dotted(beyond)})"
@@ -55,7 +55,7 @@ def _version(what: str, version: str | None, taken: str, problem: str, way_out: 
 
 
 def convolutions_on_cpu(version: str) -> Finding:
-    """Whether that MindSpore has fast convolutions on a CPU; only the backbones resnet50 and vgg16 need them."""
+    """Whether this version of MindSpore has fast convolutions on a CPU, which only resnet50 and vgg16 need."""
     what, slow = "convolutions on a CPU", slow_cpu_convolutions(version)
     if slow is None:
         return good("MindSpore", what, f"fast in {version}")
@@ -65,19 +65,19 @@ def convolutions_on_cpu(version: str) -> Finding:
 
 @dataclass(frozen=True)
 class MindSporeState:
-    """MindSpore's own word on its plugins."""
+    """MindSpore's own report on its plugins."""
 
-    loaded: Mapping[str, bool]  # by target
-    error: str  # what the system's loader said of those that it could not load, all lines together
+    loaded: Mapping[str, bool]  # target -> whether its plugin is loaded
+    error: str  # messages of the system's loader about the plugins that it could not load
 
     def complaint(self, target: str) -> str:
-        """The loader's words on the plugin of one target, "" if there are none."""
+        """The loader's message about the plugin of one target, "" if there is none."""
         lines = [line for line in self.error.splitlines() if PLUGIN_FILES[target] in line]
         return lines[0].partition("failed. ")[2].strip() or lines[0] if lines else ""
 
 
 def mindspore_state() -> MindSporeState:
-    """Imports MindSpore into this process, where it has not been."""
+    """The state of MindSpore in this process, which imports it if necessary."""
     import mindspore as ms
     from mindspore._c_expression import MSContext
 
@@ -87,7 +87,7 @@ def mindspore_state() -> MindSporeState:
 
 
 def read_mindspore(machine: Machine) -> MindSporeState | Finding:
-    """Import MindSpore in a process of its own (some seconds, 0.4 GB): its state, or why it could not be imported."""
+    """MindSpore's state in a separate process (some seconds, 0.4 GB), or a finding on why the import failed."""
     answer = run_python(_ASK_MINDSPORE, {"GLOG_v": "3", **machine.environ}, 120)
     if answer.code != 0:
         return wrong("MindSpore", "import", f"import mindspore fails: {last_line(answer.err)}", f"reinstall: {INSTALL}")
@@ -95,9 +95,9 @@ def read_mindspore(machine: Machine) -> MindSporeState | Finding:
 
 
 def look_at_onnx_runtime(machine: Machine, python: str = sys.executable) -> list[Finding]:
-    """Which build is installed, what it can compute on, and whether it computes on a card where requested.
+    """Findings on ONNX Runtime: the installed build, its providers, and whether a test model runs on a GPU.
 
-    It is a second way to a GPU, for exported encoders; nothing here blocks a target of MindSpore.
+    ONNX Runtime is a second way to use a GPU, for exported encoders; no finding here blocks a target of MindSpore.
     """
     names = [name for name in ("onnxruntime", "onnxruntime-gpu") if name in machine.versions]
     if not names:

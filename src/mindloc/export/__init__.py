@@ -1,1 +1,1 @@
-"""Trained encoders as files for devices, each reloaded and compared before it counts."""
+"""Export of trained encoders as files for devices, each reloaded and compared before it is published."""

@@ -1,4 +1,4 @@
-"""An exported encoder of any format: what goes in and comes out, its comparison with the live one, file and card.
+"""An exported encoder of any format: its input and outputs, its comparison with the live encoder, its file and card.
 
 Shapes: B images, D dimension, R images of all trial batches.
 """
@@ -18,15 +18,15 @@ from mindloc.runtime.files import atomic_write, atomic_write_text
 from mindloc.vocabulary import CENTROIDS, GLOBAL, PHI, SideName
 
 _COPY_BYTES = 1 << 20
-_OF_NODES = (PHI, CENTROIDS)  # made of parts that are put in order by area
-_DRAWS = 3  # of images to compare on, where the order of nodes may be in doubt
+_OF_NODES = (PHI, CENTROIDS)  # descriptors that consist of nodes sorted by area
+_DRAWS = 3  # maximum draws of random images to compare on, since nodes of equal area have no fixed order
 
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """What goes in and comes out."""
+    """Input and outputs of an exported encoder."""
 
-    sides: dict[SideName, str]  # of the encoder that the file contains -> the view that each is for
+    sides: dict[SideName, str]  # sides that the file encodes -> view of each
     size_px: tuple[int, int]  # height, width
     batch_size: int | None  # None: any
     mean: tuple[float, ...]  # of RGB pixels scaled to 0..1
@@ -43,19 +43,20 @@ class ExportSpec:
 
     @property
     def name(self) -> str:
-        """Of the encoder, for messages: by what its images show."""
+        """Name of the encoder in messages: what its images show."""
         return " and ".join(self.sides.values())
 
     @property
     def divided(self) -> tuple[bool, ...]:
-        """Of each descriptor, whether the file divides it by its norm; Omega and Phi leave the encoder with length 1,
-        and centroids are positions, which have no length."""
+        """For each descriptor, whether the file divides it by its norm. Omega and Phi have length 1 already, and
+        centroids are positions, which are not normalized."""
         return tuple(self.unit_length and name == GLOBAL for name in self.descriptors)
 
     def trial_batches(self, draw: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Seeded images to compare on, (as the file takes them, as the live encoder does).
+        """Yield batches of random images to compare on: (input of the file, input of the live encoder).
 
-        The fixed batch, or three sizes of a free one. They are normalized here in float64, apart from the graph.
+        One batch of the fixed size, or batches of 1, 2 and 3 images if any size is allowed. The images are normalized
+        here in float64, independently of the graph.
         """
         random = np.random.default_rng(draw)
         for size in [self.batch_size] if self.batch_size else [1, 2, 3]:
@@ -66,13 +67,13 @@ class ExportSpec:
 
 
 def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float) -> tuple[list[int], dict[str, Any]]:
-    """(Dimension of each descriptor, for the card: the largest differences relative to each one's largest entry).
+    """Compare both encoders on random images. Returns (dimension of each descriptor, the comparison for the card).
 
-    Two nodes of one area, to rounding, may be exchanged in Phi and among the centroids: where an image's differ,
-    another one takes its place, twice at most.
+    A difference is relative to the largest entry of its descriptor. Nodes whose areas are equal up to rounding may be
+    swapped in Phi and the centroids, so an image on which these differ is replaced by another one, at most twice.
 
     Raises:
-        ExportError: one exceeds ``tolerance``, or shapes differ, or either contains NaN.
+        ExportError: a difference exceeds ``tolerance`` or is NaN, or shapes differ.
     """
     dimensions, share_R = _differences(live, exported, spec, 0)
     for draw in range(1, _DRAWS):
@@ -84,8 +85,8 @@ def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float
         if _exceeds(of_images_R, tolerance):
             raise ExportError(
                 f"the exported {spec.name} encoder's {output_name(name)} differs from the live one by "
-                f"{of_images_R.max():.1e} of the largest entry, allowed are {tolerance:.0e}; nothing was written: "
-                "try another precision or MindSpore version"
+                f"{of_images_R.max():.1e} of the largest entry, more than the allowed {tolerance:.0e}; nothing was "
+                "written: try a different precision or MindSpore version"
             )
     of_each = {output_name(name): float(of_images_R.max()) for name, of_images_R in share_R.items()}
     check = {"compared": True, "largest_difference": max(of_each.values()), "of_each": of_each}
@@ -95,7 +96,7 @@ def compare(live: RunFile, exported: RunFile, spec: ExportSpec, tolerance: float
 def _differences(
     live: RunFile, exported: RunFile, spec: ExportSpec, draw: int
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """(Dimension of each descriptor, descriptor -> the largest difference of each of R images)."""
+    """(Dimension of each descriptor, descriptor -> largest difference of each image, shape (R,))."""
     shapes, shares = [], {name: [] for name in spec.descriptors}
     for fed, image_B3HW in spec.trial_batches(draw):
         expected, got = live(image_B3HW), exported(fed)
@@ -114,20 +115,20 @@ def _differences(
 
 
 def _exceeds(share_R: np.ndarray, tolerance: float) -> bool:
-    return not share_R.max() <= tolerance  # NaN does
+    return not share_R.max() <= tolerance  # also True for NaN
 
 
 def publish(partial: Path, path: Path, spec: ExportSpec, dimensions: list[int], facts: dict[str, Any]) -> None:
-    """Put a checked file under its name, and its card beside it.
+    """Copy a checked file to ``path`` and write its card beside it.
 
-    The card names the file's sha256 and is written last: a file without a fitting card is an unfinished export.
+    The card contains the file's sha256 and is written last: a file without a matching card is an unfinished export.
 
     Args:
-        dimensions: of each descriptor.
+        dimensions: dimension of each descriptor.
         facts: format, encryption, check, checkpoint_sha256, config, versions.
 
     Raises:
-        ExportError: the disk is full or refuses; what was there before survives.
+        ExportError: the disk is full or not writable; an older file is kept.
     """
     digest = hashlib.sha256()
     with partial.open("rb") as source, atomic_write(path, "export", ExportError) as target:

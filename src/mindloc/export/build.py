@@ -1,4 +1,4 @@
-"""From a checkpoint to exported files, each reloaded and compared with the live encoder before it counts."""
+"""Export of a checkpoint as files, each reloaded and compared with the live encoder before it is published."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,21 +25,21 @@ from mindloc.runtime.files import scratch_directory, writing
 from mindloc.runtime.lock import locked
 from mindloc.vocabulary import SIDES, SideName
 
-MOST_IMAGES = 1024  # per call of an exported file, which is compared at that size
+MOST_IMAGES = 1024  # maximum batch size of an exported file, which is compared at its batch size
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What a user requests."""
+    """What a user requests of an export."""
 
     file_format: str = "MINDIR"  # a name in FORMATS
-    view: str = "both"  # or "query": the side of the queries; or what a side shows, as its reader calls it
-    batch_size: int | Literal["any"] | None = None  # None: any for MINDIR, 1 for the others, which fix it
-    precision: str | None = None  # None: the training's, fp32 for ONNX
+    view: str = "both"  # or "query", the side of the queries; or the view of a side, such as "drone"
+    batch_size: int | Literal["any"] | None = None  # None: any for MINDIR, 1 for the others, whose size is fixed
+    precision: str | None = None  # None: that of the training run; fp32 for ONNX
     with_normalization: bool = False
     unit_length: bool = False
-    file_name: str | None = None  # without suffix; None: the view's
-    key: bytes | None = field(default=None, repr=False)  # encrypt with it
+    file_name: str | None = None  # without suffix; None: "encoder", or the name of the view
+    key: bytes | None = field(default=None, repr=False)  # encryption key
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Exported:
     """A file that was written."""
 
     path: Path
-    check: dict[str, Any]  # as the card has it
+    check: dict[str, Any]  # as in the card
 
     def __str__(self) -> str:
         if not self.check["compared"]:
@@ -60,17 +60,17 @@ class Exported:
 def export_checkpoint(
     checkpoint: str | Path, directory: str | Path, request: ExportRequest, target: str = "CPU"
 ) -> list[Exported]:
-    """Export the sides of an encoder that the request names, each as one file with a card beside it.
+    """Export the requested sides of an encoder, as files with a card beside each.
 
-    Where both sides share weights, image size and border, one file called ``encoder`` serves both; else each side has
-    its own, called after what it shows.
+    If both sides share weights, image size and border, one file called ``encoder`` serves both; else each side has its
+    own file, named after its view.
 
     Args:
-        target: the device that was chosen.
+        target: the device target that this process has chosen.
 
     Raises:
-        ConfigError: requests that contradict each other or the format.
-        CheckpointError, ExportError, DeviceError: as ``load_encoder`` and the formats.
+        ConfigError: the request contradicts itself or the format.
+        CheckpointError, ExportError, DeviceError: for the reasons given in ``load_encoder`` and ``export_file``.
     """
     file_format = FORMATS[request.file_format]
     _check_request(request)
@@ -80,7 +80,7 @@ def export_checkpoint(
     stored = config_from_dict(weights.config)
     precision = request.precision or file_format.default_precision or stored.train.precision
     require_precision(precision, target)
-    encoder, _, sha256 = load_encoder(weights, precision, "plain" if target == "CPU" else None)  # others may run it
+    encoder, _, sha256 = load_encoder(weights, precision, "plain" if target == "CPU" else None)  # plain: runs anywhere
     facts = {"checkpoint_sha256": sha256, "config": config_to_dict(stored)}
     facts |= {"mindspore": ms.__version__, "mindloc": mindloc.__version__, "exported_on": target}
     files = _files(stored, request.view)
@@ -104,7 +104,7 @@ def _check_request(request: ExportRequest) -> None:
         raise ConfigError(f"{name} files can't be encrypted, only MINDIR can; export MINDIR, or encrypt the disk")
     if precision is not None and precision not in form.precisions:
         known = " or ".join(form.precisions)
-        way_out = f"take --precision {form.precisions[-1]}, or export MINDIR"
+        way_out = f"give --precision {form.precisions[-1]}, or export MINDIR"
         raise ConfigError(f"{name} files are written in {known}, not {precision}; {way_out}")
     stem = request.file_name
     if stem is not None and (stem in ("", ".", "..") or Path(stem).name != stem or stem.startswith(".")):
@@ -112,12 +112,13 @@ def _check_request(request: ExportRequest) -> None:
 
 
 def _require_ascend(name: str, target: str) -> None:
-    """Raises: ExportError: this process computes elsewhere."""
+    """Raise ExportError unless this process computes on an Ascend."""
     if target != "Ascend":
         others = " and ".join(other for other, form in FORMATS.items() if not form.ascend_only)
         raise ExportError(
-            f"{name} is written on an Ascend only, and this is {target}: run this command with --device_target Ascend "
-            f"on a machine with its driver, CANN and MindSpore; {others} are written here, and atc reads ONNX too"
+            f"{name} can be written on an Ascend only, but the target is {target}; run this command with "
+            "--device_target Ascend on a machine with its driver, CANN and MindSpore, or export "
+            f"{others} here: atc reads ONNX too"
         )
 
 
@@ -169,18 +170,19 @@ def export_file(
     facts: dict[str, Any],
     key: bytes | None = None,
 ) -> dict[str, Any]:
-    """Save, reload, compare, publish as ``path``, with a card beside it.
+    """Save an encoder to a file, reload and compare it, then publish it as ``path`` with a card beside it.
 
     Args:
-        side_encoder: (B, 3, H, W) -> {"{side}.{descriptor}": (B, D)} of the first of the sides.
-        facts: for the card: checkpoint_sha256, config, versions.
-        key: encrypt with it.
+        side_encoder: (B, 3, H, W) -> {"{side}.{descriptor}": (B, D)} for the first of ``spec.sides``.
+        facts: entries of the card: checkpoint_sha256, config, versions.
+        key: encryption key.
 
     Returns:
-        The card's check: how far the reloaded file is from the live encoder.
+        The card's check: how much the outputs of the reloaded file differ from the live encoder's.
 
     Raises:
-        ExportError: the graph can't be saved or reloaded, or answers otherwise than the live one. Nothing is written.
+        ExportError: the graph can't be saved or reloaded, or its outputs differ from the live encoder's. Nothing is
+            written then.
         DeviceError: the library that the format needs is not installed.
     """
     side, *_ = spec.sides

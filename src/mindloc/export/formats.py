@@ -1,13 +1,14 @@
-"""The graph that an exported file computes, and how each format is written and read again.
+"""The graph that an exported file computes, and how each format is written and reloaded.
 
-The graph is one side of the encoder, with the first and the last step inside on request. MINDIR is MindSpore's own
-portable format; it takes any number of images and can be encrypted. ONNX, opset 11, with a fixed number of images, is
-for ONNX Runtime, TensorRT and Ascend's converter. AIR is the format of Ascend's own compiler: made on an Ascend, and
-run by Ascend's tools only.
+The graph is one side of the encoder; on request it includes the normalization of the images and the division by the
+norm. MINDIR is MindSpore's own portable format; it takes any number of images and can be encrypted. ONNX, opset 11,
+with a fixed number of images, is for ONNX Runtime, TensorRT and Ascend's converter. AIR is the format of Ascend's own
+compiler: it is written on an Ascend, and read by Ascend's tools only.
 
-MindSpore can't export Erf to ONNX, and our own GELU becomes 25 small operators there, a third of the time in 8 bits. So
-GELU leaves MindSpore as one operator that the encoder has no other use for, and is written out with Erf afterwards, in
-the order that ONNX Runtime and TensorRT know as GELU. The comparison with the live encoder is of the result.
+MindSpore can't export Erf to ONNX, and our own GELU would become 25 small operators there, which take a third of the
+time in 8 bits. So MindSpore exports each GELU as a placeholder, an operator that the encoder does not use otherwise.
+Then the placeholders are replaced by operators with Erf, in the order that ONNX Runtime and TensorRT recognize as GELU.
+The comparison with the live encoder uses the final file.
 """
 
 import math
@@ -33,13 +34,13 @@ from mindloc.runtime.packages import optional_module
 
 
 class ExportGraph(nn.Cell):
-    """Images -> descriptors (B, D), a tuple in the order of ``outputs``; of one output a plain tensor.
+    """Images -> descriptors (B, D), as a tuple in the order of ``outputs``; a single output is a plain tensor.
 
     Args:
         side_encoder: (B, 3, H, W) float32, normalized -> {output: (B, D)}.
         pixels: (mean, std) of RGB scaled to 0..1: the graph then takes uint8 (B, H, W, 3), as cameras and decoders
             give them, and normalizes itself. None: normalized images come in.
-        unit_length: of each output, whether to divide it by its Euclidean norm.
+        unit_length: for each output, whether to divide it by its Euclidean norm.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ _EXPORTABLE_PATH = re.compile(r"[0-9a-zA-Z@_.:/\\-]+")
 
 
 def _export(cell: nn.Cell, example: ms.Tensor, file: Path, file_format: str, **secret: Any) -> None:
-    """``ms.export``, which refuses paths with other characters, such as blanks: there the file is moved."""
+    """Call ``ms.export``; a path that it does not accept, such as one with blanks, gets the file by a move."""
     if _EXPORTABLE_PATH.fullmatch(str(file)):
         ms.export(cell, example, file_name=str(file), file_format=file_format, **secret)
         return
@@ -81,7 +82,7 @@ def _export(cell: nn.Cell, example: ms.Tensor, file: Path, file_format: str, **s
             shutil.move(written, file)
 
 
-UNCOMPARED = "no program but Ascend's converter (atc) reads an AIR file; compare a descriptor of the converted one"
+UNCOMPARED = "only Ascend's converter (atc) reads an AIR file; compare a descriptor of the converted file"
 
 
 def save_air(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
@@ -97,8 +98,8 @@ _GELU_MARK = "Tanh"
 
 
 def save_onnx(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, names: list[str]) -> None:
-    """Write the graph; its input is called "images", its results have the names given."""
-    optional_module("onnxruntime")  # the file can't be checked without it: say so before the work
+    """Write an ONNX file with the input "images" and the outputs ``names``."""
+    optional_module("onnxruntime")  # the file can't be checked without it: fail before the work
     onnx = optional_module("onnx")
     with _gelu_marked(cell):
         _export(cell, example, file, "ONNX")
@@ -110,13 +111,13 @@ def save_onnx(cell: nn.Cell, example: ms.Tensor, file: Path, key: bytes | None, 
 
 
 def reload_onnx(file: Path, key: bytes | None) -> RunFile:
-    """The file on ONNX Runtime's CPU provider, which every machine has."""
+    """Open the file with ONNX Runtime's CPU provider, which every machine has."""
     session = open_session(file.read_bytes(), file, Provider(CPU))
     return lambda images: session.run(None, {"images": np.ascontiguousarray(images)})
 
 
 class _Mark(nn.Cell):
-    """Takes the place of a GELU."""
+    """Placeholder of a GELU."""
 
     def __init__(self):
         super().__init__()
@@ -128,7 +129,7 @@ class _Mark(nn.Cell):
 
 @contextmanager
 def _gelu_marked(cell: nn.Cell) -> Iterator[None]:
-    """The cell with each GELU replaced by a mark; as it was again afterwards."""
+    """Context in which each GELU of the cell is replaced by a placeholder."""
     places = [(parent, name, child) for _, parent in cell.cells_and_names() for name, child in _gelus(parent)]
     try:
         for parent, name, _ in places:
@@ -144,7 +145,7 @@ def _gelus(parent: nn.Cell) -> list[tuple[str, Gelu]]:
 
 
 def _write_out_gelu(graph: Any, onnx: Any) -> None:
-    """x / sqrt 2, Erf, + 1, * x, / 2 in the place of every mark."""
+    """Replace each placeholder by the operators of GELU: x / sqrt 2, Erf, + 1, * x, / 2."""
     constants = {"gelu.sqrt2": math.sqrt(2.0), "gelu.one": 1.0, "gelu.half": 0.5}
     nodes = []
     for node in graph.node:
@@ -169,7 +170,7 @@ def _gelu_nodes(mark: Any, make_node: Any) -> list[Any]:
 
 
 def _name_results(graph: Any, names: list[str]) -> None:
-    """Call the outputs by names of ours; MindSpore calls them after the last operators' places in our code."""
+    """Rename the outputs to ``names``; MindSpore names them after positions in our source code."""
     names_of = {result.name: name for result, name in zip(graph.output, names, strict=True)}
     for node in graph.node:
         for found in (node.input, node.output):
@@ -181,12 +182,12 @@ def _name_results(graph: Any, names: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Writer:
-    """How one format is written, and read again for the comparison with the live encoder.
+    """How one format is written, and reloaded for the comparison with the live encoder.
 
     Attributes:
-        save: (cell, example input, file, key or None, names of the outputs).
-        reload: (file, key or None) -> a function of the images; None: nothing here runs such a file.
-        tolerance: precision -> largest difference, of the largest entry.
+        save: called with (cell, example input, file, key or None, names of the outputs).
+        reload: (file, key or None) -> a function of the images; None: no program here runs such a file.
+        tolerance: precision -> allowed difference, as a fraction of the largest entry.
     """
 
     save: Callable[[nn.Cell, ms.Tensor, Path, bytes | None, list[str]], None]
@@ -195,9 +196,9 @@ class Writer:
 
 
 WRITERS = {
-    # a reloaded MINDIR file was seen to differ by 0.0
+    # measured difference of a reloaded MINDIR file: 0.0
     "MINDIR": Writer(save_mindir, open_mindir, {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}),
-    # in fp32 the base model at 384 px was seen at 1e-6
+    # measured difference of the base model at 384 px in fp32: 1e-6
     "ONNX": Writer(save_onnx, reload_onnx, {"fp32": 1e-4, "fp16": 2e-2}),
     "AIR": Writer(save_air, None, {}),
 }

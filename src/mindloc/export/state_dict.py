@@ -1,7 +1,8 @@
 """A checkpoint as a PyTorch file: the state dict that Game4Loc's model class loads, written without PyTorch.
 
-That class names one encoder for both sides ``model.*``, two of them ``model1.*`` (query) and ``model2.*`` (reference),
-beside ``logit_scale``, a logarithm without dimensions. What follows the prefix are timm's names, which our ViTs have.
+In that class the parameters of one encoder for both sides are named ``model.*``, and those of two encoders ``model1.*``
+(query) and ``model2.*`` (reference). After the prefix come timm's names, which our ViTs have too. ``logit_scale`` is a
+scalar, the logarithm of the multiplier.
 """
 
 import pickle
@@ -33,18 +34,18 @@ def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: 
         file_name: without suffix; None: "encoder".
 
     Returns:
-        The file, and the normalization of its images, in one line.
+        One line with the path of the file and the normalization of its input images.
 
     Raises:
-        ConfigError: an encoder that Game4Loc's class has not: one with a head, or without timm's names.
+        ConfigError: Game4Loc's class can't load the encoder, which has a head or parameters without timm's names.
         CheckpointError: the checkpoint is missing or damaged.
-        ExportError: the disk is full or refuses; the file reads otherwise than it was written.
+        ExportError: the disk is full or not writable, or the file's content differs when it is read back.
     """
     weights = load_weights(checkpoint)
     config = config_from_dict(weights.config)
     if tuple(HEADS[config.head.name].losses) != (GLOBAL,) or BACKBONES[config.model.backbone].convolutional:
         raise ConfigError(
-            f"PTH is for ViTs without a head, and {weights.path} has model.backbone={config.model.backbone}, "
+            f"PTH is for ViTs without a head, but {weights.path} has model.backbone={config.model.backbone}, "
             f"head.name={config.head.name}; export it as MINDIR or ONNX"
         )
     arrays = state_dict_of(weights.arrays)
@@ -53,7 +54,7 @@ def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: 
         write_state_dict(temporary, arrays)
         read = read_state_dict(temporary)
         if read.keys() != arrays.keys() or any(not np.array_equal(read[name], arrays[name]) for name in arrays):
-            raise ExportError(f"{path} reads otherwise than it was written; nothing was kept: check the disk")
+            raise ExportError(f"{path} differs when it is read back; nothing was kept: check the disk")
     mean, std = (list(values) for values in (config.model.mean, config.model.std))
     return f"{path}: {len(arrays)} tensors; its images are scaled to 0..1 and normalized with mean {mean}, std {std}"
 
@@ -71,7 +72,7 @@ def state_dict_of(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """The container of PyTorch 1.6 and newer: a zip archive with a pickle, which refers to one file per storage."""
+    """Write the format of PyTorch 1.6 and newer: a zip archive with a pickle that refers to one file per storage."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(f"{_ARCHIVE}/data.pkl", _pickled(arrays))
         archive.writestr(f"{_ARCHIVE}/byteorder", "little")
@@ -81,7 +82,7 @@ def write_state_dict(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The program of ``torch.save`` for an OrderedDict of tensors, without PyTorch's classes at hand to pickle."""
+    """The pickle that ``torch.save`` writes for an OrderedDict of tensors, built without PyTorch's classes."""
     empty = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
     program = [pickle.PROTO, b"\x02", empty, pickle.MARK]
     for number, (name, array) in enumerate(arrays.items()):

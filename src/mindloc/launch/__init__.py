@@ -1,1 +1,1 @@
-"""Several processes that train together: rank tables, the plan of who runs what and where, and the watch over them."""
+"""Launch of several processes that train together: rank tables, the plan of the processes, and their supervision."""

@@ -1,4 +1,4 @@
-"""What this machine is and has: its names in a rank table, its cards' network addresses, its free ports and cores."""
+"""Facts about this machine: its names in a rank table, its cards' network addresses, its free ports and cores."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import psutil
 from mindloc.errors import LaunchError
 
 HCCN_CONF = Path("/etc/hccn.conf")
-# how ModelArts gives a container the address of its host and the name of its pod
+# variables in which ModelArts gives a container the address of its host and the name of its pod
 _NAMES_IN_ENVIRONMENT = ("MA_CURRENT_HOST_IP", "MA_CURRENT_INSTANCE_NAME", "POD_NAME")
 
 
@@ -29,7 +29,7 @@ def host_addresses(name: str) -> list[str]:
     """This machine's own IPv4 addresses and what its name resolves to, without the loopback, sorted."""
     own = [address for addresses in psutil.net_if_addrs().values() for address in addresses]
     addresses = {address.address for address in own if address.family == socket.AF_INET}
-    with suppress(socket.gaierror):  # a container whose name is in no list: the addresses above are all there is
+    with suppress(socket.gaierror):  # the name does not resolve, as in some containers
         addresses.update(str(entry[4][0]) for entry in socket.getaddrinfo(name, None))
     return sorted(address for address in addresses if not address.startswith("127.") and address != "::1")
 
@@ -38,7 +38,7 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
     """The network address of each Ascend card, from the driver's tool, else from its configuration file.
 
     Raises:
-        LaunchError: neither knows one of the cards.
+        LaunchError: neither has the address of one of the cards.
     """
     tool = shutil.which("hccn_tool") or shutil.which("hccn_tool", path="/usr/local/Ascend/driver/tools")
     addresses = [_read_tool(tool, device_id) if tool else None for device_id in device_ids]
@@ -48,16 +48,19 @@ def device_addresses(device_ids: Sequence[int]) -> list[str]:
     if missing:
         raise LaunchError(
             f"no network address found for card {', '.join(missing)}: neither hccn_tool nor {HCCN_CONF} has it; "
-            "give the addresses by --device_ips, or write a table for a trial off Ascend by --without_device_ips"
+            "give the addresses with --device_ips, or write a table for a trial off Ascend with --without_device_ips"
         )
     return [str(address) for address in found]
 
 
 def _read_tool(tool: str, device_id: int) -> str | None:
-    """The address in an answer like ``ipaddr:192.168.100.101``; None when the tool refuses."""
+    """The address that hccn_tool prints, like ``ipaddr:192.168.100.101``; None if the tool fails."""
     try:
         answer = subprocess.run([tool, "-i", str(device_id), "-ip", "-g"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):  # a tool without its driver: the configuration file may still know
+    except (
+        OSError,
+        subprocess.TimeoutExpired,
+    ):  # a tool without its driver: the configuration file may still have the address
         return None
     found = re.search(r"ipaddr:\s*(\S+)", answer.stdout)
     return found[1] if found and answer.returncode == 0 else None
@@ -73,16 +76,16 @@ def _configured_addresses() -> dict[int, str]:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on just now."""
+    """A TCP port that is free at the moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
-    """The ``index``-th of ``count`` equal, adjoining shares; all cores when there are fewer than shares.
+    """The ``index``-th of ``count`` equal, contiguous shares of the cores; all cores if there are fewer than shares.
 
-    Neighboring cores sit on one socket, so that a rank's memory stays near it.
+    Neighboring cores are on one socket, so a rank's memory is near its cores.
     """
     share = len(cores) // count
     return list(cores[index * share : (index + 1) * share]) if share else list(cores)

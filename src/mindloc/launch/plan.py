@@ -1,4 +1,4 @@
-"""Who runs what and where: from a command and the ranks wanted to processes with their whole environment.
+"""The plan of a launch: from a command and the requested ranks to processes with their whole environment.
 
 Two ways to start several ranks:
 
@@ -6,8 +6,8 @@ Two ways to start several ranks:
   itself. MindSpore then compiles whole graphs with GE (jit level O2), whatever the program sets.
 - **msrun**, the launcher of MindSpore's dynamic cluster, on every target. Off Ascend a table only gives the layout.
 
-What the plan needs to know is found at the end of this module: which target works here, which of the servers this one
-is, where their ranks meet, which cards it has.
+The functions at the end of this module find the inputs of the plan: the target that works here, the number of this
+server, the address at which the ranks meet, and the cards.
 """
 
 import os
@@ -34,9 +34,9 @@ from mindloc.runtime.cluster import number_in
 from mindloc.runtime.process import command_line, usable_cores
 
 Launcher = Literal["rank_table", "msrun", "one_process"]
-LAUNCHERS = ("rank_table", "msrun")  # those that can be chosen
-NOBODY_TO_MEET = "one rank has nobody to meet"
-# read in a process of its own, since the launcher itself does without MindSpore
+LAUNCHERS = ("rank_table", "msrun")  # those that can be requested
+SINGLE_RANK = "there is one rank"
+# run in a separate process, since the launcher itself does not import MindSpore
 _WHICH_TARGET = (
     "from mindloc.runtime.device import choose_target; from mindloc.runtime.packages import check_packages; "
     "check_packages(); print(choose_target('auto')[0])"
@@ -45,7 +45,7 @@ _WHICH_TARGET = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be started on this server, and why that way."""
+    """The processes to start on this server, and the reason for the launcher."""
 
     launcher: Launcher
     reason: str
@@ -76,22 +76,22 @@ def plan_ranks(
     environment: Mapping[str, str] | None = None,
     cores: Sequence[int] | None = None,
 ) -> Plan:
-    """The processes of this server.
+    """Plan the processes of this server.
 
     Args:
-        command: what every rank runs, the program first.
+        command: the command line of every rank.
         target: "Ascend", "GPU" or "CPU".
         log_dir: directory of the logs; a table in ModelArts' layout is written there as HCCL reads it.
-        table: the layout of all servers; wins over ``device_ids`` and ``server_count``.
-        device_ids: cards of this server, as many ranks; the other servers have as many.
-        server_index: which of the servers this one is.
+        table: the layout of all servers; takes precedence over ``device_ids`` and ``server_count``.
+        device_ids: cards of this server, one rank each; the other servers have the same number of cards.
+        server_index: index of this server among all servers.
         master: address and port at which the ranks of several servers meet; None: the table's first server.
         launcher: "rank_table" or "msrun"; None: whichever fits.
         environment: what the processes inherit; None: this process's own.
-        cores: what the ranks share out; None: all that this process may use.
+        cores: the cores that the ranks share; None: all that this process may use.
 
     Raises:
-        LaunchError: the launcher wanted can't work, or the layout is not one that it can start.
+        LaunchError: the requested launcher can't be used, or it can't start this layout.
     """
     servers = table.servers if table else _even_servers(device_ids, server_count)
     size = sum(len(server.cards) for server in servers)
@@ -103,7 +103,7 @@ def plan_ranks(
     ranks = tuple(card.rank for card in servers[server_index].cards)
     shared = list(usable_cores() if cores is None else cores)
     if chosen == "rank_table":
-        assert table is not None  # choose_launcher has seen to it
+        assert table is not None  # as choose_launcher has checked
         processes = table_processes(command, table, server_index, log_dir, inherited, shared)
     else:
         processes = (msrun_process(command, target, servers, server_index, master, log_dir, inherited, shared),)
@@ -114,17 +114,17 @@ def plan_one_process(
     command: Sequence[str],
     *,
     log_dir: Path,
-    reason: str = NOBODY_TO_MEET,
+    reason: str = SINGLE_RANK,
     environment: Mapping[str, str] | None = None,
     rank: int = 0,
     world_size: int = 1,
     rank_variables: Mapping[str, str] | None = None,
 ) -> Plan:
-    """One process, on whatever device it finds by itself.
+    """Plan one process, which finds its device itself.
 
     Args:
-        rank, world_size: its place where somebody else starts the other ranks.
-        rank_variables: what gives it that place.
+        rank, world_size: rank of the process and number of ranks, if the platform starts the other ranks.
+        rank_variables: environment variables that give the process its rank.
     """
     inherited = inherited_environment(
         os.environ if environment is None else environment, launcher_line("one_process", reason)
@@ -137,22 +137,22 @@ def plan_one_process(
 def choose_launcher(
     target: str, table: RankTable | None, world_size: int, requested: str | None
 ) -> tuple[Launcher, str]:
-    """(launcher, why) for a target and what was given.
+    """(launcher, reason) for a target, a rank table and a requested launcher.
 
     Raises:
-        LaunchError: the one wanted can't work here.
+        LaunchError: the requested launcher can't be used here.
     """
     if requested == "msrun" and world_size == 1:
-        raise LaunchError("launcher msrun lets several ranks meet and there is one; leave LAUNCHER out")
+        raise LaunchError("launcher msrun is for several ranks, but there is one; leave LAUNCHER out")
     if requested == "msrun":
         return "msrun", "it was requested"
     if requested == "rank_table":
         if table is None:
-            raise LaunchError("launcher rank_table needs a rank table and none is given; leave LAUNCHER out")
+            raise LaunchError("launcher rank_table needs a rank table, but none is given; leave LAUNCHER out")
         if target != "Ascend":
             raise LaunchError(
-                f"launcher rank_table starts Ascend cards alone and the target is {target}; leave LAUNCHER out, the "
-                "table then gives msrun the layout"
+                f"launcher rank_table is for Ascend only, but the target is {target}; leave LAUNCHER out, then msrun "
+                "takes the layout from the table"
             )
         return "rank_table", "it was requested"
     if requested is not None:
@@ -160,19 +160,19 @@ def choose_launcher(
     if table is not None and target == "Ascend":
         return "rank_table", f"{table.path} is given and the target is Ascend"
     if world_size == 1:
-        return "one_process", NOBODY_TO_MEET
+        return "one_process", SINGLE_RANK
     if table is not None:
         return "msrun", f"the target is {target}, where {table.path} only gives the layout ({world_size} ranks)"
     return "msrun", f"no rank table is given ({world_size} ranks)"
 
 
 def launcher_line(launcher: Launcher, reason: str) -> str:
-    """Like ``launcher: rank table, because it was requested``."""
+    """The line that states launcher and reason, like ``launcher: rank table, because it was requested``."""
     return f"launcher: {launcher.replace('_', ' ')}, because {reason}"
 
 
 def _even_servers(device_ids: Sequence[int], count: int) -> tuple[Server, ...]:
-    """Servers with the same cards each, ranks counted through."""
+    """``count`` servers with the same cards each; ranks are numbered across all of them."""
     size = len(device_ids)
     return tuple(
         Server(f"server {index}", tuple(Card(index * size + i, card) for i, card in enumerate(device_ids)))
@@ -181,13 +181,13 @@ def _even_servers(device_ids: Sequence[int], count: int) -> tuple[Server, ...]:
 
 
 def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """(target, arguments that pass it to every rank): "auto" is settled once, so that no rank finds another.
+    """(target, arguments that pass it to every rank): "auto" is resolved once, so that all ranks have the same target.
 
     Args:
-        configured: run.device_target; whether one that is named works the ranks find out.
+        configured: run.device_target; any value but "auto" is returned as it is, and checked by the ranks.
 
     Raises:
-        LaunchError: MindSpore can't be loaded; its own last words are in the line.
+        LaunchError: MindSpore can't be loaded; the message contains its last line.
     """
     if configured != "auto":
         return configured, []
@@ -196,14 +196,14 @@ def settled_target(configured: str, environment: Mapping[str, str]) -> tuple[str
 
 
 def _best_target(environment: Mapping[str, str]) -> str:
-    """The first of Ascend, GPU, CPU that works here; raises as ``settled_target``."""
+    """The first of Ascend, GPU, CPU that works here; raises LaunchError for the reason given in ``settled_target``."""
     environment = {"GLOG_v": "3", **with_source(environment)}
     answer = subprocess.run([sys.executable, "-c", _WHICH_TARGET], env=environment, capture_output=True, text=True)
     if answer.returncode != 0:
-        words = answer.stderr.strip().splitlines() or ["no word"]
+        words = answer.stderr.strip().splitlines() or ["no message"]
         raise LaunchError(
             f"{sys.executable} can't load MindSpore to find a device ({words[-1].strip()}); "
-            f"name one by --device_target, or see {command_line('doctor')}"
+            f"give one with --device_target, or see {command_line('doctor')}"
         )
     return answer.stdout.splitlines()[-1]
 
@@ -214,11 +214,11 @@ def place_of_this_server(
     """(index of this server, number of servers).
 
     Args:
-        environment: SERVER_ID says which one this is, SERVER_COUNT how many there are where no table does.
-        may_be_several: False for a program of one rank, which takes no notice of either.
+        environment: SERVER_ID is the index of this server, SERVER_COUNT the number of servers if there is no table.
+        may_be_several: False for a program of one rank, which ignores both variables.
 
     Raises:
-        LaunchError: a variable is not a number, is missing, or contradicts the other or the table.
+        LaunchError: a variable is not a number, is missing, or contradicts the other variable or the table.
     """
     if not may_be_several:
         return 0, 1
@@ -226,7 +226,7 @@ def place_of_this_server(
         return find_server(table, host_names(environment), environment.get("SERVER_ID") or None), len(table.servers)
     count = number_in(environment, "SERVER_COUNT", 1)
     if count > 1 and not environment.get("SERVER_ID"):
-        raise LaunchError(f"SERVER_COUNT is {count}; say which of them this is, from 0: SERVER_ID=0")
+        raise LaunchError(f"SERVER_COUNT is {count}, but SERVER_ID is not set; count servers from 0: SERVER_ID=0")
     index = number_in(environment, "SERVER_ID", 0)
     if index >= count:
         raise LaunchError(f"SERVER_ID is {index}, expected 0 to {count - 1}; for several servers give SERVER_COUNT too")
@@ -234,10 +234,10 @@ def place_of_this_server(
 
 
 def meeting_place(environment: Mapping[str, str], server_count: int) -> tuple[str, int] | None:
-    """Address and port at which ranks under msrun meet, by MASTER_ADDR and MASTER_PORT; None when neither is given.
+    """(address, port) at which ranks under msrun meet, from MASTER_ADDR and MASTER_PORT; None if neither is given.
 
     Raises:
-        LaunchError: the port is not a number from 1024 to 65535, or there is a port alone for several servers.
+        LaunchError: the port is not a number from 1024 to 65535, or several servers are given a port but no address.
     """
     address, port = environment.get("MASTER_ADDR"), number_in(environment, "MASTER_PORT", 0)
     if port and not 1024 <= port <= 65535:
@@ -252,30 +252,30 @@ def meeting_place(environment: Mapping[str, str], server_count: int) -> tuple[st
 
 
 def cards_of_this_server(ranks: int, configured: Sequence[int]) -> tuple[int, ...]:
-    """Cards for so many ranks: those of run.device_ids when somebody chose as many, else 0, 1, 2, ...
+    """The cards of ``ranks`` ranks: those of run.device_ids if it names as many, else 0, 1, 2, ...
 
     Raises:
-        LaunchError: run.device_ids names another number of several cards.
+        LaunchError: run.device_ids names several cards, but not as many as ranks.
     """
     if len(configured) == ranks:
         return tuple(configured)
     if len(configured) > 1:
         raise LaunchError(
-            f"{ranks} ranks are requested, but run.device_ids names {len(configured)} cards; give as many, or none"
+            f"{ranks} ranks are requested, but run.device_ids names {len(configured)} cards; name as many, or none"
         )
     return tuple(range(ranks))
 
 
 def require_shareable_batch(batch_size: int, ranks: int) -> None:
-    """Refuse a number of ranks among which a batch can't be shared evenly.
+    """Check that the ranks can share a batch evenly.
 
     Raises:
-        LaunchError: naming the nearest sizes that can.
+        LaunchError: they can't; the message names the nearest batch sizes that they can share.
     """
     if batch_size % ranks:
         below = batch_size - batch_size % ranks
         fitting = " or ".join(str(size) for size in (below, below + ranks) if size)
         raise LaunchError(
-            f"train.batch_size is {batch_size}, of all ranks together, and {ranks} ranks can't share it evenly; "
-            f"take another number of ranks, or --set train.batch_size={fitting}"
+            f"train.batch_size is {batch_size} for all ranks together, which {ranks} ranks can't share evenly; "
+            f"change the number of ranks, or --set train.batch_size={fitting}"
         )

@@ -1,13 +1,13 @@
 """The processes of a launch: command line, whole environment and log of each.
 
 - Under **msrun**, the launcher of MindSpore's dynamic cluster, one process starts all ranks of a server. It gives its
-  i-th rank DEVICE_ID=i; other cards than 0..n-1 are therefore made the only visible ones (CUDA_VISIBLE_DEVICES,
-  ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
+  i-th rank DEVICE_ID=i. If the cards are not 0..n-1, they are therefore made the only visible ones
+  (CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES), so that the i-th rank has the i-th card of the list.
 - Under a **rank table**, on Ascend servers, there is one process per card, in the environment that HCCL and MindSpore
   read.
 
-Each rank stays on its share of the cores, by ``os.sched_setaffinity`` (in rank_entry.py) rather than by ``taskset``,
-which some images lack.
+Each rank is bound to its share of the cores by ``os.sched_setaffinity`` (in rank_entry.py), not by ``taskset``, which
+some images lack.
 """
 
 import ipaddress
@@ -27,15 +27,15 @@ ENTRY = Path(__file__).with_name("rank_entry.py")
 SOURCE = Path(__file__).resolve().parents[2]
 MASTER_PORT = 8118  # msrun's own default
 VISIBLE_DEVICES = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
-# seconds in which all ranks must have met under msrun, unless MS_TOPO_TIMEOUT says otherwise: one server starts its
-# ranks at once, several are started by hand
+# seconds within which all ranks must have met under msrun, unless MS_TOPO_TIMEOUT is set: one server starts its ranks
+# at once, several servers are started by hand
 ONE_SERVER_MEETS_S = 180
 SEVERAL_SERVERS_MEET_S = 600
-# and under a rank table: HCCL's own 120 are short for servers started by hand and for ranks that compile at different
-# speeds; its documents allow 120 to 7200
+# the same under a rank table: HCCL's default of 120 s is short for servers started by hand and for ranks that compile
+# at different speeds; its documents allow 120 to 7200
 CONNECT_TIMEOUT_S = 600
 
-# what another launcher or a user's shell may have left: who inherits it looks for ranks that are not there
+# variables that another launcher or a user's shell may have set; a process that inherits them waits for absent ranks
 _LAUNCHERS_OWN = (
     *("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "DEVICE_ID", "DEVICE_NUM", "SERVER_ID"),
     *("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"),
@@ -45,44 +45,44 @@ _LAUNCHERS_OWN = (
 
 @dataclass(frozen=True)
 class Process:
-    """A command line, its environment, and the file that gets both its outputs."""
+    """A command line, its environment, and the log file of its standard output and standard error."""
 
     name: str
-    rank: int | None  # None: it starts ranks itself
+    rank: int | None  # None: the process starts ranks itself
     environment: dict[str, str]
     command: list[str]
     log: Path
 
 
 def inherited_environment(environment: Mapping[str, str], first_line: str) -> dict[str, str]:
-    """A copy without the variables of other launchers, with ours.
+    """A copy of the environment without the variables of other launchers, with ours.
 
     Args:
-        first_line: which launcher and why, for the top of every log.
+        first_line: launcher and reason, as the first line of every log.
     """
-    # unbuffered: the console follows the log of the first rank, and a rank that is killed keeps its last words
+    # unbuffered: the console follows the log of the first rank, and the log of a rank that is killed is complete
     fixed = {**variables_for_children(), "MINDLOC_LAUNCH_LINE": first_line}
     return {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", **alone(environment), **fixed}
 
 
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy without the variables of any launcher."""
+    """A copy of the environment without the variables of any launcher."""
     return {name: value for name, value in environment.items() if name not in _LAUNCHERS_OWN}
 
 
 def with_source(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy in whose PYTHONPATH mindloc is found, as ``-m mindloc`` needs it in a plain clone."""
+    """A copy of the environment with mindloc in PYTHONPATH, which ``-m mindloc`` needs in a plain clone."""
     paths = [str(SOURCE), environment.get("PYTHONPATH", "")]
     return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def own_command(name: str, *words: str) -> list[str]:
-    """A command of this program, for a process of this Python in an environment ``with_source``."""
+    """The command line of a mindloc command with this Python; the process needs an environment from ``with_source``."""
     return [sys.executable, "-m", "mindloc", name, *words]
 
 
 def entry_command(command: Sequence[str]) -> list[str]:
-    """The command behind the first step of every process, rank_entry.py."""
+    """The command preceded by rank_entry.py, the first step of every process."""
     return [sys.executable, str(ENTRY), *command]
 
 
@@ -96,10 +96,11 @@ def msrun_process(
     inherited: Mapping[str, str],
     cores: Sequence[int],
 ) -> Process:
-    """msrun for the ranks of one server, under rank_entry.py as each rank is.
+    """The process of msrun for the ranks of one server; like each rank, it starts with rank_entry.py.
 
     Raises:
-        LaunchError: no msrun here, servers of different sizes, or no address at which the servers could meet.
+        LaunchError: msrun is not installed, the servers differ in their number of ranks, or the first server has no
+            address at which the ranks can meet.
     """
     _require_even_ranks(servers)
     local = len(servers[server_index].cards)
@@ -114,7 +115,7 @@ def msrun_process(
         "join": True,
         "log_dir": log_dir.absolute(),
         "worker_log_name": "rank",  # rank_N.log, as under a rank table
-        "tail_worker_log": local * len(servers),  # nobody's: the console follows the log by itself
+        "tail_worker_log": local * len(servers),  # the log of no rank: the supervisor prints a log itself
         "cluster_time_out": inherited.get("MS_TOPO_TIMEOUT", waits),
     }
     words = [f"--{name}={value}" for name, value in options.items()]
@@ -131,14 +132,14 @@ def msrun_process(
 
 
 def _require_even_ranks(servers: Sequence[Server]) -> None:
-    """msrun counts: server i has the ranks i * n to i * n + n - 1, in the order of its cards."""
+    """Check that server i has the ranks i * n to i * n + n - 1, in the order of its cards, as msrun counts them."""
     local = len(servers[0].cards)
     for index, server in enumerate(servers):
         ranks = [card.rank for card in server.cards]
         if ranks != list(range(index * local, index * local + local)):
             raise LaunchError(
-                f"server {server.id} has the ranks {', '.join(map(str, ranks))}; msrun needs as many on every server, "
-                f"here {index * local} to {index * local + local - 1}; change the rank table"
+                f"server {server.id} has the ranks {', '.join(map(str, ranks))}, but msrun needs {local} on every "
+                f"server, here {index * local} to {index * local + local - 1}; change the rank table"
             )
 
 
@@ -148,11 +149,11 @@ def _meeting_place(servers: Sequence[Server]) -> tuple[str, int]:
     for name in (servers[0].id, *servers[0].other_names):
         try:
             return str(ipaddress.ip_address(name)), MASTER_PORT
-        except ValueError:  # a name or a pod, which msrun could not distinguish from another server's
+        except ValueError:  # the name of a host or pod, which msrun could not distinguish from another server's
             continue
     raise LaunchError(
-        f"the ranks of {len(servers)} servers must meet at the first one, and {servers[0].id} is not an address; "
-        "give it on every server: MASTER_ADDR=192.168.1.10"
+        f"the ranks of {len(servers)} servers must meet at the first one, but {servers[0].id} is not an address; "
+        "give its address on every server: MASTER_ADDR=192.168.1.10"
     )
 
 
@@ -161,35 +162,38 @@ def _find_msrun(environment: Mapping[str, str]) -> str:
     found = shutil.which("msrun", path=str(beside)) or shutil.which("msrun", path=environment.get("PATH", ""))
     if found is None:
         raise LaunchError(
-            f"msrun is neither in {beside} nor in PATH, and it is what starts several ranks without a rank table; "
-            "install MindSpore in this Python (2.7.2 or newer), or name the one that has it: MINDLOC_PYTHON"
+            f"msrun, which starts several ranks without a rank table, is neither in {beside} nor in PATH; "
+            "install MindSpore 2.7.2 or newer in this Python, or set MINDLOC_PYTHON to the Python that has it"
         )
     return found
 
 
 def _visible_cards(target: str, cards: list[int], inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variable that leaves this server's ranks their cards; nothing for 0..n-1 and on CPU."""
+    """The variable that makes only the requested cards visible; none for cards 0..n-1 and on CPU."""
     name = VISIBLE_DEVICES.get(target)
     if name is None or cards == list(range(len(cards))):
         return {}
     if target == "Ascend" and cards != sorted(cards):
-        raise LaunchError(f"cards {', '.join(map(str, cards))}: Ascend shows cards in rising order alone; sort them")
+        raise LaunchError(f"cards {', '.join(map(str, cards))} are not in rising order, which Ascend needs; sort them")
     visible = inherited.get(name)
     if not visible:
         return {name: ",".join(map(str, cards))}
-    names = visible.split(",")  # cards are counted among those that the user's shell leaves
+    names = visible.split(",")  # a card's number counts the cards that the variable leaves visible
     if max(cards) >= len(names):
-        raise LaunchError(f"card {max(cards)} is requested, but {name}={visible} shows {len(names)} cards; change one")
+        raise LaunchError(
+            f"card {max(cards)} is requested, but {name}={visible} makes only {len(names)} cards visible; "
+            "change one of the two"
+        )
     return {name: ",".join(names[card] for card in cards)}
 
 
 def _threads_of_a_rank(target: str, share: int) -> dict[str, str]:
-    """On CPU each rank would compute with a thread per core of the machine, and they would get in each other's way."""
+    """The variable that limits a rank's threads on CPU, where each rank would otherwise start a thread per core."""
     return {"OMP_NUM_THREADS": str(max(1, share))} if target == "CPU" else {}
 
 
 def _shares(target: str, cores: Sequence[int], count: int) -> list[list[int]]:
-    """Cores on which each rank stays; on CPU none are named, so that a rank uses those that another leaves idle."""
+    """The cores that each rank is bound to; empty on CPU, so that a rank can use cores that another leaves idle."""
     return [[] if target == "CPU" else share_of_cores(cores, index, count) for index in range(count)]
 
 
@@ -204,7 +208,7 @@ def table_processes(
     """One process per card of a server of the table.
 
     Raises:
-        LaunchError: a card without an address, which HCCL needs.
+        LaunchError: a card has no address, which HCCL needs.
     """
     _require_addresses(table)
     server = table.servers[server_index]
@@ -226,7 +230,7 @@ def table_processes(
 
 
 def _require_addresses(table: RankTable) -> None:
-    """Tables of Atlas A3 may leave them out; the others are read by a HCCL that needs them."""
+    """Check that every card has an address, which only tables of Atlas A3 (layout 1.2) may leave out."""
     for server in table.servers:
         for card in server.cards:
             if not card.device_ip and table.version != "1.2":
@@ -237,7 +241,7 @@ def _require_addresses(table: RankTable) -> None:
 
 
 def _file_for_hccl(table: RankTable, log_dir: Path) -> Path:
-    """The table's own file; ModelArts' layout names no ranks and is written as 1.0 beside the logs."""
+    """The file that HCCL reads: the table itself; for ModelArts' layout a copy in layout 1.0 beside the logs."""
     if table.version != "group_list":
         return table.path.absolute()
     path = (log_dir / "rank_table.json").absolute()

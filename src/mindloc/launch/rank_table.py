@@ -1,11 +1,11 @@
-"""Rank tables: which card of which server is which rank, in the three layouts that Ascend platforms hand out.
+"""Rank tables: which card of which server is which rank, in the three layouts that Ascend platforms write.
 
-- "1.0": ``server_list`` with ``device`` lists (HCCL's template one, what ``rank-table`` writes);
-- "1.2": the same with ``super_device_id`` and ``super_pod_list`` (Atlas A3);
-- "group_list": ModelArts' own (HCCL's template two): instances in the order of their pods, ranks counted through.
+- "1.0": ``server_list`` with ``device`` lists (HCCL's template one, which ``rank-table`` writes);
+- "1.2": layout 1.0 with ``super_device_id`` and ``super_pod_list`` (Atlas A3);
+- "group_list": ModelArts' own (HCCL's template two): instances in the order of their pods, ranks numbered across all.
 
-All values are strings, numbers too: HCCL reads them no other way. They are read as strictly: each field that counts is
-there, a string, and agrees with the rest.
+All values are strings, including numbers, since HCCL reads nothing else. This module is as strict: each field that it
+uses must be present, be a string, and agree with the other fields.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ from mindloc.runtime.process import command_line
 
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
 _WRITE_AGAIN = f"write the table again, e.g. with {command_line('rank-table')}"
-_LOOPBACK = ("127.0.0.1", "localhost")  # means this host where no other could be meant
+_LOOPBACK = ("127.0.0.1", "localhost")  # this host, in a table of one server
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Card:
 
     rank: int
     device_id: int
-    device_ip: str = ""  # address of its own network port; "" where the table has none
+    device_ip: str = ""  # address of its own network port; "" if the table has none
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Server:
 
     id: str
     cards: tuple[Card, ...]
-    other_names: tuple[str, ...] = ()  # host address, pod: what this machine may be known by besides
+    other_names: tuple[str, ...] = ()  # further names of this machine: host address, pod
 
 
 @dataclass(frozen=True)
 class RankTable:
-    """A checked table: ranks 0..size-1 once each, servers in the order of their first rank."""
+    """A checked rank table: each of the ranks 0..size-1 appears once, servers are in the order of their first rank."""
 
     path: Path
     version: str  # "1.0", "1.2" or "group_list"
@@ -59,10 +59,10 @@ class RankTable:
 
 
 def read_rank_table(path: str | Path) -> RankTable:
-    """The table in a file, of any of the three layouts.
+    """Read and check a rank table in any of the three layouts.
 
     Raises:
-        LaunchError: one line that names the file, the value, what was expected and the way out.
+        LaunchError: the table is invalid; the message names the file, the value, the expectation and the way out.
     """
     path = Path(path)
     tree = read_json(path, LaunchError, "rank table", "check the path, or write it again", most_bytes=LARGEST_BYTES)
@@ -71,14 +71,14 @@ def read_rank_table(path: str | Path) -> RankTable:
 
 
 def find_server(table: RankTable, names: Iterable[str], server: str | None = None) -> int:
-    """Which of ``table.servers`` this machine is.
+    """The index of this machine in ``table.servers``.
 
     Args:
         names: the machine's addresses and host names.
-        server: the answer itself as the user gives it, its index or its ``server_id``; wins over ``names``.
+        server: index or ``server_id`` of this machine as given by the user; takes precedence over ``names``.
 
     Raises:
-        LaunchError: none of them, or an index that the table does not have.
+        LaunchError: the table does not list the machine, or does not have ``server``.
     """
     if server is not None:
         return _named_server(table, server)
@@ -89,7 +89,7 @@ def find_server(table: RankTable, names: Iterable[str], server: str | None = Non
             return index
     raise LaunchError(
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
-        f"write a table here with {command_line('rank-table')}, or say which server it is: SERVER_ID=0"
+        f"write a table here with {command_line('rank-table')}, or give the index of this server: SERVER_ID=0"
     )
 
 
@@ -101,7 +101,7 @@ def _named_server(table: RankTable, name: str) -> int:
         return int(name)
     raise LaunchError(
         f"SERVER_ID is {name!r}, but rank table {table.path} has servers 0 to {len(ids) - 1} ({_server_ids(table)}); "
-        "give the index of this server, or leave SERVER_ID out where its address is in the table"
+        "give the index of this server, or leave SERVER_ID out if its address is in the table"
     )
 
 
@@ -110,19 +110,19 @@ def _server_ids(table: RankTable) -> str:
 
 
 def write_rank_table(path: str | Path, server_id: str, cards: Sequence[Card]) -> None:
-    """Write a table of one server in layout 1.0, whole or not at all.
+    """Write a table of one server in layout 1.0, completely or not at all.
 
     Raises:
-        LaunchError: the disk refuses.
+        LaunchError: the file can't be written.
     """
     write_servers(path, [Server(server_id, tuple(cards))])
 
 
 def write_servers(path: str | Path, servers: Sequence[Server]) -> None:
-    """Write a table of several servers in layout 1.0, whole or not at all.
+    """Write a table of several servers in layout 1.0, completely or not at all.
 
     Raises:
-        LaunchError: the disk refuses.
+        LaunchError: the file can't be written.
     """
     tree = {
         "version": "1.0",
@@ -143,7 +143,7 @@ def _device(card: Card) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Node:
-    """An object of the file and where it is; its readers raise one line that says both."""
+    """A JSON object of the file and its position there. The methods check a field; errors name file and position."""
 
     path: Path
     where: str  # "" at the top, else like "server_list[0].device[1]"
@@ -170,7 +170,7 @@ class _Node:
         return replace(self, tree={**self.tree, key: str(self._field(key))}).number(key)
 
     def address(self, key: str) -> str:
-        """An IP address; "" when the field is absent, as in a table that was written for a trial."""
+        """An IP address; "" if the field is absent, as in a table that was written for a trial."""
         if self.tree.get(key, "") == "":
             return ""
         try:
@@ -196,10 +196,10 @@ class _Node:
 
 
 def _parse(path: Path, tree: dict[str, Any]) -> tuple[str, list[Server]]:
-    """(layout, servers) of a table's object, checked as a whole.
+    """(layout, servers) of a table's JSON object, checked as a whole.
 
     Raises:
-        LaunchError: as ``read_rank_table``.
+        LaunchError: for the reasons given in ``read_rank_table``.
     """
     top = _Node(path, "", tree)
     layout = "group_list" if "group_list" in tree else top.text("version")
@@ -225,7 +225,7 @@ def _from_servers(top: _Node) -> list[Server]:
     for node in nodes:
         server_id = node.text("server_id")
         if server_id in [server.id for server in servers]:
-            raise node.refuse(f"server_id is {server_id!r} once more; every server is in the table once")
+            raise node.refuse(f"server_id {server_id!r} appears twice; each server must be in the table once")
         cards = [_card(device, device.number("rank_id")) for device in _distinct_devices(node, "device")]
         names = tuple(name for key in ("host_ip", "server_ip") if (name := node.address(key)))
         servers.append(Server(server_id, _in_rank_order(cards), names))
@@ -233,7 +233,7 @@ def _from_servers(top: _Node) -> list[Server]:
 
 
 def _from_groups(top: _Node) -> list[Server]:
-    """Servers of ModelArts' layout: ranks follow the pods' numbers, then the devices in their order."""
+    """The servers of ModelArts' layout. Ranks are numbered by the pods' numbers, then by the order of devices."""
     groups = [group for group in top.nodes("group_list") if group.count("device_count")]
     if (count := top.count("group_count")) != len(top.tree["group_list"]):
         raise top.refuse(f'group_count is "{count}", but group_list has {len(top.tree["group_list"])}')
@@ -256,10 +256,10 @@ def _from_groups(top: _Node) -> list[Server]:
 
 
 def _pod_number(instance: _Node) -> int:
-    """15 of ``job94dc-job-net-15``."""
+    """The number at the end of a pod's name: 15 for ``job94dc-job-net-15``."""
     number = instance.text("pod_name").rpartition("-")[2]
     if not is_number(number):
-        raise instance.refuse(f"pod_name is {instance.tree['pod_name']!r}, expected it to end in -NUMBER")
+        raise instance.refuse(f"pod_name is {instance.tree['pod_name']!r}, expected a name that ends in -NUMBER")
     return int(number)
 
 
@@ -268,7 +268,7 @@ def _distinct_devices(server: _Node, key: str) -> list[_Node]:
     seen = set()
     for device in devices:
         if (device_id := device.number("device_id")) in seen:
-            raise device.refuse(f'device_id is "{device_id}" once more; every card of a server is there once')
+            raise device.refuse(f'device_id "{device_id}" appears twice; each card of a server must be there once')
         seen.add(device_id)
     return devices
 
@@ -290,15 +290,15 @@ def _check_super_pods(top: _Node, known: set[str]) -> None:
         if node.text("server_id") not in known:
             raise node.refuse(f"server_id is {node.tree['server_id']!r}, which the table's server_list does not have")
     if len(listed) != len(known):
-        raise top.refuse(f"super_pod_list has {len(listed)} servers, expected each of the {len(known)} once")
+        raise top.refuse(f"super_pod_list has {len(listed)} servers, expected each of the {len(known)} servers once")
 
 
 def _check_ranks(top: _Node, servers: list[Server]) -> None:
     ranks = sorted(card.rank for server in servers for card in server.cards)
     for expected, rank in enumerate(ranks):
         if rank != expected:
-            what = f"rank {rank} is there twice" if rank < expected else f"rank {expected} is missing"
-            raise top.refuse(f"{what}; {len(ranks)} cards have the ranks 0 to {len(ranks) - 1}, once each")
+            what = f"rank {rank} appears twice" if rank < expected else f"rank {expected} is missing"
+            raise top.refuse(f"{what}; {len(ranks)} cards must have the ranks 0 to {len(ranks) - 1}, once each")
 
 
 def _check_addresses(top: _Node, servers: list[Server]) -> None:
@@ -306,5 +306,5 @@ def _check_addresses(top: _Node, servers: list[Server]) -> None:
     for card in (card for server in servers for card in server.cards if card.device_ip):
         if card.device_ip in owners:
             what = f"ranks {owners[card.device_ip]} and {card.rank} have the same device_ip {card.device_ip}"
-            raise top.refuse(f"{what}; every card has its own")
+            raise top.refuse(f"{what}; every card must have its own")
         owners[card.device_ip] = card.rank

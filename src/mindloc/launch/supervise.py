@@ -1,7 +1,7 @@
-"""Watch over a plan's processes: all run to the end, or the first that fails stops the rest and the reason is printed.
+"""Supervision of a plan's processes: if one fails, the others are stopped and the reason is printed.
 
-Nothing stays behind. Every process of a launch carries its mark in the environment and is found by it, whatever its
-parent is by then; and when the supervisor itself is killed, the kernel ends its processes (rank_entry.py).
+No process is left behind. Every process of a launch has the launch's mark in its environment and is found by it, even
+if its parent has ended. If the supervisor itself is killed, the kernel ends its processes (rank_entry.py).
 """
 
 import os
@@ -25,11 +25,11 @@ from mindloc.runtime.files import dated_directory
 from mindloc.runtime.process import answered
 
 POLL_S = 0.2
-GRACE_S = 5.0  # from the request to stop to the end by force
+GRACE_S = 5.0  # between the request to stop (SIGTERM) and SIGKILL
 LAST_LINES = 15
 _KILL_S = 10.0  # a process that hangs in its driver outlives even SIGKILL for a while
 _LAST_BYTES = 64 << 10
-# printed by the supervisor, with the rank's name, or MindSpore's own talk of its network
+# lines that the supervisor prints itself, with the rank's name, and MindSpore's messages about its network
 _NOT_SHOWN = re.compile(rb"error: |\[(INFO|WARNING|ERROR)\] [A-Z_]+\(\d+,")
 _OWN_NUMBER = re.compile(rb"process (\d+)\n")  # end of a log's first line, see rank_entry.py
 _MSRUN_SAYS = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
@@ -38,10 +38,11 @@ _MSRUN_SAYS = re.compile(rb"Worker process (\d+) exit with exception\. Error cod
 def run_plan(plan: Plan) -> int:
     """Run a plan's processes to their end.
 
-    Both outputs of each go to its log; the log of this server's first rank is followed on the console.
+    Standard output and standard error of each process go to its log; the console shows the log of this server's first
+    rank.
 
     Returns:
-        Exit code: 0, or that of the rank that failed first (128 + signal for one that was killed).
+        Exit code: 0, or that of the rank that failed first (128 + signal if it was killed).
 
     Raises:
         LaunchError: a process can't be started or a log can't be written.
@@ -61,7 +62,7 @@ def run_plan(plan: Plan) -> int:
             with requests_to_stop_ignored():
                 launchers = [started.pid for process, started in running if process.rank is None]
                 _end_marked_processes(mark, [started for _, started in running], launchers, GRACE_S)
-                if failure is None:  # after a failure it would be what a rank says of being stopped
+                if failure is None:  # after a failure the rest of the log is about being stopped
                     console.show_new(last=True)
     if failure is None:
         return 0
@@ -71,14 +72,14 @@ def run_plan(plan: Plan) -> int:
 
 @contextmanager
 def requests_to_stop_ignored() -> Iterator[None]:
-    """Once stopping, further Ctrl-C, SIGTERM or SIGHUP don't interrupt what is still to be done."""
+    """Context in which further Ctrl-C, SIGTERM and SIGHUP are ignored, so that they don't interrupt the clean-up."""
     with answered(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextmanager
 def _hangup_as_interrupt() -> Iterator[None]:
-    """A closed terminal stops a launch as Ctrl-C does, except under nohup."""
+    """Context in which closing the terminal stops a launch as Ctrl-C does, except under nohup."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         yield
         return
@@ -105,7 +106,7 @@ def _start(process: Process, mark: str) -> subprocess.Popen:
 
 
 def _watch(plan: Plan, running: list[tuple[Process, subprocess.Popen]], console: "LogFollower") -> "Failure | None":
-    """Wait until all have ended well (None) or one has failed."""
+    """Wait until a process has failed, and return its failure, or until all have succeeded, and return None."""
     finder = _FailureFinder(plan)
     while True:
         codes = [started.poll() for _, started in running]
@@ -123,7 +124,7 @@ class Failure:
     """The process that failed first."""
 
     name: str  # like "rank 1"
-    code: int  # exit code; minus the signal's number for one that was killed
+    code: int  # exit code; minus the signal's number if it was killed
     log: Path
 
     @property
@@ -138,35 +139,35 @@ class _FailureFinder:
     def __init__(self, plan: Plan):
         logs = {f"rank {rank}": plan.rank_log(rank) for rank in plan.ranks}
         self._logs = {**logs, "scheduler": plan.log_dir / "scheduler.log"}
-        self._numbers: dict[str, int] = {}  # of the processes that have said theirs
+        self._numbers: dict[str, int] = {}  # name -> process id, once it is in the log
 
     def failure_of(self, process: Process, started: subprocess.Popen) -> Failure | None:
-        """The failure that a started process shows; None while it runs and after a good end."""
+        """The failure of a started process; None while it runs and if it has succeeded."""
         if process.rank is None and (inner := self._failure_under_msrun(process.log)):
             return inner
         return Failure(process.name, started.returncode, process.log) if started.returncode else None
 
     def _failure_under_msrun(self, msrun_log: Path) -> Failure | None:
-        """The first rank or scheduler that ended badly under msrun.
+        """The first rank or scheduler that failed under msrun, or None.
 
-        msrun looks once a second and in the order of ranks, so that it may blame one that only fell over another; it
-        also waits half a minute for its scheduler before it ends itself. The kernel knows at once: a process that has
-        ended stays as a zombie with its exit code until msrun has looked. Only where msrun was quicker, its own words
-        count.
+        msrun checks its processes once a second, in the order of ranks, so it may report a rank that failed only
+        because another one did. It also waits half a minute for its scheduler before it ends. The kernel is faster: a
+        process that has ended remains as a zombie with its exit code until msrun has checked it. msrun's own message is
+        used only if msrun was quicker.
         """
         for name, log in self._logs.items():
             if name not in self._numbers and (number := _own_number(log)):
                 self._numbers[name] = number
         ended = {name: _zombie_code(number) for name, number in self._numbers.items()}
         said = _MSRUN_SAYS.search(msrun_log.read_bytes())
-        if said:  # written before msrun kills the others, so these don't count any more
+        if said:  # written before msrun kills the others, whose exit codes mean nothing then
             name = next((name for name, number in self._numbers.items() if number == int(said[1])), "a rank")
             return Failure(name, int(said[2]), self._logs.get(name, msrun_log))
         return next((Failure(name, code, self._logs[name]) for name, code in ended.items() if code), None)
 
 
 def _own_number(log: Path) -> int | None:
-    """Number of the process that a log belongs to; None until it has said it."""
+    """Id of the process that a log belongs to, from its first line; None until that line is written."""
     if not log.exists():
         return None
     with open(log, "rb") as file:
@@ -175,9 +176,9 @@ def _own_number(log: Path) -> int | None:
 
 
 def _zombie_code(number: int) -> int | None:
-    """Exit code of a process that has ended and was not yet waited for; None for any other. Linux alone.
+    """Exit code of a process that has ended and was not yet waited for; None for any other process. Linux only.
 
-    psutil knows that it is a zombie, but not the code of one whose parent is another process.
+    psutil can tell that a process is a zombie, but not its exit code if it is the child of another process.
     """
     try:
         fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -187,7 +188,7 @@ def _zombie_code(number: int) -> int | None:
 
 
 def _explain(plan: Plan, failure: Failure) -> str:
-    """The failure's own words from its log, then one line that names it."""
+    """The last lines of the failed process's log, unless it ends in an error message; then one line on the failure."""
     how = f"was ended by {_signal_name(-failure.code)}" if failure.code < 0 else f"ended with exit code {failure.code}"
     lines = _last_lines(failure.log)
     own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -201,7 +202,7 @@ def _explain(plan: Plan, failure: Failure) -> str:
 
 
 def _last_lines(log: Path) -> list[str]:
-    """What a log ends with, without its first line, which is ours."""
+    """The last lines of a log, without its first line, which rank_entry.py wrote."""
     with open(log, "rb") as file:
         first = len(file.readline())
         size = file.seek(0, os.SEEK_END)
@@ -219,13 +220,13 @@ def _signal_name(number: int) -> str:
 def _end_marked_processes(
     mark: str, started: Sequence[subprocess.Popen], launchers: Collection[int], grace_s: float
 ) -> None:
-    """Ask every process of a launch to stop, and kill what is left after ``grace_s`` seconds.
+    """Send SIGTERM to every process of a launch, and SIGKILL to those that are left after ``grace_s`` seconds.
 
     Args:
-        mark: value of MINDLOC_LAUNCH_ID in their environments.
-        started: those that this process started itself; they are waited for.
-        launchers: numbers of those that watch over others. Such a one would answer the first end by killing the rest
-            at once, so it is stopped until they have ended.
+        mark: value of MINDLOC_LAUNCH_ID in the processes' environments.
+        started: processes that this process started itself; they are waited for.
+        launchers: ids of processes that supervise others. Such a process kills the others as soon as one ends, so it
+            is suspended until all others have ended.
     """
 
     def ranks() -> list[psutil.Process]:
@@ -240,14 +241,16 @@ def _end_marked_processes(
     while ranks() and time.monotonic() < deadline:
         time.sleep(POLL_S / 4)
     deadline = time.monotonic() + _KILL_S
-    while (left := _living(mark, started)) and time.monotonic() < deadline:  # again for what was born meanwhile
+    while (
+        left := _living(mark, started)
+    ) and time.monotonic() < deadline:  # again for processes that were started meanwhile
         for process in left:
             _signal(process, signal.SIGKILL)
         time.sleep(POLL_S / 4)
 
 
 def _living(mark: str, started: Sequence[subprocess.Popen]) -> list[psutil.Process]:
-    """The launch's processes that have not ended, also those whose parent is gone."""
+    """The launch's processes that have not ended, including those whose parent has ended."""
     own = {process.pid for process in started if process.poll() is None}
     return [
         process
@@ -262,15 +265,15 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 class LogFollower:
-    """Prints what a log has gained since the last call, but for errors; whole lines while it grows."""
+    """Prints the lines that were added to a log since the last call, except error lines and an unfinished line."""
 
     def __init__(self, path: Path, skip_lines: int = 0):
-        """Args: skip_lines: how many at the start are not shown."""
+        """Args: skip_lines: number of lines at the start that are not printed."""
         self._path, self._skip, self._offset, self._rest = path, skip_lines, 0, b""
 
     def show_new(self, last: bool = False) -> None:
-        """Args: last: nothing is written any more, so that a line without an end is shown too."""
-        if not self._path.exists():  # its process has not come so far
+        """Print the new lines; ``last``: nothing more will be written, so an unfinished line is printed too."""
+        if not self._path.exists():  # its process has not written it yet
             return
         with open(self._path, "rb") as log:
             log.seek(self._offset)
@@ -287,21 +290,21 @@ class LogFollower:
 
 
 def new_log_directory(output: Path) -> Path:
-    """``output/logs/MMDDhhmmss``, new; launches of the same second get _2, _3, ...
+    """Create ``output/logs/MMDDhhmmss``; further launches in the same second get _2, _3, ...
 
     Raises:
-        LaunchError: it can't be made.
+        LaunchError: the directory can't be created.
     """
     parent = output / "logs"
     try:
         return dated_directory(parent)
     except OSError as error:
-        raise LaunchError(f"can't make {parent}: {error.strerror}; choose another output directory") from None
+        raise LaunchError(f"can't create {parent}: {error.strerror}; choose a different output directory") from None
 
 
 def remove_log_directory(directory: Path) -> None:
-    """Take back an empty one, and the directories above it that contain nothing else."""
-    with suppress(OSError):  # not empty: then it stays
+    """Remove an empty log directory, and the two directories above it if they contain nothing else."""
+    with suppress(OSError):  # a directory that is not empty is kept
         directory.rmdir()
         directory.parent.rmdir()
         directory.parent.parent.rmdir()

@@ -1,1 +1,1 @@
-"""A job on Huawei's ModelArts: copies in, starts the same commands as everywhere, copies out. Alone knows moxing."""
+"""A job on Huawei's ModelArts: copies data in, runs the usual commands, copies results out. Alone uses moxing."""

@@ -1,13 +1,13 @@
-"""What a job is given: its parameters, as ModelArts' console passes them, and its place, by the environment.
+"""The inputs of a job: its parameters, as ModelArts' console passes them, and this process's place in the job.
 
-Parameters are strings, and some are the platform's own. The environment says how many servers and cards there are and
-which of them this process is, in two ways by the platform's age:
+Parameters are strings, and some are the platform's own. The environment states the number of servers and cards, and
+which of them this process uses. There are two forms, depending on the platform's age:
 
 - the boot file of a preset Ascend image runs **once per card**, with RANK_ID, RANK_SIZE (older: DEVICE_NUM), DEVICE_ID
   or ASCEND_DEVICE_ID, and RANK_TABLE_FILE;
-- a boot command or an own image runs **once per server**, with MA_NUM_HOSTS, MA_NUM_GPUS (cards per server, of whatever
-  make), VC_TASK_INDEX (which server), VC_WORKER_HOSTS (their names, the first is the master) and a rank table at a
-  fixed place.
+- a boot command or a custom image runs **once per server**, with MA_NUM_HOSTS, MA_NUM_GPUS (cards per server, of any
+  make), VC_TASK_INDEX (index of the server), VC_WORKER_HOSTS (names of the servers, the master first) and a rank table
+  at a fixed path.
 """
 
 import difflib
@@ -36,7 +36,7 @@ TABLE_WAIT_S = 600
 
 
 def _truth(word: str) -> bool:
-    """The console sends "True" and "False"; Python calls both true."""
+    """The bool for "True" or "False", which the console sends as text."""
     if word.lower() not in ("true", "false"):
         raise click.BadParameter(f"{word!r} is neither True nor False")
     return word.lower() == "true"
@@ -59,7 +59,7 @@ def _seconds(text: str) -> float:
 
 
 def _filled(text: str) -> str | None:
-    """A field of the console that was left empty says nothing."""
+    """The text of a field of the console; None if it was left empty."""
     return text or None
 
 
@@ -74,21 +74,23 @@ def _switch(name: str, default: bool | None, text: str) -> Callable[[Callable], 
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     example="--data_url obs://bucket/data --train_url obs://bucket/out --config gta_uav_cross",
 )
-@click.option("--data_url", help="the data set; copied once per server, a path is read in place")
-@click.option("--train_url", help="gets the run directory, or the report of an evaluation")
+@click.option("--data_url", help="data set; a url is copied once per server, a path is read in place")
+@click.option("--train_url", help="destination of the run directory, or of an evaluation's report")
 @click.option("--checkpoint_url", type=_filled, help="weights to start from or to evaluate, or a run to continue")
-@_switch("--modelarts", True, "False: no job, this machine alone; paths only")
-@_switch("--run_distribute", True, "False: one card of those there are")
-@_switch("--eval", None, "False: no evaluation while training; True: as the config says, each epoch if never")
+@_switch("--modelarts", True, "False: not a job, run on this machine alone; paths only")
+@_switch("--run_distribute", True, "False: use one card only")
+@_switch(
+    "--eval", None, "False: no evaluation while training; True: as the config says, but every epoch if it says never"
+)
 @_switch("--evaluate_only", False, "True: evaluate checkpoint_url on one card")
-@click.option("--begin_epoch", type=_count, metavar="N", help="refuse unless exactly so many epochs are done")
+@click.option("--begin_epoch", type=_count, metavar="N", help="fail unless exactly N epochs are done")
 @click.option("--scratch", type=_filled, help="disk for copies and results; default: /cache if there is one")
 @click.option(
     "--upload_every_s",
     type=_seconds,
     default="15",
     metavar="S",
-    help="between looks for new results; default: 15 s",
+    help="seconds between searches for new results; default: 15",
 )
 @config_options()
 def parameters(**values) -> None:
@@ -96,10 +98,10 @@ def parameters(**values) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> SimpleNamespace:
-    """The job's parameters; what nobody knows is named in a warning and left out.
+    """Parse the job's parameters; unknown ones are named in a warning and ignored.
 
     Raises:
-        ConfigError: a value that is not what its parameter takes, or parameters that don't go together.
+        ConfigError: a value is invalid for its parameter, or parameters contradict each other.
     """
     read = read_words(parameters, PROGRAM, argv, WAY_OUT)
     for words in _grouped(read.args):
@@ -110,9 +112,7 @@ def parse_arguments(argv: Sequence[str]) -> SimpleNamespace:
 def _checked(args: SimpleNamespace) -> SimpleNamespace:
     for name in ("data_url", "train_url"):
         if not getattr(args, name):
-            raise ConfigError(
-                f"--{name} is missing; the console's recipe gives it, as obs://bucket/directory or a path"
-            )
+            raise ConfigError(f"--{name} is missing; give it in the console, as obs://bucket/directory or a path")
     if args.evaluate_only and not args.checkpoint_url:
         raise ConfigError("--evaluate_only needs --checkpoint_url: weights, or a run that was trained")
     for name in ("data_url", "train_url", "checkpoint_url"):
@@ -123,7 +123,7 @@ def _checked(args: SimpleNamespace) -> SimpleNamespace:
 
 
 def _grouped(words: Sequence[str]) -> list[list[str]]:
-    """Each unknown flag with the words behind it."""
+    """Each unknown flag with the words after it."""
     groups: list[list[str]] = []
     for word in words:
         if word.startswith("--") or not groups:
@@ -146,7 +146,7 @@ class Place:
     per_card: bool = False  # this process is one rank of several, started by the platform
     rank: int = 0
     ranks: int = 1
-    device_id: int | None = None  # None: the config says it
+    device_id: int | None = None  # None: as the config says
     cards: int = 1  # of this server
     server: int = 0
     servers: int = 1
@@ -155,15 +155,15 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Whether rank 0 runs here: this process starts it or is it."""
+        """Whether this process is rank 0 or starts it."""
         return self.rank == 0 and self.server == 0
 
     def rank_variables(self) -> dict[str, str]:
-        """What a rank that the platform started needs in its environment, under the names of today."""
+        """The environment variables of a rank that the platform started, under their current names."""
         if self.table is None:
             raise LaunchError(
-                f"RANK_ID is {self.rank} of {self.ranks} and there is no rank table: RANK_TABLE_FILE is not set and "
-                f"{JOB_TABLE} is not there; choose an Ascend image, or --run_distribute False"
+                f"RANK_ID is {self.rank} of {self.ranks}, but there is no rank table: RANK_TABLE_FILE is not set and "
+                f"{JOB_TABLE} does not exist; choose an Ascend image, or --run_distribute False"
             )
         return {
             "RANK_TABLE_FILE": str(self.table),
@@ -174,10 +174,10 @@ class Place:
 
 
 def read_place(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> Place:
-    """The place that the environment states; one server with one card where it states nothing.
+    """The place that the environment states; one server with one card if it states nothing.
 
     Raises:
-        LaunchError: a number that is none, or a server that is not one of those there are.
+        LaunchError: a variable is not a number, or the rank or server is out of range.
     """
     table = _table_of(environment, job_table)
     ranks = number_in(environment, "RANK_SIZE", number_in(environment, "DEVICE_NUM", 1))
@@ -189,7 +189,7 @@ def read_place(environment: Mapping[str, str], job_table: Path = JOB_TABLE) -> P
 def _one_card(environment: Mapping[str, str], ranks: int, table: Path | None) -> Place:
     rank = number_in(environment, "RANK_ID", 0)
     if rank >= ranks:
-        raise LaunchError(f"RANK_ID is {rank} and RANK_SIZE is {ranks}; ranks count from 0")
+        raise LaunchError(f"RANK_ID is {rank}, but RANK_SIZE is {ranks}; ranks are numbered from 0")
     device_id = number_in(environment, "DEVICE_ID", number_in(environment, "ASCEND_DEVICE_ID", 0))
     return Place(per_card=ranks > 1, rank=rank, ranks=ranks, device_id=device_id, table=table)
 
@@ -198,7 +198,7 @@ def _one_server(environment: Mapping[str, str], ranks: int, table: Path | None) 
     servers = number_in(environment, "MA_NUM_HOSTS", number_in(environment, "VC_WORKER_NUM", 1))
     server = number_in(environment, "VC_TASK_INDEX", 0) if servers > 1 else 0
     if server >= servers:
-        raise LaunchError(f"VC_TASK_INDEX is {server} and MA_NUM_HOSTS is {servers}; servers count from 0")
+        raise LaunchError(f"VC_TASK_INDEX is {server}, but MA_NUM_HOSTS is {servers}; servers are numbered from 0")
     cards = max(number_in(environment, "MA_NUM_GPUS", ranks // servers), 1)  # 0 on a server without accelerators
     master = environment.get("VC_WORKER_HOSTS", "").split(",")[0].strip() or None
     return Place(ranks=cards * servers, cards=cards, server=server, servers=servers, master=master, table=table)
@@ -219,7 +219,7 @@ def place_by_table(place: Place, environment: Mapping[str, str]) -> Place:
 
 
 def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
-    """RANK_TABLE_FILE names the directory of the platform's table until the platform has made HCCL's own file of it."""
+    """The path of the rank table, or None. RANK_TABLE_FILE names its directory until the table is complete."""
     named = environment.get("RANK_TABLE_FILE")
     if not named:
         return job_table if job_table.is_file() else None
@@ -229,7 +229,7 @@ def _table_of(environment: Mapping[str, str], job_table: Path) -> Path | None:
 def _wait_until_finished(table: Path) -> None:
     """Wait until the rank table is complete: the platform completes it when all containers of the job have started."""
     for waited_s in range(TABLE_WAIT_S):
-        with suppress(LaunchError):  # being written; what is wrong with it in the end is said when it is parsed
+        with suppress(LaunchError):  # being written; errors in the complete table are reported when it is parsed
             if read_json(table, LaunchError, "rank table", "wait").get("status") == "completed":
                 return
         if waited_s == 0:

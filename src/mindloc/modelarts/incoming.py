@@ -1,7 +1,7 @@
-"""What a job reads: copies on the server's own disk, made once for all its processes.
+"""The input data of a job: copies on the server's own disk, created once for all its processes.
 
-The first process that gets a lock copies; the kernel frees the lock when that process ends, however it ends. A copy
-grows under another name and takes its own when it is whole; beside it is a note of what it is.
+The first process that gets the lock copies; the kernel frees the lock when that process ends, for whatever reason. A
+copy is written under a temporary name and renamed when it is complete; a note beside it records its url and size.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import psutil
 
 from mindloc.errors import StoreError
 from mindloc.modelarts.outgoing import CHECKPOINTS
-from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, patiently
+from mindloc.modelarts.stores import DirectoryStore, Store, build_store, join, with_retries
 from mindloc.reading import read_json
 from mindloc.runtime.checkpoint import BEST_WEIGHTS, END_WEIGHTS, WEIGHTS_SUFFIX
 from mindloc.runtime.files import atomic_directory, atomic_write_text, writing
@@ -28,48 +28,48 @@ SCRATCH_DISK = Path("/cache")
 
 
 def bring_checkpoint(url: str | None, train_url: str, scratch: Path) -> tuple[Path | None, Path | None]:
-    """What ``checkpoint_url`` means: (weights to start from, run to resume), each None when there is none.
+    """Copy what ``checkpoint_url`` names: (weights to start from, run to resume), each None if there is none.
 
     Raises:
-        StoreError: it is neither.
+        StoreError: the url names neither.
     """
     if url is None:
         return None, None
     store = build_store(url)
-    if patiently(lambda: store.size(join(url, "config.yaml"))) is not None:
+    if with_retries(lambda: store.size(join(url, "config.yaml"))) is not None:
         return None, bring_directory(store, url, scratch, start_id())
-    if patiently(lambda: store.size(url)) is not None:
+    if with_retries(lambda: store.size(url)) is not None:
         return bring_file(store, url, scratch, start_id()), None
-    if _same(url, train_url) and not patiently(lambda: store.names(url)):
+    if _same(url, train_url) and not with_retries(lambda: store.names(url)):
         print(f"{url} is empty: this is the first start of a job that may be started again", flush=True)
         return None, None
     raise StoreError(
-        f"checkpoint_url {url} is neither a file of weights nor a run directory, which has a config.yaml; check the "
-        "url, or leave it out to train from scratch"
+        f"checkpoint_url {url} is neither a weights file nor a run directory, which has a config.yaml; check the url, "
+        "or leave it out to train from scratch"
     )
 
 
 def weights_url(url: str) -> str:
-    """A file itself; of a run directory its best weights, or its last where no epoch was evaluated.
+    """The url of a weights file: ``url`` itself, or in a run directory its best weights, else its end weights.
 
     Raises:
-        StoreError: neither is there.
+        StoreError: there is no such file.
     """
     store = build_store(url)
     of_a_run = (f"{CHECKPOINTS}{name}{WEIGHTS_SUFFIX}" for name in (BEST_WEIGHTS, END_WEIGHTS))
     for candidate in (url, *(join(url, name) for name in of_a_run)):
-        if patiently(lambda candidate=candidate: store.size(candidate)) is not None:
+        if with_retries(lambda candidate=candidate: store.size(candidate)) is not None:
             return candidate
     raise StoreError(
-        f"checkpoint_url {url} is not a file, and has neither best nor end weights in checkpoints/; give a file of "
-        "weights, or the train_url of a training"
+        f"checkpoint_url {url} is neither a weights file nor a directory with best or end weights in checkpoints/; "
+        "give a weights file, or the train_url of a training job"
     )
 
 
 def require_own_place(url: str, checkpoint_url: str | None) -> None:
-    """Refuse to write a run over another one."""
+    """Check that no other run would be overwritten."""
     store = build_store(url)
-    if _same(url, checkpoint_url) or patiently(lambda: store.size(join(url, "config.yaml"))) is None:
+    if _same(url, checkpoint_url) or with_retries(lambda: store.size(join(url, "config.yaml"))) is None:
         return
     raise StoreError(
         f"train_url {url} contains a run; give a new directory, or continue that run: --checkpoint_url {url}"
@@ -81,13 +81,13 @@ def _same(url: str, other: str | None) -> bool:
 
 
 def find_scratch(requested: str | None, environment: Mapping[str, str]) -> Path:
-    """A directory of mindloc's own on the disk that a job may fill.
+    """Create mindloc's own directory for a job's copies and results, on the disk that a job may fill.
 
     Args:
-        requested: by the user; None: /cache where there is one, else MA_JOB_DIR, else the directory of temporary files.
+        requested: parent directory; None: /cache if it exists, else MA_JOB_DIR, else the directory of temporary files.
 
     Raises:
-        StoreError: the requested one can't be made or written.
+        StoreError: the directory can't be created.
     """
     choices = [Path(requested)] if requested else [SCRATCH_DISK, Path(environment.get("MA_JOB_DIR") or SCRATCH_DISK)]
     usable = (path for path in choices if requested or (path.is_dir() and os.access(path, os.W_OK)))
@@ -95,14 +95,14 @@ def find_scratch(requested: str | None, environment: Mapping[str, str]) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"can't make the working directory {directory}: {error.strerror}; set --scratch") from None
+        raise StoreError(f"can't create the working directory {directory}: {error.strerror}; set --scratch") from None
     return directory
 
 
 def start_id() -> str:
-    """A name for this start of the job, the same for all processes that the platform started with this one.
+    """A name for this start of the job, which all processes that the platform started with this one share.
 
-    It is their parent: its number, and its start time, since a restarted container counts from 1 again.
+    It consists of their parent's process id and start time, since ids start at 1 again in a restarted container.
     """
     parent, started = os.getppid(), 0.0
     with suppress(psutil.NoSuchProcess):  # 0, a parent outside this container
@@ -111,17 +111,17 @@ def start_id() -> str:
 
 
 def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
-    """Everything under ``url`` as a directory of this server; a path is that directory itself.
+    """The directory on this server with a copy of everything under ``url``; a local path is returned as it is.
 
     Args:
-        start: name of this start of the job; a copy of an earlier one is used again while the bytes are as many.
+        start: name of this start of the job; the copy of an earlier start is used again if its size is unchanged.
 
     Raises:
-        StoreError: the store, or too small a disk; or the process that was copying has failed.
+        StoreError: the store fails, the disk is too small, or the process that was copying has failed.
     """
     if isinstance(store, DirectoryStore):
         if not Path(url).is_dir():
-            raise StoreError(f"{url} is not a directory; name the one with the data that the job reads")
+            raise StoreError(f"{url} is not a directory; give the directory with the data that the job reads")
         return Path(url).absolute()
     return _bring(
         url, scratch, start, lambda: store.total_bytes(url), lambda partial: store.fetch_directory(url, partial)
@@ -129,7 +129,7 @@ def bring_directory(store: Store, url: str, scratch: Path, start: str) -> Path:
 
 
 def bring_file(store: Store, url: str, scratch: Path, start: str) -> Path:
-    """One object as a file of this server; a path is that file itself. Otherwise as ``bring_directory``."""
+    """The file on this server with a copy of one object; a local path is returned as it is. See ``bring_directory``."""
     if isinstance(store, DirectoryStore):
         return Path(url).absolute()
     name = url.rpartition("/")[2]
@@ -147,8 +147,8 @@ def _bring(url: str, scratch: Path, start: str, size: Callable[[], int], copy: C
         if note.get("start") == start:
             return directory
         if had_to_wait and not note:
-            raise StoreError(f"the process that copied {url} ended before it was done; its own lines say why")
-        total = patiently(size)
+            raise StoreError(f"the process that copied {url} ended before it was done; see its log for the reason")
+        total = with_retries(size)
         if note.get("bytes") != total:
             _copy_whole(url, directory, total, copy)
         else:
@@ -162,12 +162,12 @@ def _copy_whole(url: str, directory: Path, total: int, copy: Callable[[Path], No
     free = shutil.disk_usage(directory.parent).free
     if free < total:
         raise StoreError(
-            f"{url} has {_gigabytes(total)} and {directory.parent} has {_gigabytes(free)} free; "
+            f"{url} has {_gigabytes(total)}, but {directory.parent} has only {_gigabytes(free)} free; "
             "set --scratch to a larger disk"
         )
     started = time.monotonic()
     with writing(directory, StoreError), atomic_directory(directory, f"copy of {url} in", StoreError) as partial:
-        patiently(lambda: copy(partial))
+        with_retries(lambda: copy(partial))
     print(f"{url}: {_gigabytes(total)} copied to {directory} in {time.monotonic() - started:.0f} s", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""A job from its parameters to its results: copies in, train.py or eval.py, copies out.
+"""A job from its parameters to its results: copy data in, run train.py or eval.py, copy results out.
 
-The training is a process of its own under the launcher's watch, also where it is alone: one that is killed outright,
-say for want of memory, must not take with it the thread that sends the results.
+The training is a separate process under the launcher's supervision, even if it is a single one: if it is killed, for
+example because memory is short, the thread that sends the results must survive.
 """
 
 import os
@@ -50,7 +50,7 @@ def _run(argv: Sequence[str]) -> int:
     place = place_by_table(read_place(os.environ), os.environ) if args.modelarts else Place()
     if args.evaluate_only or not args.run_distribute:
         if not place.is_first:
-            print("one card is requested, and another process of this job has it", flush=True)
+            print("one card is requested, and another process of this job uses it", flush=True)
             return 0
         place = Place(device_id=place.device_id)
     scratch = find_scratch(args.scratch, os.environ)
@@ -59,13 +59,13 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def train(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> int:
-    """Train, or resume a training; its run directory becomes ``train_url``.
+    """Train, or resume a training run, and return the exit code; the run directory is copied to ``train_url``.
 
     Args:
-        scratch: for the copies that all processes of this server share.
+        scratch: directory of the copies that all processes of this server share.
         own: an empty directory of this process.
     """
-    with _removed_when_refused(own):
+    with _removed_on_error(own):
         run, logs = _new_directories(own)
         if place.is_first:
             require_own_place(args.train_url, args.checkpoint_url)
@@ -82,8 +82,8 @@ def train(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> int:
 
 
 def evaluate(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> int:
-    """Evaluate the weights of ``checkpoint_url``; the report goes to ``train_url/reports/test_WEIGHTS``."""
-    with _removed_when_refused(own):
+    """Evaluate the weights of ``checkpoint_url``; the report is copied to ``train_url/reports/test_WEIGHTS``."""
+    with _removed_on_error(own):
         run, logs = _new_directories(own)
         weights = bring_file(build_store(args.checkpoint_url), weights_url(args.checkpoint_url), scratch, start_id())
         data = bring_directory(build_store(args.data_url), args.data_url, scratch, start_id())
@@ -96,10 +96,10 @@ def evaluate(args: SimpleNamespace, place: Place, scratch: Path, own: Path) -> i
 
 
 def _run_and_send(plan: Plan, run: Path, logs: Path, args: SimpleNamespace) -> int:
-    """Run a plan while its results go out; its exit code.
+    """Run a plan while its results are sent to ``train_url``, and return its exit code.
 
     Raises:
-        StoreError: it ended well, and not everything is out.
+        StoreError: the plan succeeded, but not all results could be sent.
     """
     logs_name = f"logs/{time.strftime('%m%d%H%M%S')}"
     outgoing = Outgoing(build_store(args.train_url), args.train_url, run, logs, logs_name, args.upload_every_s)
@@ -107,7 +107,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: SimpleNamespace) -> i
     try:
         code = run_plan(plan)
     except KeyboardInterrupt:
-        print("stopped; sending what is there", file=sys.stderr, flush=True)
+        print("stopped; sending the results so far", file=sys.stderr, flush=True)
         code = STOPPED
     with requests_to_stop_ignored():
         try:
@@ -119,7 +119,7 @@ def _run_and_send(plan: Plan, run: Path, logs: Path, args: SimpleNamespace) -> i
             print(f"error: {missing}", file=sys.stderr, flush=True)
             return code
     print(f"results: {args.train_url}", flush=True)
-    shutil.rmtree(run.parent)  # the logs are out too
+    shutil.rmtree(run.parent)  # the logs are sent too
     return code
 
 
@@ -131,8 +131,8 @@ def _new_directories(own: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _removed_when_refused(own: Path) -> Iterator[None]:
-    """Before anything was started a directory contains copies alone."""
+def _removed_on_error(own: Path) -> Iterator[None]:
+    """Context that removes ``own`` after an error: before anything is started it contains copies only."""
     try:
         yield
     except MindlocError:
@@ -143,15 +143,15 @@ def _removed_when_refused(own: Path) -> Iterator[None]:
 def build_training(
     args: SimpleNamespace, place: Place, data: Path, weights: Path | None, run: Path, resumes: bool, logs: Path
 ) -> Plan:
-    """``mindloc train`` (train.py) on the cards that are this job's.
+    """The plan that runs ``mindloc train`` (train.py) on the cards of this job.
 
     Args:
-        weights: to start from.
-        run: an empty directory, or the run to resume when ``resumes``.
+        weights: initial weights.
+        run: an empty directory, or the run to resume if ``resumes``.
 
     Raises:
-        ConfigError: the config or an override is refused.
-        LaunchError: the ranks can't be started that way.
+        ConfigError: the config or an override is invalid.
+        LaunchError: the ranks can't be started like this.
     """
     training = TrainingCommand(
         experiment=args.config,
@@ -192,11 +192,11 @@ def build_training(
 
 
 def build_evaluation(args: SimpleNamespace, place: Place, data: Path, weights: Path, out: Path, logs: Path) -> Plan:
-    """``mindloc eval`` (eval.py) on one card; what the parameters set of the training says nothing to it."""
+    """The plan that runs ``mindloc eval`` (eval.py) on one card, without the overrides that concern training only."""
     kept = [override for override in args.overrides if override.partition(".")[0] in AFTER_TRAINING]
     left_out = [override for override in args.overrides if override not in kept]
     if left_out:
-        print(f"of a training, and left out of the evaluation: {', '.join(left_out)}", flush=True)
+        print(f"for training only, left out of the evaluation: {', '.join(left_out)}", flush=True)
     words = ["--checkpoint", str(weights), "--out", str(out), "--data_root", str(data), *set_words(kept)]
     if place.device_id is not None:
         words += ["--device_id", str(place.device_id)]
@@ -205,13 +205,13 @@ def build_evaluation(args: SimpleNamespace, place: Place, data: Path, weights: P
 
 
 def _address(name: str | None) -> str:
-    """The address of the first server, whose name the others may know only some seconds after their own start.
+    """The address of the first server, whose name may resolve only some seconds after the other servers have started.
 
     Raises:
-        LaunchError: no name, or nobody knows it.
+        LaunchError: the name is not given, or does not resolve.
     """
     if name is None:
-        raise LaunchError("there are several servers, and VC_WORKER_HOSTS does not say where their ranks meet; set it")
+        raise LaunchError("there are several servers, but VC_WORKER_HOSTS does not name the first, the master; set it")
     for pause_s in (*_NAME_PAUSES_S, 0.0):
         try:
             return socket.gethostbyname(name)

@@ -1,9 +1,9 @@
-"""Results out: a directory of the store becomes and stays what the run directory is, while the training writes it.
+"""The results of a job: a directory of the store is kept equal to the run directory while the training writes it.
 
-Whatever moment the job is cut off, the store has a run that can be resumed. So the order of each look is: log,
-metrics and config; weights; ``weights_best`` and ``weights_end``; states, each of which completes a checkpoint; then
-the checkpoints that the training has dropped are deleted in the store too, so that it has no more of them than the
-run directory; then reports. The first failure ends a look, and the next one starts where it ended.
+Whenever the job is cut off, the store has a run that can be resumed. So each pass (``look``) sends the files in this
+order: log, metrics and config; weights; ``weights_best`` and ``weights_end``; states, each of which completes a
+checkpoint. Then it deletes from the store the checkpoints that the training has deleted, so that the store does not
+have more of them than the run directory. Last come reports. The first failure ends a pass; the next pass starts there.
 """
 
 import os
@@ -17,44 +17,44 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from mindloc.errors import StoreError
-from mindloc.modelarts.stores import Store, Unavailable, join, patiently
+from mindloc.modelarts.stores import Store, Unavailable, join, with_retries
 from mindloc.runtime.checkpoint import STATE_SUFFIX, WEIGHTS_SUFFIX
 from mindloc.runtime.files import TEMPORARY_SUFFIX
 
 CHECKPOINTS, REPORTS = "checkpoints/", "reports/"
-NEIGHBORS = "neighbors/"  # descriptors of a search under way; what it finds is in the checkpoints
+NEIGHBORS = "neighbors/"  # descriptors of a running search; its result is in the checkpoints
 
 
 class Outgoing:
-    """Sends what is new in a run directory, by hand (``look``) or in a thread (``start``, ``finish``).
+    """Sends what is new in a run directory, once (``look``) or repeatedly in a thread (``start``, ``finish``).
 
     Args:
-        logs: another directory, whose files go to ``logs_name`` under ``url``.
-        every_s: seconds between the thread's looks.
+        logs: a second directory, whose files are sent to ``logs_name`` under ``url``.
+        every_s: seconds between the thread's passes.
     """
 
     def __init__(self, store: Store, url: str, run: Path, logs: Path, logs_name: str, every_s: float):
         self.store, self.url, self.run, self.every_s = store, url, run, every_s
         self.logs, self.logs_name = logs, logs_name
-        self._sent: dict[str, tuple[int, ...]] = {}  # name -> what the file was when it was sent
-        self._put_off: set[str] = set()  # failed once: behind the others of its kind
-        self._there = {name for name in patiently(lambda: store.names(url)) if is_numbered(name)}
+        self._sent: dict[str, tuple[int, ...]] = {}  # name -> inode, size and time of the file when it was sent
+        self._put_off: set[str] = set()  # names that failed once; sent after the others of their kind
+        self._in_store = {name for name in with_retries(lambda: store.names(url)) if is_numbered(name)}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look_again_and_again, name="results out", daemon=True)
+        self._thread = threading.Thread(target=self._look_repeatedly, name="results out", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self) -> None:
-        """Send all that is left, also reports that were not finished.
+        """Send all that is left, including unfinished reports.
 
         Raises:
-            StoreError: naming what could not be sent.
+            StoreError: something could not be sent; the message names it.
         """
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        patiently(self._last_look)
+        with_retries(self._last_look)
 
     def look(self, last: bool = False) -> list[str]:
         """Send what has changed since it was sent, up to the first failure.
@@ -70,7 +70,7 @@ class Outgoing:
         names = sorted(found, key=lambda name: (kind_of(name), name in self._put_off, name))
         states = [name for name in names if kind_of(name) == Kind.STATE]
         failed = self._send_each([name for name in names if kind_of(name) < Kind.STATE], found, last)
-        if failed:  # without its weights and metrics a state would be damage
+        if failed:  # a state without its weights and metrics would be a damaged checkpoint
             failed += [name for name in states if name not in self._sent]
         else:
             failed += self._send_each(states, found, last)
@@ -80,7 +80,7 @@ class Outgoing:
             failed += self._send_each([name for name in names if kind_of(name) > Kind.STATE], found, last)
         return failed
 
-    def _look_again_and_again(self) -> None:
+    def _look_repeatedly(self) -> None:
         while not self._stop.wait(self.every_s):
             self.look()
 
@@ -91,7 +91,7 @@ class Outgoing:
             raise Unavailable(f"{len(missing)} files have not reached {self.url} ({some})")
 
     def _send_each(self, names: Sequence[str], found: dict[str, Path], continues: bool) -> list[str]:
-        """The names of those that failed."""
+        """Send the files in this order and return the names of those that failed."""
         failed: list[str] = []
         for name in names:
             if not self._send(name, found[name]):
@@ -101,25 +101,25 @@ class Outgoing:
         return failed
 
     def _send(self, name: str, path: Path) -> bool:
-        """Send one file unless it is there already; False when that failed."""
+        """Send one file unless it was sent already; False if that failed."""
         try:
             state = _state_of(path)
             if self._sent.get(name) == state:
                 return True
             with tempfile.TemporaryDirectory(prefix="outgoing_", dir=self.run.parent) as aside:
                 self._send_copy(set_aside(path, name, Path(aside)), name)
-        except FileNotFoundError:  # dropped by the training in between
+        except FileNotFoundError:  # deleted by the training meanwhile
             return True
         except (StoreError, OSError) as error:
             self._put_off.add(name)
-            print(f"warning: {name} is not out yet: {error}", flush=True)
+            print(f"warning: {name} is not sent yet: {error}", flush=True)
             return False
         self._sent[name] = state
         self._put_off.discard(name)
         if is_numbered(name):
-            self._there.add(name)
+            self._in_store.add(name)
         if kind_of(name) == Kind.STATE:
-            print(f"out: {Path(name).name.removesuffix(STATE_SUFFIX)} is complete in {self.url}", flush=True)
+            print(f"sent: {Path(name).name.removesuffix(STATE_SUFFIX)} is complete in {self.url}", flush=True)
         return True
 
     def _send_copy(self, copy: Path, name: str) -> None:
@@ -127,27 +127,27 @@ class Outgoing:
         self.store.send(copy, url)
         arrived = self.store.size(url)
         if arrived != size:
-            raise Unavailable(f"{url} has {arrived} bytes, {size} were sent")
+            raise Unavailable(f"{url} has {arrived} bytes, but {size} were sent")
 
     def _drop(self, found: set[str]) -> list[str]:
-        """Delete the checkpoints that are no longer in the run directory, states first; the name of one that failed.
+        """Delete checkpoints from the store that the run directory no longer has, states first; returns what failed.
 
-        Delayed while a file that was found has gone meanwhile: what took its place is not out yet.
+        Delayed if a file that was found was deleted meanwhile, since the file that replaces it is not sent yet.
         """
         if any(name not in self._sent for name in found if is_numbered(name)):
             return []
-        for name in sorted(self._there - found, key=lambda name: not name.endswith(STATE_SUFFIX)):
+        for name in sorted(self._in_store - found, key=lambda name: not name.endswith(STATE_SUFFIX)):
             try:
                 self.store.remove(join(self.url, name))
             except StoreError as error:
                 print(f"warning: {name} is not deleted yet: {error}", flush=True)
                 return [name]
-            self._there.discard(name)
+            self._in_store.discard(name)
         return []
 
 
 class Kind(IntEnum):
-    """Kinds of files, in the order in which they go out."""
+    """Kinds of files, in the order in which they are sent."""
 
     REST = 0  # config, log, metrics
     WEIGHTS = 1
@@ -168,22 +168,22 @@ def kind_of(name: str) -> Kind:
 
 
 def is_numbered(name: str) -> bool:
-    """Whether a file belongs to the checkpoints that come and go; weights_best and weights_end stay."""
+    """Whether a file belongs to a numbered checkpoint, which the training may delete, unlike weights_best."""
     return fnmatch(name, f"{CHECKPOINTS}weights_e[0-9]*{WEIGHTS_SUFFIX}")
 
 
 def _tag(name: str) -> str:
-    """``e3`` of ``reports/e3/query/rows.jsonl``"""
+    """The directory of a report's file: ``e3`` for ``reports/e3/query/rows.jsonl``."""
     return name.split("/")[1]
 
 
 def find_files(run: Path, unfinished_reports: bool) -> dict[str, Path]:
-    """Name -> file, of all that may be sent now.
+    """The files that may be sent now: name -> path.
 
     Args:
-        unfinished_reports: also the files of an evaluation that has not written its report.json yet.
+        unfinished_reports: True: include the files of an evaluation that has not written its report.json yet.
     """
-    # listed before the rest, so that a state which is found has its weights found too
+    # states are listed first, so that the weights of every listed state are found too
     states = {f"{CHECKPOINTS}{path.name}" for path in (run / CHECKPOINTS).glob(f"*{STATE_SUFFIX}")}
     found = {}
     for path in walk(run):
@@ -199,15 +199,15 @@ def find_files(run: Path, unfinished_reports: bool) -> dict[str, Path]:
 
 
 def walk(directory: Path) -> Iterator[Path]:
-    """Every file in a directory and below that is not being written."""
-    for inner, _, names in os.walk(directory):  # takes no offense at a directory that goes away meanwhile
+    """Yield every file below a directory, except temporary files, which are being written."""
+    for inner, _, names in os.walk(directory):  # skips a directory that is deleted meanwhile
         for name in names:
             if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)):
                 yield Path(inner) / name
 
 
 def set_aside(path: Path, name: str, aside: Path) -> Path:
-    """A second name for a checkpoint, which the training may delete but never changes; a copy of any other file."""
+    """A hard link to a checkpoint, which the training may delete but never changes; a copy of any other file."""
     copy = aside / path.name
     if name.startswith(CHECKPOINTS):
         with suppress(OSError):  # a disk without hard links

@@ -1,4 +1,4 @@
-"""Where a job's data comes from and its results go: a directory for a path, moxing for a url in ModelArts' own images.
+"""Stores of a job's data and results: a directory for a path; for a url moxing, which ModelArts' images contain.
 
 A url names an object, or everything under ``url/``; names in a directory are relative and use "/".
 """
@@ -15,19 +15,19 @@ from mindloc.errors import StoreError, one_line
 from mindloc.runtime.files import replacing
 
 REMOTE_SCHEMES = ("obs", "s3")
-PAUSES_S = (1.0, 4.0, 15.0)  # between the attempts of ``patiently``
+PAUSES_S = (1.0, 4.0, 15.0)  # between the attempts of ``with_retries``
 T = TypeVar("T")
 
 
 class Unavailable(StoreError):
-    """A store that failed this time; the same call may work later."""
+    """A store failed; the same call may succeed later."""
 
 
 def build_store(url: str) -> "Store":
-    """The store that a url is in.
+    """The store that a url belongs to.
 
     Raises:
-        StoreError: a scheme that is not known, or no moxing here to read it with.
+        StoreError: the scheme is unknown, or moxing is not installed.
     """
     if not is_remote(url):
         return DirectoryStore()
@@ -37,8 +37,8 @@ def build_store(url: str) -> "Store":
     moxing = find_moxing()
     if moxing is None:
         raise StoreError(
-            f"{url} can't be reached: moxing is not installed, which ModelArts' images have; copy what is there to "
-            "this machine and give the directory"
+            f"{url} can't be reached: moxing, which ModelArts' images contain, is not installed; copy the data to this "
+            "machine and give its directory"
         )
     return MoxingStore(moxing)
 
@@ -48,11 +48,11 @@ def is_remote(url: str) -> bool:
 
 
 def join(url: str, name: str) -> str:
-    """``url/name``"""
+    """``url/name``, or ``url`` if ``name`` is empty."""
     return f"{url.rstrip('/')}/{name}" if name else url
 
 
-def patiently(action: Callable[[], T]) -> T:
+def with_retries(action: Callable[[], T]) -> T:
     """The action's result; while the store is unavailable, the action is retried after a pause.
 
     Raises:
@@ -68,18 +68,18 @@ def patiently(action: Callable[[], T]) -> T:
 
 
 class DirectoryStore:
-    """A disk, also one that is mounted over a network."""
+    """The store for paths, on a disk or a mounted network disk."""
 
     def names(self, url: str) -> list[str]:
-        """Of all objects under a directory; empty when there is none."""
+        """Names of all objects under a directory; empty if there is none."""
         return sorted(str(path.relative_to(url)) for path in Path(url).rglob("*") if path.is_file())
 
     def size(self, url: str) -> int | None:
-        """Bytes of one object; None when there is no such object."""
+        """Bytes of one object; None if there is no such object."""
         return Path(url).stat().st_size if Path(url).is_file() else None
 
     def send(self, path: Path, url: str) -> None:
-        """Copy one file to an object, which appears whole."""
+        """Copy one file to an object, which appears only when it is complete."""
         with replacing(Path(url), error=Unavailable) as temporary:
             shutil.copyfile(path, temporary)
 
@@ -92,7 +92,7 @@ class DirectoryStore:
 
 
 def find_moxing() -> ModuleType | None:
-    """Huawei's moxing; None where it is missing, or is PyPI's package of that name, which is somebody else's."""
+    """Huawei's module moxing; None if it is not installed, or if it is PyPI's unrelated package of that name."""
     try:
         moxing = importlib.import_module("moxing")
     except ImportError:
@@ -101,7 +101,10 @@ def find_moxing() -> ModuleType | None:
 
 
 class MoxingStore:
-    """What ``DirectoryStore`` does, and copying from there, by ``mox.file``; ``Unavailable`` when it fails."""
+    """The store for urls, by ``mox.file``: the methods of ``DirectoryStore``, and copies to this machine.
+
+    Every method raises ``Unavailable`` if moxing fails.
+    """
 
     def __init__(self, moxing: Any):
         self._file = moxing.file
@@ -118,24 +121,24 @@ class MoxingStore:
         return int(self._call("get_size", url))
 
     def total_bytes(self, url: str) -> int:
-        """Of everything under a directory; 0 when there is nothing."""
-        # without recursive=True moxing calls every directory 0 bytes large
+        """Bytes of everything under a directory; 0 if there is nothing."""
+        # without recursive=True moxing returns 0 for every directory
         return int(self._call("get_size", url, recursive=True)) if self._call("exists", url) else 0
 
     def fetch(self, url: str, path: Path) -> None:
-        """Copy one object to a file, which appears whole."""
+        """Copy one object to a file, which appears only when it is complete."""
         with replacing(path, error=Unavailable) as temporary:
             self._call("copy", url, str(temporary))
 
     def fetch_directory(self, url: str, directory: Path) -> None:
-        """Copy everything under a directory, and check the sizes. What is already there may be kept."""
-        wanted = self.total_bytes(url)
-        if not wanted:
-            raise StoreError(f"{url} is empty; name the directory that the data is in")
+        """Copy everything under a directory, and check the total size. Files that are already there may be kept."""
+        expected = self.total_bytes(url)
+        if not expected:
+            raise StoreError(f"{url} is empty; give the directory that contains the data")
         self._call("copy_parallel", url, str(directory))
         found = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-        if found != wanted:
-            raise Unavailable(f"{url} has {wanted} bytes and {found} arrived in {directory}")
+        if found != expected:
+            raise Unavailable(f"{url} has {expected} bytes, but {found} arrived in {directory}")
 
     def send(self, path: Path, url: str) -> None:
         self._call("copy", str(path), url)
