@@ -1,9 +1,9 @@
 """Writers and readers of one index or one extraction at the same time, with writers killed at seeded random moments.
 
 ``python concurrent_processes.py index DIRECTORY SECONDS SEED`` (or ``set``) forks four writers and four readers and
-kills a writer now and then; another takes its place. Every process notes in ``DIRECTORY/NAME.log`` what it is about to
-do and what it has done. It prints a JSON object of counts, and fails with the reader's message where a read was not
-whole or an acknowledged change was lost.
+kills a writer now and then; a new writer replaces it. Every process notes in ``DIRECTORY/NAME.log`` what it is about to
+do and what it has done. The program prints a JSON object of counts, and fails with the reader's message if a read was
+incomplete or an acknowledged change was lost.
 """
 
 import json
@@ -30,7 +30,7 @@ CARD = {"view": "satellite", "place_unit": None, "checkpoint_sha256": "abc"}
 
 
 class Log:
-    """Lines ``word value``, each written at once, so that a kill leaves whole ones."""
+    """A log of lines ``word value``, each written by one call, so that a kill leaves complete lines."""
 
     def __init__(self, path: Path):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -40,7 +40,7 @@ class Log:
 
 
 def noted(directory: Path) -> dict[str, set[str]]:
-    """word -> values, of all logs."""
+    """word -> its values in all logs."""
     found: dict[str, set[str]] = {word: set() for word in ("adding", "added", "removing", "removed", "wrote", "read")}
     for log in directory.glob("*.log"):
         for line in log.read_text().split("\n")[:-1]:  # the last is empty, or half a line
@@ -80,7 +80,7 @@ def change_index(target: Path, log: Log, name: str, chance: random.Random) -> No
 
 
 def tiles_in(target: Path, memory_map: bool) -> set[str]:
-    """Names of an index, after its vectors were compared with the names."""
+    """Names of an index's tiles, after a check that each vector belongs to its name."""
     index = load_faiss_index(target, memory_map)
     names = [name for name, alive in zip(index._table.names, index._table.alive_N, strict=True) if alive]
     np.testing.assert_allclose(index.rerank_vectors(names), [vectors_of(name)[1] for name in names], atol=1e-6)

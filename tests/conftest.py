@@ -69,7 +69,7 @@ def adm_root(mindloc_data: Path) -> Path:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A read-only directory that all tests of a run share, made by the first worker that needs it."""
+    """A read-only directory that all tests of a run share, created by the first worker that needs it."""
     base = factory.getbasetemp()
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     made = directory.with_suffix(".made")
@@ -95,7 +95,7 @@ def tiny_world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_world, tmp_path_factory) -> Path:
-    """The run directory of a training with ``small_world.RUN_SETTINGS``; copy it before you change or resume it."""
+    """The run directory of a training run with ``small_world.RUN_SETTINGS``; copy it before you change or resume it."""
     from small_world import RUN_SETTINGS, set_words, trained
 
     def make(directory: Path) -> None:

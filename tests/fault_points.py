@@ -1,6 +1,6 @@
 """Points where a test kills a process: names that ``fault_point`` is called with (runtime/process.py)."""
 
-# all that a training or an extraction passes
+# all points that a training run or an extraction passes
 TRAINING = (
     *[
         f"{what}.{where}"

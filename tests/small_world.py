@@ -1,4 +1,4 @@
-"""A generated world and a training on it, seconds each, for tests of whole commands."""
+"""A generated world and a training run on it, which take seconds each, for tests of whole commands."""
 
 import os
 import subprocess
@@ -63,14 +63,14 @@ def train(*words: str | Path, fault: str = "") -> subprocess.CompletedProcess:
 
 
 def trained(*words: str | Path) -> subprocess.CompletedProcess:
-    """``train``, which must succeed."""
+    """Run ``train`` and check that it succeeds."""
     done = train(*words)
     assert done.returncode == 0, done.stderr
     return done
 
 
 def end_weights(run: Path) -> dict:
-    """Name -> array."""
+    """The weights at the end of a run: name -> array."""
     return load_weights(run / "checkpoints" / "weights_end.safetensors").arrays
 
 

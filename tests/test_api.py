@@ -41,7 +41,7 @@ def test_the_package_exports_the_api_and_imports_it_on_first_use():
 
 @pytest.mark.slow
 def test_the_examples_run(tiny_run, tiny_world, tmp_path, monkeypatch):
-    """In a directory with a space, which an unquoted path does not survive."""
+    """Run in a directory with a space in its name, where an unquoted path would fail."""
     place = tmp_path / "a place"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -57,8 +57,8 @@ def test_the_examples_run(tiny_run, tiny_world, tmp_path, monkeypatch):
     assert names["near"][0][0].place is not None
 
 
-def test_files_arrays_and_pil_images_give_the_same_descriptors(encoder, drone_images):
-    """With PNG, which all decoders read alike; more images than a batch, and a last batch that is not full."""
+def test_arrays_and_pil_images_give_the_same_descriptors(encoder, drone_images):
+    """More images than a batch, and a last batch that is not full."""
     images = [np.random.default_rng(i).integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(6)]
     as_arrays = encoder.encode(images, "drone")["global"]
     as_pil = encoder.encode([Image.fromarray(image) for image in images], "drone")["global"]
@@ -163,7 +163,7 @@ def test_exported_files_are_evaluated_with_images_of_their_size_only(encoder, tm
         mindloc.evaluate(of_files, tmp_path / "report", overrides=["data.query_size_px=[16, 16]"])
 
 
-def test_a_root_that_is_named_has_both_splits(encoder, tmp_path):
+def test_a_given_root_has_both_splits(encoder, tmp_path):
     other = encoder.config.with_values({"data.test_root": "elsewhere", "data.test_map_px": 9, "data.test_m_per_px": 9})
     assert other.with_root(tmp_path) == encoder.config.with_values({"data.root": str(tmp_path)})
 

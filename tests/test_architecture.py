@@ -104,7 +104,7 @@ def test_imports_point_down():
 
 
 def test_an_upward_import_is_inside_a_function():
-    """So that it costs no start-up time and makes no import cycle."""
+    """This saves start-up time and avoids import cycles."""
     at_import = [
         f"{file} imports {node.module}"
         for file, other in UPWARD
@@ -156,7 +156,7 @@ def test_these_packages_do_not_import_mindspore_indirectly():
 
 
 def test_a_config_stops_at_the_builders():
-    """Below them only section classes are known."""
+    """Modules below the builders use only the classes of sections."""
     wrong = []
     for path in TREES:
         if package_of(path) in ("config", "cli", "modelarts") or path.name in BUILDERS:

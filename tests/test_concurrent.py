@@ -1,4 +1,4 @@
-"""Several processes change and read one index or one extraction, and some are killed: every read is whole."""
+"""Several processes change and read one index or one extraction, and some are killed: every read is complete."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # of each test; more find more
+SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # per test; a longer test finds more
 SOURCE = Path(__file__).parents[1] / "src"
 
 

@@ -1,4 +1,4 @@
-"""Strict readers of files from other programs: what each accepts, and one line for what it does not."""
+"""Strict readers of files from other programs: what each accepts, and a one-line error for all else."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ def test_only_regular_files_are_read(tmp_path, reader):
 
 
 @every_reader
-def test_a_path_that_leads_to_no_file_is_one_line(tmp_path, reader):
+def test_a_path_without_a_file_is_a_one_line_error(tmp_path, reader):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "none can't be read: No such file" in refusal(reader, tmp_path / "none")
     assert "loop can't be read: Too many levels" in refusal(reader, tmp_path / "loop")
@@ -66,7 +66,7 @@ def test_lines_of_other_programs_are_read(tmp_path, encoding, end):
     assert read_lines(tmp_path / "names", DataError, "") == ["4_0_1_2.png", "", "东方 \u2028x.png"]
 
 
-def test_another_encoding_is_refused_with_its_line(tmp_path):
+def test_another_encoding_is_refused_with_the_line_number(tmp_path):
     (tmp_path / "names").write_bytes(b"a\nb\n" + "东方".encode("gbk"))
     line = refusal(READERS["lines"], tmp_path / "names")
     assert line == f"{tmp_path / 'names'} line 3 is not text in UTF-8; save the file as UTF-8; way out"
@@ -88,7 +88,7 @@ def test_a_table_with_an_open_quote_is_refused(tmp_path):
 
 @pytest.mark.parametrize("memory_map", [True, False])
 @pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.zeros((0, 4), np.float32), np.arange(4) > 1])
-def test_an_array_comes_back(tmp_path, array, memory_map):
+def test_an_array_is_read_back(tmp_path, array, memory_map):
     np.save(tmp_path / "a.npy", array)
     found = read_array(tmp_path / "a.npy", DataError, "", memory_map)
     assert found.dtype == array.dtype and found.shape == array.shape and (found == array).all()
@@ -106,7 +106,7 @@ def test_arrays_that_are_not_plain_numbers_of_their_size_are_refused(tmp_path):
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-1])
     assert "has 11 bytes of data, but its header says 12" in refusal(array, tmp_path / "a.npy")
-    # a petabyte that is not there is not reserved
+    # no memory is reserved for a petabyte that the file does not contain
     (tmp_path / "a.npy").write_bytes(whole.replace(b"(3,), }" + b" " * 15, b"(1000000000000000,), }"))
     assert "has 12 bytes of data, but its header says 4000000000000000" in refusal(array, tmp_path / "a.npy")
 

@@ -32,11 +32,11 @@ PATTERN = re.compile(
 
 
 def found_in(text: str) -> list[str]:
-    """``word: what to say instead`` of each that should be another."""
+    """``word: replacement`` for each word of the text that should be replaced."""
     return [f"{match[0]}: {list(INSTEAD.values())[int(match.lastgroup[1:])]}" for match in PATTERN.finditer(text)]
 
 
-def test_the_project_says_one_word_per_thing():
+def test_the_project_uses_one_word_per_thing():
     files = [path for kind in KINDS for path in PROJECT.glob(kind) if path.is_file() and path.suffix != ".pyc"]
     files += [*PROJECT.glob("docs/**/*.md"), *PROJECT.glob("*.md")]
     wrong = [

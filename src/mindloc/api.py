@@ -146,8 +146,7 @@ def load(
             ``.mindir`` or ``.onnx`` file with its card beside it; with ``engine``, a directory of such files.
         engine: "mindspore", "mindir" or "onnx"; None: inferred from the path.
         view: the view to encode, for files exported for one view only; None: both.
-        precision: "fp32", "fp16", "bf16" or "int8", if the engine supports it; None: that of the training run, or fp32
-            for exported files.
+        precision: "fp32", "fp16", "bf16" or "int8", if the engine supports it; None: that of training, fp32 for files.
         batch_size: maximum images per forward pass; None: eval.batch_size of the config.
         device: "CPU", "GPU" or "Ascend"; None: run.device_target of the config, by default the best that works here.
         device_id: card number; None: run.device_ids of the config.
@@ -191,8 +190,7 @@ def extract(encoder: Encoder, images: PathLike, out: PathLike, *, view: str, pla
     """Encode all images in a directory and write a descriptor set; with a two-stage head, one set per descriptor.
 
     Args:
-        images: directory, subdirectories included; unreadable files are left out if the encoder's config has
-            ``data.on_bad_image: skip``.
+        images: directory, subdirectories included; with ``data.on_bad_image: skip`` unreadable files are left out.
         out: new directory for the set: descriptors.npy, rows.jsonl, card.json.
         view: what the images show, one of ``encoder.views``.
         places: read each tile's position from its file name, with the reader of the encoder's config.
@@ -309,8 +307,7 @@ def build_index(
     Raises:
         DataError: the descriptor sets are missing or damaged.
         ConfigError: the kind does not read one of the parameters.
-        TileIndexError: something other than an index is at the address, there are too few tiles for the kind, or the
-            disk is full.
+        TileIndexError: something else is at the address, the kind needs more tiles, or the disk is full.
     """
     make_index(str(address), load_extracted(Path(descriptors), Path(pca) if pca else None), kind, parameters or {})
     return open_index(address)
@@ -383,18 +380,14 @@ def train(
         MindlocError: raised as the subclass that names the cause: config, data, checkpoint, device.
     """
     if resume is not None and (config is not None or run_directory is not None):
-        raise ConfigError(
-            "resume continues with the run's own config and directory; leave out config and run_directory"
-        )
+        raise ConfigError("resume uses the run's own config and directory; leave out config and run_directory")
     resumed = None if resume is None else RunDirectory.open(resume)
     if isinstance(config, Config):
         settings = override_config(config, overrides)
     else:
         settings = load_config(resumed.config_path if resumed else config, overrides, of_run=resumed is not None)
     if len(settings.run.device_ids) > 1:
-        raise ConfigError(
-            "run.device_ids names several cards, but this function trains on one; use mindloc train for several"
-        )
+        raise ConfigError("run.device_ids names several cards, but train uses one; use mindloc train for several")
     device = use_device(settings.run.device_target, settings.run.device_ids[0], settings.run.operator_fusion)
     log.info("device: %s", device.description)
 

@@ -36,7 +36,7 @@ def imported(name: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry(Entry):
-    """Builder: (ModelConfig, precision, form) -> Cell that is a ``Backbone`` of models/encoder.py."""
+    """A backbone. Builder: (ModelConfig, precision, form) -> Cell that is a ``Backbone`` of models/encoder.py."""
 
     stride: int | None = None  # pixels per position of the feature map; None: model.patch_px
     convolutional: bool = False  # slow on CPUs with some versions of MindSpore
@@ -44,7 +44,7 @@ class BackboneEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadEntry(Entry):
-    """Builder: (HeadConfig, backbone width) -> Cell with ``descriptors``; None: the backbone's own descriptor.
+    """A head. Builder: (HeadConfig, backbone width) -> Cell with ``descriptors``; None: the backbone's own descriptor.
 
     ``losses``: descriptor that images are compared by -> config key that names its loss.
     """
@@ -54,12 +54,12 @@ class HeadEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class LossEntry(Entry):
-    """Builder: (LossConfig) -> Cell, the loss of one descriptor; the Cell declares the targets that it reads."""
+    """The loss of one descriptor. Builder: (LossConfig) -> Cell, which declares the targets that it reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderEntry(Entry):
-    """Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
+    """A reader of data sets. Builder: (DataConfig, "train" or "test", Report) -> Split; see data/readers.py."""
 
     views: tuple[str, str]  # what the query and the reference side show, such as "drone"
     # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state the ground area
@@ -68,7 +68,7 @@ class ReaderEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry(Entry):
-    """Builder: (EngineRequest, Source, RunConfig, batch_size, say) -> Engine, on the device of the RunConfig.
+    """An engine. Builder: (EngineRequest, Source, RunConfig, batch_size, say) -> Engine, on the RunConfig's device.
 
     The request and the source are those of inference/build.py; ``say`` is called with one line about engine and device.
     """

@@ -29,7 +29,7 @@ def commands():
         yield from command.commands.items() if isinstance(command, click.Group) else [(name, command)]
 
 
-def test_every_option_says_more_than_its_name():
+def test_the_help_of_an_option_has_more_words_than_its_name():
     for name, command in commands():
         context = click.Context(command, info_name=name)
         for option in [param for param in command.params if isinstance(param, click.Option)]:
@@ -102,7 +102,7 @@ def test_check_data_looks_at_the_second_root_with_its_own_map(capsys, tmp_path):
     assert main(command) == 1
 
 
-def test_windows_itself_is_one_line(capsys, monkeypatch):
+def test_windows_is_refused_in_one_line(capsys, monkeypatch):
     with monkeypatch.context() as windows:
         windows.setattr("os.name", "nt")
         assert main(["doctor"]) == 2
@@ -133,13 +133,13 @@ def test_windows_itself_is_one_line(capsys, monkeypatch):
         (["train", "more"], "got unexpected extra argument (more); see {} train --help"),
     ],
 )
-def test_words_that_are_no_command_line_are_one_line(argv, says, capsys):
+def test_invalid_command_lines_are_one_line(argv, says, capsys):
     assert main(argv) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: " + says.format(command_line())) and "\n" not in error
 
 
-def test_a_program_without_words_prints_its_commands(capsys):
+def test_a_program_without_arguments_prints_its_commands(capsys):
     assert main([]) == 0
     page = capsys.readouterr().out
     assert all(f"\n  {name}  " in page for name in COMMANDS)

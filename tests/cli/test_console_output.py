@@ -19,27 +19,27 @@ def shell(line, here, **environment):
 
 
 @pytest.mark.parametrize("command", ["--help", "doctor --json", "score none"])
-def test_a_reader_that_goes_away_is_no_failure(tmp_path, command):
+def test_a_closed_pipe_is_not_a_failure(tmp_path, command):
     done = shell(f"{PROGRAM} {command} | true; echo code ${{PIPESTATUS[0]}}", tmp_path)
     code = 2 if command == "score none" else 0
     assert done.stdout == f"code {code}\n"
     assert len(done.stderr.splitlines()) == (1 if code else 0), done.stderr
 
 
-def test_a_full_disk_behind_standard_output_is_usage_message(tmp_path):
+def test_a_full_disk_behind_standard_output_is_reported(tmp_path):
     done = shell(f"{PROGRAM} doctor --json > /dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: standard output can't be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_streams_are_no_traceback(tmp_path, closed):
+def test_closed_streams_cause_no_traceback(tmp_path, closed):
     done = shell(f"{PROGRAM} score none {closed}", tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
     assert done.stderr.count("\n") == (0 if "2>&-" in closed else 1)
 
 
-def test_names_on_a_terminal_without_their_characters(tmp_path):
+def test_names_with_characters_that_the_terminal_lacks(tmp_path):
     done = shell(f"{PROGRAM} score 东方", tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 

@@ -57,13 +57,13 @@ def test_arguments_that_contradict_each_other(command, arguments, says, tmp_path
         ("data.test_map_px=9", "data.test_map_px is 9; expected null with data.reader=visloc"),
     ],
 )
-def test_an_evaluation_changes_only_what_is_read_and_not_fixed(checkpoint, override, says, capsys):
+def test_an_evaluation_overrides_only_keys_that_are_read_and_not_fixed(checkpoint, override, says, capsys):
     words = ["--checkpoint", str(checkpoint), "--set", "data.reader=visloc", "--set", override]
     assert main(["eval", *words]) == 2
     assert says in capsys.readouterr().err
 
 
-def test_nothing_exported_yet_names_the_command(checkpoint, capsys):
+def test_missing_exported_files_name_the_export_command(checkpoint, capsys):
     assert main(["eval", "--checkpoint", str(checkpoint), "--engine", "onnx", "--precision", "fp16"]) == 2
     words = ("export", "--checkpoint", checkpoint, "--file_format", "ONNX", "--precision", "fp16")
     assert capsys.readouterr().err.strip().endswith(f"write it with: {command_line(*words)}")

@@ -61,7 +61,7 @@ def test_devices_by_their_public_names():
 
 
 @pytest.mark.parametrize("ids", ["1,1", "-1", "", "0,x"])
-def test_devices_that_are_none(ids):
+def test_invalid_devices_are_refused(ids):
     with pytest.raises(ConfigError, match="run.device_ids"):
         config_of("--gpu_ids", ids)
 

@@ -1,4 +1,4 @@
-"""A training with hard negatives as a user starts one; killed ones are in tests/training/test_hard_kill.py."""
+"""A training run with hard negatives, started as by a user; killed runs are in tests/training/test_hard_kill.py."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def words(tiny_world) -> list[str]:
 
 @pytest.fixture(scope="module")
 def of_two(words, tmp_path_factory) -> Path:
-    """What two ranks printed, beside the run directory, ``run``."""
+    """A directory with what two ranks wrote, and their run directory ``run``."""
     out = tmp_path_factory.mktemp("of two")
     program = Path(__file__).with_name("train_and_print.py")
     command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={out / 'logs'}"]
@@ -53,7 +53,7 @@ def test_each_epoch_is_sampled_by_the_neighbors_that_were_found_before_it(of_two
     assert not (of_two / "run" / "neighbors").exists()  # the sets that they were found in
 
 
-def test_a_search_before_the_first_epoch_is_logged_as_every_other(words, tmp_path):
+def test_a_search_before_the_first_epoch_is_logged_like_every_other(words, tmp_path):
     run = tmp_path / "run"
     trained(*words, "--set", "sampling.hard_from_epoch=0", "--set", "train.epochs=2", "--run_dir", run)
     lines = read_metrics(run / "metrics.jsonl")
@@ -66,7 +66,7 @@ def test_a_search_before_the_first_epoch_is_logged_as_every_other(words, tmp_pat
     assert "neighbors found for epoch 1 " in log and "s imports, neighbors and preparation, " in log
 
 
-def test_two_ranks_are_sampled_by_one_table_and_learn_the_same(of_two):
+def test_two_ranks_sample_by_one_table_and_learn_the_same_weights(of_two):
     reports = [json.loads((of_two / f"rank_{rank}.json").read_text()) for rank in range(2)]
     assert reports[0] == reports[1]
     assert reports[0] == [line["sampling"] for line in lines_of(of_two / "run") if line["kind"] == "epoch"]

@@ -1,4 +1,4 @@
-"""The installed program in a directory whose path needs quotes: first steps, and every command that it names."""
+"""The installed program in a directory whose path needs quotes: first steps, and every command that it prints."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory):
-    """A shell in a directory of its own that finds the installed program and nothing of the source."""
+    """A shell in its own directory that finds the installed program, but not the source code."""
     base = tmp_path_factory.mktemp("installed")
     source = base / "source"
     shutil.copytree(PROJECT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -56,7 +56,7 @@ def shell(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(shell) -> str:
-    """What the training says that the other tests continue."""
+    """The output of the training run that the other tests continue."""
     shell(f"mindloc world {shlex.quote(DATA)} {WORLD} --drones 48")
     return shell(train_line())
 
@@ -67,7 +67,7 @@ def train_line(*more: str) -> str:
 
 
 def named(said: str, before: str) -> str:
-    """The command that a line ends with."""
+    """The command at the end of the line that contains ``before``."""
     return re.search(rf"(?m){before}: (mindloc .*)$", said)[1]
 
 
@@ -86,7 +86,7 @@ def test_a_newcomer_gets_from_a_world_to_answers_and_exported_files(shell, train
     assert not any((shell.here / "venv").rglob("work_dir"))  # nothing is written beside the program
 
 
-def test_the_evaluation_that_a_training_names(shell, trained):
+def test_the_evaluation_command_that_a_training_prints(shell, trained):
     assert "report and figures" in shell(named(trained, "evaluate with"))
 
 
@@ -114,7 +114,7 @@ def test_how_to_continue_a_stopped_training(shell, trained):
     assert shlex.split(named(refused, "resume this run")) == shlex.split(resume)
 
 
-def test_the_export_that_an_evaluation_names(shell, trained):
+def test_the_export_command_that_an_evaluation_prints(shell, trained):
     exported = "mindloc eval --checkpoint work_dir/latest --engine mindir --exported 'my files'"
     (shell.here / "my files").mkdir(exist_ok=True)
     assert "reloaded" in shell(named(shell(exported, code=2), "write it with"))

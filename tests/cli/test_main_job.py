@@ -1,4 +1,4 @@
-"""What a newcomer does with a trained encoder, in small: evaluation, score, extract, export; refusals of a training."""
+"""First steps with a small trained encoder: evaluation, score, extract, export; and training runs that are refused."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_evaluation_needs_no_architecture_and_can_be_recomputed(live, capsys):
     assert "constant" in capsys.readouterr().out.lower()
 
 
-def test_a_test_set_may_come_alone(tiny_world, checkpoint, tmp_path, capsys):
+def test_a_data_set_may_have_only_a_test_split(tiny_world, checkpoint, tmp_path, capsys):
     shutil.copytree(tiny_world, tmp_path / "alone")
     (tmp_path / "alone" / RUN_SETTINGS["data.train_pairs"]).unlink()
     arguments = ["--checkpoint", checkpoint, "--data_root", str(tmp_path / "alone"), "--out", str(tmp_path / "report")]
@@ -94,7 +94,7 @@ def test_exported_files_are_evaluated_without_the_checkpoint(tiny_world, checkpo
     assert card["exported"]["reference"]["file"] == "encoder.onnx"
 
 
-def test_a_training_that_is_ended_while_it_compiles_would_say_how_to_continue(tiny_run, tmp_path, monkeypatch):
+def test_a_training_ended_during_compilation_prints_how_to_continue(tiny_run, tmp_path, monkeypatch):
     run, heard = shutil.copytree(tiny_run, tmp_path / "run"), []
     monkeypatch.setattr("mindloc.training.trainer.train", lambda prepared, run: heard.extend(signals._last_words))
     assert main(["train", "--resume", str(run)]) == 0

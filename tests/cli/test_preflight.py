@@ -1,4 +1,4 @@
-"""What every rank would refuse is refused before one starts; a run continues though its config has an unread value."""
+"""Checks that every rank would make are made before one starts; a run with an unread config value can be continued."""
 
 import pytest
 
@@ -12,12 +12,12 @@ def config_of(*overrides):
     return load_config(None, ["train.batch_size=8", *overrides])
 
 
-def test_what_fits_is_let_through():
+def test_valid_settings_pass_the_checks():
     check_before_start(config_of(), "CPU", ranks=2, resumed=None, begin_epoch=0)
     check_before_start(config_of("train.precision=bf16"), "Ascend", ranks=2, resumed=None, begin_epoch=None)
 
 
-def test_what_does_not_fit_the_ranks():
+def test_settings_that_do_not_fit_the_ranks_are_errors():
     with pytest.raises((ConfigError, LaunchError), match="train.batch_size"):
         check_before_start(config_of(), "CPU", ranks=3, resumed=None, begin_epoch=None)
     with pytest.raises(DeviceError, match="use train.precision=fp32"):
@@ -37,21 +37,21 @@ def test_nothing_is_started_or_left_behind(tmp_path, capsys):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run whose config has a value that nothing reads: a cosine schedule has no power."""
+    """A run whose config has a value that no part reads: a cosine schedule has no power."""
     (tmp_path / "run").mkdir()
     text = "schedule: {power: 2.0}\ntrain: {epochs: 9, eval_every_epochs: 0}\n"
     (tmp_path / "run" / "config.yaml").write_text(text)
     return tmp_path / "run"
 
 
-def test_it_continues_by_the_scripts(run):
+def test_the_run_continues_by_the_scripts(run):
     training = TrainingCommand(data=run / "data", resumed=run, evaluates=True, own=("train.epochs=12",))
     config = training.config
     assert (config.schedule.power, config.train.epochs, config.train.eval_every_epochs) == (2.0, 12, 1)
     assert training.words[:2] == ["--resume", str(run)]
 
 
-def test_it_continues_by_hand(run, monkeypatch):
+def test_the_run_continues_by_train(run, monkeypatch):
     class Reached(Exception):
         pass
 
@@ -63,6 +63,6 @@ def test_it_continues_by_hand(run, monkeypatch):
         main(["train", "--resume", str(run)])
 
 
-def test_as_an_experiment_it_is_refused(run, capsys):
+def test_the_config_is_refused_for_a_new_run(run, capsys):
     assert main(["train", "--config", str(run / "config.yaml")]) == 2
     assert "schedule.power is 2.0; expected 1.0 with schedule.name=cosine" in capsys.readouterr().err

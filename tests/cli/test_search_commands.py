@@ -49,7 +49,7 @@ WITH_MILVUS = pytest.mark.skipif(importlib.util.find_spec("pymilvus") is None, r
 
 
 def write_extraction(directory, omega, phi, names, place=None, view="satellite", unit="plane_m", **facts) -> str:
-    """What extract writes of a two-stage encoder, or with ``phi`` None of a one-stage one."""
+    """Write what extract writes for a two-stage encoder, or for a one-stage encoder if ``phi`` is None."""
     place_N2 = None if place is None else np.array(place, np.float64)
     bounds_N4 = None if place is None else np.hstack([place_N2 - 50, place_N2 + 50])
     rows = make_rows(names, place_N2, bounds_N4)
@@ -72,7 +72,7 @@ def here(tmp_path, monkeypatch):
 
 
 def save_nothing(path) -> None:
-    """A checkpoint that carries a config and the weights of no encoder: good until an encoder is built."""
+    """Save a checkpoint with a config but without weights; it is accepted until an encoder is built."""
     save_weights(path, {"weight": np.zeros(1, np.float32)}, config_to_dict(load_config()))
 
 
@@ -88,7 +88,7 @@ def search(*words: str, index: str = "tiles_index", queries: str = "queries") ->
 
 
 def says(capsys, *words: str) -> str:
-    """The one line of a refused command."""
+    """The error line of a command that is refused."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
     error = capsys.readouterr().err.strip()
@@ -134,14 +134,14 @@ def test_milvus_gives_the_same_answers(here, capsys):
     )
 
 
-def test_one_stage_where_the_encoder_has_one_descriptor(here):
+def test_one_stage_if_the_encoder_has_one_descriptor(here):
     run("index", "build", "gallery_1", "--index", "tiles_index")
     first, second = search("--top", "3", queries="queries_1")
     assert first == [("t0", 1.0, 1), ("t5", 0.96, 2), ("t1", 0.8, 3)]
     assert second == [("t3", 1.0, 1), ("t2", 0.8, 2), ("t1", 0.6, 3)]
 
 
-def test_an_answer_says_where_it_is(here):
+def test_an_answer_states_place_and_bounds(here):
     run("index", "build", "gallery", "--index", "tiles_index")
     search("--top", "1")
     first = json.loads(Path("answers.jsonl").read_text().splitlines()[0])
@@ -161,7 +161,7 @@ def test_a_box_a_circle_and_the_corner_between_them(here):
     assert search("--near", "200,0", "--within_m", "128", "--top", "6")[0][1][0] == "t5"
 
 
-def test_nothing_to_find_where_one_looks(here, capsys):
+def test_an_area_without_tiles_is_an_error(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl")
     for where in (("--near=-900,-900", "--within_m", "5"), ("--box=-900,-900,-800,-800",)):
@@ -194,7 +194,7 @@ def test_later_tiles_are_found_and_removed_ones_not(here, capsys):
     assert (facts["count"], facts["kind"], facts["place_unit"]) == ("4", "flat", "plane_m")
 
 
-def test_many_queries_are_summed_up(here, capsys):
+def test_the_summary_of_many_queries(here, capsys):
     count = FEW + 1
     write_extraction(
         here / "many", np.eye(3)[[0] * count], np.eye(2)[[0] * count], map(str, range(count)), view="drone"
@@ -206,7 +206,7 @@ def test_many_queries_are_summed_up(here, capsys):
     assert "recall" in page.splitlines()[-2] and "rerank" in page.splitlines()[-2]
 
 
-def test_nodes_of_the_first_answers_decide_on_request(here, capsys):
+def test_consistency_reranks_the_first_answers_on_request(here, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     found = search("--top", "4", "--set", "search.recall_n=4", "--set", "search.consistency_m=2")
     assert found == FOUR  # with one node the consistency is the cosine itself
@@ -214,7 +214,7 @@ def test_nodes_of_the_first_answers_decide_on_request(here, capsys):
     assert "1.0000 consistency" in page and "consistency" in page.splitlines()[-2]
 
 
-def test_every_score_says_what_it_is(here):
+def test_every_score_states_its_kind(here):
     run("index", "build", "gallery", "--index", "tiles_index")
     # in the box of the circle: t2 t5 t1 t3 in the order of stage two, the first two compared by nodes; t5 is dropped
     search("--near", "200,0", "--within_m", "100", "--set", "search.recall_n=6", "--set", "search.consistency_m=2")
@@ -238,7 +238,7 @@ def test_a_summary_keeps_scores_of_different_kinds_apart(here, capsys):
     assert f"cosine of {count // 2} first answers 0.800 to 0.800, median 0.800" in page
 
 
-def test_reduced_vectors_on_the_way_in_and_for_queries(here, capsys):
+def test_reduced_vectors_of_tiles_and_queries(here, capsys):
     random = np.random.default_rng(0)
     # three directions contain nearly all variance of forty numbers
     basis = np.linalg.qr(random.standard_normal((40, 3)))[0]
@@ -315,7 +315,7 @@ REFUSED_SEARCHES = [
 
 
 @pytest.mark.parametrize(("words", "line"), REFUSED_SEARCHES, ids=[line for _, line in REFUSED_SEARCHES])
-def test_a_search_that_can_not_be_is_one_line(here, words, line, capsys):
+def test_an_invalid_search_is_one_line(here, words, line, capsys):
     run("index", "build", "gallery", "--index", "tiles_index")
     (here / "empty").mkdir()
     (here / "images").mkdir()
@@ -343,7 +343,7 @@ def test_an_index_without_places_or_whole_files_is_refused(here, capsys):
     assert not (here / "answers.jsonl").exists()
 
 
-def test_no_place_in_degrees(here, capsys):
+def test_a_position_out_of_range_in_degrees_is_refused(here, capsys):
     write_extraction(here / "degrees", OMEGA, PHI, TILES, np.full((6, 2), 60.0), unit="lat_lon_deg")
     run("index", "build", "degrees", "--index", "tiles_index")
     words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
@@ -399,7 +399,7 @@ def test_every_parameter_is_read_by_some_kind_and_described_in_the_help(capsys):
         assert help_of_one.endswith(f"default: {parameter.metadata['auto'] or parameter.default}")
 
 
-def test_an_index_is_searched_with_other_numbers_than_it_was_built_with(here, capsys):
+def test_search_parameters_may_differ_from_those_of_the_build(here, capsys):
     # two lists, around 5 and 85 degrees; a query at 44 degrees is 34 off 10 and 36 off 80, which is in the other list
     angle = np.radians([[0], [10], [80], [90], [44]])
     circle = np.hstack([np.cos(angle), np.sin(angle)])
@@ -417,7 +417,7 @@ def test_an_index_is_searched_with_other_numbers_than_it_was_built_with(here, ca
     assert "--ef_search means nothing to an index of kind ivf_flat" in says(capsys, *words, "--ef_search", "9")
 
 
-def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
+def test_an_index_without_whole_vectors_is_not_refined(here, capsys):
     random = np.random.default_rng(0)
     names = [f"tile {row}" for row in range(256)]
     write_extraction(here / "many", random.standard_normal((256, 4)), None, names, np.zeros((256, 2)))
@@ -430,7 +430,7 @@ def test_what_was_built_without_whole_vectors_is_not_refined(here, capsys):
     run(*words)
 
 
-def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
+def test_a_mismatch_with_the_index_is_found_before_a_device_starts(here, capsys):
     save_nothing(here / "weights.safetensors")
     origin = {"checkpoint_sha256": load_weights(here / "weights.safetensors").sha256}
     random = np.random.default_rng(0)
@@ -463,7 +463,7 @@ def test_what_images_do_not_fit_is_known_before_a_device_starts(here, capsys):
     assert not (here / "none.jsonl").exists()
 
 
-def test_int8_says_how_far_it_agrees_before_it_answers(here, monkeypatch, capsys):
+def test_the_agreement_of_int8_is_printed_before_the_answers(here, monkeypatch, capsys):
     config = load_config()
 
     class Engine:
@@ -548,7 +548,7 @@ def unit(row_ND: np.ndarray) -> np.ndarray:
     return row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True)
 
 
-def test_images_are_answered_as_the_definition_says(world, monkeypatch, capsys):
+def test_images_get_the_answers_of_the_definition(world, monkeypatch, capsys):
     monkeypatch.chdir(world)
     pca = ("--pca", "omega_8.safetensors")
     run("index", "build", "gallery", *pca, "--index", "tiles_index")
@@ -635,14 +635,14 @@ def test_an_extraction_stops_at_a_broken_image_or_leaves_it_out(world, tmp_path,
         np.testing.assert_allclose(found.descriptor_ND, expected[name].descriptor_ND[rows], atol=1e-5)
 
 
-def test_a_place_of_output_that_has_something_else_is_refused_before_a_device_starts(world, tmp_path, capsys):
+def test_an_output_directory_with_other_files_is_refused_before_a_device_starts(world, tmp_path, capsys):
     (tmp_path / "omega").mkdir()
     (tmp_path / "omega" / "mine.txt").write_text("")
     words = ["extract", world / "data/satellite", "--checkpoint", world / "run/checkpoints/weights.safetensors"]
     assert "contains mine.txt, so it is not a descriptor set" in says(capsys, *words, "--out", tmp_path)
 
 
-def test_tiles_of_two_directories_at_one_place_are_usage_message(world, tmp_path, capsys):
+def test_tiles_of_two_directories_at_one_place_are_reported(world, tmp_path, capsys):
     for area in ("area1", "area2"):
         (tmp_path / area).mkdir()
         for name in ("3_0_0_0.png", "3_0_1_0.png"):
@@ -661,7 +661,7 @@ def test_tiles_of_two_directories_at_one_place_are_usage_message(world, tmp_path
     assert load_descriptor_sets(tmp_path / "set")["omega"].names == names
 
 
-def test_broken_images_alone_leave_no_answers(world, tmp_path, monkeypatch, capsys):
+def test_only_broken_images_give_no_answers(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")

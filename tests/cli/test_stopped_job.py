@@ -1,4 +1,4 @@
-"""A training as a user starts it, killed, stopped, continued and started from weights; kills at every point are in
+"""A training run, started as by a user: killed, stopped, continued, started from weights; kills at every point are in
 tests/training.
 """
 
@@ -23,7 +23,7 @@ def new_run(world: Path, run: Path) -> list[str]:
 
 
 def assert_same_end(run: Path, whole: Path) -> None:
-    """Same weights, log and scores."""
+    """Check that both runs have the same weights, log and scores."""
     ends = [end_weights(directory) for directory in (whole, run)]
     assert ends[0].keys() == ends[1].keys()
     for name, array in ends[0].items():
@@ -34,7 +34,7 @@ def assert_same_end(run: Path, whole: Path) -> None:
         assert found["methods"] == json.loads(report.read_text())["methods"]
 
 
-def test_killed_in_an_epoch_and_then_in_an_evaluation_it_ends_as_the_whole_one(tiny_world, tiny_run, tmp_path):
+def test_a_run_killed_in_an_epoch_and_in_an_evaluation_ends_like_an_undisturbed_one(tiny_world, tiny_run, tmp_path):
     killed = tmp_path / "killed"
     assert train(*new_run(tiny_world, killed), fault="epoch.mid:2").returncode == -signal.SIGKILL
     assert not (killed / "checkpoints" / "weights_end.safetensors").exists()
@@ -79,10 +79,10 @@ def test_a_stopped_training_says_how_to_continue(tiny_world, tmp_path, name):
     ]
 
 
-def test_starting_from_weights_alone_with_operators_as_by_default(tiny_world, tiny_run, tmp_path):
+def test_starting_from_weights_with_the_default_operator_fusion(tiny_world, tiny_run, tmp_path):
     first = tiny_run / "checkpoints" / "weights_end.safetensors"
     settings = ["--checkpoint_start", first, "--lr", "0", "--epochs", "1", "--set", "run.operator_fusion=auto"]
     trained(*new_run(tiny_world, tmp_path / "again"), *settings)
     ended = end_weights(tmp_path / "again")
-    for name, array in end_weights(tiny_run).items():  # nothing is learned at a rate of 0, so they are what they were
+    for name, array in end_weights(tiny_run).items():  # unchanged, since nothing is learned at a rate of 0
         np.testing.assert_array_equal(array, ended[name], err_msg=name)

@@ -1,4 +1,4 @@
-"""Two real ranks on a CPU, started as a user starts them: they end as one does, and one that dies stops the other."""
+"""Two real ranks on a CPU, started as by a user: they end like one rank, and a rank that dies stops the other."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def table(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> list[str]:
-    """Those of ``tiny_run``, as a file."""
+    """The settings of ``tiny_run``, as a file."""
     sections: dict[str, dict] = {}
     for key, value in RUN_SETTINGS.items():
         section, _, name = key.partition(".")
@@ -59,14 +59,14 @@ def losses_of(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def of_two(tiny_world, table, settings, tmp_path_factory) -> tuple[Path, str]:
-    """(output directory, what the console said) of a training that nothing disturbed."""
+    """(output directory, console output) of an undisturbed training run."""
     output = tmp_path_factory.mktemp("of two") / "out put"
     done = finish(two_ranks(table, tiny_world, output, "", "True", *settings))
     assert done.returncode == 0, done.stdout + done.stderr
     return output, done.stdout
 
 
-def test_the_log_starts_with_the_launcher_and_why(of_two, table):
+def test_the_log_starts_with_the_launcher_and_the_reason(of_two, table):
     output, said = of_two
     assert said.startswith(
         f"launcher: msrun, because the target is CPU, where {table} only gives the layout (2 ranks)\n"
@@ -78,7 +78,7 @@ def test_the_log_starts_with_the_launcher_and_why(of_two, table):
         assert re.fullmatch(rf"rank {rank} of 2, process \d+, device CPU", second)
 
 
-def test_two_ranks_end_as_one(of_two, tiny_run):
+def test_two_ranks_end_with_the_weights_of_one(of_two, tiny_run):
     run = run_of(of_two[0])
     np.testing.assert_allclose(losses_of(run), losses_of(tiny_run), rtol=1e-5)
     expected, found = end_weights(tiny_run), end_weights(run)
@@ -88,7 +88,7 @@ def test_two_ranks_end_as_one(of_two, tiny_run):
 
 
 def test_two_ranks_evaluate_as_one(of_two, tiny_run):
-    """Not a whole number of batches for either rank, so the last ones are filled up and cut off again."""
+    """Neither rank has a whole number of batches, so the last batches are padded and the padding is cut off."""
     reports = [run / "reports" / "zero_shot" for run in (run_of(of_two[0]), tiny_run)]
     for side in ("query", "reference"):
         names = [(report / side / "rows.jsonl").read_text() for report in reports]

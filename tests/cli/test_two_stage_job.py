@@ -39,7 +39,7 @@ def report_of(directory: Path) -> dict:
     return json.loads((directory / "report.json").read_text(encoding="utf-8"))
 
 
-def test_a_killed_and_resumed_training_ends_as_the_whole_one(words, run, tmp_path):
+def test_a_killed_and_resumed_training_ends_like_an_undisturbed_one(words, run, tmp_path):
     killed = tmp_path / "killed"
     assert train(*words, "--run_dir", killed, fault="epoch.mid:2").returncode != 0
     trained("--resume", killed)

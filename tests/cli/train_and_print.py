@@ -1,4 +1,4 @@
-"""``train.py`` as one of several ranks that writes down what it alone knows: train_and_print.py OUT ARGUMENTS.
+"""``train.py`` as one of several ranks, which also writes its own state: train_and_print.py OUT ARGUMENTS.
 
 OUT/rank_N.json: the sampler's report of each epoch. OUT/rank_N.npz: the pairs of each epoch's batches (``epoch_N``),
 the table of neighbors in force at the end (``table``) and the encoder's weights after the last step, by name.
@@ -19,7 +19,7 @@ out = Path(sys.argv[1])
 
 
 def print_the_end() -> None:
-    """Come between the command and its training; called late, as the trainer imports MindSpore."""
+    """Replace the trainer's ``train`` by one that writes the files; called late, as the trainer imports MindSpore."""
     from mindloc.training import trainer
 
     train = trainer.train

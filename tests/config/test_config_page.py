@@ -36,7 +36,7 @@ def test_every_key_has_a_row_and_a_meaning():
 
 
 def test_every_key_is_read_by_some_code():
-    """In a file that reads its section, or gets the section as an argument; config itself uses none but its methods."""
+    """The code is in a file that reads the section or gets it as an argument; in config itself only methods count."""
     texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.parent.name != "config"]
     texts.append((PACKAGE / "config" / "schema.py").read_text(encoding="utf-8"))  # Config.view
     unread = []

@@ -158,7 +158,7 @@ def test_a_file_that_is_not_a_config_is_an_error(tmp_path, text):
 @pytest.mark.parametrize(
     "text", ["flight #2", "7", "2026-11-30", "off", "no", "[a]", "{a}", "a: b", "*x", "1e3", "it's", "东方 d\\e", " x "]
 )
-def test_where_a_setting_is_text_the_command_line_is_that_text(text):
+def test_the_value_of_a_text_setting_is_taken_literally(text):
     assert load_config(None, [f"data.root={text}"]).data.root == text
     assert load_config(None, [f"run.name={text}"]).run.name == text
 
@@ -200,14 +200,14 @@ def test_a_file_that_is_not_a_config_is_one_line(tmp_path, yaml, says):
     assert says in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
-def test_a_shipped_experiment_goes_by_its_name(tmp_path, monkeypatch):
+def test_a_shipped_experiment_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config("world_tiny").run.name == "world_tiny"
     with pytest.raises(ConfigError, match="did you mean world_tiny"):
         load_config("world_tinny")
     with pytest.raises(ConfigError, match="configs/world_tiny.yaml is missing; .* its name: --config world_tiny"):
         load_config("configs/world_tiny.yaml")
-    Path("world_tiny").write_text("run: {name: mine}")  # a file of that name is one's own
+    Path("world_tiny").write_text("run: {name: mine}")  # a file of that name takes precedence
     assert load_config("world_tiny").run.name == "mine"
 
 

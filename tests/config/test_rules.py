@@ -119,7 +119,7 @@ def test_contradicting_or_unread_settings_of_hard_negatives_are_errors(overrides
     assert says in refusal([f"sampling.{word}" for word in overrides])
 
 
-def test_bad_images_cannot_be_skipped_where_every_image_is_encoded():
+def test_bad_images_cannot_be_skipped_if_every_image_is_encoded():
     says = refusal(["data.on_bad_image=skip", "sampling.hard_negatives=descriptors"])
     assert "data.on_bad_image is skip; expected stop with sampling.hard_negatives" in says
     assert load_config(None, ["data.on_bad_image=skip", "sampling.hard_negatives=map"])

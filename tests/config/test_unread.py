@@ -90,7 +90,7 @@ def test_an_unread_value_is_an_error_that_names_the_key(choices, word, says):
 
 
 @pytest.mark.parametrize("words", READ)
-def test_the_same_values_are_accepted_where_they_are_read(words):
+def test_the_same_values_are_accepted_if_they_are_read(words):
     load_config(None, words)
 
 

@@ -1,4 +1,4 @@
-"""The doctor: machines made of directories, each with one thing wrong, and the line that names it."""
+"""The doctor: directories that imitate machines, each with one problem, and the line that names it."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def make_nvcc(home: Path, says: str = "Cuda compilation tools, release 11.6, V11
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory) -> Path:
-    """A directory with a driver that says what its environment sets."""
+    """A directory with a driver whose answers are set by environment variables."""
     return stand_in_driver.build(tmp_path_factory.mktemp("driver")).parent
 
 
@@ -95,7 +95,7 @@ def test_a_card_without_a_driver(tmp_path):
     assert "install NVIDIA's driver, 450.80.02 or newer" in finding.way_out and "--gpus all" in finding.way_out
 
 
-def test_a_driver_that_is_no_library(tmp_path):
+def test_a_driver_file_that_is_not_a_library(tmp_path):
     finding = gpu_obstacle(machine_with(tmp_path, touch(tmp_path / "d" / "libcuda.so.1", "no ELF").parent))
     assert finding.state == "problem" and "is not a loadable library" in finding.found
 
@@ -115,7 +115,7 @@ def test_a_driver_that_is_no_library(tmp_path):
         ({"STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "5.2"}, "card 0", "compute 5.2, 24 GiB: too old", "6.0"),
     ],
 )
-def test_what_a_driver_answers(tmp_path, driver, cuda, environ, what, says, way_out):
+def test_the_findings_on_what_a_driver_returns(tmp_path, driver, cuda, environ, what, says, way_out):
     machine = with_cuda(tmp_path, cuda, driver)
     finding = gpu_obstacle(Machine(**{**vars(machine), "environ": {**machine.environ, **environ}}))
     assert finding.what == what and says in finding.found and way_out in finding.way_out
@@ -220,7 +220,7 @@ def test_cuda_11_3_takes_the_older_plugin_and_its_compiler_library(tmp_path, cud
     assert "the plugin for CUDA 11.1 requires libnvrtc.so.11.1" in finding.found
 
 
-def test_without_cuda_home_the_way_is_the_environment_that_was_set_up(tmp_path, cuda):
+def test_without_cuda_home_the_way_out_is_the_environment_that_was_set_up(tmp_path, cuda):
     machine = machine_with(tmp_path, cuda / "lib64")
     finding = obstacle(look_at_cuda(machine), "GPU")
     assert "CUDA_HOME is not set" in finding.found and "setup_gpu.sh" in finding.way_out
@@ -230,7 +230,7 @@ def test_without_cuda_home_the_way_is_the_environment_that_was_set_up(tmp_path, 
     assert "has no bin/nvcc" in obstacle(look_at_cuda(machine), "GPU").found
 
 
-def test_libraries_are_found_where_ldconfig_was_state_and_where_the_plugin_says(tmp_path):
+def test_libraries_are_found_in_the_directories_of_ldconfig_and_of_the_plugin(tmp_path):
     machine = machine_with(tmp_path)
     touch(machine.root / "etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n")
     touch(machine.root / "etc/ld.so.conf.d/cuda.conf", "# CUDA\n/opt/cuda/lib64\n")
@@ -244,7 +244,7 @@ def test_libraries_are_found_where_ldconfig_was_state_and_where_the_plugin_says(
 # --- MindSpore, NumPy, ONNX Runtime
 
 
-def test_without_mindspore_the_rest_is_state_all_the_same(tmp_path, cuda):
+def test_without_mindspore_all_other_findings_are_reported(tmp_path, cuda):
     machine = Machine({}, root=tmp_path, prefix=tmp_path)
     for target in ("Ascend", "GPU"):
         findings = {finding.what: finding for finding in diagnose(machine, target, None)}
@@ -252,14 +252,14 @@ def test_without_mindspore_the_rest_is_state_all_the_same(tmp_path, cuda):
     assert obstacle(look_at_packages(machine), "CPU").found.startswith("MindSpore is not installed")
 
 
-def test_a_broken_mindspore_is_state_in_its_last_words(tmp_path):
+def test_a_broken_mindspore_is_reported_with_its_last_line(tmp_path):
     touch(tmp_path / "fake/mindspore/__init__.py", "raise ImportError('libgomp.so.1: no such file')")
     finding = read_mindspore(Machine({**os.environ, "PYTHONPATH": str(tmp_path / "fake")}))
     assert finding.blocks and finding.section == "MindSpore"
     assert finding.found == "import mindspore fails: ImportError: libgomp.so.1: no such file"
 
 
-def test_what_mindspore_loaded_overrules_a_library_that_was_not_seen(tmp_path):
+def test_a_plugin_that_mindspore_loaded_overrules_a_missing_library(tmp_path):
     state = MindSporeState({"GPU": True, "Ascend": True}, "")
     machine = machine_with(tmp_path, MS_SIMULATION_LEVEL="1")
     assert obstacle(diagnose(machine, "Ascend", state), "Ascend") is None  # CANN is nowhere, and yet it loaded
@@ -267,7 +267,7 @@ def test_what_mindspore_loaded_overrules_a_library_that_was_not_seen(tmp_path):
 
 
 @NEEDS_COMPILER
-def test_what_the_loader_says_is_state_when_nothing_else_explains_it(tmp_path, driver, cuda):
+def test_the_loaders_message_is_reported_if_nothing_else_explains_the_failure(tmp_path, driver, cuda):
     machine = with_cuda(tmp_path, cuda, driver)
     cards = {**machine.environ, "STAND_IN_CUDA_INIT": "0", "STAND_IN_CUDA_CARDS": "8.0"}
     machine = Machine(**{**vars(machine), "environ": cards})
@@ -309,7 +309,7 @@ def test_convolutions_on_a_cpu_are_slow_from_2_9_on_and_block_nothing(version, s
     assert finding in look_at_packages(Machine({}, versions={"mindspore": version, "numpy": "1.26.4"}))
 
 
-def test_onnx_runtime_blocks_nothing_and_says_what_it_has(tmp_path):
+def test_onnx_runtime_blocks_nothing_and_its_build_is_named(tmp_path):
     missing = look_at_onnx_runtime(Machine({}))
     assert missing[0].state == "missing" and "onnxruntime-gpu[cuda,cudnn]" in missing[0].way_out
     both = look_at_onnx_runtime(Machine({}, versions={"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.20.0"}))
@@ -481,7 +481,7 @@ def test_a_page_has_a_line_for_each_finding_and_a_way_out_once(tmp_path, driver,
 
 
 @pytest.mark.slow
-def test_programs_get_json_with_what_mindspore_itself_says(capsys):
+def test_the_json_output_contains_mindspores_own_report(capsys):
     code = main(["doctor", "--json"])
     state = json.loads(capsys.readouterr().out)
     assert code == 0 and state["targets"]["CPU"] == {"usable": True, "reason": None}

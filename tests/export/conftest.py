@@ -1,4 +1,4 @@
-"""Something to export: a small encoder's checkpoint, and a graph of one line."""
+"""Checkpoints of small encoders to export."""
 
 import pytest
 from shallow import shallow_tiny
@@ -15,7 +15,7 @@ def shallow():
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory):
-    """Weights of a seeded tiny encoder under the given settings; returns the file."""
+    """A function that saves the weights of a seeded tiny encoder with the given settings and returns the file."""
     ms = pytest.importorskip("mindspore")
     from mindloc.models.build import build_encoder
     from mindloc.runtime.checkpoint import save_weights
@@ -35,11 +35,11 @@ def make_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(make_checkpoint):
-    """Sides of different sizes."""
+    """A checkpoint whose sides have different image sizes."""
     return make_checkpoint("data.query_size_px=[32, 48]", "data.reference_size_px=[32, 32]")
 
 
 @pytest.fixture(scope="session")
 def twin_checkpoint(make_checkpoint):
-    """Sides of the same size."""
+    """A checkpoint whose sides have the same image size."""
     return make_checkpoint("data.query_size_px=[32, 32]", "data.reference_size_px=[32, 32]")

@@ -1,4 +1,4 @@
-"""From a checkpoint to files: which ones, under which names, and what is refused."""
+"""Export of a checkpoint: which files are written, under which names, and what is refused."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_a_card_is_read_as_it_was_written(checkpoint, tmp_path):
 
 
 def test_every_gelu_is_written_with_erf(checkpoint, tmp_path):
-    """The comparison with the live encoder checks it; here, that ONNX Runtime will know it as GELU."""
+    """The values are compared with the live encoder's elsewhere; here: the operators are those of GELU with Erf."""
     import onnx
 
     (exported,) = export_checkpoint(checkpoint, tmp_path, ExportRequest("ONNX", "satellite"))
@@ -115,7 +115,7 @@ def test_requests_that_contradict_each_other(tmp_path, request_, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_air_elsewhere_says_what_it_needs(checkpoint, tmp_path):
+def test_air_off_ascend_is_an_error_that_states_the_need(checkpoint, tmp_path):
     with pytest.raises(ExportError, match="written on an Ascend only, but the target is CPU; .*CANN"):
         export_checkpoint(checkpoint, tmp_path / "out", ExportRequest("AIR"), "CPU")
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,7 @@ def test_hostile_exports_are_one_line_each(tmp_path, checkpoint, capsys):
     assert not (checkpoint.parents[1] / "export").exists()
 
 
-def test_a_lone_checkpoint_has_its_export_beside_it(make_checkpoint, checkpoint, tmp_path):
+def test_a_checkpoint_without_a_run_has_its_export_beside_it(make_checkpoint, checkpoint, tmp_path):
     from mindloc.runtime.run_directory import export_directory
 
     assert export_directory(checkpoint) == checkpoint.parents[1] / "export"

@@ -1,4 +1,4 @@
-"""Every format on a graph of one line: what comes out of the file, in each program, is what the card promises."""
+"""Every format with a graph of one line: the outputs of the file, in each program, are those that the card states."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ def export(path, what, file_format, key=None, encoder=Colors):
 
 
 def run_elsewhere(path, images, key=None):
-    """By MindSpore or ONNX Runtime alone."""
+    """The outputs of a file that MindSpore or ONNX Runtime runs without mindloc."""
     if path.suffix == ".mindir":
         secret = {} if key is None else {"dec_key": key, "dec_mode": "AES-GCM"}
         outputs = nn.GraphCell(ms.load(str(path), **secret))(ms.Tensor(images))
@@ -73,7 +73,7 @@ FORMATS = [("MINDIR", "drone.mindir"), ("ONNX", "drone.onnx")]
 
 
 @pytest.mark.parametrize(("file_format", "name"), FORMATS)
-def test_pixels_in_are_normalized_inside(tmp_path, file_format, name):
+def test_pixels_are_normalized_in_the_file(tmp_path, file_format, name):
     export(tmp_path / name, spec(takes_pixels=True), file_format)
     np.testing.assert_allclose(run_elsewhere(tmp_path / name, PIXELS), by_hand(PIXELS), atol=1e-5)
     entry = json.loads((tmp_path / f"{name}.json").read_text())["input"]
@@ -94,7 +94,7 @@ def test_descriptors_of_length_one(tmp_path, file_format, name):
 
 @pytest.mark.parametrize(("file_format", "name", "batch_size"), [(*FORMATS[0], None), (*FORMATS[1], 2)])
 def test_every_descriptor_comes_out_in_its_place(tmp_path, file_format, name, batch_size):
-    """And no length is touched: Omega's and Phi's are the encoder's business, centroids have none."""
+    """No length is changed: the encoder itself normalizes Omega and Phi, and centroids are positions."""
     check = export(
         tmp_path / name, spec(batch_size, unit_length=True, descriptors=THREE), file_format, encoder=TwoStage
     )
@@ -112,7 +112,7 @@ def test_every_descriptor_comes_out_in_its_place(tmp_path, file_format, name, ba
 
 @pytest.mark.parametrize("which", range(3))
 def test_each_descriptor_is_compared(which):
-    """Off by a thousandth in one of them, then NaN in it, then without it."""
+    """One descriptor is off by a thousandth, then contains NaN, then is missing."""
     rows = [np.ones((2, side), np.float32) for side in (72, 3, 8)]
 
     def against(wrong):
@@ -130,7 +130,7 @@ def test_each_descriptor_is_compared(which):
 
 @pytest.mark.parametrize(("swapped", "passes"), [(1, True), (2, True), (3, False)])
 def test_nodes_of_one_area_may_change_places_but_not_on_every_image(swapped, passes):
-    """Two nodes of two channels; the second image of the first so many draws has them the other way round."""
+    """Two nodes of two channels; in the first ``swapped`` draws the second image has them in the other order."""
     drawn = []
 
     def live(images):
@@ -176,7 +176,7 @@ def test_the_card_names_its_file(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["drone.mindir", "drone.mindir.json"]
 
 
-def test_an_encrypted_file_opens_with_its_key_alone(tmp_path, capfd):
+def test_an_encrypted_file_opens_only_with_its_key(tmp_path, capfd):
     from mindloc.inference.mindir import open_mindir
 
     path = tmp_path / "drone.mindir"
@@ -193,7 +193,7 @@ def test_an_encrypted_file_opens_with_its_key_alone(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(("file_format", "name"), FORMATS)
-def test_a_file_that_answers_otherwise_is_never_written(tmp_path, monkeypatch, file_format, name):
+def test_a_file_whose_outputs_differ_is_never_written(tmp_path, monkeypatch, file_format, name):
     (tmp_path / name).write_text("older")
     writer = WRITERS[file_format]
     off = dataclasses.replace(writer, reload=lambda file, key: lambda x: [writer.reload(file, key)(x)[0] * 1.001])

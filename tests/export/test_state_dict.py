@@ -1,4 +1,4 @@
-"""The PyTorch file of a checkpoint: our own reader and, where there is one, PyTorch with timm's model load it."""
+"""The PyTorch file of a checkpoint: our own reader loads it, and PyTorch with timm's model, if installed."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ def test_names_and_values_are_those_of_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["head.name=two_stage", "model.backbone=resnet50"])
-def test_an_encoder_that_the_class_has_not_is_refused(tmp_path, override):
+def test_an_encoder_that_the_class_can_not_load_is_refused(tmp_path, override):
     checkpoint = tmp_path / "weights.safetensors"
     save_weights(checkpoint, {"a": np.zeros(1, np.float32)}, config_to_dict(config_of(override)))
     with pytest.raises(ConfigError, match=f"PTH is for ViTs without a head, .*{override}"):
@@ -90,7 +90,7 @@ def test_the_command_writes_it_without_a_device(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("shared", [True, False])
-def test_game4locs_class_loads_it_and_answers_alike(tmp_path, backbone, timm_name, size, shared):
+def test_game4locs_class_loads_it_and_gives_the_same_descriptors(tmp_path, backbone, timm_name, size, shared):
     if not os.environ.get("MINDLOC_PEER"):
         pytest.skip("MINDLOC_PEER names no Python with PyTorch and timm (requirements-peer.txt)")
     ms = pytest.importorskip("mindspore")

@@ -9,7 +9,7 @@ def device(device_id, rank, address="192.168.{card}.{server}", server=1, **more)
 
 
 def servers_1_0(servers=1, cards=8):
-    """Layout 1.0: servers 10.0.0.1, 10.0.0.2, ... with as many cards each, ranks counted through."""
+    """Layout 1.0: servers 10.0.0.1, 10.0.0.2, ... with ``cards`` cards each; ranks are numbered across them."""
     return {
         "version": "1.0",
         "server_count": str(servers),
@@ -39,7 +39,7 @@ def super_pods_1_2():
 
 
 def model_arts_groups():
-    """ModelArts' layout: no ranks; pods are out of order, and count."""
+    """ModelArts' layout: without ranks, which follow from the numbers of the pods; the pods are out of order."""
     pods = [("job-abc-net-1", "10.0.0.2"), ("job-abc-net-0", "10.0.0.1")]
     instances = [
         {

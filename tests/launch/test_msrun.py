@@ -1,4 +1,4 @@
-"""The real msrun, two ranks on CPU: they meet, and the death of one ends all at once with the reason."""
+"""The real msrun, two ranks on CPU: they meet, and if one dies, all end at once with the reason."""
 
 import os
 import signal

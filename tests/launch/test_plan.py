@@ -1,4 +1,4 @@
-"""Environment and command line of every process that is started, asserted whole."""
+"""Every process that is started: its complete environment and command line."""
 
 import sys
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_all_processes_of_three_servers(tmp_path, server):
         }
 
 
-def test_what_the_user_set_wins(tmp_path):
+def test_variables_that_the_user_set_take_precedence(tmp_path):
     table = read_rank_table(write(tmp_path, servers_1_0(cards=2)))
     shell = {"HCCL_CONNECT_TIMEOUT": "1800", "GLOG_v": "1", "PYTHONUNBUFFERED": ""}
     for process in plan(tmp_path, table=table, environment=shell).processes:
@@ -171,7 +171,7 @@ def test_off_ascend_a_table_gives_the_layout(tmp_path):
         assert word in words
     assert "--master_port=8118" in words and "--cluster_time_out=600" in words
     environment = msrun_of(planned).environment
-    assert environment["MINDLOC_RANK_CORES"] == ";" * 7  # on CPU no rank stays on its share of the cores
+    assert environment["MINDLOC_RANK_CORES"] == ";" * 7  # on CPU no rank is bound to a share of the cores
     assert environment["OMP_NUM_THREADS"] == "2"  # but computes with as many threads: 16 cores, 8 ranks
 
 
@@ -190,17 +190,17 @@ def test_meeting_time_and_place_can_be_given(tmp_path):
     assert {"--master_addr=10.1.1.1", "--master_port=9000", "--cluster_time_out=42"} <= set(words)
 
 
-def test_servers_that_can_not_find_each_other(tmp_path):
+def test_servers_without_a_common_address_are_an_error(tmp_path):
     with pytest.raises(LaunchError, match="MASTER_ADDR="):
         plan(tmp_path, target="CPU", device_ids=(0, 1), server_count=2)
 
 
-def test_servers_of_different_sizes_are_for_rank_tables_alone(tmp_path):
+def test_servers_of_different_sizes_need_a_rank_table(tmp_path):
     tree = servers_1_0(servers=2, cards=2)
     del tree["server_list"][1]["device"][1]
     table = read_rank_table(write(tmp_path, tree))
     assert len(plan(tmp_path, table=table).processes) == 2
-    with pytest.raises(LaunchError, match="server 10.0.0.2 has the ranks 2; msrun needs as many"):
+    with pytest.raises(LaunchError, match="server 10.0.0.2 has the ranks 2, but msrun needs 2 on every server"):
         plan(tmp_path, table=table, target="CPU")
 
 
@@ -214,7 +214,7 @@ def test_cards_are_counted_among_those_that_are_visible(tmp_path):
         plan(tmp_path, target="GPU", device_ids=(1, 4), environment=shell)
 
 
-def test_ascend_cards_under_msrun_stand_in_rising_order(tmp_path):
+def test_ascend_cards_under_msrun_must_be_in_rising_order(tmp_path):
     process = msrun_of(plan(tmp_path, device_ids=(4, 6)))
     assert process.environment["ASCEND_RT_VISIBLE_DEVICES"] == "4,6"
     with pytest.raises(LaunchError, match="rising order"):
@@ -227,8 +227,8 @@ def test_a_launcher_that_is_requested(tmp_path):
     assert plan(tmp_path, table=table, launcher="rank_table").reason == "it was requested"
     for wrong, expected in [
         ({"launcher": "rank_table"}, "needs a rank table, but none is given"),
-        ({"launcher": "rank_table", "table": table, "target": "CPU"}, "Ascend cards alone and the target is CPU"),
-        ({"launcher": "msrun", "target": "CPU"}, "several ranks meet and there is one"),
+        ({"launcher": "rank_table", "table": table, "target": "CPU"}, "is for Ascend only, but the target is CPU"),
+        ({"launcher": "msrun", "target": "CPU"}, "is for several ranks, but there is one"),
         ({"launcher": "mpirun"}, "choose from rank_table, msrun"),
     ]:
         with pytest.raises(LaunchError, match=expected):
@@ -237,11 +237,11 @@ def test_a_launcher_that_is_requested(tmp_path):
 
 def test_no_msrun(tmp_path, monkeypatch):
     monkeypatch.setattr(msrun_process.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(LaunchError, match="msrun is neither in"):
+    with pytest.raises(LaunchError, match="msrun, which starts several ranks without a rank table, is neither in"):
         plan(tmp_path, device_ids=(0, 1))
 
 
-def test_one_rank_meets_nobody(tmp_path):
+def test_one_rank_is_one_process(tmp_path):
     planned = plan(tmp_path, target="CPU")
     (process,) = planned.processes
     assert planned.first_line == "launcher: one process, because there is one rank"

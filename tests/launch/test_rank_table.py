@@ -21,7 +21,7 @@ def test_one_server_of_eight_cards(tmp_path):
     assert table.servers[0].cards[3] == Card(3, 3, "192.168.103.1")
 
 
-def test_three_servers_stand_in_the_order_of_their_ranks(tmp_path):
+def test_three_servers_are_in_the_order_of_their_ranks(tmp_path):
     tree = servers_1_0(servers=3)
     tree["server_list"].reverse()
     table = read_rank_table(write(tmp_path, tree))
@@ -30,7 +30,7 @@ def test_three_servers_stand_in_the_order_of_their_ranks(tmp_path):
     assert [card.rank for card in table.servers[2].cards] == list(range(16, 24))
 
 
-def test_cards_stand_in_rank_order_whatever_the_file_says(tmp_path):
+def test_cards_are_in_rank_order_whatever_their_order_in_the_file(tmp_path):
     tree = servers_1_0(cards=2)
     tree["server_list"][0]["device"][0]["rank_id"] = "1"
     tree["server_list"][0]["device"][1]["rank_id"] = "0"
@@ -148,7 +148,7 @@ def test_a_wrong_table_is_reported_in_one_line(tmp_path, name):
         (b" " * ((16 << 20) + 1), "has 16777217 bytes; expected at most 16777216"),
     ],
 )
-def test_a_file_that_is_no_table(tmp_path, content, expected):
+def test_a_file_that_is_not_a_table(tmp_path, content, expected):
     path = tmp_path / "table.json"
     path.write_bytes(content)
     with pytest.raises(LaunchError, match=expected) as caught:
@@ -156,17 +156,17 @@ def test_a_file_that_is_no_table(tmp_path, content, expected):
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_that_is_not_there(tmp_path):
+def test_a_missing_table(tmp_path):
     with pytest.raises(LaunchError, match="can't be read"):
         read_rank_table(tmp_path / "none.json")
     with pytest.raises(LaunchError, match="is a directory, expected a file"):
         read_rank_table(tmp_path)
 
 
-def test_which_server_this_is(tmp_path):
+def test_the_index_of_this_server(tmp_path):
     table = read_rank_table(write(tmp_path, servers_1_0(servers=3)))
     assert find_server(table, ["some-host", "10.0.0.2"]) == 1
-    assert find_server(table, ["10.0.0.2"], server="2") == 2  # what was said wins
+    assert find_server(table, ["10.0.0.2"], server="2") == 2  # an explicit server takes precedence
     assert find_server(table, [], server="10.0.0.3") == 2
     with pytest.raises(LaunchError, match=r"this host \(10.9.9.9\) is none of its servers \(10.0.0.1, 10.0.0.2"):
         find_server(table, ["10.9.9.9"])
@@ -175,7 +175,7 @@ def test_which_server_this_is(tmp_path):
             find_server(table, ["10.0.0.2"], server=wrong)
 
 
-def test_the_loopback_is_this_host_when_it_is_alone(tmp_path):
+def test_the_loopback_is_this_host_in_a_table_of_one_server(tmp_path):
     for servers in (1, 2):
         tree = servers_1_0(servers=servers, cards=1)
         tree["server_list"][0]["server_id"] = "127.0.0.1"
@@ -187,7 +187,7 @@ def test_the_loopback_is_this_host_when_it_is_alone(tmp_path):
                 find_server(table, ["10.9.9.9"])
 
 
-def test_what_is_written_is_what_the_platform_documents(tmp_path):
+def test_a_written_table_is_as_the_platform_documents(tmp_path):
     path = tmp_path / "new" / "table.json"
     write_rank_table(path, "10.0.0.1", [Card(0, 4, "192.168.100.101"), Card(1, 5)])
     assert json.loads(path.read_text()) == {
@@ -270,14 +270,14 @@ def test_rank_table_refuses_in_one_line(ascend_host, tmp_path, capsys, words, ex
     assert not (tmp_path / "t.json").exists()
 
 
-def test_a_server_with_several_addresses_must_say_which(tmp_path, monkeypatch, capsys):
+def test_a_server_with_several_addresses_needs_server_id(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mindloc.cli.rank_table.host_names", lambda: ["10.0.0.1", "172.17.0.1"])
     assert mindloc(["rank-table", "--devices", "0", "--without_device_ips", "--out", str(tmp_path / "t.json")]) == 2
     assert "several addresses (10.0.0.1, 172.17.0.1)" in capsys.readouterr().err
 
 
 def interfaces(**addresses):
-    """As psutil lists them, each interface with a link address besides."""
+    """Network interfaces as psutil lists them, each with a link address as well."""
     link = SimpleNamespace(family=socket.AF_PACKET, address="02:42:ac:11:00:02")
     return {
         name: [link, *(SimpleNamespace(family=socket.AF_INET, address=address) for address in of_interface)]
@@ -286,7 +286,7 @@ def interfaces(**addresses):
 
 
 def test_addresses_of_this_host(monkeypatch):
-    """Also those without a name, but neither the loopback nor other than IPv4 addresses."""
+    """Addresses without a name are included, but neither the loopback nor an interface's addresses other than IPv4."""
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces(lo=["127.0.0.1"], eth0=["10.0.0.5"]))
     names = {"trainer": ["10.0.0.5", "192.168.7.7"], "localhost": ["127.0.0.1", "::1"]}
     monkeypatch.setattr(socket, "getaddrinfo", lambda name, port: [(0, 0, 0, "", (ip, 0)) for ip in names[name]])
@@ -294,7 +294,7 @@ def test_addresses_of_this_host(monkeypatch):
     assert host.host_addresses("localhost") == ["10.0.0.5"]
 
 
-def test_addresses_of_a_host_that_no_name_leads_to(monkeypatch):
+def test_addresses_of_a_host_whose_name_does_not_resolve(monkeypatch):
     def unknown(name, port):
         raise socket.gaierror
 

@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("train:\n  batch_size: 6\n")
     monkeypatch.setattr("mindloc.launch.plan.host_names", lambda environment: ["10.0.0.1"])
-    # what the trainings would be refused for has tests of its own; here only words and processes are looked at
+    # the checks of a training run have their own tests; here only arguments and processes are tested
     monkeypatch.setattr("mindloc.cli.train.require_precision", lambda *precision, **key: None)
     monkeypatch.setattr("mindloc.cli.train.check_begin_epoch", lambda point, epoch: None)
     write(tmp_path, servers_1_0(cards=2))
@@ -101,7 +101,7 @@ def test_a_run_continues_with_its_own_config(here):
     ]
 
 
-def test_fifth_and_sixth_place_are_distinguished_by_their_type():
+def test_the_last_two_arguments_are_distinguished_by_their_type():
     for words, epoch, evaluation in [
         ([], None, False),
         (["3"], 3, False),
@@ -113,7 +113,7 @@ def test_fifth_and_sixth_place_are_distinguished_by_their_type():
         assert (given.begin_epoch, given.eval_callback) == (epoch, evaluation)
 
 
-def test_evaluation_that_is_wanted_happens_every_epoch_at_least(here):
+def test_a_requested_evaluation_happens_at_least_every_epoch(here):
     (here / "never.yaml").write_text("train:\n  eval_every_epochs: 0\n")
     words = ["table.json", "data set", "out", "", "True", "--device_target", "CPU", "--config", "never.yaml"]
     trainer = trainer_of(planned("train", *words))
@@ -128,7 +128,7 @@ def test_config_by_environment(here):
     assert trainer_of(plan)[:2] == ["--config", "run/config.yaml"]
 
 
-def test_a_path_is_passed_on_as_it_is(here):
+def test_a_path_is_passed_on_unchanged(here):
     (here / "a: b #c").mkdir()
     trainer = trainer_of(planned("standalone", "0", "a: b #c", "out", "--device_target", "CPU"))
     assert f"data.root={here}/a: b #c" in trainer
@@ -150,14 +150,14 @@ def test_several_servers_without_a_table(here):
             planned("train", *words, environment=wrong)
 
 
-def test_cards_that_were_chosen_for_the_ranks(here):
+def test_the_configs_cards_are_used_if_their_number_fits(here):
     words = ["2", "data set", "out", "--device_target", "GPU"]
     assert planned("train", *words, "--gpu_ids", "2,3").processes[0].environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     with pytest.raises(MindlocError, match="2 ranks are requested, but run.device_ids names 3 cards"):
         planned("train", *words, "--gpu_ids", "2,3,4")
 
 
-def test_a_rank_table_names_the_cards_also_where_the_config_has_others(here):
+def test_the_cards_of_a_rank_table_override_those_of_the_config(here):
     words = ["table.json", "data set", "out", "--device_target", "CPU"]
     for chosen in (["--gpu_ids", "2,3"], ["--set", "run.device_ids=[0, 1, 2]"]):
         assert planned("train", *words, *chosen).world_size == 2
@@ -168,12 +168,12 @@ HOSTILE = {
     "too many": (["2", "data set", "out", "", "3", "True", "x"], "7 arguments before the options"),
     "no such table": (["tabel.json", "data set", "out"], "RANK_TABLE_FILE tabel.json does not exist"),
     "table that is a directory": (["run", "data set", "out"], "RANK_TABLE_FILE run is a directory"),
-    "no ranks": (["0", "data set", "out"], "how many ranks this server is to start; give 1 or more"),
+    "no ranks": (["0", "data set", "out"], "the number of ranks to start on this server; give 1 or more"),
     "no such data set": (["2", "dataset", "out"], "DATASET_PATH dataset does not exist"),
     "empty data set": (["2", "", "out"], "DATASET_PATH (empty) does not exist"),
     "data set that is a file": (
         ["2", "table.json", "out"],
-        "DATASET_PATH table.json is a file, expected a directory; give the one",
+        "DATASET_PATH table.json is a file, expected a directory; give the directory",
     ),
     "output that is a file": (["2", "data set", "table.json"], "TRAIN_OUTPUT_PATH table.json is not a directory"),
     "no such checkpoint": (["2", "data set", "out", "no.safetensors"], "CHECKPOINT_PATH no.safetensors does not exist"),
@@ -189,7 +189,7 @@ HOSTILE = {
     "no such config": (["2", "data set", "out", "--config", "no.yaml"], "config no.yaml is neither a file"),
     "resume as an option": (
         ["2", "data set", "out", "--resume", "run"],
-        "the run directory to continue is CHECKPOINT_PATH",
+        "give the run directory to continue as CHECKPOINT_PATH",
     ),
     "unknown launcher": (["2", "data set", "out", "--launcher", "mpirun"], "launcher is 'mpirun'"),
     "batch that can't be shared": (["3", "data set", "out"], "--set train.batch_size=63 or 66"),  # 64 by default

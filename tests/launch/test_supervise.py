@@ -1,4 +1,4 @@
-"""Ranks that end well, fail, hang or are killed: what comes back, what is printed, and that nothing stays behind."""
+"""Ranks that succeed, fail, hang or are killed: the exit code, the output, and that no process is left behind."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def test_all_run_to_the_end_and_rank_0_is_shown(tmp_path, capsys):
         assert lines[1:] == [f"hello from {rank}", "aside"]
 
 
-def test_last_words_without_an_end_are_shown(tmp_path, capsys):
+def test_an_unfinished_last_line_is_shown(tmp_path, capsys):
     log = tmp_path / "rank_0.log"
     log.write_text("launcher: none\nstep 1\nste")
     follower = LogFollower(log, skip_lines=1)
@@ -55,7 +55,7 @@ def test_last_words_without_an_end_are_shown(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("\nno end\n")
 
 
-def test_the_first_that_fails_stops_the_others(tmp_path, capsys):
+def test_the_first_rank_that_fails_stops_the_others(tmp_path, capsys):
     code = "if rank == 1:\n  sys.exit('error: no such tile')\ntime.sleep(600)"
     planned = plan(tmp_path, code, ranks=3)
     assert run_plan(planned) == 1
@@ -82,7 +82,7 @@ def test_the_exit_code_is_that_of_the_rank(tmp_path, capsys, way, code, how):
     assert f"rank 0 of 2 {how}" in error and "  last words\n" in error
 
 
-def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, monkeypatch):
+def test_a_rank_that_ignores_sigterm_is_killed_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr("mindloc.launch.supervise.GRACE_S", 0.3)
     deaf = (
         "if rank == 0:\n"
@@ -100,7 +100,7 @@ def test_a_rank_that_does_not_listen_is_killed_with_all_it_started(tmp_path, mon
         assert not alive((tmp_path / name).read_text())
 
 
-def test_a_rank_may_end_politely(tmp_path):
+def test_a_rank_may_finish_after_sigterm(tmp_path):
     """SIGTERM reaches Python as an interrupt (cli/command.py), in which a training names its last checkpoint."""
     code = (
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
@@ -117,7 +117,7 @@ def test_a_rank_may_end_politely(tmp_path):
     assert "continue with --resume" in planned.rank_log(0).read_text()
 
 
-def test_one_of_several_servers_points_at_the_others(tmp_path, capsys):
+def test_the_error_on_one_of_several_servers_mentions_the_others(tmp_path, capsys):
     table = read_rank_table(write(tmp_path, servers_1_0(servers=2, cards=1)))
     command = [sys.executable, "-c", "raise SystemExit('error: the others are silent')"]
     planned = plan_ranks(command, target="Ascend", log_dir=tmp_path / "logs", table=table, server_index=1)
@@ -128,7 +128,7 @@ def test_one_of_several_servers_points_at_the_others(tmp_path, capsys):
     )
 
 
-def test_a_program_that_is_not_there(tmp_path, capsys):
+def test_a_missing_program(tmp_path, capsys):
     planned = plan_ranks(["/no/such/program"], target="CPU", log_dir=tmp_path, environment=os.environ)
     assert run_plan(planned) == 1
     assert "No such file or directory" in capsys.readouterr().err
@@ -146,10 +146,10 @@ sys.exit(exit_code_of(lambda: run_plan(plan(Path(sys.argv[1]), sys.argv[2]))))
 
 
 def supervisor_of(directory, code, ignored=None):
-    """A supervisor in a process of its own, of two ranks that run ``code``.
+    """The process of a supervisor of two ranks that run ``code``.
 
     Args:
-        ignored: a signal that the process inherits as one to ignore.
+        ignored: a signal that the process ignores by inheritance.
     """
     paths = [str(SOURCE), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     command = [sys.executable, "-c", SUPERVISOR, str(directory), code, *paths]
@@ -158,7 +158,7 @@ def supervisor_of(directory, code, ignored=None):
 
 
 def logs_of_two_ranks(directory):
-    """Their logs, once both have started."""
+    """The logs of two ranks, once both have started."""
     logs = [directory / "logs" / f"rank_{rank}.log" for rank in (0, 1)]
     wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
     return logs
@@ -166,7 +166,7 @@ def logs_of_two_ranks(directory):
 
 @pytest.fixture
 def supervised(tmp_path):
-    """A supervisor in a process of its own, and the numbers of the two ranks that it watches."""
+    """The process of a supervisor, and the process ids of its two ranks."""
     supervisor = supervisor_of(tmp_path, "time.sleep(600)")
     yield supervisor, [first_line(log).rpartition(" ")[2] for log in logs_of_two_ranks(tmp_path)]
     supervisor.kill()
@@ -174,7 +174,7 @@ def supervised(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_who_stops_the_script_stops_everything(supervised, number):
+def test_stopping_the_script_stops_everything(supervised, number):
     supervisor, ranks = supervised
     assert all(map(alive, ranks))
     supervisor.send_signal(number)
@@ -194,7 +194,7 @@ def test_a_launch_outlives_the_signals_that_it_ignores(tmp_path, number):
     assert supervisor.returncode == 0
 
 
-def test_who_kills_the_script_kills_everything(supervised):
+def test_killing_the_script_kills_everything(supervised):
     supervisor, ranks = supervised
     supervisor.kill()
     supervisor.wait()
@@ -213,7 +213,7 @@ def test_a_rank_whose_launcher_is_gone_does_not_start(tmp_path):
     assert "the launcher, process 1, is gone" in ended.stderr
 
 
-def test_a_rank_stays_on_its_cores(tmp_path):
+def test_a_rank_is_bound_to_its_cores(tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     planned = plan(tmp_path, "print(sorted(os.sched_getaffinity(0)))", cores=cores)
     assert run_plan(planned) == 0

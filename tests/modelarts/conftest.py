@@ -13,7 +13,7 @@ PACKAGES = Path(__file__).parent / "packages"
 
 @pytest.fixture
 def image(monkeypatch):
-    """Put the packages of one kind of image before all others; gives the module, imported again."""
+    """A function that puts the packages of one kind of image before all others and returns the reimported module."""
 
     def choose(kind: str) -> None:
         monkeypatch.syspath_prepend(str(PACKAGES / kind))
@@ -34,6 +34,6 @@ def bucket(image, monkeypatch, tmp_path) -> Path:
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def without_pauses(monkeypatch):
     """The same number of attempts, without the pauses."""
     monkeypatch.setattr(object_store, "PAUSES_S", (0.0, 0.0, 0.0))

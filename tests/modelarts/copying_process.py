@@ -1,4 +1,4 @@
-"""One process of a server that brings a directory in: python copying_process.py URL SCRATCH. Prints the directory."""
+"""One process of a server that copies a directory: python copying_process.py URL SCRATCH. Prints the copy's path."""
 
 import sys
 from pathlib import Path

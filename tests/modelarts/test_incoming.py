@@ -1,4 +1,4 @@
-"""Data is copied once per server, and what looks complete is complete."""
+"""Data is copied once per server, and a copy that looks complete is complete."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def test_a_copy_is_whole_and_used_again_by_the_same_start(data, bucket, scratch)
     assert calls(bucket, "copy_parallel") == 1
 
 
-def test_another_start_uses_it_while_the_bytes_are_as_many(data, bucket, scratch, capsys):
+def test_a_later_start_uses_the_copy_again_if_its_size_is_unchanged(data, bucket, scratch, capsys):
     directory = bring(scratch)
     assert bring(scratch, "second") == directory
     assert calls(bucket, "copy_parallel") == 1
@@ -64,12 +64,12 @@ def test_another_start_uses_it_while_the_bytes_are_as_many(data, bucket, scratch
     assert (bring(scratch, "third") / "deep" / "0.bin").read_bytes() == b"longer"
 
 
-def test_an_interrupted_copy_is_made_whole(data, scratch, monkeypatch, impatient):
+def test_an_interrupted_copy_is_completed(data, scratch, monkeypatch, without_pauses):
     monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy_parallel": [1, 2]}')
     assert_whole(bring(scratch))
 
 
-def test_a_copy_that_stays_half_does_not_look_complete(data, scratch, monkeypatch, impatient):
+def test_an_unfinished_copy_does_not_look_complete(data, scratch, monkeypatch, without_pauses):
     monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy_parallel": [1, 2, 3, 4]}')
     with pytest.raises(StoreError, match="connection reset"):
         bring(scratch)
@@ -77,7 +77,7 @@ def test_a_copy_that_stays_half_does_not_look_complete(data, scratch, monkeypatc
     assert_whole(bring(scratch))  # the fifth call works
 
 
-def test_a_store_that_lost_a_file_on_the_way_is_noticed(data, scratch, monkeypatch, impatient):
+def test_a_file_that_is_lost_in_transfer_is_noticed(data, scratch, monkeypatch, without_pauses):
     store = build_store(URL)
     right = store._file.copy_parallel
 
@@ -86,11 +86,11 @@ def test_a_store_that_lost_a_file_on_the_way_is_noticed(data, scratch, monkeypat
         (Path(target) / "deep" / "5.bin").unlink()
 
     monkeypatch.setattr(store._file, "copy_parallel", lossy)
-    with pytest.raises(Unavailable, match="has 21 bytes and 15 arrived"):  # 1 + 2 + ... + 6, without the last
+    with pytest.raises(Unavailable, match="has 21 bytes, but 15 arrived"):  # 1 + 2 + ... + 6, without the last
         bring_directory(store, URL, scratch, "first")
 
 
-def test_a_disk_that_is_too_small_is_said_before_copying(data, bucket, scratch, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_copying(data, bucket, scratch, monkeypatch):
     monkeypatch.setattr("mindloc.modelarts.incoming.shutil.disk_usage", lambda path: _Usage())
     with pytest.raises(StoreError, match="set --scratch to a larger disk"):
         bring(scratch)
@@ -102,7 +102,7 @@ class _Usage:
 
 
 def test_an_empty_url_is_refused(bucket, scratch):
-    with pytest.raises(StoreError, match="is empty; name the directory"):
+    with pytest.raises(StoreError, match="is empty; give the directory"):
         bring_directory(build_store(URL), "obs://bucket/typo", scratch, "first")
 
 
@@ -122,7 +122,7 @@ def test_a_single_file_keeps_its_name(data, scratch):
     assert path.name == "3.bin" and path.read_bytes() == FILES["deep/3.bin"]
 
 
-def test_all_processes_of_a_start_have_its_name(monkeypatch):
+def test_all_processes_of_a_start_share_its_name(monkeypatch):
     program = (
         f"import sys; sys.path[:0] = {sys.path!r}; from mindloc.modelarts.incoming import start_id; print(start_id())"
     )
@@ -167,7 +167,7 @@ def test_processes_of_one_server_copy_once(data, bucket, scratch, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["fails", "is killed"])
-def test_who_waits_for_a_copier_that_ends_early_hears_of_it(data, bucket, scratch, tmp_path, how):
+def test_a_process_that_waits_for_a_copier_reports_its_early_end(data, bucket, scratch, tmp_path, how):
     gate = tmp_path / "gate"
     copier = start_process(scratch, FAKE_OBS_GATE=str(gate), FAKE_OBS_FAILS='{"copy_parallel": [1, 2]}')
     wait_for_copying(bucket, copier)

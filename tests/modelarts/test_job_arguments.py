@@ -8,7 +8,7 @@ from mindloc.modelarts.arguments import parse_arguments
 URLS = ["--data_url=obs://bucket/data", "--train_url=obs://bucket/out"]
 
 
-def test_the_console_s_strings_become_what_they_mean():
+def test_the_consoles_strings_are_converted():
     words = ["--modelarts=True", "--run_distribute=False", "--eval", "false", "--begin_epoch=3", "--checkpoint_url="]
     args = parse_arguments([*URLS, *words])
     assert (args.modelarts, args.run_distribute, args.eval, args.evaluate_only) == (True, False, False, False)
@@ -16,18 +16,18 @@ def test_the_console_s_strings_become_what_they_mean():
     assert args.checkpoint_url is None  # a field left empty
 
 
-def test_what_is_left_out_keeps_its_meaning():
+def test_parameters_that_are_left_out_have_their_defaults():
     args = parse_arguments(URLS)
     assert (args.modelarts, args.run_distribute, args.eval, args.begin_epoch) == (True, True, None, None)
 
 
-def test_the_trainer_s_flags_come_through_in_their_order():
+def test_the_flags_of_train_keep_their_order():
     args = parse_arguments([*URLS, "--lr=0.1", "--set", "train.seed=4", "--epochs", "7", "--config", "x.yaml"])
     assert args.overrides == ("optimizer.lr=0.1", "train.seed=4", "train.epochs=7")
     assert str(args.config) == "x.yaml"
 
 
-def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
+def test_the_platforms_own_parameters_are_named_and_ignored(capsys):
     parse_arguments([*URLS, "--num_gpus=8", "--init_method", "tcp://host:1", "--epohcs=3", "stray"])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
@@ -55,7 +55,7 @@ def test_the_platform_s_own_parameters_are_named_and_ignored(capsys):
         (["--modelarts=False"], "--modelarts is False and --data_url is obs://bucket/data"),
     ],
 )
-def test_what_does_not_fit_is_one_line(words, says):
+def test_invalid_parameters_are_one_line(words, says):
     with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
         parse_arguments([*URLS, *words])
     assert says in str(caught.value)

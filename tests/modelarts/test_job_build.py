@@ -1,4 +1,4 @@
-"""The processes of a job: their command lines and environments, for both ages of the platform."""
+"""The processes of a job: their command lines and environments, on old and new platforms."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_shipped_experiment_is_found_wherever_the_boot_file_runs(tmp_path, mon
     ],
 )
 def test_eval_switches_the_evaluation_of_a_training(tmp_path, monkeypatch, words, every_epochs):
-    """What is set by hand wins over the switch."""
+    """A setting that is given by hand takes precedence over the switch."""
     monkeypatch.chdir(tmp_path)
     Path("never.yaml").write_text("train: {eval_every_epochs: 0}\n")
     assert overrides_of(training(tmp_path, *words)).get("train.eval_every_epochs") == every_epochs
@@ -111,7 +111,7 @@ def test_one_boot_process_per_server_starts_its_ranks(tmp_path, monkeypatch):
         assert option in command
 
 
-def test_on_ascend_the_platform_s_rank_table_starts_one_process_per_card(tmp_path):
+def test_on_ascend_the_platforms_rank_table_starts_one_process_per_card(tmp_path):
     cards = [{"device_id": str(i), "device_ip": f"10.0.0.{i}", "rank_id": str(i)} for i in range(8)]
     table = tmp_path / "jobstart_hccl.json"
     server = {"server_id": "10.0.0.100", "device": cards}
@@ -129,7 +129,7 @@ def test_a_batch_that_the_ranks_can_not_share_is_refused(tmp_path):
         training(tmp_path, "--batch_size=20", place=Place(ranks=8, cards=8))
 
 
-def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
+def test_an_unknown_first_server_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_NAME_PAUSES_S", ())
     with pytest.raises(LaunchError, match="VC_WORKER_HOSTS does not name the first, the master; set it"):
         training(tmp_path, place=Place(ranks=2, servers=2))
@@ -137,7 +137,7 @@ def test_an_unknown_first_server_is_said(tmp_path, monkeypatch):
         training(tmp_path, place=Place(ranks=2, servers=2, master="nowhere.invalid"))
 
 
-def test_an_evaluation_takes_the_same_parameters_and_leaves_out_the_training_s(tmp_path, capsys):
+def test_an_evaluation_leaves_out_the_parameters_of_training(tmp_path, capsys):
     parameters = ["--checkpoint_url=x", "--lr=0.5", "--epochs=3", "--set", "search.recall_n=9"]
     args = parse_arguments([*URLS, "--evaluate_only=True", *parameters])
     out = tmp_path / "report"

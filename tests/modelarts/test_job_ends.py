@@ -1,4 +1,4 @@
-"""How a job ends, whatever the training does: its results are out, and its exit code says how it went."""
+"""The end of a job, whatever the training does: its results are sent, and its exit code is that of the training."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def data(bucket) -> Path:
 
 @pytest.fixture
 def start(data, monkeypatch, tmp_path):
-    """Run a job whose training is a short program that ends with the given lines; gives the exit code."""
+    """A function that runs a job whose training is a short program with the given last lines; returns the exit code."""
 
     def start(rest: str, *parameters: str) -> int:
         def build(args, place, data, weights, run, resumes, logs):
@@ -61,7 +61,7 @@ def left_in_scratch(tmp_path: Path) -> list[Path]:
     return [path for run in (tmp_path / "cache").rglob("start_*/run") for path in run.rglob("*") if path.is_file()]
 
 
-def test_a_good_end(start, bucket, tmp_path, capsys):
+def test_a_successful_job(start, bucket, tmp_path, capsys):
     assert start("") == 0
     assert files_out(bucket) == WRITTEN
     assert list((bucket / "out" / "logs").glob("*/rank_0.log"))
@@ -80,14 +80,14 @@ def test_a_training_that_is_killed_sends_what_it_wrote(start, bucket):
     assert files_out(bucket) == WRITTEN
 
 
-def test_results_go_out_while_the_training_runs(start, bucket, tmp_path):
+def test_results_are_sent_while_the_training_runs(start, bucket, tmp_path):
     last = "checkpoints/weights_e1.state.safetensors"
     wait = f"while not pathlib.Path({str(bucket / 'out' / last)!r}).exists(): time.sleep(0.02)"
     assert start(wait) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_is_stopped_sends_what_is_there(start, bucket, number, capsys):
+def test_a_job_that_is_stopped_sends_its_results_so_far(start, bucket, number, capsys):
     def stop() -> None:
         while not (bucket / "out" / "checkpoints" / "weights_e1.state.safetensors").exists():
             time.sleep(0.02)
@@ -101,7 +101,9 @@ def test_a_job_that_is_stopped_sends_what_is_there(start, bucket, number, capsys
     assert "stopped; sending the results so far" in capsys.readouterr().err
 
 
-def test_results_that_can_not_go_out_are_a_failure_and_stay(start, bucket, tmp_path, monkeypatch, impatient, capsys):
+def test_results_that_can_not_be_sent_are_a_failure_and_are_kept(
+    start, bucket, tmp_path, monkeypatch, without_pauses, capsys
+):
     monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy": ' + str(list(range(1, 1000))) + "}")
     assert start("") == 2
     error = capsys.readouterr().err
@@ -109,7 +111,7 @@ def test_results_that_can_not_go_out_are_a_failure_and_stay(start, bucket, tmp_p
     assert len(left_in_scratch(tmp_path)) == len(WRITTEN)
 
 
-def test_a_failed_training_keeps_its_exit_code_when_results_can_not_go_out(start, monkeypatch, impatient, capsys):
+def test_a_failed_training_keeps_its_exit_code_if_results_can_not_be_sent(start, monkeypatch, without_pauses, capsys):
     monkeypatch.setenv("FAKE_OBS_FAILS", '{"copy": ' + str(list(range(1, 1000))) + "}")
     assert start("sys.exit(7)") == 7
     assert "files have not reached" in capsys.readouterr().err
@@ -120,7 +122,7 @@ def test_the_first_start_of_a_job_that_may_be_started_again(start, capsys):
     assert "first start" in capsys.readouterr().out
 
 
-def test_a_checkpoint_url_that_is_nothing_is_refused(start, tmp_path, capsys):
+def test_a_checkpoint_url_without_weights_or_run_is_refused(start, tmp_path, capsys):
     assert start("", "--checkpoint_url=obs://bucket/typo") == 2
     assert list((tmp_path / "cache").glob("start_*")) == []
     assert (

@@ -64,14 +64,14 @@ def run(store: Path, *parameters: str, **trouble) -> tuple[int, str, str]:
 
 
 def files_of(directory: Path) -> set[str]:
-    """Of a train_url, without the logs of its jobs, which are named by the time."""
+    """The files of a train_url, without the jobs' logs, whose names contain the time."""
     names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
     return {name for name in names if not name.startswith("logs/")}
 
 
 @pytest.fixture(scope="module")
 def whole(store) -> Path:
-    """train_url of a job that nothing interrupts but a store that fails now and then."""
+    """train_url of a job that is not interrupted, with a store that fails now and then."""
     fails = {"copy_parallel": [1], "copy": [2, 9, 17]}
     code, out, error = run(store, "--train_url=obs://bucket/whole", "--eval=False", fails=fails)
     assert code == 0, error + out

@@ -1,4 +1,4 @@
-"""A directory and moxing behave alike; what fails for now is tried again."""
+"""A directory and moxing behave alike; calls that fail for a while are retried."""
 
 import sys
 
@@ -37,7 +37,7 @@ def send_files(url, tmp_path):
     return store
 
 
-def test_what_is_sent_is_there_until_it_is_removed(url, tmp_path):
+def test_a_sent_file_exists_until_it_is_removed(url, tmp_path):
     store = send_files(url, tmp_path)
     assert store.names(url) == sorted(FILES)
     assert store.size(join(url, "deep/b.bin")) == 5
@@ -47,7 +47,7 @@ def test_what_is_sent_is_there_until_it_is_removed(url, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["moxing"], indirect=True)
-def test_what_is_sent_comes_back(url, tmp_path):
+def test_sent_files_can_be_fetched(url, tmp_path):
     store = send_files(url, tmp_path)
     assert store.total_bytes(url) == 3 + 5 + 11 and store.total_bytes(join(url, "nothing")) == 0
     store.fetch_directory(url, tmp_path / "copy")
@@ -57,24 +57,26 @@ def test_what_is_sent_comes_back(url, tmp_path):
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["a.txt"]
 
 
-def test_nothing_there_is_an_answer(url):
+def test_a_missing_object_is_not_an_error(url):
     store = build_store(url)
     assert store.names(url) == []
     assert store.size(url) is None
 
 
-def test_a_directory_is_no_object(url, tmp_path):
+def test_a_directory_is_not_an_object(url, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     store = build_store(url)
     store.send(tmp_path / "file", join(url, "inner/file"))
     assert store.size(join(url, "inner")) is None
 
 
-def test_moxing_reads_urls_and_the_package_of_pypi_never(image, monkeypatch, tmp_path):
+def test_urls_are_read_by_huaweis_moxing_and_never_by_the_package_of_pypi(image, monkeypatch, tmp_path):
     monkeypatch.setenv("FAKE_OBS", str(tmp_path))
     image("pypi")
     assert find_moxing() is None
-    with pytest.raises(StoreError, match="obs://bucket/x can't be reached: moxing is not installed"):
+    with pytest.raises(
+        StoreError, match="obs://bucket/x can't be reached: moxing, which ModelArts' images contain, is not"
+    ):
         build_store("obs://bucket/x")
     image("platform")
     assert isinstance(build_store("obs://bucket/x"), MoxingStore)
@@ -82,15 +84,15 @@ def test_moxing_reads_urls_and_the_package_of_pypi_never(image, monkeypatch, tmp
     assert isinstance(build_store("some/directory"), DirectoryStore)
 
 
-def test_what_is_missing_is_said(monkeypatch):
+def test_missing_moxing_and_unknown_schemes_are_errors(monkeypatch):
     monkeypatch.setitem(sys.modules, "moxing", None)  # import moxing fails, as without it
-    with pytest.raises(StoreError, match="can't be reached: moxing .* copy the data to this machine and give its"):
+    with pytest.raises(StoreError, match="can't be reached: moxing.* copy the data to this machine and give its"):
         build_store("obs://bucket/x")
     with pytest.raises(StoreError, match="neither a path nor a url of obs://, s3://; give one of these"):
         build_store("http://host/x")
 
 
-def test_patience_ends(impatient, capsys):
+def test_the_last_retry_raises(without_pauses, capsys):
     calls = []
 
     def fails():
@@ -102,7 +104,7 @@ def test_patience_ends(impatient, capsys):
     assert len(calls) == 4 and capsys.readouterr().out.count("warning: no; trying again") == 3
 
 
-def test_a_refusal_is_not_tried_again(impatient):
+def test_a_lasting_failure_is_not_retried(without_pauses):
     calls = []
 
     def fails():

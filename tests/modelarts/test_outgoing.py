@@ -1,4 +1,4 @@
-"""Results go out so that the store always has a run that can be resumed."""
+"""Results are sent so that the store always has a run that can be resumed."""
 
 import random
 import time
@@ -55,7 +55,7 @@ def test_kinds_follow_from_names():
     assert kind_of("reports/e3/report.json") == Kind.REPORT
 
 
-def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
+def test_weights_and_metrics_are_sent_before_the_state_that_needs_them(run, store):
     write_checkpoint(run, "weights_e1_0.5")
     write(run, "checkpoints/weights_best.safetensors", "reports/e1/report.json")
     assert outgoing(store, run).look() == []
@@ -70,7 +70,7 @@ def test_weights_and_metrics_go_before_the_state_that_needs_them(run, store):
     ]
 
 
-def test_descriptors_of_a_search_for_neighbors_stay_at_home(run, store):
+def test_descriptors_of_a_search_for_neighbors_are_not_sent(run, store):
     write(run, "neighbors/drone/descriptors.npy", "neighbors/.satellite.partial/rows.jsonl")
     assert outgoing(store, run).look() == []
     assert not [line for line in store.calls if "neighbors" in line]
@@ -88,7 +88,7 @@ def test_only_what_changed_is_sent_again(run, store):
     assert store.objects[f"{OUT}/metrics.jsonl"] == b"metrics.jsonlmore"
 
 
-def test_files_that_are_being_written_stay(run, store):
+def test_files_that_are_being_written_are_not_sent(run, store):
     write(run, "checkpoints/.weights_e1.safetensors.77.tmp", "reports/e1/query/descriptors.npy")
     out = outgoing(store, run)
     out.look()
@@ -98,13 +98,13 @@ def test_files_that_are_being_written_stay(run, store):
     assert "send reports/e1/query/descriptors.npy" in store.calls
 
 
-def test_the_last_look_takes_an_evaluation_that_was_cut_off_too(run, store):
+def test_the_last_look_also_sends_an_unfinished_evaluation(run, store):
     write(run, "reports/e1/query/descriptors.npy")
     outgoing(store, run).finish()
     assert f"{OUT}/reports/e1/query/descriptors.npy" in store.objects
 
 
-def test_dropped_checkpoints_go_when_the_newer_one_is_there(run, store):
+def test_dropped_checkpoints_are_deleted_once_the_newer_one_is_sent(run, store):
     write_checkpoint(run, "weights_e1")
     out = outgoing(store, run)
     out.look()
@@ -127,7 +127,7 @@ def test_dropped_checkpoints_go_when_the_newer_one_is_there(run, store):
     ]
 
 
-def test_a_checkpoint_that_is_dropped_while_others_are_sent_takes_none_with_it(run, store):
+def test_a_checkpoint_dropped_while_others_are_sent_deletes_no_other(run, store):
     """keep_checkpoints=1: e2 is gone again before it was sent, and e3 is not seen before the next look."""
     write_checkpoint(run, "weights_e1")
     out = outgoing(store, run)
@@ -168,7 +168,7 @@ def test_a_run_directory_without_checkpoints_drops_nothing(run, store):
     assert "checkpoints/weights_e1.state.safetensors" in store.names(OUT)
 
 
-def test_no_state_goes_before_its_weights_have(run, store, impatient):
+def test_no_state_is_sent_before_its_weights(run, store, without_pauses):
     write_checkpoint(run, "weights_e1")
     write(run, "reports/e1/report.json")
     store.failing = {"weights_e1.safetensors"}
@@ -177,7 +177,7 @@ def test_no_state_goes_before_its_weights_have(run, store, impatient):
     with pytest.raises(StoreError, match=r"2 files have not reached obs://bucket/out \(checkpoints/weights_e1"):
         out.finish()
     assert not any(".state." in name for name in store.names(OUT))
-    assert f"{OUT}/reports/e1/report.json" in store.objects  # the rest is out
+    assert f"{OUT}/reports/e1/report.json" in store.objects  # the rest is sent
 
 
 def test_a_file_that_keeps_failing_does_not_delay_its_kind(run, store):
@@ -198,7 +198,7 @@ def test_an_upload_that_lost_its_end_is_sent_again(run, store, capsys):
     assert store.objects[f"{OUT}/config.yaml"] == b"config.yaml"
 
 
-def test_the_thread_sends_while_the_training_runs_and_outlives_trouble(run, store):
+def test_the_thread_sends_while_the_training_runs_and_survives_failures(run, store):
     store.failing = {""}  # part of every name
     out = outgoing(store, run)
     out.start()
@@ -212,7 +212,7 @@ def test_the_thread_sends_while_the_training_runs_and_outlives_trouble(run, stor
 
 
 class Training:
-    """Writes a run as the checkpoint callback does: metrics, weights, state, then what is too old goes."""
+    """Writes a run as the checkpoint callback does: metrics, weights, state; then it deletes old checkpoints."""
 
     def __init__(self, run: Path, keep: int):
         self.run, self.keep, self.lines, self.epoch = run, keep, 0, 0

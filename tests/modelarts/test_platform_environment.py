@@ -1,4 +1,4 @@
-"""What ModelArts says by its environment, in both ages of the platform."""
+"""The place in a job that ModelArts' environment variables state, on old and new platforms."""
 
 import json
 
@@ -21,7 +21,7 @@ PER_SERVER = {
 }
 
 
-def test_nothing_said_is_one_card(tmp_path):
+def test_an_empty_environment_is_one_card(tmp_path):
     assert read_place({}, tmp_path / "none.json") == Place()
 
 
@@ -37,7 +37,7 @@ def test_a_boot_file_that_runs_once_per_card_is_one_rank(tmp_path):
     }
 
 
-def test_older_images_say_device_num_and_device_id(tmp_path):
+def test_older_images_set_device_num_and_device_id(tmp_path):
     table = tmp_path / "jobstart_hccl.json"
     table.write_text("{}")
     place = read_place({"DEVICE_NUM": "8", "RANK_ID": "0", "DEVICE_ID": "0"}, table)
@@ -54,7 +54,7 @@ def test_the_table_may_be_named_by_its_directory(tmp_path):
     assert read_place({**said, "RANK_TABLE_FILE": "/nowhere/x.json"}, table).table is None
 
 
-def test_an_older_image_whose_boot_file_runs_once_says_how_many_cards_there_are(tmp_path):
+def test_an_older_image_whose_boot_file_runs_once_states_the_number_of_cards(tmp_path):
     place = read_place({"DEVICE_NUM": "8"}, tmp_path / "none.json")
     assert (place.per_card, place.cards, place.ranks, place.is_first) == (False, 8, 8, True)
 
@@ -65,7 +65,7 @@ def test_ranks_without_a_table_can_not_meet(tmp_path):
         place.rank_variables()
 
 
-def test_a_job_of_one_card_is_no_rank_of_several(tmp_path):
+def test_a_job_of_one_card_is_not_one_rank_of_several(tmp_path):
     place = read_place({"RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": "0"}, tmp_path / "none.json")
     assert not place.per_card and place.is_first and place.device_id == 0
 
@@ -85,9 +85,9 @@ def test_a_server_without_accelerators_has_one_rank(tmp_path):
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ({"RANK_ID": "8", "RANK_SIZE": "8"}, "RANK_ID is 8 and RANK_SIZE is 8"),
+        ({"RANK_ID": "8", "RANK_SIZE": "8"}, "RANK_ID is 8, but RANK_SIZE is 8"),
         ({"RANK_ID": "x", "RANK_SIZE": "8"}, "RANK_ID is 'x'"),
-        ({"MA_NUM_HOSTS": "2", "VC_TASK_INDEX": "2"}, "VC_TASK_INDEX is 2 and MA_NUM_HOSTS is 2"),
+        ({"MA_NUM_HOSTS": "2", "VC_TASK_INDEX": "2"}, "VC_TASK_INDEX is 2, but MA_NUM_HOSTS is 2"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_refused(said, says, tmp_path):
@@ -108,7 +108,7 @@ def test_the_rank_table_decides_which_server_is_first(tmp_path):
     assert (place.server, place.is_first) == (0, True)
 
 
-def test_a_table_that_the_platform_still_writes_is_waited_for(tmp_path, monkeypatch, capsys):
+def test_an_incomplete_table_is_waited_for(tmp_path, monkeypatch, capsys):
     table = tmp_path / "table.json"
     table.write_text('{"status": "initializing"')
     device = {"device_id": "0", "device_ip": "10.0.0.1", "rank_id": "0"}
@@ -133,7 +133,7 @@ def test_a_table_that_is_never_completed_is_an_error(tmp_path, monkeypatch):
         place_by_table(read_place({"MA_NUM_GPUS": "2"}, tmp_path / "table.json"), {})
 
 
-def test_the_scratch_disk_is_cache_where_there_is_one(monkeypatch, tmp_path):
+def test_the_scratch_disk_is_cache_if_it_exists(monkeypatch, tmp_path):
     cache, job = tmp_path / "cache", tmp_path / "job"
     job.mkdir()
     monkeypatch.setattr(incoming, "SCRATCH_DISK", cache)
@@ -145,7 +145,7 @@ def test_the_scratch_disk_is_cache_where_there_is_one(monkeypatch, tmp_path):
     assert find_scratch(str(tmp_path / "mine"), {}).parent == tmp_path / "mine"
 
 
-def test_a_scratch_disk_that_is_none_is_refused(tmp_path):
+def test_an_unusable_scratch_disk_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="set --scratch"):
         find_scratch(str(tmp_path / "file"), {})

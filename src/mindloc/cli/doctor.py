@@ -35,7 +35,7 @@ def doctor(device_target: str | None, is_json: bool) -> int:
 
 
 def as_text(findings: list[Finding], verdicts: dict[str, Finding | None], requested: str | None) -> str:
-    """The report: each section's lines, then one line per target; ``requested`` leaves out the other target."""
+    """The report: each section's lines, then one line per target; only ``requested`` if it is given."""
     left_out = {"Ascend", "GPU"} - {requested} if requested else set()
     lines = []
     for section, group in groupby(findings, key=lambda finding: finding.section):

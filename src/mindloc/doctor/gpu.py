@@ -154,7 +154,7 @@ def _cards(machine: Machine, state: dict) -> list[Finding]:
 
 
 def _fitness(number: int, card: dict, none_fits: bool) -> Finding:
-    """Finding on whether the plugin's kernels and CUDA 11 run on a card; a too old card blocks only if all are."""
+    """Finding on whether the plugin's kernels and CUDA 11 run on a card; one that is too old blocks only if all are."""
     capability = tuple(card["capability"])
     what = f"{CARD}{number}"
     named = f"{card['name']}, compute {capability[0]}.{capability[1]}, {card['memory_bytes'] / 2**30:.0f} GiB"

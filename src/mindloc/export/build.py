@@ -123,7 +123,7 @@ def _require_ascend(name: str, target: str) -> None:
 
 
 def _files(config: Config, view: str) -> list[tuple[SideName, ...]]:
-    """The sides that each file serves."""
+    """The sides of a pair that each file to be written serves."""
     if view == "query":
         return [("reference",) if config.eval.swap_sides else ("query",)]
     if view != "both":

@@ -72,7 +72,7 @@ _EXPORTABLE_PATH = re.compile(r"[0-9a-zA-Z@_.:/\\-]+")
 
 
 def _export(cell: nn.Cell, example: ms.Tensor, file: Path, file_format: str, **secret: Any) -> None:
-    """Call ``ms.export``; a path that it does not accept, such as one with blanks, gets the file by a move."""
+    """Call ``ms.export``, with a temporary path if ``file`` has characters that it refuses, such as blanks."""
     if _EXPORTABLE_PATH.fullmatch(str(file)):
         ms.export(cell, example, file_name=str(file), file_format=file_format, **secret)
         return

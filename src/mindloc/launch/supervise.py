@@ -129,7 +129,7 @@ class Failure:
 
     @property
     def exit_code(self) -> int:
-        """As a shell would give it: 128 + signal for a process that was killed."""
+        """The exit code that a shell would give: 128 + signal for a process that was killed."""
         return 128 - self.code if self.code < 0 else self.code
 
 
@@ -178,7 +178,7 @@ def _own_number(log: Path) -> int | None:
 def _zombie_code(number: int) -> int | None:
     """Exit code of a process that has ended and was not yet waited for; None for any other process. Linux only.
 
-    psutil can tell that a process is a zombie, but not its exit code if it is the child of another process.
+    psutil detects that a process is a zombie, but can't read its exit code if it is the child of another process.
     """
     try:
         fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

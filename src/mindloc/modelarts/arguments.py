@@ -159,7 +159,7 @@ class Place:
         return self.rank == 0 and self.server == 0
 
     def rank_variables(self) -> dict[str, str]:
-        """The environment variables of a rank that the platform started, under their current names."""
+        """The environment variables of a rank that the platform started, under the names that MindSpore reads."""
         if self.table is None:
             raise LaunchError(
                 f"RANK_ID is {self.rank} of {self.ranks}, but there is no rank table: RANK_TABLE_FILE is not set and "
