@@ -40,7 +40,7 @@ def _source(function: Callable) -> Callable:
 
 
 def parameter_options(names: Iterable[str], text: str | None = None) -> Callable[[Callable], Callable]:
-    """A decorator that adds an option for each of these parameters of an index.
+    """A decorator that adds an option for each index parameter in ``names``.
 
     Args:
         text: help of each option; None: the parameter's meaning and default.

@@ -247,7 +247,7 @@ _FIRST_PLACES = {"DEVICE_ID": _one_card, "GPU_IDS": _several_cards, "RANK_TABLE_
 
 
 def _last_places(words: Sequence[str]) -> dict:
-    """BEGIN_EPOCH and EVAL_CALLBACK, distinguished by their type."""
+    """The values of BEGIN_EPOCH and EVAL_CALLBACK, which are distinguished by their type."""
     values: dict[str, int | bool] = {}
     for word in words:
         if is_number(word):

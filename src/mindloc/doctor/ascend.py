@@ -40,18 +40,18 @@ def look_at_npu(machine: Machine) -> list[Finding]:
 def _cards(machine: Machine, cards: list[str]) -> Finding:
     if not cards:
         way_out = (
-            "npu-smi info must list a card; in a container: hand in /dev/davinci0, /dev/davinci_manager and the rest"
+            "npu-smi info must list a card; in a container: pass in /dev/davinci0, /dev/davinci_manager and the rest"
         )
         return absent("Ascend", "card", "the driver is there, but no card (/dev/davinci0 and so on)", way_out)
     if not machine.path("/dev/davinci_manager").exists():
-        way_out = f"in a container: hand in /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc too ({SEE})"
+        way_out = f"in a container: pass in /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc too ({SEE})"
         return wrong("Ascend", "card", f"{', '.join(cards)} without /dev/davinci_manager", way_out)
     return good("Ascend", "card", ", ".join(cards))
 
 
 def _driver(version: str | None, library: Path | None) -> Finding:
     if library is None:
-        way_out = f"install driver and firmware; in a container: hand in /usr/local/Ascend/driver ({SEE})"
+        way_out = f"install driver and firmware; in a container: mount /usr/local/Ascend/driver ({SEE})"
         return absent("Ascend", "driver", f"{DRIVER_LIBRARY} is not on the loader's path", way_out)
     return good("Ascend", "driver", f"{version or 'of unknown version'} ({library})")
 

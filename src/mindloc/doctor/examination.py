@@ -1,4 +1,4 @@
-"""The whole examination: all findings in the order of the report, and the reason why one target can't be used."""
+"""All findings of the doctor in the order of its report, and the reason why one target can't be used."""
 
 from dataclasses import replace
 

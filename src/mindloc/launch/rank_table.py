@@ -179,7 +179,7 @@ class _Node:
             raise self.refuse(f"{key} is {self.tree[key]!r}, expected an address such as 192.168.100.101") from None
 
     def nodes(self, key: str) -> "list[_Node]":
-        """The objects of a list that is not empty."""
+        """The objects of a list, which must not be empty."""
         value = self._field(key)
         if not isinstance(value, list) or not value:
             raise self.refuse(f"{key} is {value!r}, expected a list with at least one entry")
