@@ -1,13 +1,14 @@
-"""What each part of a method is worth: python benchmarks/ablation.py STUDY --out work_dir/STUDY [--seeds 1 2 3].
+"""Effect of each part of a method: python benchmarks/ablation.py STUDY --out work_dir/STUDY [--seeds 1 2 3].
 
-``sampling``: exclusion, weights and hard negatives, one rung after the other. ``two_stage``: the parts of the two-stage
-head. Makes two generated worlds, trains one encoder per variant and seed on the first and finds the frames of the
-second. Writes STUDY.json. What is finished is not done again and what was stopped is continued, so the same command may
-be repeated, also with more seeds or variants.
+The study ``sampling`` adds exclusive batches, weights and hard negatives, one after the other. The study ``two_stage``
+changes one part of the two-stage head at a time. The script generates two worlds, trains one encoder per variant and
+seed on the first world, evaluates it on the frames of the second, and writes STUDY.json. Finished runs are not repeated
+and stopped runs are continued, so the command can be repeated, also with more seeds or variants.
 
-A seed decides weights at the start, order and random changes of the images, so variants are compared seed by seed: with
-the rung before, or with the first variant. At batch 32 exclusive sampling keeps 99 % of the pairs of ``sampling``'s
-world, with hard negatives 98 %, so that no rung sees many fewer; the table says how many each kept.
+A seed determines start weights, order and random changes of the images. So variants are compared seed by seed, each
+with the variant before it or with the first one. At batch 32 exclusive sampling keeps 99 % of the pairs of
+``sampling``'s world, and 98 % with hard negatives, so all variants train on about as many pairs; the table has the
+fraction that each variant keeps.
 """
 
 import argparse
@@ -29,13 +30,15 @@ from report import make_world, origin, percent, print_origin, print_table, run_c
 from mindloc.training.reporting import read_metrics
 
 Settings = Mapping[str, object]
-SEMIPOS = "semipos_recall@1"  # tiles that overlap partly count as right too
+SEMIPOS = "semipos_recall@1"  # Recall@1 in mode pos_semipos, where tiles with a partial overlap are correct too
 
 
 @dataclass(frozen=True)
 class Study:
-    """``ladder``: variant -> its settings, each one thing more than the variant before; those ``beside`` it are trained
-    with --only and all compared with one rung.
+    """One study.
+
+    ``ladder``: variant -> its settings; each variant adds one change to the variant before it.
+    ``beside``: further variants, trained only if --only names them; all are compared with one variant of the ladder.
     """
 
     config: str
@@ -45,14 +48,14 @@ class Study:
     beside_is_compared_with: str
     settings: Settings  # of every variant
     epochs: int | None = None  # None: the config's
-    columns: Mapping[str, str] = field(default_factory=dict)  # title -> a figure beyond those of every study
+    columns: Mapping[str, str] = field(default_factory=dict)  # title -> a figure besides those that every study has
 
     @property
     def variants(self) -> dict[str, Settings]:
         return {**self.ladder, **self.beside}
 
     def compared_with(self, variant: str) -> str | None:
-        """The variant that another is one change away from; None for the first of all."""
+        """The variant that ``variant`` is compared with; None for the first of the ladder."""
         names = list(self.ladder)
         if variant in self.beside:
             return self.beside_is_compared_with
@@ -80,7 +83,7 @@ STUDIES = {
             "masked, weights, hard": {**_WEIGHTED, "sampling.mode": "masked", "sampling.hard_negatives": "both"},
         },
         beside_is_compared_with="+ weights",
-        settings={"data.train_mode": "pos_semipos"},  # in pos alone overlaps are alike, and weights with them
+        settings={"data.train_mode": "pos_semipos"},  # in mode pos the overlaps, and so the weights, are all similar
         columns={"R@1 in pos_semipos": SEMIPOS, "pairs kept": "kept_share"},
     ),
     "two_stage": Study(
@@ -111,8 +114,8 @@ def main() -> None:
     worlds["test"] = ["--seed", "2", "--test_share", "1", "--tiles", "500"]
     for name, words in worlds.items():
         make_world(_world(args, name), [*words, "--drones", str(args.frames or study.frames)])
-    wanted = [name for name in study.variants if any(part in name for part in args.only)] or list(study.ladder)
-    jobs = [(name, seed) for seed in args.seeds for name in wanted]  # whole ladders first, should time run out
+    names = [name for name in study.variants if any(part in name for part in args.only)] or list(study.ladder)
+    jobs = [(name, seed) for seed in args.seeds for name in names]  # all variants of a seed before the next seed
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda job: _measure(study, *job, args), jobs))
     result = {
@@ -133,14 +136,14 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--out", type=Path, required=True, help="directory for worlds, runs and numbers")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings; worlds have theirs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of training, not of the worlds")
     parser.add_argument("--epochs", type=int, help="default: the study's")
     parser.add_argument("--frames", type=int, help="drone images of each world; default: the study's")
     parser.add_argument(
         "--only", nargs="*", default=[], metavar="PART", help="variants whose name contains one of these"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once; they share out the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="training runs at the same time; they divide the cores")
     return parser.parse_args()
 
 
@@ -178,7 +181,7 @@ def _settings(study: Study, name: str, seed: int, args: argparse.Namespace) -> d
 
 
 def variant_directory(out: Path, name: str, settings: Settings, changes: Sequence[str] = ()) -> Path:
-    """Where the run of a variant is: its name and a digest of its settings, so that others are never taken for it."""
+    """The directory of a variant's run: its name and a digest of its settings, so different settings never share it."""
     request = json.dumps([{key: str(value) for key, value in settings.items()}, list(changes)], sort_keys=True)
     readable = "".join(c if c.isalnum() else "_" for c in name).strip("_")
     return out / f"{readable}_{hashlib.sha256(request.encode()).hexdigest()[:8]}"
@@ -187,7 +190,7 @@ def variant_directory(out: Path, name: str, settings: Settings, changes: Sequenc
 def train_variant(
     run: Path, config: str | Path, settings: Settings, changes: Sequence[str] = (), jobs: int = 1
 ) -> bool:
-    """Train unless that is done; what was stopped is continued. Returns whether there was anything to do."""
+    """Train a variant, or continue its stopped run. Returns False if the run is already finished."""
     if (run / "checkpoints" / "weights_end.safetensors").is_file():
         return False
     first = ["--config", str(config), "--run_dir", str(run), *set_words(settings, changes)]
@@ -197,7 +200,7 @@ def train_variant(
 
 
 def _numbers(run: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Of the last epoch, whatever the best one was: no variant gets to choose."""
+    """The numbers of a run's last epoch. The best epoch is not used, since the test data would choose it."""
     report = run / "reports" / "final"
     if not (report / "report.json").is_file():
         weights = run / "checkpoints" / "weights_end.safetensors"
@@ -211,7 +214,7 @@ def _numbers(run: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def report_numbers(report: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a table's row, from report.json; of an encoder of two stages also those of each stage."""
+    """The numbers of a row of the table, from report.json; for a two-stage encoder also the numbers of each stage."""
     methods = report["methods"]
     model = methods["model"]["pos"]
     numbers = {"queries": model["queries"], **{metric: model[metric] for metric in METRICS}}
@@ -226,8 +229,8 @@ def report_numbers(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def variant_table(study: Study, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows): each variant over its seeds, and seed by seed against the one that it is compared with."""
-    titles = ["variant", "R@1, mean (least to most)", "each seed", "more than what it is compared with", "mean gain"]
+    """(titles, rows): the numbers of each variant over its seeds, and its gain over the variant it is compared with."""
+    titles = ["variant", "R@1, mean (min to max)", "each seed", "gain over the compared variant", "mean gain"]
     titles += ["R@5", "R@10", "AP", "median Dis@1", *study.columns]
     table = []
     for name in study.variants:

@@ -1,8 +1,8 @@
-"""Device memory of a training step on an Ascend, planned in simulation: python benchmarks/ascend_memory.py.
+"""Device memory that MindSpore plans for a training step on an Ascend: python benchmarks/ascend_memory.py.
 
-No Ascend is needed, only g++, nm and strings: MindSpore compiles the step against empty stand-ins for the CANN
-libraries and plans its memory without running a kernel, one configuration after the other. What CANN itself takes for
-workspaces and streams comes on top.
+No Ascend is needed, only g++, nm and strings. MindSpore compiles the step with simulated CANN libraries and plans its
+memory without running a kernel, one configuration after the other. The memory that CANN itself needs for workspaces and
+streams is not included.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from mindloc.training.optimizer import AdamW
 from mindloc.training.step import TrainStep
 
 PEAK = re.compile(r"Actual peak memory usage \(with fragments\): (\d+)M")
-CHIPS = {"fused": "Ascend910B1", "three operators": "Ascend910A"}  # runtime/device.py: the chip decides the form
+CHIPS = {"fused": "Ascend910B1", "three operators": "Ascend910A"}  # runtime/device.py chooses attention by the chip
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training step to plan."""
+    """A training step whose memory is planned."""
 
     backbone: str
     side_px: int
@@ -50,7 +50,9 @@ class Case:
 
 
 class UpdatingStep(TrainStep):
-    """The step without its question whether the gradient is finite: a simulation says no and plans no update."""
+    """A step that always updates. A normal step first checks that the gradient is finite; in simulation this check
+    fails, so the memory of the update would not be planned.
+    """
 
     def construct(self, query, reference, mask, *targets):
         scale = self.loss_scale.scale * 1.0
@@ -85,7 +87,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp16", choices=("fp16", "bf16"))
     parser.add_argument("--batch_size", type=int, default=64, help="pairs over all cards")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in a process that finds the stand-ins
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in a process that finds the simulated libraries
     return parser.parse_args()
 
 
@@ -117,9 +119,9 @@ def _print(case: Case, memory_gib: float) -> None:
 
 
 def _plan(case: Case) -> None:
-    """One step in this process; MindSpore writes the planned peak into its log when the process ends."""
+    """Run one step in this process; MindSpore writes the planned peak into its log when the process ends."""
     use_device("Ascend")
-    ms.set_context(jit_config={"jit_level": "O0"})  # the level whose memory MindSpore plans itself
+    ms.set_context(jit_config={"jit_level": "O0"})  # the level at which MindSpore itself plans the memory
     cluster = ALONE
     if case.ranks > 1:
         init()

@@ -1,6 +1,7 @@
-"""The encoder's work case by case, from a command line to a table, beside a peer in turn where one is named.
+"""Measure training steps or extraction of several encoders, optionally in turn with a peer, and print a table.
 
-train_step.py and extraction.py say what one run is; here is what they share: sizes of work, and how they are given.
+train_step.py and extraction.py define what one run is. This module contains what they share: the cases, the command
+line and the table.
 """
 
 import argparse
@@ -23,32 +24,32 @@ CASES = ("base:384:2", "base:224:8", "compact:128:32")
 
 @dataclass(frozen=True)
 class Case:
-    """Encoder and batch; of a training step, pairs."""
+    """Encoder, image size and batch size; in a training step the batch size counts pairs."""
 
     backbone: str
     side_px: int
     batch_size: int
-    fusion: str = "auto"  # run.operator_fusion; auto is what train.py and extract do
+    fusion: str = "auto"  # run.operator_fusion; train.py and extract use auto
 
     @classmethod
     def parse(cls, text: str) -> "Case":
-        """From BACKBONE:PIXELS:BATCH."""
+        """The case that ``text`` describes: BACKBONE:PIXELS:BATCH."""
         try:
             backbone, side_px, batch_size = text.split(":")
             return cls(backbone, int(side_px), int(batch_size))
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a case; expected BACKBONE:PIXELS:BATCH, as base:384:2"
+                f"{text!r} is not a case; expected BACKBONE:PIXELS:BATCH, for example base:384:2"
             ) from None
 
     def config(self) -> Config:
-        """The recipe with this encoder and batch."""
+        """The default config with this encoder, image size and batch size."""
         values = {"model.backbone": self.backbone, "train.batch_size": self.batch_size}
         values |= dict.fromkeys(("data.query_size_px", "data.reference_size_px"), (self.side_px, self.side_px))
         return Config().with_values({**values, "run.operator_fusion": self.fusion})
 
     def use_device(self) -> None:
-        """Choose the CPU as train.py and extract choose a device; before MindSpore is imported."""
+        """Choose the CPU in the same way as train.py and extract; call it before MindSpore is imported."""
         from mindloc.runtime.device import use_device
 
         use_device("CPU", operator_fusion=self.fusion)
@@ -64,12 +65,12 @@ def add_fusion_argument(parser: argparse.ArgumentParser) -> None:
 def compare_encoders(
     script: str, doc: str, work: str, measure: Callable[[Case, int], dict[str, Any]], argv: list[str] | None = None
 ) -> None:
-    """Run every case, with a peer in turn, and print the results.
+    """Measure every case, in turn with the peer if there is one, and print the results.
 
     Args:
-        script: file to start a process of our side with.
-        work: "train_step" or "extraction", as peer/encoder.py knows them.
-        measure: (case, runs that count) -> first_s, seconds of each run, peak_mib; called in a process of its own.
+        script: Python file that a process of our side runs.
+        work: "train_step" or "extraction", the names in peer/encoder.py.
+        measure: (case, number of timed runs) -> first_s, seconds of each run, peak_mib; called in a process of its own.
     """
     args = _parse(doc, argv)
     if args.one:
@@ -90,7 +91,7 @@ def _parse(doc: str, argv: list[str] | None) -> argparse.Namespace:
     cases = [Case.parse(case) for case in CASES]
     parser.add_argument("--cases", type=Case.parse, nargs="+", default=cases, metavar="BACKBONE:PIXELS:BATCH")
     add_fusion_argument(parser)
-    parser.add_argument("--runs", type=int, default=5, help="of each process that count (default %(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each process (default %(default)s)")
     add_peer_arguments(parser)
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a process of our side measures
@@ -111,7 +112,7 @@ def _measure(script: str, work: str, case: Case, args: argparse.Namespace) -> di
 
 
 def peer_command(python: str, work: str, case: Case, runs: int) -> list[str]:
-    """The same work in PyTorch: an encoder of the same width, depth and heads on as many cores."""
+    """Command that does the same work in PyTorch: an encoder of equal width, depth and heads, on as many cores."""
     from mindloc.models.vit_rope import SIZES  # here, as it imports MindSpore
 
     size = SIZES[case.backbone]
@@ -143,7 +144,7 @@ def _print(result: dict[str, Any], work: str) -> None:
         )
         rows.append([case, f"{seconds:.3f}", f"{per_s * case.batch_size / seconds:.1f}", f"{first:.1f}", f"{peak:.0f}"])
     print_table(titles, rows)
-    runs = f"{result['rounds']} rounds of processes in turn, {result['runs']} runs each; ratios: median (least to most)"
+    runs = f"{result['rounds']} rounds of processes in turn, {result['runs']} runs each; ratios: median (min to max)"
     print(f"\n{runs if with_peer else 'medians'}")
     if with_peer:
         peer_runs = [run for found in result["cases"] for run in found["peer"]]

@@ -1,14 +1,14 @@
-"""Every engine on the same encoder, images, batch and machine: file size, export time, agreement, images per second.
+"""Compare all engines on the same encoder and images: file size, export time, agreement, images per second.
 
     python benchmarks/engines.py                                         # a seeded base encoder at 384 px, on the CPU
     python benchmarks/engines.py --checkpoint RUN/checkpoints/weights_best.safetensors
     python benchmarks/engines.py --device_target GPU --precision fp16 --batch_size 64 --images 512 [--tensorrt]
 
-Images are made from a seed and written as JPEG files; images per second count reading, decoding, resizing and
-encoding, as `mindloc extract` does, after one batch that is not counted. Engines take turns (A B A B), so that what
-else the machine does meets all of them. Agreement is with the first engine, over all images; of an encoder of two
-stages (--head two_stage) each descriptor has its own. PyTorch joins where torch and timm can be imported: timm's model
-of the same weights, shapes and precision.
+Images are generated from a seed and written as JPEG files. Images per second include reading, decoding, resizing and
+encoding, as in `mindloc extract`, after one batch that is not counted. Engines take turns (A B A B), so that other load
+of the machine affects all of them. Agreement compares the descriptors of all images with those of the first engine; for
+a two-stage encoder (--head two_stage), it is printed for each descriptor. If torch and timm can be imported, timm's
+model in PyTorch is measured too, with the same weights, shapes and precision.
 """
 
 import argparse
@@ -41,7 +41,7 @@ TIMM_NAMES = {"base": "vit_base_patch16_rope_reg1_gap_256"}
 
 @dataclass
 class Entry:
-    """One line of the table."""
+    """An engine and its figures: one row of the table."""
 
     name: str
     engine: Engine
@@ -59,7 +59,7 @@ def main() -> None:
         checkpoint = args.checkpoint or _seeded_checkpoint(Path(directory), args)
         paths = _images(Path(directory) / "images", args.images)
         entries, config = _entries(checkpoint, Path(directory), args, device.target)
-        for entry in entries:  # compiling and first touches are not counted
+        for entry in entries:  # a first batch, so that compiling is not counted
             _extract(entry.engine, config, paths[: args.batch_size])
         for _ in range(args.rounds):
             for entry in entries:
@@ -77,7 +77,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="default: a seeded encoder that was never trained")
+    parser.add_argument("--checkpoint", type=Path, help="default: an untrained encoder with seeded weights")
     parser.add_argument("--backbone", default="base")
     parser.add_argument("--head", choices=("global", "two_stage"), default="global")
     parser.add_argument("--size_px", type=int, default=384)
@@ -88,7 +88,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--device_target", choices=("CPU", "GPU"), default="CPU")
     parser.add_argument("--device_id", type=int, default=0)
-    parser.add_argument("--onnx_only", action="store_true", help="leave out MindSpore's engines, as without its plugin")
+    parser.add_argument("--onnx_only", action="store_true", help="leave out MindSpore's engines; needs no GPU plugin")
     parser.add_argument("--tensorrt", action="store_true")
     return parser.parse_args()
 
@@ -102,7 +102,7 @@ def _seeded_checkpoint(directory: Path, args: argparse.Namespace) -> Path:
     random = np.random.default_rng(args.seed)
     arrays = {}
     for name, parameter in build_encoder(config).parameters_and_names():
-        spread = 0.02 if parameter.ndim > 1 else 0.0  # beyond the seeded start, so that every block has its say
+        spread = 0.02 if parameter.ndim > 1 else 0.0  # noise on the start weights, so that every block has an effect
         arrays[name] = parameter.asnumpy() + spread * random.standard_normal(parameter.shape, np.float32)
     save_weights(directory / "weights.safetensors", arrays, config_to_dict(config))
     return directory / "weights.safetensors"
@@ -119,7 +119,7 @@ def _images(directory: Path, count: int) -> list[Path]:
 
 
 def _entries(checkpoint: Path, directory: Path, args: argparse.Namespace, target: str) -> tuple[list[Entry], Config]:
-    """Engines ready to run, the most exact one first."""
+    """The loaded engines, the most exact one first, and the config of the checkpoint."""
     from mindloc.inference.build import load_engine
     from mindloc.inference.mindir import load_mindir_engine
     from mindloc.inference.onnx import choose_provider, load_onnx_engine
@@ -176,7 +176,7 @@ def _extract(engine: Engine, config: Config, paths: list[Path]) -> dict[str, np.
 
 
 class TorchEngine:
-    """timm's model on PyTorch, with autocast for fp16."""
+    """An engine that runs timm's model in PyTorch, with autocast for fp16."""
 
     name, descriptors = "pytorch", ("global",)
 
@@ -213,7 +213,7 @@ def _torch_engine(weights: Weights, args: argparse.Namespace) -> TorchEngine | N
 
 def _table(entries: list[Entry]) -> str:
     lines = [
-        "| engine | file | export | load | images/s, each round | cosine to the first, least | mean | entries within |",
+        "| engine | file | export | load | images/s, each round | cosine to the first, min | mean | max difference |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for entry in entries:
@@ -227,7 +227,7 @@ def _table(entries: list[Entry]) -> str:
 
 
 def _agreement(first: Entry, entry: Entry) -> list[str]:
-    """Three cells: least and mean cosine, largest difference; of several descriptors the values of each."""
+    """Three cells: lowest cosine, mean cosine, largest difference; with several descriptors, the values of each."""
     if entry is first:
         return ["-"] * 3
     values = []

@@ -1,8 +1,9 @@
 """Seconds and memory of encoding a batch: python benchmarks/extraction.py [--peer PYTHON] [--json result.json].
 
-What `mindloc extract` runs for a batch, without reading it (loader.py measures that): the engine's encode, from
-normalized pixels to descriptors. Images are noise. Each measurement is a process of its own; its first batch, which
-compiles, is reported apart. With --peer PyTorch and timm do the same work in turn, in eval and inference mode.
+Measured is the engine's encode, from normalized pixels to descriptors, as `mindloc extract` runs it for a batch,
+without reading the images (see loader.py). Images are noise. Each measurement is a process of its own; its first batch,
+which compiles, is reported separately. With --peer, PyTorch and timm do the same work in turn, in eval and inference
+mode.
 """
 
 import os
@@ -22,7 +23,7 @@ VIEW = "query"
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
-    """Seconds of the first batch, of ``runs`` more, and the peak memory."""
+    """Seconds of the first batch and of ``runs`` further batches, and the peak memory."""
     case.use_device()
     encode, batch = encoding(case), batch_of(case)
     seconds = []

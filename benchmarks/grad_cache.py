@@ -1,8 +1,8 @@
-"""What a batch in parts costs and saves: python benchmarks/grad_cache.py [--json result.json].
+"""Time and memory of a training step with the batch in parts: python benchmarks/grad_cache.py [--json result.json].
 
-Training steps on noise, as train.py builds them: the batch whole, in parts that share no negatives (train.accumulate),
-and in parts that do (train.grad_cache). Each measurement is a process of its own, in turn; first steps compile and are
-reported apart. A large batch on a small machine:
+Training steps on noise, built as in train.py, with the whole batch, with parts that share no negatives
+(train.accumulate), and with parts that share negatives (train.grad_cache). Each measurement is a process of its own, in
+turn. First steps, which compile, are reported separately. A large batch on a small machine:
 
     python benchmarks/grad_cache.py --case small:224:256 --parts 64 --ways cached --runs 1 --rounds 1
 """
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(case: Case, way: str, parts: int, runs: int) -> dict[str, Any]:
-    """Seconds of the first step, of ``runs`` more, the peak memory, the loss of the first step."""
+    """Seconds of the first step and of ``runs`` further steps, the peak memory, and the loss of the first step."""
     case.use_device()
 
     import mindspore as ms
@@ -71,12 +71,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Case("compact", 128, 32)
     parser.add_argument(
-        "--case", type=Case.parse, default=default, metavar="BACKBONE:PIXELS:BATCH", help="batch: pairs"
+        "--case", type=Case.parse, default=default, metavar="BACKBONE:PIXELS:BATCH", help="BATCH counts pairs"
     )
     add_fusion_argument(parser)
-    parser.add_argument("--parts", type=int, default=4, help="that the batch is cut into (default %(default)s)")
+    parser.add_argument("--parts", type=int, default=4, help="number of parts of the batch (default %(default)s)")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
-    parser.add_argument("--runs", type=int, default=3, help="steps of a process that count (default %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="timed steps of each process (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="processes per way, in turn (default %(default)s)")
     add_json_argument(parser)
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)  # what a child process measures
@@ -108,7 +108,8 @@ def _print(result: dict[str, Any], args: argparse.Namespace) -> None:
         ratio = f"{found['median_s'] / whole['median_s']:.2f}" if whole else "-"
         seconds = [f"{found['median_s']:.2f}", ratio, f"{found['first_s']:.1f}"]
         rows.append([WAYS[way], *seconds, f"{found['peak_mib']:.0f}", f"{found['runs'][0]['loss']:.6f}"])
-    print_table(["", "seconds a step", "of the whole", "first step, s", "peak memory, MiB", "first loss"], rows)
+    titles = ["", "seconds per step", "ratio to the whole batch", "first step, s", "peak memory, MiB", "first loss"]
+    print_table(titles, rows)
     print(f"\n{args.case} pairs, {args.parts} parts, fusion {args.fusion}")
     print(f"medians of {args.rounds} processes of {args.runs} steps each")
     print_origin(result)

@@ -1,11 +1,11 @@
-"""Images per second, processor time and memory of the loader: training with and without random changes, evaluation.
+"""Images per second, processor time and memory of the loader: training with and without augmentation, evaluation.
 
-    python benchmarks/loader.py                              made-up images, 512x384 and 256x256 JPEG, to 384 px
+    python benchmarks/loader.py                              generated images, 512x384 and 256x256 JPEG, to 384 px
     python benchmarks/loader.py --query "data/X/drone/images/*" --reference "data/X/satellite/*" --workers 1 2
-    python benchmarks/loader.py --peer PEER/bin/python       and DataLoader with albumentations, in turn
+    python benchmarks/loader.py --peer PEER/bin/python       also DataLoader with albumentations, in turn
 
-Each line is a process of its own. Processor time per image is the steadier figure on a machine that others use too:
-cores * 1000 / (its milliseconds) is what the loader makes when nothing else runs.
+Each row of the table is measured in a process of its own. On a machine that other programs use too, processor time per
+image is the more stable figure: with t milliseconds per image, N cores can load N * 1000 / t images per second.
 """
 
 import argparse
@@ -42,22 +42,22 @@ from mindloc.data.loader import ImageBatches, PairStream
 from mindloc.data.sampler import EpochPlan
 from mindloc.vocabulary import SIDES, ViewSpec
 
-TRAINING = "training, whole list"
-CASES = (TRAINING, "training, no random changes", "evaluation, queries", "evaluation, references")
-IMAGE_SIZES = {"query": (384, 512), "reference": (256, 256)}  # height, width of made-up images
+TRAINING = "training, all augmentations"
+CASES = (TRAINING, "training, no augmentation", "evaluation, queries", "evaluation, references")
+IMAGE_SIZES = {"query": (384, 512), "reference": (256, 256)}  # height, width of generated images
 PEER_WORKERS = (1, 2, 4)
-BEFORE, AFTER = 4, 8  # batches that fill the pipe, and that keep it full behind the last one that counts
+BEFORE, AFTER = 4, 8  # batches that are not timed: before timing, so that the loader reads ahead, and after it
 FIGURES = {"images_per_s": 0, "cpu_ms_per_image": 2, "memory_mib": 0}  # name -> decimals in a table
 
 
 class RandomPlan:
-    """A sampler without any condition on the pairs."""
+    """A sampler that draws pairs at random, without any condition."""
 
     def __init__(self, steps: int, batch_size: int, pairs: int):
         self._shape, self._pairs = (steps, batch_size), pairs
 
     def wait(self, epoch: int) -> None:
-        """Every epoch can be planned."""
+        """Return at once: every epoch can be planned."""
 
     def plan(self, epoch: int) -> EpochPlan:
         return EpochPlan(np.random.default_rng(epoch).integers(self._pairs, size=self._shape), report=None)
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--query", help="glob of images of the query side; default: images made up for the purpose")
+    parser.add_argument("--query", help="glob of images of the query side; default: generated images")
     parser.add_argument("--reference", help="glob of images of the reference side")
     parser.add_argument("--size", type=int, default=384, help="input side in pixels (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -93,7 +93,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, metavar="CASE", help="; ".join(CASES))
     add_peer_arguments(parser)
     parser.add_argument(
-        "--peer-workers", type=int, nargs="+", default=PEER_WORKERS, help="the best of a trial is taken"
+        "--peer-workers", type=int, nargs="+", default=PEER_WORKERS, help="numbers of workers that are tried"
     )
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
@@ -114,7 +114,7 @@ def _images(args: argparse.Namespace, directory: Path) -> dict[str, list[str]]:
 
 
 def make_images(directory: Path, count: int) -> dict[str, list[Path]]:
-    """JPEG files with about as many bytes as real aerial images, 0.3 a pixel: noise on three scales."""
+    """Write JPEG files of noise on three scales, with about as many bytes as real aerial images (0.3 per pixel)."""
     random, sides = np.random.default_rng(0), {}
     for side, (height, width) in IMAGE_SIZES.items():
         sides[side] = [directory / f"{side}{index}.jpg" for index in range(count)]
@@ -134,28 +134,28 @@ def _alone(files: dict[str, list[str]], args: argparse.Namespace) -> list[dict[s
             rows.append({"case": case, **run_case(_ours(files, args, case, workers))})
             print(f"{case}, {workers}: done", file=sys.stderr)
     cells = [[row["case"], row["workers"], *(f"{row[figure]:.{d}f}" for figure, d in FIGURES.items())] for row in rows]
-    print_table(["case", "workers", "images/s", "processor ms an image", "memory, MiB"], cells)
+    print_table(["case", "workers", "images/s", "processor ms per image", "memory, MiB"], cells)
     return rows
 
 
 def _with_peer(files: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
-    """The whole list of changes on both sides in turn, the peer with the number of workers that suits it best."""
+    """Measure both sides with all augmentations, in turn; the peer uses the number of workers that was fastest."""
     trials = [run_case(_peer(files, args, workers)) for workers in args.peer_workers]
     best = max(trials, key=lambda trial: trial["images_per_s"])["workers"]
     ours = _ours(files, args, TRAINING, max(args.workers))
     results, loads = take_turns([ours, _peer(files, args, best)], args.rounds)
     found = {figure: compare(*results, figure, loads) for figure in FIGURES}
     print(f"\n{TRAINING}: {max(args.workers)} threads against DataLoader's {best} workers, {args.rounds} rounds\n")
-    titles = {"images_per_s": "images/s", "cpu_ms_per_image": "processor ms an image", "memory_mib": "memory, MiB"}
+    titles = {"images_per_s": "images/s", "cpu_ms_per_image": "processor ms per image", "memory_mib": "memory, MiB"}
     print_table(
-        ["", "ours", "peer", "ours / peer, median (least to most)"],
+        ["", "ours", "peer", "ours / peer, median (min to max)"],
         [[titles[figure], *ratio_cells(found[figure], FIGURES[figure])] for figure in FIGURES],
     )
     versions = trials[0]["versions"]
     print(f"\npeer: {', '.join(f'{name} {number}' for name, number in versions.items())}")
     print(
-        "its trials: "
-        + ", ".join(f"{trial['workers']} workers {trial['images_per_s']:.0f} a second" for trial in trials)
+        "trials of the peer: "
+        + ", ".join(f"{trial['workers']} workers {trial['images_per_s']:.0f} images/s" for trial in trials)
     )
     return {"workers": best, "trials": trials, "ours": results[0], "peer": results[1], **found}
 
@@ -175,7 +175,7 @@ def _request_of(files: dict[str, list[str]], args: argparse.Namespace, workers: 
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Images a second and processor time per image while the pipe is full, and memory, of one case."""
+    """Images per second, processor time per image and memory of one case, while the loader reads ahead."""
     arriving = _arriving(request)
     for _ in range(request["before"]):
         next(arriving)
@@ -193,7 +193,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arriving(request: dict[str, Any]) -> Iterator[int]:
-    """How many images each batch has, as it arrives."""
+    """Yield the number of images of each batch when it arrives."""
     paths = {side: [Path(path) for path in request[side]] for side in SIDES}
     batches, case = request["before"] + request["timed"] + request["after"], request["case"]
     if case.startswith("training"):
@@ -227,8 +227,8 @@ def _training(
 
 def _evaluation(paths: list[Path], request: dict[str, Any], batches: int) -> Iterator[int]:
     size = request["batch_size"]
-    wanted = [paths[index % len(paths)] for index in range(batches * size)]
-    for _, count in ImageBatches(_view(request), wanted, size, request["workers"]):
+    repeated = [paths[index % len(paths)] for index in range(batches * size)]
+    for _, count in ImageBatches(_view(request), repeated, size, request["workers"]):
         yield count
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark says beside its figures, and how: machine, versions, a table, a JSON file; commands it runs."""
+"""The parts that all benchmarks share: machine and versions, tables, JSON files, and running the project's commands."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ PACKAGES = {"mindspore": "mindspore", "numpy": "numpy", "opencv": "opencv-python
 
 
 def origin() -> dict[str, Any]:
-    """Machine, cores, load, day and versions."""
+    """Machine, cores, load, date and versions of a measurement."""
     return {
         "machine": describe_machine(),
         "cores": len(usable_cores()),
@@ -35,13 +35,13 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
-    """Write the result where a path was given."""
+    """Write the result to ``path``, if it is not None."""
     if path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A Markdown table; first column left, the others right."""
+    """Print a Markdown table; the first column is aligned left, the others right."""
     print("| " + " | ".join(titles) + " |\n|---|" + "--:|" * (len(titles) - 1))
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |")
@@ -52,7 +52,7 @@ def percent(share: float) -> str:
 
 
 def print_origin(result: dict[str, Any]) -> None:
-    """The line below a table; ``result`` contains what ``origin`` returned."""
+    """Print the line below a table: machine, versions, load and date; ``result`` contains the values of ``origin``."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     load = " ".join(f"{value:.1f}" for value in result["load"])
     print(f"\n{result['machine']}; {versions}; load at the start {load}; {result['date']}", flush=True)
@@ -69,10 +69,11 @@ def _versions() -> dict[str, str]:
 
 
 def run_command(words: Sequence[str], log: Path | None = None, jobs: int = 1) -> None:
-    """Run a command of the project; what it says goes to a file, and with its last lines into the error.
+    """Run a command of the project. Its output is appended to ``log``; if it fails, this process ends with the last
+    lines of the output.
 
     Args:
-        jobs: commands that run at once and share out the cores.
+        jobs: number of commands that run at the same time and divide the cores.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, len(usable_cores()) // jobs))}
     environment["PYTHONPATH"] = str(PROJECT / "src")
@@ -86,12 +87,12 @@ def run_command(words: Sequence[str], log: Path | None = None, jobs: int = 1) ->
 
 
 def make_world(directory: Path, words: Sequence[str]) -> None:
-    """A generated world with JPEG images, unless it is there."""
+    """Generate a world with JPEG images in ``directory``, unless it exists."""
     if not (directory / "world.json").is_file():
         run_command(["-m", "mindloc", "world", str(directory), *words, "--tile_format", "jpg", "--drone_format", "jpg"])
 
 
 def set_words(settings: Mapping[str, object], changes: Sequence[str] = ()) -> list[str]:
-    """``--set KEY=VALUE`` for each setting, then for the changes that a user wrote so already."""
+    """``--set KEY=VALUE`` for each setting, then for each of ``changes``, which a user already wrote as KEY=VALUE."""
     written = [*(f"{key}={value}" for key, value in settings.items()), *changes]
     return [word for change in written for word in ("--set", change)]

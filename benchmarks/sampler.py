@@ -1,7 +1,7 @@
 """Seconds, memory and kept pairs of planning an epoch: python benchmarks/sampler.py [--json result.json].
 
-Query images and tiles are random points of a square; near ones overlap, as they do on a map. Each line is measured in
-a process of its own, so that its peak memory is its own. Limit for 10^6 pairs at batch 64: 10 s and 1 GB.
+Query images and tiles are random points of a square; points that are near each other overlap, as on a map. Each row is
+measured in a process of its own, which gives its own peak memory. Limit for 10^6 pairs at batch 64: 10 s and 1 GB.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mindloc.data.split import Edges
 
 LIMIT_S, LIMIT_MIB = 10.0, 1024
 NEIGHBORS = 32  # candidates of a query image, with --mined-per-pair
-# query images, tiles, tiles per query image, batch size: GTA-UAV's true scale, the limit's, a dense flight
+# query images, tiles, tiles per query image, batch size: the size of GTA-UAV, the size of the limit, a dense flight
 CASES = [(33_763, 14_640, 4.0, 64), (120_000, 40_000, 8.45, 64), (120_000, 40_000, 8.45, 256), (4_950, 1_000, 25.2, 64)]
 
 
@@ -34,9 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=list(SAMPLERS), default="exclusive")
     parser.add_argument(
-        "--mined-per-pair", type=int, default=0, help="with hard negatives: as many per pair, half a batch"
+        "--mined-per-pair", type=int, default=0, help="number of hard negatives per pair, in half of each batch"
     )
-    parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)  # what a child process measures
     args = parser.parse_args()
     if args.case:
@@ -56,7 +56,7 @@ def _in_child(case: tuple, mode: str, mined: int) -> dict:
 
 
 def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, mode: str, mined: int = 0) -> dict:
-    """Building the graph and planning one epoch; making the points and the table of neighbors is not counted."""
+    """Time and memory of building the graph and planning one epoch, without the generation of points and neighbors."""
     edges = near_edges(queries, tiles, tiles_per_query)
     pair_P2 = np.stack([edges.query(), edges.reference], axis=1)
     neighbors = None
@@ -83,7 +83,9 @@ def measure(queries: int, tiles: int, tiles_per_query: float, batch_size: int, m
 
 
 def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) -> Edges:
-    """Points of the unit square; a query image overlaps the tiles within the radius that gives the wanted mean."""
+    """Edges between random points of the unit square: a query image overlaps all tiles within a radius. The radius is
+    chosen so that ``tiles_per_query`` tiles are within it on average.
+    """
     rng = np.random.default_rng(seed)
     query_Q2, tile_S2 = rng.random((queries, 2)), rng.random((tiles, 2))
     radius = np.sqrt(tiles_per_query / tiles / np.pi)
@@ -101,7 +103,7 @@ def near_edges(queries: int, tiles: int, tiles_per_query: float, seed: int = 0) 
 
 
 def beside_edges(edges: Edges, wider: Edges) -> np.ndarray:
-    """(Q, 32) tiles of the wider circle that are not in the narrower one, in no order."""
+    """(Q, 32) tiles of each query that are in ``wider`` but not in ``edges``, in arbitrary order."""
     table_QK = np.full((edges.query_count, NEIGHBORS), NO_NEIGHBOR, np.int32)
     for query, row_K in enumerate(table_QK):
         beside = np.setdiff1d(wider.references_of(query), edges.references_of(query))[:NEIGHBORS]

@@ -1,7 +1,7 @@
 """Seconds and memory of scoring two descriptor sets: python benchmarks/scoring.py [--json result.json].
 
-Makes sets of random descriptors with planted right items on disk (not timed), then loads and scores them exactly as
-``python -m mindloc score`` does, in both modes, with every metric. Limit: 60 s and 2 GB beyond the descriptors.
+Writes sets of random descriptors with known correct items to disk (not timed), then loads and scores them exactly as
+``python -m mindloc score`` does, in both modes, with every metric. Limit: 60 s, and 2 GB besides the descriptors.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--gallery", type=int, default=15_000)
     parser.add_argument("--dimension", type=int, default=768)
-    parser.add_argument("--right", type=int, default=8, help="right tiles per query in mode pos_semipos")
+    parser.add_argument("--right", type=int, default=8, help="correct tiles per query in mode pos_semipos")
     add_json_argument(parser)
     return parser.parse_args()
 
@@ -81,7 +81,7 @@ def _measure(directory: Path, queries: int, gallery: int, dimension: int) -> dic
 
 
 def _reset_peak() -> float:
-    """Memory in use now, GB; on Linux the peak counter restarts here."""
+    """Memory in use now, GB; on Linux the peak counter is reset."""
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")
@@ -94,7 +94,7 @@ def _peak_gb() -> float:
 
 def _status_gb(key: str) -> float:
     status = Path("/proc/self/status")
-    if not status.exists():  # no Linux: the peak of the whole process, making the sets included
+    if not status.exists():  # not Linux: the peak of the whole process, including writing the sets
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9 if key == "VmHWM" else 0.0
     line = next(line for line in status.read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024 / 1e9
@@ -102,7 +102,7 @@ def _status_gb(key: str) -> float:
 
 def _print(result: dict) -> None:
     size = f"{result['queries']} queries x {result['gallery']} tiles x {result['dimension']}"
-    beyond = f"memory beyond the descriptors ({result['descriptors_gb']} GB)"
+    beyond = f"memory besides the descriptors ({result['descriptors_gb']} GB)"
     rows = [
         ["load and check", f"{result['load_s']} s", ""],
         ["load, rank and score, both modes", f"{result['total_s']} s", f"{LIMIT_S:.0f} s"],

@@ -1,9 +1,10 @@
 """Seconds from the command to the first step, and memory: python benchmarks/start_up.py [--json result.json].
 
-Imports, building, compiling, first and second run of the training step and of extraction, each line in a fresh process,
-with its peak memory by then. "fusion" is run.operator_fusion, which builds loops once and finds them
-again: once with an empty cache directory and once with what that left. The directories are their own, so nothing on the
-machine helps. Extraction compiles within its first batch: compiling and that batch are one figure.
+The stages are imports, building, compiling, first and second run, for the training step and for extraction. Each row is
+measured in a new process, with the peak memory after each stage. The variant "fusion" sets run.operator_fusion, which
+keeps compiled loops in a cache directory: it is measured once with an empty directory and once with the directory that
+the first process filled. The directory is temporary, so loops kept on the machine before are not used. Extraction
+compiles within its first batch, so "compiling" includes that batch.
 """
 
 import argparse
@@ -57,14 +58,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Case.parse, nargs="+", default=[Case("base", 384, 2), Case("compact", 128, 32)])
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=VARIANTS, metavar="VARIANT")
-    parser.add_argument("--rounds", type=int, default=3, help="processes per line; the median counts")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per row; the table has their median")
     add_json_argument(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process measures
     return parser.parse_args(argv)
 
 
 def _rows(case: Case, work: str, variant: str, rounds: int) -> list[dict[str, Any]]:
-    """One row, or two where the first process leaves something for the next."""
+    """One row, or two if the first process fills a cache that the second one uses."""
     leaves = variant != "plain"
     names = [f"{variant}, empty", f"{variant}, filled"] if leaves else [variant]
     runs: list[list[dict]] = [[] for _ in names]
@@ -84,8 +85,8 @@ def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def measure(case: dict[str, Any], work: str, variant: str, directory: str) -> dict[str, float]:
-    """Seconds of each stage of this process, imports from its start on, and the peak of its memory after each;
-    ``compiled_s`` went into compiling.
+    """Seconds of each stage of this process (imports since its start), and its peak memory after each stage;
+    ``compiled_s`` is the total time spent compiling.
     """
     os.environ["XDG_CACHE_HOME"] = directory  # where loops are kept
     from mindloc.runtime.compilation import compiled_s
@@ -104,7 +105,7 @@ def measure(case: dict[str, Any], work: str, variant: str, directory: str) -> di
 
 
 def _build_step(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What compiles the training step, and what runs it."""
+    """(function that compiles the training step, function that runs it)."""
     import train_step
 
     step, batch = train_step.train_step(case), train_step.batch_of(case)
@@ -112,7 +113,7 @@ def _build_step(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def _build_extraction(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What encodes a batch, twice; the first time it compiles."""
+    """The function that encodes a batch, twice: its first call also compiles."""
     import extraction
 
     encode, batch = extraction.encoding(case), extraction.batch_of(case)

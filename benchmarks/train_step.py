@@ -1,8 +1,8 @@
 """Seconds and memory of a training step: python benchmarks/train_step.py [--peer PYTHON] [--json result.json].
 
-What train.py runs for a batch, without reading it: forward of both views, Weighted-InfoNCE, backward, clipping, AdamW.
-Images are noise. Each measurement is a process of its own; its first step, which compiles, is reported apart. With
---peer PyTorch and timm do the same work in turn.
+Measured is the step that train.py runs for a batch, without reading the images: forward pass of both views,
+Weighted-InfoNCE, backward pass, clipping, AdamW. Images are noise. Each measurement is a process of its own; its first
+step, which compiles, is reported separately. With --peer, PyTorch and timm do the same work in turn.
 """
 
 import os
@@ -22,7 +22,7 @@ LEARNING_RATE = 1e-4
 
 
 def measure(case: Case, runs: int) -> dict[str, Any]:
-    """Seconds of the first step, of ``runs`` more, and the peak memory."""
+    """Seconds of the first step and of ``runs`` further steps, and the peak memory."""
     case.use_device()
 
     import mindspore as ms
@@ -51,7 +51,7 @@ def train_step(case: Case) -> Any:
 
 
 def batch_of(case: Case) -> list[Any]:
-    """query, reference, mask, iou."""
+    """Inputs of a step: query images, reference images, mask, IoUs."""
     import mindspore as ms
 
     random, size = np.random.default_rng(0), case.batch_size

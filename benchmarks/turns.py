@@ -1,8 +1,8 @@
-"""Two programs that do the same work, in turn: A B A B, each run a process of its own, compared run by run.
+"""Run two programs that do the same work in turn (A B A B), each run in a process of its own, and compare run by run.
 
-What else the machine does meets both, so the ratio of neighbors in time says more than either figure alone. Processor
-time and memory of a process are what Linux counts. Nothing but Python's own library is imported, so that a peer's
-interpreter can use this file too.
+Other load of the machine affects both programs, so the ratio of two consecutive runs is more reliable than either
+figure alone. Processor time and memory of a process are read from Linux. Only Python's standard library is imported, so
+that a peer's interpreter can use this file too.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from typing import Any
 
 PEER = Path(__file__).resolve().parent / "peer"
 WAY_OUT = (
-    "make an environment of its own for the peer (python -m venv PEER; PEER/bin/pip install -r requirements-peer.txt) "
-    "and name its interpreter: --peer PEER/bin/python"
+    "create a separate environment for the peer (python -m venv PEER; PEER/bin/pip install -r requirements-peer.txt) "
+    "and give its interpreter: --peer PEER/bin/python"
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of both sides over all rounds; ``ratio`` is ours over the peer's of the same round."""
+    """One figure of both programs over all rounds; a ratio is our value divided by the peer's of the same round."""
 
     ours: list[float]
     peer: list[float]
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Medians of both and of the ratios, least and largest ratio, and every run."""
+        """Medians of both programs and of the ratios, lowest and highest ratio, and the values of every run."""
         ratios = self.ratios
         return {
             "ours_median": statistics.median(self.ours),
@@ -57,14 +57,15 @@ def add_peer_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=sys.executable,
         metavar="PYTHON",
-        help="do the same work in PyTorch too, in turn: an interpreter that has requirements-peer.txt; without one "
-        "this interpreter. They want NumPy 2 and MindSpore wants NumPy 1, so " + WAY_OUT,
+        help="do the same work in PyTorch too, in turn. PYTHON is an interpreter with the packages of "
+        "requirements-peer.txt; the default is this interpreter. These packages need NumPy 2 and MindSpore needs "
+        "NumPy 1, so " + WAY_OUT,
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of A B (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of one run each, in turn (default %(default)s)")
 
 
 def require_peer(python: str | None, modules: Sequence[str]) -> None:
-    """End with one line where the peer's interpreter lacks something, before anything is measured."""
+    """End the process with one line if the peer's interpreter can't be run or lacks one of ``modules``."""
     if python is None:
         return
     question = f"import importlib.util as u; print([m for m in {list(modules)!r} if not u.find_spec(m)])"
@@ -77,7 +78,9 @@ def require_peer(python: str | None, modules: Sequence[str]) -> None:
 
 
 def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What a process reports: the JSON object in the last line that it prints. Ends with its last words if it fails."""
+    """Run a process and return its report: the JSON object in the last line that it prints. If the process fails, this
+    process ends too, with the end of its error output.
+    """
     done = subprocess.run(list(command), env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)[:300]} failed:\n{(done.stderr or done.stdout)[-1500:]}")
@@ -85,7 +88,7 @@ def run_case(command: Sequence[str], environment: Mapping[str, str] = os.environ
 
 
 def fastest(commands: Mapping[str, Sequence[str]]) -> str:
-    """Name of the command whose process reports the least median of ``seconds``; a single one is not run."""
+    """Name of the command whose process reports the lowest median of ``seconds``; a single command is not run."""
     if len(commands) == 1:
         return next(iter(commands))
     medians = {name: statistics.median(run_case(command)["seconds"]) for name, command in commands.items()}
@@ -93,7 +96,7 @@ def fastest(commands: Mapping[str, Sequence[str]]) -> str:
 
 
 def take_turns(commands: Sequence[Sequence[str]], rounds: int) -> tuple[list[list[dict[str, Any]]], list[float]]:
-    """Per command the results of its runs, and the load of the machine before each run."""
+    """(for each command the results of its runs, load of the machine before each run)."""
     results: list[list[dict[str, Any]]] = [[] for _ in commands]
     loads = []
     for _ in range(rounds):
@@ -104,7 +107,7 @@ def take_turns(commands: Sequence[Sequence[str]], rounds: int) -> tuple[list[lis
 
 
 def compare(ours: Sequence[dict], peer: Sequence[dict], figure: str, loads: Sequence[float]) -> dict[str, Any]:
-    """The summary of one figure of both sides' runs."""
+    """The summary of one figure over the runs of both programs."""
     return Comparison([run[figure] for run in ours], [run[figure] for run in peer], list(loads)).summary
 
 
@@ -116,14 +119,14 @@ def ratio_cells(found: dict[str, Any], digits: int = 2) -> list[str]:
 
 
 def peak_mib() -> float:
-    """Peak memory of this process."""
+    """Peak memory of this process, MiB."""
     peak = _kilobytes("/proc/self/status").get("VmHWM")
     return (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 def memory_mib(children: Sequence[int] = ()) -> float:
-    """Memory in use by this process and ``children``. What they share counts once, libraries too, whatever else on
-    the machine may have them loaded.
+    """Memory in use by this process and ``children``, MiB. Memory that they share is counted once. Loaded libraries are
+    counted in full, even if other processes of the machine use them too.
     """
     own, files = 0, []
     for pid in (os.getpid(), *children):
@@ -145,6 +148,6 @@ def cpu_s(children: Sequence[int] = ()) -> float:
 def _kilobytes(path: str) -> dict[str, int]:
     try:
         lines = Path(path).read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return {}
     return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}

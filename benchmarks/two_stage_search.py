@@ -1,11 +1,11 @@
-"""Milliseconds of a query through both stages: benchmarks/two_stage_search.py --directory DIRECTORY [--out FILE].
+"""Milliseconds of a two-stage search for one query: benchmarks/two_stage_search.py --directory DIRECTORY [--out FILE].
 
-15 000 tiles, recall among all by Omega, re-ranking of N = 100 by Phi (1024 numbers, 4 nodes), on request the nodes of
-the first ten compared, one query at a time. Omega once reduced to 512 numbers, memory-mapped from disk, and once whole
-(50 176 numbers, 3 GB). The vectors are made from a seed, have the neighbor statistics of a trained encoder's and are
-kept in DIRECTORY; they vary in no more directions than the reduction keeps, so its cost in recall can't be seen
-here. Fitting it is timed.
-Goal: under 10 ms a query on two cores with the reduction.
+Among 15 000 tiles, Omega selects N = 100 candidates, Phi (1024 numbers, 4 nodes) re-ranks them, and in a further case
+the nodes of the first ten are compared. Queries are searched one at a time. Omega is measured reduced to 512 numbers,
+memory-mapped from disk, and whole (50 176 numbers, 3 GB). The vectors are generated from a seed with the neighbor
+statistics of a trained encoder, and kept in DIRECTORY. They vary only in directions that the reduction keeps, so this
+benchmark can't show the cost of the reduction in recall. Fitting the reduction is timed too.
+Goal: under 10 ms per query on two cores with the reduction.
 """
 
 import argparse
@@ -42,35 +42,36 @@ _DIRECTIONS = 512
 
 @dataclass(frozen=True)
 class FallingSpectrum:
-    """Vectors ``unit(offset + sum_j sqrt(v_j) g_j e_j)``: g normal, e an orthonormal frame turned at random, and
-    variances ``v_j ~ (j + knee)^-fall``. The defaults were fitted to the tiles of the quick start's held-out world
-    under its trained encoder: cosine to the neighbors of rank 1, 10 and 100, of two random tiles, intrinsic dimension.
+    """Random vectors ``unit(offset + sum_j sqrt(v_j) g_j e_j)``: g is normal, e a random orthonormal basis, and the
+    variances are ``v_j ~ (j + knee)^-fall``. The defaults were fitted to the tiles of the quick start's test world
+    under its trained encoder: cosine to the neighbors of rank 1, 10 and 100, cosine of two random tiles, intrinsic
+    dimension.
 
     Shapes: Q queries, D width, R directions.
     """
 
     dimension: int
     seed: int
-    fall: float = 4.0  # exponent that variances fall with
-    knee: float = 4.0  # directions before they do
-    offset: float = 0.4587  # share of a vector's squared length, on the mean, that all have in common
-    query_noise: float = 0.0359  # squared length added to queries, of a unit vector's
+    fall: float = 4.0  # exponent with which the variances decrease
+    knee: float = 4.0  # number of directions before they decrease
+    offset: float = 0.4587  # mean fraction of a vector's squared length that is in the common offset
+    query_noise: float = 0.0359  # squared length of the noise of a query, relative to a unit vector's
 
     def vectors(self, count: int, stream: int) -> np.ndarray:
-        """(count, D) float32 of unit length; another stream gives others from the same distribution."""
+        """(count, D) float32 of unit length; a different stream gives different vectors of the same distribution."""
         random = np.random.default_rng((self.seed, 1, stream))
         offset_D, direction_RD = self._directions()
         return unit(offset_D + random.standard_normal((count, len(direction_RD)), np.float32) @ direction_RD)
 
     def queries(self, count: int, stream: int) -> np.ndarray:
-        """Vectors that are in no index, with noise of equal size in every direction on top."""
+        """(count, D) float32 vectors that are in no index, with noise that has the same size in every direction."""
         vector_QD = self.vectors(count, stream)
         random = np.random.default_rng((self.seed, 2, stream))
         noise_QD = random.standard_normal(vector_QD.shape, np.float32)
         return unit(vector_QD + noise_QD * np.float32(np.sqrt(self.query_noise / self.dimension)))
 
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
-        """What all vectors have in common, and the directions that they vary in, as long as they vary."""
+        """(offset common to all vectors, directions scaled by their standard deviations)."""
         random = np.random.default_rng((self.seed, 0))
         count = min(self.dimension, _DIRECTIONS)
         turned_DR = np.linalg.qr(random.standard_normal((self.dimension, count)))[0]
@@ -121,7 +122,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _reduction(omega_ND: np.ndarray, args: argparse.Namespace, facts: dict) -> Reduction:
-    """Fitted, timed and kept, unless it is there already."""
+    """The reduction: loaded if it exists, otherwise fitted, timed and saved."""
     path = args.directory / f"reduction_{args.tiles}_{args.reduced}_seed{args.seed}.safetensors"
     if path.exists():
         return load_reduction(path)
@@ -134,7 +135,7 @@ def _reduction(omega_ND: np.ndarray, args: argparse.Namespace, facts: dict) -> R
 
 
 def _omega(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Recall vectors of all tiles, a memmap, and of the queries."""
+    """Recall vectors of all tiles (memory-mapped) and of the queries."""
     model = FallingSpectrum(OMEGA, args.seed)
     path = args.directory / f"omega_{args.tiles}_seed{args.seed}.npy"
     if not path.exists():
@@ -177,7 +178,7 @@ def _reduced_index(
 def _measure(
     name: str, index: FaissIndex, query_QD: np.ndarray, query_QE: np.ndarray, m: int, queries: int
 ) -> dict[str, float | str]:
-    """Milliseconds of single queries, the first ten not counted."""
+    """Milliseconds of single queries, without the first ten."""
     spent, stages = [], []
     for query in range(-10, queries):
         one = slice(query % len(query_QD), query % len(query_QD) + 1)

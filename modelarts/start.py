@@ -1,4 +1,4 @@
-"""Run a ModelArts job: boot file of the console's recipes, python modelarts/start.py --data_url ... --train_url ..."""
+"""Boot file of a ModelArts job: python modelarts/start.py --data_url ... --train_url ... (docs/ascend.md)"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables of every setting of a config, from the sections' fields and comments; site_hooks.py puts them on a page."""
+"""Tables of all settings of a config, from the fields and comments of its sections; used by site_hooks.py."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from mindloc.config.messages import described, fields_of, shown  # noqa: E402
 
 
 def settings_tables() -> str:
-    """A heading and a table for each section, in Markdown."""
+    """The heading and the table of each section, in Markdown."""
     comments, defaults, readers = field_comments(SECTIONS), config_to_dict(Config()), readers_of_keys()
     parts = []
     for section, field in Config.model_fields.items():

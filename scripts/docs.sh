@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Environment, installation, and the documentation site, built into site/; open site/index.html. A warning is an error.
+# Install into the environment and build the documentation site into site/; open site/index.html. Warnings are errors.
 #
 # MINDLOC_VENV, MINDLOC_PYTHON   see environment.sh
 set -euo pipefail

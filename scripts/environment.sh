@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sourced by the other scripts: makes .venv beside the code, once, from the project's own files, and sets PYTHON.
+# Sourced by the other scripts: defines the function install, which creates the environment .venv, and sets PYTHON.
 #
-# MINDLOC_VENV   another place for the environment
-# MINDLOC_PYTHON the Python that makes it (3.10, 3.11 or 3.12)
+# MINDLOC_VENV   directory of the environment, instead of .venv
+# MINDLOC_PYTHON the Python that creates the environment (3.10, 3.11 or 3.12)
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${MINDLOC_VENV:-$PROJECT/.venv}
@@ -15,12 +15,12 @@ find_python() {
             return
         fi
     done
-    echo "error: no Python 3.10, 3.11 or 3.12 found; install one, or name it: MINDLOC_PYTHON=/path/to/python3.11" >&2
+    echo "error: no Python 3.10, 3.11 or 3.12 found; install one, or set MINDLOC_PYTHON=/path/to/python3.11" >&2
     return 1
 }
 
-# install FILE...: each requirements file, pinned for CPU machines, and mindloc itself as a link to this directory;
-# done again only when one of the files changes
+# install FILE...: install the requirements files, with versions pinned for CPU machines, and mindloc itself as a link to
+# this directory. Nothing is installed again until one of these files changes.
 install() {
     local python stamp file arguments=()
     for file in "$@"; do arguments+=(-r "$PROJECT/$file"); done
@@ -31,21 +31,21 @@ install() {
     python=$(find_python) || return 1
     echo "installing into $VENV with $("$python" --version) (about a minute, 3 GB)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" || {
-        echo "error: $python could not make an environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
+        echo "error: $python could not create an environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
         return 1
     }
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$PROJECT/constraints-cpu.txt" || {
-        echo "error: pip could not install ${*}; see its own message above" >&2
+        echo "error: pip could not install ${*}; see pip's message above" >&2
         return 1
     }
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable "$PROJECT" || {
-        echo "error: pip could not install mindloc itself; see its own message above" >&2
+        echo "error: pip could not install mindloc itself; see pip's message above" >&2
         return 1
     }
     echo "$stamp" >>"$VENV/installed"
 }
 
-# use_gpu_libraries: CUDA_HOME and LD_LIBRARY_PATH for MindSpore's GPU plugin, where setup_gpu.sh was run; else nothing
+# use_gpu_libraries: set CUDA_HOME and LD_LIBRARY_PATH for MindSpore's GPU plugin, if setup_gpu.sh was run
 use_gpu_libraries() {
     if [ -f "$VENV/gpu.env" ]; then source "$VENV/gpu.env"; fi
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to numbers on a CPU: environment, two generated worlds, a training, an evaluation on the held-out world.
+# Quick start on a CPU: create the environment, generate two worlds, train on one and evaluate on the other.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$PROJECT"
@@ -7,8 +7,8 @@ cd "$PROJECT"
 install requirements.txt
 
 started=$SECONDS
-echo "making two worlds and training on one of them: three to five minutes"
-make_world() { # DIRECTORY ARGUMENT...: unless it is there already
+echo "generating two worlds and training on one of them: three to five minutes"
+make_world() { # DIRECTORY ARGUMENT...: generate a world, unless it exists
     [ -f "$1/world.json" ] || "$PYTHON" -m mindloc world "$@" --tile_format jpg --drone_format jpg
 }
 make_world data/world_train --seed 1 --drones 1500 --test_share 0

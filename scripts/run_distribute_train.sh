@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on all cards of a rank table; the same call on every server of it. RANKS: so many ranks on this server.
+# Train on all cards of a rank table; run the same command on every server of the table. RANKS: number of ranks, without a table.
 # bash run_distribute_train.sh RANK_TABLE_FILE|RANKS DATASET_PATH TRAIN_OUTPUT_PATH [CHECKPOINT_PATH] [BEGIN_EPOCH] [EVAL_CALLBACK] [options of train.py]
-# CHECKPOINT_PATH: "" from scratch, a file of weights, or a run directory to continue. More: --help
+# CHECKPOINT_PATH: "" (random weights), a file of start weights, or a run directory to resume. More: --help
 exec bash "$(dirname "${BASH_SOURCE[0]}")/run_mindloc.sh" launch train "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The CUDA 11 libraries that MindSpore's GPU plugin requires, from PyPI, in the environment (.venv), and a file to
-# source: .venv/gpu.env. The driver is the machine's own: it comes with the card, not from here. More: docs/gpu.md.
+# Install the CUDA 11 libraries that MindSpore's GPU plugin requires from PyPI into the environment (.venv), and write a
+# file to source, .venv/gpu.env. The driver is not installed: it must be on the machine already. More: docs/gpu.md.
 #
-# Uses MINDLOC_VENV and MINDLOC_PYTHON as environment.sh does; pip's own settings (PIP_FIND_LINKS, ...) apply too.
+# MINDLOC_VENV and MINDLOC_PYTHON: see environment.sh. pip's own settings (PIP_FIND_LINKS, ...) apply too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$PROJECT"
@@ -13,16 +13,16 @@ cd "$PROJECT"
 }
 install requirements.txt
 
-# cuDNN 9 has other file names, so the plugin would not find it
+# cuDNN 9 has different file names, so the plugin would not find it
 packages=(nvidia-cublas-cu11 nvidia-cufft-cu11 nvidia-curand-cu11 nvidia-cusolver-cu11 nvidia-cusparse-cu11
     "nvidia-cuda-nvrtc-cu11==11.8.*" "nvidia-cuda-runtime-cu11==11.8.*" "nvidia-cudnn-cu11>=8.5,<9")
 echo "installing ${#packages[@]} packages of CUDA libraries into $VENV (1.7 GB to fetch, 2.9 GB on disk)"
 "$PYTHON" -m pip install --quiet --disable-pip-version-check "${packages[@]}" || {
-    echo "error: pip could not install the CUDA libraries; see its own message above" >&2
+    echo "error: pip could not install the CUDA libraries; see pip's message above" >&2
     exit 2
 }
 
-# one directory laid out like a CUDA installation, with links to just the libraries that the plugin or another one loads
+# a directory with the layout of a CUDA installation, with links to the libraries that the plugin loads, also indirectly
 cuda=$VENV/cuda-11.6
 rm -rf "$cuda"
 mkdir -p "$cuda/bin" "$cuda/lib64"
@@ -32,19 +32,19 @@ for library in cuda_runtime/lib/libcudart.so.11.0 cublas/lib/libcublas.so.11 cub
     cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_nvrtc/lib/libnvrtc-builtins.so.11.8 cudnn/lib/libcudnn.so.8 \
     cudnn/lib/libcudnn_{ops,cnn,adv}_{infer,train}.so.8; do
     [ -e "$packed/$library" ] || {
-        echo "error: $packed/$library is not there; was another version of its package requested?" >&2
+        echo "error: $packed/$library is missing; its package has a different version than expected, install it again" >&2
         exit 2
     }
     ln -s "$packed/$library" "$cuda/lib64/"
 done
 
-# MindSpore reads versions from names: of the CUDA runtime to choose its own kernels' directory (the libraries are of 11.8,
-# which serves programs of 11.6; MindSpore knows 11.1 and 11.6), and of cuDNN to warn
+# MindSpore reads versions from file names: that of the CUDA runtime to choose the directory of its kernels (MindSpore has
+# 11.1 and 11.6; the libraries of 11.8 run programs of 11.6), and that of cuDNN to decide whether to warn
 ln -s libcudart.so.11.0 "$cuda/lib64/libcudart.so.11.6.124"
 cudnn=$("$PYTHON" -c 'from importlib import metadata; print(metadata.version("nvidia-cudnn-cu11"))')
 ln -s libcudnn.so.8 "$cuda/lib64/libcudnn.so.$(echo "$cudnn" | cut -d. -f1-3)"
 
-# its loader takes the version of CUDA from this program and nothing else
+# MindSpore's loader reads the version of CUDA from the output of this program, and uses nothing else of it
 cat >"$cuda/bin/nvcc" <<'END'
 #!/bin/sh
 echo "Cuda compilation tools, release 11.6, V11.6.124"

@@ -1,4 +1,4 @@
-"""What MkDocs does to a page of docs/ before rendering: insert what the code says, adapt links between languages."""
+"""Hooks of MkDocs for the pages of docs/: insert tables and help texts from the code, adapt links between languages."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
 
 @functools.cache
 def command_help(name: str) -> str:
-    """What ``mindloc NAME --help`` prints."""
+    """The text that ``mindloc NAME --help`` prints."""
     command = [sys.executable, "-m", "mindloc", *name.split(), "--help"]
     environment = {**os.environ, "COLUMNS": "100", "MINDLOC_PROGRAM": "mindloc", "PYTHONPATH": str(PROJECT / "src")}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout

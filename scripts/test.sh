@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Environment, installation, code style, types of the public functions, and every test that is not slow; quick ones first.
-# --all adds the slow ones: kills, several ranks, compiling for Ascend, benchmarks, the documentation site. Other arguments go to pytest:
+# Install into the environment, check code style and types, and run every test that is not slow. --all adds the slow tests:
+# kills, several ranks, compiling for Ascend, benchmarks, the documentation site. Other arguments are passed to pytest:
 #   bash scripts/test.sh tests/losses -k mask
 #
-# MINDLOC_DATA   a directory with real images: adds the tests on them; without it they are skipped and listed
+# MINDLOC_DATA   a directory with real images for tests; without it the tests on real images are skipped and listed
 # MINDLOC_VENV, MINDLOC_PYTHON   see environment.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -14,7 +14,7 @@ for argument in "$@"; do
     if [ "$argument" = --all ]; then all=yes; else arguments+=("$argument"); fi
 done
 
-# timed NAME COMMAND...: run it and note how long it took; what fails ends the script, with the times so far
+# timed NAME COMMAND...: run the command and record its time; if it fails, the script ends and prints the times so far
 timed() {
     local name=$1 started=$SECONDS status=0
     shift
@@ -24,7 +24,7 @@ timed() {
 }
 trap '[ -z "$seconds" ] || echo "$seconds"' EXIT
 
-# tests MARK: two processes, each with files of its own; a choice that has no test of this mark is none the worse
+# tests MARK: run the tests of this mark in two processes; with --all, finding no test of the mark is not an error
 tests() {
     local status=0
     "$PYTHON" -m pytest -n 2 --dist loadfile -m "$1" "${arguments[@]}" || status=$?

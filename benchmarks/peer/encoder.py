@@ -1,10 +1,10 @@
 """The encoder's work in PyTorch: timm's RoPE ViT in eager mode, a training step or the descriptors of a batch.
 
-Started by benchmarks/train_step.py and benchmarks/extraction.py in an interpreter that has torch and timm, with one
-JSON object as argument; the last line that it prints is one too. Nothing of mindloc is imported here.
+benchmarks/train_step.py and benchmarks/extraction.py start this script in an interpreter that has torch and timm, with
+a JSON object as argument. The last line that the script prints is a JSON object too. Nothing of mindloc is imported.
 
-Work that may take several forms is measured in the fastest. Each is tried in a process of its own and the chosen one
-starts again, so that seconds and memory are those of one form.
+If the work can be done in several forms, the fastest one is measured: each form is tried in a process of its own, and
+the fastest one is run again in a new process, so that seconds and memory are those of one form.
 """
 
 import json
@@ -26,7 +26,7 @@ FORMS = {"train_step": ("two forwards", "one forward"), "extraction": ("one forw
 
 
 class TrainStep:
-    """Two views, symmetric Weighted-InfoNCE, gradient values clipped, fused AdamW: the recipe's step."""
+    """The training step of the recipe: two views, symmetric Weighted-InfoNCE, clipped gradient values, fused AdamW."""
 
     def __init__(self, model: nn.Module, request: dict):
         side, batch = request["side_px"], request["batch_size"]
@@ -74,7 +74,7 @@ class Extraction:
 
 
 def main(request: dict) -> dict:
-    """What ``measure`` returns for the form in ``request``, or of the fastest one where none is."""
+    """The result of ``measure`` for the form in ``request``, or for the fastest form if ``request`` has none."""
     if "form" in request:
         return measure(request)
     commands = {form: _command({**request, "form": form, "runs": 1}) for form in FORMS[request["work"]]}
@@ -82,7 +82,7 @@ def main(request: dict) -> dict:
 
 
 def measure(request: dict) -> dict:
-    """Seconds of the first run and of those that count, and the peak memory, in one form of the work."""
+    """Seconds of the first run and of the timed runs, and the peak memory, for one form of the work."""
     torch.manual_seed(0)
     torch.set_num_threads(request["cores"])
     width, depth, heads = request["backbone"]

@@ -1,7 +1,7 @@
-"""The loader's work in PyTorch: DataLoader, OpenCV and albumentations with the public recipe's list of changes.
+"""The loader's work in PyTorch: DataLoader, OpenCV and albumentations with the augmentations of Game4Loc's public code.
 
-Started by benchmarks/loader.py in an interpreter that has them, with one JSON object as argument; the last line that
-it prints is one too. Nothing of mindloc is imported here.
+benchmarks/loader.py starts this script in an interpreter that has these packages, with a JSON object as argument. The
+last line that the script prints is a JSON object too. Nothing of mindloc is imported here.
 """
 
 import json
@@ -26,7 +26,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def recipe(side_px: int) -> A.Compose:
-    """Game4Loc's changes of a training image, in albumentations 2's words; the flip comes before, see ``Pairs``."""
+    """Game4Loc's augmentation of a training image in terms of albumentations 2, without the flip (see ``Pairs``)."""
     holes = {"num_holes_range": (10, 25), "hole_height_range": (0.1, 0.2), "hole_width_range": (0.1, 0.2)}
     return A.Compose(
         [
@@ -43,7 +43,7 @@ def recipe(side_px: int) -> A.Compose:
 
 
 class Pairs(Dataset):
-    """Drone image and tile of a pair, flipped together and then changed apart."""
+    """Drone image and tile of a pair, flipped together and then augmented separately."""
 
     def __init__(self, query: list[str], reference: list[str], length: int, side_px: int):
         self._query, self._reference, self._length = query, reference, length
@@ -61,7 +61,7 @@ class Pairs(Dataset):
 
 
 def measure(request: dict) -> dict:
-    """Images a second and processor time per image while the pipe is full: before and after batches don't count."""
+    """Images per second, processor time per image and memory; the first and the last batches are not timed."""
     size, timed = request["batch_size"], request["timed"]
     length = (request["before"] + timed + request["after"]) * size
     pairs = Pairs(request["query"], request["reference"], length, request["side_px"])

@@ -1,4 +1,4 @@
-"""A simulated Ascend for the whole session: stand-ins built once, graphs compiled in processes of their own."""
+"""A simulated Ascend: the simulated CANN libraries are built once per session, graphs are compiled in own processes."""
 
 import json
 import os
@@ -18,10 +18,10 @@ PEAK = re.compile(r"Actual peak memory usage \(with fragments\): (\d+)M")
 
 @dataclass(frozen=True)
 class Compilation:
-    """What a process that compiled some graphs said."""
+    """The report of a process that compiled graphs."""
 
     graphs: dict[str, dict]  # graph -> {"weights": ..., "operators": {name: count}, "rank": ...}
-    peak_mb: int | None  # of the planned device memory over all of them; None from the front end alone
+    peak_mb: int | None  # peak of the planned device memory over all graphs; None if only the front end ran
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +33,16 @@ def ascend_environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def compile_graphs(ascend_environment, tmp_path_factory):
-    """(level, graphs, environment variables) -> Compilation; AssertionError with the end of the log where one fails."""
+    """Function (level, graphs, environment variables) -> Compilation. A graph that fails is an AssertionError with the
+    end of the log.
+    """
 
     def run(level: int, *graphs: str, **variables: str) -> Compilation:
         directory = tmp_path_factory.mktemp("graphs")
         environment = {**os.environ, **ascend_environment, **variables}
         environment |= {"MS_SIMULATION_LEVEL": str(level), "GLOG_v": "2", "GLOG_logtostderr": "1"}
         environment |= {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(directory)}
-        environment["MS_DEV_DUMP_IR_PASSES"] = "validate"  # the last of the front end
+        environment["MS_DEV_DUMP_IR_PASSES"] = "validate"  # the last pass of the front end
         environment["PYTHONPATH"] = f"{SOURCE}:{environment['PYTHONPATH']}"
         command = [sys.executable, str(HERE / "graphs.py"), *graphs]
         done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)

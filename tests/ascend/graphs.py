@@ -1,11 +1,14 @@
-"""Compiles the program's graphs for a simulated Ascend: ``python graphs.py GRAPH...`` prints a line of JSON for each.
+"""Compile mindloc's graphs for a simulated Ascend: ``python graphs.py GRAPH...`` prints a line of JSON for each.
 
-A GRAPH is WHAT:PRECISION:LEVEL, LEVEL a jit_level, WHAT one of train and extract, or for an encoder of two stages
-train.cosine and train.infonce (its losses) and extract.stages, or for a plain ViT train.plain and extract.plain, whose
-positions are resampled, or for a batch in parts train.parts and train.cached (with shared negatives).
-MS_SIMULATION_LEVEL says how far it goes: 0 is the front end, 1 continues through kernel selection and memory planning,
-in a run that launches nothing. With RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be set to
-write its graphs (conftest.py).
+A GRAPH is WHAT:PRECISION:LEVEL. LEVEL is a jit_level. WHAT is one of these:
+
+- train, extract: the default encoder;
+- train.cosine, train.infonce (its losses), extract.stages: a two-stage encoder;
+- train.plain, extract.plain: a plain ViT whose positions are resampled;
+- train.parts, train.cached: a batch in parts, without and with shared negatives.
+
+MS_SIMULATION_LEVEL 0 runs the front end only; 1 also selects kernels and plans memory, without launching a kernel. With
+RANK_ID and RANK_SIZE the process is one rank of several. MindSpore must be set to write its graphs (conftest.py).
 """
 
 import json
@@ -32,14 +35,14 @@ from mindloc.training.step import TrainStep
 
 PAIRS, SIDE, BLOCKS = 4, 48, 2
 PLAIN = "vit_tiny_patch16_224"
-vit_rope.SIZES["tiny"] = vit_rope.VitSize(width=128, depth=BLOCKS, heads=2)  # six blocks compile for thrice as long
+vit_rope.SIZES["tiny"] = vit_rope.VitSize(width=128, depth=BLOCKS, heads=2)  # six blocks compile three times as long
 vit_plain.WIDTHS["tiny"] = (128, BLOCKS, 2)
 
 OPERATOR = re.compile(r"^\s*%\d+\(.*?\) = (?:PrimFunc_)?(\w+)\(", re.MULTILINE)
 
 
 def join() -> Cluster:
-    """The rank that the environment names; in a simulation nobody else needs to be there."""
+    """The rank given by the environment; in a simulation the other ranks do not have to be started."""
     if "RANK_SIZE" not in os.environ:
         return ALONE
     init()
@@ -77,7 +80,7 @@ def extract(config: Config, cluster: Cluster) -> tuple[nn.Cell, list[Tensor]]:
 
 
 def compiled(graph: str, cluster: Cluster) -> dict:
-    """How often each operator is in the graph of the front end, and how many parameters it has."""
+    """Compile a graph; returns its name, rank, number of parameters, and how often the front end has each operator."""
     what, precision, level = graph.split(":")
     ms.set_context(jit_config={"jit_level": level})
     what, _, kind = what.partition(".")

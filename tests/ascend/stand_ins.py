@@ -1,8 +1,8 @@
-"""Empty stand-ins for the CANN libraries, so that MindSpore's Ascend plugin loads where there is no Ascend.
+"""Simulated CANN libraries, so that MindSpore's Ascend plugin loads on a machine without an Ascend.
 
-In simulation (MS_SIMULATION_LEVEL) the plugin answers its device calls itself; it only has to find its libraries. The
-symbols it misses are read from the wheel, and each becomes a function that returns 0, save the few whose answer is
-looked at. All of them live in one library; the others are empty and depend on it.
+In simulation (MS_SIMULATION_LEVEL) the plugin answers its device calls itself, but its libraries must exist. The names
+of the missing symbols are read from the wheel. Each symbol becomes a function that returns 0, except for the few whose
+result is used. All functions are in one library; the other libraries are empty and depend on it.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ NAMES = (
     *("profapi", "aoe_executor", "atb", "cann_kb", "compress"),
 )
 
-# found by dlsym, so named in the text of the plugin only
+# functions that the plugin finds with dlsym, so their names are only in its strings
 LOADED_BY_NAME = re.compile(r"(acl|aclnn|aclrt|aclmdl|aclop|aclprof|acltdt|acldvpp|Hccl|Hcom|hccl|hal|rt|mstx)[A-Z]\w+")
 
 ANSWERS = {
@@ -39,14 +39,14 @@ ANSWERS = {
     "HcclGetRankId": 'int HcclGetRankId(void *, unsigned *rank) { *rank = atoi(getenv("RANK_ID")); return 0; }',
     "HcclGetRankSize": 'int HcclGetRankSize(void *, unsigned *size) { *size = atoi(getenv("RANK_SIZE")); return 0; }',
 }
-# mangled names of functions whose result is an object at %rdi -> which of its words (shared pointers) must be null
+# mangled names of functions whose result is an object at %rdi -> offsets of its words that must be null shared pointers
 RESULTS = {
     "_ZN2ge8OperatorC": (8, 16),
     "_ZN2ge8Operator": (),
     "_ZN2ge15OperatorFactory14CreateOperator": (0, 8, 16),
     "_ZN2ge(10TensorDesc|5Shape|6Tensor|12AscendString|10TensorType|7Promote|11GraphBuffer)C": (0, 8),
 }
-STATUS_FACTORY = "_ZN2ge13StatusFactory8InstanceEv"  # static constructors of the plugin put error texts into its map
+STATUS_FACTORY = "_ZN2ge13StatusFactory8InstanceEv"  # the plugin's static constructors write error texts into its map
 SOURCE = """
 #include <cstdint>
 #include <cstdlib>
@@ -63,7 +63,7 @@ extern "C" {
 
 
 def obstacle() -> str | None:
-    """Why the stand-ins can't be built on this machine, in a few words; None where they can."""
+    """The reason why the libraries can't be built on this machine; None if they can."""
     if platform.machine() != "x86_64":
         return f"the stand-ins for the CANN libraries are x86-64 code, this machine is {platform.machine()}"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -74,10 +74,10 @@ def obstacle() -> str | None:
 
 
 def build_stand_ins(directory: Path) -> dict[str, str]:
-    """Build into an empty directory; about ten seconds.
+    """Build the simulated libraries into an empty directory; takes about ten seconds.
 
     Returns:
-        Environment variables under which a new process finds the stand-ins.
+        Environment variables with which a new process finds the libraries.
     """
     libraries = directory / "cann" / "lib64"
     (libraries / "driver").mkdir(parents=True)
@@ -99,7 +99,7 @@ def _before_present(variable: str, paths: str) -> str:
 
 
 def missing_symbols(libraries: Path) -> set[str]:
-    """What the plugin's libraries want and neither MindSpore nor the system defines."""
+    """The symbols that the plugin's libraries need and that neither MindSpore nor the system defines."""
     plugin = libraries / "plugin"
     ascend = [libraries / PLUGIN, plugin / "libmindspore_ops_ascend.so"]
     ascend += [path for path in plugin.glob("ascend/**/*.so*") if "aarch64" not in str(path)]
@@ -116,7 +116,7 @@ def _mindspore_libraries() -> Path:
 
 
 def _system_libraries() -> list[Path]:
-    """The libraries that Python and a C++ compiler bring along."""
+    """The system libraries that Python and a C++ compiler use."""
     names = ("stdc++.so.6", "m.so.6", "c.so.6", "gcc_s.so.1", "gomp.so.1", "pthread.so.0", "dl.so.2", "rt.so.1")
     answers = [_output("g++", f"-print-file-name=lib{name}").strip() for name in names]
     answers.append(_output("g++", "-print-file-name=ld-linux-x86-64.so.2").strip())
@@ -138,12 +138,12 @@ def _names_in_text(libraries: Iterable[Path]) -> set[str]:
 
 
 def _output(*command: str) -> str:
-    """What it prints; its exit code also says "no symbols" of one of many files, so it is not an error."""
+    """The output of a command. A non-zero exit code is ignored: nm returns it if one of many files has no symbols."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _link_answers(library: Path, symbols: set[str], directory: Path) -> None:
-    """One library with every symbol."""
+    """Link the library that contains every symbol."""
     source, assembly = directory / "answers.cc", directory / "zeros.s"
     source.write_text(SOURCE % "\n".join(ANSWERS.values()))
     zeros = sorted(symbols - ANSWERS.keys() - {STATUS_FACTORY})
@@ -172,7 +172,7 @@ def _compile(library: Path, *arguments: str) -> None:
 
 
 def _body(symbol: str) -> str:
-    """x86-64 assembly of a function that does nothing and returns 0, or the object it was to construct."""
+    """x86-64 assembly of a function that does nothing and returns 0, or the object that it should construct."""
     this = "movq %rdi,%rax\nret\n"
     for pattern, empty_words in RESULTS.items():
         if re.match(pattern, symbol):
@@ -181,7 +181,7 @@ def _body(symbol: str) -> str:
 
 
 def _write_hccl_package(directory: Path) -> None:
-    """What MindSpore imports to learn the version of CANN's collectives."""
+    """Write the Python package from which MindSpore reads the version of CANN's collectives."""
     directory.mkdir()
     (directory / "__init__.py").touch()
     (directory / "sys_version.py").write_text('__sys_version__ = "7.0"\n')

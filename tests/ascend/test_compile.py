@@ -1,13 +1,14 @@
-"""Compile tests for Ascend, no more: the graphs are accepted in simulation. No number is computed.
+"""Compile tests for Ascend in simulation: they check that the graphs are accepted. No number is computed.
 
 Level 0 is MindSpore's front end (types, shapes, gradients); level 1 also selects a kernel for every operator and plans
-memory, as far as MindSpore itself knows its kernels. What CANN lacks, and speed, show on the hardware alone. A process
-compiles several graphs, but the large ones of two stages apart: what it has compiled slows it down.
+memory, for the kernels that MindSpore itself contains. Operators that CANN lacks, and speed, can be found only on the
+hardware. A process compiles several graphs, but the large two-stage graphs are compiled in their own processes, because
+graphs compiled before slow a process down.
 """
 
 import pytest
 
-BLOCKS = 2  # of graphs.py
+BLOCKS = 2  # as in graphs.py
 FIRST_910 = "Ascend910A"
 STAGES = ("train.cosine", "train.infonce", "extract.stages")
 PARTS = ("train.parts:fp16:O0", "train.cached:fp16:O0")
@@ -50,7 +51,7 @@ def test_front_end_accepts_extraction_with_fused_attention(front_end, level):
 
 @pytest.mark.parametrize("level", ["O0", "O2"])
 def test_front_end_accepts_two_stages(compile_graphs, level):
-    """The one non-local block has all products of matrices; CSMG takes two more, for its nodes and their positions."""
+    """Two of the four matrix products are in the non-local block, two in CSMG (for nodes and their positions)."""
     names = [f"{what}:fp16:{level}" for what in STAGES]
     *trained, extracted = map(compile_graphs(0, *names).graphs.get, names)
     for graph in trained:
@@ -61,8 +62,8 @@ def test_front_end_accepts_two_stages(compile_graphs, level):
     assert "Adam" not in operators
 
 
-def test_a_graph_has_one_part_however_many_there_are(front_end):
-    """Four parts, which take turns in a loop; with shared negatives each is encoded once more."""
+def test_a_graph_contains_one_part_for_any_number_of_parts(front_end):
+    """Four parts are computed in a loop; with shared negatives each part is encoded once more."""
     for name, passes in zip(PARTS, (1, 2), strict=True):
         operators = front_end.graphs[name]["operators"]
         assert operators["FlashAttentionScore"] == passes * BLOCKS
@@ -98,7 +99,7 @@ def test_the_first_910_gets_attention_in_three_operators(compile_graphs):
 
 
 def assert_descriptors_are_gathered(graph: dict) -> None:
-    """And gradients averaged."""
+    """Assert that rank 3 gathers the descriptors of each view and averages the gradients."""
     assert graph["rank"] == 3
     assert graph["operators"]["AllGather"] == 2  # one for each view
     assert graph["operators"]["AllReduce"] == graph["weights"] + 2  # one for each weight, one back through each gather

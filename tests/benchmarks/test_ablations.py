@@ -1,4 +1,4 @@
-"""Ablations: no run is taken for one with other settings, and variants are compared seed by seed."""
+"""Ablations: runs with different settings have different directories, and variants are compared seed by seed."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SETTINGS = {"sampling.mode": "random", "train.epochs": 3}
 
 @pytest.fixture
 def commands(monkeypatch):
-    """What would have been run."""
+    """The commands that would have been run."""
     run = []
     monkeypatch.setattr(ablation, "run_command", lambda words, log, jobs: run.append(words))
     return run
@@ -34,16 +34,16 @@ def test_the_same_settings_have_the_same_directory():
         (SETTINGS, ("train.batch_size=16",)),
     ],
 )
-def test_other_settings_have_another_directory(settings, changes):
+def test_different_settings_have_different_directories(settings, changes):
     assert variant_directory(Path(), "plain", settings, changes) != variant_directory(Path(), "plain", SETTINGS)
 
 
-def test_the_last_of_two_changes_counts_so_their_order_does():
+def test_the_order_of_changes_gives_different_directories():
     first, second = ("optimizer.lr=1", "optimizer.lr=2"), ("optimizer.lr=2", "optimizer.lr=1")
     assert variant_directory(Path(), "plain", SETTINGS, first) != variant_directory(Path(), "plain", SETTINGS, second)
 
 
-def test_a_run_is_started_once_continued_and_then_left_alone(tmp_path, commands):
+def test_a_run_is_started_then_continued_and_not_repeated_when_finished(tmp_path, commands):
     run, config = tmp_path / "run", Path("tiny.yaml")
     assert train_variant(run, config, {"train.epochs": 3}, ["train.batch_size=16"])
     settings = ["--set", "train.epochs=3", "--set", "train.batch_size=16"]
@@ -77,12 +77,12 @@ def test_gains_are_those_of_the_same_seed():
     titles, (plain, exclusive) = variant_table(STUDIES["sampling"], rows)
     assert dict(zip(titles, plain, strict=True))["mean gain"] == ""
     found = dict(zip(titles, exclusive, strict=True))
-    assert found["R@1, mean (least to most)"] == "6.00 (5.00 to 7.00)"
-    assert found["more than what it is compared with"] == "-1.00, +3.00"  # 5 - 6 of seed 2, 7 - 4 of seed 1
+    assert found["R@1, mean (min to max)"] == "6.00 (5.00 to 7.00)"
+    assert found["gain over the compared variant"] == "-1.00, +3.00"  # 5 - 6 of seed 2, 7 - 4 of seed 1
     assert found["mean gain"] == "+1.00"
 
 
-def test_what_is_beside_the_ladder_is_compared_with_one_rung():
+def test_variants_beside_the_ladder_are_compared_with_one_variant_of_it():
     study = STUDIES["sampling"]
     assert [study.compared_with(name) for name in study.ladder] == [None, *list(study.ladder)[:-1]]
     assert {study.compared_with(name) for name in study.beside} == {"+ weights"}

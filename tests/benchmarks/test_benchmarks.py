@@ -1,4 +1,4 @@
-"""The comparisons with a peer by hand, and every script of speed and memory once on a tiny case."""
+"""The comparison with a peer, with values by hand; and each script of speed and memory, run once on a tiny case."""
 
 import json
 import os
@@ -35,7 +35,7 @@ else:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """An interpreter that has PyTorch, or seems to: known figures for any request."""
+    """A simulated interpreter with PyTorch, which reports known figures for any request."""
     path = tmp_path / "python"
     path.write_text(f"#!{sys.executable}\n{STAND_IN}")
     path.chmod(0o755)
@@ -44,7 +44,7 @@ def stand_in(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a script and give what it wrote to --json, and what it printed."""
+    """Function that runs a script and returns (what it wrote to --json, what it printed)."""
 
     def run_script(name, *words):
         out = tmp_path / "result.json"
@@ -86,13 +86,13 @@ def test_two_programs_take_turns(tmp_path):
 
 
 def reporting(*seconds, log=None):
-    """A command that reports these seconds, and in a file that it ran."""
+    """A command that reports these seconds, and writes to ``log`` that it ran."""
     note = f"open({str(log)!r}, 'a').write('x'); " if log else ""
     return [sys.executable, "-c", f"{note}print('{{\"seconds\": {list(seconds)}}}')"]
 
 
-def test_the_fastest_form_has_the_least_median():
-    # medians 3, 2 and 4; the least single figure, 1, is of "b"
+def test_the_fastest_form_has_the_lowest_median():
+    # medians 3, 2 and 4; the lowest single figure, 1, belongs to "b"
     assert turns.fastest({"b": reporting(1, 3, 9), "a": reporting(2, 2, 2), "c": reporting(4)}) == "a"
 
 
@@ -114,7 +114,7 @@ def test_a_peer_that_lacks_something_is_reported_with_the_way_out(python):
     assert python in str(caught.value)
 
 
-def test_no_peer_is_no_question():
+def test_without_a_peer_nothing_is_checked():
     turns.require_peer(None, ("no_such_module",))
 
 
@@ -131,7 +131,7 @@ def test_a_case_is_read_from_three_words():
 # ---- commands of the project
 
 
-def test_settings_come_before_what_a_user_changes():
+def test_settings_come_before_the_changes_of_a_user():
     words = report.set_words({"train.seed": 3}, ["train.seed=4"])
     assert words == ["--set", "train.seed=3", "--set", "train.seed=4"]
 
@@ -152,7 +152,7 @@ def test_a_world_is_made_once(tmp_path, monkeypatch):
     assert len(request) == 1
 
 
-# ---- what is counted
+# ---- memory and processor time
 
 
 def test_memory_counts_what_a_process_uses():
@@ -173,7 +173,7 @@ def test_processor_time_of_a_child_is_counted():
             child.kill()
 
 
-def test_made_up_images_have_the_bytes_of_aerial_ones(tmp_path):
+def test_generated_images_have_as_many_bytes_as_aerial_images(tmp_path):
     made = make_images(tmp_path, 4)
     for paths, pixels in ((made["query"], 384 * 512), (made["reference"], 256 * 256)):
         share = np.mean([path.stat().st_size for path in paths]) / pixels
@@ -208,7 +208,7 @@ def test_the_loader_beside_a_peer(run, stand_in):
     result, text = run("loader.py", *words)
     assert_origin(result)
     names = [case["case"] for case in result["cases"]]
-    assert len(names) == 4 and names[0] == "training, whole list"
+    assert len(names) == 4 and names[0] == "training, all augmentations"
     for case in result["cases"]:
         assert case["images_per_s"] > 0 and case["memory_mib"] > 10
     assert result["peer"]["workers"] == 4  # the stand-in's fastest
@@ -217,14 +217,14 @@ def test_the_loader_beside_a_peer(run, stand_in):
 
 
 @pytest.mark.slow
-def test_starting_up_and_its_memory_are_reported_by_stages(run):
+def test_time_and_memory_of_a_start_are_reported_by_stages(run):
     result, text = run("start_up.py", "--cases", TINY, "--rounds", 1, "--variants", "plain")
     assert_origin(result)
     assert [row["work"] for row in result["rows"]] == ["train_step", "extraction"]
     for row in result["rows"]:
         assert all(row[stage] > 0 for stage in ("import_s", "build_s", "compile_s", "first_s", "second_s"))
         (process,) = row["runs"]
-        assert 0 < process["compiled_s"] <= process["compile_s"]  # compiling is within its stage, and in no other
+        assert 0 < process["compiled_s"] <= process["compile_s"]  # all compiling is in the stage "compile"
         memory = [row[f"{stage}_mib"] for stage in ("import", "build", "compile", "first", "second")]
         assert 50 < memory[0] < memory[2] and memory == sorted(memory)
     assert "first result after" in text
@@ -244,7 +244,7 @@ def test_parts_that_share_negatives_have_the_loss_of_the_whole_batch(run):
 
 @pytest.mark.slow
 def test_parts_of_eight_pairs_can_be_fused(run):
-    # a mask of 8 by 8 that was transposed ended AKG's server
+    # the transpose of an 8 by 8 mask made AKG's server fail
     words = ["--case", "tiny:32:32", "--parts", 4, "--ways", "parts", "--runs", 1, "--rounds", 1, "--fusion", "always"]
     result, _ = run("grad_cache.py", *words)
     assert np.isfinite(result["ways"]["parts"]["runs"][0]["loss"])

@@ -1,4 +1,4 @@
-"""A generated data set as a whole: same spec, same bytes, and true to its own geometry."""
+"""A generated data set as a whole: the same spec gives the same bytes, and its files agree with its geometry."""
 
 import hashlib
 import json
@@ -63,15 +63,15 @@ def rows_of(root, name):
     return json.loads((root / name).read_text())
 
 
-def test_same_seed_same_bytes_whatever_the_threads(world, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_threads(world, tmp_path):
     threads = cv2.getNumThreads()
     cv2.setNumThreads(3)
     assert digest(generate_world(SMALL, tmp_path / "two", workers=3)) == digest(world)
-    assert cv2.getNumThreads() == 3  # left as it was
+    assert cv2.getNumThreads() == 3  # not changed
     cv2.setNumThreads(threads)
 
 
-def test_another_seed_is_another_world(world, tmp_path):
+def test_a_different_seed_gives_a_different_world(world, tmp_path):
     other = digest(generate_world(replace(SMALL, seed=4), tmp_path / "other"))
     mine = digest(world)
     same_names = set(mine) & set(other)
@@ -98,7 +98,7 @@ def test_lists_have_exactly_the_keys_and_agree(world, name):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_semipositives_are_the_positives_and_more(world, name):
+def test_semipositives_include_the_positives(world, name):
     for row in rows_of(world, name):
         semi = dict(zip(row["pair_pos_semipos_sate_img_list"], row["pair_pos_semipos_sate_weight_list"], strict=True))
         pos = dict(zip(row["pair_pos_sate_img_list"], row["pair_pos_sate_weight_list"], strict=True))
@@ -138,14 +138,14 @@ def test_images_have_their_sizes_and_differ(world):
     assert all(cv2.imread(str(path)).std() > 2 for path in drones)
 
 
-def test_card_says_what_a_reader_needs(world):
+def test_card_contains_the_values_that_a_reader_needs(world):
     card = json.loads((world / "world.json").read_text())
     assert (card["map_px"], card["m_per_px"], card["seed"], card["version"]) == (512, 0.6, 3, 1)
     assert card["drones"] == 24 and card["spec"]["drone_size_px"] == [48, 64]
     assert card["frames"]["cross_train"] == len(rows_of(world, LISTS[0]))
 
 
-def test_meta_files_alone_are_the_same_meta_files(world, tmp_path):
+def test_lists_without_images_are_the_same_as_with_images(world, tmp_path):
     alone = generate_world(replace(SMALL, json_only=True), tmp_path / "meta")
     assert sorted(path.name for path in alone.iterdir()) == sorted([*LISTS, "world.json"])
     for name in LISTS:
@@ -179,7 +179,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_directory_is_taken(tmp_path):
+def test_a_world_is_written_into_an_empty_directory(tmp_path):
     generate_world(replace(SMALL, json_only=True), tmp_path)
     assert (tmp_path / "world.json").is_file()
 
@@ -190,8 +190,8 @@ def test_progress_reaches_the_end(tmp_path):
     assert lines[-1] == ("pair lists", SMALL.drones, SMALL.drones)
 
 
-def test_views_are_of_the_same_place(world):
-    """An upright frame, turned north and cut to a tile it overlaps well, looks more like it than other tiles do."""
+def test_drone_image_and_tile_show_the_same_place(world):
+    """A drone image that is rotated to north and cropped is more similar to its positive tiles than to other tiles."""
     picks = [row for row in rows_of(world, "same-area-drone2sate-train.json") if row["pair_pos_sate_weight_list"]]
     tiles = {path.name: cv2.imread(str(path), 0) for path in (world / "satellite").iterdir()}
     better = []
@@ -206,8 +206,8 @@ def test_views_are_of_the_same_place(world):
     assert np.mean(better) > 0.7  # 0.5 is chance
 
 
-def test_meta_files_at_the_true_scale(tmp_path):
-    """33 763 drone images over 14 640 tiles, as GTA-UAV has: seconds, not minutes."""
+def test_lists_at_the_size_of_gta_uav(tmp_path):
+    """33 763 drone images and 14 640 tiles, as in GTA-UAV; takes seconds, not minutes."""
     spec = WorldSpec(map_px=24576, m_per_px=0.45, zooms=(4, 5, 6, 7), offsets=(0,), tiles=14640, drones=33763,
                      json_only=True)  # fmt: skip
     card = json.loads((generate_world(spec, tmp_path / "gta") / "world.json").read_text())

@@ -1,4 +1,4 @@
-"""Frames, their footprints and their overlaps: by hand, by counting points, by properties."""
+"""Frames, their footprints and their overlaps, tested by hand, by counting points, and by properties."""
 
 import numpy as np
 import pytest
@@ -22,16 +22,16 @@ def frames(gallery):
     return draw_frames(SPEC, gallery)
 
 
-def test_a_ground_point_is_seen_where_hand_says():
+def test_a_ground_point_is_projected_to_the_position_computed_by_hand():
     # straight down from 100 m with tan(half field) = 0.5, 200 px wide: focal length 100 / 0.5 = 200 px, so 1 m = 2 px;
-    # heading east (yaw 90) the image's up is east and its right is south: (110, 20) is 10 m ahead of (100, 20)
+    # with yaw 90 the top of the image is east and its right side south: (110, 20) is 10 m east of (100, 20)
     axes = camera_axes(90, -90, 0)[0]
     got = project([[110, 20, 0], [100, 25, 0], [100, 25, 50]], (100, 20), 100, axes, (150, 200), 0.5)
     # a point 50 m up is twice as near, so twice as far from the middle (100, 75)
     np.testing.assert_allclose(got, [[100, 75 - 20], [100 + 10, 75], [100 + 20, 75]], atol=1e-9)
 
 
-def test_rays_footprint_and_projection_are_one_camera():
+def test_rays_footprint_and_projection_agree():
     axes = camera_axes(33, -70, 4)
     corners = footprints_m([[500, 400]], 120, axes, 0.75, 0.6)[0]
     ground = np.concatenate([corners, np.zeros((4, 1))], axis=1)
@@ -64,7 +64,7 @@ def test_kept_tiles_are_the_nearest_to_the_middle():
 
 
 def test_overlaps_equal_counting_points(frames, gallery):
-    """Every tile against some frames, by points on a grid of half a meter."""
+    """The IoU of every tile with three frames, by counting points on a grid of half a meter."""
     axis = np.arange(0.25, SPEC.map_m, 0.5)
     for frame in (0, 7, 100):
         polygon = frames.footprint_F42[frame]
@@ -124,7 +124,7 @@ def test_same_area_split_has_the_requested_share(frames):
 
 
 def test_footprints_are_about_as_large_as_tiles(frames):
-    # levels None: straight down a footprint has the area of a tile of the two finest zooms, heights stray by 10 %
+    # heights_m None: a footprint straight down has the area of a tile of the two highest zooms; heights vary by 10 %
     upright = frames.poses.cam_pitch_F < -85
     area = polygon_area(frames.footprint_F42[upright])
     tile = np.array([SPEC.map_m / 8, SPEC.map_m / 16])[frames.poses.level_F[upright]] ** 2
@@ -132,7 +132,7 @@ def test_footprints_are_about_as_large_as_tiles(frames):
     assert ((area / tile > 0.8) & (area / tile < 1.3)).all()
 
 
-def test_bounds_of_tiles_meet_their_names(gallery):
+def test_bounds_of_tiles_agree_with_their_names(gallery):
     assert tile_files(SPEC, gallery)[0] == "2_0_0_0.png"
     np.testing.assert_allclose(gallery.bounds_T4[0], [0, 0, SPEC.map_m / 4, SPEC.map_m / 4])
 
@@ -156,7 +156,7 @@ def test_impossible_worlds_are_refused(wrong, line):
         draw_frames(spec.check(), build_gallery(spec))
 
 
-@pytest.mark.parametrize("seed", [7, 8, 9])  # in 7 an oblique image near the upper height would cover too much
-def test_the_defaults_make_a_world_of_any_seed(seed):
+@pytest.mark.parametrize("seed", [7, 8, 9])  # with 7 the footprint of an oblique image would be larger than its region
+def test_the_defaults_give_a_world_for_any_seed(seed):
     spec = WorldSpec(seed=seed)
     assert len(draw_frames(spec, build_gallery(spec)).poses.level_F) == spec.drones

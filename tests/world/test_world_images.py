@@ -1,4 +1,4 @@
-"""Generated images: what is drawn where, and the camera that looks at it."""
+"""Generated images: the position of what is drawn, its light, and the camera."""
 
 import cv2
 import numpy as np
@@ -45,18 +45,18 @@ def test_ribbon_of_a_straight_line_is_a_rectangle():
     np.testing.assert_allclose(quads[0], [[0, 2], [10, 2], [10, -2], [0, -2]])
 
 
-def test_shadow_is_as_long_as_the_sun_is_low():
+def test_the_length_of_a_shadow_follows_the_height_of_the_sun():
     """A wall 4 m high, sun in the west at 45 degrees: 4 m of shadow to the east, none to the west."""
     layers = flat_layers()
     layers.height_cm[:, 100:104] = 400
     sun = np.array([-1, 0, 1]) / np.sqrt(2)
     shadow = painting.cast_shadow(layers, sun, 0, 0, 200, 200)[100]
     assert shadow[:98].max() < 0.01
-    assert shadow[106:109].min() > 0.95  # up to 8 px = 4 m behind the wall, less the 25 cm that count as none
+    assert shadow[106:109].min() > 0.95  # up to 8 px = 4 m behind the wall, minus the 25 cm that give no shadow
     assert shadow[114:].max() < 0.01
 
 
-def test_slopes_to_the_sun_are_brighter():
+def test_slopes_that_face_the_sun_are_brighter():
     layers = flat_layers()
     ramp = np.minimum(np.arange(200), 199 - np.arange(200))
     layers.height_cm[:] = (ramp * 20)[None, :].astype(np.uint16)  # 20 cm in 50 cm up to the east, then down
@@ -67,7 +67,7 @@ def test_slopes_to_the_sun_are_brighter():
     assert light[150] == pytest.approx(0.42 + 0.58 * 0.6 / np.sqrt(1.16), abs=0.01)
 
 
-def test_painting_does_not_depend_on_the_threads():
+def test_painting_does_not_depend_on_the_number_of_threads():
     rng = np.random.default_rng(0)
     layers = flat_layers(side=700)
     layers.material[:] = rng.integers(0, 60, layers.material.shape)
@@ -112,8 +112,10 @@ def test_a_spot_on_the_ground_appears_where_projected(pitch, yaw):
     assert (column.mean() + 0.5, row.mean() + 0.5) == pytest.approx(tuple(expected), abs=1.5)
 
 
-def test_roofs_lean_outwards_and_show_a_wall():
-    """A white flat roof 10 m up, off the middle: it appears where its height projects it, a wall on the inner side."""
+def test_roofs_are_shifted_outwards_and_a_wall_is_visible():
+    """A white flat roof 10 m above ground, away from the middle of the image: it appears where its height is projected,
+    with a wall on the side toward the middle.
+    """
     layers = flat_layers(side=400)
     image = np.zeros((400, 400, 3), np.uint8)
     window = np.s_[190:210, 260:280]  # 95..105 m north-south, 130..140 m east

@@ -1,1 +1,1 @@
-"""Generated maps and the views of them: GTA-UAV-layout data sets from a seed."""
+"""Generated worlds: data sets in GTA-UAV's layout, with a map and drone images of it, made from a seed."""

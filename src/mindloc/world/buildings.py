@@ -1,4 +1,4 @@
-"""Houses, sheds, yards, courts and pools on the parcels of a map, and cars."""
+"""Drawing of houses, sheds, yards, courts and pools on the parcels of a map, and of cars."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _HALL_ROOFS = {"roof_light": 0.6, "roof_gray": 0.32, "roof_red": 0.08}
 
 
 def build_on_parcels(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Build on every parcel according to its use."""
+    """Draw the buildings of every parcel according to its use."""
     builders = {
         "residential": _build_homes,
         "apartments": _build_apartments,
@@ -25,7 +25,7 @@ def build_on_parcels(layers: MapLayers, plan: Plan, rng: np.random.Generator) ->
 
 
 def _pick(weights: dict, rng: np.random.Generator) -> int:
-    """A tint number of one of the named materials."""
+    """A random tint number of a material that is drawn by its weight."""
     name = rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values()))
     return int(rng.choice(numbers(str(name))))
 
@@ -34,7 +34,7 @@ _BLOCKED = is_one_of((*ROOFS, "water", "asphalt", "pool"))
 
 
 def _is_free(layers: MapLayers, corner_42) -> bool:
-    """True where a rectangle is wholly on the map and on nothing built, paved or wet."""
+    """True if a rectangle is completely on the map and nothing in it is built, paved with asphalt or water."""
     size_m = layers.material.shape[0] * layers.m_per_px
     if corner_42.min() < 0 or corner_42.max() > size_m:
         return False
@@ -59,7 +59,9 @@ def raise_roof(
     roof: int,
     rng: np.random.Generator,
 ) -> None:
-    """Put a building: a ridge along its length, hipped or gabled ends; slope 0 is a flat roof with a parapet."""
+    """Draw a building whose roof has a ridge along its length and hipped or gabled ends; slope 0 is a flat roof with a
+    parapet.
+    """
     corner_42 = rectangle(center_2, length_m, depth_m, angle)
     window = layers.window(corner_42)
     if window is None:
@@ -85,13 +87,13 @@ def raise_roof(
 
 
 def _turned(x, y, angle: float):
-    """Coordinates along and across a direction."""
+    """Coordinates along and across the direction ``angle``."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cos + y * sin, y * cos - x * sin
 
 
 def _build_homes(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Houses in a row along every side of the block, then what is behind them."""
+    """Draw houses in a row along every side of a block, each with its garden and yard."""
     corner_N2 = parcel.outline_N2
     center = corner_N2.mean(axis=0)
     perimeter = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corner_N2, axis=0).T))])
@@ -119,7 +121,7 @@ _GARDENS = {"lawn": 0.72, "meadow": 0.18, "soil": 0.05, "concrete": 0.05}
 
 
 def _lay_garden(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float, depth_m: float, rng) -> None:
-    """The plot of one house: its own ground, a bed or a hedge; nothing where a street or a house is already."""
+    """Draw the plot of one house with its ground, beds and hedges, unless a street or a house is already there."""
     middle = kerb_2 + inward_2 * (6.5 + depth_m / 2)
     if not _is_free(layers, rectangle(middle, lot_m * 0.9, depth_m - 3, angle)):
         return
@@ -149,7 +151,7 @@ def _lay_garden(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float,
 
 
 def _build_home(layers: MapLayers, kerb_2, inward_2, angle: float, lot_m: float, setback_m: float, rng) -> None:
-    """One house, with its drive, perhaps a wing, a shed and a pool."""
+    """Draw one house with its drive, and at random with a wing, a shed and a pool."""
     length, depth = min(rng.uniform(8.5, 14), lot_m - 2.5), rng.uniform(7.5, 11)
     turn = angle + np.radians(rng.normal(0, 2)) + (np.pi / 2 if rng.random() < 0.25 else 0)
     middle = kerb_2 + inward_2 * (setback_m + rng.normal(0, 1.3))
@@ -210,7 +212,7 @@ def _build_backyard(layers: MapLayers, place_2, angle: float, rng: np.random.Gen
 
 
 def _inside_frame(parcel: Parcel):
-    """Middle of a parcel, and its length and depth along its own direction."""
+    """Middle of a parcel, unit vectors along and across its direction, and its length and depth in these directions."""
     along = np.array([np.cos(parcel.angle), np.sin(parcel.angle)])
     across = np.array([-along[1], along[0]])
     one, two = parcel.outline_N2 @ along, parcel.outline_N2 @ across
@@ -219,7 +221,7 @@ def _inside_frame(parcel: Parcel):
 
 
 def _build_apartments(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Long blocks in parallel, with parking between them."""
+    """Draw long parallel blocks of apartments, with parking between them."""
     middle, along, across, length, depth = _inside_frame(parcel)
     spacing, roof = rng.uniform(30, 38), _pick({"roof_light": 0.3, "roof_gray": 0.5, "roof_brown": 0.2}, rng)
     eaves = rng.uniform(9, 17)
@@ -233,7 +235,7 @@ def _build_apartments(layers: MapLayers, parcel: Parcel, rng: np.random.Generato
 
 
 def _build_halls(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """A few large flat halls on a paved yard."""
+    """Draw large halls with flat roofs on a paved yard."""
     middle, along, across, length, depth = _inside_frame(parcel)
     _lay_parking(layers, middle - across * (depth / 2 - 14), length * 0.5, 16, parcel.angle, rng)
     for _ in range(rng.integers(9, 20)):
@@ -258,14 +260,14 @@ def _build_halls(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) ->
 
 
 def _within(parcel: Parcel, corner_42) -> bool:
-    """All corners are in the parcel's box along its own direction."""
+    """True if all corners are in the parcel's bounding box along the parcel's direction."""
     middle, along, across, length, depth = _inside_frame(parcel)
     away = corner_42 - middle
     return bool((np.abs(away @ along) < length / 2).all() and (np.abs(away @ across) < depth / 2).all())
 
 
 def _lay_parking(layers: MapLayers, place_2, length_m: float, depth_m: float, angle: float, rng) -> None:
-    """Asphalt with marked bays on both long sides."""
+    """Draw asphalt with marked bays on both long sides, if there is room."""
     corner = rectangle(place_2, length_m, depth_m, angle)
     if length_m < 8 or not _is_free(layers, corner):
         return
@@ -279,7 +281,7 @@ def _lay_parking(layers: MapLayers, place_2, length_m: float, depth_m: float, an
 
 
 def _build_farm(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """A yard in a meadow with barns around it."""
+    """Draw a yard in a meadow with barns around it."""
     middle, along, across, length, depth = _inside_frame(parcel)
     layers.fill(parcel.outline_N2, rng.choice(numbers("meadow")))
     layers.fill(
@@ -305,7 +307,7 @@ def _build_farm(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> 
 
 
 def _build_sports(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """A pitch with its lines, and courts beside it."""
+    """Draw a pitch with its lines, and a court beside it."""
     middle, along, across, length, depth = _inside_frame(parcel)
     pitch_length, pitch_depth = min(length * 0.6, 100.0), min(depth * 0.6, 64.0)
     layers.fill(rectangle(middle, pitch_length + 8, pitch_depth + 8, parcel.angle), rng.choice(numbers("lawn")))
@@ -327,7 +329,7 @@ def _outline(layers: MapLayers, middle_2, length_m: float, depth_m: float, angle
 
 
 def _build_park(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Paths from side to side and a pond."""
+    """Draw paths from side to side, and at random a pond."""
     middle, along, across, length, depth = _inside_frame(parcel)
     for direction, reach in ((along, length), (across, depth), (along + across, depth)):
         sway = np.sin(np.linspace(0, np.pi * 2, 24) + rng.uniform(0, 6))[:, None] * 5 * direction[::-1]
@@ -346,7 +348,7 @@ def _build_park(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> 
 
 
 def park_cars(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Cars on the roads, and in drives, yards and parking lots: others each season."""
+    """Draw cars on the roads and in drives, yards and parking lots; each season has different cars."""
     for road in plan.roads:
         if road.kind == "track":
             continue
@@ -371,7 +373,7 @@ _PAVED = is_one_of(("asphalt", "concrete", "marking", "track"))
 
 
 def _put_cars_on_parcel(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Where a random point of the parcel is paved, a car may be parked."""
+    """Draw cars at random points of the parcel that are paved."""
     low, high = parcel.outline_N2.min(axis=0), parcel.outline_N2.max(axis=0)
     tries = int(
         np.prod(high - low) / {"residential": 110, "industrial": 190, "apartments": 70, "farm": 400}[parcel.use]

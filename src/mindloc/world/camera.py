@@ -1,11 +1,14 @@
-"""Where each drone frame is taken from: poses drawn at random, and their ground footprints. F = frames.
+"""The simulated cameras: random poses of the drone, photographs of a painted map, and the look of each flight's camera.
 
-What light, air and a camera do to an image: cast, contrast, haze, blur, vignette, noise.
+``draw_poses``: where each frame is taken from, and its footprint on the ground.
 
-Photograph a painted map from a posed camera: a perspective image in which roofs and crowns are above the ground.
+``photograph``: a perspective image of the map in which roofs and tree crowns are above the ground. Each pixel's ray is
+followed downwards from the height of the tallest object in view until it meets the map's surface. If it meets the side
+of a house, a wall is drawn.
 
-Each pixel's ray is followed downwards from the height of the tallest thing in view until it meets the map's surface.
-Where it meets the side of a house, a wall is drawn.
+``apply_look``: the effects of light, air and camera, such as color cast, contrast, haze, blur, vignette and noise.
+
+Shapes: F frames, N points.
 """
 
 from dataclasses import dataclass, fields
@@ -21,13 +24,13 @@ from mindloc.world.spec import WorldSpec
 
 @dataclass
 class Poses:
-    """Cameras of F frames; angles in degrees as in GTA-UAV's metadata, see geo/points.py.
+    """Cameras of F frames; angles are in degrees as in GTA-UAV's metadata, see geo/points.py.
 
-    The camera's attitude in the world is cam_*; drone_* is the airframe's own, which the gimbal has taken out.
+    cam_* is the camera's attitude in the world. drone_* is the airframe's attitude, for which the gimbal compensates.
     """
 
     level_F: np.ndarray  # index into the flight levels
-    flight_F: np.ndarray  # 0-based; one season, light and camera each
+    flight_F: np.ndarray  # number of the flight, from 0; each flight has its own season, light and camera
     height_F: np.ndarray  # meters above ground
     place_F2: np.ndarray  # (x, y), meters
     cam_roll_F: np.ndarray
@@ -49,20 +52,20 @@ class Poses:
         return footprints_m(self.place_F2, self.height_F, self.axes(), spec.aspect, spec.half_width_tan)
 
     def put(self, index, others: "Poses") -> None:
-        """Overwrite the frames ``index`` by all of ``others``."""
+        """Overwrite the frames ``index`` with the frames of ``others``."""
         for column in fields(self):
             getattr(self, column.name)[index] = getattr(others, column.name)
 
 
 def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, region_F4) -> Poses:
-    """Random poses whose whole footprint is in each frame's region.
+    """Random poses, with each frame's whole footprint inside the frame's region.
 
     Args:
-        level_F, flight_F: given, since a frame keeps them when it gets another pose.
+        level_F, flight_F: not drawn here, since a frame keeps them when its pose is drawn again.
         region_F4: (left, top, right, bottom) in meters.
 
     Raises:
-        DataError: the footprints are larger than the region, also straight down and north.
+        DataError: a footprint is larger than its region even if the camera looks straight down with north up.
     """
     count = len(level_F)
     jitter_F = rng.uniform(1 - spec.height_jitter, 1 + spec.height_jitter, count)
@@ -83,7 +86,7 @@ def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, reg
         drone_pitch_F=body_3F[1],
         drone_yaw_F=(yaw_F + body_3F[2] + 180) % 360 - 180,
     )
-    # an image that covers more than its region looks straight down instead, and if need be north
+    # if a footprint is larger than its region, the camera looks straight down; if it still is, also with north up
     outside_F = _too_large(poses.footprints(spec), region_F4)
     poses.cam_roll_F[outside_F], poses.cam_pitch_F[outside_F] = 0, -90
     outside_F = outside_F & _too_large(poses.footprints(spec), region_F4)
@@ -93,7 +96,7 @@ def draw_poses(spec: WorldSpec, rng: np.random.Generator, level_F, flight_F, reg
 
 
 def _too_large(footprint_F42, region_F4) -> np.ndarray:
-    """(F,) bool: footprints that don't fit into their regions."""
+    """(F,) bool: True if the footprint does not fit into its region."""
     region_F2 = region_F4[:, 2:] - region_F4[:, :2]
     return (np.ptp(footprint_F42, axis=1) > region_F2).any(axis=1)
 
@@ -107,7 +110,7 @@ def _places(footprint_F42, region_F4, share_F2) -> np.ndarray:
         width, depth = np.ptp(footprint_F42[worst], axis=0)
         left, top, right, bottom = region_F4[worst]
         raise DataError(
-            f"a drone image covers {width:.0f} x {depth:.0f} m but its part of the map only "
+            f"a drone image covers {width:.0f} x {depth:.0f} m, but its part of the map is only "
             f"{right - left:.0f} x {bottom - top:.0f} m; lower heights_m or the tilt, or enlarge the map"
         )
     return low_F2 + share_F2 * (high_F2 - low_F2)
@@ -115,18 +118,18 @@ def _places(footprint_F42, region_F4, share_F2) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Look:
-    """One flight's light and camera; every frame strays from it a little.
+    """Light and camera of one flight; every frame deviates from it a little.
 
     Args:
-        gain_3: factor of blue, green, red.
-        gamma: exponent on brightness 0..1; below 1 is brighter.
+        gain_3: factors of blue, green and red.
+        gamma: exponent of the brightness 0..1; below 1 is brighter.
         saturation: 0 is gray, 1 as painted.
-        contrast: around the middle.
-        haze: share of a pale veil.
-        blur_px: Gaussian deviation.
-        sharpen: strength of the camera's own sharpening.
-        noise: deviation in gray levels.
-        vignette: loss of light in the corners.
+        contrast: factor of the distance from middle gray.
+        haze: fraction of a pale color that is mixed in.
+        blur_px: standard deviation of a Gaussian blur.
+        sharpen: strength of the camera's sharpening.
+        noise: standard deviation in gray levels.
+        vignette: fraction of the light that is lost in the corners.
     """
 
     gain_3: tuple[float, float, float]
@@ -141,7 +144,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Light and camera of one flight."""
+    """Draw the light and camera of one flight."""
     warmth, tint = rng.normal(0, 0.07), rng.normal(0, 0.03)
     brightness = rng.uniform(0.92, 1.22)
     return Look(
@@ -158,7 +161,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def satellite_look(rng: np.random.Generator) -> Look:
-    """The satellite's: cool, contrasty, a little hazy, the same for the whole map."""
+    """Draw the look of the satellite images: cool, with high contrast and little haze, the same for the whole map."""
     return Look(
         (1.1, 1.04, 1.03),
         rng.uniform(0.9, 1.0),
@@ -173,11 +176,11 @@ def satellite_look(rng: np.random.Generator) -> Look:
 
 
 def apply_look(image, look: Look, rng: np.random.Generator, stray: float = 1.0) -> np.ndarray:
-    """The image as taken, uint8 BGR.
+    """The image after the effects of ``look``, uint8 BGR.
 
     Args:
         image: uint8 BGR.
-        stray: how much this frame may differ from its flight's look; 0 not at all.
+        stray: how much this frame may deviate from its flight's look; 0 means not at all.
     """
     brightness = 1 + stray * np.clip(rng.normal(0, 0.06), -0.15, 0.15)
     gain = np.float32(look.gain_3) * np.float32(brightness * (1 + stray * rng.normal(0, 0.012, 3)))
@@ -208,7 +211,7 @@ def _vignette(shape, strength: float) -> np.ndarray:
     return 1 - np.float32(strength) * (x**2 + y**2) / 2
 
 
-_STEP_PX = 1.6  # how far a ray may move over the map between two looks, in pixels of the image
+_STEP_PX = 1.6  # largest horizontal distance between two samples of a ray, in image pixels on the ground
 _IS_ROOF = is_one_of(ROOFS)
 _WALL_BGR = np.float32([172, 186, 192])
 
@@ -224,7 +227,7 @@ class Level:
 
 
 def build_levels(image, layers, coarsest_m_per_px: float) -> list[Level]:
-    """The map halved again and again until a pixel is about ``coarsest_m_per_px``."""
+    """The map at full size and halved repeatedly, while a pixel is at most ``coarsest_m_per_px`` meters."""
     height_m = layers.height_cm.astype(np.float32) * np.float32(0.01)
     height_m = cv2.GaussianBlur(height_m, (0, 0), 0.7)  # pixel steps along turned eaves would make saw-toothed walls
     levels = [Level(image, height_m, layers.material, layers.m_per_px)]
@@ -232,7 +235,7 @@ def build_levels(image, layers, coarsest_m_per_px: float) -> list[Level]:
         last = levels[-1]
         half = (last.material.shape[1] // 2, last.material.shape[0] // 2)
         if (half[0] * 2, half[1] * 2) != last.material.shape[::-1]:
-            break  # an odd side can't be halved without moving the map
+            break  # halving an odd side would shift the map
         levels.append(
             Level(
                 cv2.resize(last.image, half, interpolation=cv2.INTER_AREA),
@@ -245,7 +248,7 @@ def build_levels(image, layers, coarsest_m_per_px: float) -> list[Level]:
 
 
 def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
-    """Ground meters that each pixel's ray moves per meter of descent, shape (rows, columns, 2) float32."""
+    """Horizontal meters that each pixel's ray moves per meter of descent, shape (rows, columns, 2) float32."""
     rows, columns = size_px
     x = ((np.arange(columns) + 0.5) / columns * 2 - 1) * half_width_tan
     y = ((np.arange(rows) + 0.5) / rows * 2 - 1) * half_width_tan * rows / columns
@@ -255,9 +258,9 @@ def rays(axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray
 
 
 def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float) -> np.ndarray:
-    """Where points (x, y, meters above ground) appear in the image: (column, row) in pixels, shape (N, 2).
+    """Image positions (column, row) in pixels of points (x, y, height above ground) in meters, shape (N, 2).
 
-    The top left corner of the image is (0, 0); pixel centers are at halves.
+    The top left corner of the image is (0, 0), so the center of the first pixel is (0.5, 0.5).
     """
     rows, columns = size_px
     away_N3 = np.asarray(point_N3, np.float64) - [place_2[0], place_2[1], height_m]
@@ -273,13 +276,13 @@ def project(point_N3, place_2, height_m: float, axes_33, size_px: tuple[int, int
 def photograph(
     levels: list[Level], sun_3, place_2, height_m: float, axes_33, size_px: tuple[int, int], half_width_tan: float
 ) -> np.ndarray:
-    """The image, (rows, columns, 3) uint8 BGR.
+    """The image that the camera takes, (rows, columns, 3) uint8 BGR.
 
     Args:
         levels: from ``build_levels``.
-        sun_3: unit vector toward the sun (east, south, up), lights the walls.
-        place_2: camera (x, y), meters.
-        height_m: above ground.
+        sun_3: unit vector toward the sun (east, south, up); it lights the walls.
+        place_2: (x, y) of the camera, meters.
+        height_m: height of the camera above ground.
         axes_33: from ``geo.footprint.camera_axes``.
         size_px: rows, columns.
         half_width_tan: tangent of half the horizontal field of view.
@@ -299,7 +302,7 @@ def photograph(
 
 
 class _Surface:
-    """The part of a level that one camera sees."""
+    """The surface of the map at one level, as sampled by the rays of one camera."""
 
     def __init__(self, level: Level, place_2, height_m: float, slope):
         self.level, self.height_m = level, height_m
@@ -311,7 +314,7 @@ class _Surface:
         self.steepest = float(np.hypot(slope[..., 0], slope[..., 1]).max())
 
     def at(self, z):
-        """Map pixels that the rays pass at height ``z``, a number or one per pixel."""
+        """Map pixels (x, y) above which the rays are at height ``z``, which is one number or one per ray."""
         fall = np.float32(self.height_m) - z
         return np.float32(self.x0) + fall * self.slope_x, np.float32(self.y0) + fall * self.slope_y
 
@@ -327,19 +330,19 @@ class _Surface:
         return float(part.max()) if part.size else 0.0
 
     def descend(self, ground_m_per_px: float):
-        """Heights at which the rays meet the land, shape (rows, columns)."""
+        """Heights at which the rays meet the surface, shape (rows, columns)."""
         tallest = self._tallest()
         steps = int(np.clip(np.ceil(tallest * self.steepest / (_STEP_PX * ground_m_per_px)), 2, 24)) if tallest else 0
         shape = self.slope_x.shape
         hit_z = np.zeros(shape, np.float32)
         found = np.zeros(shape, bool)
-        top = tallest + 0.01  # the first look is above everything
+        top = tallest + 0.01  # the first sample is above everything
         step, gap_before = np.float32(top / max(steps, 1)), np.full(shape, -top, np.float32)
         for z in np.linspace(top, 0, steps + 1, dtype=np.float32)[:-1]:
             gap = self._land(*self.at(z)) - z
             meets = (gap >= 0) & ~found
             if meets.any():
-                share = gap[meets] / np.maximum((gap - gap_before)[meets], 1e-6)  # straight line between the two looks
+                share = gap[meets] / np.maximum((gap - gap_before)[meets], 1e-6)  # linear between the two samples
                 hit_z[meets] = z + step * np.clip(share, 0, 1)
                 found |= meets
             gap_before = gap
@@ -347,14 +350,14 @@ class _Surface:
 
 
 def _with_sides(image, surface: _Surface, sun_3, hit_z, x, y) -> np.ndarray:
-    """Draw walls where a ray met a house well below its roof."""
+    """The image with walls where a ray met a house well below its roof, and darker sides of tree crowns."""
     inside_z = np.maximum(hit_z - 0.6, 0)
     inside_x, inside_y = surface.at(inside_z)
     above = surface._land(inside_x, inside_y)
     level = surface.level
     column = np.clip(np.round(inside_x), 0, level.material.shape[1] - 1).astype(np.int32)
     row = np.clip(np.round(inside_y), 0, level.material.shape[0] - 1).astype(np.int32)
-    sunk = above - hit_z  # how far below the top of the thing the ray went in
+    sunk = above - hit_z  # how far below the top of the object the ray met it
     aside = (sunk > 0.9) & (hit_z > 0)
     wall = aside & _IS_ROOF[level.material[row, column]]
     crown = aside & ~wall

@@ -1,8 +1,8 @@
 """Generate a world: a data set in GTA-UAV's layout, from a seed.
 
-Frames, pairs and splits are decided first (frames.py) and written, row by row so that memory stays small. Then the map
-is laid out (town.py, ground.py), painted once for the satellite and once per season for the drones (images.py), and
-photographed (camera.py).
+First frames, pairs and splits are drawn at random (frames.py) and written, row by row to save memory. Then the map is
+planned (town.py) and drawn as layers (ground.py), painted once for the satellite and once per season for the drones
+(images.py), and photographed (camera.py).
 """
 
 import json
@@ -30,11 +30,11 @@ from mindloc.world.images import ReportProgress, no_progress, write_images
 from mindloc.world.spec import WORLD_VERSION, WorldSpec
 
 _METADATA = ("drone_roll", "drone_pitch", "drone_yaw", "cam_roll", "cam_pitch", "cam_yaw")
-_ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals: millimeters, a millionth, a thousandth of a degree
+_ROUND = {"m": 3, "iou": 6, "deg": 3}  # decimals of meters, IoUs and degrees in the files
 
 
 def _members(frames: Frames) -> dict[tuple[str, str], np.ndarray]:
-    """(area, split) -> (F,) bool: which frames its list has."""
+    """(area, split) -> (F,) bool: the frames in the list of this area and split."""
     return {
         ("cross", "train"): ~frames.cross_test_F & ~frames.straddles_F,
         ("cross", "test"): frames.cross_test_F & ~frames.straddles_F,
@@ -66,7 +66,7 @@ def write_pair_lists(root: Path, spec: WorldSpec, frames: Frames, gallery: Galle
 
 
 def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) -> None:
-    """Write world.json: what a reader of the data set needs, what it contains, and what it was made from."""
+    """Write world.json: the values needed to read the data set, its contents, and the spec it was generated from."""
     card = {
         "version": WORLD_VERSION,
         "map_px": spec.map_px,
@@ -85,7 +85,7 @@ def write_card(root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery) ->
 
 
 def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
-    """One dict per frame with exactly GTA-UAV's keys."""
+    """Yield a dict with exactly GTA-UAV's keys for each frame."""
     tile_names = tile_files(spec, gallery)
     tile_places = gallery.grid.center_of(gallery.tile_T4).round(_ROUND["m"]).tolist()
     edges = frames.overlaps
@@ -120,7 +120,7 @@ def _rows(spec: WorldSpec, frames: Frames, gallery: Gallery) -> Iterator[dict]:
 
 
 def _metadata(frames: Frames) -> dict[str, list[float]]:
-    """Column by column: height in meters, angles in degrees."""
+    """Metadata key -> its values of all frames: height in meters, angles in degrees."""
     columns = {"height": frames.poses.height_F.round(_ROUND["m"]).tolist()}
     for key in _METADATA:
         columns[key] = getattr(frames.poses, f"{key}_F").round(_ROUND["deg"]).tolist()
@@ -132,17 +132,17 @@ def generate_world(
 ) -> Path:
     """Write the world of ``spec`` into the directory ``out`` and return it.
 
-    All is written into a hidden directory beside ``out`` and renamed at the very end, so a world that exists is whole.
-    The bytes depend on the spec alone.
+    Everything is written into a hidden directory beside ``out``, which is renamed at the end. So ``out`` never contains
+    an incomplete world. The bytes depend only on the spec.
 
     Args:
-        spec: what to make.
-        out: absent, or an empty directory.
+        spec: settings of the world.
+        out: a path that does not exist, or an empty directory.
         progress: called as progress(stage, done, total).
-        workers: threads that paint; None takes one per core, up to 8.
+        workers: number of threads that paint; None means one per core, up to 8.
 
     Raises:
-        DataError: the spec can't be made, ``out`` is not empty, or the disk refuses.
+        DataError: the spec is invalid, ``out`` is a file or not empty, or the files can't be written.
     """
     out = Path(out)
     spec.check()

@@ -1,8 +1,8 @@
-"""Frames of a flight over a map, and the tiles that each of them shows.
+"""The frames of a world (its drone images), and the tiles that each frame overlaps.
 
-Poses, pairs and splits are decided before anything is painted.
+Poses, pairs and splits are drawn before anything is painted.
 
-F = frames, T = tiles of the gallery, E = edges (a frame and a tile), C = candidates.
+Shapes: F frames, T tiles of the gallery, E edges (a frame and a tile), C candidates.
 """
 
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from mindloc.world.camera import Poses, draw_poses
 from mindloc.world.spec import WorldSpec
 
 DRONE_DIRECTORY, SATELLITE_DIRECTORY = "drone/images", "satellite"
-POSITIVE_IOU = 0.39  # a pair above it is a positive (GTA-UAV's own scripts)
+POSITIVE_IOU = 0.39  # a pair with a higher IoU is positive, as in GTA-UAV's own scripts
 SEMIPOSITIVE_IOU = 0.14
-BLOCK_FRAMES = 8192  # frames at a time; bounds the memory of the candidates
-ROUNDS = 40  # how often a frame gets another pose before it is taken as it is
-_STREAM_FRAMES, _STREAM_POSES = 1, 2  # numbers that keep the random streams of one seed apart; images.py has the others
+BLOCK_FRAMES = 8192  # frames that are processed together; limits the memory of the candidates
+ROUNDS = 40  # number of poses that are tried for a frame; the last one is kept even if it is unsuitable
+_STREAM_FRAMES, _STREAM_POSES = 1, 2  # numbers of random streams, different for each purpose; images.py has the others
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The tiles of a world, sorted by (zoom, offset, x, y) as rows of tile_T4."""
+    """The tiles of a world."""
 
     grid: TileGrid
-    tile_T4: np.ndarray
+    tile_T4: np.ndarray  # (zoom, offset, x, y), sorted
     bounds_T4: np.ndarray  # (left, top, right, bottom), meters
-    lattices: dict  # (zoom, offset) -> (side, side) table [x, y] of rows in tile_T4, -1 where a tile was left out
+    lattices: dict  # (zoom, offset) -> table (side, side): [x, y] is the tile's row in tile_T4, -1 if it was left out
 
 
 def build_gallery(spec: WorldSpec) -> Gallery:
-    """All tiles of the spec's zooms and offsets, or its ``tiles`` of them nearest to the middle of the map."""
+    """All tiles of the spec's zooms and offsets; with ``spec.tiles``, only that many, nearest to the map's middle."""
     grid = TileGrid(spec.map_px, spec.m_per_px)
     tile_T4 = np.concatenate(
         [grid.tiles(zoom, offset) for zoom in sorted(set(spec.zooms)) for offset in sorted(set(spec.offsets))]
@@ -54,14 +54,14 @@ def build_gallery(spec: WorldSpec) -> Gallery:
 
 @dataclass
 class Overlaps:
-    """Semi-positive edges in rows by frame, best first: frame f owns rows start[f] up to start[f + 1]."""
+    """Semi-positive edges, sorted by frame and then by falling IoU: start[f] to start[f + 1] are those of frame f."""
 
     start: np.ndarray  # (F + 1,) int64
     tile_E: np.ndarray  # int32
     iou_E: np.ndarray  # float64
 
     def best(self) -> np.ndarray:
-        """Highest IoU of each frame, 0 where it has no edge, shape (F,)."""
+        """Highest IoU of each frame, 0 if it has no edge, shape (F,)."""
         best_F = np.zeros(len(self.start) - 1)
         owner = np.flatnonzero(np.diff(self.start))
         best_F[owner] = self.iou_E[self.start[owner]]
@@ -69,7 +69,7 @@ class Overlaps:
 
 
 def find_overlaps(footprint_F42, gallery: Gallery, least_iou: float = SEMIPOSITIVE_IOU) -> Overlaps:
-    """Every (frame, tile) whose IoU is above ``least_iou``."""
+    """All pairs (frame, tile) whose IoU is above ``least_iou``."""
     frames, tiles, ious = [], [], []
     for first in range(0, len(footprint_F42), BLOCK_FRAMES):
         block_F42 = footprint_F42[first : first + BLOCK_FRAMES]
@@ -87,7 +87,9 @@ def find_overlaps(footprint_F42, gallery: Gallery, least_iou: float = SEMIPOSITI
 
 
 def _candidates(footprint_F42, gallery: Gallery, zoom: int, offset: int, table, least_iou: float):
-    """(frame, tile) of one lattice that may pass: by bounding boxes and by areas, which bound the IoU from above."""
+    """Pairs (frame, tile) of one lattice whose IoU may exceed ``least_iou``: an upper bound of the IoU, computed from
+    bounding boxes and areas, exceeds it.
+    """
     side = float(gallery.grid.side_m(zoom))
     area_F = polygon_area(footprint_F42)
     frame_F = np.flatnonzero(np.minimum(area_F, side**2) > least_iou * np.maximum(area_F, side**2))
@@ -111,23 +113,26 @@ def _candidates(footprint_F42, gallery: Gallery, zoom: int, offset: int, table, 
 
 @dataclass
 class Frames:
-    """All frames of a world; a frame is a train or a test frame in each of two splits."""
+    """All frames of a world. There are two ways to split them, "same area" and "cross area"; each frame is a train or a
+    test frame in both.
+    """
 
     poses: Poses
     footprint_F42: np.ndarray
     overlaps: Overlaps
     names: list[str]
-    same_test_F: np.ndarray  # bool; train and test frames of one area, by lot
-    cross_test_F: np.ndarray  # bool; west of ``border_m`` is train, east is test
-    straddles_F: np.ndarray  # bool; has a tile on both sides of the border, so it is in no cross-area list
+    same_test_F: np.ndarray  # bool; test frames of the same-area split, drawn at random
+    cross_test_F: np.ndarray  # bool; test frames of the cross-area split: those east of ``border_m``
+    straddles_F: np.ndarray  # bool; has a tile that crosses the border, so it is in no cross-area list
     border_m: float
 
 
 def draw_frames(spec: WorldSpec, gallery: Gallery) -> Frames:
-    """Pose every frame, again where it has no positive or its tiles cross the border between train and test.
+    """Draw the pose of every frame; draw it again if the frame has no positive, or has a tile that crosses the border
+    between train and test.
 
     Raises:
-        DataError: the spec leaves no room for the footprints, or a split without frames.
+        DataError: the footprints do not fit into the map, or a split has no frames.
     """
     rng = np.random.default_rng([spec.seed, _STREAM_FRAMES])
     count, border_m = spec.drones, _border_m(spec)
@@ -161,7 +166,7 @@ def draw_frames(spec: WorldSpec, gallery: Gallery) -> Frames:
 
 
 def _border_m(spec: WorldSpec) -> float:
-    """Where the test region starts: an edge of the coarsest tiles if they leave both sides room, else of finer ones."""
+    """The x (meters) where the test region starts: a tile edge of the lowest zoom that leaves room on both sides."""
     if spec.test_share in (0, 1):
         return spec.map_m * (1 - spec.test_share)
     for zoom in sorted(spec.zooms):
@@ -172,7 +177,7 @@ def _border_m(spec: WorldSpec) -> float:
 
 
 def _unsuitable(spec: WorldSpec, gallery: Gallery, poses: Poses, border_m: float, any_will_do_F, index) -> np.ndarray:
-    """Which of the frames ``index`` lack a positive or have a tile across the border."""
+    """The frames among ``index`` that need a positive and have none, or have a tile that crosses the border."""
     part = Poses(**{name: column[index] for name, column in vars(poses).items()})
     overlaps = find_overlaps(part.footprints(spec), gallery)
     lacks = (overlaps.best() <= POSITIVE_IOU) & ~any_will_do_F[index]
@@ -180,7 +185,7 @@ def _unsuitable(spec: WorldSpec, gallery: Gallery, poses: Poses, border_m: float
 
 
 def _straddles(gallery: Gallery, overlaps: Overlaps, border_m: float) -> np.ndarray:
-    """Frames with an edge to a tile on both sides of the border, shape (F,)."""
+    """(F,) bool: the frame overlaps a tile that crosses the border."""
     slack = 1e-6
     bounds_E4 = gallery.bounds_T4[overlaps.tile_E]
     across_E = (bounds_E4[:, 0] < border_m - slack) & (bounds_E4[:, 2] > border_m + slack)
@@ -189,7 +194,7 @@ def _straddles(gallery: Gallery, overlaps: Overlaps, border_m: float) -> np.ndar
 
 
 def _names(spec: WorldSpec, poses: Poses) -> list[str]:
-    """File names {level}_{flight}_{frame}: the frame counts on through the whole world."""
+    """File names {level}_{flight}_{frame}; frames are numbered through the whole world, not per flight."""
     level_m = [round(level) for level in spec.levels_m]
     pairs = zip(poses.level_F.tolist(), poses.flight_F.tolist(), strict=True)
     return [

@@ -1,6 +1,7 @@
-"""The layers of a map: its ground up to the road markings, what is built on it, and trees and bushes.
+"""Drawing of a map's layers: first the ground, then the buildings (buildings.py), then trees and bushes.
 
-The ground is fields and their rows, tracks, the river, roads. Crowns of trees have a height and are stamped.
+The ground is fields with their rows, tracks, the river and roads with their markings. Trees are drawn by copying one of
+a few prepared crowns to each place.
 """
 
 import cv2
@@ -29,7 +30,7 @@ _NO_ROOM = is_one_of((*ROOFS, "water", "asphalt", "pool", "marking", "court"))
 
 
 def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Generator) -> MapLayers:
-    """Draw everything but cars, which come with each season."""
+    """Draw the layers of a map without cars, which differ between seasons."""
     layers = empty_layers(map_px, m_per_px, numbers("meadow")[0])
     cover_ground(layers, plan, rng)
     build_on_parcels(layers, plan, rng)
@@ -38,7 +39,7 @@ def build_layers(plan: Plan, map_px: int, m_per_px: float, rng: np.random.Genera
 
 
 def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Draw all that is flat, from the fields up to the road markings."""
+    """Draw everything flat, from the fields up to the road markings."""
     for parcel in plan.parcels:
         _cover(layers, parcel, rng)
     _draw_tracks(layers, plan, rng)
@@ -47,7 +48,7 @@ def cover_ground(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> Non
 
 
 def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
-    """Ground of one parcel, with the rows of its crop."""
+    """Draw the ground of one parcel, with the rows of its crop."""
     layers.fill(parcel.outline_N2, rng.choice(numbers(_GROUND[parcel.use])))
     if parcel.use not in ("crop", "fallow", "meadow", "orchard"):
         return
@@ -63,12 +64,12 @@ def _cover(layers: MapLayers, parcel: Parcel, rng: np.random.Generator) -> None:
 
 
 def _rows(across, use: str, rng: np.random.Generator) -> np.ndarray:
-    """Rows and wheel tracks as detail, from the distance across the rows in meters."""
+    """Detail of the rows and wheel tracks of a field; ``across`` is each pixel's coordinate across the rows, meters."""
     depth = {"crop": rng.uniform(4, 38), "fallow": rng.uniform(4, 22)}.get(use, rng.uniform(0, 4))
     value = depth * np.sin(across * np.float32(2 * np.pi / rng.uniform(1.5, 3.6)))
     swath = rng.uniform(9, 21)
     place = np.mod(across, np.float32(swath))
-    shade = rng.normal(0, rng.uniform(0.5, 4.5), 997).astype(np.float32)  # each pass of the machine a little different
+    shade = rng.normal(0, rng.uniform(0.5, 4.5), 997).astype(np.float32)  # each pass of the machine differs a little
     value += shade[np.floor(across / np.float32(swath)).astype(np.int32) % 997]
     if use == "crop" and rng.random() < 0.7:
         value -= 26 * ((np.abs(place - swath / 2 + 0.9) < 0.3) | (np.abs(place - swath / 2 - 0.9) < 0.3))
@@ -84,7 +85,7 @@ def _draw_tracks(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> Non
 
 
 def _draw_river(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Water with an uneven bank."""
+    """Draw the river with uneven banks."""
     line_N2, half_N = plan.river_line_N2, plan.river_half_width_N
     ragged = half_N + rng.uniform(3, 7) + rng.normal(0, 1.2, len(half_N))
     meadow, bank, water = (int(rng.choice(numbers(name))) for name in ("meadow", "bank", "water"))
@@ -94,7 +95,9 @@ def _draw_river(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None
 
 
 def _draw_roads(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None:
-    """Streets end at the water, main roads bridge it; kerbs first, so that crossings stay open."""
+    """Draw streets, which end at the water, and main roads, which cross it on bridges. All kerbs are drawn before the
+    asphalt, so that no kerb crosses a road at a junction.
+    """
     water = np.isin(layers.material, numbers("water"))
     paved = [
         (road, int(rng.choice(numbers("asphalt"))), int(rng.choice(numbers("concrete"))))
@@ -119,7 +122,7 @@ def _draw_roads(layers: MapLayers, plan: Plan, rng: np.random.Generator) -> None
 
 
 def _mark_middle(layers: MapLayers, road: Road) -> None:
-    """Dashes along the middle: 3 m drawn, 6 m apart."""
+    """Draw dashes of 3 m with gaps of 6 m along the middle of a road."""
     step_N = np.hypot(*np.diff(road.line_N2, axis=0).T)
     along_N = np.concatenate([[0], np.cumsum(step_N)])
     start = np.arange(0, along_N[-1] - 3, 9.0)
@@ -129,14 +132,14 @@ def _mark_middle(layers: MapLayers, road: Road) -> None:
 
 
 class Woods:
-    """Ready crowns of several sizes and shapes: height of the crown's surface as a share of the tree's."""
+    """Prepared tree crowns of several sizes and shapes: height of the crown's surface as a fraction of the tree's."""
 
     def __init__(self, m_per_px: float, rng: np.random.Generator):
         self.m_per_px = m_per_px
         self.crowns = [[_crown(radius / m_per_px, rng) for _ in range(_VARIANTS)] for radius in _SIZES_M]
 
     def stamp(self, layers: MapLayers, place_N2, radius_N, height_N, number_N, variant_N) -> None:
-        """Plant trees at places in meters; a higher neighbor hides a lower one."""
+        """Draw trees at places in meters; where crowns overlap, the higher surface is visible."""
         size_N = np.abs(np.asarray(radius_N)[:, None] - _SIZES_M).argmin(axis=1)
         pixel_N2 = np.floor(np.asarray(place_N2) / self.m_per_px).astype(int)
         rows = zip(
@@ -171,7 +174,7 @@ class Woods:
 
 
 def _crown(radius_px: float, rng: np.random.Generator) -> np.ndarray:
-    """A lumpy dome, 0 outside its ragged outline, float32 with an odd side."""
+    """A dome with an uneven surface and a ragged outline, 0 outside it; float32, the side is odd."""
     reach = int(np.ceil(radius_px * 1.3))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
     turn = np.arctan2(y, x)
@@ -184,7 +187,7 @@ def _crown(radius_px: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def plant(layers: MapLayers, plan: Plan, woods: Woods, rng: np.random.Generator) -> None:
-    """Forests, orchards, hedges, gardens, parks, banks and street trees."""
+    """Draw the trees of forests, orchards, hedges, gardens, parks, river banks and streets."""
     for parcel in plan.parcels:
         place_N2, radius_N = _spots(parcel, rng)
         _plant_at(layers, woods, place_N2, radius_N, parcel, rng)
@@ -234,7 +237,7 @@ def _spots(parcel: Parcel, rng: np.random.Generator):
         bool,
     )
     chance = {"forest": 0.97, "orchard": 0.95, "residential": 0.62}.get(parcel.use, 0.6) * np.ones(len(inside))
-    if parcel.use == "meadow":  # scrub gathers in clumps
+    if parcel.use == "meadow":  # scrub grows in clumps
         clump_N2 = rng.uniform(low, high, (rng.integers(1, 6), 2))
         away = np.hypot(*(place_N2[:, None] - clump_N2[None]).transpose(2, 0, 1)).min(axis=1, initial=1e9)
         chance = np.exp(-away / rng.uniform(6, 16)) + 0.02
@@ -244,7 +247,7 @@ def _spots(parcel: Parcel, rng: np.random.Generator):
 
 
 def _along(line_N2, spacing_m: float, jitter_m: float, rng: np.random.Generator, offset_m=0.0) -> np.ndarray:
-    """Points along a polyline, ``offset_m`` to its left (a number or one per corner)."""
+    """Points along a polyline, moved sideways by ``offset_m`` (one number or one per corner)."""
     along_N = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line_N2, axis=0).T))])
     direction_N2 = np.gradient(line_N2, axis=0)
     direction_N2 /= np.maximum(np.hypot(*direction_N2.T), 1e-9)[:, None]
@@ -257,7 +260,7 @@ def _along(line_N2, spacing_m: float, jitter_m: float, rng: np.random.Generator,
 def _plant_at(
     layers: MapLayers, woods: Woods, place_N2, radius_N, parcel: Parcel | None, rng: np.random.Generator
 ) -> None:
-    """Plant where there is room; conifers gather in some forests."""
+    """Draw trees where there is room; some forests have many conifers."""
     count = len(place_N2)
     size = layers.material.shape[0]
     conifer_share = 0.12 if parcel is None or parcel.use != "forest" else float(rng.choice([0.05, 0.1, 0.6]))

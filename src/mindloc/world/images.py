@@ -1,7 +1,7 @@
-"""All images of a world: the map painted as it looks from above in one season, cut into tiles, photographed by drones.
+"""All images of a world: the map is painted as seen from above in one season, then cut into tiles or photographed.
 
-Painting is tints, noise, rows, slopes and shadows, in blocks of fixed size, each a pure function of the layers around
-it, so threads may share the work without changing a byte.
+The map is painted in blocks of fixed size with tints, noise, rows of crops, slopes and shadows. Each block is a pure
+function of the layers around it, so the result does not depend on the number of threads.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ _ROWS = is_one_of(("crop", "soil", "meadow"))
 _LIVING = is_one_of(("meadow", "lawn", "crop", "undergrowth", "tree", "bush", "bank"))
 
 JPEG_QUALITY = 92
-PNG_COMPRESSION = 1  # images are noisy: more costs time and saves little
+PNG_COMPRESSION = 1  # images are noisy: a higher level costs time and saves little
 
-# numbers that keep the random streams of one seed apart; 1 and 2 belong to frames.py
+# numbers of random streams, different for each purpose; 1 and 2 are used in frames.py
 (
     _STREAM_PLAN,
     _STREAM_LAYERS,
@@ -53,11 +53,11 @@ ReportProgress = Callable[[str, int, int], None]  # stage, done, total
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise a world is painted with; mean 0, deviation about 1.
+    """The noise that a world is painted with; mean 0, standard deviation about 1.
 
     Args:
-        grain: (1024, 1024) float32, repeats without a seam.
-        patch: (cells, cells, 2) float32 over the whole map: lightness, dryness.
+        grain: fine noise, (1024, 1024) float32, repeated over the map without a seam.
+        patch: coarse noise, (cells, cells, 2) float32 over the whole map: lightness, dryness.
     """
 
     grain: np.ndarray
@@ -65,7 +65,7 @@ class Noise:
 
 
 def draw_noise(map_m: float, m_per_px: float, rng: np.random.Generator) -> Noise:
-    """Fine noise with lumps of about a meter, and coarse noise from 15 m upwards."""
+    """Draw fine noise with structures of about a meter, and coarse noise with structures of 15 m and more."""
     white = rng.normal(0, 1, (_GRAIN_PX, _GRAIN_PX)).astype(np.float32)
     grain = sum(
         weight * _normal(_wrapped_blur(white if octave == 0 else np.roll(white, 37 * octave, (0, 1)), size / m_per_px))
@@ -81,7 +81,7 @@ def _normal(values) -> np.ndarray:
 
 
 def _wrapped_blur(image, sigma: float) -> np.ndarray:
-    """Gaussian blur on a torus."""
+    """Gaussian blur of an image whose opposite edges are joined."""
     pad = int(4 * sigma) + 2
     return cv2.GaussianBlur(np.pad(image, pad, mode="wrap"), (0, 0), max(sigma, 0.3))[pad:-pad, pad:-pad]
 
@@ -98,13 +98,13 @@ def _fractal(cells: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """A ``ReportProgress`` that nobody sees."""
+    """A ``ReportProgress`` that does nothing."""
 
 
 def paint(
     layers: MapLayers, scenery: Scenery, noise: Noise, workers: int, progress: ReportProgress = no_progress
 ) -> np.ndarray:
-    """The whole map in color, (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
+    """Paint the whole map: (map_px, map_px, 3) uint8, channels blue, green, red as cv2 writes them."""
     size = layers.material.shape[0]
     image = np.empty((size, size, 3), np.uint8)
     corners = [(top, left) for top in range(0, size, BLOCK_PX) for left in range(0, size, BLOCK_PX)]
@@ -119,7 +119,7 @@ def paint(
 
 
 def _paint_block(layers: MapLayers, scenery: Scenery, noise: Noise, top: int, left: int) -> np.ndarray:
-    """One block, (rows, columns, 3) uint8 BGR."""
+    """Paint one block: (rows, columns, 3) uint8 BGR."""
     size = layers.material.shape[0]
     rows, columns = min(BLOCK_PX, size - top), min(BLOCK_PX, size - left)
     margin = 4
@@ -135,7 +135,7 @@ def _paint_block(layers: MapLayers, scenery: Scenery, noise: Noise, top: int, le
 
 
 def _padded(layer, top: int, left: int, rows: int, columns: int, margin: int) -> np.ndarray:
-    """A window with a margin; beyond the map its edge is repeated."""
+    """A window of a layer with a margin; beyond the map, the pixels at its edge are repeated."""
     size = layer.shape[0]
     y0, y1, x0, x1 = top - margin, top + rows + margin, left - margin, left + columns + margin
     part = layer[max(y0, 0) : min(y1, size), max(x0, 0) : min(x1, size)]
@@ -145,7 +145,7 @@ def _padded(layer, top: int, left: int, rows: int, columns: int, margin: int) ->
 
 
 def _with_rows(color, material, detail, scenery: Scenery) -> np.ndarray:
-    """Soil between the rows of a field; elsewhere detail is light and dark."""
+    """The color with the detail applied: soil between the rows on fields, lighter or darker elsewhere."""
     value = (detail.astype(np.float32) - DETAIL_NEUTRAL) / DETAIL_NEUTRAL
     soil = np.where(_ROWS[material], np.clip(-value * 2.2 * scenery.season.row_contrast, 0, 0.9), 0).astype(np.float32)
     color = color + soil[..., None] * (np.float32(scenery.season.soil) - color)
@@ -162,7 +162,7 @@ def _lightness(material, noise: Noise, m_per_px: float, top: int, left: int, mar
 
 
 def _with_dryness(color, material, noise: Noise, m_per_px: float, top: int, left: int, margin: int) -> np.ndarray:
-    """Plants are yellower on dry ground and greener in hollows."""
+    """The color with the coarse noise of dryness applied: plants are yellower on dry ground, greener on wet ground."""
     dry = _coarse(noise.patch[..., 1], m_per_px, top - margin, left - margin, *material.shape)
     dry = np.where(_LIVING[material], 0.06 * dry, 0).astype(np.float32)
     return color * (1 + dry[..., None] * np.float32([1.0, 0.25, -0.35]))
@@ -178,7 +178,7 @@ def _coarse(patch, m_per_px: float, top: int, left: int, rows: int, columns: int
 
 
 def light_on(layers: MapLayers, scenery: Scenery, top: int, left: int, rows: int, columns: int) -> np.ndarray:
-    """What share of full light each pixel gets, (rows, columns, 3) float32: slope and cast shadow."""
+    """Fraction of full light that each pixel gets by its slope and by shadows, (rows, columns, 3) float32."""
     shadow = cast_shadow(layers, scenery.sun_3, top, left, rows, columns)
     slope = _slope_light(layers, scenery.sun_3, top, left, rows, columns)
     left_over = np.float32(scenery.season.shadow)
@@ -187,7 +187,7 @@ def light_on(layers: MapLayers, scenery: Scenery, top: int, left: int, rows: int
 
 
 def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
-    """Light by the angle to the sun, about 1 on flat ground."""
+    """Light on each pixel by the angle of its slope to the sun; 1 on flat ground."""
     margin = 6
     height_m = _padded(layers.height_cm, top, left, rows, columns, margin).astype(np.float32) * np.float32(0.01)
     height_m = cv2.GaussianBlur(height_m, (0, 0), 0.6)
@@ -197,14 +197,14 @@ def _slope_light(layers: MapLayers, sun_3, top: int, left: int, rows: int, colum
     facing = (sun_3[2] - east * sun_3[0] - south * sun_3[1]) / np.sqrt(1 + east**2 + south**2)
     ambient = 0.42
     light = ambient + (1 - ambient) * np.maximum(facing, 0) / sun_3[2]
-    light = cv2.GaussianBlur(np.minimum(light, 1.35), (0, 0), 0.6)  # eaves would show steps
+    light = cv2.GaussianBlur(np.minimum(light, 1.35), (0, 0), 0.6)  # without blur, eaves would look like stairs
     return light[margin:-margin, margin:-margin]
 
 
 def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, columns: int) -> np.ndarray:
-    """Share of each pixel in shadow, (rows, columns) float32 0..1.
+    """Fraction of each pixel that is in shadow, (rows, columns) float32 0..1.
 
-    A pixel is dark when, some steps toward the sun, the land is higher than the sun's ray there.
+    A pixel is in shadow if, at some distance toward the sun, the surface is higher than the sun's ray to the pixel.
     """
     tangent = sun_3[2] / np.hypot(sun_3[0], sun_3[1])
     reach_px = 24.0 / tangent / layers.m_per_px  # roofs and trees stay below 24 m
@@ -227,7 +227,7 @@ def cast_shadow(layers: MapLayers, sun_3, top: int, left: int, rows: int, column
 def write_images(
     root: Path, spec: WorldSpec, frames: Frames, gallery: Gallery, progress: ReportProgress, workers: int
 ) -> None:
-    """Paint the map and write every tile and frame below ``root``.
+    """Paint the map and write every tile and every drone image below ``root``.
 
     Raises:
         DataError: an image can't be written.
@@ -251,7 +251,7 @@ def _rng(spec: WorldSpec, *stream: int) -> np.random.Generator:
 
 @contextmanager
 def _one_cv2_thread():
-    """Our own threads share the work; cv2's would get in their way."""
+    """Context in which cv2 uses one thread, since our own threads share the work."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -270,7 +270,7 @@ def _in_season(
     progress: ReportProgress,
     workers: int,
 ):
-    """The map in one season, cars included: layers, scenery, image."""
+    """The map in one season, including its cars: layers, scenery, painted image."""
     layers = layers.copy()
     park_cars(layers, plan, _rng(spec, _STREAM_SEASON, number, 0))
     scenery = draw_scenery(season, _rng(spec, _STREAM_SEASON, number, 1), _rng(spec, _STREAM_BUILT))
@@ -300,7 +300,7 @@ def _write_tiles(
 
 
 def cut_tile(image, tile_4, size_px: int) -> np.ndarray:
-    """Cut one tile (zoom, offset, x, y) out of the map's image and bring it to size."""
+    """Cut one tile (zoom, offset, x, y) out of the image of the map and resize it to ``size_px``."""
     zoom, offset, x, y = (int(value) for value in tile_4)
     side = image.shape[0] / 2**zoom
     left, top = (side * (column + offset / OFFSET_UNITS) for column in (x, y))
@@ -320,7 +320,7 @@ def _write_frames(
     progress: ReportProgress,
     workers: int,
 ) -> None:
-    """Season by season, so that one painted map at a time is in memory."""
+    """Write all drone images, season by season, so that only one painted map is in memory at a time."""
     poses, axes_F33 = frames.poses, frames.poses.axes()
     coarsest = 2 * float(poses.height_F.max()) * spec.half_width_tan / spec.drone_size_px[1] * 1.15
     done = 0

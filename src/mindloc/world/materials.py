@@ -1,7 +1,7 @@
-"""What a map pixel can be made of, as numbers 0..255, and what each number looks like from above.
+"""The materials of a map pixel, as numbers 0..255, and how strongly each material varies when it is painted.
 
-A material has several tints; a map stores the tint's number, so one drawing serves every season. Colors are red, green,
-blue, 0..255, as seen in full sun.
+A material has several tints. A map stores the number of a tint, not its color, so the same map can be painted in every
+season. Colors are red, green, blue, 0..255, as seen in full sun.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Material:
-    """A family of tints.
+    """One material.
 
     Args:
-        tints: how many numbers it takes.
-        spread: how much tints differ, as a share of the color.
-        grain: strength of the fine noise, share of the color.
-        patch: strength of the coarse noise, share of the color.
+        tints: number of its tints.
+        spread: how much the tints differ, as a fraction of the color.
+        grain: strength of the fine noise, as a fraction of the color.
+        patch: strength of the coarse noise, as a fraction of the color.
     """
 
     tints: int
@@ -76,12 +76,12 @@ CAR_COLORS = (
 
 
 def numbers(name: str) -> np.ndarray:
-    """All tint numbers of a material."""
+    """The numbers of all tints of a material."""
     return FIRST[name] + np.arange(MATERIALS[name].tints)
 
 
 def is_one_of(names) -> np.ndarray:
-    """Boolean table (256,): does a number belong to one of these materials?"""
+    """Boolean table (256,): True if a number belongs to one of these materials."""
     table = np.zeros(256, bool)
     for name in names:
         table[numbers(name)] = True
@@ -89,7 +89,7 @@ def is_one_of(names) -> np.ndarray:
 
 
 def strengths(kind: str) -> np.ndarray:
-    """Table (256,) float32 of ``grain`` or ``patch`` by number."""
+    """Table (256,) float32: the ``grain`` or ``patch`` (chosen by ``kind``) of the material of each number."""
     table = np.zeros(256, np.float32)
     for name, material in MATERIALS.items():
         table[numbers(name)] = getattr(material, kind)

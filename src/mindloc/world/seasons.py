@@ -1,7 +1,7 @@
 """Seasons: the color of every material, the sun, and how much soil shows between the rows of a crop.
 
-Each season is defined by the color at the middle of each material and by how a tint may stray from it; a world draws
-its own tints from its seed. Colors are red, green, blue in 0..255.
+A season gives each material one or more colors. A world draws the colors of its tints around these from its seed.
+Colors are red, green, blue in 0..255.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Season:
     """How the land looks at one time of the year.
 
     Args:
-        colors: material -> one or more colors; a tint is at random between two of them.
-        soil: color of bare soil between the rows.
-        row_contrast: how clearly rows show, 0..1.
-        sun_elevation_deg: range.
-        sun_azimuth_deg: range, clockwise from north.
-        shadow: what is left of each color channel in full shadow.
+        colors: material -> one or more colors; the color of a tint is drawn between two of them.
+        soil: color of bare soil between the rows of a crop.
+        row_contrast: how clearly the rows are visible, 0..1.
+        sun_elevation_deg: lowest and highest elevation.
+        sun_azimuth_deg: lowest and highest azimuth, clockwise from north.
+        shadow: fraction of each color channel that remains in full shadow.
     """
 
     name: str
@@ -139,10 +139,10 @@ DRONE_SEASONS = (LATE_SUMMER, AUTUMN, EARLY_SPRING)
 
 @dataclass(frozen=True)
 class Scenery:
-    """One season of one world: what painting needs.
+    """The colors and the sun of one season in one world, as painting needs them.
 
     Args:
-        color_256x3: float32, 0..255, by material number.
+        color_256x3: color of each material number, float32, 0..255.
         sun_3: unit vector toward the sun, axes (east, south, up).
     """
 
@@ -152,12 +152,12 @@ class Scenery:
 
 
 def draw_scenery(season: Season, rng: np.random.Generator, built_rng: np.random.Generator) -> Scenery:
-    """Tints and sun of one world's season.
+    """Draw the tints and the sun of a season in one world.
 
     Args:
-        season: which one.
-        rng: for the sun, the plants and the soil.
-        built_rng: for roofs and roads; seeded alike for every season of a world, since a roof keeps its color.
+        season: the season to draw.
+        rng: source of the sun, the plants and the soil.
+        built_rng: source of roofs and roads; seeded equally for every season of a world, so a roof keeps its color.
     """
     color = np.zeros((256, 3), np.float32)
     for name, material in MATERIALS.items():
@@ -174,7 +174,7 @@ def draw_scenery(season: Season, rng: np.random.Generator, built_rng: np.random.
 
 
 def _tints(colors: tuple[Color, ...], material, rng: np.random.Generator) -> np.ndarray:
-    """Tints (n, 3): between two of the colors, a little brighter or darker, a little off in hue."""
+    """Colors (n, 3) of the tints: each between two of ``colors``, with a small random change of brightness and hue."""
     count = material.tints
     anchor = np.asarray(colors, np.float64)
     one, two = anchor[rng.integers(0, len(anchor), (2, count))]

@@ -1,12 +1,12 @@
-"""The contents of a map as shapes in meters: parcels, roads, a river, houses and trees.
+"""The plan of a map (parcels, roads, a river) as shapes in meters, and the pixel layers that it is drawn into.
 
-The land is cut in two again and again; every early cut becomes a road, so roads meet and blocks close as they do in
-towns. A smooth bend of the whole plane (``Bend``) then takes the rulers' look away. x points east, y south.
-V = corners of a polygon, N = points.
+Plan: the land is cut in two again and again. The early cuts become roads, so roads meet and enclose blocks as in towns.
+A smooth displacement of the whole plane (``Bend``) then bends the straight lines. x points east, y south.
 
-The map as pixel layers: what every pixel is made of, its height, and detail such as rows and roof tiles.
+Layers: the material of every pixel, its height, and detail such as rows of a crop. They are drawn once per world and
+used in every season. x = column, y = row; the corner of the top left pixel is at (0, 0) meters.
 
-Layers are drawn once per world and serve every season. x = column, y = row, top left pixel covers (0, 0) meters.
+Shapes: V corners of a polygon, N points.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 from mindloc.geo.footprints import polygon_area
 
 STREET_M, MAIN_ROAD_M, TRACK_M = 6.5, 10.0, 3.2
-_EDGE_STEP_M = 14.0  # straight edges are cut this fine before they are bent
+_EDGE_STEP_M = 14.0  # distance of the corners that are added to straight edges before they are bent
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Bend:
         return point_N2 + np.sin(point_N2 @ self.wave_N2.T + self.phase_N) @ self.shift_N2
 
     def angle(self, point_2, angle: float) -> float:
-        """Direction (radians) that a small step at ``angle`` from ``point`` has after the bend."""
+        """Direction (radians), after the bend, of a small step from ``point`` in the direction ``angle``."""
         step = 0.5 * np.array([np.cos(angle), np.sin(angle)])
         ahead = self(point_2 + step) - self(point_2 - step)
         return float(np.arctan2(ahead[1], ahead[0]))
@@ -41,14 +41,14 @@ class Bend:
 
 @dataclass
 class Parcel:
-    """A piece of land of one use.
+    """A piece of land with one use.
 
     Args:
         flat_V2: convex polygon before the bend.
-        outline_N2: the same, bent.
-        use: residential, apartments, industrial, park, sports, crop, meadow, forest, orchard or fallow.
-        angle: direction of its longest side, radians, bent.
-        density: of the town around it, 0..1.
+        outline_N2: the polygon after the bend.
+        use: residential, apartments, industrial, park, sports, crop, meadow, forest, orchard, fallow or farm.
+        angle: direction of its longest side after the bend, radians.
+        density: density of the town at this place, 0..1.
     """
 
     flat_V2: np.ndarray
@@ -69,7 +69,7 @@ class Road:
 
 @dataclass
 class Plan:
-    """The whole map. A hedge is a polyline with trees along it."""
+    """The plan of a whole map. A hedge is a polyline along which trees are planted."""
 
     side_m: float
     parcels: list[Parcel] = field(default_factory=list)
@@ -80,13 +80,13 @@ class Plan:
 
 
 def draw_plan(side_m: float, rng: np.random.Generator) -> Plan:
-    """Plan a map of ``side_m`` meters a side."""
+    """Draw the plan of a square map with sides of ``side_m`` meters."""
     plan = Plan(side_m)
     bend = _draw_bend(rng)
     towns = _Towns(side_m, rng)
     reach = side_m * 0.5 + 70.0
     turn = rng.uniform(0, np.pi / 2)
-    # a turned square that covers the map whatever the turn
+    # a rotated square that is large enough to cover the map at any angle
     corner = np.sqrt(2.0) * reach * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ _rotation(turn).T + side_m / 2
     _cut(plan, corner, bend, towns, rng)
     plan.river_line_N2, plan.river_half_width_N = _draw_river(side_m, rng)
@@ -108,7 +108,7 @@ def _draw_bend(rng: np.random.Generator) -> Bend:
 
 
 class _Towns:
-    """How dense the town is at a place, and how wooded the land."""
+    """The density of the towns and the amount of wood at each place of a map."""
 
     def __init__(self, side_m: float, rng: np.random.Generator):
         count = max(1, round(side_m**2 / 0.55e6))
@@ -122,12 +122,12 @@ class _Towns:
         return float(np.exp(-(away**2)).max())
 
     def wood(self, point_2) -> float:
-        """-1..1, positive where forest is likely."""
+        """About -1..1; forest is likely if it is positive."""
         return float(np.sin(self.wood_wave_N2 @ point_2 + self.wood_phase_N).sum() / 3)
 
 
 def _cut(plan: Plan, corner_V2, bend: Bend, towns: _Towns, rng: np.random.Generator) -> None:
-    """Cut a convex piece of land until it is small enough, laying a road along most cuts."""
+    """Cut a convex piece of land into parcels, and lay a road along most of the cuts."""
     pieces = [corner_V2]
     while pieces:
         piece_V2 = pieces.pop()
@@ -151,13 +151,13 @@ def _off_map(piece_V2, side_m: float) -> bool:
 
 
 def _halve(piece_V2, wobble_deg: float, rng: np.random.Generator):
-    """Cut across the longest side; returns both pieces and the two ends of the cut."""
+    """Cut a piece across its longest side; returns both pieces and the two ends of the cut."""
     edge_V2 = np.roll(piece_V2, -1, axis=0) - piece_V2
     longest = edge_V2[np.hypot(*edge_V2.T).argmax()]
     along = longest / np.hypot(*longest)
     reach_V = piece_V2 @ along
     if np.ptp(piece_V2 @ np.array([-along[1], along[0]])) > 1.15 * np.ptp(reach_V):
-        along = np.array([-along[1], along[0]])  # deep pieces are cut the other way
+        along = np.array([-along[1], along[0]])  # pieces deeper than long are cut across their depth
         reach_V = piece_V2 @ along
     at = reach_V.min() + rng.uniform(0.38, 0.62) * np.ptp(reach_V)
     normal = _rotation(np.radians(rng.normal(0, wobble_deg))) @ along
@@ -167,7 +167,7 @@ def _halve(piece_V2, wobble_deg: float, rng: np.random.Generator):
 
 
 def _split_polygon(piece_V2, side_V):
-    """Both parts of a convex polygon by the sign of ``side_V``, and the segment between them."""
+    """Split a convex polygon by the sign of ``side_V``, one per corner; returns both parts and the cut between them."""
     one, two, cut = [], [], []
     for index in range(len(piece_V2)):
         here, after = piece_V2[index], piece_V2[(index + 1) % len(piece_V2)]
@@ -182,7 +182,7 @@ def _split_polygon(piece_V2, side_V):
 
 
 def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng: np.random.Generator) -> None:
-    """A road, a track, a hedge or nothing along a cut through land of ``area`` square meters."""
+    """Lay a road, a track, a hedge or nothing along a cut through land of ``area`` square meters."""
     line_N2 = bend(_densified(line_22))
     chance = rng.random()
     if area > 260_000:
@@ -196,7 +196,7 @@ def _lay_along(plan: Plan, line_22, area: float, density: float, bend: Bend, rng
 
 
 def _densified(line_N2) -> np.ndarray:
-    """The same polyline with corners every few meters."""
+    """The polyline with added corners, at most about ``_EDGE_STEP_M`` apart."""
     parts = []
     for start, end in zip(line_N2[:-1], line_N2[1:], strict=True):
         steps = max(int(np.hypot(*(end - start)) / _EDGE_STEP_M), 1)
@@ -236,7 +236,7 @@ def _use(density: float, wood: float, rng: np.random.Generator) -> str:
 
 
 def _draw_river(side_m: float, rng: np.random.Generator):
-    """A winding line across the map and half its width at every corner."""
+    """A winding line across the map, and half the river's width at each of its corners."""
     turn = rng.uniform(0, 2 * np.pi)
     count = max(int(side_m * 1.6 / 12), 8)
     along = np.linspace(-0.8, 0.8, count) * side_m
@@ -259,12 +259,12 @@ DETAIL_NEUTRAL = 128
 
 @dataclass
 class MapLayers:
-    """All layers have the shape (map_px, map_px).
+    """The pixel layers of a map, each of shape (map_px, map_px).
 
     Args:
-        material: uint8, a number of materials.py.
-        height_cm: uint16, above the ground.
-        detail: uint8, 128 is neutral; below it more soil between rows, or darker.
+        material: uint8, material number of materials.py.
+        height_cm: uint16, height above the ground.
+        detail: uint8, 128 is neutral. A value below 128 means soil between rows on fields, and darker elsewhere.
         m_per_px: meters per pixel.
     """
 
@@ -277,7 +277,7 @@ class MapLayers:
         return MapLayers(self.material.copy(), self.height_cm.copy(), self.detail.copy(), self.m_per_px)
 
     def px(self, point_N2) -> np.ndarray:
-        """Meters to fixed-point pixels for cv2 (pixel centers at whole numbers)."""
+        """Convert meters to the fixed-point pixels of cv2 (pixel centers at whole numbers)."""
         return np.round((np.asarray(point_N2) / self.m_per_px - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
     def fill(self, polygon_N2, material: int, detail: int | None = DETAIL_NEUTRAL, height_cm: int | None = 0) -> None:
@@ -290,7 +290,7 @@ class MapLayers:
             cv2.fillPoly(self.height_cm, corner, int(height_cm), cv2.LINE_8, _SHIFT)
 
     def stroke(self, line_N2, width_m: float, material: int, round_ends: bool = False) -> None:
-        """Draw a polyline of some width, given in meters."""
+        """Draw a polyline with a width; both are in meters."""
         self.fill_all(ribbon(line_N2, width_m / 2), material, DETAIL_NEUTRAL)
         if not round_ends:
             return
@@ -299,16 +299,16 @@ class MapLayers:
             cv2.circle(self.material, tuple(int(v) for v in end), radius, int(material), -1, cv2.LINE_8, _SHIFT)
 
     def fill_all(self, polygon_P42, material: int, detail: int | None) -> None:
-        """Fill many quadrilaterals alike."""
+        """Fill many quadrilaterals with the same material and detail."""
         for corner in self.px(polygon_P42):
             cv2.fillConvexPoly(self.material, corner, int(material), cv2.LINE_8, _SHIFT)
             if detail is not None:
                 cv2.fillConvexPoly(self.detail, corner, int(detail), cv2.LINE_8, _SHIFT)
 
     def window(self, polygon_N2, margin_px: int = 1):
-        """Slices (rows, columns) around a polygon, cut at the map's edge, and the centers of its pixels in meters.
+        """Slices (rows, columns) around a polygon, cut at the map's edge, and the x and y of the pixel centers, meters.
 
-        Returns None where it is off the map.
+        Returns None if the polygon is off the map.
         """
         size = self.material.shape[0]
         low = np.floor(np.min(polygon_N2, axis=0) / self.m_per_px).astype(int) - margin_px
@@ -321,7 +321,7 @@ class MapLayers:
         return (slice(low[1], high[1]), slice(low[0], high[0])), x_m[None, :], y_m[:, None]
 
     def mask(self, slices, polygon_N2) -> np.ndarray:
-        """Which pixels of a window are in a polygon, bool."""
+        """Bool for each pixel of a window: True if it is in the polygon."""
         rows, columns = slices
         mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         corner = self.px(polygon_N2) - np.array([columns.start, rows.start]) * (1 << _SHIFT)
@@ -330,7 +330,7 @@ class MapLayers:
 
 
 def empty_layers(map_px: int, m_per_px: float, material: int) -> MapLayers:
-    """Flat land of one material."""
+    """Layers of flat land of one material."""
     shape = (map_px, map_px)
     return MapLayers(
         np.full(shape, material, np.uint8),
@@ -341,7 +341,7 @@ def empty_layers(map_px: int, m_per_px: float, material: int) -> MapLayers:
 
 
 def ribbon(line_N2, half_width) -> np.ndarray:
-    """Quadrilaterals (N - 1, 4, 2) along a polyline; ``half_width`` in meters, a number or one per corner."""
+    """Quadrilaterals (N - 1, 4, 2) along a polyline; ``half_width`` is in meters, one number or one per corner."""
     line_N2 = np.asarray(line_N2, np.float64)
     along_N2 = np.gradient(line_N2, axis=0)
     along_N2 /= np.maximum(np.hypot(*along_N2.T), 1e-9)[:, None]
@@ -351,7 +351,7 @@ def ribbon(line_N2, half_width) -> np.ndarray:
 
 
 def rectangle(center_2, length_m: float, depth_m: float, angle: float) -> np.ndarray:
-    """Corners (4, 2) of a turned rectangle."""
+    """Corners (4, 2) of a rectangle that is rotated by ``angle`` radians."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
     return np.asarray(center_2) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [
