@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mindloc.config import Config, config_from_dict, config_to_dict, dump_yaml, load_config, override_config
@@ -312,6 +312,9 @@ def trees(draw):
     return tree
 
 
+@example({"data": {"root": "a\x85b"}})
+@example({"data": {"root": "\x85"}})
+@example({"run": {"name": "a\u2028b\r"}})
 @given(trees())
 def test_a_config_comes_back_the_same_from_a_dict_json_and_yaml(tmp_path_factory, tree):
     try:

@@ -130,8 +130,19 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Plain values only; line breaks that are no line feeds, such as U+0085, are escaped, else they are lost."""
+
+    def represent_str(self, value: str) -> yaml.ScalarNode:
+        style = '"' if any(break_ in value for break_ in "\r\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dump_yaml(config: Config) -> str:
-    return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
