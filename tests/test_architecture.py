@@ -52,7 +52,15 @@ BUILDERS = {"build.py", "criterion.py", "trainer.py", "evaluate.py", "dataset.py
 
 VIEW_WORDS = re.compile(r"drone|satellite", re.IGNORECASE)
 # readers of data sets with these views; the generated drone data; flags of the command line
-NAMES_VIEWS = ("data/gta_uav.py", "data/visloc.py", "data/pairs_file.py", "world/", "cli/data.py", "cli/options.py")
+NAMES_VIEWS = (
+    "data/gta_uav.py",
+    "data/visloc.py",
+    "data/pairs_file.py",
+    "data/vigor",
+    "world/",
+    "cli/data.py",
+    "cli/options.py",
+)
 MOST_VIEW_LINES = 40
 
 MOST_LINES = 400

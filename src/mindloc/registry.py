@@ -6,7 +6,7 @@ in the entry's ``reads``. A builder is imported when it is first called, so unus
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mindloc.vocabulary import GLOBAL, OMEGA, PHI, PRECISIONS
@@ -64,6 +64,8 @@ class ReaderEntry(Entry):
     views: tuple[str, str]  # what the query and the reference side show, such as "drone"
     # "module:function": (DataConfig, directory, tile names) -> Ground; None: tile names do not state the ground area
     ground: str | None = None
+    # view -> width over height of its images, where all should have the same; check-data notes others
+    aspect: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +136,23 @@ READERS: dict[str, ReaderEntry] = {
         builder="mindloc.data.gta_uav:read",
         views=("drone", "satellite"),
         ground="mindloc.data.gta_uav:read_ground",
-        reads=("data.map_px", "data.m_per_px", "data.test_map_px", "data.test_m_per_px"),
+        reads=(
+            *("data.train_pairs", "data.test_pairs"),
+            *("data.map_px", "data.m_per_px", "data.test_map_px", "data.test_m_per_px"),
+        ),
     ),
     "visloc": ReaderEntry(
         builder="mindloc.data.visloc:read",
         views=("drone", "satellite"),
         ground="mindloc.data.visloc:read_ground",
+        reads=("data.train_pairs", "data.test_pairs"),
+    ),
+    "vigor": ReaderEntry(
+        builder="mindloc.data.vigor:read",
+        views=("ground", "satellite"),
+        ground="mindloc.data.vigor:read_ground",
+        reads=("data.area", "data.cities", "data.test_cities"),
+        aspect={"ground": 2.0},
     ),
 }
 

@@ -23,7 +23,10 @@ def test_both_pages_have_the_tables_and_the_sections_in_order():
 
 def test_a_row_has_values_default_meaning_and_the_choice_that_reads_the_key():
     rows = config_docs.settings_tables().splitlines()
-    assert "| `data.reader` | `gta_uav`, `visloc` | `gta_uav` | layout of the data set; see docs/data.md |  |" in rows
+    assert (
+        "| `data.reader` | `gta_uav`, `visloc`, `vigor` | `gta_uav` | layout of the data set; see docs/data.md |  |"
+        in rows
+    )
     assert next(row for row in rows if "`schedule.power`" in row).endswith("| schedule.name=polynomial |")
 
 

@@ -47,9 +47,10 @@ def resume_inside_an_epoch(section: str, key: str) -> list[str]:
 
 
 # settings that change which pairs exist, where they are (near ones share a batch), or which are left out
-MOVE_PAIRS = ["reader", "train_pairs", "map_px", "m_per_px", "train_mode", "train_ratio", "on_bad_image"]
+MOVE_PAIRS = ["reader", "train_pairs", "area", "cities", "map_px", "m_per_px", "train_mode", "train_ratio"]
+MOVE_PAIRS += ["on_bad_image"]
 # paths, evaluation, image sizes
-MOVE_NONE = ["root", "test_root", "test_pairs", "test_map_px", "test_m_per_px", "test_mode"]
+MOVE_NONE = ["root", "test_root", "test_pairs", "test_cities", "test_map_px", "test_m_per_px", "test_mode"]
 MOVE_NONE += ["query_size_px", "reference_size_px", "workers"]
 
 

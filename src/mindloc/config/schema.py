@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
-from mindloc.config.messages import first_problem, require
+from mindloc.config.messages import first_problem, require, shown
 from mindloc.config.sections import (
     AugmentConfig,
     DataConfig,
@@ -64,6 +64,7 @@ class Config(Section):
         except ValidationError as error:
             raise first_problem(error, tree, cls) from None
         _check_image_sizes(config.data, config.model)
+        _check_cities(config.data)
         _check_start(config.train, config.model)
         _check_accumulation(config.train)
         _check_hard_negatives(config.sampling, config.train, config.data)
@@ -151,6 +152,22 @@ def _check_image_sizes(data: DataConfig, model: ModelConfig) -> None:
         near = [max(1, round(side / stride)) * stride for side in size]
         fits = all(side % stride == 0 for side in size)
         require(fits, f"data.{key}", size, f"height and width that are multiples of {of}, for example {near}")
+
+
+def _check_cities(data: DataConfig) -> None:
+    """Each city is for training or for testing; of other readers these are keys that are not read."""
+    if "data.cities" not in READERS[data.reader].reads:
+        return
+    train, test = data.cities, data.test_cities
+    if data.area == "same":
+        require(not test, "data.test_cities", test, "an empty list with data.area=same, where data.cities names both")
+        return
+    require(
+        not set(train) & set(test), "data.test_cities", test, f"cities that data.cities={shown(train)} does not name"
+    )
+    key, value, other = ("test_cities", test, "cities") if train else ("cities", train, "test_cities")
+    text = f"cities too with data.area=cross, as data.{other} names some"
+    require(bool(train) == bool(test), f"data.{key}", value, text)
 
 
 def _check_start(train: TrainConfig, model: ModelConfig) -> None:

@@ -35,6 +35,15 @@ Jitter = Annotated[
     Condition("the last (hue) at most 0.5", lambda jitter: jitter[3] <= 0.5),
 ]
 AllDifferent = Condition("all different", lambda numbers: len(set(numbers)) == len(numbers))
+CityNames = Annotated[
+    tuple[Text, ...],
+    Condition(
+        "all different, each the name of a directory",
+        lambda names: (
+            len(set(names)) == len(names) and not any(name in ("", ".", "..") or "/" in name for name in names)
+        ),
+    ),
+]
 LossName = Annotated[Text, NameIn(LOSSES)]
 _HARD = ReadWith("sampling.hard_negatives", ("map", "descriptors", "both", "map_then_descriptors"))
 _HARD_BY_DESCRIPTORS = ReadWith("sampling.hard_negatives", ("descriptors", "both", "map_then_descriptors"))
@@ -60,6 +69,12 @@ class DataConfig(Section):
     train_pairs: Text = "cross-area-drone2sate-train.json"  # file in the root: tiles that each query image overlaps
     test_root: Text | None = None  # directory of a second data set, for evaluation; null: data.root
     test_pairs: Text = "cross-area-drone2sate-test.json"  # as train_pairs, for evaluation
+    # VIGOR: train and test in different cities, or in one half each of the same ones
+    area: Literal["same", "cross"] = "cross"
+    # VIGOR: cities of both halves, or with cross those of the training; empty: those of the publication, or in other
+    # data all, with cross the first half by name
+    cities: CityNames = ()
+    test_cities: CityNames = ()  # VIGOR with cross: cities of the evaluation, where data.cities names those of training
     map_px: Count = 24576  # side of the whole map at the finest zoom, pixels
     m_per_px: Positive = 0.45  # meters per pixel of that map
     test_map_px: Annotated[Count | None, Note("which means data.map_px")] = None  # map_px of the second data set

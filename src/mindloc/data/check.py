@@ -4,7 +4,7 @@ import functools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +19,14 @@ from mindloc.data.readers import Report, SplitName, read_whole
 from mindloc.data.sampler import kept_shares
 from mindloc.data.split import Split
 from mindloc.errors import DataError, ImageError, SplitAbsentError
+from mindloc.registry import READERS
 from mindloc.runtime.console import progress_bar, wrapped
 from mindloc.vocabulary import MODES, SIDES, PairMode
 
 BATCH_SIZES = (4, 8, 12, 16, 32, 64)
 _EXAMPLES = 3  # problems of one kind that the report shows
 _WORKERS = 2
+_ASPECT_OFF = 1.1  # an image of an expected aspect may be that much wider or higher
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def check_data(
             report.note(f"no {name} split; that is correct if the data set is not used for it ({text})")
     if len(found) == 2:
         _check_shared_queries(found["train"], found["test"], report)
-    _check_images(found.values(), read_images, report)
+    _check_images(found.values(), READERS[data.reader].aspect, read_images, report)
     if "train" in found:
         report.kept = _kept(found["train"], batch_sizes)
     return report
@@ -201,8 +203,12 @@ def _check_shared_queries(train: Split, test: Split, report: CheckReport) -> Non
         report.problem(f"{train.query.view} image in both splits", text)
 
 
-def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> None:
-    """Check that every image exists and, with ``read``, that it can be decoded; each file is checked once."""
+def _check_images(splits: Iterable[Split], aspect: Mapping[str, float], read: bool, report: CheckReport) -> None:
+    """Check that every image exists and, with ``read``, that it can be decoded; each file is checked once.
+
+    Args:
+        aspect: view -> width over height of its images; others are noted.
+    """
     files: dict[str, dict[Path, None]] = {}  # view -> files in order
     for side in SIDES:
         for split in splits:
@@ -219,12 +225,19 @@ def _check_images(splits: Iterable[Split], read: bool, report: CheckReport) -> N
                     report.problem(found.kind, found.text)
                 elif found is not None:
                     sizes[found.size] += 1
-                    for remark in found.remarks:
+                    for remark in (*found.remarks, *_of_aspect(found.size, aspect.get(view))):
                         remarks.setdefault(remark, []).append(path)
         for remark, of_remark in remarks.items():
             report.note(f"{len(of_remark)} {view} images {remark} (first {of_remark[0]})")
         if read:
             report.image_sizes[view] = sizes
+
+
+def _of_aspect(size: tuple[int, int], expected: float | None) -> Iterator[str]:
+    """The remark on an image that is wider or higher than the others should be."""
+    width, height = size
+    if expected and not 1 / _ASPECT_OFF <= width / height / expected <= _ASPECT_OFF:
+        yield f"are not {expected:g} times as wide as high: cropped?"
 
 
 class _Found(NamedTuple):

@@ -110,7 +110,7 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
         DataError: a name is not that of a tile on the map, or training and test have different maps and it is unknown
             which of them ``directory`` belongs to.
     """
-    tile_N4 = [parse_tile(name) for name in names]
+    tile_N4 = [parse_tile(Path(name).name) for name in names]
     for text in _off_the_map(directory, names, tile_N4):
         raise DataError(text)
     return Ground(LAYOUT.place_unit, TileGrid(*_map_of(data, directory)).bounds_of(tile_N4))

@@ -37,7 +37,7 @@ class Report:
         """Report something unusual that may be intended."""
 
     def breakdown(self, counts: dict[str, int]) -> None:
-        """Report the number of reference images of each kind, such as each zoom."""
+        """Report the number of images of each kind, such as the reference images of each zoom."""
 
 
 STOP = Report()
@@ -108,7 +108,7 @@ class Ground:
 
 
 def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
-    """The ground of the tiles ``names`` in ``directory``, which the reader of ``data`` computes from their names.
+    """The ground of the tiles ``names`` below ``directory``, which the reader of ``data`` computes from their names.
 
     Raises:
         ConfigError: the names of this data set do not state the ground.
@@ -117,7 +117,7 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
     ground = READERS[data.reader].ground
     if ground is None:
         raise ConfigError(f"image names state no places with data.reader={data.reader}; leave --places out")
-    return imported(ground)(data, directory, [Path(name).name for name in names])
+    return imported(ground)(data, directory, names)
 
 
 def repeated_ground(bounds_N4: np.ndarray, names: list[str]) -> str | None:

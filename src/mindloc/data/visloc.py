@@ -93,12 +93,13 @@ def read_ground(data: DataConfig, directory: Path, names: list[str]) -> Ground:
     map_of = _maps(directory.resolve().parent)
     bounds = []
     for name in names:
-        this_map = map_of(parse_tile(name).map)
+        tile = parse_tile(Path(name).name)
+        this_map = map_of(tile.map)
         if isinstance(this_map, str):
             raise DataError(f"{directory.resolve().parent}: tile {name} has no place: {this_map}")
-        if not this_map.contains(parse_tile(name)):
+        if not this_map.contains(tile):
             raise DataError(_off_the_map(directory / name, this_map))
-        bounds.append(this_map.ground_deg(parse_tile(name)))
+        bounds.append(this_map.ground_deg(tile))
     return Ground(LAYOUT.place_unit, np.array(bounds, np.float64))
 
 

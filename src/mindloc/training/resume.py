@@ -58,7 +58,7 @@ _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they
 # settings of the evaluation and image sizes do not change them either; a new key of data does until it is listed here
 _SETTINGS_BESIDE_THE_ORDER = (
     *_SETTINGS_OF_THE_PLACE,
-    *(f"data.{key}" for key in ("test_pairs", "test_map_px", "test_m_per_px", "test_mode")),
+    *(f"data.{key}" for key in ("test_pairs", "test_cities", "test_map_px", "test_m_per_px", "test_mode")),
     *("data.query_size_px", "data.reference_size_px"),
 )
 _FREE_SETTINGS = ("run.", "eval.")
