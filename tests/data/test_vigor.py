@@ -428,7 +428,7 @@ def test_a_sound_data_set_has_no_problems(root):
     assert [problem.kind for problem in report.problems] == ["missing file"]
     assert report.notes == [
         f"{root}/Bern/satellite: 1 tiles are not in {root}/splits/Bern/satellite_list.txt (first {tile(4, 4)}): "
-        "they are no answers",
+        "they can't be answers",
         f"1 ground images are not 2 times as wide as high: cropped? (first {cropped})",
     ]
 

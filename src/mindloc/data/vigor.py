@@ -265,7 +265,7 @@ def _note_counts(root: Path, city: _City, data: DataConfig, split: SplitName, re
         more = {name for name in os.listdir(root / city.tile_directory) if name.startswith("satellite_")} - set(names)
         if more:
             text = f"{root / city.tile_directory}: {len(more)} tiles are not in {labels.tiles.path} (first {min(more)})"
-            report.note(f"{text}: they are no answers")
+            report.note(f"{text}: they can't be answers")
 
 
 def _note_totals(cities: list[_City], data: DataConfig, report: Report) -> None:
