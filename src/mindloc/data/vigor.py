@@ -158,9 +158,7 @@ def _read_cities(root: Path, names: list[str], label_names: tuple[str, str], rep
     for error in absent + problems:
         report.problem("city", str(error))
     if not found:
-        raise DataError(
-            f"{root}: none of the cities {', '.join(names)} can be used; correct what is named for the first"
-        )
+        raise DataError(f"{root}: none of the cities {', '.join(names)} can be used; correct what is reported of each")
     return found
 
 
