@@ -131,7 +131,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Plain values only; line breaks that are no line feeds, such as U+0085, are escaped, else they are lost."""
+    """Plain values only; line breaks other than line feeds, such as U+0085, are escaped, else they are lost."""
 
     def represent_str(self, value: str) -> yaml.ScalarNode:
         style = '"' if any(break_ in value for break_ in "\r\x85\u2028\u2029") else None
