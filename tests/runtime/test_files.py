@@ -110,11 +110,21 @@ def test_a_disk_without_locks_is_noted(tmp_path, monkeypatch, capsys):
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
-    (tmp_path / ".set.123-abc.partial").mkdir()
-    (tmp_path / ".set.123-abc.partial" / "half").touch()
+    (tmp_path / ".set.123-0123abcd.partial").mkdir()
+    (tmp_path / ".set.123-0123abcd.partial" / "half").touch()
+    (tmp_path / ".set.45-89abcdef.tmp").touch()
+    of_others = [".set.2.123-0123abcd.partial", ".set.json.123-0123abcd.tmp", ".set.mine.partial"]
+    for name in of_others:
+        (tmp_path / name).mkdir()
     with atomic_directory(tmp_path / "set"):
         pass
-    assert os.listdir(tmp_path) == ["set"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*of_others, "set"])
+
+
+def test_two_directories_of_similar_names_are_written_at_once(tmp_path):
+    with atomic_directory(tmp_path / "set.2") as other, atomic_directory(tmp_path / "set"):
+        assert other.is_dir()
+    assert sorted(os.listdir(tmp_path)) == ["set", "set.2"]
 
 
 def test_a_write_replaces_the_file_and_creates_its_directory(tmp_path):

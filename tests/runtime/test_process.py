@@ -1,9 +1,11 @@
 """The command line of a process, its age, and its end by SIGTERM."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from importlib import metadata
@@ -107,6 +109,24 @@ def test_a_terminated_command_prints_one_line():
 def test_a_terminated_command_states_how_to_resume():
     result = terminated("command", "resume with: --resume RUN")
     assert result == (130, "", "stopped while compiling\nresume with: --resume RUN\n")
+
+
+def test_a_terminated_command_leaves_no_unfinished_files(tmp_path):
+    program = """
+    import os, signal, sys
+    from pathlib import Path
+    from mindloc.runtime.files import atomic_directory
+    from mindloc.runtime.process import answered, leaving_at_once
+    with answered(signal.default_int_handler, signal.SIGTERM), atomic_directory(Path(sys.argv[1])) as partial:
+        (partial / "half").touch()
+        print(*sorted(os.listdir(partial.parent)))
+        with leaving_at_once("stopped while compiling"):
+            signal.raise_signal(signal.SIGTERM)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), tmp_path / "set"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
+    assert (done.returncode, done.stderr) == (130, "stopped while compiling\n")
+    assert re.fullmatch(r"\.set\.\d+-\w+\.partial \.set\.lock\n", done.stdout) and not os.listdir(tmp_path)
 
 
 def test_last_words_end_with_their_block():

@@ -11,7 +11,6 @@ import pytest
 from mindloc.data.gta_uav import parse_tile
 from mindloc.errors import DataError
 from mindloc.geo.tiles import TileGrid
-from mindloc.world import dataset
 from mindloc.world.dataset import generate_world
 from mindloc.world.spec import WorldSpec
 
@@ -167,16 +166,6 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(DataError, match="is a file"):
         generate_world(SMALL, tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(dataset, "write_card", full_disk)
-    with pytest.raises(DataError, match="No space left"):
-        generate_world(replace(SMALL, json_only=True), tmp_path / "w")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_world_is_written_into_an_empty_directory(tmp_path):

@@ -12,9 +12,12 @@ from mindloc.config import load_config
 from mindloc.config.meanings import field_comments
 from mindloc.data.check import check_data
 from mindloc.data.readers import SplitName
+from mindloc.errors import DataError
 from mindloc.runtime.console import progress_bar
+from mindloc.runtime.files import atomic_directory, writing
+from mindloc.runtime.lock import locked
 from mindloc.world import spec
-from mindloc.world.dataset import generate_world
+from mindloc.world.dataset import generate_world, require_free
 from mindloc.world.spec import WorldSpec
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -56,8 +59,12 @@ def world(out: Path, **values: typing.Any) -> None:
     drone images of it. The same arguments give the same bytes.
     """
     chosen = WorldSpec(**{**values, "heights_m": values["heights_m"] or None})
-    with _Bars() as bars:
-        generate_world(chosen, out, bars.show)
+    chosen.check()
+    owned = locked(out, "world", DataError, "made", waits=False)  # who waited would find it made
+    new = atomic_directory(out, "world", DataError, lambda _: require_free(out))
+    with owned, writing(f"the world {out}", DataError), new as partial, _Bars() as bars:
+        generate_world(chosen, partial, bars.show)
+        require_free(out)
     print(
         f"{out}: a world of seed {chosen.seed}, {chosen.map_m:.0f} m wide; use it with\n"
         f"  --set data.map_px={chosen.map_px} --set data.m_per_px={chosen.m_per_px}"

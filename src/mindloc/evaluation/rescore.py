@@ -45,7 +45,7 @@ from mindloc.evaluation.score import (
 )
 from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.reading import file_checksum, json_checksum, read_json
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_write_text, remove_temporaries
 from mindloc.runtime.lock import locked
 
 SETUP_VERSION = 2
@@ -92,6 +92,7 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
         DataError: the directory is not an evaluation, or one of its files is broken.
     """
     with locked(Path(out_dir), "evaluation", DataError):
+        remove_temporaries(out_dir)
         return _rescore(Path(out_dir), figures)
 
 

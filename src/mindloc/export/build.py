@@ -15,13 +15,13 @@ from mindloc.errors import ConfigError, ExportError, first_line
 from mindloc.export.artifact import ExportSpec, compare, publish
 from mindloc.export.formats import UNCOMPARED, WRITERS, ExportGraph, Writer
 from mindloc.inference.build import load_encoder
-from mindloc.inference.exported import FORMATS, output_name
+from mindloc.inference.exported import FORMATS, card_path, output_name
 from mindloc.inference.mindir import MODE
 from mindloc.models.encoder import PlainOutputs
 from mindloc.runtime.checkpoint import load_weights
 from mindloc.runtime.console import status_line
 from mindloc.runtime.device import require_precision
-from mindloc.runtime.files import scratch_directory, writing
+from mindloc.runtime.files import remove_leftovers, scratch_directory, writing
 from mindloc.runtime.lock import locked
 from mindloc.vocabulary import SIDES, SideName
 
@@ -194,6 +194,7 @@ def export_file(
     live.set_train(False)
     owned = locked(path, "exported file", ExportError)
     with owned, writing(path, ExportError), scratch_directory(path) as partial:
+        remove_leftovers(card_path(path))
         file = partial / path.name
         try:
             with status_line(f"writing the graph of {path.name}"):

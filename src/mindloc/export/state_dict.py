@@ -18,7 +18,8 @@ from mindloc.errors import ConfigError, ExportError
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.registry import BACKBONES, HEADS
 from mindloc.runtime.checkpoint import load_weights
-from mindloc.runtime.files import replacing
+from mindloc.runtime.files import remove_leftovers, replacing
+from mindloc.runtime.lock import locked
 from mindloc.vocabulary import GLOBAL
 
 SUFFIX = ".pth"
@@ -50,7 +51,9 @@ def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: 
         )
     arrays = state_dict_of(weights.arrays)
     path = Path(directory) / f"{(file_name or 'encoder').removesuffix(SUFFIX)}{SUFFIX}"
-    with replacing(path, "export", ExportError) as temporary:
+    owned = locked(path, "exported file", ExportError)
+    with owned, replacing(path, "export", ExportError) as temporary:
+        remove_leftovers(path)
         write_state_dict(temporary, arrays)
         read = read_state_dict(temporary)
         if read.keys() != arrays.keys() or any(not np.array_equal(read[name], arrays[name]) for name in arrays):

@@ -4,8 +4,8 @@ A file is written under a temporary name beside its path, flushed to disk and re
 old content or the complete new one. What a link leads to is written, not the link.
 """
 
-import glob
 import os
+import re
 import secrets
 import shutil
 import time
@@ -16,9 +16,11 @@ from typing import BinaryIO, TypeVar
 
 from mindloc.errors import MindlocError
 from mindloc.runtime.lock import locked
-from mindloc.runtime.process import fault_point
+from mindloc.runtime.process import fault_point, unfinished
 
 TEMPORARY_SUFFIX = ".tmp"
+_PARTIAL_SUFFIX = ".partial"
+_OWN_NAME = r"\d+-[0-9a-f]{8}"  # as _own_name gives it
 Read = TypeVar("Read")
 
 
@@ -184,14 +186,22 @@ def scratch_directory(path: Path) -> Iterator[Path]:
     The caller has the lock of ``path``, so that what is there already was left by a killed process: it is removed.
     """
     path = Path(os.path.realpath(path))
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
-    partial = path.with_name(f".{path.name}.{_own_name()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    remove_leftovers(path)
+    partial = path.with_name(f".{path.name}.{_own_name()}{_PARTIAL_SUFFIX}")
+    with unfinished(partial):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what killed processes left of ``path``, whose lock the caller has; never that of another's name."""
+    own = re.compile(rf"\.{re.escape(path.name)}\.{_OWN_NAME}({_PARTIAL_SUFFIX}|{TEMPORARY_SUFFIX})")
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if own.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def require_replaceable(directory: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindloc.errors import MindlocError
+from mindloc.runtime.process import unfinished
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -64,7 +65,8 @@ def locked(
         ) from None
     held.add(path)
     try:
-        yield waited
+        with unfinished(name):
+            yield waited
     finally:
         held.remove(path)
         if lock:

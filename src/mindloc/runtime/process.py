@@ -112,6 +112,7 @@ def answered(handler: Any, *signals: int) -> Iterator[None]:
 
 
 _last_words: list[str] = []
+_unfinished: list[Path] = []
 
 
 @contextmanager
@@ -132,6 +133,8 @@ def leaving_at_once(words: str) -> Iterator[None]:
     def leave(number: int, frame: Any) -> None:
         with suppress(RuntimeError):  # the signal arrived during a print
             sys.stdout.flush()
+        for path in reversed(_unfinished):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         over_bars = "\r\x1b[J" if os.isatty(2) else ""  # clears the terminal from this line on
         os.write(2, (over_bars + "".join(f"{line}\n" for line in [words, *_last_words])).encode())
         os._exit(130)
@@ -175,6 +178,16 @@ def last_words(line: str) -> Iterator[None]:
         yield
     finally:
         _last_words.remove(line)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[None]:
+    """Context in which ``leaving_at_once`` also removes this file or directory, as whoever made it does on leaving."""
+    _unfinished.append(path)
+    try:
+        yield
+    finally:
+        _unfinished.remove(path)
 
 
 _passages: collections.Counter[str] = collections.Counter()

@@ -7,8 +7,6 @@ planned (town.py) and drawn as layers (ground.py), painted once for the satellit
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -128,56 +126,40 @@ def _metadata(frames: Frames) -> dict[str, list[float]]:
 
 
 def generate_world(
-    spec: WorldSpec, out: Path, progress: ReportProgress | None = None, workers: int | None = None
+    spec: WorldSpec, directory: Path, progress: ReportProgress | None = None, workers: int | None = None
 ) -> Path:
-    """Write the world of ``spec`` into the directory ``out`` and return it.
-
-    Everything is written into a hidden directory beside ``out``, which is renamed at the end. So ``out`` never contains
-    an incomplete world. The bytes depend only on the spec.
+    """Write the world of ``spec`` into ``directory`` and return it. The bytes depend only on the spec.
 
     Args:
         spec: settings of the world.
-        out: a path that does not exist, or an empty directory.
+        directory: a path that does not exist, or an empty directory.
         progress: called as progress(stage, done, total).
         workers: number of threads that paint; None means one per core, up to 8.
 
     Raises:
-        DataError: the spec is invalid, ``out`` is a file or not empty, or the files can't be written.
+        DataError: the spec is invalid, ``directory`` is a file or not empty.
+        OSError: the files can't be written.
     """
-    out = Path(out)
     spec.check()
-    _refuse_if_taken(out)
+    require_free(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     progress = progress or no_progress
     gallery = build_gallery(spec)
     frames = draw_frames(spec, gallery)
-    unfinished = _unfinished_directory(out)
-    try:
-        write_pair_lists(unfinished, spec, frames, gallery, progress)
-        if not spec.json_only:
-            write_images(unfinished, spec, frames, gallery, progress, workers or min(os.cpu_count() or 1, 8))
-        write_card(unfinished, spec, frames, gallery)
-        unfinished.chmod(0o755)
-        _refuse_if_taken(out)
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise DataError(f"can't write the world {out}: {error}; free some space or choose another directory") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return out
+    write_pair_lists(directory, spec, frames, gallery, progress)
+    if not spec.json_only:
+        write_images(directory, spec, frames, gallery, progress, workers or min(os.cpu_count() or 1, 8))
+    write_card(directory, spec, frames, gallery)
+    return directory
 
 
-def _refuse_if_taken(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; a world needs a new directory")
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; a world needs a new directory: choose another, or remove it first")
+def require_free(directory: Path) -> None:
+    """Refuse a place that contains anything.
 
-
-def _unfinished_directory(out: Path) -> Path:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished-", dir=out.parent))
-    except OSError as error:
-        raise DataError(
-            f"can't create a directory beside {out}: {error}; choose a directory you may write to"
-        ) from error
+    Raises:
+        DataError: it is a file, or a directory that is not empty.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file; a world needs a new directory")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise DataError(f"{directory} is not empty; a world needs a new directory: choose another, or remove it first")
