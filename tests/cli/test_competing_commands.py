@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from processes import wait_for
-from small_world import finish, save_untrained, start, world_words
+from small_world import PROJECT, finish, save_untrained, set_words, start, world_words
 
 from mindloc.cli import main
 from mindloc.descriptors.sets import load_descriptor_sets
@@ -38,7 +38,7 @@ def two_stage(tmp_path_factory, tiny_world) -> Path:
 
 
 def begin(*words: str | Path, fault: str = "") -> subprocess.Popen:
-    return start([sys.executable, "-m", "mindloc", *words], fault)
+    return start([sys.executable, "-m", "mindloc", *words], fault, env={"PYTHONPATH": str(PROJECT / "src")})
 
 
 def begin_and_own(place: Path, *words: str | Path) -> subprocess.Popen:
@@ -104,7 +104,8 @@ def test_a_second_world_in_one_place_is_refused_and_nobody_reads_half_of_the_fir
     assert finish(begin("check-data", place)).returncode == 1 and not place.exists()
     first.send_signal(signal.SIGCONT)
     assert finish(first).returncode == 0
-    assert finish(begin("check-data", place, "--lists_only")).returncode == 0
+    scale = set_words({"data.map_px": 1024, "data.m_per_px": 0.3})
+    assert finish(begin("check-data", place, "--lists_only", *scale)).returncode == 0
     done = finish(begin("world", place, *WORLD))
     assert done.returncode == 2 and "is not empty; a world needs a new directory" in done.stderr
     assert os.listdir(tmp_path) == ["world"]

@@ -19,7 +19,6 @@ from pathlib import Path
 from mindloc.errors import StoreError
 from mindloc.modelarts.stores import Store, Unavailable, join, with_retries
 from mindloc.runtime.checkpoint import STATE_SUFFIX, WEIGHTS_SUFFIX
-from mindloc.runtime.files import TEMPORARY_SUFFIX
 
 CHECKPOINTS, REPORTS = "checkpoints/", "reports/"
 NEIGHBORS = "neighbors/"  # descriptors of a running search; its result is in the checkpoints
@@ -199,11 +198,10 @@ def find_files(run: Path, unfinished_reports: bool) -> dict[str, Path]:
 
 
 def walk(directory: Path) -> Iterator[Path]:
-    """Yield every file below a directory, except temporary files, which are being written."""
-    for inner, _, names in os.walk(directory):  # skips a directory that is deleted meanwhile
-        for name in names:
-            if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)):
-                yield Path(inner) / name
+    """Yield every file below a directory, except hidden ones: locks, and files that are being written."""
+    for inner, directories, names in os.walk(directory):  # skips a directory that is deleted meanwhile
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        yield from (Path(inner) / name for name in names if not name.startswith("."))
 
 
 def set_aside(path: Path, name: str, aside: Path) -> Path:

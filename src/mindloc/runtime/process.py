@@ -182,7 +182,7 @@ def last_words(line: str) -> Iterator[None]:
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[None]:
-    """Context in which ``leaving_at_once`` also removes this file or directory, as whoever made it does on leaving."""
+    """Context in which ``leaving_at_once`` also removes this file or directory, as its own context does on leaving."""
     _unfinished.append(path)
     try:
         yield
