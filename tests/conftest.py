@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("slow") is not None, FIRST.index(part) if part in FIRST else len(FIRST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def advice(monkeypatch) -> Iterator[None]:
+    """The commands, options and settings that errors of a test name as the way out exist."""
+    from mindloc.errors import MindlocError
+
+    said: set[str] = set()
+
+    def remembered(error: MindlocError, *arguments: object) -> None:
+        said.update(map(str, arguments))
+        super(MindlocError, error).__init__(*arguments)
+
+    monkeypatch.setattr(MindlocError, "__init__", remembered)
+    yield
+    monkeypatch.undo()
+    advising = [message for message in said if "--" in message or "mindloc " in message or "=" in message]
+    if advising:
+        from advice import wrong_advice
+
+        assert [f"{wrong}, in: {message}" for message in advising for wrong in wrong_advice(message)] == []
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from mindloc.data.readers import SplitName, find_split, read_ground, read_split
 from mindloc.descriptors.ranking import float64_rows
 from mindloc.descriptors.sets import require_place
 from mindloc.errors import ConfigError, DataError, MindlocError
-from mindloc.evaluation.evaluate import evaluate as evaluate_split
+from mindloc.evaluation import evaluate as evaluation
 from mindloc.evaluation.rescore import rescore as score
 from mindloc.inference.build import EngineRequest, Source, compare_with_exact, read_source, start_engine
 from mindloc.inference.build import card_facts as facts_of
@@ -352,10 +352,10 @@ def evaluate(
         config = config.with_root(data_root)
     encoder._source.require_inputs(config)
     chosen = read_split(config.data, split)
+    training = chosen if split == "train" else find_split(config.data, "train")
+    evaluation.check_before_encoding(config, chosen, out)
     compare_with_exact(encoder.engine, config, {side: chosen.paths(side) for side in SIDES}, encoder._say)
-    return evaluate_split(
-        encoder.engine, config, chosen, out, chosen if split == "train" else find_split(config.data, "train")
-    )
+    return evaluation.evaluate(encoder.engine, config, chosen, out, training)
 
 
 def train(

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from advice import commands_named
 from small_world import PROJECT, SETTINGS, WORLD, finish, set_words, start
 
 pytestmark = pytest.mark.slow
@@ -99,19 +100,42 @@ def test_the_command_that_is_recorded(shell, trained):
     assert second != first and json.loads((second / "code.json").read_text())["command"] == command
 
 
-def test_how_to_continue_a_stopped_training(shell, trained):
-    run = shell.here / "the run"
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_how_to_continue_a_stopped_training(shell, trained, name):
+    run = shell.here / f"the run {name}"
     words = set_words({"train.epochs": 8, "train.checkpoint_every_epochs": 1, "train.log_every_steps": 1})
     line = train_line("--run_dir", str(run), *words)
     process = start(["bash", "-c", f"exec {line}"], cwd=shell.here, env=shell.environment)
     next(line for line in process.stdout if "epoch 3/" in line)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     done = finish(process)
     assert done.returncode == 130
     resume = named(done.stderr, "continue from the newest checkpoint with")
     assert "resumed from weights_e" in shell(resume)
     refused = shell(train_line("--run_dir", str(run)), code=2)  # not empty
     assert shlex.split(named(refused, "resume this run")) == shlex.split(resume)
+
+
+def test_the_settings_that_a_world_names(shell):
+    said = shell(f"mindloc world other --seed 7 {WORLD} --drones 24")
+    settings = said.splitlines()[-1].strip()
+    assert shlex.split(settings)[::2] == ["--set", "--set"]
+    shell(f"mindloc check-data other {settings}")
+    assert "data.m_per_px=" in shell("mindloc check-data other --set data.map_px=512 --set data.m_per_px=0.3", code=1)
+
+
+def test_a_training_from_weights_that_an_extraction_refuses(shell, trained):
+    """MindSpore's own checkpoint has names and arrays, and no config."""
+    newest = sorted((shell.here / "work_dir/world_tiny").glob("*/checkpoints/weights_best.safetensors"))[-1]
+    code = (
+        "import sys, mindspore as ms; from safetensors.numpy import load_file; arrays = load_file(sys.argv[1]); "
+        "ms.save_checkpoint([{'name': name, 'data': ms.Tensor(arrays[name])} for name in arrays], 'mine.ckpt')"
+    )
+    shell(shlex.join(["python", "-c", code, str(newest)]))
+    refused = shell(f"mindloc extract {shlex.quote(DATA)}/satellite --checkpoint mine.ckpt --out none", code=2)
+    (training,) = commands_named(refused, NAME="world_tiny")
+    settings = set_words({**SMALL, "data.root": DATA})
+    assert "mine.ckpt" in shell(shlex.join(["mindloc", *training, *settings]))
 
 
 def test_the_export_command_that_an_evaluation_prints(shell, trained):

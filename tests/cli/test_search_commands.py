@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from advice import commands_named
 from PIL import Image
 from small_world import save_untrained, set_words
 
@@ -126,9 +127,11 @@ def test_milvus_gives_the_same_answers(here, capsys):
     assert search("--top", "1", "--set", "search.recall_n=3", **where)[0] == [("t5", 0.8, 2)]
     run("index", "add", "gallery", "--index", "milvus:tiles.db")
     assert "6 tiles added, 5 of them replaced; 6 in all" in capsys.readouterr().out
-    assert "contains 6 tiles already; continue with: index add" in says(
-        capsys, "index", "build", "gallery", "--index", "milvus:tiles.db"
-    )
+    refused = says(capsys, "index", "build", "gallery", "--index", "milvus:tiles.db")
+    assert "contains 6 tiles already" in refused
+    (adding,) = commands_named(refused, DIRECTORY="gallery")
+    assert adding[:2] == ["index", "add"]
+    run(*adding)
     assert "--nlist is for an index in a directory" in says(
         capsys, "index", "build", "gallery", "--index", "milvus:tiles.db#other", "--nlist", "4"
     )
@@ -290,7 +293,7 @@ REFUSED_SEARCHES = [
     ("--queries queries --near 1,1", "go together; give both or none"),
     ("--queries queries --within_m 1", "go together; give both or none"),
     ("--queries queries --near 1,1 --within_m=-1", "give a distance in meters above 0"),
-    ("--queries queries --box 5,5,1,1", "is upside down; give its lowest corner first"),
+    ("--queries queries --box 5,5,1,1", "is upside down; its lowest corner comes first: 1,1,5,5"),
     ("--queries queries --checkpoint x", "--queries are encoded already; leave --checkpoint out"),
     ("--queries queries --engine onnx --tensorrt --precision fp16", "leave --engine, --precision, --tensorrt out"),
     ("--queries queries --dec_key_file x --view satellite", "leave --dec_key_file, --view out"),
@@ -312,6 +315,34 @@ REFUSED_SEARCHES = [
     ("--queries queries --pca nowhere.safetensors", "nowhere.safetensors is missing"),
     ("--queries foreign", "built with checkpoint cccccccccccc, but the queries have checkpoint dddddddddddd"),
 ]
+
+
+def test_the_commands_that_a_search_without_an_index_names(here, capsys):
+    """Each makes what was missing, from nothing to answers."""
+    searched = ["search", "--queries", "queries_1", "--index", "tiles_index", "--out", "answers.jsonl"]
+    (here / "tiles_index").mkdir()
+    (building,) = commands_named(says(capsys, *searched), DIRECTORY="gallery_1", PATH="tiles_index")
+    run(*building)
+    run("index", "remove", *TILES, "--index", "tiles_index")
+    (adding,) = commands_named(says(capsys, *searched), DIRECTORY="gallery_1", PATH="tiles_index")
+    run(*adding)
+    run(*searched)
+    rotated = np.eye(4)[:, :3]
+    write_extraction(here / "wide", rotated, None, ["a", "b", "c", "d"])
+    save_nothing(here / "weights.safetensors")
+    refused = says(capsys, *searched, "--pca", "weights.safetensors")
+    (fitting,) = commands_named(refused, DIRECTORY="wide", FILE="fitted.safetensors")
+    run(*fitting, "--dimension", "2")
+    assert load_reduction("fitted.safetensors").dimension == 2
+
+
+def test_the_numbers_that_a_refused_search_names(here, capsys):
+    run("index", "build", "gallery", "--index", "tiles_index")
+    words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl")
+    assert len(search("--top", says(capsys, *words, "--top", "7").rpartition(" to ")[2])[0]) == 6
+    few = ("--top", "4", "--set", "search.recall_n=3")
+    option, setting = says(capsys, *words, *few).split()[-2:]
+    assert search(*few, option, setting) == FOUR
 
 
 @pytest.mark.parametrize(("words", "line"), REFUSED_SEARCHES, ids=[line for _, line in REFUSED_SEARCHES])
@@ -347,7 +378,8 @@ def test_a_position_out_of_range_in_degrees_is_refused(here, capsys):
     write_extraction(here / "degrees", OMEGA, PHI, TILES, np.full((6, 2), 60.0), unit="lat_lon_deg")
     run("index", "build", "degrees", "--index", "tiles_index")
     words = ("search", "--queries", "queries", "--index", "tiles_index", "--out", "answers.jsonl", "--within_m", "9")
-    assert "is not a place in degrees; give latitude before longitude" in says(capsys, *words, "--near", "119.4,31.7")
+    assert "119.4,31.7 is not a place in degrees" in says(capsys, *words, "--near", "119.4,31.7")
+    assert "no tile is there" in says(capsys, *words, "--near", "31.7,119.4")
 
 
 def test_what_index_refuses(here, capsys):
@@ -456,7 +488,7 @@ def test_a_mismatch_with_the_index_is_found_before_a_device_starts(here, capsys)
     del origin["reduction_sha256"]
     write_extraction(here / "one", OMEGA, None, TILES, PLACE, **origin)
     run("index", "build", "one", "--index", "tiles_index")
-    assert "is upside down; give its lowest corner first" in says(capsys, *words, "--box", "5,5,1,1")
+    assert "is upside down" in says(capsys, *words, "--box", "5,5,1,1")
     write_extraction(here / "two", OMEGA, PHI, TILES, PLACE, **origin)
     run("index", "build", "two", "--index", "tiles_index")
     assert "the queries have no phi; encode them with the checkpoint" in says(capsys, *words)
@@ -623,9 +655,10 @@ def test_an_extraction_stops_at_a_broken_image_or_leaves_it_out(world, tmp_path,
     words += ["--checkpoint", world / "run/checkpoints/weights.safetensors"]
     assert "images/broken.png is not JPEG" in says(capsys, *words)
     (images / "broken.png").unlink()
-    assert "images/damaged.png is damaged" in says(capsys, *words)
+    refused = says(capsys, *words)
+    assert "images/damaged.png is damaged" in refused
     assert not [path for path in Path("set").rglob("*") if not path.name.startswith(".")]
-    run(*words, *set_words({"data.on_bad_image": "skip"}))
+    run(*words, *refused.split()[-2:])  # the way out that is named
     assert "left out: 1 of 4 images, which can't be read" in capsys.readouterr().out
     sets = load_descriptor_sets("set")
     expected = load_descriptor_sets(world / "queries")
@@ -633,6 +666,59 @@ def test_an_extraction_stops_at_a_broken_image_or_leaves_it_out(world, tmp_path,
         rows = [expected[name].names.index(image) for image in found.names]
         assert len(rows) == 3
         np.testing.assert_allclose(found.descriptor_ND, expected[name].descriptor_ND[rows], atol=1e-5)
+
+
+def test_the_extraction_that_a_missing_set_names(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    build = ("index", "build", "the tiles", "--index", "tiles_index")
+    known = {"IMAGES": world / "data/satellite", "RUN": world / "run/checkpoints/weights.safetensors"}
+    (extraction,) = commands_named(says(capsys, *build), **known)
+    run(*extraction, "--device_target", "CPU")
+    run(*build)
+
+
+BEFORE_AN_ENGINE = {  # a command with its arguments, what is refused
+    "an image's header": ("extract images --out set", "images/broken.png"),
+    "the images of a search": (
+        "search images --index tiles_index --out a.jsonl --set data.on_bad_image=stop",
+        "broken",
+    ),
+    "an image of a data set": ("eval --set data.root={bad}", "bad/drone"),
+    "an image of a data set that is missing": ("eval --set data.root={missing}", "missing/drone"),
+    "the place of descriptors": ("extract {data}/satellite --out images", "broken.png"),
+    "the place of a report": ("eval --set data.root={data} --out images", "images"),
+    "the place of answers": ("search {data}/satellite --index tiles_index --out images", "images"),
+    "an index": ("search {data}/satellite --index images --out a.jsonl", "no tile index"),
+    "an index of another encoder": ("search {data}/satellite --index other --out a.jsonl", "built with"),
+    "the number of answers": ("search {data}/satellite --index tiles_index --out a.jsonl --top 999", "--top"),
+    "the view": ("search {data}/satellite --index tiles_index --out a.jsonl --view infrared", "infrared"),
+    "a reduction": ("extract {data}/satellite --out set --pca images/broken.png", "broken.png"),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_AN_ENGINE)
+def test_what_can_be_refused_is_refused_before_an_engine_starts(world, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+
+    def start(*_, **__):
+        raise AssertionError("the engine was started")
+
+    for module in ("mindloc.cli.search", "mindloc.api"):
+        monkeypatch.setattr(f"{module}.start_engine", start)
+    run("index", "build", world / "gallery", "--index", "tiles_index")
+    write_extraction(tmp_path / "foreign", OMEGA, PHI, TILES, PLACE)
+    run("index", "build", "foreign", "--index", "other")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    for bad in ("bad", "missing"):
+        shutil.copytree(world / "data", tmp_path / bad)
+        shutil.rmtree(tmp_path / bad / "drone")
+    shutil.copytree(world / "data" / "drone", tmp_path / "bad" / "drone")
+    for image in (tmp_path / "bad" / "drone" / "images").iterdir():
+        image.write_bytes(b"broken")
+    words, expected = BEFORE_AN_ENGINE[name]
+    words = words.format(data=world / "data", bad=tmp_path / "bad", missing=tmp_path / "missing").split()
+    assert expected in says(capsys, *words, "--checkpoint", world / "run/checkpoints/weights.safetensors")
 
 
 def test_an_output_directory_with_other_files_is_refused_before_a_device_starts(world, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Every process that is started: its complete environment and command line."""
 
+import re
+import socket
 import sys
 from pathlib import Path
 
@@ -188,6 +190,27 @@ def test_meeting_time_and_place_can_be_given(tmp_path):
     assert planned.world_size == 4 and planned.ranks == (2, 3)
     words = msrun_of(planned).command
     assert {"--master_addr=10.1.1.1", "--master_port=9000", "--cluster_time_out=42"} <= set(words)
+
+
+def test_a_place_to_meet_that_is_taken(tmp_path):
+    """The refusal names a place that is free; the ranks of other servers don't bind to it."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()
+        with pytest.raises(LaunchError, match=f"port {taken[1]} of 127.0.0.1") as refused:
+            plan(tmp_path, target="CPU", device_ids=(0, 1), master=taken)
+        address, port = re.search(r"MASTER_ADDR=(\S+) MASTER_PORT=(\d+)", str(refused.value)).groups()
+        words = msrun_of(plan(tmp_path, target="CPU", device_ids=(0, 1), master=(address, int(port)))).command
+        assert {f"--master_addr={address}", f"--master_port={port}"} <= set(words) and int(port) != taken[1]
+    plan(tmp_path, target="CPU", device_ids=(0, 1), master=taken)  # nobody listens any more
+
+
+def test_a_place_to_meet_on_no_machine(tmp_path):
+    nowhere = ("192.0.2.1", 8118)  # RFC 5737: of documents alone
+    with pytest.raises(LaunchError, match="MASTER_ADDR is 192.0.2.1, which is no address of this machine"):
+        plan(tmp_path, target="CPU", device_ids=(0, 1), master=nowhere)
+    assert plan(tmp_path, target="CPU", device_ids=(0, 1), master=nowhere, server_count=2).world_size == 4
 
 
 def test_servers_without_a_common_address_are_an_error(tmp_path):

@@ -82,6 +82,11 @@ def test_a_given_directory_must_be_empty(tmp_path):
     assert run.path == tmp_path / "mine" and run.config_path.is_file()
     with pytest.raises(MindlocError, match="mine is not empty; .* --resume"):
         RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.jpg").touch()
+    with pytest.raises(MindlocError) as refused:  # what is no run can't be resumed
+        RunDirectory.create("unused", "unused", "", path=tmp_path / "other")
+    assert "other" in str(refused.value) and "--resume" not in str(refused.value)
 
 
 def test_latest_points_to_the_run_that_was_started_last(tmp_path, monkeypatch):

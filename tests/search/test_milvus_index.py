@@ -452,7 +452,7 @@ def test_a_collection_that_mindloc_did_not_create_is_refused(tmp_path, propertie
 @pytest.mark.parametrize(("dimension", "rerank"), [(50_176, None), (D, 32_769)])
 def test_too_wide_vectors_are_refused_before_anything_is_created(tmp_path, dimension, rerank):
     card = IndexCard("milvus", "omega", dimension, rerank, None, None, None, None)
-    with pytest.raises(TileIndexError, match=r"Milvus accepts up to 32768; reduce them .*-m mindloc pca, then --pca"):
+    with pytest.raises(TileIndexError, match=r"Milvus accepts up to 32768; reduce them with --pca.* pca DIRECTORY"):
         create_milvus_index(f"milvus:{tmp_path}/tiles.db", card)
     assert not any(tmp_path.iterdir())
 

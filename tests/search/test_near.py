@@ -15,7 +15,7 @@ far  1, 0     1, 0      400, 0
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mindloc.errors import TileIndexError
@@ -118,15 +118,32 @@ def test_a_box_of_longitudes_is_the_arc_from_west_to_east(west, width, lon):
     ("unit", "circle", "error", "message"),
     [
         (None, Circle((0, 0), 1), TileIndexError, "has no places"),
-        ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees; give latitude before"),
+        ("lat_lon_deg", Circle((119.4, 31.7), 9), TileIndexError, "is not a place in degrees"),
         ("lat_lon_deg", Circle((10, 400), 9), TileIndexError, "is not a place in degrees"),
-        ("lat_lon_deg", Box((10, 400), (11, 401)), TileIndexError, "is not in degrees; give latitude before"),
+        ("lat_lon_deg", Box((10, 400), (11, 401)), TileIndexError, "is not in degrees"),
         ("lat_lon_deg", Box((10, 20), (11, 19)), TileIndexError, "is upside down"),  # not the remaining 359 degrees
     ],
 )
 def test_circles_that_can_not_be_searched_are_named(unit, circle, error, message):
     with pytest.raises(error, match=message):
         search(circle, index=make(unit, np.full((5, 2), 60.0)))
+
+
+CORNER = st.tuples(st.integers(-90, 90), st.integers(-180, 180))
+
+
+@given(CORNER, CORNER)
+@example((10, 179), (0, -179))  # 2 degrees wide, across the 180th meridian
+@example((0, 0), (-1, 0))
+def test_a_box_that_is_refused_names_one_that_is_taken(low, high):
+    card = IndexCard("flat", "omega", 2, None, None, "lat_lon_deg", None, None)
+    try:
+        Box(low, high).box(card)
+    except TileIndexError as error:
+        a0, b0, a1, b1 = map(float, str(error).rpartition(": ")[2].split(","))
+        assert (a0, a1) == tuple(sorted((low[0], high[0]))) and {b0, b1} == {low[1], high[1]}
+        box = Box((a0, b0), (a1, b1)).box(card)
+        assert box.high[1] - box.low[1] <= 180
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (2, 0)])

@@ -1,11 +1,13 @@
 """The resume point of a run, settings that may change, and the way out for a damaged checkpoint."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mindloc.config import Config, config_to_dict
+from mindloc.config.loader import override_config
 from mindloc.config.sections import DataConfig
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import State, Weights, save_state, save_weights, state_path
@@ -37,10 +39,12 @@ def other_value(value):
     return [*value, 1] if isinstance(value, list) else f"other {value}"
 
 
-def resume_inside_an_epoch(section: str, key: str) -> list[str]:
-    """Notes of a training that resumes inside epoch 2 with another value of the key."""
+def resume_inside_an_epoch(section: str, key: str, *overrides: str) -> list[str]:
+    """Notes of a training that resumes inside epoch 2 with another value of the key, or then with overrides."""
     before, after = config_to_dict(Config()), config_to_dict(Config())
     after[section][key] = other_value(before[section][key])
+    if overrides:
+        after = config_to_dict(override_config(Config(), overrides))
     weights = Weights(Path("weights_e1_s9.safetensors"), {}, before, "c" * 64)
     point = ResumePoint(weights, State(Path("of_it"), {}, {}), Progress(epoch=1, step_in_epoch=2))
     return check_settings(point, after)
@@ -60,8 +64,12 @@ def test_every_data_key_is_of_one_kind():
 
 @pytest.mark.parametrize("key", MOVE_PAIRS)
 def test_settings_that_move_training_pairs_must_not_change_inside_an_epoch(key):
-    with pytest.raises(CheckpointError, match=f"inside epoch 2, whose order depends on data.{key}; resume with"):
+    with pytest.raises(
+        CheckpointError, match=f"inside epoch 2, whose order depends on data.{key}; resume with"
+    ) as said:
         resume_inside_an_epoch("data", key)
+    option, override = shlex.split(str(said.value).rpartition("resume with ")[2])
+    assert option == "--set" and resume_inside_an_epoch("data", key, override) == []
 
 
 @pytest.mark.parametrize("key", MOVE_NONE)

@@ -8,7 +8,7 @@ from mindloc.api import Encoder, extract
 from mindloc.cli.command import PATH, command
 from mindloc.cli.options import EngineArguments, config_options, engine_options, view_option
 from mindloc.config import AFTER_TRAINING, override_after_training
-from mindloc.errors import ConfigError
+from mindloc.errors import ConfigError, ImageError
 from mindloc.inference.build import read_source
 
 
@@ -40,5 +40,10 @@ def extract_directory(
     shown = config.view(source.side).name
     if places and source.side != "reference":
         raise ConfigError(f"--places reads places from names of tiles, and {shown} images are not tiles; leave it out")
-    done = extract(Encoder(request, source, config, print), directory, out, view=shown, places=places)
+    try:
+        done = extract(Encoder(request, source, config, print), directory, out, view=shown, places=places)
+    except ImageError as error:
+        if config.data.on_bad_image == "skip":  # none can be read
+            raise
+        raise ImageError(f"{error}, or leave it out: --set data.on_bad_image=skip") from None
     print(f"{out}: {done}")

@@ -21,7 +21,6 @@ from mindloc.data.split import Edges, Places, Side, Split
 from mindloc.errors import DataError, SplitAbsentError
 from mindloc.geo.points import PlaceUnit, paired_distance_m
 from mindloc.reading import read_json
-from mindloc.runtime.process import command_line
 from mindloc.vocabulary import MODES, PairMode
 
 _NAME_KEYS = ("drone_img_dir", "drone_img_name", "sate_img_dir")
@@ -109,7 +108,7 @@ def read_pairs(path: Path, layout: Layout, report: Report) -> PairsFile:
         else:
             usable[entry.query_file] = (index, entry)
     if not usable:
-        raise DataError(f"pairs file {path} has no usable entry; {command_line('check-data')} lists all problems")
+        raise DataError(f"pairs file {path} has no usable entry; correct those that are named")
     entries = [entry for _, entry in usable.values()]
     return PairsFile(
         path=path,

@@ -54,7 +54,7 @@ class Reduction:
         if recall_ND.ndim != 2 or recall_ND.shape[1] != expected:
             raise DataError(
                 f"the reduction takes descriptors of dimension {expected}, but these have {recall_ND.shape[-1]}; keep "
-                f"the image size, or fit another reduction: {command_line('pca')}"
+                f"the image size, or fit another reduction: {_fitting()}"
             )
         reduced_NE = np.empty((len(recall_ND), self.dimension), np.float32)
         for first, block_BD in _centered(recall_ND, self.mean_D):
@@ -119,6 +119,11 @@ def save_reduction(path: str | Path, reduction: Reduction) -> Reduction:
     return replace(reduction, sha256=write_tensor_file(Path(path), arrays, metadata, "reduction"))
 
 
+def _fitting() -> str:
+    """The command that fits a reduction."""
+    return command_line("pca", "DIRECTORY", "--out", "FILE.safetensors")
+
+
 def load_reduction(path: str | Path) -> Reduction:
     """Read a reduction from its file.
 
@@ -146,7 +151,7 @@ def load_reduction(path: str | Path) -> Reduction:
     except (KeyError, ValueError, IndexError, TypeError):
         sound = False
     if not sound:
-        raise DataError(f"{path} is not a reduction of recall vectors; write one with: {command_line('pca')}")
+        raise DataError(f"{path} is not a reduction of recall vectors; write one with: {_fitting()}")
     return Reduction(mean_D, component_DE, share, rows, seed, checkpoint, digest)
 
 
@@ -160,7 +165,7 @@ def require_origin(reduction: Reduction, checkpoint_sha256: str | None) -> None:
         fitted, given = ((sha256 or "none")[:12] for sha256 in (reduction.checkpoint_sha256, checkpoint_sha256))
         raise DataError(
             f"the reduction was fitted to descriptors of checkpoint {fitted}, but these are of checkpoint {given}; "
-            f"use the reduction of checkpoint {given}, or fit one: {command_line('pca')}"
+            f"use the reduction of checkpoint {given}, or fit one: {_fitting()}"
         )
 
 

@@ -262,13 +262,18 @@ def load_descriptor_set(directory: str | Path, memory_map: bool = True) -> Descr
 def _read_version(directory: Path, read: Callable[[Path], Read]) -> Read:
     """The result of ``read`` on one version of the directory, which a writer may replace meanwhile."""
     if existing_directory(directory) is None:
-        raise DataError(f"descriptor set {directory} is missing; write one with: {command_line('extract')}")
+        raise DataError(f"descriptor set {directory} is missing; write one with: {_extraction(directory)}")
     return read_unswapped(directory, read, "descriptor set", DataError)
+
+
+def _extraction(out: str | Path) -> str:
+    """The command that writes a set there."""
+    return command_line("extract", "IMAGES", "--checkpoint", "RUN", "--out", out)
 
 
 def _load_set(directory: Path, memory_map: bool) -> DescriptorSet:
     if not (directory / "card.json").is_file():
-        raise DataError(f"{directory} contains no descriptor set; write one with: {command_line('extract')}")
+        raise DataError(f"{directory} contains no descriptor set; write one with: {_extraction('DIRECTORY')}")
     card = _load_card(directory / "card.json")
     rows = _load_rows(directory / "rows.jsonl")
     descriptor_ND = _load_matrix(directory / "descriptors.npy", memory_map)

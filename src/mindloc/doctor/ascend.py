@@ -137,12 +137,13 @@ def _rank_table(machine: Machine) -> Finding:
         return good(
             "Ascend", "rank table", f"none named in RANK_TABLE_FILE (needed for several cards only) {rank}".strip()
         )
-    way_out = f"write one with {command_line('rank-table')}, or unset RANK_TABLE_FILE"
+    writing = command_line("rank-table", "--devices", "0,1,2,3,4,5,6,7", "--out", name)
+    way_out = f"unset RANK_TABLE_FILE, or write it with: {writing}"
     try:
         table = read_json(Path(name), LaunchError, "RANK_TABLE_FILE", way_out)
     except LaunchError as reason:
         say = wrong if Path(name).is_file() else absent
         return say("Ascend", "rank table", str(reason).removesuffix(f"; {way_out}"), way_out, blocks=False)
     version = table.get("version", "of unknown version")
-    checked = f"; check its content with {command_line('rank-table', '--check')}"
+    checked = f"; check its content with {command_line('rank-table', '--check', name)}"
     return good("Ascend", "rank table", f"{name}, layout {version} {rank}".strip() + checked)

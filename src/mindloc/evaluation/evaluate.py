@@ -12,6 +12,7 @@ import numpy as np
 
 import mindloc
 from mindloc.config import Config, config_to_dict
+from mindloc.data.image_header import check_header
 from mindloc.data.loader import ImageBatches
 from mindloc.data.split import Split
 from mindloc.descriptors.sets import DescriptorWriter, load_descriptor_sets, make_rows
@@ -104,6 +105,20 @@ def _evaluate(
 
 def _task(config: Config, split: Split) -> Task:
     return make_task(split, config.eval.swap_sides)
+
+
+def check_before_encoding(config: Config, split: Split, out_dir: str | Path) -> None:
+    """Refuse without an engine what ``evaluate`` would refuse after minutes.
+
+    Raises:
+        DataError: the directory contains something else; an image whose header can't be read.
+    """
+    _require_own(Path(out_dir))
+    task = _task(config, split)
+    for role in (task.answerable(), task.references):
+        images = role.images
+        for name in progress_bar(images.files, desc=f"{images.view} image headers", unit="img"):
+            check_header(split.root / name)
 
 
 def _require_own(directory: Path) -> None:

@@ -100,7 +100,7 @@ def extract(
             fault_point("extract.mid")
         if done + len(left_out) != len(rows):
             raise DataError(
-                f"{done} {view} images were read for {len(rows)} names; check the data set with: check-data"
+                f"{done} {view} images were read for {len(rows)} names; the files were changed meanwhile: start again"
             )
     compiled = compiled_s() - compiled
     return Extraction(done, time.perf_counter() - started - compiled, compiled)

@@ -1,5 +1,6 @@
 """Facts about this machine: its names in a rank table, its cards' network addresses, its free ports and cores."""
 
+import errno
 import os
 import re
 import shutil
@@ -80,6 +81,30 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def require_meeting_place(address: str, port: int, server_count: int) -> None:
+    """Check that ranks can meet there; where the address is another server's, that one checks it.
+
+    Raises:
+        LaunchError: another process listens on the port; there is one server, and the address is not its own.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # free as soon as nobody listens any more
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise LaunchError(
+                    f"port {port} of {address}, where the ranks would meet, is in use by another process; take one "
+                    f"that is free, the same on every server: MASTER_ADDR={address} MASTER_PORT={free_port()}"
+                ) from None
+            is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            if is_elsewhere and server_count == 1:
+                raise LaunchError(
+                    f"MASTER_ADDR is {address}, which is no address of this machine, and its ranks alone would meet "
+                    "there; unset it, or give MASTER_ADDR=127.0.0.1"
+                ) from None
 
 
 def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:

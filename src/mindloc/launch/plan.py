@@ -274,8 +274,8 @@ def require_shareable_batch(batch_size: int, ranks: int) -> None:
     """
     if batch_size % ranks:
         below = batch_size - batch_size % ranks
-        fitting = " or ".join(str(size) for size in (below, below + ranks) if size)
+        fitting = " or ".join(f"--set train.batch_size={size}" for size in (below, below + ranks) if size)
         raise LaunchError(
             f"train.batch_size is {batch_size} for all ranks together, which {ranks} ranks can't share evenly; "
-            f"change the number of ranks, or --set train.batch_size={fitting}"
+            f"change the number of ranks, or {fitting}"
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindloc.errors import LaunchError
-from mindloc.launch.host import free_port, share_of_cores
+from mindloc.launch.host import free_port, require_meeting_place, share_of_cores
 from mindloc.launch.rank_table import RankTable, Server, write_servers
 from mindloc.runtime.process import command_line, variables_for_children
 
@@ -99,12 +99,13 @@ def msrun_process(
     """The process of msrun for the ranks of one server; like each rank, it starts with rank_entry.py.
 
     Raises:
-        LaunchError: msrun is not installed, the servers differ in their number of ranks, or the first server has no
-            address at which the ranks can meet.
+        LaunchError: msrun is not installed, the servers differ in their number of ranks, or there is no
+            address and free port at which the ranks can meet.
     """
     _require_even_ranks(servers)
     local = len(servers[server_index].cards)
     address, port = master or _meeting_place(servers)
+    require_meeting_place(address, port, len(servers))
     waits = SEVERAL_SERVERS_MEET_S if len(servers) > 1 else ONE_SERVER_MEETS_S
     options = {
         "worker_num": local * len(servers),
@@ -234,9 +235,11 @@ def _require_addresses(table: RankTable) -> None:
     for server in table.servers:
         for card in server.cards:
             if not card.device_ip and table.version != "1.2":
+                cards = ",".join(str(each.device_id) for each in server.cards)
+                writing = command_line("rank-table", "--devices", cards, "--out", table.path.name)
                 raise LaunchError(
                     f"rank table {table.path} has no device_ip for card {card.device_id} of server {server.id}, which "
-                    f"HCCL needs; write the table on that server: {command_line('rank-table')}"
+                    f"HCCL needs; write the table on that server: {writing}"
                 )
 
 

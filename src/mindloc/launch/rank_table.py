@@ -22,7 +22,8 @@ from mindloc.runtime.files import atomic_write_text
 from mindloc.runtime.process import command_line
 
 LARGEST_BYTES = 16 << 20  # a table of 10 000 cards has 2 MB
-_WRITE_AGAIN = f"write the table again, e.g. with {command_line('rank-table')}"
+WRITING = ("rank-table", "--devices", "0,1,2,3,4,5,6,7", "--out", "rank_table.json")  # command of a whole server
+_WRITE_AGAIN = f"write the table again, e.g. with: {command_line(*WRITING)}"
 _LOOPBACK = ("127.0.0.1", "localhost")  # this host, in a table of one server
 
 
@@ -89,7 +90,7 @@ def find_server(table: RankTable, names: Iterable[str], server: str | None = Non
             return index
     raise LaunchError(
         f"rank table {table.path}: this host ({', '.join(names)}) is none of its servers ({_server_ids(table)}); "
-        f"write a table here with {command_line('rank-table')}, or give the index of this server: SERVER_ID=0"
+        f"give the index of this server, SERVER_ID=0, or write a table here with: {command_line(*WRITING)}"
     )
 
 

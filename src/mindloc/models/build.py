@@ -82,5 +82,5 @@ def _check_normalization(config: Config) -> None:
         mean, std = (list(values) for values in stated)
         raise ConfigError(
             f"{config.model.pretrained} was trained with mean {mean} and std {std}, not {list(config.model.mean)} and "
-            f"{list(config.model.std)}; set model.mean: {mean} and model.std: {std}"
+            f"{list(config.model.std)}; give --set 'model.mean={mean}' --set 'model.std={std}'"
         )

@@ -77,7 +77,7 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
     source, logit_scale = _sorted_by_side({n: array for n, array in arrays.items() if n not in heads}, rule, report)
     if encoder.shared and set(source) >= set(SIDES) and not _same(source["query"], source["reference"]):
         raise CheckpointError(
-            f"{path} has an encoder for each side and this model has one for both; set model.share_weights: false"
+            f"{path} has an encoder for each side and this model has one for both; give --set model.share_weights=false"
         )
     updates = []
     for side in SIDES[:1] if encoder.shared else SIDES:
@@ -94,7 +94,7 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
     updates += _match_logit_scale(encoder, logit_scale, report)
     if strict and (report.missing or report.new or report.unexpected):
         raise CheckpointError(
-            f"{report.summary()}: not every name matches; set model.pretrained_strict: false to continue"
+            f"{report.summary()}: not every name matches; to continue give --set model.pretrained_strict=false"
         )
     for parameter, array in updates:
         parameter.set_data(Tensor(np.ascontiguousarray(array, np.float32)))

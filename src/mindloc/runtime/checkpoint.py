@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from mindloc.errors import CheckpointError, one_line
 from mindloc.reading import checksum, file_sha256, json_checksum
 from mindloc.runtime.files import atomic_write, followed
-from mindloc.runtime.process import fault_point
+from mindloc.runtime.process import command_line, fault_point
 
 WEIGHTS_VERSION = 2
 STATE_VERSION = 2
@@ -163,8 +163,7 @@ def load_state(weights: Weights) -> State:
     path = state_path(weights.path)
     if not path.exists():
         raise CheckpointError(
-            f"training state {path} is missing, so {weights.path.name} can't be resumed; "
-            "start a new run from its weights with --checkpoint_start"
+            f"training state {path} is missing, so {weights.path.name} can't be resumed; {new_run_from(weights.path)}"
         )
     _require_format(path, read_metadata(path), _STATE_FORMAT, STATE_VERSION)
     arrays, metadata = read_tensor_file(path)
@@ -174,6 +173,15 @@ def load_state(weights: Weights) -> State:
             "(sha256 differs); the weights were changed or damaged: use an older checkpoint"
         )
     return State(path, arrays, _json_section(path, metadata, "facts"))
+
+
+def new_run_from(weights_path: Path) -> str:
+    """Way out where a training can't be resumed, as the end of a message."""
+    return f"start a new run from its weights: {_training_from(weights_path)}"
+
+
+def _training_from(path: Path) -> str:
+    return command_line("train", "--config", "NAME", "--checkpoint_start", path)
 
 
 def state_path(weights_path: str | Path) -> Path:
@@ -238,7 +246,7 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
     if metadata.get("format") != wanted:
         raise CheckpointError(
             f"checkpoint {path} was not written by mindloc (format {metadata.get('format')!r}, expected {wanted!r}); "
-            "weights from elsewhere can be a start: --checkpoint_start or model.pretrained"
+            f"a training can start from its weights: {_training_from(path)}"
         )
     version = metadata.get("version", "")
     if version != str(newest):
@@ -344,7 +352,7 @@ def _open(path: Path) -> Iterator[safe_open]:
     if path.suffix in _OF_OTHERS and path.exists():
         raise CheckpointError(
             f"checkpoint {path} is a file of another program, which does not say what encoder it belongs to; a "
-            "training can start from it: --checkpoint_start"
+            f"training can start from it: {_training_from(path)}"
         )
     try:
         with safe_open(path, framework="numpy") as file:

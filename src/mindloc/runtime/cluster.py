@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindloc.errors import LaunchError
+from mindloc.errors import LaunchError, first_line
 from mindloc.runtime.device import Device
 
 _DIGEST_BYTES = 8
@@ -104,12 +104,19 @@ def join_cluster(device: Device) -> Cluster:
             raise SystemExit(0)
         cluster = Cluster(get_rank(), get_group_size())
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error).partition(". ")[0]  # what follows speaks of MindSpore's variables
         raise LaunchError(
-            f"this rank can't join the {size} ranks of its environment: {reason}; see the other ranks' logs"
+            f"this rank can't join the {size} ranks{_meeting_place()}: {reason}; start every server in time, let each "
+            "reach that place, and see the other ranks' logs"
         ) from error
     print(f"rank {cluster.rank} of {cluster.size}, process {os.getpid()}, device {device.target}", flush=True)
     return cluster
+
+
+def _meeting_place() -> str:
+    """Where the ranks of the dynamic cluster meet, as a part of a sentence; or whose they are."""
+    host, port = os.environ.get("MS_SCHED_HOST"), os.environ.get("MS_SCHED_PORT")
+    return f" that meet at {host}, port {port}" if host and port else " of its environment"
 
 
 def _digest(content: bytes | str) -> np.ndarray:

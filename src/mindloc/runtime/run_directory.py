@@ -182,10 +182,9 @@ def export_directory(checkpoint: Path) -> Path:
 
 def _require_empty(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(inner.name != LOCK for inner in path.iterdir())):
-        raise MindlocError(
-            f"{path} is not empty; give a new run directory, or resume this run: "
-            f"{command_line('train', '--resume', path)}"
-        )
+        is_run = (path / "config.yaml").is_file()
+        resuming = f", or resume this run: {command_line('train', '--resume', path)}" if is_run else ""
+        raise MindlocError(f"{path} is not empty; give a new run directory{resuming}")
     return path
 
 

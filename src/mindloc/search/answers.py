@@ -64,7 +64,9 @@ def plan_search(
     """
     count, two_stage = index.count, index.card.rerank_dimension is not None
     if not count:
-        raise TileIndexError(f"the index contains no tiles; add some: {command_line('index', 'add')}")
+        raise TileIndexError(
+            f"the index contains no tiles; add some: {command_line('index', 'add', 'DIRECTORY', '--index', 'PATH')}"
+        )
     if not 1 <= top <= count:
         raise TileIndexError(f"--top is {top}, but the index has {count} tiles; give 1 to {count}")
     if two_stage and top > recall_n:

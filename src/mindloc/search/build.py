@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mindloc.errors import ConfigError, TileIndexError
 from mindloc.runtime.lock import locked
+from mindloc.runtime.process import command_line
 from mindloc.search.extraction import Extracted
 from mindloc.search.faiss_index import build_faiss_index, load_faiss_index
 from mindloc.search.faiss_kinds import KINDS as FAISS_KINDS
@@ -86,8 +87,8 @@ def _fill_collection(address: str, extracted: Extracted, kind: str) -> None:
     with closing(create_milvus_index(address, extracted.index_card("milvus"), kind)) as index:
         if index.count:
             raise TileIndexError(
-                f"{address} contains {index.count} tiles already; continue with: index add, or name a "
-                "different collection: #NAME"
+                f"{address} contains {index.count} tiles already; name a different collection, as #NAME, or "
+                f"add to this one with: {command_line('index', 'add', 'DIRECTORY', '--index', address)}"
             )
         add_all(index, extracted.tiles(), extracted.count)
 

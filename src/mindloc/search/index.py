@@ -103,6 +103,9 @@ class TileFacts(NamedTuple):
     bounds: tuple[float, float, float, float] | None
 
 
+_DEGREES = "give latitude, -90 to 90, before longitude, -180 to 180"
+
+
 class Box(NamedTuple):
     """A search area: the tiles whose place is in the box, edges included, in the unit of the index's places.
 
@@ -122,14 +125,22 @@ class Box(NamedTuple):
         (low_a, low_b), (high_a, high_b) = self
         if unit == "lat_lon_deg":
             if max(abs(low_b), abs(high_b)) > 360:
-                raise TileIndexError(
-                    f"box from {self.low} to {self.high} is not in degrees; give latitude before longitude"
-                )
+                raise TileIndexError(f"box from {self.low} to {self.high} is not in degrees; {_DEGREES}")
             if high_b < low_b and high_b + 360 - low_b <= 180:  # a wider box has exchanged corners
                 high_b += 360
         if not (low_a <= high_a and low_b <= high_b):  # also true of NaN
-            raise TileIndexError(f"box from {self.low} to {self.high} is upside down; give its lowest corner first")
+            upright = ",".join(f"{number:.15g}" for number in self._upright(unit))
+            raise TileIndexError(
+                f"box from {self.low} to {self.high} is upside down; its lowest corner comes first: {upright}"
+            )
         return Box((low_a, low_b), (high_a, high_b))
+
+    def _upright(self, unit: PlaceUnit) -> tuple[float, float, float, float]:
+        """The same corners, lowest first; of the two arcs between longitudes the shorter one."""
+        (low_a, high_a), (low_b, high_b) = (sorted(pair) for pair in zip(self.low, self.high, strict=True))
+        if unit == "lat_lon_deg" and high_b - low_b > 180:
+            low_b, high_b = high_b, low_b
+        return low_a, low_b, high_a, high_b
 
     def parts(self, card: IndexCard) -> list["Box"]:
         """This box as boxes whose edges can be compared as numbers: two across the 180th meridian, otherwise one.
@@ -160,9 +171,7 @@ class Circle:
         """
         unit = _require_places(card)
         if unit == "lat_lon_deg" and not (abs(self.place[0]) <= 90 and abs(self.place[1]) <= 360):
-            raise TileIndexError(
-                f"{self.place[0]},{self.place[1]} is not a place in degrees; give latitude before longitude"
-            )
+            raise TileIndexError(f"{self.place[0]},{self.place[1]} is not a place in degrees; {_DEGREES}")
         return Box(*box_around(self.place, self.radius_m, unit))
 
 

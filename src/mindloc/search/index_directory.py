@@ -152,7 +152,8 @@ def load_index_directory(directory: Path, memory_map: bool) -> SavedIndex:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise TileIndexError(f"{path.parent} contains no tile index; build one with: {command_line('index', 'build')}")
+        building = command_line("index", "build", "DIRECTORY", "--index", "PATH")
+        raise TileIndexError(f"{path.parent} contains no tile index; name one, or build one with: {building}")
     facts = read_json(path, TileIndexError, "", "build the index again")
     if facts.get("format") != FORMAT:
         raise TileIndexError(f"{path} is not the card of a tile index; name the directory of an index")

@@ -133,7 +133,7 @@ def create_collection(text: str, card: IndexCard, kind: str) -> MilvusCollection
         if width > MOST_DIMENSIONS:
             raise TileIndexError(
                 f"{field} vectors have width {width}, but Milvus accepts up to {MOST_DIMENSIONS}; "
-                f"reduce them ({command_line('pca')}, then --pca FILE)"
+                f"reduce them with --pca FILE, see {command_line('pca', 'DIRECTORY', '--out', 'FILE.safetensors')}"
             )
     offered = EMBEDDED_KINDS if address.embedded else KINDS
     if kind not in offered:
@@ -220,9 +220,8 @@ def _index_parameters(kind: str, width: int) -> tuple[str, dict[str, int]]:
 def _read_kind(client: Any, address: MilvusAddress) -> str:
     index = client.describe_index(address.collection, "recall")
     if index is None:  # a process was killed before it created one
-        raise TileIndexError(
-            f"{address} has no index of its recall vectors; build it again: {command_line('index', 'build')}"
-        )
+        again = command_line("index", "build", "DIRECTORY", "--index", address)
+        raise TileIndexError(f"{address} has no index of its recall vectors; build it again: {again}")
     return index["index_type"].lower()
 
 

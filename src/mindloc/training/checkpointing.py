@@ -206,7 +206,7 @@ def load_state_into(step: TrainStep, state: State) -> None:
         if name not in state.arrays or state.arrays[name].shape != tuple(parameter.shape):
             raise CheckpointError(
                 f"training state {state.path} has no {name} of shape {tuple(parameter.shape)}, perhaps because "
-                "optimizer.freeze changed; start a new run from the weights with --checkpoint_start"
+                "optimizer.freeze changed; set it as it was"
             )
     _set(parameters, state.arrays)
 

@@ -227,7 +227,7 @@ def _truncate(path: Path, keep_lines: int) -> None:
         if len(complete) < keep_lines:
             raise CheckpointError(
                 f"{path} has {len(complete)} lines, but the checkpoint was written after {keep_lines}; "
-                "restore the file or start a new run with --checkpoint_start"
+                "restore the file, or start a new run from the weights by --checkpoint_start FILE"
             )
         with open(path, "r+b") as file:
             file.truncate(sum(map(len, complete[:keep_lines])))

@@ -3,12 +3,22 @@
 All callbacks share one ``Progress``, and every checkpoint stores it.
 """
 
+import json
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mindloc.errors import CheckpointError
-from mindloc.runtime.checkpoint import State, Weights, complete_checkpoints, load_state, load_weights, state_path
+from mindloc.runtime.checkpoint import (
+    State,
+    Weights,
+    complete_checkpoints,
+    load_state,
+    load_weights,
+    new_run_from,
+    state_path,
+)
 from mindloc.runtime.run_directory import RunDirectory
 
 
@@ -125,7 +135,7 @@ def check_data(point: ResumePoint, data_checksum: str) -> list[str]:
     if point.progress.step_in_epoch:
         raise CheckpointError(
             f"checkpoint {point.weights.path} was saved inside epoch {point.progress.epoch + 1}, and the training "
-            "pairs have changed since; restore them, or start a new run with --checkpoint_start"
+            "pairs have changed since; restore them, or {new_run_from(point.weights.path)}"
         )
     return ["the training pairs have changed since the checkpoint"]
 
@@ -143,25 +153,30 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
     if config["train"]["epochs"] < point.progress.epoch:
         raise CheckpointError(
             f"train.epochs is {config['train']['epochs']}, but {point.weights.path} was saved after epoch "
-            f"{point.progress.epoch}; set that number or more, or start a new run with --checkpoint_start"
+            f"{point.progress.epoch}; set that number or more, or {new_run_from(point.weights.path)}"
         )
     for key, (before, after) in changes.items():
         if key.startswith(("model.", "head.")) and key not in _SETTINGS_OF_THE_START:
             raise CheckpointError(
                 f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
-                f"set {key}={before} or start a new run"
+                f"resume with {_setting(key, before)}, or start a new run"
             )
         moves_pairs = key.startswith(_SETTINGS_OF_THE_ORDER) and key not in _SETTINGS_BESIDE_THE_ORDER
         if point.progress.step_in_epoch and moves_pairs:
             raise CheckpointError(
                 f"checkpoint {point.weights.path} was saved inside epoch {point.progress.epoch + 1}, whose order "
-                f"depends on {key}; resume with {key}={before}"
+                f"depends on {key}; resume with {_setting(key, before)}"
             )
     return [
         f"{key} is now {after} (was {before})"
         for key, (before, after) in changes.items()
         if not key.startswith(_FREE_SETTINGS)
     ]
+
+
+def _setting(key: str, value: Any) -> str:
+    """The words that set a key to this value, for a shell."""
+    return shlex.join(["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"])  # JSON is YAML
 
 
 def settings_of_the_training(config: dict[str, Any]) -> dict[str, Any]:
