@@ -60,7 +60,7 @@ def test_a_known_flag_is_explained_by_its_setting(capsys):
         (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
         (["eval", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["eval", "--checkpoint", "."], "is a directory"),
-        (["world", "w", "--zooms", "30"], "zooms are (30,); the finest tile"),
+        (["world", "w", "--zooms", "30"], "zooms are (30,); "),
         (["export", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["score", "nowhere"], "nowhere"),
         (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "checkpoint x is missing"),

@@ -208,7 +208,7 @@ def test_a_place_to_meet_that_is_taken(tmp_path):
 
 def test_a_place_to_meet_on_no_machine(tmp_path):
     nowhere = ("192.0.2.1", 8118)  # RFC 5737: of documents alone
-    with pytest.raises(LaunchError, match="MASTER_ADDR is 192.0.2.1, which is no address of this machine"):
+    with pytest.raises(LaunchError, match="MASTER_ADDR is 192.0.2.1, which is not an address of this machine"):
         plan(tmp_path, target="CPU", device_ids=(0, 1), master=nowhere)
     assert plan(tmp_path, target="CPU", device_ids=(0, 1), master=nowhere, server_count=2).world_size == 4
 

@@ -84,7 +84,7 @@ def test_a_given_directory_must_be_empty(tmp_path):
         RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").touch()
-    with pytest.raises(MindlocError) as refused:  # what is no run can't be resumed
+    with pytest.raises(MindlocError) as refused:  # what is not a run can't be resumed
         RunDirectory.create("unused", "unused", "", path=tmp_path / "other")
     assert "other" in str(refused.value) and "--resume" not in str(refused.value)
 

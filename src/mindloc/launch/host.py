@@ -102,8 +102,8 @@ def require_meeting_place(address: str, port: int, server_count: int) -> None:
             is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
             if is_elsewhere and server_count == 1:
                 raise LaunchError(
-                    f"MASTER_ADDR is {address}, which is no address of this machine, and its ranks alone would meet "
-                    "there; unset it, or give MASTER_ADDR=127.0.0.1"
+                    f"MASTER_ADDR is {address}, which is not an address of this machine, where all ranks run; unset "
+                    "it, or give MASTER_ADDR=127.0.0.1"
                 ) from None
 
 
