@@ -17,12 +17,12 @@ from mindloc.modelarts.arguments import parameters
 # a command of this program up to the end of its sentence, spelled as command_line() does
 _COMMAND = re.compile(
     r"(?:\S*python\S* -m mindloc|(?<![\w/.-])mindloc) "
-    rf"((?:{'|'.join(COMMANDS)})(?![\w-]).*?)(?=[;)]|, |: | for | or |$)"
+    rf"((?:{'|'.join(COMMANDS)})(?![\w-]).*?)(?=[;)]|, |: | for | or | and |$)"
 )
 _OPTION = re.compile(r"(?<![\w-])--[a-z]\w*")
 _SETTING = re.compile(rf"\b(?:{'|'.join(Config.model_fields)})\.\w+(?==)")
 _FOREIGN = ("--gpus", "--user", "--install")  # of docker, pip and wsl
-_QUOTES_A_MISTAKE = ("no such option", "unknown config key", "is not of the form", "config key ")
+_QUOTED = re.compile(r"(?<!\w)'[^']*'")  # what a user wrote
 
 
 def commands_named(said: str, **known: object) -> list[list[str]]:
@@ -33,17 +33,18 @@ def commands_named(said: str, **known: object) -> list[list[str]]:
 
 def wrong_advice(said: str) -> Iterator[str]:
     """What of a message's advice does not exist, as lines."""
-    if any(mistake in said for mistake in _QUOTES_A_MISTAKE):
-        return
     for words in commands_named(said, NAME="world_tiny"):
         try:
             check_command(["mindloc", *words])
+        except click.exceptions.Exit:  # --help
+            pass
         except (AssertionError, MindlocError) as error:
             yield f"command {shlex.join(words)}: {error}"
-    for option in _OPTION.findall(said):
+    own = _QUOTED.sub("", said)
+    for option in _OPTION.findall(own):
         if option.replace("-", "_").replace("__", "--", 1) not in _options() and option not in _FOREIGN:
             yield f"option {option}"
-    for key in _SETTING.findall(said):
+    for key in _SETTING.findall(own):
         section, _, name = key.partition(".")
         if not hasattr(getattr(load_config(), section), name):
             yield f"setting {key}"

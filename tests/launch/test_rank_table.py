@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from advice import commands_named
 from rank_tables import model_arts_groups, servers_1_0, super_pods_1_2, write
 
 from mindloc.cli import main as mindloc
 from mindloc.errors import LaunchError
 from mindloc.launch import host
+from mindloc.launch.plan import plan_ranks
 from mindloc.launch.rank_table import Card, Server, find_server, read_rank_table, write_rank_table
 
 
@@ -234,6 +236,30 @@ def test_rank_table_reads_the_addresses_from_the_driver(ascend_host, tmp_path, c
     assert "rank 2 = card 2 (192.168.102.7)" in capsys.readouterr().out
     assert mindloc(["rank-table", "--check", str(out)]) == 0
     assert "this host is server 0" in capsys.readouterr().out
+
+
+def test_the_commands_that_refused_tables_name(ascend_host, tmp_path, monkeypatch, capsys):
+    """Each writes a table with which the launch continues."""
+    monkeypatch.chdir(tmp_path)
+    host.HCCN_CONF.write_text("".join(f"address_{card}=192.168.102.{card}\n" for card in range(2, 8)))
+    foreign = read_rank_table(write(tmp_path, servers_1_0(cards=8), "foreign.json"))
+    with pytest.raises(LaunchError) as refused:
+        find_server(foreign, ["10.9.9.9"])
+    (writing,) = commands_named(str(refused.value))
+    assert mindloc(writing) == 0
+    written = read_rank_table(tmp_path / writing[-1])
+    assert find_server(written, ["10.0.0.1"]) == 0 and written.size == 8
+
+    assert mindloc(["rank-table", "--devices", "6,8", "--out", "eight.json"]) == 2
+    assert "8" in (said := capsys.readouterr().err) and "--without_device_ips" in said
+    assert mindloc(["rank-table", "--devices", "6,8", "--out", "eight.json", "--without_device_ips"]) == 0
+    assert mindloc(["rank-table", "--devices", "0,1", "--out", "two.json", "--without_device_ips"]) == 0
+    with pytest.raises(LaunchError) as refused:
+        plan_ranks(["true"], target="Ascend", log_dir=tmp_path, table=read_rank_table(tmp_path / "two.json"))
+    (writing,) = commands_named(str(refused.value))
+    assert mindloc(writing) == 0
+    table = read_rank_table(tmp_path / "two.json")
+    assert len(plan_ranks(["true"], target="Ascend", log_dir=tmp_path, table=table).processes) == 2
 
 
 def test_tables_of_two_servers_become_one(ascend_host, tmp_path):
