@@ -106,6 +106,9 @@ def test_arrays_that_are_not_plain_numbers_of_their_size_are_refused(tmp_path):
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(whole[:-1])
     assert "has 11 bytes of data, but its header says 12" in refusal(array, tmp_path / "a.npy")
+    # the text of a dict that never ends
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"}", b" "))
+    assert "is not a .npy file" in refusal(array, tmp_path / "a.npy")
     # no memory is reserved for a petabyte that the file does not contain
     (tmp_path / "a.npy").write_bytes(whole.replace(b"(3,), }" + b" " * 15, b"(1000000000000000,), }"))
     assert "has 12 bytes of data, but its header says 4000000000000000" in refusal(array, tmp_path / "a.npy")

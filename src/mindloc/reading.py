@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mindloc.errors import MindlocError, one_line
@@ -27,6 +28,8 @@ _JSON_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 _SPECIAL = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _DELIMITERS = ",;\t"
+# of NumPy on the header of a .npy file, which is Python's text of a dict
+_HEADER_ERRORS = (ValueError, KeyError, EOFError, RecursionError, MemoryError, SyntaxError, TypeError, TokenError)
 
 
 @contextmanager
@@ -186,7 +189,7 @@ def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: 
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, fortran_order, dtype = header[version](file)
-        except (ValueError, KeyError, EOFError, RecursionError, MemoryError, SyntaxError, TypeError) as reason:
+        except _HEADER_ERRORS as reason:
             raise error(f"{path} is not a .npy file ({one_line(reason)[:120]}); {way_out}") from None
         if dtype.hasobject:
             raise error(f"{path} contains Python objects, expected numbers; {way_out}")
@@ -199,6 +202,15 @@ def read_array(path: Path, error: type[MindlocError], way_out: str, memory_map: 
             return np.memmap(file, dtype, "r", start, shape, order)
         flat = np.fromfile(file, dtype, math.prod(shape))
         return flat.reshape(shape, order=order)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: JSON and names of files may contain halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checksum(data: "bytes | memoryview" = b"") -> "xxhash.xxh3_128":

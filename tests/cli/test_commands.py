@@ -65,6 +65,7 @@ def test_a_known_flag_is_explained_by_its_setting(capsys):
         (["score", "nowhere"], "nowhere"),
         (["extract", "nowhere", "--checkpoint", "x", "--out", "y"], "checkpoint x is missing"),
         (["world", "w", "--zooms", "-1"], "zooms"),
+        (["pca", "x" * 300, "--out", "y.safetensors"], "can't be used: File name too long"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(argv, says, capsys, tmp_path, monkeypatch):

@@ -123,6 +123,11 @@ def test_a_bad_value_is_one_line_that_names_the_key(override, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_is_not_unicode_is_one_line():
+    with pytest.raises(ConfigError, match="config section data has a key that is not text; expected key: value lines"):
+        config_from_dict({"data": {"\udc80": 1}})
+
+
 def test_a_tree_that_is_not_a_config_is_an_error():
     for tree in (7, [1], {1: 2}, {"train": {1: 2}}):
         with pytest.raises(ConfigError):

@@ -294,3 +294,12 @@ def test_rows_have_bounds_if_they_are_known(tmp_path):
         rows[0]["bounds"] = bounds
         with pytest.raises(DataError, match="optionally bounds"):
             save_descriptor_set(tmp_path / "other", np.ones((2, 3)), rows, {"view": "satellite", "place_unit": None})
+
+
+@pytest.mark.parametrize("fact", ["descriptor", "checkpoint_sha256", "nodes", "config", "place_unit"])
+def test_a_fact_of_a_wrong_type_is_an_error(saved, fact):
+    _, descriptor_ND, rows = saved
+    directory = saved[0].with_name("other")
+    save_descriptor_set(directory, descriptor_ND, rows, {**CARD, fact: [2.5]})  # with the right checksum
+    with pytest.raises(DataError, match=f"card.json has {fact} .*2.5.*, of a wrong type; extract"):
+        load_descriptor_set(directory)

@@ -89,19 +89,78 @@ def test_the_directory_contains_everything(finished):
     assert lines[0]["answers"][0] == "satellite/4_0_0_0.png" and lines[0]["first_rank"] == {"pos": 1, "pos_semipos": 1}
 
 
-def test_an_evaluation_that_is_interrupted_in_the_directory_of_another_does_not_look_finished(
-    config, color_split, tmp_path, monkeypatch
+@pytest.mark.parametrize("end", [KeyboardInterrupt, DataError])
+def test_an_evaluation_that_fails_in_the_directory_of_another_leaves_it_whole(
+    config, color_split, tmp_path, monkeypatch, end
 ):
     directory = tmp_path / "report"
     evaluate(ColorEngine(), config, color_split, directory)
-    monkeypatch.setattr("mindloc.evaluation.evaluate.extract", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    before = contents(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise end
+
+    monkeypatch.setattr("mindloc.evaluation.evaluate.extract", fail)
+    with pytest.raises(end):
         evaluate(ColorEngine(), config, color_split, directory)
-    assert {path.name for path in directory.iterdir()} == {"query", "reference", "truth.jsonl"}
+    assert contents(tmp_path) == before
+    rescore(directory)
 
 
-def interrupted(*args, **kwargs):
-    raise KeyboardInterrupt
+def contents(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_files_of_others_in_the_directory_stay(config, color_split, tmp_path):
+    directory = tmp_path / "report"
+    evaluate(ColorEngine(), config, color_split, directory)
+    (directory / "notes.txt").write_text("mine")
+    evaluate(ColorEngine(), config, color_split, directory, baselines=False)
+    assert (directory / "notes.txt").read_text() == "mine" and not (directory / "baselines").exists()
+
+
+def test_nothing_is_written_where_an_image_for_a_figure_is_damaged(finished, color_split):
+    directory, _ = finished
+    (directory / "report.md").write_text("older")
+    before = contents(directory)
+    (color_split.root / color_split.reference.files[0]).write_bytes(b"no image")
+    with pytest.raises(DataError):
+        rescore(directory)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("name", ["report.json", "queries.jsonl", "distance_curve.png"])
+def test_nothing_is_written_where_a_result_can_not_be_replaced(finished, name):
+    directory, _ = finished
+    (directory / "report.md").write_text("older")
+    (directory / name).unlink()
+    (directory / name).mkdir()
+    before = contents(directory)
+    with pytest.raises(DataError, match=f"{name} is a directory; name a file"):
+        rescore(directory)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"origin": [1]}, {"origin": {"x": float("nan")}}, {"notes": "x"}, {"notes": [1]}, {"image_root": 3}],
+)
+def test_a_setup_with_a_value_of_a_wrong_type_is_refused(finished, facts):
+    directory, _ = finished
+    setup = load_setup(directory / "setup.json")
+    write_setup(directory / "setup.json", {**setup, **facts})  # with the right checksum
+    with pytest.raises(DataError, match="setup.json has values of a wrong type; evaluate again"):
+        rescore(directory)
+
+
+@pytest.mark.parametrize("counted", [{"unknown": []}, {"pos": [[[], 1]]}, {"pos": 3}, {"pos": [1]}])
+def test_a_constant_answer_that_is_no_list_of_names_is_refused(finished, counted):
+    directory, _ = finished
+    setup = load_setup(directory / "setup.json")
+    (directory / "baselines/constant.json").write_text(json.dumps(counted))
+    write_setup(directory / "setup.json", setup)
+    with pytest.raises(DataError, match="constant.json can't be read as lists of"):
+        rescore(directory)
 
 
 def test_the_page_shows_every_method_in_both_modes(finished):

@@ -1,6 +1,7 @@
 """A two-stage evaluation directory: what its report, its answers and its contact sheet say beyond the numbers."""
 
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_the_sheet_of_two_stages_has_a_line_more(write_directory):
 def test_a_right_answer_is_shown_where_the_first_is_wrong(write_directory, color_split, monkeypatch):
     """Drone images 3 and 4 are answered wrongly; the cosine of 4 with tile 4 is 1 / sqrt(1 + 25 + 16 + 9 + 4)."""
     shown = []
-    monkeypatch.setattr("mindloc.evaluation.rescore.draw_contact_sheet", lambda path, rows, *titles: shown.extend(rows))
+    monkeypatch.setattr("mindloc.evaluation.rescore.draw_contact_sheet", lambda rows, *titles: shown.extend(rows))
     rescore(write_directory())
     right = {row.path.name: row.right for row in shown}
     drones, tiles = color_split.query.files, color_split.reference.files
@@ -188,8 +189,7 @@ def test_a_right_answer_is_shown_where_the_first_is_wrong(write_directory, color
     one = SheetRow(shown[0].path, 3, [dataclasses.replace(shown[0].answers[0], right=False)], shown[0].answers[0])
     sizes = []
     for row in (one, dataclasses.replace(one, right=None)):
-        draw_contact_sheet(color_split.root / "sheet.png", [row], "title", "subtitle")
-        with Image.open(color_split.root / "sheet.png") as sheet:
+        with Image.open(io.BytesIO(draw_contact_sheet([row], "title", "subtitle"))) as sheet:
             sizes.append(sheet.width)
     assert sizes[0] - sizes[1] == 222 + 2 * 16  # a column more
 

@@ -1,6 +1,7 @@
 """Export of a checkpoint: which files are written, under which names, and what is refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -132,11 +133,13 @@ def hostile(tmp_path, checkpoint):
     (tmp_path / "short").write_bytes(b"0123456789")
     (tmp_path / "line").write_bytes(b"0123456789abcdef\n")
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     good = ["--checkpoint", str(checkpoint)]
     return {
         "no checkpoint": ["--checkpoint", str(tmp_path / "text.safetensors")],
         "10 bytes; an AES key": [*good, "--enc_key_file", str(tmp_path / "short")],
         "17 bytes and ends in a newline": [*good, "--enc_key_file", str(tmp_path / "line")],
+        "pipe is a pipe, expected a file": [*good, "--enc_key_file", str(tmp_path / "pipe")],
         "key file nowhere": [*good, "--enc_key_file", "nowhere"],
         "written on an Ascend only": [*good, "--file_format", "AIR"],
         "fixed number of images": [*good, "--file_format", "ONNX", "--batch_size", "any"],

@@ -8,7 +8,7 @@ import pytest
 
 from mindloc.cli import main
 from mindloc.config import config_to_dict, load_config
-from mindloc.errors import ConfigError
+from mindloc.errors import CheckpointError, ConfigError
 from mindloc.export.state_dict import export_state_dict, state_dict_of, write_state_dict
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.runtime.checkpoint import save_weights
@@ -117,3 +117,16 @@ def test_game4locs_class_loads_it_and_gives_the_same_descriptors(tmp_path, backb
     image = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
     described = encoder.side_encoder("reference")(ms.Tensor(image))["reference.global"].asnumpy()[0, :8]
     np.testing.assert_allclose(described, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("backbonex.weight", (1,)), ("log_logit_scale", (2,))])
+def test_a_parameter_of_no_encoder_is_refused(name, shape):
+    with pytest.raises(CheckpointError, match=f"has a parameter {name} of shape"):
+        state_dict_of({name: np.zeros(shape, np.float32)})
+
+
+def test_weights_with_nan_come_back_as_they_are(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, {"backbone.a": np.float32([1, np.nan])}, config_to_dict(config_of()))
+    export_state_dict(path, tmp_path / "out")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "out/encoder.pth")["model.a"], np.float32([1, np.nan]))

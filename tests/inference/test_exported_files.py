@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -348,3 +349,10 @@ def test_missing_libraries_are_named(with_cuda, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
     os.write(2, b"heard again\n")
     assert capfd.readouterr().err == "heard again\n"
+
+
+def test_a_file_with_a_name_that_is_not_unicode_is_not_onnx():
+    """A model (field 7: graph, 5 bytes) with a node (field 1, 3 bytes) whose input (field 1, 1 byte) is 0xad."""
+    content = b"\x3a\x05\x0a\x03\x0a\x01\xad"
+    with pytest.raises(ExportError, match="x.onnx is not an ONNX file; export again"):
+        require_plain_graph(content, SimpleNamespace(path="x.onnx"))

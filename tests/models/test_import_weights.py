@@ -220,9 +220,18 @@ def test_normalization_follows_the_weights(tmp_path, timm):
         build_encoder(config)
 
 
-def test_broken_config_json_is_named(tmp_path, timm):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"mean": ["x"], "std": [1]}',
+        '{"pretrained_cfg": {"mean": [NaN], "std": [1]}}',
+        '{"mean": [[]], "std": []}',
+    ],
+)
+def test_broken_config_json_is_named(tmp_path, timm, text):
     path = saved(tmp_path, timm)
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match="config.json"):
         stated_normalization(path)
 

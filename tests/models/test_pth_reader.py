@@ -304,6 +304,12 @@ def test_a_cut_or_garbled_file_is_one_clear_line(tmp_path, file):
             assert "\n" not in str(error)
 
 
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")  # would wait for a writer for ever
+    with pytest.raises(CheckpointError, match="pipe.pth is a pipe, expected a file"):
+        read_state_dict(tmp_path / "pipe.pth")
+
+
 def test_missing_file_and_no_tensors(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         read_state_dict(tmp_path / "absent.pth")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +209,26 @@ def test_a_run_directory_resolves_to_its_best_weights_else_last_else_newest(tmp_
     lone = directory / "weights_e1.safetensors"
     assert resolve_checkpoint(lone) == lone  # a file resolves to itself
     assert resolve_checkpoint(tmp_path / "absent") == tmp_path / "absent"  # reported when it is read
+
+
+def test_a_pipe_or_a_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")  # would wait for a writer for ever
+    with pytest.raises(CheckpointError, match="pipe.safetensors is a pipe, expected a file"):
+        load_weights(tmp_path / "pipe.safetensors")
+    with pytest.raises(CheckpointError, match="zero is a device, expected a file"):
+        read_tensor_file(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("facts", ["[" * 100_000, '{"step": "1"}', "[]", "{"])
+def test_facts_that_no_training_wrote_are_refused(path, facts):
+    save_weights(path, ARRAYS, CONFIG)
+    metadata = {"format": "mindloc.state", "version": "2", "facts": facts}
+    write_tensor_file(state_path(path), ARRAYS, metadata, "state")
+    with pytest.raises(CheckpointError, match="has no readable facts|has step '1', expected a whole number"):
+        complete_checkpoints(path.parent)
+
+
+def test_a_state_that_is_a_link_to_itself_is_refused(path):
+    save_weights(path, ARRAYS, CONFIG)
+    state_path(path).symlink_to(state_path(path).name)
+    assert complete_checkpoints(path.parent) == []

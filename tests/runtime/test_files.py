@@ -1,6 +1,7 @@
 """Atomic files and directories."""
 
 import errno
+import json
 import os
 import platform
 import re
@@ -231,3 +232,8 @@ def test_an_interrupted_directory_keeps_the_old_one(tmp_path):
         (partial / "file").write_bytes(b"half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["set"] and (directory / "file").read_bytes() == b"old"
+
+
+def test_json_with_a_name_that_is_not_unicode_comes_back(tmp_path):
+    atomic_write_text(tmp_path / "f.json", json.dumps({"root": "\udc80é"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "f.json").read_text(encoding="utf-8")) == {"root": "\udc80é"}

@@ -171,3 +171,16 @@ def test_a_run_that_is_being_trained_is_not_taken_by_another_process(tmp_path):
     process.wait()
     run = RunDirectory.create(tmp_path, "run", "a: 1", path=tmp_path / "run")
     assert run.config_path.read_text() == "a: 1" and not (run.path / ".lock").exists()
+
+
+def test_a_log_that_is_a_pipe_is_refused(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", "{}")
+    os.mkfifo(run.log_path)  # would wait for a reader for ever
+    with pytest.raises(MindlocError, match="log.txt is a device or a pipe; name a file"):
+        run.log("line")
+
+
+def test_a_name_that_is_not_unicode_is_escaped_in_the_log(tmp_path):
+    run = RunDirectory.create(tmp_path, "run", "{}")
+    run.log("data.root is \udc80")
+    assert run.log_path.read_text().endswith("data.root is \\udc80\n")

@@ -5,7 +5,7 @@ import pytest
 
 from mindloc.descriptors.reduction import Reduction, save_reduction
 from mindloc.descriptors.sets import make_rows, save_descriptor_set, set_directory
-from mindloc.errors import MindlocError, TileIndexError
+from mindloc.errors import DataError, MindlocError, TileIndexError
 from mindloc.search import extraction as module
 from mindloc.search.extraction import load_extracted
 from mindloc.search.faiss_index import build_faiss_index
@@ -53,9 +53,9 @@ def test_a_one_stage_extraction_has_nothing_to_rerank_with(tmp_path):
 
 @pytest.mark.parametrize("facts", [{"nodes": "2"}, {"nodes": 0}, {"place_unit": "feet"}, {"checkpoint_sha256": 7}])
 def test_a_card_of_wrong_types_is_not_that_of_an_index(tmp_path, facts):
-    tiles = load_extracted(write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts))
-    with pytest.raises(TileIndexError, match="value of a wrong type .*; extract it again"):
-        tiles.index_card("flat")
+    written = write(tmp_path / "set", {"omega": OMEGA, "phi": PHI}, **facts)
+    with pytest.raises((DataError, TileIndexError), match="of a wrong type.*; extract"):
+        load_extracted(written).index_card("flat")
 
 
 def test_recall_descriptors_are_reduced_when_they_are_read(tmp_path):

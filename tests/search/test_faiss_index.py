@@ -709,3 +709,10 @@ def test_the_same_seed_learns_the_same_lists(tmp_path):
             build(kind, parameters=dataclasses.replace(few, seed=seed)).save(tmp_path / directory)
         a, b, c = ((tmp_path / directory / "vectors.faiss").read_bytes() for directory in "abc")
         assert a == b != c
+
+
+def test_a_directory_whose_name_is_not_unicode_is_one_line(tmp_path):
+    directory = tmp_path / os.fsdecode(b"\x80")
+    build("flat").save(directory)
+    with pytest.raises(TileIndexError, match="has a name that is not UTF-8, which FAISS can't open; rename"):
+        load_faiss_index(directory)

@@ -465,17 +465,21 @@ def test_kinds_that_milvus_lite_lacks_are_refused(address):
 def test_something_else_at_the_place_of_an_index_is_named(tmp_path):
     (tmp_path / "file.db").write_text("SQLite format 3")
     (tmp_path / "directory.db").mkdir()
+    (tmp_path / "empty.db").mkdir()
+    os.mkfifo(tmp_path / "pipe.db")
     (tmp_path / "directory.db" / "thesis.tex").write_text("years of work")
     for name, message in (
         ("none.db", "none.db is missing; check the path"),
         ("file.db", "file.db is a file"),
+        ("pipe.db", "pipe.db is a device or a pipe"),
         ("directory.db", "directory.db was not created by milvus-lite"),
+        ("empty.db", "empty.db was not created by milvus-lite"),
     ):
         with pytest.raises(TileIndexError, match=message):
             open_milvus_index(f"milvus:{tmp_path}/{name}")
     with pytest.raises(TileIndexError, match="directory .*/nowhere for tiles.db is missing"):
         create_milvus_index(f"milvus:{tmp_path}/nowhere/tiles.db", CARD)
-    assert os.listdir(tmp_path / "directory.db") == ["thesis.tex"]
+    assert os.listdir(tmp_path / "directory.db") == ["thesis.tex"] and not os.listdir(tmp_path / "empty.db")
 
 
 def test_the_error_of_a_missing_collection_names_the_existing_ones(small, address):

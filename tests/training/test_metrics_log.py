@@ -1,6 +1,7 @@
 """metrics.jsonl: lines, incomplete lines, truncation."""
 
 import json
+import os
 
 import pytest
 
@@ -65,3 +66,9 @@ def test_a_file_that_is_not_a_log_is_named(path, tmp_path):
     path.write_text('{"version": 2}\n')
     with pytest.raises(MindlocError, match="line 1 has version 2"):
         read_metrics(path)
+
+
+def test_a_pipe_is_not_a_log(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")  # would wait for a writer for ever
+    with pytest.raises(CheckpointError, match="metrics.jsonl is a pipe, expected a file"):
+        MetricsLog(tmp_path / "metrics.jsonl")

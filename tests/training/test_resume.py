@@ -94,3 +94,24 @@ def test_training_pairs_may_change_between_epochs_only():
     assert check_data(point(0), "b") == ["the training pairs have changed since the checkpoint"]
     with pytest.raises(CheckpointError, match=r"inside epoch 2, and the training pairs have changed since; restore"):
         check_data(point(2), "b")
+
+
+PROGRESS = Progress(epoch=1, step=9).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"progress": [1]}, r"has progress '\[1\]', expected counters by name"),
+        ({"progress": {**PROGRESS, "step": "9"}}, "has step '9', of a wrong type"),
+        ({"progress": {**PROGRESS, "best_score": [0]}}, "has best_score '.0.', of a wrong type"),
+        ({"progress": {**PROGRESS, "epoch": -1}}, "has epoch -1, expected 0 or more"),
+        ({"progress": PROGRESS, "lines": "x"}, "has lines 'x', expected a number"),
+    ],
+)
+def test_a_state_with_a_counter_of_a_wrong_type_is_refused(tmp_path, facts, says):
+    run = RunDirectory.create(tmp_path, "run", "{}")
+    path = run.checkpoints / "weights_e1_s9.safetensors"
+    save_state(path, save_weights(path, {}, {}), {}, {"step": 9, **facts})
+    with pytest.raises(CheckpointError, match=f"{says}.*delete its two files"):
+        find_resume_point(run)

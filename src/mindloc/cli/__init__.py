@@ -9,7 +9,7 @@ except ModuleNotFoundError:
     raise SystemExit("error: the package click is not installed: pip install -r requirements.txt") from None
 
 from mindloc import __version__
-from mindloc.cli.command import ENDS, SETTINGS, reported, terminated_as_interrupted
+from mindloc.cli.command import ENDS, SETTINGS, refused_paths, reported, terminated_as_interrupted
 from mindloc.errors import MindlocError
 from mindloc.registry import imported
 from mindloc.runtime.console import safe_console
@@ -81,7 +81,7 @@ def _run(argv: list[str] | None, command: str | None) -> int:
         chosen = mindloc if command is None else mindloc.get_command(None, command)
         words = sys.argv[1:] if argv is None else argv
         program = command_line(*filter(None, [command]))
-        with terminated_as_interrupted(), chosen.make_context(program, list(words)) as context:
+        with terminated_as_interrupted(), refused_paths(), chosen.make_context(program, list(words)) as context:
             return chosen.invoke(context) or 0
     except ENDS as end:
         return reported(end)

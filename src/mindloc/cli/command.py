@@ -4,7 +4,9 @@ An option may be written with ``-`` or ``_``. Options that set keys of the confi
 command line, so that the last one wins. A command that is stopped by Ctrl-C or SIGTERM has exit code 130.
 """
 
+import errno
 import functools
+import os
 import re
 import signal
 import sys
@@ -119,12 +121,31 @@ def read_words(of: click.Command, name: str, words: Sequence[str], way_out: str)
 
 # exceptions that may end a command; any other is a defect and keeps its traceback
 ENDS = (click.exceptions.Exit, click.UsageError, MindlocError, KeyboardInterrupt)
+# what the system answers to a path that a user gave, already where one only looks whether it is there
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def refused_paths() -> Iterator[None]:
+    """Context in which a path that the system refuses to look at is an error of the user, not a defect.
+
+    Raises:
+        MindlocError: the path is too long, or inside a directory that may not be entered.
+    """
+    try:
+        yield
+    except OSError as reason:
+        if reason.errno not in _OF_PATHS or reason.filename is None:
+            raise
+        raise MindlocError(
+            f"{os.fsdecode(reason.filename)} can't be used: {reason.strerror}; check the path and its permissions"
+        ) from None
 
 
 def exit_code_of(run: Callable[[], int | None]) -> int:
     """Call ``run`` and return its exit code; an exception of ``ENDS`` is reported on one line."""
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), refused_paths():
             return run() or 0
     except ENDS as end:
         return reported(end)

@@ -28,6 +28,9 @@ def first_problem(error: ValidationError, tree: Any, model: type[BaseModel]) -> 
     if problem["type"] == "model_type":
         return ConfigError(f"config section {loc[0]} is {shown(problem['input'])}; expected key: value lines")
     names = [part for part in loc if isinstance(part, str) and part != "[key]"]
+    if len(names) < 2:  # pydantic can't name a key that is not Unicode
+        where = " ".join(["section", *names])
+        return ConfigError(f"config {where} has a key that is not text; expected key: value lines")
     field, value = _field_at(model, names), _value_at(tree, names)
     key = f"config key {'.'.join(names)} is {shown(value)}"
     if "enum" in field:

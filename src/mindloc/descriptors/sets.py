@@ -19,13 +19,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, get_args
 
 import numpy as np
 
 from mindloc.errors import DataError
-from mindloc.reading import checksum, json_checksum, read_array, read_bytes, read_json, read_json_lines
+from mindloc.geo.points import PlaceUnit
+from mindloc.reading import checksum, is_unicode, json_checksum, read_array, read_bytes, read_json, read_json_lines
 from mindloc.runtime.files import (
+    ESCAPED,
     atomic_directory,
     existing_directory,
     read_unswapped,
@@ -44,6 +46,10 @@ _HEADER_BYTES = 128  # of descriptors.npy: fixed, so that the row count can be f
 _BLOCK_NUMBERS = 2**17  # float32 of a block: 512 kB
 _LARGEST = 1e300  # coordinate of a place; JSON allows integers beyond the range of float
 _REQUIRED_FACTS = ("version", "view", "place_unit", "count", "dimension", "normalized", "checksum")
+_NONE = type(None)
+# what readers of a card rely on; any of these facts may be null or absent
+_KINDS: dict[str, tuple[type, ...]] = {"config": (dict,), "count": (int,), "dimension": (int,), "nodes": (int,)}
+_KINDS |= dict.fromkeys(("descriptor", "extraction", "checkpoint_sha256", "reduction_sha256", "checksum"), (str,))
 
 Read = TypeVar("Read")
 
@@ -183,7 +189,7 @@ class _SetFiles:
         self._matrix.write(_npy_header(count, self._dimension or 0))
         card = {**self._card, "count": count, "dimension": self._dimension, "normalized": self._normalized}
         card["checksum"] = _checksum_of(card, self._matrix_sum, row_sum)
-        self._card_file.write(json.dumps(card, indent=2, ensure_ascii=False).encode("utf-8"))
+        self._card_file.write(json.dumps(card, indent=2, ensure_ascii=False).encode("utf-8", ESCAPED))
 
 
 def save_descriptor_set(
@@ -309,6 +315,11 @@ def _load_card(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} lacks {', '.join(absent)}; extract the set again")
     if not card["view"] or not isinstance(card["view"], str):
         raise DataError(f"{path} has view {card['view']!r}, expected a name such as drone; extract the set again")
+    wrong = next((fact for fact in card.keys() & _KINDS if not isinstance(card[fact], (*_KINDS[fact], _NONE))), None)
+    if wrong is None and card["place_unit"] not in (None, *get_args(PlaceUnit)):
+        wrong = "place_unit"
+    if wrong is not None:
+        raise DataError(f"{path} has {wrong} {str(card[wrong])[:60]!r}, of a wrong type; extract the set again")
     return card
 
 
@@ -332,10 +343,8 @@ def _check_row(row: Any, where: str) -> None:
             f"{where} is {str(row)[:80]}, expected name (text), place (two numbers or null) and optionally "
             "bounds (four numbers)"
         )
-    try:
-        row["name"].encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: the name {row['name']!r} is not valid Unicode; rename the file") from None
+    if not is_unicode(row["name"]):
+        raise DataError(f"{where}: the name {row['name']!r} is not valid Unicode; rename the file")
 
 
 def _are_numbers(values: Any, count: int) -> bool:

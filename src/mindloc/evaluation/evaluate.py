@@ -1,6 +1,7 @@
 """Evaluate an encoder on a split: extract once, then everything else from disk."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from mindloc.inference.extract import Extraction, extract, help_extract, rows_of
 from mindloc.runtime.cluster import ALONE, Cluster
 from mindloc.runtime.console import progress_bar
 from mindloc.runtime.device import describe_machine
-from mindloc.runtime.files import atomic_write_text
+from mindloc.runtime.files import atomic_write_text, scratch_directory, writing
 from mindloc.runtime.lock import locked
 from mindloc.runtime.process import this_command_line
 from mindloc.search.extraction import Extracted
@@ -69,8 +70,13 @@ def evaluate(
     Raises:
         DataError: nothing to evaluate, an image that can't be read, or a directory that contains something else.
     """
-    with locked(Path(out_dir), "evaluation", DataError):
-        return _evaluate(engine, config, split, Path(out_dir), train_split, baselines, figures, search_times, cluster)
+    directory = Path(os.path.realpath(out_dir))
+    with locked(directory, "evaluation", DataError), writing(f"evaluation {directory}", DataError):
+        _require_own(directory)
+        with scratch_directory(directory) as made:  # until all of it is there, an earlier evaluation stays
+            report = _evaluate(engine, config, split, made, train_split, baselines, figures, search_times, cluster)
+            _publish(made, directory)
+    return report
 
 
 def _evaluate(
@@ -86,10 +92,6 @@ def _evaluate(
 ) -> dict[str, Any]:
     task = _task(config, split)
     roles = (task.answerable(), task.references)
-    _require_own(directory)
-    for name in RESULT_FILES:  # an interrupted evaluation must not look finished
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "baselines", ignore_errors=True)
     write_truth(directory / "truth.jsonl", task.queries.images.files, task.right_names())
     speed = {}
     for role in roles:
@@ -128,6 +130,19 @@ def _require_own(directory: Path) -> None:
     found = {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.exists() else {}
     if found and "truth.jsonl" not in found:
         raise DataError(f"{directory} is neither empty nor an earlier evaluation; give a new directory for the report")
+
+
+def _publish(made: Path, directory: Path) -> None:
+    """Put the parts of an evaluation in place of those of an earlier one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in RESULT_FILES:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "baselines", ignore_errors=True)
+    last = ("report.json", "setup.json")  # by which others recognize an evaluation
+    for part in sorted(made.iterdir(), key=lambda part: last.index(part.name) if part.name in last else -1):
+        if part.is_dir():
+            shutil.rmtree(directory / part.name, ignore_errors=True)
+        part.replace(directory / part.name)
 
 
 def _extract_role(

@@ -14,8 +14,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mindloc.data.images import read_image
-from mindloc.errors import DataError
-from mindloc.runtime.files import atomic_write
 
 ANSWERS = 5
 _TILE_PX = 208
@@ -86,8 +84,8 @@ def _with_one_of(wanted: np.ndarray, chosen: np.ndarray, replaceable: np.ndarray
     return chosen
 
 
-def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: str) -> None:
-    """Write the sheet.
+def draw_contact_sheet(rows: list[SheetRow], title: str, subtitle: str) -> bytes:
+    """The sheet as a PNG file.
 
     Args:
         subtitle: one line or several.
@@ -115,8 +113,7 @@ def draw_contact_sheet(path: Path, rows: list[SheetRow], title: str, subtitle: s
         _draw_row(sheet, draw, row, top, columns)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG", optimize=True)
-    with atomic_write(path, error=DataError) as file:
-        file.write(encoded.getvalue())
+    return encoded.getvalue()
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, columns: int) -> None:
@@ -210,8 +207,8 @@ def fraction_within(distance_Q: np.ndarray, limit_X: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(distance_Q), limit_X, side="right") / len(distance_Q)
 
 
-def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: str) -> None:
-    """Write the figure; the axis of distances is logarithmic, since near misses matter most."""
+def draw_distance_curve(curves: list[Curve], title: str, subtitle: str) -> bytes:
+    """The figure as a PNG file; the axis of distances is logarithmic, since near misses matter most."""
     limit_X = np.geomspace(*_range(curves), 2000)
     from matplotlib.figure import Figure  # here: matplotlib takes a second to import
 
@@ -238,8 +235,7 @@ def draw_distance_curve(path: Path, curves: list[Curve], title: str, subtitle: s
     figure.subplots_adjust(left=0.075, right=0.975, top=0.85 - 0.05 * rows, bottom=0.115)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", metadata={"Software": None})
-    with atomic_write(path, error=DataError) as file:
-        file.write(encoded.getvalue())
+    return encoded.getvalue()
 
 
 def _range(curves: list[Curve]) -> tuple[float, float]:

@@ -45,12 +45,15 @@ from mindloc.evaluation.score import (
 )
 from mindloc.evaluation.truth import Truth, load_truth
 from mindloc.reading import file_checksum, json_checksum, read_json
-from mindloc.runtime.files import atomic_write_text, remove_temporaries
+from mindloc.runtime.files import atomic_write, atomic_write_text, output_file, remove_temporaries
 from mindloc.runtime.lock import locked
+from mindloc.vocabulary import MODES
 
 SETUP_VERSION = 2
 # of an evaluation that is finished; the directories and truth.jsonl are what they are computed from
-RESULT_FILES = ("setup.json", "report.json", "report.md", "queries.jsonl", "contact_sheet.png", "distance_curve.png")
+_SHEET, _CURVE = "contact_sheet.png", "distance_curve.png"
+_RESULTS = ("report.json", "report.md", "queries.jsonl", _SHEET, _CURVE)
+RESULT_FILES = ("setup.json", *_RESULTS)
 _SUMMED = ("truth.jsonl", "baselines/constant.json")  # in setup.json; every other input has its own checksum
 _NO_PLACES = "No distances: the images of this data set have no places, so there is no SDM and no Dis."
 
@@ -97,6 +100,8 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
 
 
 def _rescore(directory: Path, figures: bool) -> dict[str, Any]:
+    for name in _RESULTS:
+        output_file(directory / name, DataError)
     setup = load_setup(directory / "setup.json")
     settings = _settings(setup, directory / "setup.json")
     queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
@@ -117,11 +122,11 @@ def _rescore(directory: Path, figures: bool) -> dict[str, Any]:
     if figures:
         notes += _figure_notes(directory, Path(setup["image_root"]), methods, case)
     report = make_report(numbers, settings, data, setup["origin"], notes, search)
+    drawn = _figures(setup, methods, case, data) if figures else {}  # before anything is written: it reads images
     write_report(directory, report)
     _write_queries(directory / "queries.jsonl", methods["model"], case)
-    if figures:
-        _draw_curve(directory / "distance_curve.png", methods, settings, data)
-        _draw_sheet(directory / "contact_sheet.png", setup, methods, case)
+    for name, content in drawn.items():
+        _write_figure(directory / name, content)
     return report
 
 
@@ -134,12 +139,25 @@ def load_setup(path: Path) -> dict[str, Any]:
     absent = [key for key in ("settings", "origin", "notes", "image_root", "files") if key not in setup]
     if absent:
         raise DataError(f"{path} lacks {', '.join(absent)}; evaluate again")
+    if not _is_sound(setup):
+        raise DataError(f"{path} has values of a wrong type; evaluate again")
     if stated != json_checksum(setup):
         raise DataError(f"{path} was changed since it was written (its checksum differs); evaluate again")
     for name, checksum in setup["files"].items():
         if file_checksum(path.parent / name, DataError) != checksum:
             raise DataError(f"{path.parent / name} was changed since it was written (its checksum differs); evaluate")
     return setup
+
+
+def _is_sound(setup: dict[str, Any]) -> bool:
+    """Whether the values have the types that the report relies on, and contain no NaN."""
+    try:
+        json.dumps(setup, allow_nan=False)
+    except ValueError:
+        return False
+    files, texts = setup["files"], [setup["image_root"], *(setup["notes"] if isinstance(setup["notes"], list) else [0])]
+    known = isinstance(setup["origin"], dict) and isinstance(files, dict) and "\0" not in str(setup["image_root"])
+    return known and files.keys() <= set(_SUMMED) and all(isinstance(text, str) for text in texts)
 
 
 def write_setup(path: Path, facts: dict[str, Any]) -> None:
@@ -211,9 +229,12 @@ def _baselines(directory: Path, case: _Case, notes: list[str]) -> dict[str, Meth
 def _load_constant(path: Path) -> dict[str, list[str]]:
     counted = read_json(path, DataError, "", "evaluate again")
     try:
-        return {mode: [name for name, _ in pairs] for mode, pairs in counted.items()}
+        named = {mode: [name for name, _ in pairs] for mode, pairs in counted.items()}
     except (ValueError, TypeError):
-        raise DataError(f"{path} can't be read as lists of [name, count]; evaluate again") from None
+        named = {"": []}
+    if not (named.keys() <= set(MODES) and all(isinstance(name, str) for names in named.values() for name in names)):
+        raise DataError(f"{path} can't be read as lists of [name, count] for each mode; evaluate again")
+    return named
 
 
 def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
@@ -248,7 +269,7 @@ def _figure_notes(directory: Path, image_root: Path, methods: dict[str, MethodSc
         notes.append(
             f"No distance curve of {', '.join(missing)}: queries or first answers without a place have no distance."
         )
-    sheet = directory / "contact_sheet.png"
+    sheet = directory / _SHEET
     if sheet.exists() and _sheet_rows(methods, case) and not _has_images(image_root, case):
         notes.append(f"{sheet.name} was not drawn again, and may differ from the numbers: no images in {image_root}.")
     return notes
@@ -266,33 +287,43 @@ def _sheet_rows(methods: dict[str, MethodScores], case: _Case) -> int:
     return min(case.settings.eval.contact_sheet_queries, len(methods["model"].query[case.settings.mode]))
 
 
-def _draw_curve(path: Path, methods: dict[str, MethodScores], settings: ScoreSettings, data: dict[str, Any]) -> None:
+def _figures(
+    setup: dict[str, Any], methods: dict[str, MethodScores], case: _Case, data: dict[str, Any]
+) -> dict[str, bytes | None]:
+    """File name -> content; None where there is nothing to show, not named where an older figure stays."""
+    drawn = {_CURVE: _curve(methods, case.settings, data)}
+    root, mode, model = Path(setup["image_root"]), case.settings.mode, methods["model"]
+    shown = _sheet_rows(methods, case)
+    if not shown:
+        return {**drawn, _SHEET: None}
+    if not _has_images(root, case):
+        return drawn  # the numbers need no images
+    sample = choose_queries(model.ranking[mode].first_rank_Q, model.recall_first_rank.get(mode), shown)
+    rows = [_sheet_row(root, row, model, case) for row in sample]
+    return {**drawn, _SHEET: draw_contact_sheet(rows, *_sheet_titles(shown, methods, mode))}
+
+
+def _curve(methods: dict[str, MethodScores], settings: ScoreSettings, data: dict[str, Any]) -> bytes | None:
     curves = [
         Curve(name, method_title(name, "stage_one" in methods), scores.distance[settings.mode][:, 0])
         for name, scores in methods.items()
         if settings.mode in scores.distance and _has_curve(scores, settings.mode)
     ]
-    if curves and curves[0].method == "model":
-        subtitle = (
-            f"{len(curves[0].distance_Q)} {plural(data['query_view'])} among {data['reference_total']} "
-            f"{plural(data['reference_view'])}, mode {settings.mode}"
-        )
-        draw_distance_curve(path, curves, "How far off is the first answer?", subtitle)
-    else:
-        path.unlink(missing_ok=True)  # no places, no distances
+    if not curves or curves[0].method != "model":
+        return None  # no places, no distances
+    subtitle = (
+        f"{len(curves[0].distance_Q)} {plural(data['query_view'])} among {data['reference_total']} "
+        f"{plural(data['reference_view'])}, mode {settings.mode}"
+    )
+    return draw_distance_curve(curves, "How far off is the first answer?", subtitle)
 
 
-def _draw_sheet(path: Path, setup: dict[str, Any], methods: dict[str, MethodScores], case: _Case) -> None:
-    root, mode, model = Path(setup["image_root"]), case.settings.mode, methods["model"]
-    shown = _sheet_rows(methods, case)
-    if not shown:
+def _write_figure(path: Path, content: bytes | None) -> None:
+    if content is None:
         path.unlink(missing_ok=True)
         return
-    if not _has_images(root, case):
-        return  # the numbers need no images; an older sheet stays
-    sample = choose_queries(model.ranking[mode].first_rank_Q, model.recall_first_rank.get(mode), shown)
-    rows = [_sheet_row(root, row, model, case) for row in sample]
-    draw_contact_sheet(path, rows, *_sheet_titles(shown, methods, mode))
+    with atomic_write(path, error=DataError) as file:
+        file.write(content)
 
 
 def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from mindloc.data.split import Side, Split
 from mindloc.descriptors.sets import DescriptorSet
 from mindloc.errors import DataError
 from mindloc.reading import read_json_lines
-from mindloc.runtime.files import atomic_write
+from mindloc.runtime.files import ESCAPED, atomic_write
 from mindloc.vocabulary import MODES, SideName
 
 
@@ -83,7 +83,7 @@ def write_truth(path: Path, query_names: list[str], right_names: dict[str, list[
     with atomic_write(path, error=DataError) as file:
         for index, name in enumerate(query_names):
             line = {"query": name, **{mode: right_names[mode][index] for mode in MODES}}
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode(errors=ESCAPED))
 
 
 def load_truth(path: Path, queries: DescriptorSet, references: DescriptorSet) -> Truth:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mindloc.config import config_from_dict
-from mindloc.errors import ConfigError, ExportError
+from mindloc.errors import CheckpointError, ConfigError, ExportError
 from mindloc.models.pth_reader import read_state_dict
 from mindloc.registry import BACKBONES, HEADS
 from mindloc.runtime.checkpoint import load_weights
@@ -56,20 +56,34 @@ def export_state_dict(checkpoint: str | Path, directory: str | Path, file_name: 
         remove_leftovers(path)
         write_state_dict(temporary, arrays)
         read = read_state_dict(temporary)
-        if read.keys() != arrays.keys() or any(not np.array_equal(read[name], arrays[name]) for name in arrays):
+        if read.keys() != arrays.keys() or any(not _are_same(read[name], arrays[name]) for name in arrays):
             raise ExportError(f"{path} differs when it is read back; nothing was kept: check the disk")
     mean, std = (list(values) for values in (config.model.mean, config.model.std))
     return f"{path}: {len(arrays)} tensors; its images are scaled to 0..1 and normalized with mean {mean}, std {std}"
 
 
+def _are_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two float32 arrays have the same bits, NaN included."""
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
 def state_dict_of(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our parameters under the names of Game4Loc's class, float32."""
+    """Our parameters under the names of Game4Loc's class, float32.
+
+    Raises:
+        CheckpointError: a parameter is none of an encoder.
+    """
     named = {}
     for name, array in weights.items():
-        if name == _LOGIT_SCALE:
+        if name == _LOGIT_SCALE and array.size == 1:
             named["logit_scale"] = array.reshape(())
             continue
-        prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            raise CheckpointError(
+                f"the checkpoint has a parameter {name} of shape {array.shape}, which no encoder for PTH has; export "
+                "another checkpoint"
+            )
         named[_PREFIXES[prefix] + name.removeprefix(prefix)] = array
     return {name: np.ascontiguousarray(array, "<f4").reshape(array.shape) for name, array in named.items()}
 

@@ -11,6 +11,7 @@ from mindloc.config.sections import RunConfig
 from mindloc.errors import ExportError, first_line
 from mindloc.inference.build import EngineRequest, Source
 from mindloc.inference.exported import ExportedEngine, ExportedFile, RunFile
+from mindloc.reading import regular_file
 from mindloc.runtime.compilation import compiling
 from mindloc.runtime.device import require_precision, use_device
 from mindloc.runtime.process import native_messages
@@ -90,11 +91,8 @@ def read_key(path: Path) -> bytes:
     Raises:
         ExportError: the file can't be read, or is not 16, 24 or 32 bytes long. The key itself is never shown.
     """
-    try:
-        with path.open("rb") as file:
-            key = file.read(max(KEY_BYTES) + 2)
-    except OSError as error:
-        raise ExportError(f"key file {path} can't be read: {error.strerror or error}; check the path") from None
+    with regular_file(path, ExportError, "check the path", "key file") as file:
+        key = file.read(max(KEY_BYTES) + 2)
     if len(key) not in KEY_BYTES:
         newline = " and ends in a newline, which counts" if key.endswith(b"\n") else ""
         long = f"over {max(KEY_BYTES)}" if len(key) > max(KEY_BYTES) else f"{len(key)}"

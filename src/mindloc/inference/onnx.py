@@ -259,7 +259,7 @@ def require_plain_graph(content: bytes, file: ExportedFile) -> None:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
-    except optional_module("google.protobuf.message").DecodeError:
+    except (optional_module("google.protobuf.message").DecodeError, UnicodeDecodeError):
         raise ExportError(f"{file.path} is not an ONNX file; export again") from None
     graph = model.graph
     for problem in (

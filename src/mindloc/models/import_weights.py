@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -24,6 +25,7 @@ from mindloc.runtime.checkpoint import is_own_checkpoint, read_metadata, read_te
 from mindloc.runtime.process import native_messages
 from mindloc.vocabulary import SIDES
 
+_MOST_MEAN = 1e6  # of a pixel scaled to 0..1, far beyond any; false for NaN
 LEAST_MATCHED = 0.9  # share of an encoder's parameters that must fit
 _HEAD_PREFIXES = ("head.", "query_head.", "reference_head.")
 UNTOUCHED: Normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings, timm's ViTs'
@@ -216,12 +218,12 @@ def stated_normalization(path: str | Path) -> Normalization | None:
     if path.suffix == ".safetensors":
         config = carried_config(path)
         if config:
-            return _pair(config.get("model", {}))
+            return _pair(config.get("model", {}), path)
     beside = path.with_name("config.json")
     if not beside.is_file():
         return None
     stated = read_json(beside, CheckpointError, "", "mend it, or move it away and set model.mean, model.std")
-    return _pair(stated.get("pretrained_cfg", stated))
+    return _pair(stated.get("pretrained_cfg", stated), beside)
 
 
 def unstated_normalization(
@@ -250,13 +252,18 @@ def carried_config(path: Path) -> dict:
     """The config a file of this project carries; empty for others."""
     try:
         config = json.loads(read_metadata(path).get("config", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 
 
-def _pair(settings: dict) -> Normalization | None:
-    mean, std = settings.get("mean"), settings.get("std")
+def _pair(settings: Any, where: Path) -> Normalization | None:
+    mean, std = (settings.get(key) if isinstance(settings, dict) else None for key in ("mean", "std"))
     if not (isinstance(mean, list) and isinstance(std, list)):
         return None
+    if not all(isinstance(value, (int, float)) and abs(value) < _MOST_MEAN for value in (*mean, *std)):
+        raise CheckpointError(
+            f"{where} states mean {str(mean)[:60]} and std {str(std)[:60]}, expected numbers; mend it there, or set "
+            "model.mean and model.std"
+        )
     return tuple(float(value) for value in mean), tuple(float(value) for value in std)

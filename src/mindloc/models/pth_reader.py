@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mindloc.errors import CheckpointError
+from mindloc.reading import regular_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -58,14 +59,12 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with regular_file(path, CheckpointError, "check the path") as file:
             read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
             file.seek(0)
             return read(file)
     except Refused as refusal:
         raise CheckpointError(f"{path}: {refusal}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror or error}; check the path") from None
     except (
         ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, NotImplementedError, RuntimeError,
         struct.error, zipfile.BadZipFile, pickle.UnpicklingError,

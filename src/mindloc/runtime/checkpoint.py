@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mindloc.errors import CheckpointError, one_line
-from mindloc.reading import checksum, file_sha256, json_checksum
+from mindloc.reading import checksum, file_sha256, json_checksum, regular_file
 from mindloc.runtime.files import atomic_write, followed
 from mindloc.runtime.process import command_line, fault_point
 
@@ -222,10 +222,12 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
     found, damaged, newest = [], [], 0.0
     for path in Path(directory).glob(f"*{STATE_SUFFIX}"):
         try:
-            written = path.stat().st_mtime
+            written = path.lstat().st_mtime
             metadata = read_metadata(path)
             _require_format(path, metadata, _STATE_FORMAT, STATE_VERSION)
             step = _json_section(path, metadata, "facts").get("step", 0)
+            if not isinstance(step, int):
+                raise CheckpointError(f"training state {path} has step {str(step)[:60]!r}, expected a whole number")
         except FileNotFoundError:
             continue  # a training that writes here removed it meanwhile
         except CheckpointError as problem:
@@ -257,7 +259,7 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
 def _json_section(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
     try:
         section = json.loads(metadata.get(key, ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         section = None
     if not isinstance(section, dict):
         raise CheckpointError(f"checkpoint {path} has no readable {key}; its header is damaged: use another checkpoint")
@@ -354,6 +356,9 @@ def _open(path: Path) -> Iterator[safe_open]:
             f"checkpoint {path} is a file of another program, which does not say what encoder it belongs to; a "
             f"training can start from it: {_training_from(path)}"
         )
+    if path.exists():
+        with regular_file(path, CheckpointError, "give a .safetensors file", "checkpoint"):
+            pass
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -21,6 +21,7 @@ from mindloc.runtime.process import fault_point, unfinished
 TEMPORARY_SUFFIX = ".tmp"
 _PARTIAL_SUFFIX = ".partial"
 _OWN_NAME = r"\d+-[0-9a-f]{8}"  # as _own_name gives it
+ESCAPED = "backslashreplace"  # half of a surrogate pair, of a name that is not UTF-8, as JSON writes it: \\udc80
 Read = TypeVar("Read")
 
 
@@ -43,7 +44,7 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
 def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = MindlocError) -> None:
     """Write a whole UTF-8 text file atomically."""
     with atomic_write(path, error=error) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", ESCAPED))
 
 
 def atomic_link(

@@ -136,7 +136,8 @@ def leaving_at_once(words: str) -> Iterator[None]:
         for path in reversed(_unfinished):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         over_bars = "\r\x1b[J" if os.isatty(2) else ""  # clears the terminal from this line on
-        os.write(2, (over_bars + "".join(f"{line}\n" for line in [words, *_last_words])).encode())
+        text = over_bars + "".join(f"{line}\n" for line in [words, *_last_words])
+        os.write(2, text.encode(errors="backslashreplace"))
         os._exit(130)
 
     with answered(leave, signal.SIGTERM):

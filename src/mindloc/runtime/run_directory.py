@@ -28,7 +28,15 @@ from typing import Any
 
 import mindloc
 from mindloc.errors import MindlocError
-from mindloc.runtime.files import TEMPORARY_SUFFIX, atomic_write_text, dated_directory, followed, remove_temporaries
+from mindloc.runtime.files import (
+    ESCAPED,
+    TEMPORARY_SUFFIX,
+    atomic_write_text,
+    dated_directory,
+    followed,
+    output_file,
+    remove_temporaries,
+)
 from mindloc.runtime.lock import LOCK, locked
 from mindloc.runtime.packages import installed_versions
 from mindloc.runtime.process import command_line, this_command_line
@@ -132,11 +140,12 @@ class RunDirectory:
         """Append ``text`` to log.txt, each line with date and time.
 
         Raises:
-            MindlocError: the disk is full or not writable.
+            MindlocError: the disk is full or not writable; log.txt is not a file.
         """
+        output_file(self.log_path, MindlocError)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
-            with open(self.log_path, "a", encoding="utf-8") as file:
+            with open(self.log_path, "a", encoding="utf-8", errors=ESCAPED) as file:
                 file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
         except OSError as error:
             raise MindlocError(f"can't append to {self.log_path}: {error.strerror}; free some space") from None

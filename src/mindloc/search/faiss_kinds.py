@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 
 from mindloc.errors import ConfigError, TileIndexError, one_line
+from mindloc.reading import is_unicode
 
 
 class FaissKind(NamedTuple):
@@ -232,8 +233,10 @@ def read_vectors(path: Path, kind: str, dimension: int, rows: int, memory_map: b
     """Read an index from its file and check that it has the expected kind, width and number of rows.
 
     Raises:
-        TileIndexError: FAISS can't read the file, or the file contains a different index.
+        TileIndexError: FAISS can't read the file or its name, or the file contains a different index.
     """
+    if not is_unicode(str(path)):
+        raise TileIndexError(f"{path} has a name that is not UTF-8, which FAISS can't open; rename the directory")
     # IO_FLAG_MMAP_IFC maps vectors, lists and graphs alike; IO_FLAG_MMAP maps lists and copies the rest.
     # The table that FAISS would compute for ivf_pq is only for Euclidean distances.
     flags = faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE | (faiss.IO_FLAG_MMAP_IFC if memory_map else 0)

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mindloc.errors import TileIndexError
-from mindloc.reading import checksum, file_checksum, json_checksum, read_array, read_json
+from mindloc.reading import checksum, file_checksum, is_unicode, json_checksum, read_array, read_json
 from mindloc.runtime.files import atomic_directory, require_replaceable, synced, writing
 from mindloc.runtime.process import command_line, fault_point
 from mindloc.search.faiss_kinds import FaissParameters
@@ -200,7 +200,7 @@ def _check_files(directory: Path, card: IndexCard, files: Any) -> None:
 def _read_table(directory: Path, facts: dict[str, Any], rerank_width: int | None, memory_map: bool) -> TileTable:
     rows = facts["rows"]
     names = read_json(directory / _NAMES, TileIndexError, "", "build the index again", kind=list)
-    if len(names) != rows or not all(isinstance(name, str) for name in names):
+    if len(names) != rows or not all(isinstance(name, str) and is_unicode(name) for name in names):
         raise TileIndexError(f"{directory / _NAMES} is not a list of {rows} names; build the index again")
     kinds = ((np.float64, (rows, 2)), (np.float64, (rows, 4)), (np.bool_, (rows,)))
     arrays = [_read_array(directory / name, *kind) for name, kind in zip(_ARRAYS, kinds, strict=True)]

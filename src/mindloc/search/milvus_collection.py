@@ -289,14 +289,15 @@ def _disconnect(client: Any, address: MilvusAddress) -> None:
 
 
 def _check_directory(directory: Path, may_be_new: bool) -> None:
-    if directory.is_file():
-        raise TileIndexError(f"{directory} is a file, but milvus-lite 3 needs a directory; give a different name")
+    if directory.exists() and not directory.is_dir():
+        kind = "a file" if directory.is_file() else "a device or a pipe"
+        raise TileIndexError(f"{directory} is {kind}, but milvus-lite 3 needs a directory; give a different name")
     if not directory.exists():
         if not may_be_new:
             raise TileIndexError(f"tile index {directory} is missing; check the path, or build it first")
         if not directory.absolute().parent.is_dir():
             raise TileIndexError(f"directory {directory.parent} for {directory.name} is missing; create it first")
-    elif not (directory / _MILVUS_LITE_MARK).is_file() and any(directory.iterdir()):
+    elif not (directory / _MILVUS_LITE_MARK).is_file() and not (may_be_new and not any(directory.iterdir())):
         raise TileIndexError(f"directory {directory} was not created by milvus-lite; give a different name")
 
 

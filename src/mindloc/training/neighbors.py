@@ -180,10 +180,11 @@ def restore_table(tables: NeighborTables, images: PairedImages, state: State, pr
     facts, table_QK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
     of_pairs = images.pairs_sha256
     if facts is not None and table_QK is not None:
-        of_pairs = facts["pairs_sha256"]
-        if _sha256(table_QK) != facts["sha256"]:
+        sound = isinstance(facts, dict) and isinstance(facts.get("done_epochs"), int) and table_QK.ndim == 2
+        if not sound or _sha256(table_QK) != facts.get("sha256"):
             way_out = older_checkpoint(state.path.parent)
             raise CheckpointError(f"training state {state.path} contains damaged neighbors; {way_out}")
+        of_pairs = str(facts.get("pairs_sha256"))
         if of_pairs == images.pairs_sha256 and table_QK.shape[1] == images.k:
             tables.put(facts["done_epochs"], table_QK)
     if progress.inside_epoch and tables.lacks(progress.epoch):

@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mindloc.errors import CheckpointError, MindlocError
+from mindloc.reading import read_bytes
 from mindloc.runtime.console import COLUMNS, progress_bar, wrapped
 from mindloc.runtime.process import fault_point
 from mindloc.runtime.run_directory import RunDirectory
@@ -198,18 +199,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         MindlocError: the file is missing, or a complete line is not JSON or of a newer version.
     """
-    try:
-        lines = Path(path).read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise MindlocError(f"metrics log {path} can't be read: {error.strerror}; is this a run directory?") from None
+    lines = read_bytes(path, MindlocError, "is this a run directory?", "metrics log").split(b"\n")[:-1]
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
 def _parse(line: bytes, path: str | Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        version = record["version"]
-    except (ValueError, KeyError, TypeError):
+        version = int(record["version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise MindlocError(f"{path} line {number} is not a metrics record; delete the line to read the rest") from None
     if version > METRICS_VERSION:
         raise MindlocError(
@@ -218,19 +216,31 @@ def _parse(line: bytes, path: str | Path, number: int) -> dict[str, Any]:
     return record
 
 
+def require_records(path: Path, count: int) -> int:
+    """Size in bytes of the first ``count`` lines of a log.
+
+    Raises:
+        CheckpointError: it has fewer, or can't be read.
+    """
+    lines: list[bytes] = []
+    if os.path.lexists(path):
+        lines = read_bytes(path, CheckpointError, "check the run directory", "metrics log").splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith(b"\n")]
+    if len(complete) < count:
+        raise CheckpointError(
+            f"{path} has {len(complete)} lines, but the checkpoint was written after {count}; "
+            "restore the file, or start a new run from the weights by --checkpoint_start FILE"
+        )
+    return sum(map(len, complete[:count]))
+
+
 def _truncate(path: Path, keep_lines: int) -> None:
-    if not path.exists() and keep_lines == 0:
+    size = require_records(path, keep_lines)
+    if not path.exists():
         return
     try:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        complete = [line for line in lines if line.endswith(b"\n")]
-        if len(complete) < keep_lines:
-            raise CheckpointError(
-                f"{path} has {len(complete)} lines, but the checkpoint was written after {keep_lines}; "
-                "restore the file, or start a new run from the weights by --checkpoint_start FILE"
-            )
         with open(path, "r+b") as file:
-            file.truncate(sum(map(len, complete[:keep_lines])))
+            file.truncate(size)
     except OSError as error:
         raise MindlocError(f"can't open {path}: {error.strerror}; check the run directory") from None
 

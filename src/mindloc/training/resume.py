@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from mindloc.errors import CheckpointError
 from mindloc.runtime.checkpoint import (
     State,
@@ -44,19 +46,31 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Progress":
+    def from_dict(cls, values: Any) -> "Progress":
         """Inverse of ``to_dict``; ignores unknown keys of newer versions.
 
         Raises:
-            CheckpointError: a counter is missing.
+            CheckpointError: a counter is missing or of a wrong type.
         """
+        if not isinstance(values, dict):
+            raise CheckpointError(f"training state has progress {str(values)[:60]!r}, expected counters by name")
         names = [item.name for item in fields(cls)]
         missing = [name for name in names if name not in values]
         if missing:
             raise CheckpointError(f"training state lacks {', '.join(missing)}; another version of mindloc wrote it")
-        return cls(**{name: values[name] for name in names})
+        known = {name: values[name] for name in names}
+        try:
+            TypeAdapter(cls).validate_json(json.dumps(known), strict=True)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]["loc"][0]
+            raise CheckpointError(f"training state has {wrong} {str(known[wrong])[:60]!r}, of a wrong type") from None
+        negative = next((name for name in _COUNTERS if known[name] < 0), None)
+        if negative is not None:
+            raise CheckpointError(f"training state has {negative} {known[negative]}, expected 0 or more")
+        return cls(**known)
 
 
+_COUNTERS = ("epoch", "step_in_epoch", "step", "skipped_steps")
 _SETTINGS_OF_THE_START = (
     "model.pretrained",
     "model.pretrained_strict",
@@ -81,6 +95,7 @@ class ResumePoint:
     weights: Weights
     state: State
     progress: Progress
+    records: int = 0  # lines of metrics.jsonl when it was saved
 
 
 def find_resume_point(run: RunDirectory) -> ResumePoint | None:
@@ -96,11 +111,14 @@ def find_resume_point(run: RunDirectory) -> ResumePoint | None:
             return None
         weights = load_weights(complete[-1])
         state = load_state(weights)
+        progress, records = Progress.from_dict(state.facts.get("progress", {})), state.facts.get("lines", 0)
+        if not isinstance(records, int) or records < 0:
+            raise CheckpointError(f"training state {state.path} has lines {str(records)[:60]!r}, expected a number")
     except CheckpointError as error:
         if complete and not state_path(complete[-1]).exists():
             return find_resume_point(run)  # a training that writes newer ones removed it meanwhile
         raise CheckpointError(f"{error}; {older_checkpoint(run.checkpoints)}") from None
-    return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
+    return ResumePoint(weights, state, progress, records)
 
 
 def older_checkpoint(directory: Path) -> str:

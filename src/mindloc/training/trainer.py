@@ -42,7 +42,7 @@ from mindloc.training.checkpointing import (
 )
 from mindloc.training.dataset import TrainData, build_train_data, targets_of
 from mindloc.training.neighbors import NeighborSource
-from mindloc.training.reporting import Reporter
+from mindloc.training.reporting import Reporter, require_records
 from mindloc.training.resume import (
     Progress,
     ResumePoint,
@@ -97,6 +97,8 @@ def prepare(
         resume.require_idle()
     point, notes = find_resume_point(resume) if resume else None, []
     check_begin_epoch(point, begin_epoch)
+    if resume and point and cluster.is_first:
+        require_records(resume.metrics_path, point.records)
     require_precision(config.train.precision, ms.get_context("device_target"), training=True)
     if point:
         changes, weights = check_settings(point, config_to_dict(config)), point.weights
@@ -176,7 +178,7 @@ def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Cal
     if run:
         run.remove_leftovers()
         run.write_config(dump_yaml(training.config))
-    with Reporter(run, keep_records=point.state.facts["lines"] if point else 0) as reporter:
+    with Reporter(run, keep_records=point.records if point else 0) as reporter:
         unlinked = run and point_latest(Path(training.config.run.work_dir), run.path)
         for note in filter(None, [*training.notes, unlinked]):
             reporter.say(note)
