@@ -45,10 +45,12 @@ def test_a_run_killed_in_an_epoch_and_in_an_evaluation_ends_like_an_undisturbed_
     assert resumed.returncode == -signal.SIGKILL, resumed.stderr
     assert "resumed from" in resumed.stdout
     report = killed / "reports" / "e2"
-    assert (report / "query").exists() and not (report / "reference").exists()
-    assert not (report / "report.json").exists()
+    (unfinished,) = report.parent.glob(".e2.*.partial")
+    assert (unfinished / "query").exists() and not (unfinished / "reference").exists()
+    assert not report.exists()
 
     trained("--resume", killed)
+    assert not list(report.parent.glob(".*"))
     assert {path.name for path in report.iterdir()} == {path.name for path in (tiny_run / "reports" / "e2").iterdir()}
     assert_same_end(killed, tiny_run)
 
