@@ -19,7 +19,6 @@ from mindloc.runtime.lock import locked
 from mindloc.runtime.process import fault_point, unfinished
 
 TEMPORARY_SUFFIX = ".tmp"
-_PARTIAL_SUFFIX = ".partial"
 _OWN_NAME = r"\d+-[0-9a-f]{8}"  # as _own_name gives it
 ESCAPED = "backslashreplace"  # half of a surrogate pair, of a name that is not UTF-8, as JSON writes it: \\udc80
 Read = TypeVar("Read")
@@ -188,7 +187,7 @@ def scratch_directory(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     remove_leftovers(path)
-    partial = path.with_name(f".{path.name}.{_own_name()}{_PARTIAL_SUFFIX}")
+    partial = path.with_name(f".{path.name}.{_own_name()}.partial")
     with unfinished(partial):
         try:
             partial.mkdir(parents=True)
@@ -199,7 +198,7 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Delete what killed processes left of ``path``, whose lock the caller has; never that of another's name."""
-    own = re.compile(rf"\.{re.escape(path.name)}\.{_OWN_NAME}({_PARTIAL_SUFFIX}|{TEMPORARY_SUFFIX})")
+    own = re.compile(rf"\.{re.escape(path.name)}\.{_OWN_NAME}\.(partial|tmp)")
     for left in path.parent.iterdir() if path.parent.is_dir() else ():
         if own.fullmatch(left.name):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)

@@ -134,7 +134,8 @@ def leaving_at_once(words: str) -> Iterator[None]:
         with suppress(RuntimeError):  # the signal arrived during a print
             sys.stdout.flush()
         for path in reversed(_unfinished):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         over_bars = "\r\x1b[J" if os.isatty(2) else ""  # clears the terminal from this line on
         text = over_bars + "".join(f"{line}\n" for line in [words, *_last_words])
         os.write(2, text.encode(errors="backslashreplace"))
