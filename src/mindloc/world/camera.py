@@ -283,7 +283,7 @@ def photograph(
         sun_3: unit vector toward the sun (east, south, up); it lights the walls.
         place_2: (x, y) of the camera, meters.
         height_m: height of the camera above ground.
-        axes_33: from ``geo.footprint.camera_axes``.
+        axes_33: from ``geo.footprints.camera_axes``.
         size_px: rows, columns.
         half_width_tan: tangent of half the horizontal field of view.
     """
