@@ -93,7 +93,7 @@ def test_an_encoder_for_each_view(tmp_path, timm, query, reference):
     assert_contains(encoder, "query", timm)
     assert_contains(encoder, "reference", other)
     assert report.missing == report.unexpected == []
-    with pytest.raises(CheckpointError, match="share_weights: false"):
+    with pytest.raises(CheckpointError, match="share_weights=false"):
         import_weights(encoder_of(1), path)
 
 
@@ -109,7 +109,7 @@ def test_strict_loading_refuses_what_is_else_reported(tmp_path, timm, change, sa
     change(arrays)
     path = saved(tmp_path, arrays)
     assert re.search(said, import_weights(encoder_of(), path).summary())
-    with pytest.raises(CheckpointError, match=f"{said}.*: not every name matches; set model.pretrained_strict: false"):
+    with pytest.raises(CheckpointError, match=f"{said}.*: not every name matches; to continue give --set model.pretrained_strict=false"):
         import_weights(encoder_of(), path, strict=True)
 
 

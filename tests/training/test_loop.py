@@ -174,7 +174,7 @@ def test_another_head_is_an_error_also_where_its_weights_would_fit(finished):
 
 def test_another_order_is_an_error_inside_an_epoch_and_logged_between_epochs(finished):
     other = {**CONFIG, "train": {"seed": 2, "epochs": 3}}
-    with pytest.raises(CheckpointError, match="was saved inside epoch 2, .*resume with train.seed=1"):
+    with pytest.raises(CheckpointError, match="was saved inside epoch 2, .*resume with --set train.seed=1"):
         check_settings(resume_point(finished, epoch=1, step_in_epoch=2), other)
     assert check_settings(resume_point(finished, epoch=1), other) == ["train.seed is now 2 (was 1)"]
 
