@@ -55,7 +55,8 @@ _SETTINGS_OF_THE_START = (
 )
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
 _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
-# settings of the evaluation and image sizes do not change them either; a new key of data does until it is listed here
+# settings of the evaluation and image sizes do not change them either; a new key of the section data counts as a change
+# until it is listed here
 _SETTINGS_BESIDE_THE_ORDER = (
     *_SETTINGS_OF_THE_PLACE,
     *(f"data.{key}" for key in ("test_pairs", "test_cities", "test_map_px", "test_m_per_px", "test_mode")),
@@ -74,7 +75,7 @@ class ResumePoint:
 
 
 def find_resume_point(run: RunDirectory) -> ResumePoint | None:
-    """The newest complete checkpoint of a run; None when it was stopped before its first.
+    """The newest complete checkpoint of a run; None if the run was stopped before its first checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -88,7 +89,7 @@ def find_resume_point(run: RunDirectory) -> ResumePoint | None:
         state = load_state(weights)
     except CheckpointError as error:
         if complete and not state_path(complete[-1]).exists():
-            return find_resume_point(run)  # a training that writes newer ones removed it meanwhile
+            return find_resume_point(run)  # a training process that writes newer ones has removed it
         raise CheckpointError(f"{error}; {older_checkpoint(run.checkpoints)}") from None
     return ResumePoint(weights, state, Progress.from_dict(state.facts.get("progress", {})))
 
@@ -118,7 +119,7 @@ def check_data(point: ResumePoint, data_checksum: str) -> list[str]:
         For the log, a line if they changed between two epochs.
 
     Raises:
-        CheckpointError: they changed inside an epoch, whose other half is planned from them.
+        CheckpointError: they changed inside an epoch, whose remaining steps depend on them.
     """
     if point.state.facts.get("data_checksum") == data_checksum:
         return []
@@ -137,7 +138,8 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
         For the log, one line per change that affects the training.
 
     Raises:
-        CheckpointError: another model, fewer epochs than are completed, or another order of the data inside an epoch.
+        CheckpointError: the model differs, fewer epochs are set than are completed, or the order of the data inside an
+            epoch differs.
     """
     changes = _changes(_flat(point.weights.config), _flat(config))
     if config["train"]["epochs"] < point.progress.epoch:
@@ -148,8 +150,8 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
     for key, (before, after) in changes.items():
         if key.startswith(("model.", "head.")) and key not in _SETTINGS_OF_THE_START:
             raise CheckpointError(
-                f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, its own is {before}; "
-                f"set {key}={before} or start a new run"
+                f"checkpoint {point.weights.path} belongs to another model: {key} is {after}, but was {before} in its "
+                f"run; set {key}={before} or start a new run"
             )
         moves_pairs = key.startswith(_SETTINGS_OF_THE_ORDER) and key not in _SETTINGS_BESIDE_THE_ORDER
         if point.progress.step_in_epoch and moves_pairs:
@@ -171,7 +173,7 @@ def settings_of_the_training(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def restated_schedule(before: dict[str, Any] | None, after: dict[str, Any], progress: Progress) -> str | None:
-    """A line for the log when a run resumes with another schedule; None with the same."""
+    """A line for the log if a run resumes with a different schedule; None if the schedule is the same."""
     if before is None or before == after:
         return None
     changed = ", ".join(f"{key} {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key])
@@ -189,5 +191,5 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, without those that only one side has, as versions of mindloc may differ."""
+    """The settings that differ, without those that only one of the two has, as versions of mindloc may differ."""
     return {key: (before[key], after[key]) for key in after if key in before and before[key] != after[key]}
