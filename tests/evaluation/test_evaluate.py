@@ -147,7 +147,7 @@ def test_a_curve_is_drawn_if_all_first_answers_have_a_distance(finished):
         notes = [note for note in rescore(directory)["notes"] if note.startswith("No distance curve")]
         return (directory / "distance_curve.png").exists(), notes
 
-    # tile 8 is no query's first answer, though among the first ten of all; tile 4 is the first answer of drone image 4
+    # tile 8 is never the first answer, though among the first ten of all; tile 4 is the first answer of drone image 4
     is_drawn, notes = without_place(8)
     assert is_drawn and not any("this model" in note for note in notes)
     is_drawn, notes = without_place(4)

@@ -90,7 +90,7 @@ def test_the_report_states_the_effect_of_the_stages(write_directory):
     rescore(directory)
     text = (directory / "report.md").read_text()
     assert "the first N = 4 answers of Omega are re-ranked by Phi." in text and "Time per query" not in text
-    assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone images" in text
+    assert "For 80.00 % of the drone images, a correct answer is among the first 4 of 9 satellite tiles" in text
     assert "Re-ranking won 1 correct first answers and lost 1." in text
     report = json.loads((directory / "report.json").read_text())
     assert report["search"] == {"recall_n": 4, "consistency_m": 0, "times": None}

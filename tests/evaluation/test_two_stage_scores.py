@@ -258,9 +258,11 @@ def test_sets_that_do_not_belong_together_are_named():
         "queries have the descriptors omega, phi, the references omega, phi, centroids", *make_case()[:1], references
     )
     refuse(
-        "made by checkpoint abc, the references by def", queries, with_card(references, "phi", checkpoint_sha256="def")
+        "from checkpoint abc, those of the references from def",
+        queries,
+        with_card(references, "phi", checkpoint_sha256="def"),
     )
-    refuse("by reduction None, the references by xyz", queries, with_card(references, "omega", reduction_sha256="xyz"))
+    refuse("from reduction None, those of the ref", queries, with_card(references, "omega", reduction_sha256="xyz"))
     for nodes in (3, None, 0):
         refuse(
             f"has 2 nodes by card.json of the queries, {nodes}", queries, with_card(references, "phi", nodes=nodes), m=2

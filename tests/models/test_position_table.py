@@ -53,5 +53,5 @@ def test_rows_and_columns_are_distinguished():
 
 @pytest.mark.parametrize("shape", [(1, 198, 8), (1, 196, 8), (1, 1, 8), (197, 8)])
 def test_a_table_without_a_square_grid_is_refused(shape):
-    with pytest.raises(CheckpointError, match=r"pos_embed is \(.*a class token and a square grid"):
+    with pytest.raises(CheckpointError, match=r"pos_embed has shape \(.*a class token and a square grid"):
         resampled_table(np.zeros(shape, np.float32), (4, 4))

@@ -118,5 +118,5 @@ def test_each_loss_of_a_head_belongs_to_one_of_its_descriptors(name):
 
 def test_a_backbone_whose_stride_differs_from_its_entry_is_refused(monkeypatch):
     monkeypatch.setitem(BACKBONES, "colors", dataclasses.replace(BACKBONES["colors"], stride=CELL_PX + 1))
-    with pytest.raises(ValueError, match=f"colors has stride {CELL_PX}, its entry {CELL_PX + 1}"):
+    with pytest.raises(ValueError, match=f"colors has stride {CELL_PX}, but its entry in BACKBONES says {CELL_PX + 1}"):
         build_encoder(config_of("data.query_size_px=[18, 27]", "data.reference_size_px=[18, 27]"))

@@ -153,7 +153,7 @@ def test_a_damaged_older_state_is_ignored(tmp_path):
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
 def test_a_file_of_another_program_is_named_as_such(tmp_path, suffix):
     (tmp_path / f"encoder{suffix}").write_bytes(b"whole")
-    with pytest.raises(CheckpointError, match="is a file of another program.* can start from it: --checkpoint_start"):
+    with pytest.raises(CheckpointError, match="is a file of another program.* from it, use --checkpoint_start"):
         load_weights(tmp_path / f"encoder{suffix}")
 
 

@@ -203,7 +203,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_reported(tmp_pat
 
 def test_an_epoch_shorter_than_planned_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(small_run.SmallData, "steps", lambda self, epoch: 9)
-    with pytest.raises(DataError, match="epoch 1 had 4 steps; expected 9"):
+    with pytest.raises(DataError, match="epoch 1 had 4 steps, but its sampler planned 9"):
         small_run.run(tmp_path, epochs=1, eval_every_epochs=0)
 
 

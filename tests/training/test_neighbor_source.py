@@ -206,7 +206,7 @@ def test_a_table_of_other_pairs_or_width_is_ignored_between_epochs_and_an_error_
     state = saved_state(tmp_path, source, epoch=2)
     wider = PairedImages(split, split.edges("pos").pairs(), k=4)
     other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
-    digests = f"sha256 {images.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
+    digests = f"sha256 {images.pairs_sha256[:12]}; the pairs of the data set have {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.sampling)
         restore_table(tables, now, state, Progress(epoch=2))

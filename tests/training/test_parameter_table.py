@@ -65,7 +65,7 @@ def test_the_longest_prefix_sets_the_scale():
     [
         (
             {"freeze": ["backbon"]},
-            "optimizer.freeze names 'backbon', which matches no parameter; they start with backbone",
+            "optimizer.freeze has 'backbon', which matches no parameter; names start with backbone",
         ),
         ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale names 'head'"),
         ({"freeze": ["backbone", "log_logit_scale"]}, "freezes all 5 parameters"),

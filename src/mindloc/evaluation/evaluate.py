@@ -196,7 +196,7 @@ def _origin(engine: Engine, config: Config, split: Split, speed: dict[str, Extra
 
 
 def _search_times(directory: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
-    """The times of a two-stage search; None, with a note, if no index can be built, which the scores don't need."""
+    """The times of a two-stage search; if no index can be built, None, and the reason is added to ``notes``."""
     queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
     try:
         index = build_exact_index(references)

@@ -1,9 +1,9 @@
 """Retrieval metrics from ranks and distances, in NumPy float64.
 
 Ranks and answers follow one rule for ties (``CONVENTIONS["ties"]``, applied in ``descriptors/ranking.py``); ranks are
-1-based. Fractions are 0 to 1, distances are meters.
-Papers define some metrics differently. ``CONVENTIONS`` gives the definition of each number here and is part of every
-report; so are ``DISTANCE_CONVENTIONS`` if places are known, and ``TWO_STAGE_CONVENTIONS`` for a search in two stages.
+1-based. Fractions are 0 to 1, distances are meters. Papers define some metrics differently. ``CONVENTIONS`` gives the
+definition of each number here and is part of every report; so are ``DISTANCE_CONVENTIONS`` if places are known, and
+``TWO_STAGE_CONVENTIONS`` for a search in two stages.
 
 Shapes: Q queries, K answers per query, E correct references of all queries (rows by ``start``, as in ``Ranking``).
 """

@@ -141,7 +141,9 @@ def load_setup(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} was changed since it was written (its checksum differs); evaluate again")
     for name, checksum in setup["files"].items():
         if file_checksum(path.parent / name, DataError) != checksum:
-            raise DataError(f"{path.parent / name} was changed (its checksum in {path.name} differs); evaluate again")
+            raise DataError(
+                f"{path.parent / name} was changed since it was written (its checksum differs); evaluate again"
+            )
     return setup
 
 

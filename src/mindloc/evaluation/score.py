@@ -133,7 +133,7 @@ def score_sets(
     """All metrics in both modes.
 
     Raises:
-        DataError: the sets do not fit each other, or no query has a correct reference.
+        DataError: checkpoint, reduction or place unit of the sets differ, or no query has a correct reference.
     """
     require_comparable(queries, references)
     ranking = rank_references(queries.descriptor_ND, references.descriptor_ND, truth.right, settings.answers)
@@ -255,7 +255,8 @@ def score_two_stage(
     ``lost_queries`` (the reverse); those of ``stage_one`` also have recall@N.
 
     Raises:
-        DataError: the sets do not fit each other, or no query has a correct reference.
+        DataError: descriptors, checkpoint, reduction or place unit of the sets differ, the numbers of nodes are
+            unusable, or no query has a correct reference.
     """
     _require_fit(queries, references)
     omega, count = (queries["omega"], references["omega"]), references["omega"].count

@@ -25,7 +25,7 @@ from mindloc.vocabulary import MODES, SideName
 
 @dataclass(frozen=True)
 class Role:
-    """What one side of a split does in a search."""
+    """One side of a split, and its role in a search."""
 
     name: Literal["query", "reference"]  # to be located, or searched
     side: SideName  # of the split and of the encoder

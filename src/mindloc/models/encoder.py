@@ -17,7 +17,7 @@ from mindloc.vocabulary import GLOBAL, SIDES, SideName
 
 
 class Backbone(Protocol):
-    """What the encoder needs of a backbone, a Cell: images (B, 3, H, W) -> their descriptor (B, C), float32."""
+    """The interface of a backbone, a Cell: images (B, 3, H, W) -> their descriptor (B, C), float32."""
 
     width: int  # C
     stride: int  # pixels per position of the map, down and across
@@ -30,7 +30,7 @@ class Backbone(Protocol):
 
 
 class Head(Protocol):
-    """What the encoder needs of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
+    """The interface of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
 
     descriptors: tuple[str, ...]  # their names
 

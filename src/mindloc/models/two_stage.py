@@ -79,7 +79,7 @@ class TwoStageHead(nn.Cell):
         self.csmg = CSMG(channels, **csmg)
 
     def construct(self, features_BNW, rows, columns):
-        """Args: rows, columns: H and W of the grid."""
+        """The descriptors of a map; ``rows`` and ``columns`` are H and W of its grid."""
         x_MC = self.adapter(ops.reshape(features_BNW, (-1, self.width)))
         x_BNC = ops.reshape(x_MC, (-1, rows * columns, self.channels))
         mixed_BNC = x_BNC if self.non_local is None else self.non_local(x_BNC, rows, columns)
@@ -127,7 +127,7 @@ class NonLocalBlock(nn.Cell):
         self.matmul_tb = ops.BatchMatMul(transpose_b=True)
 
     def construct(self, x_BNC, rows, columns):
-        """Args: rows, columns: H and W of the grid."""
+        """The map after the block; ``rows`` and ``columns`` are H and W of its grid."""
         positions = rows * columns
         x_MC = ops.reshape(x_BNC, (-1, self.channels))
         query_BNI = ops.reshape(self.theta(x_MC), (-1, positions, self.inner))

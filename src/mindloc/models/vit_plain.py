@@ -173,7 +173,7 @@ class PlainBlock(nn.Cell):
         self.mlp = Mlp(size.width, form)
 
     def construct(self, x_MC, tokens):
-        """Args: tokens: N."""
+        """The tokens after this block; ``tokens`` is N."""
         mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), tokens)
         x_MC = x_MC + ops.cast(mixed, ms.float32)
         lifted = self.mlp(ops.cast(self.norm2(x_MC), self.dtype))
@@ -191,7 +191,7 @@ class PlainAttention(nn.Cell):
         self.attend = attention_core(form, heads)
 
     def construct(self, x_MC, tokens):
-        """Args: tokens: N."""
+        """The result of attention for the rows ``x_MC``; ``tokens`` is N."""
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
         query = split_heads(query_MC * self.head_dim**-0.5, tokens, self.heads)
         key, value = split_heads(key_MC, tokens, self.heads), split_heads(value_MC, tokens, self.heads)

@@ -151,7 +151,7 @@ class RopeAttention(nn.Cell):
         self.attend = attention_core(form, heads)
 
     def construct(self, x_MC, cos_ND, sin_ND):
-        """Args: cos_ND, sin_ND: in the precision of x, one row per token."""
+        """The result of attention for the rows ``x_MC``; cos and sin are in their precision, one row per token."""
         tokens = cos_ND.shape[0]
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
         query_MC = self.add_bias(query_MC, self.q_bias)

@@ -212,7 +212,7 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
     """Weights files in ``directory`` that have a state, oldest first (by the step in the state).
 
     Raises:
-        CheckpointError: a state file that is not older than the others is damaged.
+        CheckpointError: the newest state file is damaged.
     """
     found, damaged, newest = [], [], 0.0
     for path in Path(directory).glob(f"*{STATE_SUFFIX}"):

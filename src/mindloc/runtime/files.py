@@ -47,7 +47,7 @@ def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = M
 def atomic_link(
     source: str | Path, path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError
 ) -> None:
-    """Give a complete file a second name, replacing an older file of that name; a copy if hard links don't work.
+    """Give a complete file a second name, replacing an older file of that name; copies it if hard links don't work.
 
     Raises:
         MindlocError: (raised as the class ``error``) for the reasons given in ``atomic_write``.
@@ -237,7 +237,7 @@ def existing_directory(directory: Path) -> Path | None:
 
 
 def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, error: type[MindlocError]) -> Read:
-    """The result of ``read`` on a directory; read again if the directory was replaced meanwhile, so as not to mix two.
+    """The result of ``read`` on a directory, read again if the directory was replaced while it was being read.
 
     Args:
         read: called with the path to read from, see ``existing_directory``.

@@ -105,8 +105,7 @@ def optional_module(name: str) -> Any:
 
     MindSpore works only with protobuf's Python implementation. The first import of protobuf chooses the implementation
     for the process; onnx and pymilvus would choose a different one, and importing MindSpore after them would end the
-    process.
-    Without MindSpore, ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb`` adds tiles to Milvus ten times as fast
+    process. Without MindSpore, ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb`` adds tiles to Milvus ten times as fast
     (docs/scale.md).
 
     Raises:

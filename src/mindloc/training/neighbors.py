@@ -163,7 +163,7 @@ class NeighborSource:
             extract(engine, side, images, names, place_N2, directory / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
-        """Bytes that must be equal on all ranks after loading a checkpoint: the current table, empty without one."""
+        """Bytes that must be equal on all ranks after loading a checkpoint: those of the current table, if any."""
         return self.tables.newest[1].tobytes() if self.tables.newest else b""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -146,4 +146,4 @@ def _check_prefixes(key: str, prefixes: Iterable[str], names: Sequence[str]) -> 
     for prefix in prefixes:
         if not any(_fits(prefix, name) for name in names):
             heads = sorted({name.split(".")[0] for name in names})
-            raise ConfigError(f"{key} names {prefix!r}, which matches no parameter; they start with {', '.join(heads)}")
+            raise ConfigError(f"{key} has {prefix!r}, which matches no parameter; names start with {', '.join(heads)}")

@@ -43,7 +43,10 @@ class Progress:
         names = [item.name for item in fields(cls)]
         missing = [name for name in names if name not in values]
         if missing:
-            raise CheckpointError(f"training state lacks {', '.join(missing)}; another version of mindloc wrote it")
+            raise CheckpointError(
+                f"training state lacks {', '.join(missing)}, so another version of mindloc wrote it; start a new run "
+                "with --checkpoint_start"
+            )
         return cls(**{name: values[name] for name in names})
 
 
@@ -113,10 +116,10 @@ def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> Non
 
 
 def check_data(point: ResumePoint, data_checksum: str) -> list[str]:
-    """Compare the training pairs of a checkpoint with those that are there now.
+    """Compare the training pairs of a checkpoint with the current ones.
 
     Returns:
-        For the log, a line if they changed between two epochs.
+        One line for the log if they changed between two epochs, else none.
 
     Raises:
         CheckpointError: they changed inside an epoch, whose remaining steps depend on them.
