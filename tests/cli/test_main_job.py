@@ -50,7 +50,7 @@ def test_a_data_set_may_have_only_a_test_split(tiny_world, checkpoint, tmp_path,
     (tmp_path / "alone" / RUN_SETTINGS["data.train_pairs"]).unlink()
     arguments = ["--checkpoint", checkpoint, "--data_root", str(tmp_path / "alone"), "--out", str(tmp_path / "report")]
     assert main(["eval", *arguments]) == 0
-    assert "note: No constant answer: no training pairs were at hand." in capsys.readouterr().out
+    assert "note: No constant answer: no training pairs were available." in capsys.readouterr().out
 
 
 def test_tiles_can_be_the_queries(checkpoint, tmp_path):

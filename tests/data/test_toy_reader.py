@@ -142,7 +142,7 @@ def test_its_images_are_extracted_and_their_names_state_no_places(root, run, tmp
             {"loss.name": "weighted_infonce"},
             "(loss.name=weighted_infonce) reads iou of each pair, which data.reader=toy does not provide",
         ),
-        ({"sampling.hard_negatives": "map"}, "sampling.hard_negatives=map needs places and this data set has none"),
+        ({"sampling.hard_negatives": "map"}, "sampling.hard_negatives=map needs places, but this data set has none"),
     ],
 )
 def test_a_missing_part_is_an_error_before_anything_is_written(root, tmp_path, capsys, changes, line):

@@ -1,4 +1,4 @@
-"""A data set of six drone images and nine tiles whose right answers follow from their colors."""
+"""A data set of six drone images and nine tiles whose correct answers follow from their colors."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from mindloc.data.split import Edges, Places, Side, Split
 
 @pytest.fixture
 def color_split(tmp_path):
-    """Tile i is at (100 i, 0) in its own color; drone image d is 10 m beside tile d and shows its color.
+    """Tile i is at (100 i, 0) and has its own color; drone image d is 10 m from tile d and has the color of that tile.
 
     Positive: tile d. Semi-positive: also tile d + 1. Drone image 5 overlaps nothing.
     """

@@ -1,4 +1,4 @@
-"""Baselines against brute force: all orders of a few references, and answers counted by hand."""
+"""Baselines equal brute force over all orders of a few references, and answers counted by hand."""
 
 import itertools
 
@@ -17,7 +17,7 @@ from mindloc.evaluation.truth import Truth, make_task
 
 
 def every_order(reference_count, positives):
-    """Ranks of the right references in each of the equally likely arrangements."""
+    """Ranks of the correct references in each of the equally likely orders."""
     return list(itertools.combinations(range(1, reference_count + 1), positives))
 
 
@@ -33,7 +33,7 @@ def test_chance_is_the_mean_over_all_orders(count_and_positives, k):
 
 
 def test_chance_averages_over_queries():
-    # 1 of 4 and 2 of 4 tiles are right: (1/4 + 2/4) / 2
+    # 1 of 4 and 2 of 4 tiles are correct: (1/4 + 2/4) / 2
     np.testing.assert_allclose(baselines.chance_recall_at(np.array([1, 2]), 4, 1), 0.375)
 
 
@@ -58,7 +58,7 @@ def test_the_constant_answer_follows_the_training_pairs():
     assert pos["dis@1_m"] == 50.0 and pos["distinct_top1"] == 1  # b is 50 m away from both
 
 
-def test_a_constant_that_names_no_reference_is_no_answer():
+def test_there_is_no_constant_answer_without_names_of_references():
     truth, distances = make_case()
     assert baselines.score_constant({"pos": ["x"]}, ["a", "b", "c"], truth, distances, score_settings()) is None
 
@@ -70,7 +70,7 @@ def test_chance_distances_are_those_of_all_pairs():
     np.testing.assert_allclose(numbers["sdm@3"], np.mean(np.exp([0, -0.05, -0.1])))
 
 
-def test_histograms_of_equal_colors_agree_whatever_the_size(color_split):
+def test_histograms_of_equal_colors_are_equal_at_any_size(color_split):
     drone, same, other = (
         baselines.color_histogram(color_split.root / name)
         for name in ("drone/images/2.png", "satellite/4_0_0_2.png", "satellite/4_0_0_5.png")
@@ -86,8 +86,8 @@ def test_a_broken_image_is_named(tmp_path, content):
         baselines.color_histogram(tmp_path / "x.png")
 
 
-def test_the_real_flights_constants_are_the_known_ones(adm_root):
-    """Independent count: five commonest tiles answer 78 % (train) and 37 % (test); medians 129 m and 301 m."""
+def test_the_constant_answers_of_the_real_flights_have_the_known_scores(adm_root):
+    """Counted independently: the five most frequent tiles answer 78 % (train) and 37 % (test); medians 129 m, 301 m."""
     flight = DataConfig(root=str(adm_root), map_px=4800, m_per_px=0.243)
     splits = {name: read_split(flight, name) for name in ("train", "test")}
     train = splits["train"]

@@ -1,4 +1,4 @@
-"""A whole evaluation with an engine that knows colors, and the same numbers again from disk alone."""
+"""A whole evaluation with an engine that returns colors, and the same scores again from disk alone."""
 
 import dataclasses
 import json
@@ -56,12 +56,12 @@ def test_the_numbers_are_those_of_the_colors(finished):
     assert scores["recall@1"] == 1.0 and scores["queries"] == 5 and scores["queries_left_out"] == 1
     assert scores["dis@1_m"] == 10.0 and scores["distinct_top1"] == 5
     assert methods["color_histogram"]["pos"]["recall@1"] == 1.0
-    assert methods["constant"]["pos"]["recall@1"] == 0.2  # tile 0 is right for one of five
+    assert methods["constant"]["pos"]["recall@1"] == 0.2  # tile 0 is correct for one of five
     assert methods["chance"]["pos"]["recall@1"] == pytest.approx(1 / 9)
     assert methods["chance"]["pos_semipos"]["recall@1"] == pytest.approx(2 / 9)
 
 
-def test_a_directory_that_contains_anything_else_is_left_alone(config, color_split, tmp_path):
+def test_a_directory_that_contains_anything_else_is_not_changed(config, color_split, tmp_path):
     kept = tmp_path / "mine" / "reference" / "a.png"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"mine")
@@ -163,11 +163,11 @@ def test_a_constant_answer_that_is_no_list_of_names_is_refused(finished, counted
         rescore(directory)
 
 
-def test_the_page_shows_every_method_in_both_modes(finished):
+def test_the_report_shows_every_method_in_both_modes(finished):
     text = (finished[0] / "report.md").read_text()
     for title in ("this model", "color histogram", "constant answer", "chance"):
         assert text.count(f"| {title} |") == 2
-    assert "1 without a right answer here are left out" in text
+    assert "1 without a correct answer here are left out" in text
 
 
 def test_rescoring_gives_the_same_files(finished):
@@ -196,7 +196,7 @@ def test_a_figure_that_is_not_drawn_again_is_noted(finished, color_split):
     assert note not in rescore(directory)["notes"] and not sheet.exists()
 
 
-def test_a_curve_is_drawn_where_all_first_answers_have_a_distance(finished):
+def test_a_curve_is_drawn_if_all_first_answers_have_a_distance(finished):
     directory, _ = finished
 
     def without_place(tile):
@@ -206,7 +206,7 @@ def test_a_curve_is_drawn_where_all_first_answers_have_a_distance(finished):
         notes = [note for note in rescore(directory)["notes"] if note.startswith("No distance curve")]
         return (directory / "distance_curve.png").exists(), notes
 
-    # tile 8 is nobody's first answer, though among the first ten of all; tile 4 is that of drone image 4
+    # tile 8 is never the first answer, though among the first ten of all; tile 4 is the first answer of drone image 4
     is_drawn, notes = without_place(8)
     assert is_drawn and not any("this model" in note for note in notes)
     is_drawn, notes = without_place(4)
@@ -233,7 +233,7 @@ def test_tiles_can_be_the_queries(config, color_split, tmp_path):
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_without_places_the_report_has_ranks_alone_and_says_so_once(config, color_split, tmp_path, swapped):
+def test_without_places_the_report_has_no_distances_and_notes_so_once(config, color_split, tmp_path, swapped):
     config = config.with_values({"eval.swap_sides": swapped})
     nowhere = [dataclasses.replace(side, places=None) for side in (color_split.query, color_split.reference)]
     split = dataclasses.replace(color_split, query=nowhere[0], reference=nowhere[1])
@@ -261,7 +261,7 @@ def test_between_epochs_baselines_and_figures_are_left_out(config, color_split, 
     assert list(report["methods"]) == ["model", "chance"]
 
 
-def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_split, tmp_path):
+def test_an_encoder_with_two_stages_is_scored_in_both_in_one_run(config, color_split, tmp_path):
     config = config.with_values({"search.recall_n": 9, "head.nodes": 1})
     report = evaluate(TwoStageColorEngine(), config, color_split, tmp_path / "r", color_split, figures=False)
     methods = report["methods"]
@@ -276,7 +276,7 @@ def test_an_encoder_of_two_stages_is_scored_in_both_in_one_run(config, color_spl
     assert between["search"]["times"] is None and between["methods"]["model"]["pos"]["recall@1"] == 1.0
 
 
-def test_omegas_that_make_no_index_are_scored_without_a_time(config, color_split, tmp_path):
+def test_omegas_from_which_no_index_can_be_built_are_scored_without_a_time(config, color_split, tmp_path):
     class NoOmega(TwoStageColorEngine):
         def encode(self, batch):
             return {name: rows * name.endswith("phi") for name, rows in super().encode(batch).items()}

@@ -21,9 +21,9 @@ def test_the_report_has_the_ranks_the_mode_and_the_rows_that_were_requested(colo
     assert {"recall@2", "recall@3", "sdm@2"} <= methods["model"]["pos"].keys()
     assert not {"recall@5", "sdm@3"} & methods["model"]["pos"].keys()  # the defaults'
     assert json.loads((tmp_path / "r" / "setup.json").read_text())["settings"]["eval"]["contact_sheet_queries"] == 3
-    # Recall@1 decides which epoch is best and is on the sheet, whatever eval.recall_at says
+    # Recall@1, which decides which epoch is best and is on the contact sheet, does not depend on eval.recall_at
     assert methods["model"]["pos_semipos"]["recall@1"] == 1.0 and "recall@1" in methods["chance"]["pos"]
-    # and the tables of the console and of a training have these ranks too
+    # the tables on the console and in a training run have these ranks too
     main = ["recall@1", "recall@2", "recall@3", "ap", "sdm@2", "dis@1_median_m"]
     assert main_metrics(methods["model"]["pos"]) == main
     title = next(line for line in summary(report).splitlines() if line.startswith("answers by"))

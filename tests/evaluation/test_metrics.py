@@ -1,4 +1,4 @@
-"""Each metric against the stored reference, and against a definition written out on its own."""
+"""Each metric equals the stored reference and a separately written definition."""
 
 import math
 
@@ -14,7 +14,7 @@ from mindloc.evaluation import metrics
 
 @pytest.fixture(scope="module")
 def gta(request):
-    """Ranking, distances (all answers) and stored numbers of the reference: 120 queries, 400 tiles."""
+    """(ranking, distances to all answers, stored metrics) of the reference: 120 queries, 400 tiles."""
     reference_dir = request.getfixturevalue("reference_dir")
     stored = dict(np.load(reference_dir / "gta_eval.npz", allow_pickle=False))
     right = [np.array([int(i) for i in text.split(",")]) for text in stored["positives"]]
@@ -61,7 +61,7 @@ def test_step_average_precision_is_scikit_learns(gta):
 
 
 def naive_trapezoid(ranks):
-    """Walks down the list; each right reference adds one trapezoid of width 1/P between old and new precision."""
+    """AP by a walk down the list: each correct reference adds a trapezoid of width 1/P, from old to new precision."""
     area = 0.0
     for found, rank in enumerate(ranks):
         old = found / (rank - 1) if rank > 1 else 1.0
@@ -81,8 +81,8 @@ ranks_of_queries = st.lists(st.sets(st.integers(1, 60), min_size=1, max_size=8).
 
 
 @given(ranks_of_queries)
-def test_ranks_give_what_their_definitions_say(queries):
-    """Each query's right references are at these ranks; each definition walks down its list."""
+def test_metrics_of_ranks_follow_their_definitions(queries):
+    """The correct references of each query are at these ranks; each definition walks down the list."""
     start, rank_E = np.cumsum([0, *map(len, queries)]), np.concatenate(queries)
     step = [np.mean([(found + 1) / rank for found, rank in enumerate(ranks)]) for ranks in queries]
     np.testing.assert_allclose(metrics.average_precision_step(start, rank_E), step, rtol=1e-12)
@@ -97,7 +97,7 @@ def test_ranks_give_what_their_definitions_say(queries):
 
 def test_average_precisions_by_hand():
     start, rank_E = np.array([0, 2, 3]), np.array([1, 3, 4])
-    # query 0: right at 1 and 3: (1/1 + 2/3) / 2 = 5/6; query 1: right at 4: 1/4
+    # query 0: correct at 1 and 3: (1/1 + 2/3) / 2 = 5/6; query 1: correct at 4: 1/4
     np.testing.assert_allclose(metrics.average_precision_step(start, rank_E), [5 / 6, 1 / 4])
     # query 0: ((1 + 1)/2 + (1/2 + 2/3)/2) / 2 = (1 + 7/12) / 2 = 19/24; query 1: (0/3 + 1/4) / 2 = 1/8
     np.testing.assert_allclose(metrics.average_precision_trapezoid(start, rank_E), [19 / 24, 1 / 8])
@@ -138,14 +138,14 @@ def test_sdm_and_dis_follow_their_formulas(per_unit, decays, k):
 
 
 def test_denseuav_weights_give_the_same_sum():
-    """DenseUAV weighs answer i by 1 - i/K and divides by the sum of the weights: K - i up to a factor."""
+    """DenseUAV has weights 1 - i/K for answer i, divided by their sum: these are proportional to K - i."""
     distance_QK = np.random.default_rng(1).exponential(1e-4, (1, 3))
     weights = [1 - i / 3 for i in range(3)]
     expected = sum(w * math.exp(-5e3 * d) for w, d in zip(weights, distance_QK[0], strict=True)) / sum(weights)
     np.testing.assert_allclose(metrics.sdm_at(distance_QK, 3, metrics.SDM_PER_DEGREE), expected, rtol=1e-12)
 
 
-def test_fewer_answers_than_k_are_measured_as_they_are():
+def test_metrics_accept_fewer_answers_than_k():
     np.testing.assert_allclose(metrics.sdm_at(np.array([[0.0, 1000.0]]), 5), [(2 + math.exp(-1)) / 3])
     assert metrics.dis_at(np.array([[10.0, 20.0]]), 5).tolist() == [15.0]
 

@@ -1,4 +1,4 @@
-"""Scores of descriptor sets: both modes, honest about ties, left-out queries and missing places."""
+"""Scores of descriptor sets: both modes, ties, queries that are left out, missing places."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_numbers_by_hand():
     assert pos["within_250m"] == 0.5 and pos["within_500m"] == 1.0
 
 
-def test_a_constant_descriptor_scores_nothing_and_says_why():
+def test_a_constant_descriptor_scores_zero_and_the_tied_queries_are_counted():
     references = make_set(np.ones((50, 8)), np.zeros((50, 2)), "satellite")
     truth = make_truth([[i] for i in range(10)], [[i] for i in range(10)])
     numbers = score_sets(make_set(np.ones((10, 8)), np.zeros((10, 2))), references, truth, SETTINGS).numbers["pos"]
@@ -56,8 +56,8 @@ small_numbers = st.integers(-2, 2)  # few values: many ties
     st.lists(st.tuples(small_numbers, small_numbers, st.sets(st.integers(0, 6), min_size=1)), min_size=1, max_size=4),
 )
 def test_a_tie_is_never_won(reference_rows, query_rows):
-    """By a sort of each query's references, in which a wrong one precedes a right one of the same cosine."""
-    vectors = [np.array([*row, 3]) for row in reference_rows]  # whole numbers: cosines that tie do so exactly enough
+    """Scores equal those of a sort of each query's references, with wrong ones before correct ones of equal cosine."""
+    vectors = [np.array([*row, 3]) for row in reference_rows]  # whole numbers: equal cosines are equal up to rounding
     right = [{index % len(vectors) for index in indices} for *_, indices in query_rows]
     queries = [np.array([a, b, 3]) for a, b, _ in query_rows]
     ranks = []
@@ -85,7 +85,7 @@ def test_permuting_the_references_changes_no_number():
     assert score_sets(queries, permuted, make_truth(moved, moved), SETTINGS).numbers == plain.numbers
 
 
-def test_queries_without_a_right_reference_are_left_out_and_counted():
+def test_queries_without_a_correct_reference_are_left_out_and_counted():
     references = make_set(np.eye(3), np.zeros((3, 2)), "satellite")
     queries = make_set(np.eye(3), np.zeros((3, 2)))
     scores = score_sets(queries, references, make_truth([[0], [], []], [[0], [0], []]), SETTINGS)
@@ -94,24 +94,24 @@ def test_queries_without_a_right_reference_are_left_out_and_counted():
     assert scores.numbers["pos_semipos"]["recall@1"] == 0.5
 
 
-def test_a_mode_without_any_right_reference_is_an_error_only_where_it_leads():
+def test_a_mode_without_any_correct_reference_is_an_error_only_as_the_leading_mode():
     references, queries = make_set(np.eye(2), np.zeros((2, 2)), "satellite"), make_set(np.eye(2), np.zeros((2, 2)))
     truth = make_truth([[], []], [[0], [1]])
     assert list(score_sets(queries, references, truth, score_settings("pos_semipos", bootstrap=5)).numbers) == [
         "pos_semipos"
     ]
-    with pytest.raises(DataError, match="no query has a right reference in mode pos"):
+    with pytest.raises(DataError, match="no query has a correct reference in mode pos"):
         score_sets(queries, references, truth, SETTINGS)
 
 
-def test_without_places_no_number_says_distances_and_ranks_are_known():
+def test_without_places_there_are_no_distances_but_ranks():
     references, queries = make_set(np.eye(2), None, "satellite", None), make_set(np.eye(2), None, unit=None)
     numbers = score_sets(queries, references, make_truth([[0], [1]], [[0], [1]]), SETTINGS).numbers["pos"]
     assert numbers["recall@1"] == 1.0
     assert not any(key.startswith(("dis@", "sdm@", "within_")) for key in numbers)
 
 
-def test_a_missing_place_leaves_its_numbers_unknown():
+def test_a_missing_place_makes_the_distance_metrics_none():
     references, queries = (
         make_set(np.eye(2), [[0, 0], [np.nan, np.nan]], "satellite"),
         make_set(np.eye(2), [[0, 0]] * 2),
@@ -142,8 +142,8 @@ def test_distances_across_the_180th_meridian_are_the_short_way():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"checkpoint": "def"}, "queries were made by checkpoint abc, the references by def"),
-        ({"unit": "lat_lon_deg"}, "queries have places in plane_m, the references in lat_lon_deg"),
+        ({"checkpoint": "def"}, "queries are from checkpoint abc, those of the references from def"),
+        ({"unit": "lat_lon_deg"}, "queries are in plane_m, those of the references in lat_lon_deg"),
     ],
 )
 def test_sets_that_do_not_belong_together_are_named(other, message):

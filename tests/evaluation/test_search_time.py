@@ -1,4 +1,4 @@
-"""What is measured of a search: every stage that there is, in an index that is filled some tiles at a time."""
+"""The measured times of a search: one for each of its stages, in an index to which tiles are added in batches."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def make_sets(count, seed):
 
 
 @pytest.mark.parametrize("consistency_m", [0, 3])
-def test_the_stages_that_there_are_have_milliseconds(consistency_m):
+def test_every_stage_of_the_search_has_a_time(consistency_m):
     times = measure_search(build_exact_index(make_sets(40, 1)), make_sets(5, 0), Stages(10, consistency_m))
     assert times["recall_ms"] > 0 and times["rerank_ms"] > 0
     assert times["consistency_ms"] is None if not consistency_m else times["consistency_ms"] > 0
     assert times["how"] == "median of 5 single queries, exact search in 40 tiles in memory, FAISS"
 
 
-def test_the_references_are_never_copied_whole(monkeypatch):
+def test_the_references_are_never_copied_as_a_whole(monkeypatch):
     added, add = [], FaissIndex.add
     monkeypatch.setattr(extracted, "_BATCH_NUMBERS", 8 * (6 + 4))  # eight tiles
     monkeypatch.setattr(FaissIndex, "add", lambda index, tiles: (added.append(len(tiles.names)), add(index, tiles)))

@@ -1,4 +1,4 @@
-"""truth.jsonl: what is written comes back as indices, and a file that does not fit is named."""
+"""truth.jsonl: written names are read back as indices, and a file that does not fit is a named error."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_indices_follow_the_descriptor_sets(tmp_path):
     assert truth.query_total == 3
 
 
-def test_a_name_may_contain_what_only_unicode_takes_for_the_end_of_a_line(tmp_path):
+def test_a_name_may_contain_unicode_line_separators(tmp_path):
     odd = make_set(["a\u2028b\x85c"], "drone")
     write_truth(tmp_path / "truth.jsonl", odd.names, {mode: [["a"]] for mode in MODES})
     assert load_truth(tmp_path / "truth.jsonl", odd, REFERENCES).right["pos"][0].tolist() == [0]
@@ -44,10 +44,10 @@ def test_a_name_may_contain_what_only_unicode_takes_for_the_end_of_a_line(tmp_pa
         ("no json", "line 1 is not JSON: 'no json'; evaluate again"),
         ('["q0"]', "line 1 is .'q0'., expected query, pos and pos_semipos"),
         ('{"query": "q0", "pos": "a", "pos_semipos": []}', "line 1"),
-        (line("q0") + "\n" + line("q0"), "line 2: query q0 comes a second time"),
-        (line("q0"), "says nothing about query q1"),
+        (line("q0") + "\n" + line("q0"), "line 2: query q0 appears twice"),
+        (line("q0"), "has no line for query q1"),
         (line("q0", ["x"], ["x"]) + "\n" + line("q1"), "query q0: there is no descriptor of reference x"),
-        (line("q2", ["a"], ["a"]), "names query q2, which has right references and no descriptor"),
+        (line("q2", ["a"], ["a"]), "names query q2, which has correct references but no descriptor"),
     ],
 )
 def test_a_truth_that_does_not_fit_is_named(tmp_path, text, message):

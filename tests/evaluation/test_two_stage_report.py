@@ -1,4 +1,4 @@
-"""A two-stage evaluation directory: what its report, its answers and its contact sheet say beyond the numbers."""
+"""A two-stage evaluation directory: its report, its answers and its contact sheet, except the scores."""
 
 import dataclasses
 import io
@@ -18,8 +18,8 @@ from mindloc.evaluation.report import summary
 from mindloc.evaluation.rescore import rescore, write_setup
 from mindloc.evaluation.truth import make_task, write_truth
 
-# Tile and drone image i have Omega e_i, but drone image 0 looks more like tile 1 and 4 like 5, 6, 7, 8 and then 4.
-# Phi of a drone image is its tile's, but that of 3 looks like tile 0.
+# Tile and drone image i have Omega e_i, but drone image 0 is more similar to tile 1, and 4 to 5, 6, 7, 8 and then 4.
+# Phi of a drone image equals that of its tile, but Phi of 3 is similar to tile 0.
 OMEGA = np.eye(9)
 DRONE_OMEGA = np.eye(9)[:5]
 DRONE_OMEGA[0] = [2, 3, 0, 0, 0, 0, 0, 0, 0]
@@ -29,7 +29,7 @@ DRONE_PHI = np.eye(9)[[0, 1, 2, 0, 4]] + 0.1 * np.eye(9)[[0, 1, 2, 3, 4]] + 0.01
 
 @pytest.fixture
 def write_directory(color_split, tmp_path):
-    """Writes the evaluation of five drone images among nine tiles; arguments change the setup."""
+    """A function that writes the evaluation of five drone images among nine tiles; its arguments change the setup."""
 
     def write(two_stage=True, search=None, **setup):
         directory = tmp_path / "report"
@@ -85,14 +85,14 @@ def test_the_summary_for_a_console_has_at_most_80_columns(write_directory, two_s
     assert max(map(len, lines)) <= 80
 
 
-def test_the_page_says_what_the_stages_did(write_directory):
-    """Right first: stage one 1, 2, 3; re-ranked 0, 1, 2 (4 is fifth in stage one, beyond N = 4; 3 became 0)."""
+def test_the_report_states_the_effect_of_the_stages(write_directory):
+    """First answer correct for 1, 2, 3 in stage one, for 0, 1, 2 re-ranked (4 is fifth in stage one, beyond N = 4)."""
     directory = write_directory()
     rescore(directory)
     text = (directory / "report.md").read_text()
     assert "the first N = 4 answers of Omega are re-ranked by Phi." in text and "Time per query" not in text
-    assert "among its first 4 of 9 satellite tiles for 80.00 % of the drone images" in text
-    assert "Re-ranking won 1 right first answers and lost 1 against stage one." in text
+    assert "For 80.00 % of the drone images, a correct answer is among the first 4 of 9 satellite tiles" in text
+    assert "Re-ranking won 1 correct first answers and lost 1." in text
     report = json.loads((directory / "report.json").read_text())
     assert report["search"] == {"recall_n": 4, "consistency_m": 0, "times": None}
     assert [report["methods"][name]["pos"]["recall@1"] for name in ("stage_one", "model")] == [0.6, 0.6]
@@ -101,7 +101,7 @@ def test_the_page_says_what_the_stages_did(write_directory):
     assert report["notes"] == []
 
 
-def test_times_are_printed_where_they_were_measured(write_directory):
+def test_times_are_printed_if_they_were_measured(write_directory):
     times = {"recall_ms": 3.25, "rerank_ms": 0.5, "consistency_ms": None, "how": "median of 50 single queries"}
     directory = write_directory(search_times=times)
     rescore(directory, figures=False)
@@ -119,16 +119,16 @@ def test_a_third_stage_is_named_with_its_m(write_directory):
     assert json.loads((directory / "report.json").read_text())["search"]["consistency_m"] == 2
 
 
-def test_fewer_references_than_n_are_all_re_ranked_and_the_page_says_so(write_directory):
+def test_fewer_references_than_n_are_all_re_ranked_and_the_report_notes_so(write_directory):
     directory = write_directory(search={"recall_n": 100})
     methods = rescore(directory, figures=False)["methods"]
     text = (directory / "report.md").read_text()
-    assert "N = 100 answers were requested of stage one and there are 9 references: all are re-ranked" in text
+    assert "N = 100 answers were requested from stage one, but there are 9 references: all are re-ranked" in text
     assert "the first N = 9 answers" in text
     assert methods["model"]["pos"]["recall@1"] == methods["phi"]["pos"]["recall@1"] == 0.8
 
 
-def test_answers_say_where_they_come_from(write_directory):
+def test_answers_have_their_rank_in_stage_one(write_directory):
     directory = write_directory()
     rescore(directory, figures=False)
     first, *_, last = [json.loads(line) for line in (directory / "queries.jsonl").read_text().splitlines()]
@@ -138,7 +138,7 @@ def test_answers_say_where_they_come_from(write_directory):
     assert last["first_rank"]["pos"] == 5 and last["answers"][4] == tile(4) and last["recall_rank"][4] == 5
 
 
-def test_one_stage_says_nothing_of_stages(write_directory):
+def test_a_report_on_one_stage_does_not_mention_stages(write_directory):
     directory = write_directory(two_stage=False)
     report = rescore(directory)
     assert list(report["methods"]) == ["model", "chance"]
@@ -167,7 +167,7 @@ def test_a_broken_setup_is_named(write_directory, setup, message):
         rescore(write_directory(**setup))
 
 
-def test_the_sheet_of_two_stages_has_a_line_more(write_directory):
+def test_the_sheet_of_two_stages_has_one_more_line(write_directory):
     directory = write_directory()
     rescore(directory)
     with Image.open(directory / "contact_sheet.png") as one, Image.open(directory / "distance_curve.png") as curve:
@@ -175,8 +175,8 @@ def test_the_sheet_of_two_stages_has_a_line_more(write_directory):
         assert len(curve.getcolors(1 << 20)) > 20
 
 
-def test_a_right_answer_is_shown_where_the_first_is_wrong(write_directory, color_split, monkeypatch):
-    """Drone images 3 and 4 are answered wrongly; the cosine of 4 with tile 4 is 1 / sqrt(1 + 25 + 16 + 9 + 4)."""
+def test_a_correct_answer_is_shown_if_the_first_is_wrong(write_directory, color_split, monkeypatch):
+    """Drone images 3 and 4 have a wrong first answer; the cosine of 4 with tile 4 is 1 / sqrt(1 + 25 + 16 + 9 + 4)."""
     shown = []
     monkeypatch.setattr("mindloc.evaluation.rescore.draw_contact_sheet", lambda rows, *titles: shown.extend(rows))
     rescore(write_directory())
@@ -191,7 +191,7 @@ def test_a_right_answer_is_shown_where_the_first_is_wrong(write_directory, color
     for row in (one, dataclasses.replace(one, right=None)):
         with Image.open(io.BytesIO(draw_contact_sheet([row], "title", "subtitle"))) as sheet:
             sizes.append(sheet.width)
-    assert sizes[0] - sizes[1] == 222 + 2 * 16  # a column more
+    assert sizes[0] - sizes[1] == 222 + 2 * 16  # one more column
 
 
 def test_queries_are_evenly_spaced_from_the_best_to_the_worst():
@@ -200,27 +200,27 @@ def test_queries_are_evenly_spaced_from_the_best_to_the_worst():
     assert choose_queries(first_rank, first_rank, 3).tolist() == [1, 2, 0]  # nothing won, nothing lost
 
 
-def test_a_won_and_a_lost_query_take_the_nearest_places():
+def test_a_won_and_a_lost_query_replace_the_nearest_queries():
     """Best first 0 1 2 ... 9; evenly spaced 0, 4 or 5, 9; query 2 was won, 6 lost."""
     first_rank = np.array([1, 1, 1, 2, 3, 4, 5, 6, 7, 8])
     before = np.array([1, 1, 4, 2, 3, 4, 1, 6, 7, 8])
     assert choose_queries(first_rank, None, 3).tolist() == [0, 4, 9]
-    # 2 is two places from 0 and from 4: the first of them goes; 6 is then nearest to 4
+    # 2 is equally near to 0 and 4, so it replaces the first of them, 0; then 6 is nearest to 4 and replaces it
     assert choose_queries(first_rank, before, 3).tolist() == [2, 6, 9]
     assert choose_queries(first_rank, before, 10).tolist() == list(range(10))
 
 
-def test_the_only_won_query_does_not_make_room_for_the_lost_one():
+def test_the_only_won_query_is_not_replaced_by_the_lost_one():
     first_rank, before = np.array([1, 2, 3, 4]), np.array([2, 1, 3, 4])
     assert choose_queries(first_rank, before, 2).tolist() == [0, 1]
     assert choose_queries(first_rank, before, 1).tolist() == [0]  # no room for both
-    # 0 and 9 evenly; won is 7, nearest to 9; for the lost 8 only 0 is left to go
+    # evenly spaced are 0 and 9; 7 was won and replaces 9, the nearest; then 8, which was lost, can only replace 0
     first_rank, before = np.array([1] * 8 + [2, 3]), np.array([1] * 7 + [5, 1, 3])
     assert choose_queries(first_rank, before, 2).tolist() == [7, 8]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_the_ranks_each_kind_is_shown_once_and_nobody_twice(seed):
+def test_for_any_ranks_a_won_and_a_lost_query_are_shown_and_no_query_twice(seed):
     rng = np.random.default_rng(seed)
     first_rank, before = rng.integers(1, 4, (2, 30))
     chosen = choose_queries(first_rank, before, 4)

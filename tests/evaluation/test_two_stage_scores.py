@@ -1,4 +1,4 @@
-"""Scores of a search in stages: against sorts in pure Python, by hand, and what no second stage can do."""
+"""Scores of a search in stages: equal to sorts in pure Python and values by hand, within the limit of stage one."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ def make_view(view, place_N2, unit="plane_m", checkpoint="abc", **descriptors):
 
 
 def make_case(seed=0, levels=3, centroids=False):
-    """Random Omega; Phi of few whole numbers, so that ties are many, or of random ones where ``levels`` is None."""
+    """Random Omega; Phi of few distinct whole numbers, so that many tie, or of random numbers if ``levels`` is None."""
     rng = np.random.default_rng(seed)
     sides = []
     for view, count in (("drone", QUERIES), ("satellite", REFERENCES)):
@@ -46,18 +46,18 @@ def settings_with(n, m=0, **others):
 
 
 def cosines(queries, references, name):
-    """Rounded far above rounding's own differences, so that what ought to tie does."""
+    """Cosines, rounded much more coarsely than float64 does, so that equal ones tie."""
     q, g = (side[name].descriptor_ND.astype(np.float64) for side in (queries, references))
     return np.round((q @ g.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(g, axis=1), 12)
 
 
 def by_score(items, score_of, right):
-    """Best first; a wrong item before a right one of the same score; otherwise as they came."""
+    """Items by decreasing score; of equal scores, wrong ones come before correct ones, otherwise in the given order."""
     return sorted(items, key=lambda item: (-score_of[item], item in right))
 
 
 def naive_orders(case, mode, n):
-    """[(query, order of stage one, order after stage two, right items)] of the queries with a right item."""
+    """[(query, order of stage one, order after stage two, correct items)] of the queries with a correct item."""
     queries, references, truth = case
     omega, phi = (cosines(queries, references, name) for name in ("omega", "phi"))
     orders = []
@@ -92,7 +92,7 @@ def test_every_number_follows_a_naive_sort(n, mode):
     assert scores["model"].numbers[mode]["lost_queries"] == pairs.count((True, False))
 
 
-def test_answers_know_their_place_in_stage_one():
+def test_answers_have_their_rank_in_stage_one():
     case = make_case(1, levels=None)
     scores = score_two_stage(*case, settings_with(12))
     for mode in MODES:
@@ -103,9 +103,10 @@ def test_answers_know_their_place_in_stage_one():
 
 
 def test_by_hand():
-    """Four tiles 0, 100, 200, 300 m away; Omega answers a b c d to both queries; Phi re-ranks the first three c b a.
+    """Four tiles a b c d, 0, 100, 200, 300 m away. Omega ranks them a b c d for all queries, Phi the first three c b a.
 
-    Query 0 looks for c: 3rd, then 1st, won. Query 1 looks for a: 1st, then 3rd, lost. Query 2 looks for d: 4th, stays.
+    The correct tile of query 0 is c, 3rd, then 1st: won. That of query 1 is a, 1st, then 3rd: lost. That of query 2 is
+    d, 4th in both.
     """
     place = [[0, 0], [100, 0], [200, 0], [300, 0]]
     references = make_view("satellite", place, omega=np.diag([4, 3, 2, 1]) + 9.0 * np.eye(4), phi=np.eye(4))
@@ -115,7 +116,7 @@ def test_by_hand():
     model, first, phi = (scores[name].numbers["pos"] for name in ("model", "stage_one", "phi"))
     assert (model["recall@1"], first["recall@1"]) == (1 / 3, 1 / 3)
     assert (model["won_queries"], model["lost_queries"]) == (1, 1)
-    assert first["recall@3"] == pytest.approx(2 / 3)  # the ceiling: d is not among the three
+    assert first["recall@3"] == pytest.approx(2 / 3)  # the upper limit: d is not among the three
     assert model["ap"] == pytest.approx((1 + 1 / 3 + 1 / 4) / 3)
     assert (model["dis@1_m"], first["dis@1_m"], phi["dis@1_m"]) == (200.0, 0.0, 300.0)  # Phi alone would answer d
     assert scores["model"].recall_rank["pos"].tolist() == [[3, 2, 1, 4]] * 3
@@ -145,7 +146,7 @@ def test_re_ranking_one_answer_changes_no_number():
 
 
 @pytest.mark.parametrize("n", [2, 10, REFERENCES])
-def test_a_constant_phi_wins_nothing(n):
+def test_a_constant_phi_wins_no_query(n):
     queries, references, truth = make_case(4)
     for side in (queries, references):
         side["phi"] = dataclasses.replace(side["phi"], descriptor_ND=np.full((side["phi"].count, 768), 0.1, np.float32))
@@ -157,7 +158,7 @@ def test_a_constant_phi_wins_nothing(n):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_stage_one_is_the_ceiling(seed):
+def test_stage_one_is_the_upper_limit(seed):
     n = 6
     scores = score_two_stage(*make_case(seed), settings_with(n, recall_at=(1, 2, 5, 6, 7, 20)))
     for mode in MODES:
@@ -183,14 +184,14 @@ def test_permuting_the_references_changes_no_number(m):
 
 
 def naive_consistency(query_E, tile_E):
-    """Mean cosine of the nodes under their best assignment."""
+    """Mean cosine of the nodes for their best assignment."""
     q, t = query_E.astype(np.float64).reshape(NODES, -1), tile_E.astype(np.float64).reshape(NODES, -1)
     cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in t] for a in q]
     assignments = itertools.permutations(range(NODES))
     return max(np.mean([cosine[k][to[k]] for k in range(NODES)]) for to in assignments)
 
 
-@pytest.mark.parametrize("centroids", [False, True])  # written or not: they are not compared
+@pytest.mark.parametrize("centroids", [False, True])  # whether they are written or not, they are not compared
 @pytest.mark.parametrize(("n", "m"), [(12, 5), (12, 12), (4, 30), (REFERENCES, 15)])
 def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
     case = make_case(6, levels=None, centroids=centroids)
@@ -214,7 +215,7 @@ def test_node_consistency_orders_the_first_of_stage_two(n, m, centroids):
 
 
 @pytest.mark.parametrize("m", [0, 6])
-def test_what_is_scored_is_what_an_index_answers(m):
+def test_the_scored_answers_are_those_of_an_index(m):
     pytest.importorskip("faiss")
     from mindloc.search.faiss_index import build_faiss_index
 
@@ -228,7 +229,7 @@ def test_what_is_scored_is_what_an_index_answers(m):
     )
     found = two_stage_search(index, queries["omega"].descriptor_ND, queries["phi"].descriptor_ND, 12, 10, m)
     model = score_two_stage(*case, settings_with(12, m))["model"]
-    mode = "pos_semipos"  # every query is scored in it
+    mode = "pos_semipos"  # the mode in which every query is scored
     for query, names in enumerate(found.names):
         assert [omega.names[item] for item in model.ranking[mode].top_QK[query]] == names
         assert model.recall_rank[mode][query].tolist() == found.recall_rank[query].tolist()
@@ -257,10 +258,14 @@ def test_sets_that_do_not_belong_together_are_named():
         "queries have the descriptors omega, phi, the references omega, phi, centroids", *make_case()[:1], references
     )
     refuse(
-        "made by checkpoint abc, the references by def", queries, with_card(references, "phi", checkpoint_sha256="def")
+        "from checkpoint abc, those of the references from def",
+        queries,
+        with_card(references, "phi", checkpoint_sha256="def"),
     )
-    refuse("by reduction None, the references by xyz", queries, with_card(references, "omega", reduction_sha256="xyz"))
+    refuse("from reduction None, those of the ref", queries, with_card(references, "omega", reduction_sha256="xyz"))
     for nodes in (3, None, 0):
-        refuse(f"has 2 nodes by the queries' card and {nodes}", queries, with_card(references, "phi", nodes=nodes), m=2)
+        refuse(
+            f"has 2 nodes by card.json of the queries, {nodes}", queries, with_card(references, "phi", nodes=nodes), m=2
+        )
     both = [with_card(side, "phi", nodes=4) for side in (queries, references)]
     refuse("Phi of length 6 has 4 nodes", *both, m=2)

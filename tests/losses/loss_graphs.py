@@ -1,4 +1,4 @@
-"""Losses and criteria as graphs that take tensors only: a graph treats a dict as a constant and recompiles for it."""
+"""Losses and criteria as graphs with tensors only: a graph treats a dict as a constant and recompiles for each dict."""
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +20,7 @@ class OfTensors(nn.Cell):
 
 
 class GlobalCriterion(nn.Cell):
-    """The same for a criterion of global descriptors: (total, its components in their order)."""
+    """A criterion of global descriptors with the same arguments: (total loss, its components in order)."""
 
     def __init__(self, loss: nn.Cell):
         super().__init__()
@@ -33,7 +33,7 @@ class GlobalCriterion(nn.Cell):
 
 
 def numbers(graph: nn.Cell, query, reference, iou, mask, scale: float = 1 / 0.07) -> list[float]:
-    """The loss for NumPy arrays, then its parts."""
+    """The loss and its parts for NumPy arrays, in one list."""
     tensors = [Tensor(np.ascontiguousarray(array)) for array in (query, reference, iou, mask)]
     total, parts = graph(*tensors, Tensor([scale], ms.float32))
     return [float(total), *map(float, parts)]

@@ -18,7 +18,7 @@ def batch(size=6, width=5, seed=0):
 
 
 def naive(query, reference, margin, negatives, mask, triplet):
-    """The definition anchor by anchor in float64."""
+    """The loss by its definition, anchor by anchor, in float64."""
     query, reference = (x / np.linalg.norm(x, axis=1)[:, None] for x in (query.astype(float), reference.astype(float)))
     losses = []
     for j, anchor in enumerate(reference):
@@ -37,7 +37,7 @@ def value(function, *arrays, mask=None, **options):
     return float(function(*tensors, mask_BB=None if mask is None else Tensor(mask), **options))
 
 
-# unit vectors of the plane by their angles: cosines by hand
+# unit vectors in the plane, whose cosines are easy to compute by hand
 REFERENCE = np.array([[1, 0], [0, 1]], np.float32)
 QUERY = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32) * 3  # the length does not matter
 
@@ -64,7 +64,7 @@ def test_triplet_by_hand():
 def test_naive_definition(function, margin, negatives, masked):
     query, reference = batch()
     mask = np.ones((6, 6), bool)
-    if masked:  # an overlap, not a negative, in one direction only, and a padded row
+    if masked:  # one cell that is an overlap and so not a negative, in one direction only, and a padded row
         mask[1, 3], mask[5], mask[:, 5] = False, False, False
     got = value(function, query, reference, margin=margin, negatives=negatives, mask=mask)
     triplet = function is cosine_triplet
@@ -91,7 +91,7 @@ def test_a_batch_of_one_has_no_negatives():
 
 @pytest.mark.parametrize("negatives", ["all", "hardest"])
 @pytest.mark.parametrize("function", [cosine_embedding, cosine_triplet])
-def test_gradients_by_differences_of_the_naive_definition(function, negatives):
+def test_gradients_equal_differences_of_the_naive_definition(function, negatives):
     query, reference = batch(seed=2)
     mask = np.ones((6, 6), bool)
     mask[2, 4] = False
@@ -111,7 +111,7 @@ def test_gradients_by_differences_of_the_naive_definition(function, negatives):
         assert (gradient.asnumpy() * toward).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4)
 
 
-def test_a_zero_descriptor_is_no_nan():
+def test_a_descriptor_of_zeros_gives_no_nan():
     query, reference = batch()
     query[0] = 0
     for function in (cosine_embedding, cosine_triplet):

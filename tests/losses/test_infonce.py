@@ -25,7 +25,7 @@ WEIGHTED, PLAIN = GlobalCriterion(LOSSES["weighted"]), GlobalCriterion(LOSSES["p
 
 
 def naive_rows(cosine, scale, smoothing, mask):
-    """Row losses by the definition, in float64 loops; None for a padded row."""
+    """The losses of the rows by the definition, in float64 loops; None for a padded row."""
     rows = []
     for i in range(len(cosine)):
         if not mask[i, i]:
@@ -90,8 +90,8 @@ def test_value_and_gradients_equal_pytorch(stored, size, mode):
     for gradient, key in zip(gradients[:2], ("g1", "g2"), strict=True):
         expected = stored[f"{size}_{mode}_{key}"]
         assert np.linalg.norm(gradient.asnumpy() - expected) <= 1e-5 * np.linalg.norm(expected), key
-    # The scale's gradient is a sum over all cells that nearly cancels, from terms of about 1 to 0.01: PyTorch's own
-    # float32 value differs from float64's by 4e-5 of itself. So it is compared on the scale of its terms.
+    # The gradient of the scale is a sum of terms of about 1 that nearly cancel, to 0.01: PyTorch's own value in float32
+    # differs from that in float64 by a fraction of 4e-5. So the tolerance is relative to the terms.
     np.testing.assert_allclose(gradients[2].asnumpy(), [stored[f"{size}_{mode}_gt"]], rtol=1e-5, atol=1e-6)
 
 

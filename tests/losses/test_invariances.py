@@ -13,7 +13,7 @@ from mindloc.losses.infonce import Infonce, WeightedInfonce
 
 PAIRS, WIDTH = 6, 5
 CONTRASTIVE = {"weighted": OfTensors(WeightedInfonce(k=5.0)), "plain": OfTensors(Infonce(0.1))}
-# the loss, and its largest value: a pull of 2 and a push of 1 - margin; a difference of 2 cosines + margin
+# each loss with its largest value: a pull of 2 plus a push of 1 - margin; a difference of two cosines plus margin
 COSINE = {
     "embedding": (OfTensors(CosineEmbedding(0.0)), 3.0),
     "embedding, hardest": (OfTensors(CosineEmbedding(-1.0, "hardest")), 4.0),
@@ -30,7 +30,7 @@ def graph_mode():
 
 @st.composite
 def batches(draw):
-    """(query, reference, IoU, mask): no descriptor of zeros; some cells masked, some of the last pairs padding."""
+    """(query, reference, IoU, mask): no descriptor is zero; some cells are masked, some last pairs are padding."""
     entries = st.floats(-4, 4, width=32)
     sides = [draw(arrays(np.float32, (PAIRS, WIDTH), elements=entries)) for _ in range(2)]
     assume(all((np.linalg.norm(side, axis=1) > 0.1).all() for side in sides))
@@ -86,7 +86,7 @@ def test_padding_and_masked_cells_are_not_read(loss, batch, data):
 @pytest.mark.parametrize("loss", CONTRASTIVE.values(), ids=CONTRASTIVE)
 @often
 @any_batch
-def test_the_sides_swap_with_their_directions(loss, batch, data):
+def test_exchanging_the_sides_exchanges_the_directions(loss, batch, data):
     query, reference, iou, mask = batch
     total, forth, back = numbers(loss, *batch)
     swapped = numbers(loss, reference, query, iou, mask.T)

@@ -1,4 +1,4 @@
-"""The loss that a config names is built, for any descriptor; adding one needs one function and one entry."""
+"""The loss that a config names is built, for any descriptor; a new loss needs one function and one entry."""
 
 import mindspore as ms
 import numpy as np
@@ -25,7 +25,7 @@ def test_the_table_has_every_loss():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_descriptor_takes_every_loss(name):
+def test_every_descriptor_can_have_every_loss(name):
     by_itself = build_criterion(load_config(None, [f"loss.name={name}"]))
     two = ["head.name=two_stage", f"loss.omega={name}", f"loss.phi={name}", "loss.beta=0.25"]
     stages = build_criterion(load_config(None, two))
@@ -59,7 +59,7 @@ def build_offset_loss(loss):
 
 
 class Scale(nn.Cell):
-    """An encoder of one weight."""
+    """An encoder with one weight."""
 
     def __init__(self):
         super().__init__()
@@ -79,5 +79,5 @@ def test_a_loss_with_another_target_is_one_function_and_one_entry(monkeypatch):
     arrays = [Tensor(array.astype(np.float32)) for array in (query, reference)]
     mask, scale = Tensor(np.ones((2, 2), bool)), Tensor(1.0, ms.float32)
     loss, components, gradients = step(*arrays, mask, scale, Tensor(offset.astype(np.float32)))
-    # lengths 5 and 1: mean 3; products 2 and 6: mean 4; by the factor 3 * (1 + 3) / 2
+    # lengths 5 and 1: mean 3; products 2 and 6: mean 4; gradient by the factor of the encoder: 3 * (1 + 3) / 2
     assert float(loss) == float(components[0]) == 12.0 and float(gradients[0]) == 6.0

@@ -1,4 +1,4 @@
-"""Weights that PyTorch's reference numbers for the convolutional backbones were made with: reference/README.md."""
+"""The weights with which PyTorch computed the reference values of the convolutional backbones: reference/README.md."""
 
 import zlib
 

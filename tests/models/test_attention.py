@@ -1,4 +1,4 @@
-"""Attention against its definition, as three operators and as the call of the fused kernel."""
+"""Attention equals its definition, both from three operators and by a call of the fused kernel."""
 
 import mindspore as ms
 import numpy as np
@@ -8,7 +8,7 @@ from mindspore import Tensor, ops
 from mindloc.models.vit_rope import RopeAttention, quarter_turn, rope_tables
 
 WIDTH, HEADS, HEAD_DIM, IMAGES, GRID = 32, 2, 16, 3, (2, 3)
-TOKENS = 1 + 2 * 3  # odd: neither form may want a round number
+TOKENS = 1 + 2 * 3  # odd: no form may require a round number
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def softmax(score):
 
 
 def naive_attention(weights, x_MC, cos_ND, sin_ND):
-    """Every image and head by itself, in float64."""
+    """Attention by its definition, for every image and head separately, in float64."""
     rows = []
     for x_NC in np.asarray(x_MC, np.float64).reshape(IMAGES, TOKENS, WIDTH):
         query, key, value = np.split(x_NC @ weights["qkv.weight"].T, 3, axis=1)
@@ -67,7 +67,7 @@ def documented_kernel(
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_attention_follows_its_definition(fused, pynative, monkeypatch):
-    monkeypatch.setattr(ops, "flash_attention_score", documented_kernel)  # the kernel itself runs on an Ascend alone
+    monkeypatch.setattr(ops, "flash_attention_score", documented_kernel)  # the kernel itself runs only on an Ascend
     attention, inputs = filled(fused), rows_and_tables()
     weights = {parameter.name: parameter.asnumpy().astype(np.float64) for parameter in attention.get_parameters()}
     mixed_MC = attention(*map(Tensor, inputs)).asnumpy()

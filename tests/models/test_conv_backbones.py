@@ -1,4 +1,4 @@
-"""What ResNet-50 and VGG-16 have in common: PyTorch's numbers, maps row by row, gradients, starts, exported graphs."""
+"""Properties of both ResNet-50 and VGG-16: PyTorch's values, order of the map, gradients, initial values, exports."""
 
 import mindspore as ms
 import numpy as np
@@ -60,7 +60,7 @@ def backbone(key):
 
 
 def short_backbone(key, precision="fp32"):
-    """ResNet with 4 residual blocks instead of 13, which compile in a third of the time."""
+    """A ResNet with 4 residual blocks instead of 13, which compiles in a third of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutional, "RESNET_STAGES", ((2, 64, 1), (1, 128, 2), (1, 256, 2)))
         return BACKBONES[key](precision)
@@ -108,7 +108,7 @@ BLANK, SPOT = 0, 1  # images of ``fresh_BNC``; the rest is noise
 
 @pytest.fixture(scope="module")
 def fresh_BNC(key):
-    """Maps of 4 rows of 6 positions, before any training."""
+    """Maps with 4 rows of 6 positions, from untrained backbones."""
     backbone, images = BACKBONES[key](), noise(4, 3, 64, 96)
     initialize(backbone, seed=3)
     images[[BLANK, SPOT]] = 0
@@ -117,12 +117,12 @@ def fresh_BNC(key):
 
 
 def test_positions_run_row_by_row(fresh_BNC):
-    # fresh residual blocks return their input, so that a position sees little beyond its own square
+    # new residual blocks return their input, so that a position depends on little beyond its own square
     change_N = np.abs(fresh_BNC[SPOT] - fresh_BNC[BLANK]).sum(axis=1)
     assert change_N.shape == (24,) and change_N.argmax() == 1 * 6 + 4
 
 
-def test_a_fresh_network_neither_fades_nor_explodes(fresh_BNC):
+def test_the_map_of_a_new_network_neither_vanishes_nor_explodes(fresh_BNC):
     of_noise = fresh_BNC[SPOT + 1 :]
     # pixels have a mean square of 1; He's variance keeps it, and each pooling (VGG has 4) raises it fourfold at most
     assert 0.25 < np.mean(of_noise**2) < 4.0**4
@@ -137,7 +137,7 @@ def test_half_precision_is_near(key, short):
     assert not np.array_equal(half.asnumpy(), wide)
 
 
-def test_every_trainable_parameter_learns_from_the_second_step_on_and_statistics_never(key):
+def test_every_trainable_parameter_has_a_gradient_from_the_second_step_on_and_statistics_never(key):
     backbone, images = short_backbone(key), Tensor(noise(2, 3, 32, 32))
     initialize(backbone, seed=1)
     statistics = [p for p in backbone.get_parameters() if p.name.endswith(("running_mean", "running_var"))]
@@ -145,7 +145,7 @@ def test_every_trainable_parameter_learns_from_the_second_step_on_and_statistics
     assert len(trainable) + len(statistics) == len(list(backbone.get_parameters()))
     assert {p.name for p in trainable}.isdisjoint(p.name for p in statistics)
     slopes = Slopes(backbone).set_train()
-    for parameter, slope in zip(trainable, slopes(images), strict=True):  # the last scales leave zero here
+    for parameter, slope in zip(trainable, slopes(images), strict=True):  # makes the last scales nonzero
         ops.assign(parameter, parameter - 0.01 * slope)
     flat = [p.name for p, slope in zip(trainable, slopes(images), strict=True) if not slope.asnumpy().any()]
     assert flat == []
@@ -153,7 +153,7 @@ def test_every_trainable_parameter_learns_from_the_second_step_on_and_statistics
         assert np.all(parameter.asnumpy() == (0.0 if parameter.name.endswith("mean") else 1.0)), parameter.name
 
 
-def test_starts_follow_from_seed_and_name(key):
+def test_initial_values_depend_on_seed_and_name(key):
     one, again, other = BACKBONES[key](), BACKBONES[key](), BACKBONES[key]()
     for backbone, seed in ((one, 1), (again, 1), (other, 2)):
         initialize(backbone, seed)
@@ -163,7 +163,7 @@ def test_starts_follow_from_seed_and_name(key):
 
 
 @pytest.mark.parametrize("name", ["features.21.weight", "layer3.5.conv2.weight", "layer1.0.downsample.0.weight"])
-def test_convolutions_start_by_he(name):
+def test_convolutions_have_initial_values_by_he(name):
     starts = {p.name: p.start for network in (ResNet50, Vgg16) for p in network().get_parameters()}
     value = initial_value(name, (256, 64, 3, 3), starts[name], seed=0)
     assert abs(value.std() / np.sqrt(2 / (64 * 9)) - 1) < 0.01 and abs(value.mean()) < 1e-3

@@ -1,4 +1,4 @@
-"""CSMG against the stored reference, naive loops and the properties of its formula."""
+"""CSMG equals a stored reference and naive loops, and has the properties of its formula."""
 
 import mindspore as ms
 import numpy as np
@@ -9,7 +9,7 @@ from mindloc.models.two_stage import CSMG
 
 
 class OnGrid(nn.Cell):
-    """CSMG on a grid of fixed sides, as a graph of its own."""
+    """CSMG on a grid with fixed sides, as a whole graph."""
 
     def __init__(self, csmg, rows, columns):
         super().__init__()
@@ -38,7 +38,7 @@ def run(x_BNC, center_KC, grid, **options):
 
 
 def naive(x_BNC, center_KC, grid, cosine=False, count=False, sort=True):
-    """The formula in loops and float64."""
+    """CSMG by its formula, in loops and float64."""
     phi, centroid = [], []
     for x_NC in x_BNC.astype(np.float64):
         nodes, areas, places = [], [], []
@@ -85,7 +85,7 @@ def test_naive_definition(similarity, area, sort):
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_gradients_are_those_of_the_formula(similarity):
-    """By central differences of the naive formula in float64, along random directions."""
+    """They equal central differences of the naive formula in float64, along random directions."""
     x_BNC, center_KC = random_case(seed=3)
     random = np.random.RandomState(4)
     weight_BE = random.standard_normal((2, 24))
@@ -106,7 +106,7 @@ def test_gradients_are_those_of_the_formula(similarity):
         np.testing.assert_allclose((gradient.asnumpy() * toward).sum(), slope, rtol=1e-4)
 
 
-def test_permuting_the_positions_changes_nothing_but_the_centroids():
+def test_permuting_the_positions_changes_only_the_centroids():
     x_BNC, center_KC = random_case()
     shuffled = x_BNC[:, np.random.RandomState(1).permutation(15)]
     before, after = (run(x, center_KC, (3, 5)) for x in (x_BNC, shuffled))
@@ -114,7 +114,7 @@ def test_permuting_the_positions_changes_nothing_but_the_centroids():
     assert np.abs(before[1] - after[1]).max() > 0.01
 
 
-def test_permuting_the_centers_changes_nothing_where_areas_differ():
+def test_permuting_the_centers_changes_nothing_if_areas_differ():
     x_BNC, center_KC = random_case()
     before, after = (run(x_BNC, c, (3, 5)) for c in (center_KC, center_KC[[2, 0, 3, 1]]))
     np.testing.assert_allclose(before[0], after[0], rtol=1e-5, atol=1e-5)
@@ -122,26 +122,26 @@ def test_permuting_the_centers_changes_nothing_where_areas_differ():
 
 @pytest.mark.usefixtures("both_modes")
 def test_equal_areas_keep_the_order_of_the_centers():
-    """Every position is like every center, so each node counts all 15 of them: nodes of equal rank."""
+    """Every position is similar to every center, so each node counts all 15 positions, and all areas are equal."""
     x_BNC, center_KC = np.abs(random_case()[0]), np.abs(random_case()[1])
     phi, _ = run(x_BNC, center_KC, (3, 5), area="count")
     unsorted, _ = run(x_BNC, center_KC, (3, 5), area="count", sort=False)
     np.testing.assert_array_equal(phi, unsorted)
     swapped = run(x_BNC, center_KC[[1, 0, 2, 3]], (3, 5), area="count")[0]
     nodes, others = phi.reshape(2, 4, 6), swapped.reshape(2, 4, 6)
-    np.testing.assert_allclose(others, nodes[:, [1, 0, 2, 3]], rtol=1e-5)  # only those two, of equal rank
+    np.testing.assert_allclose(others, nodes[:, [1, 0, 2, 3]], rtol=1e-5)  # only two of equal area move
 
 
 @pytest.mark.usefixtures("both_modes")
 def test_a_tie_in_the_middle_is_stable():
-    """Areas by hand: center 0 is like positions 0, 1 (2), center 1 like 0..3 (4), center 2 like 2, 3 (2)."""
+    """Similar positions by hand: center 0 has 0 and 1 (area 2), center 1 has 0 to 3 (area 4), center 2 has 2, 3 (2)."""
     x_BNC = np.array([[[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1]]], np.float32)
     center_KC = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]], np.float32)
-    phi, _ = run(x_BNC, center_KC, (2, 2), area="count")  # node of center 1, of 0, of 2
+    phi, _ = run(x_BNC, center_KC, (2, 2), area="count")  # nodes of the centers 1, 0, 2
     np.testing.assert_array_equal(phi, [[2, 2, 4, 2, 0, 2, 0, 2, 2]])
 
 
-def test_a_center_that_nothing_is_like_makes_an_empty_node_in_the_middle():
+def test_a_center_without_similar_positions_gives_an_empty_node_in_the_middle():
     x_BNC = np.abs(random_case()[0])
     center_KC = np.stack([np.ones(6), -np.ones(6)]).astype(np.float32)
     phi, centroid = run(x_BNC, center_KC, (3, 5))

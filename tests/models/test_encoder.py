@@ -1,4 +1,4 @@
-"""The encoder of pairs: names, sharing, sizes, start."""
+"""The encoder of pairs: names, shared weights, sizes, initial values."""
 
 import mindspore as ms
 import numpy as np
@@ -29,7 +29,7 @@ def encoder_of(count, seed=1):
 
 @pytest.fixture(scope="module")
 def encoders():
-    """By their number of backbones."""
+    """Number of backbones -> encoder."""
     return {count: encoder_of(count) for count in (1, 2)}
 
 
@@ -51,7 +51,7 @@ def test_outputs_of_a_shared_encoder(encoders):
 
 @pytest.mark.parametrize("reference_px", [(32, 32), (48, 16)])
 @pytest.mark.parametrize("backbones", [1, 2])
-def test_side_encoders_give_what_the_pair_gives(encoders, side_encoders, backbones, reference_px):
+def test_side_encoders_give_the_outputs_of_the_pair_encoder(encoders, side_encoders, backbones, reference_px):
     query, reference = images_of(32, 32), images_of(*reference_px, seed=1)
     outputs = encoders[backbones](query, reference)
     for side, images in (("query", query), ("reference", reference)):
@@ -61,7 +61,7 @@ def test_side_encoders_give_what_the_pair_gives(encoders, side_encoders, backbon
 
 
 def test_parameter_names(encoders, side_encoders):
-    """Side encoders, which are made of the same parameters, leave them as they are."""
+    """Side encoders, which share the parameters, do not change their names."""
     shared = [parameter.name for parameter in encoders[1].get_parameters()]
     assert "backbone.blocks.0.attn.qkv.weight" in shared and "log_logit_scale" in shared
     apart = [parameter.name for parameter in encoders[2].get_parameters()]
@@ -69,7 +69,7 @@ def test_parameter_names(encoders, side_encoders):
     assert len(set(apart)) == len(apart) == 2 * len(shared) - 1
 
 
-def test_a_trained_step_needs_every_parameter(encoders):
+def test_every_parameter_has_a_gradient(encoders):
     encoder = encoders[2]
     parameters = encoder.trainable_params()
 
@@ -83,13 +83,13 @@ def test_a_trained_step_needs_every_parameter(encoders):
 
 
 def test_a_deep_graph_is_built():
-    # a concatenation of parameters in a graph that returns a dict once made this take minutes at six blocks
+    # with a concatenation of parameters in a graph that returns a dict, six blocks once took minutes
     backbone = RopeVit(VitSize(64, 12, 2))
     outputs = PairEncoder(backbone).side_encoder("query")(images_of(16, 16, count=1))
     assert outputs["query.global"].shape == (1, 64)
 
 
-def test_start_depends_on_seed_and_name_alone():
+def test_initial_values_depend_on_seed_and_name_alone():
     one, again, other = encoder_of(1), encoder_of(2), encoder_of(1, seed=2)
     weights = [dict(names_within(encoder.backbone_of("reference"))) for encoder in (one, again, other)]
     for name, parameter in weights[0].items():
@@ -99,9 +99,9 @@ def test_start_depends_on_seed_and_name_alone():
     assert not np.array_equal(weights[0][qkv].asnumpy(), weights[0]["blocks.1.attn.qkv.weight"].asnumpy())
 
 
-def test_start_values():
+def test_deviations_of_initial_values():
     qkv = initial_value("blocks.0.attn.qkv.weight", (600, 200), "glorot", seed=0)
-    # variance 1 / 200 for three square matrices; cut at two deviations it shrinks to 0.774 of it
+    # variance 1 / 200 for three square matrices; truncation at two deviations reduces it to 0.774 of that
     np.testing.assert_allclose(qkv.std(), np.sqrt(0.774 / 200), rtol=0.02)
     assert np.abs(qkv).max() <= 2 / np.sqrt(200)
     backbone = RopeVit(SMALL, layer_scale=0.3)

@@ -27,7 +27,7 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def attended(form: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The mixed values, and the gradients of their sum weighted by the last array."""
+    """The results of attention, and the gradients of their sum weighted by the last array."""
     core, weight = attention_core(form, heads=3), Tensor(arrays[3])
 
     def total(query, key, value):
@@ -38,7 +38,7 @@ def attended(form: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [mixed[0].asnumpy(), *(g.asnumpy() for g in gradients)]
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])  # at 30 the softmax is all but one-hot
+@pytest.mark.parametrize("scale", [1.0, 30.0])  # at 30 the softmax is almost one-hot
 def test_attention_by_products_is_attention(scale):
     arrays = [normal(*SHAPE_BHND, seed=i) for i in range(4)]
     arrays[0] = scale * arrays[0]
@@ -84,7 +84,7 @@ def test_norm_by_products_by_its_definition(offset):
 
 
 def gradients_and_rows(vit, images, weight) -> list[np.ndarray]:
-    """By every parameter, of the rows' sum weighted; then the rows."""
+    """The gradients of the weighted sum of the rows by every parameter, then the rows."""
 
     def total(x):
         rows = vit(x)
@@ -123,5 +123,5 @@ def test_fused_operators_change_nothing_but_the_last_bits(tmp_path):
         assert len(plain.files) > 20
         differences = [relative(fused[name], plain[name]) for name in plain.files]
     assert max(differences) < 1e-5
-    assert any((tmp_path / "cache").rglob("*.so"))  # loops were compiled, and kept where they belong
+    assert any((tmp_path / "cache").rglob("*.so"))  # loops were compiled and cached in this directory
     assert not list(tmp_path.glob("akg*"))

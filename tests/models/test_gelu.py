@@ -30,7 +30,7 @@ def test_gradient(form):
     np.testing.assert_allclose(gradient, PHI + X * np.exp(-0.5 * X * X) / math.sqrt(2 * math.pi), atol=2e-6)
 
 
-def test_half_precision_comes_back_as_half():
+def test_an_input_in_half_precision_gives_half_precision():
     half = Gelu()(Tensor(X[np.abs(X) < 9], ms.float16))
     assert half.dtype == ms.float16
     np.testing.assert_allclose(half.asnumpy(), (X * PHI)[np.abs(X) < 9], atol=5e-3)
@@ -38,7 +38,7 @@ def test_half_precision_comes_back_as_half():
 
 @pytest.mark.parametrize("form", FORMS)
 @given(x=arrays(np.float32, 32, elements=st.floats(-100, 100, width=32)))
-def test_it_is_below_relu_and_its_odd_part_is_a_half_of_x(form, x):
+def test_gelu_is_below_relu_and_its_odd_part_is_half_of_x(form, x):
     value, mirrored = (FORMS[form](Tensor(side)).asnumpy().astype(np.float64) for side in (x, -x))
     np.testing.assert_allclose(value - mirrored, x, rtol=1e-6, atol=1e-6)  # Phi(x) + Phi(-x) = 1
     below = np.maximum(x, 0) - value  # |x| times the tail beyond |x|, at most 0.16997 (at 0.7518)

@@ -1,4 +1,4 @@
-"""timm's plain ViTs, brought in by name."""
+"""The weights of timm's plain ViTs are imported by name."""
 
 import json
 
@@ -33,7 +33,7 @@ def reference(reference_dir):
 
 @pytest.fixture(scope="module")
 def timm(reference):
-    """The names and shapes of timm's file, and its classifier."""
+    """Random weights with the names and shapes of timm's file, including its classifier."""
     rows = zip(reference["token_names"], reference["token_shapes"], strict=True)
     shapes = {str(name): tuple(json.loads(shape)) for name, shape in rows}
     arrays = {name: weight_from_name(name, shape, int(reference["weight_seed"])) for name, shape in shapes.items()}
@@ -51,10 +51,10 @@ def assert_contains(encoder, weights):
         np.testing.assert_array_equal(parameter.asnumpy(), weights[name], err_msg=name)
 
 
-def test_timms_file_fits_but_for_its_classifier(tmp_path, timm):
+def test_timms_file_fits_except_its_classifier(tmp_path, timm):
     encoder = PairEncoder(PlainVit(size()))
     report = import_weights(encoder, saved(tmp_path, timm))
-    assert_contains(encoder, timm)  # the keys' part of the bias included
+    assert_contains(encoder, timm)  # including the part of the bias for keys
     assert len(report.matched) == len(timm) - 2 and sorted(report.ignored) == ["head.bias", "head.weight"]
     assert report.missing == report.unexpected == report.mismatched == report.resampled == []
     assert "2 ignored (head." in report.summary()
@@ -65,14 +65,14 @@ def test_a_table_of_another_grid_is_resampled_and_the_descriptors_are_timms(tmp_
     report = import_weights(encoder, saved(tmp_path, timm))
     table = encoder.backbone.pos_embed.asnumpy()
     np.testing.assert_allclose(table, reference["pos_embed_96"], rtol=0, atol=1e-6)  # required: 1e-5
-    assert "1 resampled (backbone.pos_embed: 4 x 4 there, 6 x 6 here)" in report.summary()
+    assert "1 resampled (backbone.pos_embed: 4 x 4 in the file, 6 x 6 here)" in report.summary()
     images = np.random.RandomState(int(reference["x96_seed"])).standard_normal((2, 3, 96, 96)).astype(np.float32)
     descriptors = encoder.backbone(Tensor(images)).asnumpy()
     np.testing.assert_allclose(descriptors, reference["token_96_resampled"], rtol=0, atol=2e-5)
 
 
 def unfused(timm):
-    """timm's layout with a matrix for each of query, key and value."""
+    """timm's layout with separate matrices for query, key and value."""
     arrays = dict(timm)
     for i in range(3):
         for kind in ("weight", "bias"):
@@ -88,7 +88,7 @@ def test_three_matrices_become_one(tmp_path, timm):
     assert report.missing == report.unexpected == []
 
 
-def test_keys_without_a_bias_get_one_of_zeros(tmp_path, timm):
+def test_a_missing_bias_of_the_keys_becomes_zeros(tmp_path, timm):
     arrays, expected = dict(timm), dict(timm)
     for i in range(3):
         query, key, value = np.split(arrays.pop(f"blocks.{i}.attn.qkv.bias"), 3)
@@ -99,7 +99,7 @@ def test_keys_without_a_bias_get_one_of_zeros(tmp_path, timm):
     assert_contains(encoder, expected)
 
 
-def test_the_norm_of_the_other_pool_is_reported(tmp_path, timm):
+def test_the_norm_of_the_other_pooling_is_reported(tmp_path, timm):
     report = import_weights(PairEncoder(PlainVit(size(), "avg")), saved(tmp_path, timm))
     assert report.missing == ["backbone.fc_norm.weight", "backbone.fc_norm.bias"]
     assert report.unexpected == ["norm.bias", "norm.weight"]
@@ -109,20 +109,20 @@ def test_the_norm_of_the_other_pool_is_reported(tmp_path, timm):
     "further",
     [
         "blocks.0.ls1.gamma",  # DeiT III, DINOv2
-        "blocks.3.norm1.weight",  # a deeper one
+        "blocks.3.norm1.weight",  # a deeper network
         "norm_pre.weight",  # CLIP
         "reg_token",
         "dist_token",
     ],
 )
-def test_layers_that_are_not_here_are_refused(tmp_path, timm, further):
+def test_layers_that_this_model_lacks_are_refused(tmp_path, timm, further):
     path = saved(tmp_path, {**timm, further: np.ones(96, np.float32)})
-    with pytest.raises(CheckpointError, match=f"1 unexpected .{further}.*set model.backbone to theirs"):
+    with pytest.raises(CheckpointError, match=f"1 unexpected .{further}.*set model.backbone to match the weights"):
         import_weights(PairEncoder(PlainVit(size())), path)
 
 
 def test_plain_and_rope_are_distinguished(tmp_path, timm, reference_dir):
-    with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
+    with pytest.raises(CheckpointError, match="set model.backbone to match the weights"):
         import_weights(PairEncoder(PlainVit(size())), reference_dir / "vit_rope_tiny.safetensors")
     with pytest.raises(CheckpointError, match="has a key bias"):
         import_weights(PairEncoder(RopeVit(VitSize(96, 3, 3))), saved(tmp_path, timm))
@@ -130,5 +130,5 @@ def test_plain_and_rope_are_distinguished(tmp_path, timm, reference_dir):
 
 def test_positions_without_a_grid_are_refused(tmp_path, timm):
     path = saved(tmp_path, {**timm, "pos_embed": np.zeros((1, 16, 96), np.float32)})  # no class token
-    with pytest.raises(CheckpointError, match=r"pos_embed is \(1, 16, 96\)"):
+    with pytest.raises(CheckpointError, match=r"pos_embed has shape \(1, 16, 96\)"):
         import_weights(PairEncoder(PlainVit(size())), path)

@@ -1,4 +1,4 @@
-"""Other people's weights: every way of naming them ends in the same encoder."""
+"""Public weights: every layout and naming of them gives the same encoder."""
 
 import json
 import re
@@ -104,7 +104,7 @@ def test_an_encoder_for_each_view(tmp_path, timm, query, reference):
         (lambda timm: timm.update({"extra.weight": np.ones(2, np.float32)}), "1 unexpected .extra.weight."),
     ],
 )
-def test_strict_loading_refuses_what_is_else_reported(tmp_path, timm, change, said):
+def test_strict_loading_refuses_what_is_otherwise_only_reported(tmp_path, timm, change, said):
     arrays = dict(timm)
     change(arrays)
     path = saved(tmp_path, arrays)
@@ -113,7 +113,7 @@ def test_strict_loading_refuses_what_is_else_reported(tmp_path, timm, change, sa
         import_weights(encoder_of(), path, strict=True)
 
 
-def test_strict_loading_takes_a_file_that_fits(tmp_path, timm):
+def test_strict_loading_accepts_a_file_that_fits(tmp_path, timm):
     assert import_weights(encoder_of(), saved(tmp_path, timm), strict=True).missing == []
 
 
@@ -133,7 +133,7 @@ def test_logit_scale_is_read_as_a_logarithm(tmp_path, timm, shape):
 
 
 def full_bias(timm):
-    """timm's other layout: one bias for q, k and v."""
+    """timm's layout with one bias for q, k and v."""
     arrays = dict(timm)
     for i in range(SIZE.depth):
         q, v = (arrays.pop(f"blocks.{i}.attn.{part}_bias") for part in "qv")
@@ -142,7 +142,7 @@ def full_bias(timm):
 
 
 def unfused(timm):
-    """timm's third layout: a matrix each."""
+    """timm's layout with separate matrices for q, k and v."""
     arrays = dict(timm)
     for i in range(SIZE.depth):
         stem = f"blocks.{i}.attn."
@@ -175,7 +175,7 @@ def test_tables_and_classifier_are_known_and_ignored(tmp_path, timm):
     assert len(report.ignored) == 5 and report.unexpected == []
 
 
-def test_report_names_what_did_not_fit(tmp_path, timm):
+def test_the_report_names_what_does_not_fit(tmp_path, timm):
     arrays = {**timm, "surplus.weight": np.zeros(3, np.float32)}
     del arrays["fc_norm.bias"]
     report = import_weights(encoder_of(), saved(tmp_path, arrays))
@@ -183,7 +183,7 @@ def test_report_names_what_did_not_fit(tmp_path, timm):
     assert f"{len(timm) - 1} parameters matched" in report.summary() and "\n" not in report.summary()
 
 
-def test_weights_of_another_model_leave_the_encoder_alone(tmp_path, timm):
+def test_weights_of_another_model_do_not_change_the_encoder(tmp_path, timm):
     encoder = encoder_of()
     before = {parameter.name: parameter.asnumpy().copy() for parameter in encoder.get_parameters()}
     shorter = {name: array for name, array in timm.items() if not name.startswith("blocks.2.")}
@@ -216,7 +216,7 @@ def test_normalization_follows_the_weights(tmp_path, timm):
         build_encoder(config)
     config = with_normalization_of(path, config)
     assert config.model.mean == (0.1, 0.2, 0.3) and config.model.std == (0.25, 0.25, 0.25)
-    with pytest.raises(CheckpointError, match="not the weights of this backbone"):  # past the check, it loads
+    with pytest.raises(CheckpointError, match="not the weights of this backbone"):  # after the check, in loading
         build_encoder(config)
 
 
@@ -243,7 +243,7 @@ def test_own_files_state_their_normalization(tmp_path, timm):
     assert stated_normalization(path) == ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
 
 
-def test_one_line_says_what_was_taken(tmp_path):
+def test_one_line_says_what_was_loaded(tmp_path):
     config = Config().with_values({"model.backbone": "tiny"})
     arrays = {name: value.asnumpy() for name, value in build_encoder(config).parameters_and_names()}
     del arrays["backbone.fc_norm.bias"]
@@ -253,7 +253,7 @@ def test_one_line_says_what_was_taken(tmp_path):
 
 
 def torchvision_file(tmp_path, network, behind):
-    """All of the backbone's own names, and some that torchvision's files contain besides."""
+    """All names of the backbone, and some further ones of torchvision's files."""
     arrays = {name: weight_from_name(name, parameter.shape) for name, parameter in names_within(network())}
     return arrays, saved(tmp_path, {**arrays, **{name: np.ones((2, 2), np.float32) for name in behind}})
 
@@ -281,23 +281,23 @@ def test_torchvisions_files_fill_the_convolutional_backbones(tmp_path, network, 
 
 def test_weights_of_another_convolutional_network_are_refused(tmp_path, timm):
     _, deeper = torchvision_file(tmp_path, ResNet50, ["layer3.6.conv1.weight"])  # as in ResNet-101
-    with pytest.raises(CheckpointError, match="1 unexpected .* set model.backbone to theirs"):
+    with pytest.raises(CheckpointError, match="1 unexpected .* set model.backbone to match the weights"):
         import_weights(PairEncoder(ResNet50()), deeper)
-    with pytest.raises(CheckpointError, match="set model.backbone to theirs"):
+    with pytest.raises(CheckpointError, match="set model.backbone to match the weights"):
         import_weights(PairEncoder(Vgg16()), saved(tmp_path, timm))
 
 
-def test_torchvisions_normalization_is_message_where_the_default_was_left(tmp_path, timm):
+def test_torchvisions_normalization_is_suggested_if_the_config_has_the_default(tmp_path, timm):
     path, half = saved(tmp_path, timm), (0.5, 0.5, 0.5)
     message = unstated_normalization(path, half, half, IMAGENET)
     assert "model.mean: [0.485, 0.456, 0.406] and model.std: [0.229, 0.224, 0.225]" in message and "\n" not in message
     assert unstated_normalization(path, *IMAGENET, IMAGENET) is None
     write_config_json(tmp_path, [0.5, 0.5, 0.5])
-    assert unstated_normalization(path, half, half, IMAGENET) is None  # then it is stated, and checked elsewhere
+    assert unstated_normalization(path, half, half, IMAGENET) is None  # it is stated now, and checked elsewhere
 
 
 class Head(nn.Cell):
-    """As far as names go, a head that turns a map into two descriptors."""
+    """The parameters of a head, by the names of one that turns a map into two descriptors."""
 
     descriptors = ("omega", "phi")
 
@@ -312,13 +312,13 @@ def with_heads(count, nodes=4):
 
 
 def own_checkpoint(tmp_path, encoder):
-    """Its values, each parameter another constant, and the file that contains them."""
+    """The values of a checkpoint, a different constant for each parameter, and the file that contains them."""
     arrays = {p.name: np.full(p.shape, i + 1, np.float32) for i, p in enumerate(encoder.get_parameters())}
     save_weights(tmp_path / "own.safetensors", arrays, config={})
     return arrays, tmp_path / "own.safetensors"
 
 
-def test_an_own_checkpoint_fills_the_head_too(tmp_path):
+def test_a_checkpoint_of_this_project_fills_the_head_too(tmp_path):
     arrays, path = own_checkpoint(tmp_path, with_heads(1))
     encoder = with_heads(1)
     report = import_weights(encoder, path)
@@ -327,7 +327,7 @@ def test_an_own_checkpoint_fills_the_head_too(tmp_path):
     assert sorted(report.matched) == sorted(arrays) and report.new == report.ignored == []
 
 
-def test_one_head_goes_to_both_views_and_what_does_not_fit_keeps_its_start(tmp_path):
+def test_one_head_fills_both_heads_and_what_does_not_fit_keeps_its_initial_values(tmp_path):
     arrays, path = own_checkpoint(tmp_path, with_heads(1))
     encoder = with_heads(2, nodes=6)
     report = import_weights(encoder, path)
@@ -338,14 +338,14 @@ def test_one_head_goes_to_both_views_and_what_does_not_fit_keeps_its_start(tmp_p
     assert "2 new (query_head.centers, reference_head.centers)" in report.summary()
 
 
-def test_a_head_is_ignored_where_there_is_none(tmp_path):
+def test_a_head_is_ignored_if_the_encoder_has_none(tmp_path):
     _, path = own_checkpoint(tmp_path, with_heads(1))
     report = import_weights(encoder_of(), path)
-    assert report.ignored == ["head.adapter", "head.centers", "log_logit_scale"]  # two scales, and one here
+    assert report.ignored == ["head.adapter", "head.centers", "log_logit_scale"]  # it has two scales
     assert report.unexpected == []
 
 
-def test_other_peoples_files_leave_the_head_alone_and_fill_every_logit_scale(tmp_path, timm):
+def test_public_weights_do_not_change_the_head_and_fill_every_logit_scale(tmp_path, timm):
     stranger = {"head.adapter": np.ones((8, 96), np.float32), "logit_scale": np.float32(3.5)}
     encoder = with_heads(1)
     report = import_weights(encoder, saved(tmp_path, {**timm, **stranger}))

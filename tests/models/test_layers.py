@@ -1,4 +1,4 @@
-"""Layers whose gradients are written out, against autodiff's definition in NumPy."""
+"""Layers whose gradients are written out equal their definitions in NumPy."""
 
 import mindspore as ms
 import numpy as np
@@ -30,6 +30,6 @@ def test_linear_by_hand():
 
 
 def test_layer_norm_uses_the_eps_of_timm():
-    # a row of -1e-3, 1e-3 has variance 1e-6, the eps itself: halved power, 1 / sqrt 2
+    # a row of -1e-3, 1e-3 has variance 1e-6, which equals eps: the result is +-1 / sqrt 2
     normal = LayerNorm(2)(Tensor([[-1e-3, 1e-3]], ms.float32)).asnumpy()
     np.testing.assert_allclose(normal, [[-(0.5**0.5), 0.5**0.5]], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Options of model and head reach the encoder."""
+"""The encoder has the options of the config sections model and head."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mindloc.models.build import build_encoder
 from mindloc.models.vit_plain import plain_vit_size
 from mindloc.registry import BACKBONES
 
-# name -> width, blocks, heads; timm's own
+# name -> width, blocks, heads; timm's values
 ROPE = {"tiny": (192, 6, 3), "compact": (256, 8, 4), "small": (384, 12, 6), "medium": (512, 12, 8)}
 ROPE |= {"base": (768, 12, 12)}
 # name -> width, blocks, heads, patch, side of the learned grid: input size over patch; sizes of the ViT and DeiT papers
@@ -34,9 +34,9 @@ PLAIN = {
 CONVOLUTIONAL = {"resnet50": 1024, "vgg16": 512}  # channels of the map at stride 16
 
 
-def test_a_form_for_float32_refuses_another_precision():
+def test_a_form_for_float32_refuses_other_precisions():
     config = load_config(None, ["model.backbone=tiny", "train.precision=fp16"])
-    with pytest.raises(ValueError, match='the form "products" is for fp32, and the precision is fp16.* take form "pl'):
+    with pytest.raises(ValueError, match='"products" supports fp32 only, but the precision is fp16.* use form "pl'):
         build_encoder(config, form="products")
 
 
@@ -91,8 +91,8 @@ def test_patch_and_layer_scale_reach_the_weights():
         ("head.nodes=3", "nodes", 3),
     ],
 )
-def test_options_of_the_head_reach_it(monkeypatch, override, argument, value):
-    """What each does there is tested in test_two_stage_head.py, test_csmg.py and test_non_local.py."""
+def test_the_head_gets_its_options(monkeypatch, override, argument, value):
+    """The effect of each option is tested in test_two_stage_head.py, test_csmg.py and test_non_local.py."""
     given, real = [], two_stage.TwoStageHead
     monkeypatch.setattr(
         two_stage, "TwoStageHead", lambda *args, **options: given.append(options) or real(*args, **options)

@@ -1,4 +1,4 @@
-"""The non-local block against naive loops, its identity at the start and where its gradients reach."""
+"""The non-local block equals naive loops, is the identity at first, and passes gradients to all projections."""
 
 import mindspore as ms
 import numpy as np
@@ -38,7 +38,7 @@ def random_block(form, pool):
 
 
 def naive(x_BNC, block, form, pool):
-    """The formula position by position, in float64."""
+    """The non-local block by its formula, position by position, in float64."""
 
     def project(name, x):
         linear = getattr(block, name)
@@ -69,12 +69,12 @@ def test_naive_definition(form, pool):
     block = random_block(form, pool)
     got = OnGrid(block)(Tensor(maps())).asnumpy()
     expected = naive(maps(), block, form, pool)
-    assert np.abs(expected - maps()).max() > 0.5  # it does change something
+    assert np.abs(expected - maps()).max() > 0.5  # the block does change the map
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("form", ["dot_product", "embedded_gaussian"])
-def test_a_fresh_block_is_the_identity(form):
+def test_a_new_block_is_the_identity(form):
     block = random_block(form, 1)
     for name, parameter in dict(NonLocalBlock(CHANNELS, form).parameters_and_names()).items():
         if name.startswith("last."):
@@ -84,7 +84,7 @@ def test_a_fresh_block_is_the_identity(form):
 
 @pytest.mark.parametrize("form", ["dot_product", "embedded_gaussian"])
 def test_gradients_reach_all_projections_within_three_steps(form):
-    """At the start only the last projection has a gradient; once it has moved, the others have one too."""
+    """In the first step only the last projection has a gradient; after its update the others have one too."""
     block = NonLocalBlock(CHANNELS, form)
     initialize(block, seed=1)
     cell, target = OnGrid(block), Tensor(maps(seed=5))

@@ -1,4 +1,4 @@
-"""Positions read at another grid, against PyTorch's numbers and against what any resampling must do."""
+"""Positions resampled to another grid equal PyTorch's values and have the properties of any resampling."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_half_as_many_positions_by_hand():
 
 
 @pytest.mark.parametrize(("old", "new"), [(14, 24), (24, 14), (7, 1), (1, 5), (14, 14)])
-def test_what_is_the_same_everywhere_stays_and_left_is_right_mirrored(old, new):
+def test_a_constant_table_stays_constant_and_resampling_commutes_with_mirroring(old, new):
     matrix = resampling_matrix(old, new)
     assert matrix.shape == (new, old)
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-6)
@@ -52,6 +52,6 @@ def test_rows_and_columns_are_distinguished():
 
 
 @pytest.mark.parametrize("shape", [(1, 198, 8), (1, 196, 8), (1, 1, 8), (197, 8)])
-def test_a_table_of_no_square_grid_is_refused(shape):
-    with pytest.raises(CheckpointError, match=r"pos_embed is \(.*a class token and a square grid"):
+def test_a_table_without_a_square_grid_is_refused(shape):
+    with pytest.raises(CheckpointError, match=r"pos_embed has shape \(.*a class token and a square grid"):
         resampled_table(np.zeros(shape, np.float32), (4, 4))

@@ -1,4 +1,4 @@
-"""PyTorch files: what PyTorch wrote is read, what anyone else wrote can't do a thing."""
+"""PyTorch files: those that PyTorch wrote are read, and hostile ones can't run anything."""
 
 import copyreg
 import io
@@ -37,12 +37,12 @@ def test_every_layout_and_number_type(file):
     arrays = read_state_dict(FIXTURES / file)
     assert arrays.keys() == EXPECTED.keys()
     for name, expected in EXPECTED.items():
-        rtol = 2**-8 if name == "bfloat16" else 0  # eight bits of mantissa
+        rtol = 2**-8 if name == "bfloat16" else 0  # bfloat16 has 8 bits of mantissa
         assert arrays[name].dtype == expected.dtype and arrays[name].shape == expected.shape, name
         np.testing.assert_allclose(arrays[name], expected, rtol=rtol, atol=1e-15, err_msg=name)
 
 
-def test_state_dict_of_a_module():  # carries version notes as attributes of the dict
+def test_state_dict_of_a_module():  # the dict has version notes as attributes
     arrays = read_state_dict(FIXTURES / "module.pth")
     assert {name: array.shape for name, array in arrays.items()} == {"weight": (2, 2), "bias": (2,)}
 
@@ -51,7 +51,7 @@ def test_state_dict_of_a_module():  # carries version notes as attributes of the
 
 
 class Call:
-    """Pickles as the call of a function."""
+    """An object that is pickled as the call of a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -66,14 +66,14 @@ class StorageReference:
 
 
 class TorchName:
-    """Replaces a name of a module that is not installed."""
+    """Stands in for a name of a module that is not installed."""
 
     def __init__(self, module, name):
         self.__module__, self.__qualname__, self.module, self.name = module, name, module, name
 
 
 class Writer(pickle._Pickler):
-    """Python's own pickler, taught to write PyTorch's storages and names."""
+    """Python's own pickler, extended to write PyTorch's storages and names."""
 
     def persistent_id(self, item):
         return item.parts if isinstance(item, StorageReference) else None
@@ -91,7 +91,7 @@ class Writer(pickle._Pickler):
 
 
 class Tensor:
-    """A tensor as PyTorch writes it, with whatever numbers."""
+    """A tensor as PyTorch writes it, with any shape, stride, offset and storage."""
 
     def __init__(self, offset=0, shape=(4,), stride=(1,), kind="FloatStorage", key="0", count=4):
         self.function = TorchName("torch._utils", "_rebuild_tensor_v2")
@@ -150,7 +150,7 @@ def test_stand_in_writer_makes_readable_files(tmp_path, write):
         (TorchName("functools", "partial"), (len,)),
     ],
 )
-def test_functions_in_the_file_never_run(tmp_path, write, function, arguments):
+def test_functions_named_in_the_file_never_run(tmp_path, write, function, arguments):
     trace = tmp_path / "ran"
     arguments = tuple(a.format(trace) if isinstance(a, str) else a for a in arguments)
     if function is getattr:
@@ -194,7 +194,7 @@ def test_every_instruction_that_could_call_is_refused(program):
 
 
 def test_an_extension_that_some_module_registered_is_refused():
-    copyreg.add_extension("posix", "system", 200)  # one that was loaded before comes without a lookup of its name
+    copyreg.add_extension("posix", "system", 200)  # an extension loaded before is used without a lookup of its name
     try:
         pickle.loads(b"\x80\x02\x82\xc8.")
         with pytest.raises(Refused):
@@ -205,13 +205,13 @@ def test_an_extension_that_some_module_registered_is_refused():
 
 @WRITERS
 def test_attributes_of_a_dict_change_nothing(tmp_path, write):
-    """A state that would put something of the file's own in place of the dict's methods."""
+    """The file has a state that would replace methods of the dict."""
     hostile = pickled({"w": Tensor()})[:-1].replace(b"}", b"ccollections\nOrderedDict\n)R", 1)
     hostile += b"N}(X\x05\x00\x00\x00itemsNX\x03\x00\x00\x00getNu\x86b."
     assert read_state_dict(write(tmp_path / "a.pth", hostile))["w"].tolist() == [0, 0, 0, 0]
 
 
-def test_a_memo_slot_of_any_number_takes_no_memory():
+def test_a_memo_slot_with_a_huge_number_needs_no_memory():
     tracemalloc.start()
     assert run_pickle(io.BytesIO(b"\x80\x02}r\xff\xff\xff\x7f."))[0] == {}
     assert tracemalloc.get_traced_memory()[1] < 2**20
@@ -240,7 +240,7 @@ def test_a_memo_slot_of_any_number_takes_no_memory():
         (Tensor(kind="UntypedStorage"), "UntypedStorage"),
     ],
 )
-def test_tensors_that_can_not_be_are_refused(tmp_path, write, tensor, message):
+def test_impossible_tensors_are_refused(tmp_path, write, tensor, message):
     with pytest.raises(CheckpointError, match=message):
         read_state_dict(write(tmp_path / "evil.pth", {"w": tensor}))
 
@@ -252,19 +252,19 @@ def test_storage_that_claims_more_than_the_file_contains(tmp_path, write):
         read_state_dict(write(tmp_path / "evil.pth", huge))
 
 
-def test_legacy_storage_that_agrees_on_a_false_size(tmp_path):
+def test_legacy_storage_whose_header_states_the_same_false_size(tmp_path):
     huge = {"w": Tensor(shape=(2**50,), count=2**50)}
     with pytest.raises(CheckpointError, match="16 bytes instead of"):
         read_state_dict(legacy_file(tmp_path / "evil.pth", huge, struct.pack("<q", 2**50) + bytes(16)))
 
 
-def test_compressed_archive_is_refused_before_it_unfolds(tmp_path):
+def test_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
     path = zip_file(tmp_path / "bomb.pth", {"w": Tensor()}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="compressed"):
         read_state_dict(path)
 
 
-def test_nested_tuples_end_at_once(tmp_path):
+def test_nested_tuples_are_refused_at_once(tmp_path):
     # 60 doublings: printing, hashing or comparing this value would take 2^60 steps
     nest = b"\x80\x02)" + b"q\x00h\x00\x86" * 60
     for ending in (b"}h\x00K\x01s.", b"h\x00Q.", b"h\x00)R.", b"h\x00h\x00\x93."):  # as key, storage, function, name
@@ -285,7 +285,7 @@ def test_files_of_another_kind(tmp_path, content):
 
 
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth"])
-def test_a_cut_or_garbled_file_is_one_clear_line(tmp_path, file):
+def test_a_truncated_or_garbled_file_is_a_one_line_error(tmp_path, file):
     whole = (FIXTURES / file).read_bytes()
     random = np.random.RandomState(0)
     path = tmp_path / "cut.pth"
@@ -313,5 +313,5 @@ def test_a_pipe_is_refused(tmp_path):
 def test_missing_file_and_no_tensors(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         read_state_dict(tmp_path / "absent.pth")
-    with pytest.raises(CheckpointError, match="no state dict inside"):
+    with pytest.raises(CheckpointError, match="has no state dict"):
         read_state_dict(zip_file(tmp_path / "a.pth", {"epoch": 1}))

@@ -1,4 +1,4 @@
-"""ResNet-50's parameters and its frozen norms. What it computes as a whole is in test_conv_backbones.py."""
+"""The parameters and frozen norms of ResNet-50. The result of the whole network is tested in test_conv_backbones.py."""
 
 import mindspore as ms
 import numpy as np
@@ -46,7 +46,7 @@ def test_there_are_thirteen_residual_blocks():
 
 
 class Normed(nn.Cell):
-    """As the backbone computes it: the norm within the convolution."""
+    """Convolution and norm as the backbone computes them: the norm is part of the convolution."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class Normed(nn.Cell):
 
 
 class Definition(nn.Cell):
-    """The same as it is defined, on the same parameters: convolve, subtract the mean, divide, multiply, add."""
+    """Convolution and norm by definition, with the same parameters: convolve, subtract the mean, divide, scale, add."""
 
     def __init__(self, normed):
         super().__init__(auto_prefix=False)
@@ -77,7 +77,7 @@ class Definition(nn.Cell):
 
 
 class Weighted(nn.Cell):
-    """A number that every entry of the map counts in differently."""
+    """A weighted sum of the map, with a different weight for every entry."""
 
     def __init__(self, cell, shares):
         super().__init__(auto_prefix=False)
@@ -87,7 +87,7 @@ class Weighted(nn.Cell):
         return ops.sum(self.cell(x_BIHW) * self.shares)
 
 
-def test_a_norm_within_the_convolution_is_the_norm_behind_it_forward_and_backward():
+def test_a_norm_within_the_convolution_equals_the_norm_after_it_forward_and_backward():
     normed = Normed()
     images = Tensor(np.random.RandomState(7).standard_normal((2, 3, 8, 6)).astype(np.float32))
     shares = np.random.RandomState(8).standard_normal((2, 5, 4, 3)).astype(np.float32)
@@ -103,11 +103,11 @@ def test_a_norm_within_the_convolution_is_the_norm_behind_it_forward_and_backwar
         np.testing.assert_allclose(ours.asnumpy(), defined.asnumpy(), rtol=0, atol=1e-5 * scale)
 
 
-def test_a_fresh_residual_block_hands_its_input_on():
+def test_a_new_residual_block_returns_its_input():
     block = Bottleneck(64, 16, stride=1)
     network = nn.SequentialCell([block])
     network.update_parameters_name("layer1.")
     initialize(network, seed=0)
-    x_BCHW = np.abs(np.random.RandomState(0).standard_normal((1, 64, 4, 4))).astype(np.float32)  # as behind a ReLU
+    x_BCHW = np.abs(np.random.RandomState(0).standard_normal((1, 64, 4, 4))).astype(np.float32)  # as after a ReLU
     np.testing.assert_array_equal(network(Tensor(x_BCHW)).asnumpy(), x_BCHW)
-    assert block.conv3.weight.asnumpy().any() and block.bn2.weight.asnumpy().all()  # by its last scale alone
+    assert block.conv3.weight.asnumpy().any() and block.bn2.weight.asnumpy().all()  # only the last scale is zero

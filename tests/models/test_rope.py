@@ -1,4 +1,4 @@
-"""Rotary positions against complex numbers and against the property they exist for."""
+"""Rotary positions equal a rotation by complex numbers, and products depend on the offset alone."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def rotated(x_ND, cos_ND, sin_ND):
 
 
 def test_angles_by_hand():
-    # head of 8: bands 10000^0 = 1 and 10000^-0.5 = 0.01; reference 16 on a 2 x 4 grid: steps of 8 down and 4 across
+    # head of 8 channels: bands 10000^0 = 1, 10000^-0.5 = 0.01; reference grid 16, grid 2 x 4: steps 8 down, 4 across
     angle = rope_angles((2, 4), 8, 16)
     np.testing.assert_allclose(angle[1], [0, 0, 4, 0.04])  # row 0, column 1
     np.testing.assert_allclose(angle[4], [8, 0.08, 0, 0])  # row 1, column 0
@@ -39,6 +39,6 @@ def test_products_depend_on_the_offset_alone():
     assert abs(product[0, 0, 1, 2] - product[0, 0, 2, 1]) > 1e-3
 
 
-def test_head_that_has_no_two_axes_is_refused():
+def test_a_head_that_is_not_a_multiple_of_four_is_refused():
     with pytest.raises(ValueError, match="10 channels"):
         rope_angles((2, 2), 10, 16)

@@ -1,4 +1,4 @@
-"""A backbone or a head is one file and one entry: these of this file are built, trained and filled with weights."""
+"""A backbone or a head is one file and one entry: those of this file are built, trained and filled with weights."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ CELL_PX, IMAGES = 8, np.random.RandomState(0).standard_normal((2, 3, 16, 24)).as
 
 
 class Colors(nn.Cell):
-    """Mean colors of every square of 8 pixels through one linear layer."""
+    """A backbone: the mean colors of every square of 8 pixels, through one linear layer."""
 
     import_rule = ImportRule(unused=r"^classifier\.", foreign=r"^second\.")
 
@@ -44,7 +44,7 @@ class Colors(nn.Cell):
 
 
 class Corners(nn.Cell):
-    """The first and the last position of a map."""
+    """A head: the first and the last position of a map."""
 
     descriptors = (OMEGA, PHI)
 
@@ -84,7 +84,7 @@ def test_a_backbone_of_one_file_and_one_entry():
     np.testing.assert_allclose(encoder(images, images)["query.global"].asnumpy(), expected, atol=1e-6)
 
 
-def test_its_weights_are_read_by_its_own_rule(tmp_path):
+def test_weights_of_the_backbone_are_read_by_its_own_rule(tmp_path):
     config = config_of()
     arrays = {"linear.weight": np.ones((12, 3)), "linear.bias": np.zeros(12), "bias": np.ones(12)}
     arrays = {f"model.{name}": array.astype(np.float32) for name, array in arrays.items()}
@@ -94,7 +94,7 @@ def test_its_weights_are_read_by_its_own_rule(tmp_path):
     assert (encoder.backbone.linear.weight.asnumpy() == 1).all()
     assert len(said) == 1 and "3 parameters matched; 1 ignored (model.classifier.weight)" in said[0]
     save_file({**arrays, "model.second.weight": np.ones(3, np.float32)}, str(path))
-    with pytest.raises(CheckpointError, match="1 unexpected .second.weight.*set model.backbone to theirs"):
+    with pytest.raises(CheckpointError, match="1 unexpected .second.weight.*set model.backbone to match the weights"):
         build_encoder(config.with_values({"model.pretrained": str(path)}))
 
 
@@ -111,12 +111,12 @@ def test_a_head_of_one_file_and_one_entry(share):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_each_loss_has_a_descriptor_of_its_head(name):
+def test_each_loss_of_a_head_belongs_to_one_of_its_descriptors(name):
     entry, head = HEADS[name], HEADS[name].build(load_config().head, 12)
     assert set(entry.losses) <= set(("global",) if head is None else head.descriptors)
 
 
-def test_a_backbone_whose_stride_contradicts_its_entry_is_refused(monkeypatch):
+def test_a_backbone_whose_stride_differs_from_its_entry_is_refused(monkeypatch):
     monkeypatch.setitem(BACKBONES, "colors", dataclasses.replace(BACKBONES["colors"], stride=CELL_PX + 1))
-    with pytest.raises(ValueError, match=f"colors has stride {CELL_PX}, its entry {CELL_PX + 1}"):
+    with pytest.raises(ValueError, match=f"colors has stride {CELL_PX}, but its entry in BACKBONES says {CELL_PX + 1}"):
         build_encoder(config_of("data.query_size_px=[18, 27]", "data.reference_size_px=[18, 27]"))

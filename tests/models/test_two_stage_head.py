@@ -1,4 +1,4 @@
-"""The two-stage head and the encoders that carry it: shapes, lengths, what is made of which map, any grid."""
+"""The two-stage head and encoders with it: shapes, lengths, which map each descriptor is computed from, any grid."""
 
 import functools
 
@@ -33,7 +33,7 @@ class OnGrid(nn.Cell):
 def head_of(**options):
     head = TwoStageHead(WIDTH, **{"channels": CHANNELS, "nodes": NODES, **options})
     initialize(head, seed=1)
-    if head.non_local is not None:  # not the identity here
+    if head.non_local is not None:  # so that it is not the identity
         last = head.non_local.last.weight
         last.set_data(Tensor(initial_value(last.name, last.shape, "glorot", seed=1)))
     return head
@@ -41,7 +41,7 @@ def head_of(**options):
 
 @functools.cache
 def described(rows=4, columns=6, **options):
-    """What a head of these options makes of one map; computed once."""
+    """The descriptors of one map from a head with these options; computed once."""
     features = np.random.RandomState(0).standard_normal((2, rows * columns, WIDTH)).astype(np.float32)
     return [output.asnumpy() for output in OnGrid(head_of(**options), rows, columns)(Tensor(features))]
 
@@ -55,7 +55,7 @@ def test_any_grid_gives_two_descriptors_of_length_1(grid):
 
 
 def test_omega_of_a_coarser_grid_averages_the_map():
-    """Blocks of 2 x 3 positions; averaging commutes with everything but the lengths."""
+    """Averaged over blocks of 2 x 3 positions; averaging commutes with everything except the normalization."""
     whole, coarse = (described(**options)[0] for options in ({}, {"omega_grid": 2}))
     block_B = whole.reshape(2, 2, 2, 2, 3, CHANNELS).mean((2, 4)).reshape(2, -1)
     np.testing.assert_allclose(coarse, block_B / np.linalg.norm(block_B, axis=1, keepdims=True), atol=1e-6)
@@ -87,7 +87,7 @@ TWO_STAGE = [
 
 @pytest.fixture(scope="module", autouse=True)
 def two_blocks():
-    """They compile faster than six."""
+    """Two blocks in the backbone, which compile faster than six."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vit_rope.SIZES, "tiny", vit_rope.VitSize(48, 2, 3))
         yield
@@ -103,12 +103,12 @@ def images_of(count=2, height=64, width=64, seed=0):
 
 
 @pytest.mark.parametrize("share", ["true", "false"])
-def test_an_encoder_names_what_it_makes_and_its_sides_make_the_same(share):
+def test_an_encoder_names_its_outputs_and_its_side_encoders_return_the_same(share):
     encoder = encoder_of(f"model.share_weights={share}", "head.centroids=true")
     outputs = encoder(images_of(), images_of(seed=1))
     made = {f"{side}.{name}" for side in ("query", "reference") for name in ("omega", "phi", "centroids")}
     assert set(outputs) == made | {"logit_scale"}
-    np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07] * 2, rtol=1e-6)  # centroids have none
+    np.testing.assert_allclose(outputs["logit_scale"].asnumpy(), [1 / 0.07] * 2, rtol=1e-6)  # none for the centroids
     for seed, side in enumerate(("query", "reference")):
         alone = encoder.side_encoder(side)(images_of(seed=seed))
         assert list(alone) == [f"{side}.{name}" for name in encoder.descriptors]
@@ -126,11 +126,11 @@ def test_omega_is_the_adapted_map_position_by_position():
     omega = rows.reshape(2, -1) / np.linalg.norm(rows.reshape(2, -1), axis=1, keepdims=True)
     made = encoder.side_encoder("query")(images)["query.omega"].asnumpy()
     np.testing.assert_allclose(made, omega, atol=1e-6)
-    fresh = encoder_of()  # its non-local block starts as the identity
+    fresh = encoder_of()  # a new non-local block is the identity
     np.testing.assert_array_equal(fresh.side_encoder("query")(images)["query.omega"].asnumpy(), made)
 
 
-def test_the_map_is_the_patch_tokens_through_the_last_norm():
+def test_the_map_is_the_patch_tokens_after_the_last_norm():
     backbone = encoder_of().backbone
     images = images_of()
     tokens = backbone.tokens(images)[:, 1:]

@@ -1,4 +1,4 @@
-"""VGG-16's parameters: torchvision's names and the published sizes. What it computes is in test_conv_backbones.py."""
+"""The parameters of VGG-16: torchvision's names and the published sizes. test_conv_backbones.py tests its result."""
 
 import mindspore as ms
 import numpy as np
@@ -35,7 +35,7 @@ def test_blocks_are_the_layers():
 
 
 class Slopes(nn.Cell):
-    """Gradients of the sum of the descriptor by all parameters."""
+    """Gradients of the sum of the descriptor with respect to all parameters."""
 
     def __init__(self, backbone):
         super().__init__(auto_prefix=False)

@@ -1,4 +1,4 @@
-"""The plain ViT against timm's numbers."""
+"""The plain ViT equals timm's stored values."""
 
 import mindspore as ms
 import numpy as np
@@ -80,7 +80,7 @@ class SquaredPositions(Positions):
 
 
 def test_the_table_learns_through_the_resampling(tiny):
-    """The gradient of sum (R p)^2 is 2 R^T R p; R is what resampling makes of unit vectors."""
+    """The gradient of sum (R p)^2 is 2 R^T R p; R has the resampled unit vectors as columns."""
     units = np.concatenate([np.zeros((1, 1, 16)), np.eye(16)[None]], axis=1).astype(np.float32)
     matrix = resampled_table(units, (3, 5))[0, 1:].astype(np.float64)
     loss = SquaredPositions(tiny["token"], 3, 5)
@@ -100,7 +100,7 @@ class Features(nn.Cell):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_the_map_is_the_patch_tokens_through_the_last_norm(tiny, pool):
+def test_the_map_is_the_patch_tokens_after_the_last_norm(tiny, pool):
     images = Tensor(np.random.RandomState(0).standard_normal((2, 3, 32, 64)), ms.float32)
     features, tokens = (rows.asnumpy() for rows in Features(tiny[pool])(images))
     patches = tokens[:, 1:].astype(np.float64)
@@ -148,20 +148,20 @@ def test_sizes(name, millions):
     assert round(expected / 1e6, 2) == millions
 
 
-def test_the_table_of_backbones_states_the_stride_that_the_names_say():
+def test_the_stride_in_the_table_of_backbones_is_that_of_the_name():
     names = [name for name, entry in BACKBONES.items() if entry.builder.endswith(":build_plain_vit")]
     assert len(names) == 16
     assert all(plain_vit_size(name).patch_px == BACKBONES[name].stride for name in names)
 
 
 @pytest.mark.parametrize("name", ["cls_token", "pos_embed"])
-def test_tokens_and_positions_start_with_timms_deviation(name):
+def test_tokens_and_positions_initially_have_timms_deviation(name):
     value = initial_value(name, (1, 100, 192), dict(names_within(PlainVit(TINY)))[name].start, seed=1)
-    assert abs(value.std() - 0.02 * 0.8796) < 2e-4  # of a normal cut at two deviations: sqrt(1 - 4 phi(2) / 0.9545)
+    assert abs(value.std() - 0.02 * 0.8796) < 2e-4  # normal, truncated at two deviations: sqrt(1 - 4 phi(2) / 0.9545)
     assert np.abs(value).max() <= 0.04
 
 
-def test_the_builder_hands_on_name_and_pool():
+def test_the_builder_uses_name_and_pool():
     values = {"model.backbone": "vit_tiny_patch16_224", "model.pool": "avg", "model.share_weights": False}
     encoder = build_encoder(Config().with_values(values))
     for view in ("query", "reference"):
@@ -171,7 +171,7 @@ def test_the_builder_hands_on_name_and_pool():
 
 
 class Sum(nn.Cell):
-    """A number that depends on every descriptor of both views."""
+    """A sum that depends on every descriptor of both views."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -190,7 +190,7 @@ def test_every_parameter_learns_and_recomputing_changes_nothing(pool):
     for recompute in (False, True):
         backbone = PlainVit(PlainVitSize(48, 1, 3, 16, 2), pool)
         initialize(backbone, seed=1)
-        encoder = PairEncoder(backbone)  # the query side reads the table as it is, the other resampled
+        encoder = PairEncoder(backbone)  # the query side uses the learned table, the reference side a resampled one
         if recompute:
             encoder.recompute_blocks()
         learned = [parameter for parameter in encoder.trainable_params() if parameter.name != "log_logit_scale"]

@@ -1,4 +1,4 @@
-"""The RoPE ViT against timm's numbers."""
+"""The RoPE ViT equals timm's stored values."""
 
 import mindspore as ms
 import numpy as np

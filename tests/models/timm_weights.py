@@ -1,4 +1,4 @@
-"""Weights that timm's reference numbers were made with: reference/README.md, weights from names."""
+"""The weights, computed from names, with which timm computed the reference values: reference/README.md."""
 
 import zlib
 
@@ -26,5 +26,5 @@ def with_reference_weights(backbone: nn.Cell, seed: int) -> nn.Cell:
 
 
 def written_shapes(backbone: nn.Cell) -> dict[str, str]:
-    """timm's name -> shape as the reference files write it."""
+    """timm's name -> shape, as stored in the reference files."""
     return {name: str(list(parameter.shape)) for name, parameter in names_within(backbone)}

@@ -64,7 +64,7 @@ def test_state_belongs_to_its_weights(path):
     assert state.facts == {"step": 12, "ema": None}
     np.testing.assert_array_equal(state.arrays["moment"], ARRAYS["b.weight"])
     save_weights(path, {**ARRAYS, "a": np.array(8, np.int32)}, CONFIG)
-    with pytest.raises(CheckpointError, match="was written for other weights"):
+    with pytest.raises(CheckpointError, match="does not belong to"):
         load_state(load_weights(path))
 
 
@@ -102,7 +102,7 @@ def test_a_path_that_is_not_a_checkpoint_is_named(path, tmp_path):
         load_weights(tmp_path)
 
 
-def test_weights_from_elsewhere_are_not_a_checkpoint(path):
+def test_weights_of_other_programs_are_not_a_checkpoint(path):
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path)
     assert not is_own_checkpoint(path) and not is_own_checkpoint("any.pth")
     with pytest.raises(CheckpointError, match=f"was not written by mindloc .* --checkpoint_start {path}"):
@@ -114,7 +114,7 @@ def test_weights_from_elsewhere_are_not_a_checkpoint(path):
 def test_a_newer_version_is_named(path):
     metadata = {"format": "mindloc.weights", "version": "3", "config": "{}", "facts": "{}"}
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(CheckpointError, match="has version '3', this mindloc reads 2; update mindloc"):
+    with pytest.raises(CheckpointError, match="has version '3', but this mindloc reads 2; update mindloc"):
         load_weights(path)
 
 
@@ -138,7 +138,7 @@ def test_a_flipped_bit_is_noticed_in_weights_and_state(path, seed):
         load_state(load_weights(path))
 
 
-def test_a_damaged_older_state_is_in_nobodys_way(tmp_path):
+def test_a_damaged_older_state_is_ignored(tmp_path):
     for step in (1, 2):
         weights = tmp_path / f"weights_e{step}.safetensors"
         state = save_state(weights, save_weights(weights, ARRAYS, CONFIG), ARRAYS, {"step": step})
@@ -146,13 +146,13 @@ def test_a_damaged_older_state_is_in_nobodys_way(tmp_path):
     (tmp_path / "weights_e1.state.safetensors").write_bytes(b"cut")
     os.utime(tmp_path / "weights_e1.state.safetensors", (1, 1))
     assert complete_checkpoints(tmp_path) == [tmp_path / "weights_e2.safetensors"]
-    os.utime(tmp_path / "weights_e1.state.safetensors", (3, 3))  # it could be the one to continue from
+    os.utime(tmp_path / "weights_e1.state.safetensors", (3, 3))  # now it may be the checkpoint to continue from
     with pytest.raises(CheckpointError, match="weights_e1.state.safetensors is not a complete safetensors file"):
         complete_checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
-def test_a_file_of_another_program_is_named_as_what_it_is(tmp_path, suffix):
+def test_a_file_of_another_program_is_named_as_such(tmp_path, suffix):
     (tmp_path / f"encoder{suffix}").write_bytes(b"whole")
     with pytest.raises(
         CheckpointError, match=f"is a file of another program.* --checkpoint_start {tmp_path}/encoder{suffix}"
@@ -165,7 +165,7 @@ def test_weights_of_another_model_name_the_parameters(path):
     weights = load_weights(path)
     weights.require({name: array.shape for name, array in ARRAYS.items()})
     shapes = {"b.weight": (2, 4), "a": (), "c": (1,), "none": (0, 4)}
-    message = r"1 missing \(c\); 1 unexpected \(turned\); 1 of another shape \(b.weight \(2, 3\) instead of \(2, 4\)\)"
+    message = r"1 missing \(c\); 1 unexpected \(turned\); 1 of other shape \(b.weight \(2, 3\) instead of \(2, 4\)\)"
     with pytest.raises(CheckpointError, match=message):
         weights.require(shapes)
 
@@ -202,7 +202,7 @@ def test_a_run_directory_resolves_to_its_best_weights_else_last_else_newest(tmp_
     for name in ("weights_end", "weights_best"):
         save_weights(directory / f"{name}.safetensors", ARRAYS, CONFIG)
         assert resolve_checkpoint(tmp_path / "run", said.append) == directory / f"{name}.safetensors"
-    (tmp_path / "latest").symlink_to("run")  # as work_dir has it: the run itself is named
+    (tmp_path / "latest").symlink_to("run")  # as in work_dir: the message names the run itself
     assert resolve_checkpoint(tmp_path / "latest") == directory / "weights_best.safetensors"
     names = ("weights_e9", "weights_end", "weights_best")
     assert said == [f"checkpoint: {name}.safetensors of {tmp_path / 'run'}" for name in names]

@@ -51,7 +51,7 @@ class TwoRanks(Cluster):
 
 
 class Recording(Cluster):
-    """Records what it would have sent."""
+    """A cluster that records the rows it would have sent."""
 
     def gather(self, rows):
         object.__setattr__(self, "rows", rows)

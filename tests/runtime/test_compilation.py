@@ -1,4 +1,4 @@
-"""Operator fusion: where it is used, where loops are cached, and the messages where either is not possible."""
+"""Operator fusion: when it is used, where loops are cached, and the messages if either is not possible."""
 
 import os
 import platform
@@ -49,7 +49,7 @@ def test_a_cpu_fuses_and_caches_its_loops_in_the_users_cache(tmp_path):
     assert os.environ["AKG_WHITE_LIST_PATH"] == "set by the user"
 
 
-def test_other_processors_have_another_cache(tmp_path, monkeypatch):
+def test_processor_families_have_different_caches(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64" if os.uname().machine != "aarch64" else "x86_64")
     fuse_operators("CPU", "auto")
     assert kernel_place().parent == tmp_path / "cache" / "mindloc" / directory_of(platform.machine())

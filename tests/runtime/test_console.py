@@ -1,4 +1,4 @@
-"""Bars and notes are for a terminal alone, and leave nothing behind; prose fits its columns."""
+"""Progress bars and notes appear only on a terminal and are removed afterwards; prose fits the columns."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ print("done")
 
 
 def at_a_terminal() -> bytes:
-    """What the program writes where both of its streams are a terminal."""
+    """What the program writes if both of its output streams are a terminal."""
     own, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
     subprocess.run([sys.executable, "-c", PROGRAM], stdout=its, stderr=its, check=True)
@@ -30,19 +30,19 @@ def at_a_terminal() -> bytes:
     return written
 
 
-def test_progress_is_shown_at_a_terminal_and_gone_afterwards():
+def test_progress_is_shown_on_a_terminal_and_removed_afterwards():
     written = at_a_terminal()
     assert b"tiles" in written and b"compiling" in written
     *_, last = written.removesuffix(b"done\r\n").split(b"\r")
     assert not last.strip()  # the bar's line was cleared
 
 
-def test_nothing_of_it_is_written_to_a_file():
+def test_progress_is_not_written_to_a_file():
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
     assert (run.stdout, run.stderr) == (b"done\n", b"")
 
 
-def test_prose_is_wrapped_and_words_stay_whole():
+def test_prose_is_wrapped_and_words_are_not_broken():
     text = "see " + "a-long/path" * 9 + " and " + "word " * 30
     lines = wrapped(text, start="ok  ", indent="    ").splitlines()
     assert lines[:2] == ["ok  see", "    " + "a-long/path" * 9]

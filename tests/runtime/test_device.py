@@ -1,4 +1,4 @@
-"""The device: choice by what MindSpore reports, one-line errors, and what a device supports."""
+"""The device: it is chosen by what MindSpore reports; one-line errors; what a device supports."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ mindspore/ccsrc/plugin/gpu/res_manager/symbol_interface/cuda_driver.cc:292 devic
 
 
 def cards(count: int):
-    """A target as MindSpore reports it; ``count`` is None: plugin not loaded, -1: the driver fails to count."""
+    """A target as MindSpore reports it. ``count`` None: its plugin is not loaded; -1: the driver fails to count."""
 
     def device_count() -> int:
         if count < 0:
@@ -75,7 +75,7 @@ def test_an_unavailable_requested_target_is_an_error_with_reason_and_way_out(mon
         device.use_device("Ascend")
 
 
-def test_mindspore_s_message_is_the_reason_where_the_doctor_finds_no_problem(monkeypatch):
+def test_mindspore_s_message_is_the_reason_if_the_doctor_finds_no_problem(monkeypatch):
     install_cards(monkeypatch, gpu=-1, findings=CARDS)
     with pytest.raises(DeviceError) as caught:
         device.use_device("GPU")
@@ -164,7 +164,7 @@ def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_directory(t
     done = subprocess.run([sys.executable, str(program)], cwd=work, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and "shape" in done.stderr
     assert list(work.iterdir()) == []
-    assert list(temporary.glob("mindspore-*/rank_0/om/*"))  # written here instead: the test does produce one
+    assert list(temporary.glob("mindspore-*/rank_0/om/*"))  # the test does produce one, written here instead
 
 
 def on(monkeypatch, target: str, chip: str):

@@ -24,7 +24,7 @@ from mindloc.runtime.files import (
 from mindloc.runtime.lock import locked
 
 
-def test_a_link_is_followed_and_stays(tmp_path):
+def test_a_link_is_followed_and_kept(tmp_path):
     (tmp_path / "link.txt").symlink_to("file.txt")
     atomic_write_text(tmp_path / "link.txt", "one")
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "file.txt").read_text() == "one"
@@ -42,7 +42,7 @@ def test_devices_pipes_and_directories_are_not_replaced_by_a_file(tmp_path):
         ("/dev/null", "a device or a pipe"),
         (tmp_path, "a di"),
     ):
-        with pytest.raises(MindlocError, match=f"is {kind}.*; name a file"):
+        with pytest.raises(MindlocError, match=f"is {kind}.*; give the path of a file"):
             atomic_write_text(path, "x")
 
 
@@ -53,7 +53,7 @@ OWNER = (
 )
 
 
-def test_what_another_process_changes_is_refused_by_its_name_until_it_ends(tmp_path):
+def test_a_lock_of_another_process_is_refused_with_its_name_until_it_ends(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", OWNER, tmp_path / "a"], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "has it\n"
     says = f"set {tmp_path / 'a'} is being written by process {owner.pid} on host {platform.node()}; wait until it ends"
@@ -62,7 +62,7 @@ def test_what_another_process_changes_is_refused_by_its_name_until_it_ends(tmp_p
         locked(tmp_path / "a", "set", MindlocError, "written", False),
     ):
         pass
-    with locked(tmp_path / "b", "set", MindlocError):  # another one is free
+    with locked(tmp_path / "b", "set", MindlocError):  # another path is free
         pass
     owner.kill()
     owner.wait()
@@ -71,7 +71,7 @@ def test_what_another_process_changes_is_refused_by_its_name_until_it_ends(tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_one_at_a_time_gets_the_lock(tmp_path):
+def test_one_process_at_a_time_gets_the_lock(tmp_path):
     inside, most = [], []
 
     def change() -> None:
@@ -94,7 +94,7 @@ def test_a_thread_may_take_a_lock_that_it_has(tmp_path):
     with locked(tmp_path / "a", "set", MindlocError, waits=False):
         with locked(tmp_path / "a", "set", MindlocError, waits=False) as waited:
             assert not waited
-        assert os.listdir(tmp_path) == [".a.lock"]  # only the outer one ends it
+        assert os.listdir(tmp_path) == [".a.lock"]  # only leaving the outer context releases it
     with locked(tmp_path / "a", "set", MindlocError, waits=False, inside=True):
         assert os.listdir(tmp_path / "a") == [".lock"]
 
@@ -106,7 +106,7 @@ def test_a_disk_without_locks_is_noted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fcntl.flock", refuse)
     with locked(tmp_path / "a", "set", MindlocError):
         pass
-    says = f"note: {tmp_path} can't be locked (No locks available); write there with one process\n"
+    says = f"note: {tmp_path} can't be locked (No locks available); use one writer at a time\n"
     assert capsys.readouterr().err == says
 
 
@@ -157,7 +157,7 @@ def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path, error
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path):
-    """The operating system fails the write, as on a full disk."""
+    """The operating system reports an error for the write, as on a full disk."""
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")
     code = (
@@ -184,7 +184,7 @@ def test_a_file_in_the_place_of_the_directory_is_a_one_line_error(tmp_path):
         atomic_write_text(tmp_path / "file" / "below", "x", CheckpointError)
 
 
-def test_a_link_replaces_a_file_and_stays_when_the_source_changes(tmp_path):
+def test_a_hard_link_replaces_a_file_and_keeps_its_content_when_the_source_is_replaced(tmp_path):
     source, other, name = tmp_path / "source", tmp_path / "other", tmp_path / "name"
     source.write_text("one")
     other.write_text("two")

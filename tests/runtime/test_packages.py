@@ -46,7 +46,7 @@ def test_a_missing_library_of_milvus_names_its_requirements_file(monkeypatch):
 
 @pytest.mark.parametrize("name", ["onnx", "pymilvus"])
 def test_mindspore_works_after_an_optional_library(name):
-    """In its own process, as protobuf chooses its implementation once; a plain import would end the process."""
+    """Run in its own process, as protobuf chooses its implementation once, and a plain import would end the process."""
     pytest.importorskip(name, exc_type=ModuleNotFoundError)
     program = (
         "import sys; sys.path.insert(0, 'src')\n"

@@ -38,7 +38,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def shell(monkeypatch):
-    """A process that no script started, in a shell that finds ``python`` and ``mindloc`` of this environment."""
+    """A process not started by a script, in a shell that finds ``python`` and ``mindloc`` of this environment."""
     for name in ("MINDLOC_PROGRAM", "MINDLOC_COMMAND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "executable", "/venv/bin/python")
@@ -79,7 +79,7 @@ def test_the_command_line_is_as_the_user_typed_it(shell, monkeypatch):
     assert this_command_line() == "mindloc train --data_root 'a b'"
     monkeypatch.setattr(sys, "argv", ["notebook.py"])
     assert this_command_line() == "python notebook.py"
-    monkeypatch.setenv("MINDLOC_COMMAND", "mindloc launch train 2 data out")  # a rank has other words
+    monkeypatch.setenv("MINDLOC_COMMAND", "mindloc launch train 2 data out")  # the command line of a rank differs
     assert this_command_line() == "mindloc launch train 2 data out"
 
 
@@ -137,14 +137,14 @@ def test_last_words_end_with_their_block():
     assert signals._last_words == []
 
 
-def test_other_threads_than_the_main_one_are_unaffected():
+def test_threads_other_than_the_main_thread_are_unaffected():
     done, errors = [], []
 
     def work() -> None:
         try:
             with leaving_at_once("not here"):
                 done.append(True)
-        except ValueError as error:  # Python's: "signal only works in main thread"
+        except ValueError as error:  # Python's error: "signal only works in main thread"
             errors.append(error)
 
     with answered(signal.default_int_handler, signal.SIGTERM):

@@ -35,7 +35,7 @@ def git(directory, *arguments):
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A package under version control in the place of ours."""
+    """A package under version control that replaces mindloc."""
     package = tmp_path / "clone" / "src" / "mindloc"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("one = 1\n")
@@ -67,7 +67,7 @@ def test_large_changes_are_cut_with_a_line(clone, tmp_path, monkeypatch):
 
 
 def test_an_environment_inside_another_clone_is_not_that_clone(clone):
-    (clone / "__init__.py").rename(clone / "moved.py")  # ours is not under its control
+    (clone / "__init__.py").rename(clone / "moved.py")  # then __init__.py is not under version control
     git(clone, "add", "-A", ".")
     assert code_record()["revision"] is None and code_record()["uncommitted_changes"] is False
 
@@ -94,7 +94,7 @@ def test_latest_points_to_the_run_that_was_started_last(tmp_path, monkeypatch):
     for name in ("first", "second"):
         run = RunDirectory.create("work_dir", name, "")
         assert point_latest(Path("work_dir"), run.path) is None
-        assert RunDirectory.open("work_dir/latest").path == run.path  # not by the link: another run may take it
+        assert RunDirectory.open("work_dir/latest").path == run.path  # not the link, which may change later
     assert os.readlink("work_dir/latest") == str(run.path.relative_to("work_dir"))
     elsewhere = RunDirectory.create("unused", "unused", "", path=tmp_path / "mine")
     assert point_latest(Path("work_dir"), elsewhere.path) is None
@@ -103,7 +103,7 @@ def test_latest_points_to_the_run_that_was_started_last(tmp_path, monkeypatch):
     assert sorted(os.listdir("work_dir")) == ["first", "latest", "second"]
 
 
-def test_a_link_that_can_not_be_made_is_said(tmp_path, monkeypatch):
+def test_a_link_that_can_not_be_made_is_reported(tmp_path, monkeypatch):
     run = RunDirectory.create(tmp_path, "latest", "")
     assert point_latest(tmp_path, run.path) == f"no link {tmp_path}/latest to this run: something else has that name"
     (tmp_path / "other").mkdir()
@@ -111,7 +111,7 @@ def test_a_link_that_can_not_be_made_is_said(tmp_path, monkeypatch):
     def refuse(self, target):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)  # as a FAT disk does
+    monkeypatch.setattr(Path, "symlink_to", refuse)  # as on a FAT disk
     assert point_latest(tmp_path / "other", run.path).endswith("to this run: Operation not permitted")
     assert not any((tmp_path / "other").iterdir())
 
@@ -121,7 +121,7 @@ def test_files_of_a_killed_process_are_removed_before_a_training_writes(tmp_path
     leftover = run.checkpoints / ".weights.safetensors.1.tmp"
     leftover.write_text("half")
     opened = RunDirectory.open(run.path)
-    assert leftover.exists()  # another process may be writing: a reader removes nothing
+    assert leftover.exists()  # opening a run removes nothing, as another process may be writing
     opened.remove_leftovers()
     assert not leftover.exists()
 
@@ -159,7 +159,7 @@ with RunDirectory(sys.argv[1]).being_trained():
 """
 
 
-def test_a_run_that_is_being_trained_is_not_taken_by_another_process(tmp_path):
+def test_a_run_that_is_being_trained_can_not_be_trained_by_another_process(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", TRAINS, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "it trains\n"
     says = f"run {tmp_path / 'run'} is being trained by process {process.pid} on host .*; wait until"

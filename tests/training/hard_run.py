@@ -1,7 +1,7 @@
-"""A training with hard negatives that takes seconds, for the kill tests; jobs and answers as in small_run.py.
+"""A training run with hard negatives that takes seconds, for the kill tests; jobs and answers as in small_run.py.
 
-Twelve drone images of 4 x 4 pixels over a tile each, batches of three; from the second epoch on neighbors by
-descriptors, computed before each.
+Twelve drone images of 4 x 4 pixels, each over its own tile, in batches of three. From the second epoch on, neighbors by
+descriptors are computed before each epoch.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ HARD = SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per
 
 
 class LinearEngine:
-    """The current matrix of ``small_run.LinearEncoder``; a search has three batches of each view."""
+    """An engine with the current matrix of ``small_run.LinearEncoder``; a search has three batches of each view."""
 
     batch_size, descriptors = 4, ("global",)
     facts = {"engine": "numpy", "checkpoint_sha256": None}

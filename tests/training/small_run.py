@@ -1,4 +1,4 @@
-"""A training that takes seconds, for the kill tests: linear encoder, images by (epoch, step), epochs of 4, 6, 5 steps.
+"""A training run of seconds, for the kill tests: linear encoder, images by (epoch, step), epochs of 4, 6 and 5 steps.
 
 ``python small_run.py`` reads jobs from standard input, one JSON object per line, and runs each in forked processes, so
 that MindSpore is imported once. It answers with one line per job: how the processes ended (0, or minus the signal).
@@ -35,11 +35,11 @@ from mindloc.vocabulary import GLOBAL
 
 STEPS = (4, 6, 5)
 BATCH, SIDE, WIDTH = 3, 4, 5
-PRECISION = "fp16"  # of the step only, for a loss scale that doubles every seventh step and must be resumed
+PRECISION = "fp16"  # of the step only: then the loss scale doubles every seventh step and must be resumed
 
 
 class LinearEncoder(nn.Cell):
-    """Both views through one matrix."""
+    """An encoder that multiplies both views by one matrix."""
 
     compared_outputs = ("query.global", "reference.global")
 
@@ -104,12 +104,12 @@ def make_step(**options) -> TrainStep:
 
 
 def score(directory: Path) -> dict[str, float]:
-    """Fake scores of an evaluation: the second epoch is the best."""
+    """Made-up scores of an evaluation: the second epoch is the best."""
     return {"recall@1": {"zero_shot": 0.1, "e1": 0.2, "e2": 0.5}.get(directory.name, 0.3)}
 
 
 class Slow(Callback):
-    """Slows the run down, so that random kills occur while it works."""
+    """Slows the run down, so that random kills occur during the training."""
 
     def on_train_step_end(self, run_context):
         time.sleep(0.01)
@@ -151,7 +151,7 @@ def serve(run) -> None:
 
 
 def _rivals(run, job: dict) -> list[int]:
-    """Several processes train one run; one of them is killed, the one that has the lock if there is one."""
+    """Start several processes that train one run, and kill one of them: that which has the lock, if one has it."""
     children = [_fork(run, job) for _ in range(job.get("rivals", 1))]
     if "kill_after_s" in job:
         time.sleep(job["kill_after_s"])

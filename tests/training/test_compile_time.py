@@ -17,7 +17,7 @@ WAIT_S = 1.5
 
 @pytest.fixture
 def compiled(monkeypatch) -> list[TrainStep]:
-    """Steps in the order of compilation, each of which takes ``WAIT_S`` longer than without this fixture."""
+    """The compiled steps in order; each compilation takes ``WAIT_S`` longer than without this fixture."""
     steps, compile_cell = [], nn.Cell.compile
 
     def compile_slowly(self, *args, **kwargs):
@@ -60,7 +60,7 @@ def test_the_first_step_time_excludes_compiling_and_the_log_states_both(tmp_path
 
 @pytest.mark.slow
 def test_compile_time_outside_an_epoch_does_not_count_in_it(tmp_path, compiled, monkeypatch):
-    """Zero-shot evaluation before the first epoch, evaluation after an epoch, another training in this process."""
+    """Compilation in an evaluation before the first epoch or after an epoch, or in an earlier training run."""
 
     def evaluation_that_compiles(directory):
         with compile_time.compiling():

@@ -28,7 +28,7 @@ def start(role: str, out: Path, port: int, **environment: str) -> subprocess.Pop
 
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, np.ndarray]]:
-    """Results of two ranks, each in its own process."""
+    """The results of two ranks, each in its own process."""
     out, port = tmp_path_factory.mktemp("ranks"), free_port()
     processes = [start("MS_SCHED", out, port)]
     processes += [start("MS_WORKER", out, port, MS_NODE_ID=str(rank), DEVICE_ID=str(rank)) for rank in range(2)]
@@ -62,7 +62,7 @@ def test_two_ranks_compute_the_same_as_one(case, of_one_rank, of_two_ranks):
 
 @pytest.mark.slow
 def test_ranks_have_bit_identical_weights(of_two_ranks):
-    """Including the logit scale."""
+    """The weights include the logit scale."""
     first, second = of_two_ranks
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array, err_msg=name)

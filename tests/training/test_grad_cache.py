@@ -41,7 +41,7 @@ def make_encoder(backbones: int = 1, two_stage: bool = False, centroids: bool = 
 
 
 def batch(seed: int, reference_px: tuple[int, int] = SQUARE) -> list[Tensor]:
-    """Some cells are masked; the last two rows are padding for even seeds."""
+    """A batch with some masked cells; its last two rows are padding if the seed is even."""
     random = np.random.RandomState(seed)
     query, reference = (random.standard_normal((PAIRS, 3, *px)).astype(np.float32) for px in (SQUARE, reference_px))
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)
@@ -98,7 +98,7 @@ def test_gradients_equal_those_of_the_whole_batch(case):
 
 @pytest.mark.slow
 def test_steps_equal_those_of_the_whole_batch_also_with_an_overflow():
-    """Moments, weights, norm and loss scale of three steps; an image of the second is not finite."""
+    """Moments, weights, norm and loss scale of three steps are compared; an image of the second step is not finite."""
     ends = []
     for parts in (1, 4):
         step = make_step(parts)
@@ -119,7 +119,7 @@ def test_steps_equal_those_of_the_whole_batch_also_with_an_overflow():
 
 
 def test_steps_after_a_checkpoint_are_bit_identical():
-    """Four steps, and two steps, a save, a load into another step, and two steps."""
+    """Four steps are compared with two steps, a save, a load into another ``TrainStep``, and two more steps."""
     through, before, after = make_step(2), make_step(2), make_step(2)
     for number in range(4):
         run(through, number)

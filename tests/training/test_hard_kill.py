@@ -1,4 +1,4 @@
-"""A training with hard negatives, killed in an epoch or in a search and resumed, ends bit-identical."""
+"""A training run with hard negatives that is killed in an epoch or a search, and resumed, ends bit-identical."""
 
 import pytest
 from test_kill_resume import Server, assert_same_bits, records
@@ -43,14 +43,14 @@ def test_every_epoch_but_the_first_reads_neighbors_computed_before_it(whole):
     assert not (whole / "neighbors").exists()
 
 
-# passages: an epoch has 4 steps, fewer where batches can't be filled; a search has 3 batches of each view
+# the number after a name is that of the call: an epoch has up to 4 steps, a search has 3 batches of each view
 @pytest.mark.parametrize(
     "fault",
     [
         "epoch.mid:2",  # inside the first epoch that reads neighbors
         "extract.mid:2",  # in the first search, with the drone images
         "extract.mid:11",  # in the second, with the tiles
-        "weights.before_write:6",  # a table was computed but no checkpoint has it, or that of an incomplete epoch
+        "weights.before_write:6",  # a table was computed, but no checkpoint contains it
         "checkpoint.between_weights_and_state:9",
     ],
 )

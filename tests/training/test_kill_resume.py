@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parents[2] / "src"
 RANDOM_KILLS = int(os.environ.get("MINDLOC_RANDOM_KILLS", "5"))
-SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # of processes that compete for a run; more find more
+SECONDS = float(os.environ.get("MINDLOC_CONCURRENT_S", "8"))  # duration of the competition for a run
 CAPTURED = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
@@ -45,7 +45,7 @@ class Server:
         return status
 
     def compete(self, name: str, **job) -> list[int]:
-        """As ``run``, in ``rivals`` processes at once."""
+        """Start or resume the run in ``rivals`` processes at once."""
         job |= {"directory": str(self.directory / name), "output": str(self.directory / f"{name}.txt")}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
@@ -66,7 +66,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(server) -> tuple[Path, float]:
-    """Directory of a run that was not killed, and its duration in seconds."""
+    """(directory of a run that was not killed, its duration in seconds)."""
     assert server.run("whole") == 0, (server.directory / "whole.txt").read_text()
     started = time.monotonic()
     assert server.run("twin") == 0
@@ -84,7 +84,7 @@ def assert_same_bits(arrays: dict, expected: dict) -> None:
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
-    """Same files, weights, moments, counters and log; no temporary files."""
+    """Check that files, weights, moments, counters and log are the same, and that no temporary files are left."""
     names = {path.name for path in (whole / "checkpoints").iterdir()}
     assert {path.name for path in (run / "checkpoints").iterdir()} == names
     for name in sorted(name for name in names if not name.endswith(".state.safetensors")):
@@ -99,7 +99,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
 
 
 def passages(point: str) -> int:
-    """Number of the call to kill at: the second where there are several."""
+    """Number of the call of a fault point to kill at: the second if there are several."""
     if point.startswith("end."):
         return 1
     return 7 if point.startswith("metrics.") else 2
@@ -158,8 +158,8 @@ print(reads)
 """
 
 
-def test_processes_that_resume_one_run_are_refused_but_one(server, whole):
-    """Four at a time, the one that trains is killed; four others read all the while."""
+def test_only_one_of_several_processes_that_resume_a_run_trains(server, whole):
+    """Four processes at a time, of which the one that trains is killed; four others read the run meanwhile."""
     chance, ends = random.Random(0), time.monotonic() + SECONDS
     counts: Counter[str] = Counter()
     while not counts["runs"] or time.monotonic() < ends:
@@ -184,4 +184,4 @@ def test_processes_that_resume_one_run_are_refused_but_one(server, whole):
     assert counts["refused"] and counts["killed"] and counts["reads"]
     said = (server.directory / "rivals0.txt").read_text()
     others = [line for line in said.splitlines() if line.startswith("mindloc.errors.")]
-    assert all(" is being trained by " in line or "trained further meanwhile" in line for line in others), others
+    assert all(" is being trained by " in line or "changed meanwhile" in line for line in others), others

@@ -99,7 +99,7 @@ def test_scores_of_an_evaluation_are_in_lines_of_80_columns():
     items = ["evaluation e100: recall@1 0.1234", *recalls, "dis@1_median_m 1234", "(12.3 s)"]
     lines = in_lines("  ".join(items)).splitlines()
     assert lines == ["  ".join(items[:3]), "  " + "  ".join(items[3:])] and len(lines[0]) == 67
-    assert in_lines("a" * 90 + "  b").splitlines() == ["a" * 90, "  b"]  # what is longer has a line of its own
+    assert in_lines("a" * 90 + "  b").splitlines() == ["a" * 90, "  b"]  # a longer item is on its own line
     assert in_lines("note " * 20).splitlines() == [" ".join(["note"] * 16), "  note note note note"]  # 79 and 21 wide
 
 
@@ -159,7 +159,7 @@ def resume_point(directory: Path, **progress):
 
 def test_another_model_is_an_error(finished):
     other = {**CONFIG, "model": {"backbone": "base", "pretrained": None}}
-    with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, its own is tiny"):
+    with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, but was tiny"):
         check_settings(resume_point(finished), other)
 
 
@@ -168,7 +168,7 @@ def test_another_head_is_an_error_also_where_its_weights_would_fit(finished):
     before, after = ({**CONFIG, "head": {"name": "two_stage", "similarity": kind}} for kind in ("dot", "cosine"))
     point = resume_point(finished)
     point = dataclasses.replace(point, weights=dataclasses.replace(point.weights, config=before))
-    with pytest.raises(CheckpointError, match="another model: head.similarity is cosine, its own is dot"):
+    with pytest.raises(CheckpointError, match="another model: head.similarity is cosine, but was dot"):
         check_settings(point, after)
 
 
@@ -203,7 +203,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_reported(tmp_pat
 
 def test_an_epoch_shorter_than_planned_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(small_run.SmallData, "steps", lambda self, epoch: 9)
-    with pytest.raises(DataError, match="epoch 1 had 4 steps; expected 9"):
+    with pytest.raises(DataError, match="epoch 1 had 4 steps, but its sampler planned 9"):
         small_run.run(tmp_path, epochs=1, eval_every_epochs=0)
 
 

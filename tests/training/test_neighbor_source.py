@@ -49,7 +49,7 @@ def images(split) -> PairedImages:
 
 
 def test_map_neighbors_are_the_nearest_tiles_with_a_pair_and_without_an_overlap(images):
-    # places of the images 1, 11, 21, 31; of the tiles 0, 10, 20, 30 (tile 4 has no pair, image 4 neither)
+    # images are at 1, 11, 21, 31 m, tiles at 0, 10, 20, 30 m (tile 4 and image 4 have no pair)
     assert images.near_on_map().tolist() == [
         [2, 3, NO_NEIGHBOR],  # overlaps 0 and 1
         [0, 3, NO_NEIGHBOR],  # 11 m to tile 0, 19 m to tile 3
@@ -101,7 +101,7 @@ BY_DESCRIPTOR = [
     [1, 0, NO_NEIGHBOR],
     [2, 1, 0],
     [NO_NEIGHBOR] * 3,
-]  # angles as the places
+]  # angles in proportion to the places
 
 
 @pytest.mark.parametrize("descriptors", [("global",), ("omega", "phi")])
@@ -113,7 +113,7 @@ def test_descriptor_neighbors_use_the_current_encoder(images, tmp_path, descript
     assert not (tmp_path / "neighbors").exists()
 
 
-@pytest.mark.parametrize("failing_at", [1, 3])  # in the drone's set, and in the satellite's with the drone's on disk
+@pytest.mark.parametrize("failing_at", [1, 3])  # in the drone set; in the satellite set, with the drone set on disk
 def test_a_failed_search_removes_its_files_from_a_full_disk(images, tmp_path, failing_at):
     engine = FakeEngine()
 
@@ -138,7 +138,7 @@ def test_a_table_is_assigned_to_the_epoch_of_its_extraction(images, tmp_path):
 
 
 class FakeCluster:
-    """Two ranks; the other one's rows are given."""
+    """Two ranks; the rows of the other rank are given."""
 
     size = 2
 
@@ -206,7 +206,7 @@ def test_a_table_of_other_pairs_or_width_is_ignored_between_epochs_and_an_error_
     state = saved_state(tmp_path, source, epoch=2)
     wider = PairedImages(split, split.edges("pos").pairs(), k=4)
     other = PairedImages(replace(split, positive=split.semipositive), split.edges("pos_semipos").pairs(), k=3)
-    digests = f"sha256 {images.pairs_sha256[:12]}, those of the data set {other.pairs_sha256[:12]}"
+    digests = f"sha256 {images.pairs_sha256[:12]}; the pairs of the data set have {other.pairs_sha256[:12]}"
     for now, problem in ((wider, "and lacks the neighbors"), (other, f"of other pairs .{digests}")):
         tables = NeighborTables(source.tables.sampling)
         restore_table(tables, now, state, Progress(epoch=2))
@@ -224,7 +224,7 @@ class FakeEncoder:
 
 @pytest.fixture
 def found() -> list[tuple[int, bool]]:
-    """(epoch, encoder in training?) of every search."""
+    """(epoch, whether the encoder is in training mode) of every search."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Neighbor tables against a naive sort of all tiles."""
+"""Neighbor tables equal a naive sort of all tiles."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def naive(score_QN: np.ndarray, k: int, excluded: set) -> list[list[int]]:
-    """By decreasing score, then index, without excluded ones, padded with -1."""
+    """Tiles by decreasing score, then index, without excluded ones, padded with -1."""
     table = []
     for query, score_N in enumerate(score_QN):
         items = [item for item in range(len(score_N)) if (query, item) not in excluded]
@@ -30,7 +30,7 @@ def some_cells(queries: int, items: int, share: float) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("block_scores", [1, 200, 2**24])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_by_descriptor_as_by_the_definition(monkeypatch, block_scores, share):
+def test_neighbors_by_descriptor_follow_the_definition(monkeypatch, block_scores, share):
     monkeypatch.setattr(neighbors, "_BLOCK_SCORES", block_scores)
     random = np.random.default_rng(0)
     query_QD, reference_ND = random.standard_normal((37, 8)), random.standard_normal((50, 8)) * 7
@@ -68,7 +68,7 @@ def test_an_empty_reference_side_has_no_neighbors(queries):
     [("plane_m", (0, 0), (11_000, 11_000)), ("lat_lon_deg", (31.0, 121.0), (31.2, 121.3)),
      ("lat_lon_deg", (-20.0, 179.9), (-19.9, 180.1))],
 )  # fmt: skip
-def test_on_the_map_by_distance(unit, low, high):
+def test_neighbors_on_the_map_follow_the_definition(unit, low, high):
     random = np.random.default_rng(1)
     query_Q2, reference_N2 = random.uniform(low, high, (40, 2)), random.uniform(low, high, (300, 2))
     if unit == "lat_lon_deg":
@@ -89,7 +89,7 @@ def test_a_block_is_in_memory_once_with_its_indices(monkeypatch):
     nearest_by_descriptor(query_QD, reference_ND, 4, NOTHING)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # scores of 4 bytes and indices of 8 of a block, 12 MiB; of the rest (rows, kept columns) less than 1 MiB
+    # scores (4 bytes) and indices (8 bytes) of a block are 12 MiB; the rest (rows, kept columns) is less than 1 MiB
     assert peak < 13 * 2**20
 
 

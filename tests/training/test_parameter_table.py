@@ -39,7 +39,7 @@ def test_norm_bias_layer_scale_and_logit_scale_can_be_without_decay():
     [("vit_tiny_patch16_224", {"cls_token": 0.0, "pos_embed": 0.0}), ("tiny", {"reg_token": 0.01})],
 )
 def test_positions_and_class_token_are_treated_like_norms(backbone, tokens):
-    """As in timm's no_weight_decay, which does not contain the register tokens."""
+    """timm's no_weight_decay does the same; it does not contain the register tokens."""
     model = load_config(None, [f"model.backbone={backbone}"]).model
     parameters = BACKBONES[backbone].build(model, "fp32", "plain").trainable_params()
     assert {row.decay for row in table_of(parameters, weight_decay=0.01)} == {0.01}
@@ -65,7 +65,7 @@ def test_the_longest_prefix_sets_the_scale():
     [
         (
             {"freeze": ["backbon"]},
-            "optimizer.freeze names 'backbon', which matches no parameter; they start with backbone",
+            "optimizer.freeze has 'backbon', which matches no parameter; names start with backbone",
         ),
         ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale names 'head'"),
         ({"freeze": ["backbone", "log_logit_scale"]}, "freezes all 5 parameters"),

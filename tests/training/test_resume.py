@@ -33,7 +33,7 @@ def test_a_damaged_checkpoint_can_be_deleted_to_resume_from_the_one_before(tmp_p
 
 
 def other_value(value):
-    """Another value of the same type."""
+    """A different value of the same type."""
     if isinstance(value, (int, float)):
         return value + 1
     return [*value, 1] if isinstance(value, list) else f"other {value}"
@@ -58,7 +58,7 @@ MOVE_NONE = ["root", "test_root", "test_pairs", "test_cities", "test_map_px", "t
 MOVE_NONE += ["query_size_px", "reference_size_px", "workers"]
 
 
-def test_every_data_key_is_of_one_kind():
+def test_every_key_of_data_is_in_one_of_the_two_lists():
     assert sorted(MOVE_PAIRS + MOVE_NONE) == sorted(DataConfig.model_fields)
 
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule against values by hand."""
+"""The learning-rate schedule equals values computed by hand."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_polynomial_of_power_two():
     assert [schedule.at(x) for x in (0, 1, 2, 4)] == pytest.approx([1.0, 0.5625, 0.25, 0.0])
 
 
-def test_constant_stays_after_the_warm_up():
+def test_constant_schedule_keeps_the_rate_after_the_warm_up():
     schedule = schedule_of(lr=0.3, epochs=4, name="constant", warmup_epochs=1.0, end_lr=0.1)
     assert [schedule.at(x) for x in (0.5, 1.0, 4.0)] == pytest.approx([0.15, 0.3, 0.3])
 

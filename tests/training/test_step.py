@@ -1,4 +1,4 @@
-"""One step on a linear encoder, against float64 arithmetic and the definition."""
+"""Steps on a linear encoder equal float64 arithmetic and the definition of AdamW."""
 
 import mindspore as ms
 import numpy as np
@@ -22,7 +22,7 @@ def graph_mode():
 
 
 class Product(nn.Cell):
-    """Gradients by hand: that of the matrix is the mean image, that of the gain the mean weight."""
+    """An encoder with gradients by hand: that of the matrix is the mean image, that of ``gain`` the mean weight."""
 
     def __init__(self):
         super().__init__()

@@ -15,7 +15,7 @@ PAIRS = 4
 
 @pytest.fixture
 def split(tmp_path) -> Split:
-    """Four pairs without places, whose edges have a column of two numbers."""
+    """A split with four pairs, without places, whose edges have a column of two numbers."""
     files = {side: [f"{side}{index}.png" for index in range(PAIRS)] for side in ("query", "reference")}
     for name in [*files["query"], *files["reference"]]:
         cv2.imwrite(str(tmp_path / name), np.zeros((16, 16, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Parameters of a built training that the optimizer gets, and parts of a batch."""
+"""The parameters that the optimizer of a built training step gets, and the parts of a batch."""
 
 import mindspore as ms
 

@@ -36,7 +36,7 @@ def settings_of(step: TrainStep) -> dict[str, tuple[float, float]]:
 @pytest.mark.parametrize(
     ("override", "progress", "rate"),
     [
-        # 4 epochs, no warm-up, from 0.8: halfway is half of the cosine, of the line, and a quarter of the square
+        # 4 epochs without warm-up, from 0.8 to 0: halfway, cosine and line are at 1/2 of 0.8, the square at 1/4
         ("schedule.name=cosine", 2.0, 0.4),
         ("schedule.name=polynomial", 2.0, 0.4),
         ("schedule.name=polynomial, schedule.power=2.0", 2.0, 0.2),

@@ -1,4 +1,4 @@
-"""Twenty training steps of the small RoPE ViT against PyTorch's (see tests/reference/README.md)."""
+"""Twenty training steps of the small RoPE ViT equal PyTorch's stored ones (see tests/reference/README.md)."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def reference_encoder(reference_dir: Path) -> PairEncoder:
 
 
 def train(encoder, reference_dir, lrs, weight_decay, clip, clip_at) -> list[float]:
-    """Losses of the steps, each before its update; four alternating batches."""
+    """The loss of each step before its update; four batches alternate."""
     settings = OptimizerConfig(weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8, clip=clip, clip_at=clip_at)
     step = TrainStep(encoder, Criterion({GLOBAL: WeightedInfonce(k=5.0)}), AdamW(encoder.trainable_params(), settings))
     step.set_train()

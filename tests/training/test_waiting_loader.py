@@ -25,13 +25,13 @@ PAIRS = 6
 
 @pytest.fixture
 def tables() -> NeighborTables:
-    """By descriptors from the second epoch on, computed before each."""
+    """Neighbor tables by descriptors from the second epoch on, a new one for each epoch."""
     return NeighborTables(SamplingConfig(hard_negatives="descriptors", hard_from_epoch=1, mined_per_pair=1))
 
 
 @pytest.fixture
 def stream(tmp_path, tables) -> PairStream:
-    """Six query images over a tile each, batches of two."""
+    """A stream of six query images, each over its own tile, in batches of two."""
     paths = {side: [tmp_path / f"{side}{index}.png" for index in range(PAIRS)] for side in SIDES}
     for index, pair in enumerate(zip(*paths.values(), strict=True)):
         for path in pair:
@@ -45,7 +45,7 @@ def stream(tmp_path, tables) -> PairStream:
 
 
 def table(step: int) -> np.ndarray:
-    """Image q is near tile q + step."""
+    """The table in which image q is near tile q + step."""
     return (np.arange(PAIRS)[:, None] + step) % PAIRS
 
 

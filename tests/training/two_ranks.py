@@ -1,4 +1,4 @@
-"""Trainings of twenty steps that compare two ranks with one; ``python two_ranks.py OUT`` is one rank."""
+"""Training runs of twenty steps, to compare two ranks with one; ``python two_ranks.py OUT`` is one rank."""
 
 import os
 import sys
@@ -46,7 +46,7 @@ def vit_encoder(two_stage: bool = False) -> nn.Cell:
 
 
 def batch(step: int) -> tuple[np.ndarray, ...]:
-    """A global batch: some cells are masked, and every third batch has a padded row."""
+    """A global batch with some masked cells; every third batch has a padded row."""
     random = np.random.RandomState(step)
     query, reference = random.standard_normal((2, PAIRS, 3, SIDE, SIDE)).astype(np.float32)
     weight = random.uniform(0.2, 0.9, PAIRS).astype(np.float32)

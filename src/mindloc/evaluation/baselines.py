@@ -1,6 +1,6 @@
-"""Three answers that ignore the place, for comparison in every report: chance, a constant, a color histogram.
+"""Three baselines that can't recognize a place, for comparison in every report: chance, a constant, a color histogram.
 
-On few or dense queries they can look good; a model that does not beat them has learned nothing that counts.
+With few or dense queries their scores can be high; a model that is not better than they are has learned nothing useful.
 
 Shapes: Q queries, N references, K answers per query, M references measured per query.
 """
@@ -40,8 +40,9 @@ def chance_recall_at(positives_Q: np.ndarray, reference_count: int, k: int) -> f
 def chance_average_precision(positives_Q: np.ndarray, reference_count: int) -> float:
     """Expected step AP of a random order, mean over queries.
 
-    A right reference at rank r has (r - 1)(P - 1)/(N - 1) others before it on average, and each rank is as likely, so
-    E[AP] = mean over r of (1 + (r - 1)(P - 1)/(N - 1)) / r = (H + (P - 1)/(N - 1) (N - H)) / N with H = sum 1/r.
+    A correct reference at rank r has (r - 1)(P - 1)/(N - 1) other correct ones before it on average, and all ranks are
+    equally likely, so E[AP] = mean over r of (1 + (r - 1)(P - 1)/(N - 1)) / r = (H + (P - 1)/(N - 1) (N - H)) / N with
+    H = sum 1/r.
     """
     harmonic = float(np.sum(1.0 / np.arange(1, reference_count + 1)))
     share_Q = (positives_Q - 1) / max(reference_count - 1, 1)
@@ -51,7 +52,7 @@ def chance_average_precision(positives_Q: np.ndarray, reference_count: int) -> f
 def score_chance(
     truth: Truth, reference_count: int, distances: Distances | None, settings: ScoreSettings
 ) -> MethodScores:
-    """Expected numbers of answering at random; distances over all pairs, or a seeded sample of many references."""
+    """Expected scores of random answers; distances are means over all pairs, or over a seeded sample of references."""
     scores = MethodScores({})
     for mode, right in truth.right.items():
         positives_Q = np.array([len(np.unique(references)) for references in right])
@@ -77,7 +78,7 @@ def _chance_rank_numbers(positives_Q: np.ndarray, reference_count: int, settings
 
 
 def _chance_distance_numbers(distance_QM: np.ndarray, settings: ScoreSettings) -> Numbers:
-    sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of any one answer
+    sdm, dis = float(sdm_at(distance_QM.reshape(-1, 1), 1).mean()), float(distance_QM.mean())  # of one random answer
     return {
         **{f"sdm@{k}": sdm for k in settings.eval.sdm_at},
         **{f"dis@{k}_m": dis for k in settings.eval.sdm_at},
@@ -86,7 +87,7 @@ def _chance_distance_numbers(distance_QM: np.ndarray, settings: ScoreSettings) -
 
 
 def commonest(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Names with their counts, most frequent first, equal ones in alphabetical order."""
+    """The names with their counts, most frequent first; names with equal counts are in alphabetical order."""
     return sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -97,13 +98,13 @@ def score_constant(
     distances: Distances | None,
     settings: ScoreSettings,
 ) -> MethodScores | None:
-    """Every query answered by the same list: the references that most training pairs name, each mode by its own pairs.
+    """Scores of the same answers for every query: the references that occur in most training pairs of the mode.
 
     Args:
-        order: mode -> names, commonest first; those of no reference are passed over.
+        order: mode -> names in the training pairs, most frequent first; names that no reference has are ignored.
 
     Returns:
-        None where no reference has one of the names, as when they show another area.
+        None if no reference has one of the names, for example because the training pairs are of a different area.
     """
     rankings = {}
     for mode, names in order.items():
@@ -123,7 +124,7 @@ def color_histogram(path: Path) -> np.ndarray:
     The cosine of two such vectors is the Bhattacharyya coefficient of their histograms.
 
     Raises:
-        ImageError: the file is missing, truncated or no image.
+        ImageError: the file is missing, truncated or not an image.
     """
     small = resize(read_image(path).pixels_HW3, (_HISTOGRAM_SIDE_PX, _HISTOGRAM_SIDE_PX))
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)

@@ -1,4 +1,4 @@
-"""Evaluate an encoder on a split: extract once, then everything else from disk."""
+"""Evaluate an encoder on a split: extract the descriptors once, then compute everything from disk."""
 
 import json
 import os
@@ -38,7 +38,7 @@ from mindloc.vocabulary import GLOBAL, MODES, PairMode, SideName
 
 _HISTOGRAM_BATCH = 256
 _TIMED_QUERIES = 100  # measured one by one, evenly spaced
-_WARMING = 3  # before them: the first ones also fetch pages from the disk
+_WARMING = 3  # queries before the timed ones, as the first queries also fetch pages from the disk
 _TIMED_ANSWERS = 5
 
 
@@ -53,7 +53,7 @@ def evaluate(
     search_times: bool = True,
     cluster: Cluster = ALONE,
 ) -> dict[str, Any]:
-    """Encode a split, write the descriptor sets and the truth, score them, report.
+    """Encode a split, write the descriptor sets and the truth, score them, and write the report.
 
     Args:
         split: queries and references; ``config.eval.swap_sides`` says which side the queries are.
@@ -61,14 +61,14 @@ def evaluate(
         train_split: source of the constant answer; None leaves that baseline out.
         baselines: False leaves out the color histogram and the constant answer, as between epochs.
         figures: False leaves out the PNG files.
-        search_times: False leaves out how long each stage of a two-stage search takes.
+        search_times: False leaves out the times of the stages of a two-stage search.
         cluster: ranks that encode together; this is the first, the others call ``help_evaluate``.
 
     Returns:
         The content of report.json.
 
     Raises:
-        DataError: nothing to evaluate, an image that can't be read, or a directory that contains something else.
+        DataError: there is nothing to evaluate, an image can't be read, or the directory contains something else.
     """
     directory = Path(os.path.realpath(out_dir))
     with locked(directory, "evaluation", DataError), writing(f"evaluation {directory}", DataError):
@@ -124,7 +124,7 @@ def check_before_encoding(config: Config, split: Split, out_dir: str | Path) -> 
 
 
 def _require_own(directory: Path) -> None:
-    """Refuse a place that contains anything but an earlier evaluation, whose parts are deleted."""
+    """Check that the directory is missing, empty or an earlier evaluation, as its content will be deleted."""
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file; give a new directory for the report")
     found = {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.exists() else {}
@@ -156,7 +156,7 @@ def _extract_role(
 
 
 def help_evaluate(engine: Engine, config: Config, split: Split, cluster: Cluster) -> None:
-    """What the other ranks do while the first one evaluates: encode their part, the queries first."""
+    """Encode this rank's part of the queries, then of the references, while the first rank runs ``evaluate``."""
     task = _task(config, split)
     for role in (task.answerable(), task.references):
         help_extract(engine, role.side, _images_of_rank(engine, config, split, role, cluster), cluster)
@@ -184,7 +184,7 @@ def _write_baselines(
     else:
         notes.append("No color histogram: eval.histogram_baseline is off.")
     if train_split is None:
-        notes.append("No constant answer: no training pairs were at hand.")
+        notes.append("No constant answer: no training pairs were available.")
     else:
         searched = roles[1].side
         counted = {mode: commonest(_named_by_pairs(train_split, mode, searched)) for mode in MODES}
@@ -226,7 +226,7 @@ def _origin(engine: Engine, config: Config, split: Split, speed: dict[str, Extra
 
 
 def _search_times(directory: Path, config: Config, notes: list[str]) -> dict[str, Any] | None:
-    """Adds to ``notes`` where no index can be made of what was encoded, which the scores have no part in."""
+    """The times of a two-stage search; if no index can be built, None, and the reason is added to ``notes``."""
     queries, references = load_descriptor_sets(directory / "query"), load_descriptor_sets(directory / "reference")
     try:
         index = build_exact_index(references)
@@ -240,7 +240,7 @@ def build_exact_index(references: DescriptorSets) -> FaissIndex:
     """An index in memory that compares every reference exactly.
 
     Raises:
-        TileIndexError: the descriptors make no index.
+        TileIndexError: no index can be built from the descriptors.
     """
     tiles = Extracted(references["omega"], references["phi"], reduction=None)
     return build_faiss_index(tiles.index_card("flat"), tiles.tiles())
@@ -250,7 +250,7 @@ def measure_search(index: FaissIndex, queries: DescriptorSets, stages: Stages) -
     """Median milliseconds per query of each stage, in an index from ``build_exact_index``.
 
     Returns:
-        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, which says what was measured.
+        recall_ms, rerank_ms, consistency_ms (None without that stage), and ``how``, the measurement in words.
     """
     count = queries["omega"].count
     row_Q = np.linspace(0, count - 1, min(_TIMED_QUERIES, count)).round().astype(int)

@@ -1,7 +1,7 @@
-"""Two PNG files that show what the numbers mean.
+"""Two PNG files that illustrate the scores.
 
-The contact sheet: some queries and their first answers, right ones green, wrong ones red, and a right one where the
-first is wrong. The distance curve: which part of the queries is answered within x meters, beside the baselines.
+The contact sheet shows some queries with their first answers, correct ones green, wrong ones red, and a correct one if
+the first is wrong. The distance curve shows the fraction of queries answered within x meters, also for the baselines.
 """
 
 import io
@@ -21,7 +21,7 @@ _FRAME_PX = 7
 _GAP_PX = 16
 _MARGIN_PX = 28
 _HEADER_PX = 84
-_SUBTITLE_PX = 20  # from one line of it to the next
+_SUBTITLE_PX = 20  # between two lines of the subtitle
 _CAPTION_PX = 62
 _INK, _SOFT, _PAPER, _BLANK = "#1b1f24", "#667079", "#ffffff", "#e3e6e9"
 _RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#1b1f24"
@@ -29,37 +29,37 @@ _RIGHT, _WRONG, _QUERY = "#1a9850", "#d73027", "#1b1f24"
 
 @dataclass(frozen=True)
 class SheetAnswer:
-    """One reference image."""
+    """A reference image on the contact sheet."""
 
     path: Path
     right: bool
-    distance_m: float | None  # from the query's place to this image's center; NaN: one is unknown, None: all are
+    distance_m: float | None  # from the query's place to this image's center; NaN: unknown here, None: for all
     score: float
-    overlaps: bool = False  # a semi-positive in a mode where that counts as wrong
-    recall_rank: int | None = None  # in stage one; None where there is one stage
+    overlaps: bool = False  # a semi-positive, which counts as wrong in mode pos
+    recall_rank: int | None = None  # in stage one; None if there is only one stage
     score_name: str = "cosine"
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One query."""
+    """A query on the contact sheet, with its answers."""
 
     path: Path
-    first_rank: int  # of the first right answer among all references
+    first_rank: int  # of the first correct answer among all references
     answers: list[SheetAnswer]  # best first
-    right: SheetAnswer | None = None  # a right one, where the first answer is wrong
-    recall_first_rank: int | None = None  # first_rank in stage one; None where there is one stage
+    right: SheetAnswer | None = None  # a correct one, if the first answer is wrong
+    recall_first_rank: int | None = None  # first_rank in stage one; None if there is only one stage
 
 
 def choose_queries(first_rank_Q: np.ndarray, recall_first_rank_Q: np.ndarray | None, count: int) -> np.ndarray:
-    """(count,) queries evenly spaced from the best answered to the worst.
+    """(count,) queries, evenly spaced from the best answered to the worst.
 
-    Of a search in stages one that re-ranking won (right first only now) and one that it lost are among them where there
-    is such a query and room for it: it replaces the nearest one.
+    For a search in stages, they include a query that re-ranking won (whose first answer is correct only after it) and
+    one that it lost, if there are such queries and ``count`` leaves room. Each replaces the nearest of the others.
 
     Args:
-        first_rank_Q: rank of the first right answer.
-        recall_first_rank_Q: the same in stage one; None where there is one stage.
+        first_rank_Q: rank of the first correct answer.
+        recall_first_rank_Q: rank of the first correct answer in stage one; None if there is only one stage.
         count: at most Q.
     """
     best_first = np.argsort(first_rank_Q, kind="stable")
@@ -73,7 +73,7 @@ def choose_queries(first_rank_Q: np.ndarray, recall_first_rank_Q: np.ndarray | N
 
 
 def _with_one_of(wanted: np.ndarray, chosen: np.ndarray, replaceable: np.ndarray) -> np.ndarray:
-    """``chosen``, after one that is replaceable made room for the nearest wanted one: itself, where it is wanted."""
+    """``chosen``, with one replaceable number replaced by the nearest of ``wanted``, which may be the number itself."""
     if not len(wanted) or not replaceable.any():
         return chosen
     free = np.flatnonzero(replaceable)
@@ -119,14 +119,14 @@ def draw_contact_sheet(rows: list[SheetRow], title: str, subtitle: str) -> bytes
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, columns: int) -> None:
     left = _MARGIN_PX
     _paste(sheet, draw, row.path, (left, top), _QUERY, 1)
-    verdict = f"first right answer: rank {row.first_rank}"
+    verdict = f"first correct answer: rank {row.first_rank}"
     if row.recall_first_rank is not None:
-        verdict = f"first right: rank {row.first_rank}, was {row.recall_first_rank}"
+        verdict = f"first correct: rank {row.first_rank}, was {row.recall_first_rank}"
     _caption(draw, (left, top), row.path.stem, verdict)
     for place, answer in enumerate(row.answers):
         left = _MARGIN_PX + (place + 1) * (_TILE_PX + 2 * _FRAME_PX + _GAP_PX) + _GAP_PX
         _paste(sheet, draw, answer.path, (left, top), _RIGHT if answer.right else _WRONG, _FRAME_PX)
-        verdict = "right" if answer.right else "wrong, overlaps" if answer.overlaps else "wrong"
+        verdict = "correct" if answer.right else "wrong, overlaps" if answer.overlaps else "wrong"
         before = "" if answer.recall_rank is None else f", was #{answer.recall_rank}"
         first = f"#{place + 1}{before}{_off(answer.distance_m)}"
         _caption(draw, (left, top), first, f"{verdict}, {answer.score_name} {answer.score:.3f}")
@@ -134,13 +134,13 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
         left = _MARGIN_PX + (columns + 1) * (_TILE_PX + 2 * _FRAME_PX + _GAP_PX) + 2 * _GAP_PX
         _paste(sheet, draw, row.right.path, (left, top), _RIGHT, _FRAME_PX)
         score = f"{row.right.score_name} {row.right.score:.3f}"
-        _caption(draw, (left, top), f"a right answer{_off(row.right.distance_m)}", score)
+        _caption(draw, (left, top), f"a correct answer{_off(row.right.distance_m)}", score)
 
 
 def _paste(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, int], color: str, frame_px: int
 ) -> None:
-    """The whole image, centered in its square, with a frame around the square."""
+    """Draw the whole image, centered in its square, with a frame around the square."""
     left, top = corner
     side = _TILE_PX + 2 * _FRAME_PX
     draw.rectangle((left, top, left + side - 1, top + side - 1), outline=color, width=frame_px, fill=_BLANK)
@@ -158,7 +158,7 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], first: str, sec
 
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text, or its end after an ellipsis: the end of a frame's name distinguishes it from its neighbors."""
+    """The text; if too long, its end after an ellipsis, as the end of a frame's name differs from its neighbors'."""
     if draw.textlength(text, font) <= _TILE_PX + 2 * _FRAME_PX:
         return text
     while text and draw.textlength("..." + text, font) > _TILE_PX + 2 * _FRAME_PX:
@@ -195,11 +195,11 @@ _LEGEND_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Curve:
-    """Distances of one method's first answers."""
+    """The distances of one method's first answers, as a curve of the figure."""
 
     method: str
     title: str
-    distance_Q: np.ndarray  # meters; for chance, of every answer as likely as any other
+    distance_Q: np.ndarray  # meters; for chance, the distances of all equally likely answers
 
 
 def fraction_within(distance_Q: np.ndarray, limit_X: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ _METHOD_TITLES = {
 }
 MODE_TITLES = {
     "pos": "pos: semi-positive answers count as wrong",
-    "pos_semipos": "pos_semipos: semi-positive answers count as right",
+    "pos_semipos": "pos_semipos: semi-positive answers count as correct",
 }
 VIEW_PLURALS = {"satellite": "satellite tiles"}  # others are images: drone images, infrared images
 
@@ -37,12 +37,12 @@ def make_report(
     """The content of report.json.
 
     Args:
-        methods: method -> mode -> metric -> value; fractions 0..1, meters; None where it can't be known.
+        methods: method -> mode -> metric -> value; fractions 0..1, meters; None if it can't be computed.
         data: query_view, reference_view, query_total, reference_total.
         origin: checkpoint_sha256, engine, precision, config, command, hardware, ...
-        notes: what a reader must know beside the numbers.
-        search: of a search in stages recall_n, consistency_m and times
-            (recall_ms, rerank_ms, consistency_ms, how, or None); None for a search in one.
+        notes: sentences that a reader must know to interpret the numbers.
+        search: for a search in stages, recall_n, consistency_m and times (recall_ms, rerank_ms, consistency_ms and how,
+            or None); None for a search in one stage.
     """
     conventions = dict(CONVENTIONS)
     if "dis@1_median_m" in methods["model"][settings.mode]:
@@ -70,7 +70,7 @@ def write_report(directory: Path, report: dict[str, Any]) -> None:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """What was looked for, and one table per mode, the leading mode first."""
+    """A title with the numbers of queries and references, and one table per mode, the leading mode first."""
     data = report["data"]
     queries, references = plural(data["query_view"]), plural(data["reference_view"])
     blocks = [f"# Evaluation: {data['query_total']} {queries} among {data['reference_total']} {references}"]
@@ -101,7 +101,7 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def _modes(report: dict[str, Any]) -> list[str]:
-    """The leading mode first."""
+    """The modes of the report, the leading mode first."""
     return sorted(report["methods"]["model"], key=lambda mode: mode != report["mode"])
 
 
@@ -140,25 +140,25 @@ def _more(report: dict[str, Any]) -> str:
 
 
 def main_metrics(numbers: Numbers) -> list[str]:
-    """Names of Recall@1 and the settings' Recall@K, AP, the middle one of their SDM@K, the median distance."""
+    """The names of every Recall@K of the settings, with Recall@1, AP, the middle SDM@K, and the median distance."""
     sdm = _at("sdm", numbers)
     names = [*_at("recall", numbers), "ap", *sdm[len(sdm) // 2 :][:1], "dis@1_median_m"]
     return [name for name in names if name in numbers]
 
 
 def _at(metric: str, numbers: Numbers) -> list[str]:
-    """Names such as recall@K, the smallest K first."""
+    """The names of a metric at each K, such as recall@1, the smallest K first."""
     names = [name.split("@") for name in numbers if name.startswith(f"{metric}@")]
     return [f"{metric}@{k}" for k in sorted(int(k) for _, k in names if k.isdigit())]
 
 
 def plural(view: str) -> str:
-    """What several images of a view are called."""
+    """The plural noun for the images of a view."""
     return VIEW_PLURALS.get(view, f"{view} images")
 
 
 def method_title(method: str, two_stage: bool) -> str:
-    """What tables and figures call a method."""
+    """The name of a method in tables and figures."""
     return _METHOD_TITLES[method] + (", re-ranked" if two_stage and method == "model" else "")
 
 
@@ -169,7 +169,7 @@ def percent(value: float | None) -> str:
 def _scored(report: dict[str, Any], mode: str, queries: str) -> str:
     numbers = report["methods"]["model"][mode]
     left_out = numbers["queries_left_out"]
-    rest = f"; {left_out} without a right answer here are left out" if left_out else ""
+    rest = f"; {left_out} without a correct answer here are left out" if left_out else ""
     return f"{numbers['queries']} {queries} scored{rest}"
 
 
@@ -194,9 +194,9 @@ def _stage_sentence(report: dict[str, Any], mode: str, queries: str, references:
     n, total = report["search"]["recall_n"], report["data"]["reference_total"]
     model, ceiling = report["methods"]["model"][mode], report["methods"]["stage_one"][mode][f"recall@{n}"]
     return (
-        f"Stage one puts a right answer among its first {n} of {total} {references} for {percent(ceiling)} % of the "
-        f"{queries}: no order of these can have a higher Recall@1. Re-ranking won {model['won_queries']} right first "
-        f"answers and lost {model['lost_queries']} against stage one."
+        f"For {percent(ceiling)} % of the {queries}, a correct answer is among the first {n} of {total} {references} "
+        f"in stage one, which is the upper limit of Recall@1 after re-ranking. Re-ranking won {model['won_queries']} "
+        f"correct first answers and lost {model['lost_queries']}."
     )
 
 
@@ -244,12 +244,12 @@ def _cell(numbers: Numbers, key: str, form: str) -> str:
 
 
 def _score_notes(report: dict[str, Any]) -> list[str]:
-    notes = ["A tie is never won: a wrong answer with an equal score ranks before the right one."]
+    notes = ["A tie is never won: a wrong answer with an equal score ranks before the correct one."]
     tied = report["methods"]["model"][report["mode"]]["tied_queries"]
     if tied:
         notes.append(
-            f"{tied} queries have a wrong answer with exactly the score of their best right one: "
-            "copies among the images, or an encoder that has collapsed."
+            f"{tied} queries have a wrong answer with exactly the score of their best correct one: "
+            "the images contain copies, or the encoder has collapsed."
         )
     return notes
 

@@ -1,14 +1,14 @@
-"""An evaluation directory to all its numbers and figures, from disk, without a device.
+"""Compute all numbers and figures of an evaluation directory from its files, without a device.
 
 The directory contains, after ``evaluate``::
 
     query/  reference/           descriptor sets, or directories of them: omega/, phi/, perhaps centroids/
-    truth.jsonl                  which references are right for each query
+    truth.jsonl                  the correct references of each query
     baselines/                   descriptor sets query/, reference/ of the color histogram; constant.json
-    setup.json                   settings, origin, notes, perhaps search_times: what the report needs besides; checksums
-                                 of itself, truth.jsonl and constant.json (the sets have their own)
+    setup.json                   settings, origin, notes and perhaps search_times for the report; checksums of itself,
+                                 truth.jsonl and constant.json (the sets have their own)
 
-and, after ``rescore``: report.json, report.md, queries.jsonl (every query's answers), contact_sheet.png,
+and, after ``rescore``, also report.json, report.md, queries.jsonl (every query's answers), contact_sheet.png and
 distance_curve.png.
 """
 
@@ -60,7 +60,7 @@ _NO_PLACES = "No distances: the images of this data set have no places, so there
 
 @dataclass(frozen=True)
 class _Case:
-    """Who is looked for among whom, and what is right."""
+    """The descriptor sets of queries and references, the correct references, and the settings."""
 
     queries: DescriptorSets
     references: DescriptorSets
@@ -69,7 +69,7 @@ class _Case:
 
     @property
     def first(self) -> tuple[DescriptorSet, DescriptorSet]:
-        """One set of each: all sets of the queries have the same rows, and so have those of the references."""
+        """One set of the queries and one of the references, for their rows, which are equal in all sets of a side."""
         return next(iter(self.queries.values())), next(iter(self.references.values()))
 
     @cached_property
@@ -85,8 +85,8 @@ def rescore(out_dir: str | Path, figures: bool = True) -> dict[str, Any]:
     """Recompute every number of an evaluation directory and write its report and figures again.
 
     Args:
-        figures: False leaves the PNG files alone; the contact sheet also needs the data set's images, and an older one
-            stays where they are gone, which the report notes.
+        figures: False leaves the PNG files unchanged. The contact sheet also needs the images of the data set; if they
+            are missing, an older sheet is kept, and the report notes it.
 
     Returns:
         The content of report.json.
@@ -131,7 +131,11 @@ def _rescore(directory: Path, figures: bool) -> dict[str, Any]:
 
 
 def load_setup(path: Path) -> dict[str, Any]:
-    """Raises: DataError: missing, broken, or of another version."""
+    """The content of setup.json, without its checksum.
+
+    Raises:
+        DataError: the file is missing or broken, its version differs, or one of the checksums differs.
+    """
     setup = read_json(path, DataError, "", "is this an evaluation directory, and was it finished?")
     if setup.get("version") != SETUP_VERSION:
         raise DataError(f"{path} is not of version {SETUP_VERSION}, which this program reads; evaluate again")
@@ -145,7 +149,9 @@ def load_setup(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} was changed since it was written (its checksum differs); evaluate again")
     for name, checksum in setup["files"].items():
         if file_checksum(path.parent / name, DataError) != checksum:
-            raise DataError(f"{path.parent / name} was changed since it was written (its checksum differs); evaluate")
+            raise DataError(
+                f"{path.parent / name} was changed since it was written (its checksum differs); evaluate again"
+            )
     return setup
 
 
@@ -161,7 +167,7 @@ def _is_sound(setup: dict[str, Any]) -> bool:
 
 
 def write_setup(path: Path, facts: dict[str, Any]) -> None:
-    """Write setup.json with the checksums of what is computed from; the directory is an evaluation from now on."""
+    """Write setup.json with checksums of the inputs of the scores; from now on the directory is an evaluation."""
     names = [name for name in _SUMMED if (path.parent / name).is_file()]
     setup = {"version": SETUP_VERSION, **facts}
     setup["files"] = {name: file_checksum(path.parent / name, DataError) for name in names}
@@ -179,24 +185,26 @@ def _settings(setup: dict[str, Any], path: Path) -> ScoreSettings:
 
 
 def _answers(case: _Case) -> dict[str, MethodScores]:
-    """What the encoder's descriptors answer: in stages where there are two of them."""
+    """The scores of the encoder's descriptors, searched in stages if there are Omega and Phi."""
     if "phi" in case.queries or "phi" in case.references:
         return score_two_stage(case.queries, case.references, case.truth, case.settings)
     return {"model": score_sets(*case.first, case.truth, case.settings)}
 
 
 def _search(case: _Case, setup: dict[str, Any], path: Path, notes: list[str]) -> dict[str, Any]:
-    """What the report says of the stages; adds to ``notes`` where there are fewer references than stage one's N."""
+    """The report's section on the stages; adds a note if there are fewer references than the N of stage one."""
     count = len(case.reference_names)
-    stages, wanted = case.settings.stages(count), case.settings.search.recall_n
-    if stages.recall_n < wanted:
+    stages, requested = case.settings.stages(count), case.settings.search.recall_n
+    if stages.recall_n < requested:
         notes.append(
-            f"N = {wanted} answers were requested of stage one and there are {count} references: all are re-ranked, "
-            "and stage one decides nothing."
+            f"N = {requested} answers were requested from stage one, but there are {count} references: all are "
+            "re-ranked, so stage one has no effect."
         )
     times = setup.get("search_times")
     if times is not None and not _are_times(times):
-        raise DataError(f"{path}: search_times are {times}, expected recall_ms, rerank_ms, consistency_ms and how")
+        raise DataError(
+            f"{path}: search_times are {times}, expected recall_ms, rerank_ms, consistency_ms and how; evaluate again"
+        )
     return {"recall_n": stages.recall_n, "consistency_m": stages.consistency_m, "times": times}
 
 
@@ -208,7 +216,7 @@ def _are_times(times: Any) -> bool:
 
 
 def _baselines(directory: Path, case: _Case, notes: list[str]) -> dict[str, MethodScores]:
-    """Whatever baselines the directory has; adds to ``notes`` why one is missing."""
+    """The scores of the baselines in the directory and of chance; adds a note if the constant answer is impossible."""
     methods = {}
     distances, truth, settings = distances_of(*case.first), case.truth, case.settings
     if (directory / "query").is_dir():
@@ -238,7 +246,7 @@ def _load_constant(path: Path) -> dict[str, list[str]]:
 
 
 def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
-    """One line per scored query: first right rank in each mode, and the answers in the widest mode."""
+    """One line per scored query: rank of the first correct answer in each mode, and the answers of the last mode."""
     query_names, names = case.query_names, case.reference_names
     lines: dict[int, dict[str, Any]] = {}
     for mode, ranking in model.ranking.items():
@@ -258,7 +266,7 @@ def _write_queries(path: Path, model: MethodScores, case: _Case) -> None:
 
 
 def _figure_notes(directory: Path, image_root: Path, methods: dict[str, MethodScores], case: _Case) -> list[str]:
-    """What the figures do not show of these numbers."""
+    """Notes for the report on what the figures do not show."""
     notes, mode, is_two_stage = [], case.settings.mode, "stage_one" in methods
     missing = [
         method_title(name, is_two_stage)
@@ -329,7 +337,7 @@ def _write_figure(path: Path, content: bytes | None) -> None:
 def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tuple[str, str]:
     numbers = methods["model"].numbers[mode]
     title = f"{shown} of {numbers['queries']} queries, evenly spaced from the best answered to the worst"
-    legend = "Green: right. Red: wrong. Last column: a right answer, where the first is wrong."
+    legend = "Green: correct. Red: wrong. Last column: a correct answer, if the first is wrong."
     if methods["model"].distance:
         legend += " Meters: from the true place to the center."
     if "stage_one" not in methods:
@@ -338,7 +346,7 @@ def _sheet_titles(shown: int, methods: dict[str, MethodScores], mode: str) -> tu
     before = percent(methods["stage_one"].numbers[mode]["recall@1"])
     first = (
         f"mode {mode}, Recall@1 {before} % by stage one, {percent(numbers['recall@1'])} % re-ranked: "
-        f"{won} queries won, {lost} lost" + ("." if shown < 2 else "; where there are such, one of each is shown.")
+        f"{won} queries won, {lost} lost" + ("." if shown < 2 else "; one of each is shown, if there is one.")
     )
     return title, f"{first}\n{legend} Was: the rank in stage one."
 
@@ -367,7 +375,7 @@ def _sheet_row(root: Path, row: int, model: MethodScores, case: _Case) -> SheetR
 
 
 def _right_answer(root: Path, query: int, case: _Case) -> SheetAnswer:
-    """The right reference that is most like the query by the descriptors of stage one; the first one of a tie."""
+    """The correct reference most similar to the query by the descriptors of stage one; of a tie the first one."""
     queries, references = case.first
     item_R = np.sort(case.truth.right[case.settings.mode][query])
     score_of, rounding = cosine_of(queries.descriptor_ND, references.descriptor_ND)

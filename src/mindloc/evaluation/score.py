@@ -1,8 +1,8 @@
-"""From descriptor sets and the truth to numbers: nothing here needs an image, a model or a device.
+"""Compute scores from descriptor sets and the truth, without images, a model or a device.
 
-A search in stages is scored from disk too: Omega recalls N answers, Phi re-ranks them, node consistency the first M.
-Three methods come of it: ``model`` is what the search answers in the end, ``stage_one`` Omega alone, and ``phi`` what
-re-ranking everything would answer. Stage one is the ceiling: what it does not recall, no later stage can find.
+A search in stages is scored from disk too: Omega recalls N answers, Phi re-ranks them, and node consistency re-ranks
+the first M of them. Its scores are those of three methods: ``model``, the final answers; ``stage_one``, Omega alone;
+``phi``, all references ranked by Phi. Stage one is the upper limit: later stages can't find what it does not recall.
 
 Shapes: Q queries, N references, K answers per query.
 """
@@ -30,41 +30,41 @@ from mindloc.geo.points import PlaceUnit, distance_m, lon_from, paired_distance_
 from mindloc.vocabulary import PairMode
 
 WITHIN_M = (10, 25, 50, 100, 250, 500)
-_PAIRS_MEASURED = 4_000_000  # distances taken to describe a random answer
+_PAIRS_MEASURED = 4_000_000  # maximum number of distances that describe a random answer
 
 Numbers = dict[str, float | int | None]
-DescriptorSets = dict[str, DescriptorSet]  # as load_descriptor_sets reads them
+DescriptorSets = dict[str, DescriptorSet]  # result of load_descriptor_sets
 
 
 class ScoreSettings(BaseModel):
-    """What to compute: the sections of the config that say which numbers, and two keys of others."""
+    """What to compute: the sections ``eval`` and ``search`` of the config, and two keys of other sections."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: PairMode = "pos"  # the one that leads the report and steers training; both are always computed
+    mode: PairMode = "pos"  # first in the report, and selects the best epoch; both modes are always computed
     seed: int = 1
     eval: EvalConfig = EvalConfig()
     search: SearchConfig = SearchConfig()
 
     @property
     def recalls(self) -> tuple[int, ...]:
-        """The ranks K whose Recall@K is computed: those of the config, and 1, which steers training."""
+        """The ranks K whose Recall@K is computed: those of the config, and 1, which selects the best epoch."""
         return tuple(dict.fromkeys((1, *self.eval.recall_at)))
 
     @property
     def answers(self) -> int:
-        """Answers to keep per query: enough for the metrics and the contact sheet."""
+        """Number of answers to keep per query: enough for the metrics and the contact sheet."""
         return max(5, *self.eval.recall_at, *self.eval.sdm_at)
 
     def stages(self, reference_count: int) -> "Stages":
-        """The stages of a search among so many references."""
+        """The stages of a search in that number of references."""
         recall_n = min(self.search.recall_n, reference_count)
         return Stages(recall_n, min(self.search.consistency_m, recall_n))
 
 
 @dataclass(frozen=True)
 class Stages:
-    """How many answers of each query a stage looks at; never more than there are."""
+    """How many answers of each query a stage re-ranks; at most the number of references."""
 
     recall_n: int
     consistency_m: int  # 0: there is no third stage
@@ -72,19 +72,20 @@ class Stages:
 
 @dataclass(frozen=True)
 class MethodScores:
-    """One way of answering, measured in each mode over the queries that have a right reference there."""
+    """The scores of one method in each mode, over the queries that have a correct reference in that mode."""
 
     numbers: dict[str, Numbers]  # mode -> metric -> value
     ranking: dict[str, Ranking] = field(default_factory=dict)  # of the queries scored
     query: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> indices of these queries
-    distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters; no mode without places
-    recall_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q, K) rank of each in stage one
-    recall_first_rank: dict[str, np.ndarray] = field(default_factory=dict)  # re-ranked: (Q,) of stage one
+    distance: dict[str, np.ndarray] = field(default_factory=dict)  # mode -> (Q, K) meters; empty without places
+    # after re-ranking: mode -> (Q, K) rank of each answer in stage one; (Q,) rank of the first correct one in stage one
+    recall_rank: dict[str, np.ndarray] = field(default_factory=dict)
+    recall_first_rank: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Distances:
-    """From queries to references, by their places."""
+    """Distances from queries to references, by their places."""
 
     query_Q2: np.ndarray
     reference_N2: np.ndarray
@@ -95,13 +96,13 @@ class Distances:
         return paired_distance_m(self.query_Q2[query][:, None], self.reference_N2[top_QK], self.unit)
 
     def to_answers_deg(self, query: np.ndarray, top_QK: np.ndarray) -> np.ndarray:
-        """(Q, K) Euclidean distances in degrees, as DenseUAV takes them; across the 180th meridian the short way."""
+        """(Q, K) Euclidean distances in degrees as in DenseUAV, the short way across the 180th meridian."""
         query_Q12, answer_QK2 = self.query_Q2[query][:, None], self.reference_N2[top_QK]
         off_lon_QK = query_Q12[..., 1] - lon_from(answer_QK2[..., 1], query_Q12[..., 1])
         return np.hypot(query_Q12[..., 0] - answer_QK2[..., 0], off_lon_QK)
 
     def to_any(self, query: np.ndarray, seed: int) -> np.ndarray:
-        """(Q, M) meters from each query to every reference, or to M of many drawn once."""
+        """(Q, M) meters from each query to every reference or, if there are many, to the same M drawn at random."""
         reference_N2 = self.reference_N2
         most = max(1, _PAIRS_MEASURED // len(query))
         if most < len(reference_N2):
@@ -110,7 +111,7 @@ class Distances:
 
 
 def distances_of(queries: DescriptorSet, references: DescriptorSet) -> Distances | None:
-    """By the sets' places; None where a set has none.
+    """The distances by the places of the sets; None if a set has no places.
 
     Raises:
         DataError: the two sets state places in different units.
@@ -120,7 +121,8 @@ def distances_of(queries: DescriptorSet, references: DescriptorSet) -> Distances
         return None
     if units[0] != units[1]:
         raise DataError(
-            f"queries have places in {units[0]}, the references in {units[1]}; extract both from one data set"
+            f"places of the queries are in {units[0]}, those of the references in {units[1]}; extract both from one "
+            "data set"
         )
     return Distances(queries.place_N2(), references.place_N2(), units[0])
 
@@ -131,7 +133,7 @@ def score_sets(
     """All metrics in both modes.
 
     Raises:
-        DataError: the sets do not fit each other, or no query has a right reference.
+        DataError: checkpoint, reduction or place unit of the sets differ, or no query has a correct reference.
     """
     require_comparable(queries, references)
     ranking = rank_references(queries.descriptor_ND, references.descriptor_ND, truth.right, settings.answers)
@@ -139,12 +141,17 @@ def score_sets(
 
 
 def require_comparable(queries: DescriptorSet, references: DescriptorSet) -> None:
-    """Raises: DataError: another checkpoint or another reduction made the references' descriptors."""
+    """Check that one checkpoint and one reduction produced the descriptors of both sets.
+
+    Raises:
+        DataError: the checkpoints or the reductions differ.
+    """
     for fact, maker in (("checkpoint_sha256", "checkpoint"), ("reduction_sha256", "reduction")):
         origins = (queries.card.get(fact), references.card.get(fact))
         if origins[0] != origins[1]:
             raise DataError(
-                f"queries were made by {maker} {origins[0]}, the references by {origins[1]}; extract both again"
+                f"descriptors of the queries are from {maker} {origins[0]}, those of the references from {origins[1]}; "
+                "extract both again"
             )
 
 
@@ -155,10 +162,13 @@ def score_rankings(
     truth: Truth,
     settings: ScoreSettings,
 ) -> MethodScores:
-    """The same from rankings over all queries, one per mode; a mode that no query can be scored in is absent.
+    """All metrics from one ranking of all queries per mode; a mode in which no query can be scored is left out.
 
     Args:
-        distances: None: unknown, and no number needs them.
+        distances: None if unknown; then the metrics of distances are left out.
+
+    Raises:
+        DataError: no query has a correct reference in ``settings.mode``.
     """
     scores = MethodScores({})
     for mode, every in rankings.items():
@@ -175,20 +185,20 @@ def score_rankings(
             scores.ranking[mode], scores.query[mode] = ranking, query
     if settings.mode not in scores.numbers:
         raise DataError(
-            f"no query has a right reference in mode {settings.mode}; check the pair file or take another mode"
+            f"no query has a correct reference in mode {settings.mode}; check the pair file or use another mode"
         )
     return scores
 
 
 def known(numbers: Numbers) -> Numbers:
-    """The numbers with None for what can't be computed, such as distances where one place is missing."""
+    """The numbers, with None for those that can't be computed, such as distances if a place is missing."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in numbers.items()
     }
 
 
 def distance_numbers(distance_Q: np.ndarray) -> Numbers:
-    """How far off the first answer is: median, and shares within fixed distances."""
+    """The median distance of the first answers, and the fractions within fixed distances."""
     within = {f"within_{limit}m": float(np.mean(distance_Q <= limit)) for limit in WITHIN_M}
     if np.isnan(distance_Q).any():
         within = dict.fromkeys(within)
@@ -231,9 +241,9 @@ def _denseuav_numbers(degrees_QK: np.ndarray, settings: ScoreSettings) -> Number
 class _Stage:
     """A stage after the first."""
 
-    looks_at: int  # answers
+    looks_at: int  # number of answers that it re-ranks
     score_of: ScoreOf
-    rounding: float  # difference of scores that is none
+    rounding: float  # scores that differ by no more are equal
 
 
 def score_two_stage(
@@ -241,11 +251,12 @@ def score_two_stage(
 ) -> dict[str, MethodScores]:
     """Scores of ``model``, ``stage_one`` and ``phi``, each in both modes.
 
-    The model's numbers also have ``won_queries`` and ``lost_queries`` (right first answers that stage one does not
-    have, and the other way round), stage one's also recall@N.
+    The numbers of ``model`` also have ``won_queries`` (correct first answers that stage one does not have) and
+    ``lost_queries`` (the reverse); those of ``stage_one`` also have recall@N.
 
     Raises:
-        DataError: the sets do not fit each other, or no query has a right reference.
+        DataError: descriptors, checkpoint, reduction or place unit of the sets differ, the numbers of nodes are
+            unusable, or no query has a correct reference.
     """
     _require_fit(queries, references)
     omega, count = (queries["omega"], references["omega"]), references["omega"].count
@@ -301,18 +312,18 @@ def _consistency_of(queries: DescriptorSets, references: DescriptorSets) -> Scor
 
 
 def _nodes(queries: DescriptorSet, references: DescriptorSet) -> int:
-    """Nodes that a Phi descriptor consists of, as both cards say."""
+    """The number of nodes of a Phi descriptor, which the card.json of both sets must state."""
     nodes, width = queries.card.get("nodes"), queries.descriptor_ND.shape[1]
     if nodes != references.card.get("nodes") or not isinstance(nodes, int) or nodes < 1 or width % nodes:
         raise DataError(
-            f"Phi of length {width} has {nodes} nodes by the queries' card and {references.card.get('nodes')} by the "
-            "references'; node consistency needs one number that divides the length: extract both again"
+            f"Phi of length {width} has {nodes} nodes by card.json of the queries, {references.card.get('nodes')} by "
+            "that of the references; node consistency needs one divisor of the length: extract both again"
         )
     return nodes
 
 
 def _compare(model: MethodScores, stage_one: MethodScores, mode: str, recall_n: int) -> None:
-    """Add what only two stages together have."""
+    """Add the numbers that compare the two stages."""
     before_Q, after_Q = stage_one.ranking[mode].first_rank_Q, model.ranking[mode].first_rank_Q
     stage_one.numbers[mode][f"recall@{recall_n}"] = metrics.recall_at(before_Q, recall_n)
     model.numbers[mode]["won_queries"] = int(((before_Q > 1) & (after_Q == 1)).sum())

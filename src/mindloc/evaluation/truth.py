@@ -1,9 +1,9 @@
-"""Which references are right for each query: of a split, and as a file beside the descriptor sets.
+"""The correct references of each query, from a split or from the file truth.jsonl beside the descriptor sets.
 
-A query is an image to be located, a reference one that can be an answer. They are the split's query and reference side,
-or exchanged with eval.swap_sides.
+A query is an image to be located, a reference an image that can be an answer. Queries are the query side of the split
+and references its reference side; eval.swap_sides exchanges them.
 
-truth.jsonl has one line per query, also for those that no reference answers::
+truth.jsonl has one line per query, also for a query without a correct reference::
 
     {"query": name, "pos": [names of references], "pos_semipos": [names of references]}
 """
@@ -25,7 +25,7 @@ from mindloc.vocabulary import MODES, SideName
 
 @dataclass(frozen=True)
 class Role:
-    """What one side of a split does in a search."""
+    """One side of a split, and its role in a search."""
 
     name: Literal["query", "reference"]  # to be located, or searched
     side: SideName  # of the split and of the encoder
@@ -34,14 +34,14 @@ class Role:
 
 @dataclass(frozen=True)
 class Task:
-    """Who is looked for among whom."""
+    """The queries to locate, the references to search, and the correct references of each query."""
 
     queries: Role
     references: Role
     right: dict[str, list[np.ndarray]]  # mode -> references of each query, as indices
 
     def answerable(self) -> Role:
-        """The queries that some reference answers: only these are encoded.
+        """The queries that have a correct reference; only these are encoded.
 
         Raises:
             DataError: there are none.
@@ -52,13 +52,13 @@ class Task:
         return Role("query", self.queries.side, self.queries.images.take(index))
 
     def right_names(self) -> dict[str, list[list[str]]]:
-        """mode -> names of the right references of each query."""
+        """mode -> names of the correct references of each query."""
         files = self.references.images.files
         return {mode: [[files[i] for i in references] for references in self.right[mode]] for mode in MODES}
 
 
 def make_task(split: Split, swap_sides: bool = False) -> Task:
-    """The search of a split: its query side among its reference side, or with ``swap_sides`` the other way round."""
+    """The task of a split: to locate its query side in its reference side, or the reverse with ``swap_sides``."""
     sides: tuple[SideName, SideName] = ("reference", "query") if swap_sides else ("query", "reference")
     right = {}
     for mode in MODES:
@@ -72,14 +72,18 @@ def make_task(split: Split, swap_sides: bool = False) -> Task:
 
 @dataclass(frozen=True)
 class Truth:
-    """Right references of the queries of one descriptor set, as indices into another one."""
+    """The correct references of the queries in one descriptor set, as indices into the set of the references."""
 
     right: dict[str, list[np.ndarray]]  # mode -> one index array per query, int64
-    query_total: int  # lines of the file: queries without a descriptor and a right reference are counted too
+    query_total: int  # number of lines of the file, including those of queries without a correct reference
 
 
 def write_truth(path: Path, query_names: list[str], right_names: dict[str, list[list[str]]]) -> None:
-    """Args: right_names: mode -> names of the right references of each query."""
+    """Write truth.jsonl.
+
+    Args:
+        right_names: mode -> names of the correct references of each query.
+    """
     with atomic_write(path, error=DataError) as file:
         for index, name in enumerate(query_names):
             line = {"query": name, **{mode: right_names[mode][index] for mode in MODES}}
@@ -90,7 +94,7 @@ def load_truth(path: Path, queries: DescriptorSet, references: DescriptorSet) ->
     """The truth of ``queries`` among ``references``.
 
     Raises:
-        DataError: the file is missing or broken, names what neither set contains, or says nothing about a query.
+        DataError: the file is missing or broken, names an image that the sets lack, or has no line for a query.
     """
     line_of = _load_lines(path)
     position = {name: index for index, name in enumerate(references.names)}
@@ -98,12 +102,12 @@ def load_truth(path: Path, queries: DescriptorSet, references: DescriptorSet) ->
     lost = next((name for name, line in line_of.items() if name not in described and line["pos_semipos"]), None)
     if lost is not None:
         raise DataError(
-            f"{path} names query {lost}, which has right references and no descriptor; extract the queries again"
+            f"{path} names query {lost}, which has correct references but no descriptor; extract the queries again"
         )
     right: dict[str, list[np.ndarray]] = {mode: [] for mode in MODES}
     for name in queries.names:
         if name not in line_of:
-            raise DataError(f"{path} says nothing about query {name}; write it again for this split")
+            raise DataError(f"{path} has no line for query {name}; write it again for this split")
         for mode in MODES:
             right[mode].append(_indices(line_of[name][mode], position, f"{path}, query {name}"))
     return Truth(right, len(line_of))
@@ -115,7 +119,7 @@ def _load_lines(path: Path) -> dict[str, dict[str, Any]]:
         if not _is_line(line):
             raise DataError(f"{where} is {str(line)[:60]}, expected query, pos and pos_semipos; evaluate again")
         if line["query"] in lines:
-            raise DataError(f"{where}: query {line['query']} comes a second time; evaluate again")
+            raise DataError(f"{where}: query {line['query']} appears twice; evaluate again")
         lines[line["query"]] = line
     return lines
 

@@ -45,7 +45,11 @@ def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=
 
     .. math:: \ell_j = \operatorname{reduce}_{i \ne j} \max(0, \cos_{ij} - \cos_{jj} + m)
 
-    Args, Returns: as :func:`cosine_embedding`, with margin as a difference of cosines; 0 to 2 + m.
+    Args:
+        margin: m, a difference of cosines. The other arguments are those of :func:`cosine_embedding`.
+
+    Returns:
+        Scalar, the mean over anchors, 0 to 2 + m.
 
     References:
         SGM-Net; FaceNet, arXiv:1503.03832.
@@ -57,7 +61,7 @@ def cosine_triplet(query_BD, reference_BD, margin=0.2, negatives="all", mask_BB=
 
 
 class CosineEmbedding(nn.Cell):
-    """``cosine_embedding`` of one descriptor; see losses/criterion.py."""
+    """``cosine_embedding`` as a Cell, for one descriptor; ``Criterion`` describes its interface."""
 
     targets, component_names = (), ()
 
@@ -70,7 +74,7 @@ class CosineEmbedding(nn.Cell):
 
 
 class CosineTriplet(nn.Cell):
-    """``cosine_triplet`` of one descriptor; see losses/criterion.py."""
+    """``cosine_triplet`` as a Cell, for one descriptor; ``Criterion`` describes its interface."""
 
     targets, component_names = (), ()
 
@@ -83,12 +87,12 @@ class CosineTriplet(nn.Cell):
 
 
 def build_cosine_embedding(loss: LossConfig) -> CosineEmbedding:
-    """The loss of LOSSES by that name."""
+    """The loss ``cosine_embedding`` with the settings of the config."""
     return CosineEmbedding(loss.embedding_margin, loss.negatives)
 
 
 def build_cosine_triplet(loss: LossConfig) -> CosineTriplet:
-    """The loss of LOSSES by that name."""
+    """The loss ``cosine_triplet`` with the settings of the config."""
     return CosineTriplet(loss.triplet_margin, loss.negatives)
 
 

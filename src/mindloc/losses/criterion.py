@@ -13,7 +13,10 @@ from mindloc.vocabulary import SIDES
 
 
 def build_criterion(config: Config) -> "Criterion":
-    """The losses that the config names for the descriptors of its head; of several, loss.beta weights the first."""
+    """The criterion with the losses that the config names for its head's descriptors.
+
+    Of several losses, the first has weight loss.beta; the others share the rest equally.
+    """
     losses = HEADS[config.head.name].losses
     names = {descriptor: config.value(key) for descriptor, key in losses.items()}
     terms = {descriptor: LOSSES[name].build(config.loss) for descriptor, name in names.items()}
@@ -30,8 +33,8 @@ class Criterion(nn.Cell):
 
     Args:
         losses: descriptor -> Cell (query (G, D), reference (G, D), logit scale (1,), targets, mask (G, G)) -> (loss,
-            tuple of its parts). Its ``targets`` names the columns of the data set's edges that it reads, its
-            ``component_names`` its parts. Descriptors have the order of the encoder's logit scales.
+            tuple of its parts). ``targets`` of the Cell names the columns of the data set's edges that it reads,
+            ``component_names`` its parts. The descriptors are in the order of the encoder's logit scales.
         weights: of each loss in the total; None: the only loss is the total.
     """
 
@@ -44,7 +47,7 @@ class Criterion(nn.Cell):
         self.component_names = parts or tuple(losses)
 
     def construct(self, outputs, targets, mask_GG):
-        """Args: targets: name -> (G, ...), those of ``targets``."""
+        """The total loss and {component: value}; ``targets`` maps the names in ``self.targets`` to arrays (G, ...)."""
         scale = outputs["logit_scale"]
         if self.weights is None:
             query_GD, reference_GD = outputs[self.queries[0]], outputs[self.references[0]]

@@ -30,7 +30,8 @@ def weighted_infonce(query_BD, reference_BD, logit_scale, weight_B, k=5.0, mask_
             diagonal does not are padding and are left out of the mean. LSE and mean run over the columns that count.
 
     Returns:
-        The loss, a scalar in nats, and its parts, whose mean it is: from queries to references, and back.
+        (loss, parts): a scalar in nats, and the two scalars whose mean it is, from queries to references and from
+        references to queries.
 
     References:
         Game4Loc, arXiv:2409.16925, section 4.
@@ -46,7 +47,7 @@ def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=No
         label_smoothing: 0..1, target mass that is spread evenly over the row's columns, the pair's own included.
 
     Returns:
-        As :func:`weighted_infonce`.
+        (loss, parts), see :func:`weighted_infonce`.
 
     References:
         arXiv:1807.03748; label smoothing: arXiv:1512.00567.
@@ -56,7 +57,7 @@ def infonce(query_BD, reference_BD, logit_scale, label_smoothing=0.0, mask_BB=No
 
 
 class WeightedInfonce(nn.Cell):
-    """``weighted_infonce`` of one descriptor; see losses/criterion.py."""
+    """``weighted_infonce`` as a Cell, for one descriptor; ``Criterion`` describes its interface."""
 
     targets, component_names = ("iou",), DIRECTIONS
 
@@ -69,7 +70,7 @@ class WeightedInfonce(nn.Cell):
 
 
 class Infonce(nn.Cell):
-    """``infonce`` of one descriptor; see losses/criterion.py."""
+    """``infonce`` as a Cell, for one descriptor; ``Criterion`` describes its interface."""
 
     targets, component_names = (), DIRECTIONS
 
@@ -82,12 +83,12 @@ class Infonce(nn.Cell):
 
 
 def build_weighted_infonce(loss: LossConfig) -> WeightedInfonce:
-    """The loss of LOSSES by that name."""
+    """The loss ``weighted_infonce`` with the settings of the config."""
     return WeightedInfonce(loss.k)
 
 
 def build_infonce(loss: LossConfig) -> Infonce:
-    """The loss of LOSSES by that name."""
+    """The loss ``infonce`` with the settings of the config."""
     return Infonce(loss.label_smoothing)
 
 
@@ -97,7 +98,7 @@ def overlap_smoothing(weight_B, k):
 
 
 def _infonce(query_BD, reference_BD, logit_scale, smoothing_B, mask_BB):
-    """InfoNCE, and its parts from queries to references and from references to queries."""
+    """(InfoNCE, (its part from queries to references, its part from references to queries))."""
     cosine_BB = ops.matmul(unit_rows(query_BD), unit_rows(reference_BD).T)
     logit_BB = ops.cast(logit_scale, ms.float32) * cosine_BB
     if mask_BB is None:

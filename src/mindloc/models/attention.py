@@ -1,4 +1,4 @@
-"""What attention does with queries, keys and values: score, softmax, mix; in the forms of models/layers.py.
+"""The core of attention, softmax(query key^T) value, in each of the forms that models/layers.py describes.
 
 Shapes: B images, N tokens, C width = h heads of D channels, M = B * N rows.
 """
@@ -10,7 +10,7 @@ from mindloc.models.layers import Form
 
 
 def attention_core(form: Form, heads: int) -> nn.Cell:
-    """(query, key, value) -> softmax(query key^T) value, (B, h, N, D) each, in one of the forms."""
+    """The cell of one form: (query, key, value) -> softmax(query key^T) value, each (B, h, N, D)."""
     if form == "kernel":
         return FusedAttention(heads)
     return ProductAttention() if form == "products" else SoftmaxAttention()
@@ -22,12 +22,12 @@ def split_heads(x_MC, tokens, heads):
 
 
 def join_heads(x_BhND, width):
-    """The inverse: (M, C) rows, C = h * D."""
+    """The inverse of ``split_heads``: (B, h, N, D) -> rows (M, C), C = h * D."""
     return ops.reshape(ops.transpose(x_BhND, (0, 2, 1, 3)), (-1, width))
 
 
 class SoftmaxAttention(nn.Cell):
-    """Three stock operators; the softmax in float32 whatever their precision."""
+    """Attention from three stock operators; the softmax is float32 in every precision."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class SoftmaxAttention(nn.Cell):
 
 
 class ProductAttention(nn.Cell):
-    """The same in float32, with a gradient that is faster on CPUs."""
+    """Attention in float32 only, with a gradient that is faster on CPUs than that of ``SoftmaxAttention``."""
 
     def __init__(self):
         super().__init__()
@@ -52,11 +52,11 @@ class ProductAttention(nn.Cell):
 
 
 class AttentionAndWeights(nn.Cell):
-    r"""The result beside the attention weights (B, h, N, N), which the backward pass reads once.
+    r"""Attention that also returns its weights (B, h, N, N), so that the backward pass need not compute them again.
 
     With attention weights :math:`P`, output :math:`O` and its gradient :math:`G`, the gradient of the scores is
-    :math:`P \circ (G v^T - G \cdot O)`. The row sums :math:`G \cdot O` are subtracted within the product, as one more
-    column of it, instead of in passes over (N, N) of their own.
+    :math:`P \circ (G v^T - G \cdot O)`. The row sums :math:`G \cdot O` are subtracted by one more column in the
+    product, instead of by separate passes over (N, N).
 
     References:
         The identity: FlashAttention, arXiv:2205.14135, appendix B.
@@ -75,7 +75,7 @@ class AttentionAndWeights(nn.Cell):
 
     def bprop(self, query_BhND, key_BhND, value_BhND, out, dout):
         mixed_BhND, weights_BhNN = out
-        gradient_BhND = dout[0]  # nothing but the backward pass reads the attention weights
+        gradient_BhND = dout[0]  # dout[1] is not needed: only this method reads the attention weights
         along_BhN1 = ops.sum(gradient_BhND * mixed_BhND, 3, True)
         value_and_one = ops.concat((value_BhND, ops.ones_like(along_BhN1)), axis=3)
         score_BhNN = weights_BhNN * self.by_rows(ops.concat((gradient_BhND, -along_BhN1), axis=3), value_and_one)
@@ -87,7 +87,7 @@ class AttentionAndWeights(nn.Cell):
 
 
 class FusedAttention(nn.Cell):
-    """``Attention`` in one kernel, without storing the (N, N) weights; runtime/device.py says on which devices.
+    """Attention in one kernel, without storing the (N, N) weights; runtime/device.py says which devices have it.
 
     Takes fp16 or bf16, D a multiple of 16 up to 512, any N. A graph exported with it runs only where the kernel exists.
 

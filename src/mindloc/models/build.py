@@ -1,4 +1,4 @@
-"""From a config to an encoder, by the tables of backbones and heads."""
+"""Build the encoder that a config describes, from the tables of backbones and heads."""
 
 import logging
 from collections.abc import Callable
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 
 
 def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form: Form | None = None) -> PairEncoder:
-    """The encoder of config.model and config.head, at its seeded start or with the weights that model.pretrained names.
+    """The encoder of config.model and config.head, with seeded random weights or with those of model.pretrained.
 
     Args:
-        say: gets one line on what of those weights was taken, and on what is slow or doubtful.
-        form: None: the one that this process's device is fast in.
+        say: gets lines for the log: which weights of the file were used, and what is slow or doubtful.
+        form: see models/layers.py; None: the form that is fastest on this process's device.
 
     Raises:
-        ValueError: a form that does not compute in train.precision.
-        ConfigError: a normalization that the weights contradict.
-        CheckpointError: weights that are unreadable or of another model.
+        ValueError: the form does not support train.precision.
+        ConfigError: model.mean or model.std differs from the normalization that is stated with the weights.
+        CheckpointError: the weights can't be read or belong to another model.
     """
     model, precision = config.model, config.train.precision
     entry = BACKBONES[model.backbone]
@@ -40,12 +40,15 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
     form = form or _fastest_form(precision)
     if form == "products" and precision != "fp32":  # the powers within its GELU overflow in fp16
         raise ValueError(
-            f'the form "products" is for fp32, and the precision is {precision}; take form "plain", or None for the '
-            "device's own"
+            f'the form "products" supports fp32 only, but the precision is {precision}; use form "plain", or None for '
+            "the fastest form of the device"
         )
     backbones = [entry.build(model, precision, form) for _ in range(1 if model.share_weights else 2)]
     if backbones[0].stride != model.stride_px:
-        raise ValueError(f"backbone {model.backbone} has stride {backbones[0].stride}, its entry {model.stride_px}")
+        raise ValueError(
+            f"backbone {model.backbone} has stride {backbones[0].stride}, but its entry in BACKBONES says "
+            f"{model.stride_px}; correct the entry"
+        )
     head = HEADS[config.head.name]
     heads = [head.build(config.head, backbone.width) for backbone in backbones]
     for cell in (part for part in (*backbones, *heads) if part is not None):
@@ -60,14 +63,14 @@ def build_encoder(config: Config, say: Callable[[str], None] = log.warning, form
 
 
 def _fastest_form(precision: Precision) -> Form:
-    """The form that this process's device is fast in; call it once the device is chosen."""
+    """The form that is fastest on this process's device, which must have been chosen before."""
     if has_fused_attention(precision):
         return "kernel"
     return "products" if precision == "fp32" and ms.get_context("device_target") == "CPU" else "plain"
 
 
 def with_normalization_of(weights: str | Path, config: Config) -> Config:
-    """The config with the model.mean and model.std that a file of weights states, where it states them.
+    """The config, with model.mean and model.std replaced by those stated with the weights, if they are stated.
 
     Raises:
         CheckpointError: the file, or the config.json beside it, can't be read.

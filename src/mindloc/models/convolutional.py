@@ -2,7 +2,7 @@
 
 Batch norms are frozen, see ``FrozenNorm``.
 
-Shapes: B images, I and O channels in and out, C width, H and W positions down and across, N = H * W.
+Shapes: B images, I and O input and output channels, C width, H and W rows and columns of the map, N = H * W.
 
 References:
     Deep Residual Learning, arXiv:1512.03385, in torchvision's variant, whose 3x3 convolutions carry the stride; conv4_x
@@ -21,8 +21,8 @@ from mindloc.models.public_weights import IMAGENET, ImportRule
 from mindloc.vocabulary import Precision
 
 RESNET_STEM = 64  # channels
-RESNET_STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2))  # blocks, channels inside, stride of the first block
-WIDENING = 4  # of a block's output over its inside
+RESNET_STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2))  # blocks, inner channels, stride of the first block
+WIDENING = 4  # output channels of a block / its inner channels
 VGG_STAGES = (
     (64, 64),
     (128, 128),
@@ -33,12 +33,12 @@ NORM_EPS = 1e-5  # torchvision's
 
 
 def build_resnet50(model: ModelConfig, precision: Precision, form: Form) -> "ResNet50":
-    """The backbone of that name; it has one form, and no settings of its own."""
+    """The backbone ``resnet50``, which has one form and no settings of its own."""
     return ResNet50(precision)
 
 
 def build_vgg16(model: ModelConfig, precision: Precision, form: Form) -> "Vgg16":
-    """The backbone of that name; it has one form, and no settings of its own."""
+    """The backbone ``vgg16``, which has one form and no settings of its own."""
     return Vgg16(precision)
 
 
@@ -46,13 +46,13 @@ class ResNet50(nn.Cell):
     """Images (B, 3, height, width), both sides divisible by 16 -> descriptors (B, C), float32: the mean of the map.
 
     Args:
-        precision: of convolutions and maps; parameters, norms' factors and the result are float32 always. bf16 has no
-            products on a CPU.
+        precision: of convolutions and maps; parameters, factors of the norms and the result are always float32. On a
+            CPU, MindSpore has no products in bf16.
     """
 
     import_rule = ImportRule(
         unused=r"\.num_batches_tracked$|^layer4\.|^fc\.",
-        foreign=r"^layer[1-3]\.\d+\.",  # of a deeper one
+        foreign=r"^layer[1-3]\.\d+\.",  # blocks of a deeper ResNet
         usual_normalization=IMAGENET,
     )
 
@@ -71,13 +71,13 @@ class ResNet50(nn.Cell):
 
     @property
     def blocks(self) -> list[nn.Cell]:
-        """The residual blocks in their order."""
+        """The residual blocks, in order."""
         return [*self.layer1, *self.layer2, *self.layer3]
 
     def features(self, images):
-        """The map (B, N, C) position by position, row by row, float32."""
+        """The map (B, N, C), its positions row by row, float32."""
         x_BCHW = self.relu(self.conv1(ops.cast(images, self.dtype), *self.bn1()))
-        x_BCHW = self.pool(self.pad(x_BCHW))  # behind the ReLU nothing is below the zeros at the edge
+        x_BCHW = self.pool(self.pad(x_BCHW))  # after the ReLU no value is below the zeros of the padding
         return rows_of(self.layer3(self.layer2(self.layer1(x_BCHW))))
 
     def construct(self, images):
@@ -92,8 +92,8 @@ def _stage(in_width: int, blocks: int, width: int, stride: int) -> nn.Sequential
 class Bottleneck(nn.Cell):
     """1x1, 3x3 and 1x1 convolution, each with its norm, added to the block's input.
 
-    Where the shape changes, ``downsample`` brings the input into the new one. The last scale starts at zero, so that a
-    fresh block returns its input, and no depth can make the map explode.
+    If the shape changes, ``downsample`` converts the input to the new shape. The last scale starts at zero, so that a
+    new block returns its input, and the map does not explode at any depth.
     """
 
     def __init__(self, in_width: int, width: int, stride: int):
@@ -117,7 +117,7 @@ class Bottleneck(nn.Cell):
 
 
 class Convolution(nn.Cell):
-    """Map (B, I, H, W) -> (B, O, H/stride, W/stride), edges filled with zeros; odd kernel; in the precision of the map.
+    """Map (B, I, H, W) -> (B, O, H/stride, W/stride), padded with zeros, in the precision of the map; odd kernels only.
 
     The parameters stay float32.
     """
@@ -125,16 +125,17 @@ class Convolution(nn.Cell):
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int = 1):
         super().__init__()
         self.weight = parameter("weight", out_width, in_width, kernel, kernel, start="he")
-        # as pairs: the ONNX exporter takes no other kernel sizes
+        # kernel sizes are pairs, as the ONNX exporter accepts nothing else
         self.convolve = ops.Conv2D(
             out_width, (kernel, kernel), pad_mode="pad", pad=kernel // 2, stride=(stride, stride)
         )
         self.add_bias = ops.BiasAdd()
 
     def construct(self, x_BIHW, scale_O, shift_O):
-        """The convolution, times scale and plus shift.
+        """The convolution times ``scale_O`` plus ``shift_O``.
 
-        The scale multiplies the weights, which are far smaller than the map: no second map, forward or backward.
+        The scale is applied to the weights, which are far smaller than the map: this needs no second map, forward or
+        backward.
         """
         weight = self.weight * ops.reshape(scale_O, (-1, 1, 1, 1))
         map_BOHW = self.convolve(x_BIHW, ops.cast(weight, x_BIHW.dtype))
@@ -142,13 +143,13 @@ class Convolution(nn.Cell):
 
 
 class FrozenNorm(nn.Cell):
-    """What a batch norm with its stored statistics multiplies a map by, and what it adds: (scale_O, shift_O), float32.
+    """The factor and summand by which a batch norm with stored statistics changes a map: (scale_O, shift_O), float32.
 
-    Mean and variance never follow the batch, in training neither: N ranks learn what one learns, a skipped step
-    changes nothing, and a resumed run continues to the same bits. Weight and bias are trained.
+    Mean and variance are never updated from a batch, not even in training. So N ranks compute the same update as one, a
+    skipped step changes nothing, and a resumed run is bit-identical. Weight and bias are trained.
 
     Args:
-        scale: the weight that training starts with.
+        scale: initial value of the weight.
     """
 
     def __init__(self, width: int, scale: float = 1.0):
@@ -169,8 +170,8 @@ class Vgg16(nn.Cell):
     """Images (B, 3, height, width), both sides divisible by 16 -> descriptors (B, C), float32: the mean of the map.
 
     Args:
-        precision: of convolutions and maps; the parameters and the result are float32 always. bf16 has no products on a
-            CPU.
+        precision: of convolutions and maps; the parameters and the result are always float32. On a CPU, MindSpore has
+            no products in bf16.
     """
 
     import_rule = ImportRule(unused=r"^features\.(24|26|28)\.|^classifier\.", usual_normalization=IMAGENET)
@@ -178,11 +179,11 @@ class Vgg16(nn.Cell):
     def __init__(self, precision: Precision = "fp32"):
         super().__init__()
         self.stride, self.width = 16, VGG_STAGES[-1][-1]
-        self.features = VggFeatures(precision)  # a cell that is called like a method: torchvision's names start so
+        self.features = VggFeatures(precision)  # a cell, not a method: torchvision's names start with "features."
 
     @property
     def blocks(self) -> list[nn.Cell]:
-        """The layers in their order."""
+        """The layers, in order."""
         return list(self.features)
 
     def construct(self, images):
@@ -190,9 +191,9 @@ class Vgg16(nn.Cell):
 
 
 class VggFeatures(nn.SequentialCell):
-    """Images -> the map (B, N, C) position by position, row by row, float32.
+    """Images -> the map (B, N, C), its positions row by row, float32.
 
-    Its layers have the numbers that they have in torchvision, where ReLU and pooling are counted.
+    Layers are numbered as in torchvision, which also counts ReLU and pooling.
     """
 
     def __init__(self, precision: Precision):
@@ -219,7 +220,7 @@ class VggLayer(nn.Cell):
         super().__init__()
         self.weight = parameter("weight", out_width, in_width, 3, 3, start="he")
         self.bias = parameter("bias", out_width)
-        self.convolve = ops.Conv2D(out_width, (3, 3), pad_mode="pad", pad=1)  # a pair for the ONNX exporter
+        self.convolve = ops.Conv2D(out_width, (3, 3), pad_mode="pad", pad=1)  # the ONNX exporter needs a pair
         self.add_bias = ops.BiasAdd()
         self.relu = ops.ReLU()
         self.pool = ops.MaxPool(kernel_size=2, strides=2) if pool else None

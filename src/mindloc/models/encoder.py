@@ -1,4 +1,4 @@
-"""The encoder of image pairs: one backbone for both sides or one for each, heads behind them, named descriptors out.
+"""The encoder of image pairs: one backbone for both sides or one per side, then heads; its outputs are descriptors.
 
 Shapes: B pairs, H and W height and width of a side's images, N = rows * columns positions of a map, C channels of it, D
 width of a descriptor.
@@ -17,7 +17,7 @@ from mindloc.vocabulary import GLOBAL, SIDES, SideName
 
 
 class Backbone(Protocol):
-    """What the encoder needs of a backbone, a Cell: images (B, 3, H, W) -> their descriptor (B, C), float32."""
+    """The interface of a backbone, a Cell: images (B, 3, H, W) -> their descriptor (B, C), float32."""
 
     width: int  # C
     stride: int  # pixels per position of the map, down and across
@@ -25,12 +25,12 @@ class Backbone(Protocol):
     import_rule: ImportRule  # how its public weights are read
 
     def features(self, images: Tensor) -> Tensor:
-        """The map (B, N, C) position by position, row by row, float32."""
+        """The map (B, N, C), its positions row by row, float32."""
         ...
 
 
 class Head(Protocol):
-    """What the encoder needs of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
+    """The interface of a head, a Cell: (map (B, N, C), rows, columns) -> its descriptors, a tuple."""
 
     descriptors: tuple[str, ...]  # their names
 
@@ -40,9 +40,9 @@ class PairEncoder(nn.Cell):
 
     Args:
         backbones: one for both sides, or two: query, reference.
-        heads: as many; None, or None for each: the backbone's own descriptor is the only one.
+        heads: one per backbone; None, or a None per backbone: the only descriptor is the backbone's own.
         compared: the descriptors that images are compared by, in the order of their losses; None: all.
-        logit_scale: the multiplier that training starts with; its logarithm is what is learned.
+        logit_scale: initial value of the multiplier; the learned parameter is its logarithm.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PairEncoder(nn.Cell):
 
     @property
     def compared_outputs(self) -> tuple[str, ...]:
-        """``compared`` by the names under which ``construct`` returns them, side by side."""
+        """The compared descriptors as named by ``construct``: of each, first the query's, then the reference's."""
         return tuple(f"{side}.{name}" for name in self.compared for side in SIDES)
 
     def construct(self, query, reference):
@@ -96,7 +96,7 @@ class PairEncoder(nn.Cell):
         return tuple([rows[:count] for rows in both]), tuple([rows[count:] for rows in both])
 
     def recompute_blocks(self) -> None:
-        """Keep only the blocks' inputs for the backward pass and compute the rest again; before the first step."""
+        """Save memory: keep only the inputs of the blocks for the backward pass. Call it before the first step."""
         for backbone in dict.fromkeys(self.backbone_of(side) for side in SIDES):
             for block in backbone.blocks:
                 block.recompute()
@@ -106,11 +106,11 @@ class PairEncoder(nn.Cell):
         return self._of(side, "backbone")
 
     def head_of(self, side: SideName) -> nn.Cell | None:
-        """The head that follows it; None where there is none."""
+        """The head after a side's backbone; None if the encoder has no heads."""
         return self._of(side, "head")
 
     def side_encoder(self, side: SideName) -> "SideEncoder":
-        """The half that encodes one side, on the same parameters: for extraction and export."""
+        """The part that encodes one side, which shares this encoder's parameters; for extraction and export."""
         return SideEncoder(self.backbone_of(side), self.head_of(side), side)
 
     def _of(self, side: SideName, part: str) -> nn.Cell | None:
@@ -122,8 +122,8 @@ class PairEncoder(nn.Cell):
 class SideEncoder(nn.Cell):
     """Images of one side (B, 3, H, W) -> {"{side}.{descriptor}": (B, D)}; ``outputs`` are the names in order.
 
-    A dict as the result of a whole graph costs a Python call per run and has no Ascend kernel: ``PlainOutputs`` takes
-    the tensors out.
+    A dict as the result of a whole graph costs a Python call per run and has no Ascend kernel: ``PlainOutputs``
+    converts it to a tuple.
     """
 
     def __init__(self, backbone: nn.Cell, head: nn.Cell | None, side: SideName):
@@ -141,10 +141,10 @@ class SideEncoder(nn.Cell):
 
 
 class PlainOutputs(nn.Cell):
-    """Images (B, 3, H, W) -> the outputs of ``names`` in that order, a tuple also of one.
+    """Images (B, 3, H, W) -> a tuple of the outputs ``names``, in that order.
 
     A dict as the output of a whole graph makes MindSpore 2.8 compile for minutes; inside a graph it costs nothing. A
-    saved graph knows no names either.
+    saved graph would not keep the names either.
     """
 
     def __init__(self, side_encoder: nn.Cell, *names: str):
@@ -158,7 +158,7 @@ class PlainOutputs(nn.Cell):
 
 
 def describe(backbone, head, images):
-    """All descriptors of some images, a tuple."""
+    """All descriptors of the images, as a tuple."""
     if head is None:
         return (backbone(images),)
     rows, columns = images.shape[2] // backbone.stride, images.shape[3] // backbone.stride

@@ -1,8 +1,8 @@
-"""Other people's weights, brought into an encoder by name.
+"""Load public weights, and checkpoints of this project, into an encoder by parameter name.
 
-Read are timm's and torchvision's own files and the releases of Game4Loc and its relatives, as .safetensors, .pth or
-MindSpore's .ckpt; models/public_weights.py has their names. Only a checkpoint of this project fills what follows the
-backbone, the head.
+It reads files of timm and torchvision and the releases of Game4Loc and its relatives, as .safetensors, .pth or
+MindSpore's .ckpt; models/public_weights.py describes their parameter names. Only checkpoints of this project have
+weights for the head after the backbone.
 """
 
 import json
@@ -28,26 +28,26 @@ from mindloc.vocabulary import SIDES
 _MOST_MEAN = 1e6  # of a pixel scaled to 0..1, far beyond any; false for NaN
 LEAST_MATCHED = 0.9  # share of an encoder's parameters that must fit
 _HEAD_PREFIXES = ("head.", "query_head.", "reference_head.")
-UNTOUCHED: Normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std; the default of our settings, timm's ViTs'
+UNTOUCHED: Normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean, std: the default, as for timm's ViTs
 
 Update = tuple[Parameter, np.ndarray]
 
 
 @dataclass
 class ImportReport:
-    """What became of every name, of the encoder (matched to new) and of the file (the others)."""
+    """What happened to each parameter: of the encoder (``matched`` to ``new``) and of the file (the other lists)."""
 
     path: Path
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the file, shape here"
-    resampled: list[str] = field(default_factory=list)  # "name: grid in the file, grid here"; matched as well
-    new: list[str] = field(default_factory=list)  # of the encoder's head; they keep their start
+    resampled: list[str] = field(default_factory=list)  # "name: grid in the file, grid here"; also in ``matched``
+    new: list[str] = field(default_factory=list)  # of the encoder's head; they keep their initial values
     unexpected: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)  # known to be without use here
+    ignored: list[str] = field(default_factory=list)  # known not to be needed here
 
     def summary(self) -> str:
-        """One line."""
+        """The report in one line."""
         parts = [f"{self.path}: {len(self.matched)} parameters matched"]
         for label in ("missing", "mismatched", "resampled", "new", "unexpected", "ignored"):
             names = getattr(self, label)
@@ -59,17 +59,17 @@ class ImportReport:
 def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False) -> ImportReport:
     """Load the weights of a file into an encoder.
 
-    One set of weights in the file goes to both encoders where there are two, one logit scale to all. A head that is not
-    in the file, or is there in another shape, keeps its start. A table of positions of another grid is resampled.
-    Nothing is loaded when an error is raised.
+    If the file has one backbone and the encoder two, both get its weights; a single logit scale is used for all
+    descriptors. A head that the file lacks, or has in another shape, keeps its initial values. A table of positions for
+    another grid is resampled. If an error is raised, nothing is loaded.
 
     Args:
-        strict: refuse a file that lacks a parameter of the encoder or has an unexpected one.
+        strict: raise an error also if the file lacks a parameter of the encoder or has an unexpected one.
 
     Raises:
-        CheckpointError: unreadable; a shape differs; less than nine tenths of the encoder is in the file; the file is
-            of a deeper network, or has layers that this one has not; two encoders in the file and one here; a key bias,
-            which a RoPE ViT has not; positions that are not a square grid.
+        CheckpointError: the file can't be read; a shape differs; the file has less than nine tenths of the encoder's
+            parameters; it is of a deeper network or has layers that this one lacks; it has two encoders and this model
+            has one; it has a key bias, which a RoPE ViT lacks; its positions are not a square grid.
     """
     path = Path(path)
     rule: ImportRule = encoder.backbone_of(SIDES[0]).import_rule
@@ -104,7 +104,11 @@ def import_weights(encoder: PairEncoder, path: str | Path, strict: bool = False)
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The tensors of a .safetensors, MindSpore (.ckpt) or PyTorch file by name; errors as the three readers."""
+    """The tensors of a .safetensors, MindSpore (.ckpt) or PyTorch file by name.
+
+    Raises:
+        CheckpointError: for the reasons given in ``read_tensor_file``, ``_read_ckpt`` and ``read_state_dict``.
+    """
     if path.suffix == ".safetensors":
         return read_tensor_file(path)[0]
     return _read_ckpt(path) if path.suffix == ".ckpt" else read_state_dict(path)
@@ -114,7 +118,7 @@ def _read_ckpt(path: Path) -> Arrays:
     """The tensors of a file of ``mindspore.save_checkpoint`` by name.
 
     Raises:
-        CheckpointError: missing, damaged, encrypted, or not such a file.
+        CheckpointError: the file is missing, damaged, encrypted, or not a MindSpore checkpoint.
     """
     with regular_file(path, CheckpointError, "check the path", "checkpoint"):
         pass
@@ -131,7 +135,7 @@ def _read_ckpt(path: Path) -> Arrays:
 def _sorted_by_side(
     arrays: Arrays, rule: ImportRule, report: ImportReport
 ) -> tuple[dict[str, Arrays], np.ndarray | None]:
-    """{"query" | "reference" | "both": {the backbone's own name: array}}, and the logarithm of the logit scales."""
+    """({"query" | "reference" | "both": {name within the backbone: array}}, logarithm of the logit scales or None)."""
     source: dict[str, Arrays] = {}
     logit_scale = None
     for name, array in arrays.items():
@@ -148,13 +152,13 @@ def _sorted_by_side(
 
 
 def _match(parameters: Mapping[str, Parameter], weights: Arrays, report: ImportReport) -> list[Update]:
-    """What fits of a backbone; the rest goes into the report."""
+    """The updates of those parameters of a backbone that the weights fit; all names are added to the report."""
     updates = []
     for name, parameter in parameters.items():
         if name not in weights:
             report.missing.append(parameter.name)
         elif weights[name].shape != parameter.shape:
-            report.mismatched.append(f"{parameter.name}: {weights[name].shape} there, {parameter.shape} here")
+            report.mismatched.append(f"{parameter.name}: {weights[name].shape} in the file, {parameter.shape} here")
         else:
             updates.append((parameter, weights[name]))
             report.matched.append(parameter.name)
@@ -163,7 +167,7 @@ def _match(parameters: Mapping[str, Parameter], weights: Arrays, report: ImportR
 
 
 def _match_heads(encoder: PairEncoder, heads: Arrays, report: ImportReport) -> list[Update]:
-    """What fits of the heads; one head in the file goes to both where there are two."""
+    """The updates of the heads' parameters that fit; if the file has one head and the encoder two, both get it."""
     updates, used = [], set()
     for parameter in encoder.get_parameters():
         if not parameter.name.startswith(_HEAD_PREFIXES):
@@ -181,7 +185,7 @@ def _match_heads(encoder: PairEncoder, heads: Arrays, report: ImportReport) -> l
 
 
 def _match_logit_scale(encoder: PairEncoder, value: np.ndarray | None, report: ImportReport) -> list[Update]:
-    """As many as the encoder has, or one for all of them."""
+    """The update of the logit scales, if the file has one per descriptor or one for all."""
     if value is None:
         return []
     parameter = encoder.log_logit_scale
@@ -198,7 +202,7 @@ def _require_fit(report: ImportReport, rule: ImportRule) -> None:
     if report.mismatched or foreign or len(report.matched) < LEAST_MATCHED * wanted:
         raise CheckpointError(
             f"{report.summary()}: these are not the weights of this backbone ({wanted} parameters); "
-            f"set {rule.settings} to theirs"
+            f"set {rule.settings} to match the weights"
         )
 
 
@@ -207,9 +211,9 @@ def _same(one: Arrays, other: Arrays) -> bool:
 
 
 def stated_normalization(path: str | Path) -> Normalization | None:
-    """Mean and std of the pixels (scaled to 0..1) that the weights were trained with, where the file says so.
+    """Mean and std of the pixels (scaled to 0..1) that the weights were trained with; None if they are not stated.
 
-    timm's directories say it in a config.json beside the weights, this project's files in their own metadata.
+    timm states them in a config.json beside the weights, this project in the metadata of the file.
 
     Raises:
         CheckpointError: the weights or the config.json can't be read.
@@ -229,12 +233,12 @@ def stated_normalization(path: str | Path) -> Normalization | None:
 def unstated_normalization(
     path: str | Path, mean: Sequence[float], std: Sequence[float], usual: Normalization
 ) -> str | None:
-    """A warning for public weights without a stated normalization, where the config sets none.
+    """A warning if public weights state no normalization and the config leaves it at the default; otherwise None.
 
-    Set to anything but the default, mean and std are taken for the user's decision.
+    A mean or std that differs from the default is taken to be the user's decision.
 
     Args:
-        usual: what such weights are usually trained with.
+        usual: the normalization that such weights are usually trained with.
 
     Raises:
         CheckpointError: the file, or the config.json beside it, can't be read.
@@ -249,7 +253,7 @@ def unstated_normalization(
 
 
 def carried_config(path: Path) -> dict:
-    """The config a file of this project carries; empty for others."""
+    """The config in the metadata of a file of this project; empty for other files."""
     try:
         config = json.loads(read_metadata(path).get("config", "{}"))
     except (ValueError, RecursionError):

@@ -1,11 +1,11 @@
 """Layers of transformers, under the parameter names of PyTorch and timm.
 
-Shapes: B images, H and W patches down and across, M rows (of all images), I and O channels in and out, C width.
+Shapes: B images, H and W patches down and across, M rows (of all images), I and O input and output channels, C width.
 
-A layer comes in the forms that devices are fast in, which compute the same: ``plain``, stock operators for any device
-and for exported files; ``kernel``, attention in one kernel, where a device has it; ``products``, gradients and means as
-matrix products and elementwise operators that can be fused, float32 only, for CPUs. ``runtime/device.py`` says which
-suits the device at hand.
+Some layers have several forms, which compute the same but differ in speed: ``plain``, stock operators, for any device
+and for exported files; ``kernel``, attention in one kernel, for devices that have it; ``products``, gradients and means
+as matrix products and elementwise operators that can be fused, float32 only, for CPUs. ``models/build.py`` chooses the
+form that is fastest on the device.
 """
 
 import math
@@ -26,7 +26,7 @@ class Linear(nn.Cell):
     """x_MI @ weight^T + bias, in the precision of x; the parameters stay float32.
 
     Args:
-        start: of the weight, see models/parameters.py; None: zeros.
+        start: how the weight is initialized, see models/parameters.py; None: with zeros.
     """
 
     def __init__(self, in_width: int, out_width: int, bias: bool = True, start: Literal["glorot"] | None = "glorot"):
@@ -46,8 +46,8 @@ class Linear(nn.Cell):
 class AddBias(nn.Cell):
     """Rows x_MO + bias_O, in the precision of x.
 
-    The gradient of the bias is a product with ones: BiasAddGrad takes 5 ms where this takes 0.2 on a CPU, a sixth of a
-    training step, and products are what accelerators are good at.
+    The gradient of the bias is a product with ones. On a CPU it takes 0.2 ms, whereas BiasAddGrad takes 5 ms, a sixth
+    of a training step. Accelerators are fast at products too.
     """
 
     def __init__(self):
@@ -64,7 +64,7 @@ class AddBias(nn.Cell):
 
 
 def unit_rows(x_MI):
-    """Rows of length 1, float32; a row of zeros stays one and its gradient finite."""
+    """The rows divided by their lengths, float32; a row of zeros stays zero and has a finite gradient."""
     x_MI = ops.cast(x_MI, ms.float32)
     return x_MI / ops.sqrt(ops.maximum(ops.sum(x_MI * x_MI, 1, True), 1e-24))
 
@@ -88,7 +88,7 @@ class LayerNorm(nn.Cell):
 
 
 class Normalize(nn.Cell):
-    """One kernel, with its own gradient."""
+    """The computation of ``LayerNorm`` in one kernel, with that kernel's own gradient."""
 
     def __init__(self, eps: float):
         super().__init__()
@@ -99,10 +99,10 @@ class Normalize(nn.Cell):
 
 
 class NormalizeByProducts(nn.Cell):
-    """The same from products with ones: LayerNorm and LayerNormGrad take five to ten times as long on a CPU.
+    """The computation of ``LayerNorm`` from products with ones, five to ten times as fast on a CPU as ``Normalize``.
 
-    What is elementwise in between can be fused into a few loops (runtime/compilation.py). The normalized rows and
-    their 1 / deviation are returned beside the result, for the backward pass.
+    The elementwise operators in between can be fused into a few loops (runtime/compilation.py). The normalized rows and
+    their 1 / deviation are returned with the result, for the backward pass.
     """
 
     def __init__(self, width: int, eps: float):
@@ -148,7 +148,7 @@ class Mlp(nn.Cell):
 class PatchEmbed(nn.Cell):
     """Images (B, 3, H*patch, W*patch) -> rows (B*H*W, C): the strided convolution written as one product.
 
-    nn.Conv2d does the same two orders of magnitude slower on CPUs from MindSpore 2.9 on.
+    On CPUs, nn.Conv2d is two orders of magnitude slower from MindSpore 2.9 on.
     """
 
     def __init__(self, width: int, patch_px: int):
@@ -180,16 +180,17 @@ def gelu(form: Form) -> nn.Cell:
     """Exact GELU, x * Phi(x), of any tensor, from operators that are fast on a CPU and have an ONNX counterpart.
 
     With q(x) = (1 - erf(|x| / sqrt 2)) / 2, the tail beyond |x|, GELU(x) = relu(x) - |x| q(x) for either sign, so
-    neither the slow Erf nor Sign is needed. The tail is one of two approximations of Abramowitz and Stegun: 7.1.26, erf
-    to 1.5e-7 with an exponential; or 7.1.28, erf to 3e-7 without, all of which can be fused into one loop. Both are
-    within 1e-6 of GELU, and their slopes within 2e-6 of its slope, which is where float32 rounds either.
+    neither the slow Erf nor Sign is needed. The tail is computed by one of two formulas of Abramowitz and Stegun:
+    7.1.26, which gives erf to 1.5e-7 with an exponential, or 7.1.28, which gives erf to 3e-7 without one and can be
+    fused into one loop. Both are within 1e-6 of GELU, and their slopes within 2e-6 of its slope, about the rounding of
+    float32.
     """
     return RootGelu() if form == "products" else Gelu()
 
 
-EXP_SLOPE = 0.3275911 / math.sqrt(2.0)  # 7.1.26: of |x|, not of |x| / sqrt 2
+EXP_SLOPE = 0.3275911 / math.sqrt(2.0)  # 7.1.26, as a factor of |x| instead of |x| / sqrt 2
 EXP_COEFFICIENTS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-ROOT_COEFFICIENTS = tuple(  # 7.1.28: of |x|, |x|^2, ..., not of |x| / sqrt 2
+ROOT_COEFFICIENTS = tuple(  # 7.1.28, as factors of |x|, |x|^2, ... instead of powers of |x| / sqrt 2
     a / math.sqrt(2.0) ** power
     for power, a in enumerate((0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638), 1)
 )
@@ -198,14 +199,15 @@ STEEP = 1e30  # see is_positive
 
 
 class Gelu(nn.Cell):
-    """By 7.1.26; computed in float32 and returned in the input's precision.
+    """GELU by formula 7.1.26 (see ``gelu``), computed in float32 and returned in the precision of the input.
 
-    Its gradient is Phi(x) + x phi(x), written out: differentiating the approximation would be slower and no nearer.
+    Its gradient, Phi(x) + x phi(x), is written out: differentiating the approximation would be slower and not more
+    accurate.
     """
 
     def __init__(self):
         super().__init__()
-        self.divide = ops.RealDiv()  # Div can not be fused, Reciprocal has no ONNX counterpart
+        self.divide = ops.RealDiv()  # Div can't be fused, Reciprocal has no ONNX counterpart
 
     def tail(self, size, density):
         """q at size = |x|, given density = exp(-x^2 / 2)."""
@@ -228,9 +230,9 @@ class Gelu(nn.Cell):
 
 
 class RootGelu(nn.Cell):
-    """By 7.1.28: q(x) = p(|x|)^-16 / 2 with a polynomial p of degree 6. float32 only.
+    """GELU by formula 7.1.28 (see ``gelu``): q(x) = p(|x|)^-16 / 2 with a polynomial p of degree 6. float32 only.
 
-    The exponential of fused loops has too few digits.
+    It avoids the exponential, which is too inexact in fused loops.
     """
 
     def __init__(self):
@@ -238,7 +240,7 @@ class RootGelu(nn.Cell):
         self.divide = ops.RealDiv()
 
     def root(self, size):
-        """1 / p."""
+        """1 / p at size = |x|."""
         a1, a2, a3, a4, a5, a6 = ROOT_COEFFICIENTS
         return self.divide(1.0, 1.0 + size * (a1 + size * (a2 + size * (a3 + size * (a4 + size * (a5 + size * a6))))))
 
@@ -258,14 +260,14 @@ class RootGelu(nn.Cell):
         tail = self.tail(root)
         a1, a2, a3, a4, a5, a6 = ROOT_COEFFICIENTS
         by_size = a1 + size * (2 * a2 + size * (3 * a3 + size * (4 * a4 + size * (5 * a5 + size * (6 * a6)))))
-        density = 16.0 * tail * root * by_size  # minus the tail's own slope
+        density = 16.0 * tail * root * by_size  # the negative slope of the tail
         return (dout * (tail + is_positive(x) * (1.0 - 2.0 * tail) + x * density),)
 
 
 def is_positive(x):
-    """1 or 0, float32; a comparison can not be fused.
+    """1 if x > 0, else 0, float32; without a comparison, which can't be fused.
 
-    Only an x that is positive and tiny gives something in between; there the tail is 1 / 2, and the factor
-    1 - 2 * tail that this is multiplied by is 0.
+    Only a tiny positive x gives a value in between. There the tail is 1 / 2, and the factor 1 - 2 * tail, by which the
+    callers multiply, is 0.
     """
     return ops.minimum(ops.maximum(x * STEEP, 0.0), 1.0)

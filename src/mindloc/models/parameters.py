@@ -1,4 +1,4 @@
-"""Parameters of a network and the values that they start from, a function of (seed, name, shape) alone."""
+"""Parameters of a network and their initial values, which depend on (seed, name, shape) alone."""
 
 import zlib
 from typing import Literal
@@ -7,15 +7,16 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 Start = Literal["glorot", "he", "token"]
-TOKEN_STD = 0.02  # timm's, for what is added to the patches: tokens and positions
+TOKEN_STD = 0.02  # timm's deviation of tokens and positions
 
 
 def parameter(name: str, *shape: int, start: Start | None = None, fill: float = 0.0, decay: bool = True) -> Parameter:
-    """A float32 parameter full of one value, which it keeps as its start if it has no other.
+    """A float32 parameter filled with one value.
 
     Args:
-        start: what ``initialize`` draws its start from, see ``initial_value``.
-        decay: False goes with the norms and biases where optimizer.decay_norm_and_bias is off; see the optimizer.
+        start: distribution from which ``initialize`` draws the initial value, see ``initial_value``; None: ``fill`` is
+            the initial value.
+        decay: False: no weight decay if optimizer.decay_norm_and_bias is off, as for norms and biases.
     """
     made = Parameter(Tensor(np.full(shape, fill, np.float32)), name=name)
     made.start, made.decay = start, decay
@@ -23,24 +24,24 @@ def parameter(name: str, *shape: int, start: Start | None = None, fill: float = 
 
 
 def initialize(cell: nn.Cell, seed: int) -> None:
-    """Draws every start that is random. Names count from the backbone, so two encoders of one seed start alike."""
+    """Draw all random initial values; two backbones with one seed get equal values, as names within them are used."""
     for name, found in names_within(cell):
         if getattr(found, "start", None):
             found.set_data(Tensor(initial_value(name, found.shape, found.start, seed)))
 
 
 def names_within(backbone: nn.Cell) -> list[tuple[str, Parameter]]:
-    """(timm's name, parameter) of a backbone, alone or built into an encoder as `[{side}_]backbone`."""
+    """(timm's name, parameter) for each parameter of a backbone, which may be `[{side}_]backbone` of an encoder."""
     return [(found.name.rpartition("backbone.")[2], found) for found in backbone.get_parameters()]
 
 
 def initial_value(name: str, shape: tuple[int, ...], start: Start, seed: int) -> np.ndarray:
-    """Random start of the parameter `name`, float32.
+    """The random initial value of the parameter ``name``, float32.
 
-    ``glorot``: normal, cut at two deviations, of variance 2 / (inputs + outputs); timm's fixed deviation of 0.02 is
-    that of width 768 to within a factor of two and far too small for narrow models. ``token``: the same with timm's
-    deviation. ``he``, for convolutions with a ReLU behind them: normal of variance 2 / inputs, which keeps the mean
-    square of a map from layer to layer.
+    ``glorot``: normal, truncated at two deviations, with variance 2 / (inputs + outputs). timm's fixed deviation of
+    0.02 is within a factor of two of that at width 768, but far too small for narrow models. ``token``: normal,
+    truncated at two deviations, with timm's deviation. ``he``, for convolutions followed by a ReLU: normal with
+    variance 2 / inputs, which keeps the mean square of a map from layer to layer.
     """
     random = np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
     if start == "he":
@@ -56,7 +57,7 @@ def glorot_std(shape: tuple[int, ...]) -> float:
 
 
 def truncated_normal(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal with everything beyond two deviations drawn again."""
+    """Standard normal numbers; those beyond two deviations are drawn again."""
     z = random.standard_normal(shape)
     while (far := np.abs(z) > 2).any():
         z[far] = random.standard_normal(int(far.sum()))

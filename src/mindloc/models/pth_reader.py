@@ -1,9 +1,9 @@
-"""PyTorch checkpoint files read with NumPy alone, and without letting anything in them run.
+"""Read PyTorch checkpoint files with NumPy alone, without running anything that they contain.
 
 Two containers: a zip archive (PyTorch 1.6 and newer), or five pickles followed by the storages (older). A pickle is a
 small program that may call any function of the machine; ``StateDictUnpickler`` executes only the instructions that
-state dicts are made of, and what they call are the entries of REBUILDERS. No value from the file is printed, hashed or
-compared before its type is known: nested tuples can make that take years.
+state dicts need, and calls only the entries of REBUILDERS. No value from the file is printed, hashed or compared before
+its type is known: with nested tuples that can take years.
 """
 
 import io
@@ -30,7 +30,7 @@ _DICT_WRAPPERS = (
     "model",
     "module",
     "net",
-)  # keys of a dict around the dict
+)  # keys of checkpoints that contain the state dict as one entry
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -48,14 +48,14 @@ KEY_TYPES = (str, int, float, type(None))
 
 
 class Refused(Exception):
-    """Something that no state dict needs; the message is the end of an error line."""
+    """The file contains something that no state dict needs; the message becomes the end of an error line."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a .pth file by name; a state dict under "state_dict", "model" and the like is found there.
+    """The tensors of a .pth file by name; the state dict may be an entry of a dict, such as "state_dict" or "model".
 
     Raises:
-        CheckpointError: no such file, not a PyTorch file, damaged, without tensors, or with anything but data inside.
+        CheckpointError: the file is missing, damaged, not a PyTorch file, without tensors, or contains more than data.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except (
         ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, NotImplementedError, RuntimeError,
         struct.error, zipfile.BadZipFile, pickle.UnpicklingError,
-    ) as error:  # whatever a broken file makes the parsers say  # fmt: skip
+    ) as error:  # what the parsers raise for broken files  # fmt: skip
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise CheckpointError(
             f"{path} is not a complete PyTorch checkpoint ({reason}); copy it again, or convert it to .safetensors"
@@ -86,7 +86,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
                 "a zip archive without data.pkl, so it is not a PyTorch checkpoint; give the .pth file itself"
             )
         if "byteorder" in inside and _zip_entry(archive, inside["byteorder"]) != b"little":
-            raise Refused("written on a big-endian machine; convert it to .safetensors there")
+            raise Refused("it was written on a big-endian machine; convert it to .safetensors there")
         tree, _ = run_pickle(io.BytesIO(_zip_entry(archive, inside["data.pkl"])))
         tensors = find_tensors(tree)
         data = {}
@@ -97,19 +97,19 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _zip_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; a bomb would
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; a zip bomb does
         raise Refused(f"entry {name!a:.60} is compressed, which PyTorch never does; convert the file to .safetensors")
     return archive.read(name)
 
 
 def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a false length reads no more than there is
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:  # a false length can't read beyond the end
         if view[:1] != b"\x80" or run_pickle(view)[0] != LEGACY_MAGIC:
-            raise Refused("neither a zip archive nor an old PyTorch checkpoint; name a .pth or .safetensors file")
+            raise Refused("it is neither a zip archive nor an old PyTorch checkpoint; give a .pth or .safetensors file")
         if run_pickle(view)[0] != LEGACY_PROTOCOL:
-            raise Refused(f"an old PyTorch checkpoint of another protocol than {LEGACY_PROTOCOL}; save it again")
+            raise Refused(f"its protocol differs from {LEGACY_PROTOCOL}, that of old checkpoints; save it again")
         if run_pickle(view)[0]["little_endian"] is not True:
-            raise Refused("written on a big-endian machine; convert it to .safetensors there")
+            raise Refused("it was written on a big-endian machine; convert it to .safetensors there")
         tree, storages = run_pickle(view)
         tensors = find_tensors(tree)
         data = _legacy_storages(view, run_pickle(view)[0], storages)
@@ -117,11 +117,11 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _legacy_storages(view: mmap.mmap, keys: Any, storages: dict[str, "Storage"]) -> dict[str, bytes]:
-    """Bytes by key: the storages follow each other in the order of the keys, each behind its element count."""
+    """The bytes of the storages by key; the file has them in the order of ``keys``, each after its element count."""
     data = {}
     for key in keys:
         if not isinstance(key, str) or key not in storages:
-            raise Refused("a storage that the file never describes; it is damaged: copy it again")
+            raise Refused("it contains a storage that it never describes, so it is damaged; copy it again")
         storage = storages[key]
         (count,) = struct.unpack("<q", view.read(8))
         if count != storage.count:
@@ -134,12 +134,12 @@ def _legacy_storages(view: mmap.mmap, keys: Any, storages: dict[str, "Storage"])
 def _require_length(storage: "Storage", data: bytes) -> None:
     if len(data) != storage.nbytes:
         raise Refused(
-            f"storage {storage.key!a:.40} is {len(data)} bytes instead of {storage.nbytes}: a cut file, copy it again"
+            f"storage {storage.key!a:.40} has {len(data)} bytes instead of {storage.nbytes}; copy the file again"
         )
 
 
 def find_tensors(tree: Any) -> dict[str, "StoredTensor"]:
-    """The state dict itself, wherever it is wrapped; entries that are not tensors are left out."""
+    """The tensors of the state dict, which may be nested in other dicts; entries that are not tensors are left out."""
     for _ in range(len(_DICT_WRAPPERS)):
         if not isinstance(tree, dict):
             break
@@ -150,15 +150,15 @@ def find_tensors(tree: Any) -> dict[str, "StoredTensor"]:
                 break
             return tensors
         tree = inner
-    raise Refused("no state dict inside (a dict of tensors by name); save one with torch.save(model.state_dict(), ...)")
+    raise Refused("it has no state dict (a dict of tensors by name); save one: torch.save(model.state_dict(), ...)")
 
 
-# What a pickle may build: plain dicts, lists, tuples, texts and numbers, and these -----------------------------------
+# What a pickle may build: dicts, lists, tuples, texts, numbers, and the following ------------------------------------
 
 
 @dataclass(frozen=True)
 class Name:
-    """A function or class the file mentions: never looked up, only compared."""
+    """A function or class that the file names; the name is never looked up, only compared."""
 
     module: str
     name: str
@@ -169,7 +169,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Storage:
-    """A flat run of numbers that tensors are cut from."""
+    """A flat array of numbers in the file, of which tensors are parts."""
 
     kind: str
     key: str
@@ -190,7 +190,7 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def array(self, data: bytes) -> np.ndarray:
-        """A copy in NumPy's order; bfloat16 becomes float32."""
+        """The tensor as an array in NumPy's order of elements; bfloat16 becomes float32."""
         flat = np.frombuffer(data, STORAGE_DTYPES[self.storage.kind], self.storage.count)
         strides = tuple(step * flat.itemsize for step in self.stride)
         view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
@@ -202,28 +202,28 @@ class StoredTensor:
 def _storage(reference: Any) -> Storage:
     """A storage from its persistent id ("storage", kind, key, device, count[, view])."""
     if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
-        raise Refused("a reference to something other than a storage; save the state dict alone")
+        raise Refused("it refers to something other than a storage; save the state dict alone")
     tag, kind, key, _device, count, *view = reference
     if tag != "storage" or not isinstance(kind, Name) or kind not in STORAGE_NAMES or not isinstance(key, str):
-        raise Refused("a reference to an unknown storage; save the state dict alone")
+        raise Refused("it refers to an unknown storage; save the state dict alone")
     if any(part is not None for part in view):
         raise Refused(f"storage {key!a:.40} is a view of another one; save the file again with a current PyTorch")
     return Storage(kind.name, key, _natural(count, "a storage length"))
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
-    """A tensor whose elements are all in its storage, none twice."""
+    """The layout of a tensor, after a check that all its elements are in its storage and that none overlap."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-        raise Refused("a tensor without storage, shape or stride; the file is damaged or hostile: don't use it")
+        raise Refused("it has a tensor without storage, shape or stride; the file is damaged or hostile: don't use it")
     if len(shape) != len(stride) or len(shape) > MAX_AXES:
-        raise Refused(f"a tensor of {len(shape)} sizes and {len(stride)} strides; the file is damaged: don't use it")
+        raise Refused(f"a tensor has {len(shape)} sizes and {len(stride)} strides; the file is damaged: don't use it")
     offset = _natural(offset, "a storage offset")
     shape = tuple(_natural(size, "a size") for size in shape)
     stride = tuple(_natural(step, "a stride") for step in stride)
-    reach = 0  # of the axes so far, from the finest to the coarsest
+    reach = 0  # largest offset of an element within the axes so far, from the finest to the coarsest
     for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
         if step <= reach:
-            raise Refused(f"a tensor of shape {shape} and stride {stride} that overlaps itself; save a contiguous copy")
+            raise Refused(f"a tensor of shape {shape} and stride {stride} overlaps itself; save a contiguous copy")
         reach += step * (size - 1)
     if 0 not in shape and offset + reach >= storage.count or offset > storage.count:
         raise Refused(
@@ -236,25 +236,25 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any)
 def _natural(value: Any, what: str) -> int:
     if type(value) is not int or value < 0:
         shown = value if type(value) is int else type(value).__name__
-        raise Refused(f"{what} of {shown}, which no tensor has; the file is damaged or hostile: don't use it")
+        raise Refused(f"it has {what} of {shown}, as no tensor has; the file is damaged or hostile: don't use it")
     return value
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> StoredTensor:
     if not isinstance(tensor, StoredTensor):
-        raise Refused("a parameter that is not a tensor; the file is damaged or hostile: don't use it")
+        raise Refused("it has a parameter that is not a tensor; the file is damaged or hostile: don't use it")
     return tensor
 
 
 def _ordered_dict(*arguments: Any) -> dict:
-    if arguments:  # PyTorch writes the items behind the call
-        raise Refused("an OrderedDict filled by its call; save the state dict alone with a current PyTorch")
+    if arguments:  # PyTorch writes the items after the call
+        raise Refused("an OrderedDict is created with items; save the state dict alone with a current PyTorch")
     return {}
 
 
 def _size(items: Any = ()) -> tuple:
     if not isinstance(items, tuple):
-        raise Refused("a torch.Size of something other than a tuple; the file is damaged: don't use it")
+        raise Refused("a torch.Size is created from something other than a tuple; the file is damaged: don't use it")
     return items
 
 
@@ -271,17 +271,17 @@ STORAGE_NAMES = {Name("torch", kind) for kind in STORAGE_DTYPES}
 
 
 def run_pickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
-    """The value of the pickle that starts here and the storages it mentions by key; the file is left behind its end.
+    """(value, storages by key) of the pickle at the position of ``file``, which is moved to the end of the pickle.
 
     Raises:
-        Refused: an instruction, name or value that no state dict has.
-        UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error: no pickle, or a
-            broken one.
+        Refused: the pickle has an instruction, name or value that no state dict has.
+        UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error: the pickle is
+            broken, or the file is not a pickle.
     """
     unpickler = StateDictUnpickler(file, encoding="latin-1")
     value = unpickler.load()
     if unpickler.stack or unpickler.metastack:
-        raise Refused("a pickle with more than one value; the file is damaged: don't use it")
+        raise Refused("a pickle has more than one value; the file is damaged: don't use it")
     return value, unpickler.storages
 
 
@@ -289,14 +289,14 @@ class _Instructions(dict):
     """Code of an instruction -> the method that executes it."""
 
     def __missing__(self, code: int) -> Any:
-        raise Refused(f"pickle instruction {bytes([code])!a}, which no state dict needs; save the state dict alone")
+        raise Refused(f"it has pickle instruction {bytes([code])!a}, as no state dict has; save the state dict alone")
 
 
 class StateDictUnpickler(pickle._Unpickler):
-    """Python's own unpickler, cut down to state dicts.
+    """Python's own unpickler, restricted to state dicts.
 
-    It is the one in Python and not the one in C, which offers no hook where a dict takes a key (and hashes it), an
-    object takes a state, or a memo slot of any number is filled; see docs/decisions.md, 2026-11-30.
+    It extends the implementation in Python. The one in C can't be changed where a dict gets a key (and hashes it),
+    where an object gets its state, or where a memo slot of any number is filled; see docs/decisions.md, 2026-11-30.
     """
 
     dispatch = _Instructions(
@@ -336,14 +336,14 @@ class StateDictUnpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or function not in REBUILDERS or not isinstance(arguments, tuple):
-            raise Refused("a call that no state dict makes; save the state dict alone")
+            raise Refused("it contains a call that no state dict makes; save the state dict alone")
         self.append(REBUILDERS[function](*arguments))
 
     def load_build(self) -> None:
-        """Attributes of an OrderedDict (PyTorch's version notes) are dropped."""
+        """Drop the attributes of an OrderedDict, which are PyTorch's version notes."""
         self.stack.pop()
         if not isinstance(self.stack[-1], dict):
-            raise Refused("attributes of something other than a dict; save the state dict alone")
+            raise Refused("it sets attributes of something other than a dict; save the state dict alone")
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -354,9 +354,9 @@ class StateDictUnpickler(pickle._Unpickler):
 
     def _set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict) or len(items) % 2:
-            raise Refused("items of something other than a dict; the file is damaged: don't use it")
+            raise Refused("it adds items to something other than a dict; the file is damaged: don't use it")
         if not all(isinstance(key, KEY_TYPES) for key in items[::2]):
-            raise Refused("a dict key that is neither text nor number; save the state dict alone")
+            raise Refused("a dict key is neither text nor number; save the state dict alone")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     dispatch[pickle.REDUCE[0]] = load_reduce

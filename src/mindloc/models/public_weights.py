@@ -1,7 +1,7 @@
 """How public checkpoints name and lay out the parameters of our backbones.
 
-Game4Loc and its relatives put timm's model under a prefix, timm and torchvision put theirs under none; what follows the
-prefix differs by backbone, so each backbone states its ``ImportRule``.
+Game4Loc and its relatives put a prefix before timm's names; timm and torchvision put none. The names after the prefix
+differ by backbone, so each backbone has its own ``ImportRule``.
 """
 
 import re
@@ -24,20 +24,20 @@ PREFIXES = {
     "reference": ("satellite_encoder.", "model2.", "reference_backbone."),
     "both": ("backbone.", "model.", "encoder.", ""),
 }
-INNER_PREFIXES = ("model.", "backbone.")  # after those of one side
-_NAME_WRAPPERS = ("module.", "_orig_mod.")  # of parallel and compiled PyTorch models, before all others
-LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # all are the logarithm
+INNER_PREFIXES = ("model.", "backbone.")  # may follow the prefix of one side
+_NAME_WRAPPERS = ("module.", "_orig_mod.")  # first prefixes of parallel and compiled PyTorch models
+LOGIT_SCALES = ("logit_scale", "log_logit_scale")  # both name the logarithm
 
 
 def unwrapped(name: str) -> str:
-    """A name in a file, without what parallel and compiled models put before it."""
+    """A name in a file without the prefixes of parallel and compiled PyTorch models."""
     for wrapper in _NAME_WRAPPERS:
         name = name.removeprefix(wrapper)
     return name
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """("query" | "reference" | "both", the backbone's own name) of an unwrapped name."""
+    """("query" | "reference" | "both", name within the backbone) of an unwrapped name."""
     for side, prefixes in PREFIXES.items():
         for prefix in prefixes:
             if name.startswith(prefix):
@@ -50,17 +50,17 @@ def split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ImportRule:
-    """What a backbone makes of public weights, whose names are given without prefix.
+    """How a backbone reads public weights, whose names are given without prefix.
 
     Args:
-        unused: pattern of names that are of no use here: classifiers, counters, tables that are computed.
-        unused_zeros: pattern of names that are of no use where their values are zero.
-        foreign: pattern of names of layers, tokens or positions that only another network has and that would change
-            the result; what else is unexpected is only reported.
-        adapt: (weights, this backbone's parameters) -> the weights in its layout, and a line on each that was
-            resampled. Raises CheckpointError where the layout is unknown.
-        settings: config keys to change where weights do not fit.
-        usual_normalization: of public weights whose files do not state theirs.
+        unused: pattern of names to ignore: classifiers, counters, tables that are computed here.
+        unused_zeros: pattern of names to ignore if all their values are zero.
+        foreign: pattern of unexpected names that prove another network: layers, tokens or positions that would change
+            the result. Other unexpected names are only reported.
+        adapt: (weights, this backbone's parameters) -> (weights in the layout of this backbone, a line about each that
+            was resampled). Raises CheckpointError if the layout is unknown.
+        settings: config keys that the error message names if the weights do not fit.
+        usual_normalization: normalization of public weights whose files state none.
     """
 
     unused: str
@@ -71,11 +71,11 @@ class ImportRule:
     usual_normalization: Normalization | None = None
 
     def is_unused(self, name: str, array: np.ndarray) -> bool:
-        """Whether this array is ignored."""
+        """Whether an array of the file is ignored."""
         return matches(self.unused, name) or (matches(self.unused_zeros, name) and not array.any())
 
     def is_foreign(self, name: str) -> bool:
-        """Whether the file is of another network."""
+        """Whether an unexpected name proves that the file is of another network."""
         return matches(self.foreign, name)
 
 
@@ -92,7 +92,7 @@ TIMM_FOREIGN = r"^blocks\.\d+\.|^norm_pre\.|^(cls|reg|dist)_token$|^pos_embed$"
 
 
 def with_fused_weights(weights: Arrays) -> tuple[Arrays, dict[str, dict[str, np.ndarray | None]]]:
-    """The weights with one qkv.weight, and without the biases that are apart: stem of the attention -> q, k, v."""
+    """(weights with one qkv.weight and without separate biases, those biases: name of the attention -> q, k, v)."""
     weights, biases = dict(weights), {}
     for stem in {name.rsplit(".attn.", 1)[0] + ".attn." for name in weights if ".attn." in name}:
         if all(f"{stem}{part}_proj.weight" in weights for part in "qkv"):
@@ -107,23 +107,24 @@ def _bias(weights: Arrays, stem: str, part: str) -> np.ndarray | None:
 
 
 def with_query_and_value_bias(weights: Arrays) -> Arrays:
-    """Attention with q_bias and v_bias, from any of timm's layouts.
+    """The weights, in any of timm's layouts, converted to one with q_bias and v_bias.
 
     Raises:
-        CheckpointError: the keys have a bias. Rotated with the position it changes the result, so it can't be dropped.
+        CheckpointError: the keys have a bias. It is rotated with the position and so changes the result; it can't be
+            dropped.
     """
     weights, biases = with_fused_weights(weights)
     for stem, bias in biases.items():
         if f"{stem}qkv.bias" in weights:
             bias = dict(zip("qkv", np.split(weights.pop(f"{stem}qkv.bias"), 3), strict=True))
         if bias["k"] is not None and np.any(bias["k"]):
-            raise CheckpointError(f"it has a key bias at {stem}, which this backbone has not; take another release")
+            raise CheckpointError(f"it has a key bias at {stem}, which this backbone lacks; use another release")
         weights.update({f"{stem}{part}_bias": bias[part] for part in "qv" if bias[part] is not None})
     return weights
 
 
 def with_fused_bias(weights: Arrays) -> Arrays:
-    """Attention with qkv.bias, from any of timm's layouts; keys without a bias get one of zeros."""
+    """The weights, in any of timm's layouts, converted to one with qkv.bias; a missing key bias becomes zeros."""
     weights, biases = with_fused_weights(weights)
     for stem, bias in biases.items():
         query, key, value = bias.values()

@@ -21,11 +21,11 @@ from mindloc.vocabulary import CENTROIDS, OMEGA, PHI
 NonLocalForm = Literal["dot_product", "embedded_gaussian"]
 Similarity = Literal["dot", "cosine"]
 Area = Literal["soft", "count"]
-_LEAST_AREA = 1e-12  # a node that no position is like has no place of its own: its centroid is the grid's center
+_LEAST_AREA = 1e-12  # so that a node without similar positions has the center of the grid as its centroid
 
 
 def build_two_stage_head(head: HeadConfig, width: int) -> "TwoStageHead":
-    """The head of HEADS by that name, behind a backbone of ``width`` channels."""
+    """The head ``two_stage``, for a backbone of ``width`` channels."""
     return TwoStageHead(
         width,
         channels=head.channels,
@@ -44,16 +44,18 @@ def build_two_stage_head(head: HeadConfig, width: int) -> "TwoStageHead":
 class TwoStageHead(nn.Cell):
     """Map (B, N, W) float32 -> omega (B, H*W*C) and phi (B, K*C), both of length 1, and on request centroids (B, 2K).
 
-    Omega is the map after the non-local block, flattened; Phi the nodes of CSMG, by default of the map before it.
+    Omega is the map after the non-local block, flattened. Phi are the nodes of CSMG, by default of the map before that
+    block.
 
     Args:
         width: W.
         channels: C.
         non_local: form of the block; None leaves it out.
-        non_local_pool: as ``NonLocalBlock``.
-        omega_grid: side of the grid that the map is averaged to for Omega, C times its square long; 0 keeps the map.
-        phi_reads_non_local: Phi from the map after the block.
-        centroids: add where the nodes are, (row, column) of each in 0..1.
+        non_local_pool: ``pool`` of ``NonLocalBlock``.
+        omega_grid: side of the grid to which the map is averaged for Omega, which then has C * side^2 numbers; 0 keeps
+            the map.
+        phi_reads_non_local: compute Phi from the map after the non-local block.
+        centroids: also return the place of each node, (row, column) in 0..1.
         csmg: further arguments of ``CSMG``.
     """
 
@@ -77,7 +79,7 @@ class TwoStageHead(nn.Cell):
         self.csmg = CSMG(channels, **csmg)
 
     def construct(self, features_BNW, rows, columns):
-        """Args: rows, columns: H and W of the grid."""
+        """The descriptors of a map; ``rows`` and ``columns`` are H and W of its grid."""
         x_MC = self.adapter(ops.reshape(features_BNW, (-1, self.width)))
         x_BNC = ops.reshape(x_MC, (-1, rows * columns, self.channels))
         mixed_BNC = x_BNC if self.non_local is None else self.non_local(x_BNC, rows, columns)
@@ -103,7 +105,7 @@ class NonLocalBlock(nn.Cell):
     .. math:: y_i = x_i + W \sum_j f(x_i, x_j)\, g(x_j), \qquad
               f = \tfrac1S \theta(x_i)^\top \phi(x_j) \ \text{or}\ \mathrm{softmax}_j\, \theta(x_i)^\top \phi(x_j)
 
-    The last projection W starts at zero, so a fresh block is the identity.
+    The last projection W starts at zero, so a new block is the identity.
 
     Args:
         channels: C; half of them are used inside.
@@ -125,7 +127,7 @@ class NonLocalBlock(nn.Cell):
         self.matmul_tb = ops.BatchMatMul(transpose_b=True)
 
     def construct(self, x_BNC, rows, columns):
-        """Args: rows, columns: H and W of the grid."""
+        """The map after the block; ``rows`` and ``columns`` are H and W of its grid."""
         positions = rows * columns
         x_MC = ops.reshape(x_BNC, (-1, self.channels))
         query_BNI = ops.reshape(self.theta(x_MC), (-1, positions, self.inner))
@@ -151,19 +153,19 @@ class NonLocalBlock(nn.Cell):
 
 
 class CSMG(nn.Cell):
-    r"""Cosine-similarity mask graph: map (B, N, C) -> K nodes, each the sum of the positions like one center; float32.
+    r"""Cosine-similarity mask graph: map (B, N, C) -> K nodes, sums of the positions weighted by likeness to a center.
 
     .. math:: s_{ki} = \max(0, c_k \cdot x_i), \quad d_k = \sum_i s_{ki} x_i, \quad
               a_k = \sum_i s_{ki} \ \text{or}\ \sum_i [s_{ki} > 0]
 
-    Nodes are put one after the other, largest area first; of equal areas the one of the earlier center comes first, on
-    every device. Permuting the positions of the map changes nothing but the centroids.
+    Nodes are float32 and concatenated, largest area first; of nodes with equal area, that of the earlier center comes
+    first, on every device. Permuting the positions of the map changes only the centroids.
 
     Args:
         channels: C.
         nodes: K.
-        similarity: "dot" as above, or "cosine": center and position are divided by their lengths first.
-        area: "soft", the sum of the similarities, or "count", the number of positions with any.
+        similarity: "dot" as above, or "cosine": center and position are first divided by their lengths.
+        area: "soft", the sum of the similarities, or "count", the number of positions with a similarity above 0.
         sort: False leaves the nodes in the order of their centers.
 
     References:
@@ -183,14 +185,15 @@ class CSMG(nn.Cell):
         self.matmul_ta = ops.BatchMatMul(transpose_a=True)
 
     def construct(self, x_BNC, rows, columns):
-        """Nodes and centroids.
+        """The nodes and their centroids.
 
         Args:
             rows, columns: H and W of the grid.
 
         Returns:
-            phi (B, K*C), of any length; centroid (B, K, 2) of each node in phi, the similarity-weighted mean of the
-            positions' (row, column), 0..1 from the first center of a cell to the last; a side of one cell has 0.5.
+            phi (B, K*C), not normalized; centroid (B, K, 2) of each node, in the order of phi: the mean (row, column)
+            of the positions, weighted by similarity. 0 is the center of the first cell of a side, 1 that of the last;
+            a side of one cell has 0.5.
         """
         similarity_BNK = ops.relu(self._similarity(x_BNC))
         node_BKC = self.matmul_ta(similarity_BNK, x_BNC)
@@ -198,7 +201,7 @@ class CSMG(nn.Cell):
         area_BK = ops.sum(ops.cast(similarity_BNK > 0, ms.float32), 1) if self.count else soft_BK
         centroid_BK2 = self._centroids(similarity_BNK, soft_BK, rows, columns)
         takes_BKK1 = ops.expand_dims(self._permutation(ops.stop_gradient(area_BK)), -1)
-        # sums of one term and zeros, not products of matrices: exact on every device
+        # sums of one term and zeros instead of matrix products: exact on every device
         node_BKC = ops.sum(takes_BKK1 * ops.expand_dims(node_BKC, 1), 2)
         centroid_BK2 = ops.sum(takes_BKK1 * ops.expand_dims(centroid_BK2, 1), 2)
         return ops.reshape(node_BKC, (-1, self.nodes * self.channels)), centroid_BK2
@@ -210,7 +213,7 @@ class CSMG(nn.Cell):
         return ops.reshape(self.matmul_tb(x_MC, center_KC), (-1, x_BNC.shape[1], self.nodes))
 
     def _permutation(self, area_BK):
-        """(B, K, K), 1.0 where node r is that of center k: a stable sort by comparisons alone, largest first."""
+        """(B, K, K), 1.0 if the node at place r is that of center k: a stable sort by comparisons, largest first."""
         own_BK1, other_B1K = ops.expand_dims(area_BK, 2), ops.expand_dims(area_BK, 1)
         larger_BKK = ops.cast(other_B1K > own_BK1, ms.float32)
         tied_BKK = ops.cast(other_B1K == own_BK1, ms.float32)

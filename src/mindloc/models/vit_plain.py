@@ -3,9 +3,9 @@
 It is timm's `vit_{tiny,small,base,large}_patch*_{224,384}` (class VisionTransformer): one class token, a table of
 learned positions that is added once, no LayerScale. DeiT, DINO and MAE release such weights too.
 
-At another grid the table is resampled bicubically with antialiasing, as PyTorch and timm do it. Every entry of the new
-table is a weighted sum of entries of the old one, and the weights separate by axis: two small matrices are all there is
-to it, in a graph with gradients as well as outside.
+For another grid the table is resampled bicubically with antialiasing, as in PyTorch and timm. Every entry of the new
+table is a weighted sum of entries of the old one, and the weights separate by axis. So resampling is a product with two
+small matrices, both in a graph, with gradients, and outside.
 
 Shapes: B images, H and W patches down and across, N = 1 + H*W tokens (the class token first), C width = h heads of D
 channels, M = B * N rows.
@@ -40,16 +40,16 @@ from mindloc.models.public_weights import (
 )
 from mindloc.vocabulary import Precision
 
-PREFIX = 1  # rows that belong to no position: the class token's
+PREFIX = 1  # number of rows of the table before those of the positions: that of the class token
 Pool = Literal["token", "avg"]
 
 
 @dataclass(frozen=True)
 class PlainVitSize:
-    """What decides the shapes of the parameters.
+    """The sizes that determine the shapes of the parameters.
 
-    ``grid`` is the side of the table of positions: that of timm's input size, which the name ends with. Images of any
-    other size read the table resampled, as with timm's dynamic_img_size.
+    ``grid`` is the side of the table of positions for the input size at the end of timm's name. For images of another
+    size the table is resampled, as with timm's dynamic_img_size.
     """
 
     width: int
@@ -63,7 +63,7 @@ WIDTHS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "l
 
 
 def plain_vit_size(name: str) -> PlainVitSize:
-    """The size that timm's name says: vit_{size}_patch{patch, pixels}_{input size, pixels}."""
+    """The sizes in timm's name, vit_{size}_patch{patch, pixels}_{input size, pixels}."""
     size, patch_px, side_px = re.fullmatch(r"vit_(\w+)_patch(\d+)_(\d+)", name).groups()
     return PlainVitSize(*WIDTHS[size], int(patch_px), int(side_px) // int(patch_px))
 
@@ -74,7 +74,7 @@ def build_plain_vit(model: ModelConfig, precision: Precision, form: Form) -> "Pl
 
 
 def as_laid_out_here(weights: Arrays, parameters: Mapping[str, Parameter]) -> tuple[Arrays, list[str]]:
-    """timm's weights with fused biases, the positions resampled to the grid of the parameters where it is another.
+    """(timm's weights with fused biases and with positions for the grid of the parameters, a line if it resampled).
 
     Raises:
         CheckpointError: the positions are not a square grid.
@@ -85,18 +85,18 @@ def as_laid_out_here(weights: Arrays, parameters: Mapping[str, Parameter]) -> tu
         return weights, []
     there, here = square_side(theirs), square_side(ours)
     weights["pos_embed"] = resampled_table(theirs, (here, here))
-    return weights, [f"{ours.name}: {there} x {there} there, {here} x {here} here"]
+    return weights, [f"{ours.name}: {there} x {there} in the file, {here} x {here} here"]
 
 
 class PlainVit(nn.Cell):
-    """Images (B, 3, height, width), both sides divisible by the patch -> descriptors (B, C), float32, any length.
+    """Images (B, 3, height, width), both sides divisible by the patch -> descriptors (B, C), float32, not normalized.
 
     Args:
-        pool: the descriptor is the class token through `norm`, or the mean over the patch tokens through `fc_norm`;
-            only that one of the two norms exists.
+        pool: "token": the descriptor is the class token after `norm`; "avg": the mean over the patch tokens after
+            `fc_norm`. Only the norm that is used exists.
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
-            float32 always. bf16 has no products on a CPU.
-        form: of attention and norms, equal numbers faster on one device or another; see models/layers.py.
+            always float32. On a CPU, MindSpore has no products in bf16.
+        form: of attention, norms and GELU, see models/layers.py.
     """
 
     import_rule = ImportRule(
@@ -131,7 +131,7 @@ class PlainVit(nn.Cell):
         return ops.reshape(x_MC, (-1, count, self.width))
 
     def positions(self, rows, columns):
-        """The table (1, 1 + rows*columns, C) at a grid; the one that is learned, or resampled from it."""
+        """The table (1, 1 + rows*columns, C) for a grid: the learned table, or one resampled from it."""
         if rows == self.grid and columns == self.grid:
             return self.pos_embed
         table = ops.reshape(self.pos_embed[:, PREFIX:], (self.grid, -1))
@@ -142,7 +142,7 @@ class PlainVit(nn.Cell):
         return ops.concat((self.pos_embed[:, :PREFIX], ops.reshape(table, (1, -1, self.width))), axis=1)
 
     def features(self, images):
-        """The map (B, H*W, C) position by position, row by row: every patch token through the last norm."""
+        """The map (B, H*W, C), its positions row by row: the patch tokens after the last norm."""
         patches_BNC = self.tokens(images)[:, PREFIX:]
         return ops.reshape(self.last_norm(ops.reshape(patches_BNC, (-1, self.width))), patches_BNC.shape)
 
@@ -161,7 +161,7 @@ class PlainVit(nn.Cell):
 class PlainBlock(nn.Cell):
     """Attention, then MLP, each on normalized tokens and added back.
 
-    The tokens themselves stay float32; only inside the two branches are they cast.
+    The tokens themselves stay float32; they are cast only inside the two branches.
     """
 
     def __init__(self, size: PlainVitSize, dtype, form: Form):
@@ -173,7 +173,7 @@ class PlainBlock(nn.Cell):
         self.mlp = Mlp(size.width, form)
 
     def construct(self, x_MC, tokens):
-        """Args: tokens: N."""
+        """The tokens after this block; ``tokens`` is N."""
         mixed = self.attn(ops.cast(self.norm1(x_MC), self.dtype), tokens)
         x_MC = x_MC + ops.cast(mixed, ms.float32)
         lifted = self.mlp(ops.cast(self.norm2(x_MC), self.dtype))
@@ -181,7 +181,7 @@ class PlainBlock(nn.Cell):
 
 
 class PlainAttention(nn.Cell):
-    """Multi-head attention over rows x_MC of B images that knows no positions; one fused weight and bias."""
+    """Multi-head attention over rows x_MC of B images, without positions; one weight and bias for q, k and v."""
 
     def __init__(self, width: int, heads: int, form: Form = "plain"):
         super().__init__()
@@ -191,7 +191,7 @@ class PlainAttention(nn.Cell):
         self.attend = attention_core(form, heads)
 
     def construct(self, x_MC, tokens):
-        """Args: tokens: N."""
+        """The result of attention for the rows ``x_MC``; ``tokens`` is N."""
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
         query = split_heads(query_MC * self.head_dim**-0.5, tokens, self.heads)
         key, value = split_heads(key_MC, tokens, self.heads), split_heads(value_MC, tokens, self.heads)
@@ -201,15 +201,15 @@ class PlainAttention(nn.Cell):
 
 @ops.constexpr
 def _resampling_constant(old, new):
-    """A graph constant: it depends on shapes alone, so it is made while compiling."""
+    """``resampling_matrix`` as a graph constant: it depends on shapes alone, so it is computed while compiling."""
     return Tensor(resampling_matrix(old, new))
 
 
 def resampled_table(table_1NC: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The table at another grid (rows, columns), (1, 1 + rows*columns, C); the class token's row stays as it is.
+    """The table for another grid (rows, columns), (1, 1 + rows*columns, C); the row of the class token is unchanged.
 
     Raises:
-        CheckpointError: its positions are not those of a square grid beside one class token.
+        CheckpointError: the table is not that of one class token and a square grid.
     """
     side = square_side(table_1NC)
     down_RH, across_SW = resampling_matrix(side, grid[0]), resampling_matrix(side, grid[1])
@@ -220,26 +220,26 @@ def resampled_table(table_1NC: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def square_side(table_1NC: np.ndarray) -> int:
-    """H = W of a table from a file, which does not say its grid.
+    """The side H = W of the grid of a table from a file.
 
     Raises:
-        CheckpointError: as ``resampled_table``.
+        CheckpointError: the table is not that of one class token and a square grid.
     """
     positions = table_1NC.shape[1] - PREFIX if table_1NC.ndim == 3 else 0
     side = math.isqrt(max(positions, 0))
     if positions < 1 or side * side != positions:
         raise CheckpointError(
-            f"pos_embed is {table_1NC.shape}; expected (1, 1 + side * side, width), a class token and a square grid; "
-            "take weights of timm's plain vit_*, which are so"
+            f"pos_embed has shape {table_1NC.shape}, expected (1, 1 + side * side, width) for a class token and a "
+            "square grid; use weights of timm's plain vit_*"
         )
     return side
 
 
 def resampling_matrix(old: int, new: int) -> np.ndarray:
-    """(new, old), float32, rows of sum 1: the weights with which each new position along one axis takes the old ones.
+    """(new, old), float32, rows of sum 1: for each new position along one axis, the weights of the old positions.
 
-    Positions are the centers of equal cells over the same extent. Where the new ones are fewer, the kernel is as much
-    wider as the cells.
+    Positions are the centers of equal cells over the same extent. If there are fewer new positions, the kernel is wider
+    by the same factor as the cells.
     """
     stretch = old / new
     distance = (np.arange(old) + 0.5) - (np.arange(new)[:, None] + 0.5) * stretch
@@ -248,7 +248,7 @@ def resampling_matrix(old: int, new: int) -> np.ndarray:
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' kernel with a = -1/2, which PyTorch takes where it antialiases (and -3/4 where it does not)."""
+    """Keys' kernel with a = -1/2, as in PyTorch with antialiasing (without it, PyTorch has a = -3/4)."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0

@@ -35,7 +35,7 @@ TEMPERATURE = 10_000.0
 
 @dataclass(frozen=True)
 class VitSize:
-    """What decides the shapes of the parameters, and what the RoPE tables need."""
+    """The sizes that determine the shapes of the parameters, and the reference grid of the RoPE tables."""
 
     width: int
     depth: int
@@ -60,13 +60,13 @@ def build_rope_vit(model: ModelConfig, precision: Precision, form: Form) -> "Rop
 
 
 class RopeVit(nn.Cell):
-    """Images (B, 3, height, width), both sides divisible by the patch -> descriptors (B, C), float32, any length.
+    """Images (B, 3, height, width), both sides divisible by the patch -> descriptors (B, C), float32, not normalized.
 
     Args:
         precision: of products and activations inside the blocks; parameters, norms, softmax and the token stream are
-            float32 always. bf16 has no products on a CPU.
-        form: of attention and norms, equal numbers faster on one device or another; see models/layers.py.
-        layer_scale: the factor on each branch that training starts with.
+            always float32. On a CPU, MindSpore has no products in bf16.
+        form: of attention, norms and GELU, see models/layers.py.
+        layer_scale: initial value of the factors on the two branches of each block.
     """
 
     import_rule = ImportRule(
@@ -100,7 +100,7 @@ class RopeVit(nn.Cell):
         return ops.reshape(x_MC, (-1, REGISTERS + rows * columns, self.width))
 
     def features(self, images):
-        """The map (B, H*W, C) position by position, row by row: every patch token through the last norm."""
+        """The map (B, H*W, C), its positions row by row: the patch tokens after the last norm."""
         patches_BNC = self.tokens(images)[:, REGISTERS:]
         return ops.reshape(self.fc_norm(ops.reshape(patches_BNC, (-1, self.width))), patches_BNC.shape)
 
@@ -112,7 +112,7 @@ class RopeVit(nn.Cell):
 class Block(nn.Cell):
     """Attention, then MLP, each on normalized tokens and added back through its LayerScale.
 
-    The tokens themselves stay float32; only inside the two branches are they cast.
+    The tokens themselves stay float32; they are cast only inside the two branches.
     """
 
     def __init__(self, size: VitSize, dtype, form: Form, layer_scale: float):
@@ -133,9 +133,9 @@ class Block(nn.Cell):
 
 
 class RopeAttention(nn.Cell):
-    """Multi-head attention over rows x_MC of B images; queries and keys carry rotary positions.
+    """Multi-head attention over rows x_MC of B images; queries and keys are rotated by their positions.
 
-    Queries and values have a bias, keys none.
+    Queries and values have a bias, keys have none.
     """
 
     def __init__(self, width: int, heads: int, form: Form = "plain"):
@@ -151,7 +151,7 @@ class RopeAttention(nn.Cell):
         self.attend = attention_core(form, heads)
 
     def construct(self, x_MC, cos_ND, sin_ND):
-        """cos and sin in the precision of x, one row per token."""
+        """The result of attention for the rows ``x_MC``; cos and sin are in their precision, one row per token."""
         tokens = cos_ND.shape[0]
         query_MC, key_MC, value_MC = ops.split(self.qkv(x_MC), self.width, axis=1)
         query_MC = self.add_bias(query_MC, self.q_bias)
@@ -169,7 +169,7 @@ class RopeAttention(nn.Cell):
 
 @ops.constexpr
 def _rope_constants(rows, columns, head_dim, reference_grid):
-    """The tables as graph constants: they depend on shapes alone, so they are made while compiling."""
+    """``rope_tables`` as graph constants: they depend on shapes alone, so they are computed while compiling."""
     cos_ND, sin_ND = rope_tables((rows, columns), head_dim, reference_grid, REGISTERS)
     return Tensor(cos_ND), Tensor(sin_ND)
 
@@ -186,14 +186,14 @@ def rope_tables(
 def rope_angles(grid: tuple[int, int], head_dim: int, reference_grid: int) -> np.ndarray:
     """Angle of every patch and rotated pair of channels, (H*W, D/2), radians.
 
-    The first half of the pairs turns with the row, the second half with the column. Positions are stretched so that
+    The first half of the pairs is rotated by the row, the second half by the column. Positions are stretched so that
     every grid spans the reference grid: patch r of H is at r * reference_grid / H.
 
     Raises:
-        ValueError: the head can't be cut in two axes of channel pairs.
+        ValueError: ``head_dim`` is not a multiple of 4, two axes times two channels of a pair.
     """
     if head_dim % 4:
-        raise ValueError(f"a head of {head_dim} channels can't be rotated along two axes: take a multiple of 4")
+        raise ValueError(f"a head of {head_dim} channels can't be rotated along two axes: use a multiple of 4")
     bands = TEMPERATURE ** (-np.arange(head_dim // 4) / (head_dim // 4))
     row_H, column_W = (np.arange(side) * (reference_grid / side) for side in grid)
     row_HW, column_HW = np.meshgrid(row_H, column_W, indexing="ij")

@@ -41,7 +41,7 @@ _TYPE_CODES = {
     "bool": "BOOL",
 }
 _NUMPY_CODES = (*_TYPE_CODES.values(), "I16", "I8", "U16", "U32", "U64")
-_OF_OTHERS = (".ckpt", ".pth", ".pt", ".bin", ".onnx", ".mindir")
+_OF_OTHERS = (".ckpt", ".pth", ".pt", ".bin", ".onnx", ".mindir")  # files of other programs
 _ALIGNMENT = 8
 _CHECKSUM = "mindloc.checksum"  # key of the metadata
 
@@ -60,7 +60,7 @@ class Weights:
         """Check that the weights match a model's parameters by name and shape.
 
         Raises:
-            CheckpointError: a parameter is missing, unexpected, or of another shape.
+            CheckpointError: a parameter is missing or unexpected, or its shape differs.
         """
         missing = sorted(set(shapes) - set(self.arrays))
         unexpected = sorted(set(self.arrays) - set(shapes))
@@ -72,7 +72,7 @@ class Weights:
         problems = [
             *_first("missing", missing),
             *_first("unexpected", unexpected),
-            *_first("of another shape", differing),
+            *_first("of other shape", differing),
         ]
         if problems:
             raise CheckpointError(
@@ -118,20 +118,22 @@ def load_weights(path: str | Path) -> Weights:
     """Read weights and their config.
 
     Raises:
-        CheckpointError: missing, truncated, not a safetensors file, not written by mindloc, or of a newer version.
+        CheckpointError: the file is missing, truncated, not a safetensors file, not written by mindloc, or of a
+            different version.
     """
     path = Path(path)
-    _require_format(path, read_metadata(path), _WEIGHTS_FORMAT, WEIGHTS_VERSION)  # a newer one may be summed otherwise
+    # first, as the checksum may be computed differently in another version
+    _require_format(path, read_metadata(path), _WEIGHTS_FORMAT, WEIGHTS_VERSION)
     arrays, metadata = read_tensor_file(path)
     config, facts = (_json_section(path, metadata, key) for key in ("config", "facts"))
     return Weights(path, arrays, config, file_sha256(path, CheckpointError, "checkpoint"), facts)
 
 
 def is_own_checkpoint(path: str | Path) -> bool:
-    """Whether a file is a weights file of mindloc, of any version; others are read by models/import_weights.py.
+    """Whether a file is a weights file of mindloc, of any version; models/import_weights.py reads the other files.
 
     Raises:
-        CheckpointError: a .safetensors file that is missing or damaged.
+        CheckpointError: the name ends in .safetensors, but the file is missing or damaged.
     """
     path = Path(path)
     return path.suffix == WEIGHTS_SUFFIX and read_metadata(path).get("format") == _WEIGHTS_FORMAT
@@ -158,7 +160,7 @@ def load_state(weights: Weights) -> State:
     """The training state that belongs to loaded weights.
 
     Raises:
-        CheckpointError: missing, damaged, of a newer version, or written for other weights.
+        CheckpointError: the state is missing, damaged, of a different version, or was written for other weights.
     """
     path = state_path(weights.path)
     if not path.exists():
@@ -169,8 +171,8 @@ def load_state(weights: Weights) -> State:
     arrays, metadata = read_tensor_file(path)
     if metadata.get("weights_sha256") != weights.sha256:
         raise CheckpointError(
-            f"training state {path} was written for other weights than {weights.path.name} "
-            "(sha256 differs); the weights were changed or damaged: use an older checkpoint"
+            f"training state {path} does not belong to {weights.path.name} (sha256 differs): the weights were changed "
+            "or damaged; use an older checkpoint"
         )
     return State(path, arrays, _json_section(path, metadata, "facts"))
 
@@ -185,6 +187,7 @@ def _training_from(path: Path) -> str:
 
 
 def state_path(weights_path: str | Path) -> Path:
+    """The path of the training state that belongs to a weights file."""
     path = Path(weights_path)
     return path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + STATE_SUFFIX)
 
@@ -193,10 +196,10 @@ def resolve_checkpoint(path: str | Path, say: Callable[[str], None] = lambda lin
     """Weights file of a path: the file itself; in a run directory the best weights, else the last, else the newest.
 
     Args:
-        say: gets a line on which weights of a directory were taken.
+        say: called with one line that names the weights found in a directory.
 
     Raises:
-        CheckpointError: a directory without complete weights.
+        CheckpointError: the directory contains no complete checkpoint.
     """
     path = followed(Path(path))
     if not path.is_dir():
@@ -217,7 +220,7 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
     """Weights files in ``directory`` that have a state, oldest first (by the step in the state).
 
     Raises:
-        CheckpointError: a state file that is not older than the others is damaged.
+        CheckpointError: the newest state file is damaged.
     """
     found, damaged, newest = [], [], 0.0
     for path in Path(directory).glob(f"*{STATE_SUFFIX}"):
@@ -229,7 +232,7 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
             if not isinstance(step, int):
                 raise CheckpointError(f"training state {path} has step {str(step)[:60]!r}, expected a whole number")
         except FileNotFoundError:
-            continue  # a training that writes here removed it meanwhile
+            continue  # a training process that writes here has removed it
         except CheckpointError as problem:
             if path.exists():
                 damaged.append((written, problem))
@@ -237,7 +240,7 @@ def complete_checkpoints(directory: str | Path) -> list[Path]:
             newest = max(newest, written)
             found.append((step, path.name.removesuffix(STATE_SUFFIX) + WEIGHTS_SUFFIX))
     for moment, reason in damaged:
-        if moment >= newest:  # perhaps the one to continue from; an older one is in nobody's way
+        if moment >= newest:  # it may be the checkpoint to continue from; a damaged older file does no harm
             raise reason
     return [Path(directory) / name for _, name in sorted(found)]
 
@@ -253,7 +256,7 @@ def _require_format(path: Path, metadata: dict[str, str], wanted: str, newest: i
     version = metadata.get("version", "")
     if version != str(newest):
         way_out = "update mindloc" if version.isdigit() and int(version) > newest else "train it again"
-        raise CheckpointError(f"checkpoint {path} has version {version!r}, this mindloc reads {newest}; {way_out}")
+        raise CheckpointError(f"checkpoint {path} has version {version!r}, but this mindloc reads {newest}; {way_out}")
 
 
 def _json_section(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
@@ -307,7 +310,8 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Arrays and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: missing, truncated, damaged, not a safetensors file, or of a data type that NumPy lacks.
+        CheckpointError: the file is missing, truncated, damaged or not a safetensors file, or NumPy lacks its data
+            type.
     """
     with _open(path) as file:
         names = file.keys()  # ``file`` is not a dict and can't be iterated
@@ -316,10 +320,10 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         arrays, parts, metadata = {}, {}, dict(file.metadata() or {})
         for name in names:
             arrays[name] = file.get_tensor(name)
-            parts[name] = _part(arrays[name])  # here, while the processor's cache has it
-    stated = metadata.pop(_CHECKSUM, None)  # foreign files have none
+            parts[name] = _part(arrays[name])  # here, while the array is in the processor's cache
+    stated = metadata.pop(_CHECKSUM, None)  # files of other programs have none
     if stated is None and _is_own(metadata):
-        raise CheckpointError(f"{path} contains no checksum, as every file of mindloc does; write it again")
+        raise CheckpointError(f"{path} has no checksum, although mindloc writes one into every file; write it again")
     if stated is not None and stated != json_checksum([metadata, parts]):
         raise CheckpointError(
             f"{path} was changed or damaged since it was written (its checksum differs): copy it again, or use an "
@@ -333,7 +337,7 @@ def _is_own(metadata: Mapping[str, str]) -> bool:
 
 
 def _part(array: np.ndarray) -> list[Any]:
-    """What the checksum of a file is made of: type, shape and checksum of an array."""
+    """The part of a file's checksum that covers one array: its type, shape and checksum."""
     return [array.dtype.name, list(array.shape), checksum(_little_endian(array)).hexdigest()]
 
 
@@ -341,7 +345,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file, without reading the arrays.
 
     Raises:
-        CheckpointError: as ``read_tensor_file``.
+        CheckpointError: the file is missing, truncated or not a safetensors file.
     """
     with _open(path) as file:
         return dict(file.metadata() or {})

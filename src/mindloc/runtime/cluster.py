@@ -1,4 +1,4 @@
-"""The ranks of one training: rank and size of this process, and what the ranks exchange.
+"""The ranks of one training run: rank of this process, number of ranks, and what the ranks exchange.
 
 Each rank has a device and a slice of every batch. The launcher sets the environment: MindSpore's dynamic cluster
 (``msrun``: MS_ROLE, MS_WORKER_NUM), or a rank table (RANK_TABLE_FILE, RANK_ID, RANK_SIZE). The last functions parse
@@ -50,7 +50,7 @@ class Cluster:
             facts: name -> content; the same names in the same order on every rank.
 
         Raises:
-            LaunchError: names the fact, and the first rank that differs from rank 0.
+            LaunchError: the ranks differ; the message names the fact, and the first rank that differs from rank 0.
         """
         if self.size == 1:
             return
@@ -120,7 +120,7 @@ def _meeting_place() -> str:
 
 
 def _digest(content: bytes | str) -> np.ndarray:
-    """Bytes of the hash as float32, which represents 0..255 exactly."""
+    """The first bytes of the content's hash as float32, which represents 0..255 exactly."""
     content = content.encode() if isinstance(content, str) else content
     return np.frombuffer(hashlib.sha256(content).digest()[:_DIGEST_BYTES], np.uint8).astype(np.float32)
 
@@ -131,10 +131,10 @@ def is_number(text: str) -> bool:
 
 
 def number_in(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """Number in an environment variable; the default, unless None, where it is absent or empty.
+    """The number in an environment variable, or the default if the variable is absent or empty.
 
     Raises:
-        LaunchError: the variable is not a number.
+        LaunchError: the variable is not a number, or it is absent or empty and there is no default.
     """
     text = environment.get(name) or ("" if default is None else str(default))
     if not is_number(text):
@@ -144,10 +144,10 @@ def number_in(environment: Mapping[str, str], name: str, default: int | None = N
 
 
 def card_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Cards in a list such as "0,1,2,3", in its order.
+    """The numbers of the cards in a list such as "0,1,2,3", in its order.
 
     Args:
-        name: of the option or variable, for the message.
+        name: of the option or variable, for the error message.
 
     Raises:
         LaunchError: an item is not a number, or occurs twice.

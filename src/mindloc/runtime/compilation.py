@@ -1,7 +1,8 @@
 """Compilation of graphs: operator fusion on CPUs, its cache and its errors.
 
-MindSpore calls this graph kernel fusion: consecutive elementwise operators become one loop, which AKG compiles (some
-0.2 s each) and caches on disk for later processes. A damaged loop in the cache is compiled again (seen in 2.8.0).
+Operator fusion, which MindSpore calls graph kernel fusion, turns consecutive elementwise operators into one loop. AKG
+compiles each loop (some 0.2 s) and caches it on disk for later processes. A damaged loop in the cache is compiled again
+(seen in 2.8.0).
 """
 
 import contextlib
@@ -43,8 +44,8 @@ def fuse_operators(target: str, fusion: Fusion) -> str:
         target: the chosen device.
 
     Returns:
-        Text to append to the device's description; empty with "never" and on other devices than CPUs. It states the
-        directory and the reason where compiled loops can't be cached for the next start.
+        Text to append to the device's description; empty with "never" and on devices that are not CPUs. If compiled
+        loops can't be cached for the next start, it states the directory and the reason.
 
     Raises:
         DeviceError: ``fusion`` is "always" and fusion is not supported here.
@@ -67,7 +68,7 @@ def fuse_operators(target: str, fusion: Fusion) -> str:
 
 
 def why_not_fused(target: str) -> str | None:
-    """Why operators can't be fused here, as a part of a sentence; None where they can.
+    """Why operators can't be fused here, as a part of a sentence; None if they can.
 
     Args:
         target: "CPU", "GPU" or "Ascend".
@@ -146,11 +147,11 @@ def failing_clearly() -> Iterator[None]:
 def _choose_cache_directory(version: str) -> str:
     """Cache the loops of this version of MindSpore in the user's cache directory, else in a temporary one.
 
-    The name contains the processor family, as hosts may share a home; within x86_64 all get the same code, up to AVX2
-    (seen in 2.8.0, on a processor with AVX-512).
+    The name contains the processor family, as hosts may share a home directory. All x86_64 processors get the same
+    code, which uses instructions up to AVX2 (seen in 2.8.0, on a processor with AVX-512).
 
     Returns:
-        Text to append to ", fused operators": empty where loops are cached, or where the user set the directory.
+        Text to append to ", fused operators": empty if loops are cached, or if the user set the directory.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindloc"
     directory = cache / f"mindspore-{version}-{platform.machine()}" / _KERNELS
@@ -162,7 +163,7 @@ def _choose_cache_directory(version: str) -> str:
 
 
 def _why_not_kept(directory: Path) -> str | None:
-    """Make the cache directory; returns why loops can't be cached there, None where they can.
+    """Make the cache directory; returns why loops can't be cached there, None if they can.
 
     Loops are executable code, so no other user may have write access.
     """

@@ -1,6 +1,6 @@
-"""What a user sees at a terminal: text of at most 80 columns; bars and notes on stderr, gone when the work is done.
+"""Console output: text of at most 80 columns; progress bars and notes on stderr, which disappear after the work.
 
-Text may contain names from files. What could change a terminal, or hide a part of a line, is printed as an escape.
+Text may contain names from files. Characters that could change a terminal, or hide a part of a line, are escaped.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 COLUMNS = 80
 _LONGEST = 1000  # characters of an error line
-# controls but tab and line feed; separators of lines and paragraphs; changes of direction; halves of a pair
+# control characters except tab and line feed; separators of lines and paragraphs; changes of text direction; surrogates
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -23,14 +23,14 @@ def escaped(text: str) -> str:
 
 
 def one_error_line(text: str) -> str:
-    """The text on one line, escaped, its middle left out where it is too long."""
+    """The text on one line, escaped; its middle is left out if it is too long."""
     line = escaped(" ".join(text.splitlines()))
     half = _LONGEST // 2
     return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 class _SafeOutput:
-    """Standard output that escapes text and outlives its reader, so that work is done to the end without it."""
+    """Standard output that escapes text, and drops text after a failed write, so that the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -56,15 +56,15 @@ class _SafeOutput:
 
 @contextmanager
 def safe_console() -> Iterator[_SafeOutput]:
-    """Context in which ``print`` is safe, whatever it prints and wherever standard output and error lead.
+    """Context in which ``print`` never fails, for any text and any target of standard output and error.
 
-    A closed pipe (``| head``) is not a failure; of a full disk ``failure`` says so.
+    A closed pipe (``| head``) is not a failure; a full disk is noted in ``failure`` of the context's value.
     """
     before = sys.stdout, sys.stderr
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - takes the place of what the user closed
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - replaces a stream that the user closed
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without some characters
+            stream.reconfigure(errors="backslashreplace")  # for terminals that lack some characters
     output = _SafeOutput(sys.stdout or nowhere)
     sys.stdout, sys.stderr = output, sys.stderr or nowhere  # type: ignore[assignment]
     try:
@@ -72,14 +72,14 @@ def safe_console() -> Iterator[_SafeOutput]:
     finally:
         output.flush()
         if output.failure is not None and sys.__stdout__ is not None and before[0] is sys.__stdout__:
-            os.dup2(nowhere.fileno(), 1)  # else Python complains of the rest in its buffer when it exits
+            os.dup2(nowhere.fileno(), 1)  # else Python complains at exit about the rest of its buffer
         sys.stdout, sys.stderr = before
         if isinstance(output.failure, BrokenPipeError):
             output.failure = None
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:
-    """A bar of tqdm, with its arguments; not shown where stderr is not a terminal."""
+    """A progress bar of tqdm, with tqdm's arguments; not shown if stderr is not a terminal."""
     from tqdm import tqdm  # here, since the doctor works without it
 
     return tqdm(*args, leave=False, disable=None, miniters=1, **options)  # 1: work comes in bursts
@@ -87,15 +87,15 @@ def progress_bar(*args: Any, **options: Any) -> Any:
 
 @contextmanager
 def status_line(text: str) -> Iterator[None]:
-    """Show a line, below the progress bars, during work that can't say how far it is."""
+    """Context in which a line is shown below the progress bars, for work whose progress is unknown."""
     with progress_bar(desc=text, bar_format="{desc}"):
         yield
 
 
 def wrapped(text: str, start: str = "", indent: str = "") -> str:
-    """Prose in lines of at most ``COLUMNS``, the first after ``start``, the others after ``indent``.
+    """The text in lines of at most ``COLUMNS``; the first starts with ``start``, the others with ``indent``.
 
-    Commands and paths stay whole, so that they can be copied.
+    Commands and paths are not broken, so that they can be copied.
     """
     return fill(
         text,

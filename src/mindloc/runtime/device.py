@@ -1,4 +1,4 @@
-"""The device: choice among those that MindSpore can use here, and what it supports.
+"""The device: chosen among those that MindSpore can use here, and checked for what it supports.
 
 Availability comes from MindSpore itself. The doctor is imported only when a requested device is not available, to state
 the reason and the way out.
@@ -16,8 +16,8 @@ from mindloc.runtime.process import command_line, usable_cores
 
 TARGETS = ("Ascend", "GPU", "CPU")  # best first
 
-# Chips with fused attention and bf16: for Atlas A2 MindSpore and CANN document both; the first 910 has neither. For A3,
-# two dies of the A2's generation, it is our assumption.
+# Chips with fused attention and bf16. For Atlas A2, MindSpore and CANN document both; the first 910 has neither. That
+# A3 (two dies of the A2's generation) has both is our assumption.
 ATLAS_A2_AND_A3 = ("Ascend910B", "Ascend910_93")
 
 
@@ -40,8 +40,8 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion
         operator_fusion: on CPUs, see runtime/compilation.py.
 
     Raises:
-        DeviceError: MindSpore is missing or of an unsupported version, or a requested device is not available;
-            no other device replaces it.
+        DeviceError: MindSpore is missing or of an unsupported version, or the requested device is not available. No
+            other device is used instead.
     """
     check_packages()
     os.environ.setdefault("GLOG_v", "3")  # read at import: errors only, else many warnings
@@ -63,7 +63,7 @@ def use_device(target: str = "auto", device_id: int = 0, operator_fusion: Fusion
     fused = fuse_operators(chosen, operator_fusion)
     description = f"{chosen}, {describe_machine()}, MindSpore {ms.__version__}{fused}{passed_over}"
     name = f"CPU, {len(usable_cores())} cores" if chosen == "CPU" else f"{chosen} {device_id}"
-    summary = f"{name}{fused.removeprefix(', fused operators')}"  # what is not as usual
+    summary = f"{name}{fused.removeprefix(', fused operators')}"  # only a lack of fusion is worth mentioning
     return Device(chosen, device_id if chosen != "CPU" else 0, summary, description)
 
 
@@ -87,7 +87,7 @@ def choose_target(target: str) -> tuple[str, str]:
 
 
 def why_unusable(target: str) -> str | None:
-    """Why MindSpore can't use a target in this process, in a few words; None where it can.
+    """Why MindSpore can't use a target in this process, in a few words; None if it can.
 
     Args:
         target: "CPU", "GPU" or "Ascend".
@@ -154,7 +154,7 @@ def require_precision(precision: str, target: str, training: bool = False) -> No
 
 
 def slow_convolutions(target: str) -> str | None:
-    """A warning where this MindSpore's convolutions are very slow on this target; None elsewhere.
+    """A warning if the convolutions of this MindSpore are very slow on this target; None otherwise.
 
     Args:
         target: this process's device target, "CPU", "GPU" or "Ascend".
@@ -198,7 +198,7 @@ def _require_gpu(device_id: int) -> None:
 
 
 def _refusal(target: str, reason: str) -> DeviceError:
-    """The doctor's reason and way out, or MindSpore's message where the doctor finds no problem."""
+    """The error for an unusable target, with the doctor's reason and way out, else with ``reason``."""
     from mindloc.doctor.examination import why_refused
 
     return DeviceError(
@@ -208,7 +208,7 @@ def _refusal(target: str, reason: str) -> DeviceError:
 
 
 def _processor() -> str:
-    """Model name of the processor on Linux, elsewhere its architecture."""
+    """The model name of the processor on Linux; on other systems its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

@@ -1,7 +1,7 @@
 """Atomic files and directories.
 
 A file is written under a temporary name beside its path, flushed to disk and renamed. At any moment a reader finds the
-old content or the complete new one. What a link leads to is written, not the link.
+old content or the complete new content. For a link, the target of the link is written, not the link itself.
 """
 
 import os
@@ -26,7 +26,7 @@ Read = TypeVar("Read")
 
 @contextmanager
 def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[BinaryIO]:
-    """A binary file to write; ``path`` is either its old content or the complete new one, at any moment.
+    """Context with a binary file to write; at any moment ``path`` has its old content or the complete new content.
 
     Args:
         path: a missing directory is created.
@@ -34,7 +34,7 @@ def atomic_write(path: str | Path, what: str = "file", error: type[MindlocError]
         error: class of the exception for a failed write.
 
     Raises:
-        MindlocError: (the class ``error``) the disk is full or not writable; ``path`` is unchanged.
+        MindlocError: (raised as the class ``error``) the disk is full or not writable; ``path`` is unchanged.
     """
     with replacing(path, what, error) as temporary, synced(temporary) as file:
         yield file
@@ -49,10 +49,10 @@ def atomic_write_text(path: str | Path, text: str, error: type[MindlocError] = M
 def atomic_link(
     source: str | Path, path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError
 ) -> None:
-    """Give a complete file a second name, replacing an older file of that name; a copy if hard links don't work.
+    """Give a complete file a second name, replacing an older file of that name; copies it if hard links don't work.
 
     Raises:
-        MindlocError: (the class ``error``) as ``atomic_write``.
+        MindlocError: (raised as the class ``error``) for the reasons given in ``atomic_write``.
     """
     with replacing(path, what, error) as temporary:
         temporary.unlink(missing_ok=True)
@@ -64,16 +64,16 @@ def atomic_link(
 
 
 def followed(path: Path) -> Path:
-    """What a symbolic link points to, as one would write it from here; any other path itself."""
+    """The target of a symbolic link, relative to the current directory if ``path`` is; any other path unchanged."""
     return path.parent / path.readlink() if path.is_symlink() else path
 
 
 @contextmanager
 def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = MindlocError) -> Iterator[Path]:
-    """A temporary path beside ``path`` for the caller to write; on leaving, it is renamed to ``path``.
+    """Context with a temporary path beside ``path`` for the caller to write; on leaving, it is renamed to ``path``.
 
     Raises:
-        MindlocError: (the class ``error``) as ``atomic_write``.
+        MindlocError: (raised as the class ``error``) for the reasons given in ``atomic_write``.
     """
     path = output_file(path, error)
     temporary = path.parent / f".{path.name}.{_own_name()}{TEMPORARY_SUFFIX}"
@@ -92,26 +92,27 @@ def replacing(path: str | Path, what: str = "file", error: type[MindlocError] = 
 
 
 def output_file(path: str | Path, error: type[MindlocError]) -> Path:
-    """The file to write: what a link leads to, else the path itself.
+    """The file to write: the target if ``path`` is a link, else ``path`` itself.
 
     Raises:
-        MindlocError: (the class ``error``) a directory, a device or a pipe, which a file must not replace.
+        MindlocError: (raised as the class ``error``) the path is a directory, a device or a pipe, which a file must not
+            replace.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         kind = "a directory" if target.is_dir() else "a device or a pipe"
-        raise error(f"{path} is {kind}; name a file")
+        raise error(f"{path} is {kind}; give the path of a file")
     return target
 
 
 def _own_name() -> str:
-    """A part of a temporary name that no other process has, also on another machine."""
+    """A part of a temporary name that no other process uses, on this machine or another one."""
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextmanager
 def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
-    """Context that turns an OSError into a one-line ``error`` that names ``what`` was to be written."""
+    """Context that turns an OSError into a one-line ``error``, which names the file that could not be written."""
     try:
         yield
     except OSError as reason:
@@ -122,7 +123,7 @@ def writing(what: str | Path, error: type[MindlocError]) -> Iterator[None]:
 
 @contextmanager
 def synced(path: Path) -> Iterator[BinaryIO]:
-    """A new binary file whose content is flushed to disk (fsync) on leaving."""
+    """Context with a new binary file, whose content is flushed to disk (fsync) on leaving."""
     with open(path, "wb") as file:
         yield file
         file.flush()
@@ -130,7 +131,7 @@ def synced(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_temporaries(directory: str | Path) -> None:
-    """Delete temporary files of killed processes in ``directory``."""
+    """Delete the temporary files that killed processes left in ``directory``."""
     for path in Path(directory).glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
@@ -142,18 +143,18 @@ def atomic_directory(
     error: type[MindlocError] = MindlocError,
     check: Callable[[Path], None] = lambda directory: None,
 ) -> Iterator[Path]:
-    """A temporary directory for the caller to fill; on leaving, it replaces ``directory``. One process at a time.
+    """Context with a temporary directory for the caller to fill; on leaving, it replaces ``directory``.
 
     At any moment ``directory`` is the old or the complete new one, except between two renames. If the process is killed
     there, ``existing_directory`` finds the old one and the next writer restores it. The caller must flush the files in
-    it, see ``synced``.
+    it, see ``synced``. One process at a time can be in this context.
 
     Args:
-        what, error: as ``locked``.
-        check: raises where ``directory`` is not to be replaced, see ``require_replaceable``.
+        what, error: arguments of ``locked``.
+        check: raises an error if ``directory`` must not be replaced, see ``require_replaceable``.
 
     Raises:
-        MindlocError: as ``locked`` and ``check``.
+        MindlocError: for the reasons given in ``locked``, or raised by ``check``.
         OSError: the disk is full or not writable (see ``writing``); the old directory is unchanged.
     """
     directory = Path(os.path.realpath(directory))
@@ -165,7 +166,11 @@ def atomic_directory(
 
 
 def dated_directory(parent: Path) -> Path:
-    """Make a new ``parent/MMDDhhmmss``, with _2, _3, ... where several start in a second; OSError if it can't."""
+    """Make a new directory ``parent/MMDDhhmmss``, with _2, _3, ... if several start within a second.
+
+    Raises:
+        OSError: the directory can't be made.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     stamp, attempt = time.strftime("%m%d%H%M%S"), 1
     directory = parent / stamp
@@ -181,9 +186,13 @@ def dated_directory(parent: Path) -> Path:
 
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
-    """An empty directory beside ``path``, always removed on leaving; OSError if it can't be made.
+    """Context with an empty directory beside ``path``, which is always removed on leaving.
 
-    The caller has the lock of ``path``, so that what is there already was left by a killed process: it is removed.
+    The caller must have the lock of ``path``: older directories of this kind were left by killed processes and are
+    removed.
+
+    Raises:
+        OSError: the directory can't be made.
     """
     path = Path(os.path.realpath(path))
     remove_leftovers(path)
@@ -205,15 +214,15 @@ def remove_leftovers(path: Path) -> None:
 
 
 def require_replaceable(directory: Path, files: Collection[str], what: str, error: type[MindlocError]) -> None:
-    """Check that ``directory`` does not exist or is an older one of the same kind: replacing deletes its content.
+    """Check that ``directory`` is absent or has an older result of the same kind: replacing it deletes its content.
 
     Args:
         files: names that a directory of this kind may contain.
         what: the kind in words, such as "descriptor set".
 
     Raises:
-        MindlocError: (the class ``error``) the path is a file, the directory contains other files, or the disk is not
-            writable.
+        MindlocError: (raised as the class ``error``) the path is a file, the directory contains other files, or the
+            disk is not writable.
     """
     directory = Path(os.path.realpath(directory))
     with writing(f"{what} {directory}", error):
@@ -228,21 +237,24 @@ def require_replaceable(directory: Path, files: Collection[str], what: str, erro
 
 
 def existing_directory(directory: Path) -> Path | None:
-    """Path to read: ``directory``, or the old one while a writer replaces it; only a writer may rename that back."""
+    """The path to read: ``directory``, or the renamed old one while a writer replaces it; None if there is neither.
+
+    Only a writer may rename the old directory back.
+    """
     directory = Path(os.path.realpath(directory))
-    # several times: between two looks a writer may rename it, or the next writer again
+    # checked several times, as writers may rename the directory between two checks
     return next((place for place in (directory, _aside(directory)) * 3 if place.is_dir()), None)
 
 
 def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, error: type[MindlocError]) -> Read:
-    """What ``read`` makes of a directory; made again if another was put there meanwhile, so that none is mixed.
+    """The result of ``read`` on a directory, read again if the directory was replaced while it was being read.
 
     Args:
-        read: takes the place to read from, which is beside ``directory`` where a writer was killed or is at work.
-        what, error: as ``locked``.
+        read: called with the path to read from, see ``existing_directory``.
+        what, error: arguments of ``locked``.
 
     Raises:
-        MindlocError: (the class ``error``) there is none; as ``read``.
+        MindlocError: (raised as the class ``error``) the directory is missing, or ``read`` fails.
     """
     failed_in = None
     while True:
@@ -259,7 +271,7 @@ def read_unswapped(directory: Path, read: Callable[[Path], Read], what: str, err
                 raise error(f"{what} {directory} lacks {problem.filename}; make it again") from None
             if version == failed_in:
                 raise
-            failed_in = version  # once more: it may have been renamed for a moment
+            failed_in = version  # try once more: it may have been renamed during the attempt
         else:
             if _version(existing_directory(directory)) == version:
                 return found
@@ -276,7 +288,7 @@ def _version(place: Path | None) -> tuple[Path, int, int] | None:
 
 
 def _swap(partial: Path, directory: Path) -> None:
-    """Rename a complete directory to its name; an older one is renamed first, as a rename can't replace a directory."""
+    """Rename ``partial`` to ``directory``, and before that an older ``directory``, which a rename can't replace."""
     _restore(directory)
     old = _aside(directory)
     shutil.rmtree(old, ignore_errors=True)
@@ -296,7 +308,7 @@ def _swap(partial: Path, directory: Path) -> None:
 
 
 def _restore(directory: Path) -> None:
-    """Rename the old directory back where a process was killed between the two renames."""
+    """Rename the old directory back if a process was killed between the two renames."""
     if not directory.exists() and _aside(directory).exists():
         _aside(directory).rename(directory)
 

@@ -1,6 +1,6 @@
-"""The lock of what has one writer at a time: an index, the sets of an extraction, an evaluation, a run.
+"""Locks for what may have one writer at a time: an index, the sets of an extraction, an evaluation, a run.
 
-The lock is the operating system's and ends with the process. Its file names the owner, for the messages of others.
+The operating system releases the lock when its process ends. The lock file names the owner, for messages of others.
 """
 
 import errno
@@ -21,10 +21,10 @@ from mindloc.runtime.process import unfinished
 if TYPE_CHECKING:
     from filelock import FileLock
 
-LOCK = ".lock"  # name of a lock file inside its directory, suffix of one beside it
-_OWNER = re.compile(r"process \d+ on host [\w.-]+")  # as a lock file names its owner
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network disks
-_held = threading.local()  # .paths: what this thread has locked
+LOCK = ".lock"  # name of a lock file inside the locked directory, suffix of one beside it
+_OWNER = re.compile(r"process \d+ on host [\w.-]+")  # content of a lock file
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of network disks without locks
+_held = threading.local()  # .paths: the paths that this thread has locked
 
 
 @contextmanager
@@ -36,19 +36,20 @@ def locked(
     waits: bool = True,
     inside: bool = False,
 ) -> Iterator[bool]:
-    """Context in which this thread alone changes ``path``; whether it waited for that. It may be entered again inside.
+    """Context in which only this thread changes ``path``; its value is whether it waited for another process.
 
-    The lock ends with the process, however that ends.
+    The same thread may enter it again inside. The lock ends with the process, even if that is killed.
 
     Args:
-        what: in words, such as "tile index".
-        doing: what its owner does to it, as the end of "is being ...".
-        waits: for the other process, with a line on stderr; False: raise.
-        inside: the lock file is ``.lock`` in directory ``path``, which is never replaced as a whole; False:
-            ``.NAME.lock`` beside ``path``.
+        what: the kind of ``path`` in words, such as "tile index".
+        doing: what the owner does to ``path``, as the end of "is being ...".
+        waits: True: wait for another owner, with a line on stderr. False: raise an error.
+        inside: True: the lock file is ``.lock`` in the directory ``path``, which is never replaced as a whole. False:
+            it is ``.NAME.lock`` beside ``path``.
 
     Raises:
-        MindlocError: (the class ``error``) the lock can't be written; another process has it and ``waits`` is False.
+        MindlocError: (raised as the class ``error``) the lock can't be written, or another process has it and ``waits``
+            is False.
     """
     path = Path(os.path.realpath(path))
     held: set[Path] = _held.__dict__.setdefault("paths", set())
@@ -78,33 +79,34 @@ def locked(
 def _lock(
     name: Path, busy: Callable[[str], str], error: type[MindlocError], waits: bool
 ) -> "tuple[FileLock | None, bool]":
-    """(The lock, None where the file system has none; whether another process had it first)."""
+    """(the lock, or None if the file system does not support locks; whether another process had it first)."""
     from filelock import FileLock, Timeout  # here, since the doctor works without it
 
-    # where the owner before removed the file, FileLock makes a new one
+    # if the previous owner removed the file, FileLock makes a new one
     lock = FileLock(name, fallback_to_soft=False, on_acquired=_sign)
     try:
         lock.acquire(blocking=False)
         return lock, False
     except Timeout:
-        says = busy(_owner_of(name))
+        reason = busy(_owner_of(name))
         if not waits:
-            raise error(f"{says}; wait until it ends, or stop it") from None
-        sys.stderr.write(f"waiting: {says}\n")  # print may write the line's end apart, and lines of processes mix
+            raise error(f"{reason}; wait until it ends, or stop it") from None
+        # print may write the end of the line separately, and then the lines of several processes mix
+        sys.stderr.write(f"waiting: {reason}\n")
         sys.stderr.flush()
         lock.acquire()
         return lock, True
-    except OSError as reason:
-        if reason.errno not in _NO_LOCKS:
+    except OSError as failure:
+        if failure.errno not in _NO_LOCKS:
             raise
-        print(f"note: {name.parent} can't be locked ({reason.strerror}); write there with one process", file=sys.stderr)
+        print(f"note: {name.parent} can't be locked ({failure.strerror}); use one writer at a time", file=sys.stderr)
         return None, False
 
 
 def _owner_of(name: Path) -> str:
-    """The process that a lock file names."""
-    for _ in range(10):  # it signs just after it has the lock
-        with suppress(OSError):  # just removed by it
+    """The process named in a lock file; "another process" if none is named."""
+    for _ in range(10):  # the owner writes its name just after it gets the lock
+        with suppress(OSError):  # the owner has just removed the file
             if found := _OWNER.match(name.read_text("utf-8", "replace")):
                 return found[0]
         time.sleep(0.01)
@@ -112,7 +114,7 @@ def _owner_of(name: Path) -> str:
 
 
 def _sign(descriptor: int) -> None:
-    """Write who has the lock into its file; without a name, as on a full disk, it is a lock too."""
+    """Write the owner into the lock file; if that fails, as on a full disk, the lock is still valid."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on host {platform.node()}".encode(), 0)

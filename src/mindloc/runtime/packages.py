@@ -20,12 +20,12 @@ ONE_RELU = bytes.fromhex(
 )
 
 _ONNX = ("ONNX files need", "requirements-onnx.txt")
-_MILVUS = ("libraries in Milvus need", "requirements-milvus.txt")
+_MILVUS = ("indexes in Milvus need", "requirements-milvus.txt")
 _OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of the installed ones among ``packages``, without importing them."""
+    """The versions of those ``packages`` that are installed, without importing them."""
     versions = {}
     for package in packages:
         try:
@@ -36,7 +36,7 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 
 def check_packages(versions: Mapping[str, str] | None = None) -> None:
-    """Check the versions of MindSpore and NumPy, before an unsupported one fails with an obscure error.
+    """Check the versions of MindSpore and NumPy, as an unsupported one would fail later with an obscure error.
 
     Args:
         versions: of "mindspore" and "numpy"; None: the installed ones.
@@ -54,7 +54,7 @@ def mindspore_problem(version: str | None) -> tuple[str, str]:
     """(problem with a version of MindSpore, way out); both empty without a problem.
 
     Args:
-        version: None: not installed.
+        version: None if MindSpore is not installed.
     """
     first, beyond = MINDSPORE_RANGE
     wanted = f"mindloc needs {dotted(first)} or newer, below {dotted(beyond)}"
@@ -66,7 +66,7 @@ def mindspore_problem(version: str | None) -> tuple[str, str]:
 
 
 def numpy_problem(version: str | None) -> tuple[str, str]:
-    """As ``mindspore_problem``, for NumPy."""
+    """(problem with a version of NumPy, way out), with arguments like those of ``mindspore_problem``."""
     if version is None:
         return "NumPy is not installed", INSTALL
     if version_numbers(version) >= (2,):
@@ -75,7 +75,7 @@ def numpy_problem(version: str | None) -> tuple[str, str]:
 
 
 def slow_cpu_convolutions(version: str) -> str | None:
-    """Warning about the speed of a MindSpore version's convolutions on a CPU; None where they are fast.
+    """A warning about the speed of convolutions on a CPU with a version of MindSpore; None if they are fast.
 
     Only the backbones resnet50 and vgg16 use them.
     """
@@ -104,12 +104,12 @@ def optional_module(name: str) -> Any:
     """Import a module of one of the optional requirements files.
 
     MindSpore works only with protobuf's Python implementation. The first import of protobuf chooses the implementation
-    for the process; onnx and pymilvus would choose another, and importing MindSpore after them would end the process.
-    Without MindSpore, ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb`` adds tiles to Milvus ten times as fast
+    for the process; onnx and pymilvus would choose a different one, and importing MindSpore after them would end the
+    process. Without MindSpore, ``PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=upb`` adds tiles to Milvus ten times as fast
     (docs/scale.md).
 
     Raises:
-        DeviceError: it is not installed.
+        DeviceError: the module's package is not installed.
     """
     os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     try:
@@ -119,7 +119,7 @@ def optional_module(name: str) -> Any:
         if error.name != package:
             raise
         who, file = _MILVUS if package in _OF_MILVUS else _ONNX
-        raise DeviceError(f"{package} is not installed, which {who}: pip install -r {file}") from None
+        raise DeviceError(f"{package} is not installed, but {who} it: pip install -r {file}") from None
 
 
 def preload_onnx_libraries(runtime: Any) -> None:
@@ -131,8 +131,8 @@ def preload_onnx_libraries(runtime: Any) -> None:
 def why_provider_missing(log: str) -> str:
     """Why ONNX Runtime did not start a provider, in a few words, from its console output.
 
-    A session whose provider fails continues on the CPU and only logs it. To detect that, open ``ONE_RELU`` with the
-    provider and read the providers of the session.
+    A session whose provider fails continues on the CPU and only logs the failure. To detect that, open ``ONE_RELU``
+    with the provider and read the providers of the session.
     """
     missing = sorted(set(re.findall(r"(lib[\w.+-]+?\.so[.\d]*): cannot open", log)))
     if missing:

@@ -17,7 +17,7 @@ from typing import Any
 
 _IMPORTED = time.monotonic()
 _SOURCE = Path(__file__).resolve().parents[2]
-_SCRIPTS = ("train", "eval", "export")  # commands that are programs beside the source too: train.py
+_SCRIPTS = ("train", "eval", "export")  # commands that also exist as scripts beside the source: train.py
 # set by a script or a launcher for the processes that it starts: the user's program and command line
 PROGRAM_VARIABLE, COMMAND_VARIABLE = "MINDLOC_PROGRAM", "MINDLOC_COMMAND"
 
@@ -33,7 +33,7 @@ def command_line(*words: object) -> str:
     if script.suffix == ".py" and command in _SCRIPTS:
         return shlex.join([*program[:-1], str(script.with_name(f"{command}.py")), *map(str, words[1:])])
     if script.suffix == ".py":
-        program = [*_where_it_is_found(), *program[:-1], "-m", "mindloc"]
+        program = [*_python_path_prefix(), *program[:-1], "-m", "mindloc"]
     return shlex.join([*program, *map(str, words)])
 
 
@@ -59,7 +59,7 @@ def _program() -> list[str]:
         return ["mindloc" if shutil.which("mindloc") == str(started) else str(started)]
     if started.suffix == ".py" and started.stem in _SCRIPTS and started.resolve().parent == _SOURCE.parent:
         return [_python(), str(started)]
-    return [*_where_it_is_found(), _python(), "-m", "mindloc"]
+    return [*_python_path_prefix(), _python(), "-m", "mindloc"]
 
 
 def _python() -> str:
@@ -68,7 +68,7 @@ def _python() -> str:
     return name if shutil.which(name) == sys.executable else sys.executable
 
 
-def _where_it_is_found() -> list[str]:
+def _python_path_prefix() -> list[str]:
     """Prefix that ``python -m mindloc`` needs in a clone that is not installed."""
     if Path(sys.argv[0]).name == "__main__.py" or str(_SOURCE) in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         return []
@@ -80,7 +80,7 @@ def _where_it_is_found() -> list[str]:
 
 
 def usable_cores() -> list[int]:
-    """Sorted numbers of the cores that this process may use, perhaps fewer than the machine has."""
+    """The sorted numbers of the cores that this process may use, which may be fewer than the machine has."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
@@ -99,9 +99,9 @@ def process_age_s() -> float:
 
 @contextmanager
 def answered(handler: Any, *signals: int) -> Iterator[None]:
-    """Handle these signals with ``handler`` (as in ``signal.signal``); restore the old handlers on leaving.
+    """Context in which ``handler`` handles these signals; the old handlers are restored on leaving.
 
-    Main thread only, a limit of Python.
+    Main thread only, a limit of Python, unless there are no signals. ``signal.signal`` describes a handler.
     """
     before = {number: signal.signal(number, handler) for number in signals}
     try:
@@ -117,10 +117,10 @@ _unfinished: list[Path] = []
 
 @contextmanager
 def leaving_at_once(words: str) -> Iterator[None]:
-    """Context in which SIGTERM ends a command at once, with one line; for work whose loss does not matter.
+    """Context in which SIGTERM ends a command at once and prints ``words``; for work whose loss does not matter.
 
     MindSpore reacts to a ``KeyboardInterrupt`` in its compiler with pages of messages. Only mindloc's commands handle
-    SIGTERM like Ctrl-C; any other handler stays. While MindSpore reads data, Ctrl-C arrives as SIGTERM. Only the main
+    SIGTERM like Ctrl-C; any other handler is kept. While MindSpore reads data, Ctrl-C arrives as SIGTERM. Only the main
     thread receives signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
@@ -146,10 +146,10 @@ def leaving_at_once(words: str) -> Iterator[None]:
 
 
 class StopRequest:
-    """Handler of a signal: the first one has the work stop where it can be continued, the second one stops it at once.
+    """Signal handler: the first signal requests a stop at a point to continue from, the second stops at once.
 
     Args:
-        words: printed at once after the first signal.
+        words: printed at the first signal.
         has_unsaved: whether something would be lost if the work stopped now.
     """
 
@@ -165,7 +165,7 @@ class StopRequest:
 
 @contextmanager
 def stopped_by(request: StopRequest) -> Iterator[None]:
-    """Context in which Ctrl-C and SIGTERM go to ``request`` instead of interrupting Python. Main thread only."""
+    """Context in which ``request`` handles Ctrl-C and SIGTERM, which else interrupt Python. Main thread only."""
     is_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     with answered(request, *(each for each in numbers if signal.getsignal(each) is signal.default_int_handler)):
@@ -174,7 +174,7 @@ def stopped_by(request: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def last_words(line: str) -> Iterator[None]:
-    """Context in which ``leaving_at_once`` also prints this line, such as how to resume."""
+    """Context in which ``leaving_at_once`` also prints this line, which says, for example, how to resume."""
     _last_words.append(line)
     try:
         yield
@@ -196,7 +196,7 @@ _passages: collections.Counter[str] = collections.Counter()
 
 
 def fault_point(name: str) -> None:
-    """Kill this process like ``kill -9`` where MINDLOC_FAULT is this name; with ``name:3`` at the third call.
+    """Kill this process like ``kill -9`` if MINDLOC_FAULT is this name; with ``name:3`` at the third call.
 
     Only tests set the variable; without it a call costs one dictionary lookup.
     """
@@ -209,16 +209,16 @@ def fault_point(name: str) -> None:
 
 
 class Messages:
-    """Captured text, set when the block is left."""
+    """Captured output; ``text`` is set when ``native_messages`` is left."""
 
     text = ""
 
 
 @contextmanager
 def native_messages() -> Iterator[Messages]:
-    """Capture standard error, and what Python prints, while the block runs.
+    """Context that captures standard error and what Python prints.
 
-    For libraries whose C++ code writes pages of messages; the caller reports what matters in one line.
+    It is for libraries whose C++ code writes pages of messages; the caller reports what matters in one line.
     """
     messages = Messages()
     sys.stderr.flush()

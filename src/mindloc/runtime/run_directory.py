@@ -98,7 +98,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
-        """Open the directory of an earlier run, unchanged; a link such as ``work_dir/latest`` is followed.
+        """Open the directory of an earlier run without changing it; a link such as ``work_dir/latest`` is followed.
 
         Raises:
             MindlocError: it is not a run directory.
@@ -117,18 +117,22 @@ class RunDirectory:
         return locked(self.path, "run", MindlocError, "trained", waits=False, inside=True)
 
     def require_idle(self) -> None:
-        """Raises: MindlocError: as ``being_trained``."""
+        """Check that no process trains the run.
+
+        Raises:
+            MindlocError: another process trains it, named with its host.
+        """
         with self.being_trained():
             pass
 
     def remove_leftovers(self) -> None:
-        """Remove incomplete files of a killed process; only for the one process that writes here now."""
+        """Remove the incomplete files of a killed process; only the process that trains the run may call it."""
         for directory in (self.path, self.checkpoints):
             remove_temporaries(directory)
         shutil.rmtree(self.neighbors, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
-        """Store the resolved config; also when a run resumes with other settings.
+        """Store the resolved config, which replaces the old one if a run resumes with other settings.
 
         Raises:
             MindlocError: the disk is full or not writable.
@@ -159,9 +163,9 @@ class RunDirectory:
 
 
 def point_latest(work_dir: Path, run: Path) -> str | None:
-    """Make ``work_dir/latest`` a link to a run; what kept it from being made, as a line for the log.
+    """Make ``work_dir/latest`` a link to a run; returns a line for the log if that fails, else None.
 
-    Nothing is done where no ``work_dir`` is, since the run was put elsewhere.
+    Nothing is done if ``work_dir`` does not exist, since then the run was put elsewhere.
     """
     link, place = work_dir / "latest", Path(os.path.relpath(run, work_dir))
     if not work_dir.is_dir():
@@ -179,7 +183,7 @@ def point_latest(work_dir: Path, run: Path) -> str | None:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """Run directory of a checkpoint; the directory of the file where it is not in a run."""
+    """The run directory of a checkpoint; the directory of the file if it is not in a run."""
     directory = checkpoint.parent
     return directory.parent if directory.name == "checkpoints" else directory
 
@@ -219,12 +223,12 @@ def code_record() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """Git commit of the package's source; None when it is not in a clone or git is missing."""
+    """The Git commit of the package's source; None if it is not in a clone or git is missing."""
     return _git("rev-parse", "HEAD")
 
 
 def uncommitted_changes() -> str | None:
-    """What differs from that commit as ``git diff`` prints it, cut to ``MOST_DIFF_BYTES``; None as ``git_revision``."""
+    """Output of ``git diff HEAD``, cut to ``MOST_DIFF_BYTES``; empty without changes, None without git or a clone."""
     diff = _git("diff", "HEAD")
     if not diff or len(diff) <= MOST_DIFF_BYTES:
         return diff and f"{diff}\n"
@@ -234,11 +238,11 @@ def uncommitted_changes() -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in the directory of the source, where that is under version control."""
+    """Output of git in the directory of the source; None if git fails or the source is not under version control."""
     git = ["git", "-C", str(Path(mindloc.__file__).resolve().parent)]
     options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "timeout": 10, "check": True}
     try:
-        # an environment inside a clone of something else has another's revision
+        # a virtual environment inside the clone of another project would give that project's revision
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], **options)
         return subprocess.run([*git, *arguments], **options).stdout.rstrip("\n")
     except (OSError, subprocess.SubprocessError):  # no git or no clone: not an error

@@ -1,4 +1,4 @@
-"""The parts of a training that a config decides: its initial weights, its step, its sampler and hard negatives."""
+"""The parts of a training run that depend on its config: initial weights, step, sampler and hard negatives."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ from mindloc.training.step import TrainStep
 def starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config, Weights | None]:
     """(config with the normalization of the initial weights, the weights if they are a mindloc checkpoint).
 
-    Weights from elsewhere become ``model.pretrained``.
+    Other weights become ``model.pretrained`` of the config.
 
     Raises:
         CheckpointError: the weights can't be read.
@@ -46,7 +46,7 @@ def starting_weights(config: Config, say: Callable[[str], None]) -> tuple[Config
 def build_step(
     config: Config, criterion: Criterion, cluster: Cluster, weights: Weights | None, say: Callable[[str], None]
 ) -> TrainStep:
-    """The step of a new or a resumed training, with these weights; None: the encoder's initial ones."""
+    """The step of a new or resumed training run; its encoder gets ``weights``, or initial ones if that is None."""
     ms.set_seed(config.train.seed)
     # weights replace the initial ones, whose file may not exist any more
     encoder = build_encoder(config.with_values({"model.pretrained": None}) if weights else config, say)
@@ -59,7 +59,7 @@ def build_step(
 def build_sampling(
     config: Config, split: Split, cluster: Cluster, point: ResumePoint | None
 ) -> tuple[Sampler, NeighborSource | None]:
-    """The sampler and its source of hard negatives, None without; of a resumed training with the checkpoint's table."""
+    """(sampler, its source of hard negatives or None); a resumed run gets the neighbor table of its checkpoint."""
     neighbors = _build_neighbor_source(config, split, cluster)
     if neighbors and point:
         restore_table(neighbors.tables, neighbors.images, point.state, point.progress)

@@ -2,7 +2,7 @@
 
 Saving is in checkpointing.py. The callbacks share the counters of ``Progress``. Results for other callbacks, also the
 user's, are in MindSpore's ``original_args()``: ``learning_rate`` of the step, ``eval_results`` of the epoch. They
-run in the order of ``trainer._callbacks``: epoch_s of the report excludes what runs after it.
+run in the order of ``trainer._callbacks``, so epoch_s of the report excludes the callbacks after it.
 """
 
 import time
@@ -29,16 +29,16 @@ from mindloc.training.step import TrainStep
 
 SCORE = "recall@1"  # metric that selects the best epoch and is part of checkpoint names; a fraction
 
-# directory for the report, "zero_shot" or such as "e3" -> metrics of the encoder by name, including ``SCORE``; ranks
-# other than 0 have no directory and get no metrics
+# directory for the report, named "zero_shot" or by epoch ("e3") -> metrics of the encoder by name, including ``SCORE``;
+# ranks other than 0 have no directory and get no metrics
 EvaluateFunction = Callable[[Path | None], Mapping[str, float] | None]
 
 
 class ProgressCallback(Callback):
     """Counts steps and epochs.
 
-    MindSpore uses the number of steps of the first epoch for all, and counts a resumed run from 0; this sets the right
-    numbers for MindSpore's own callbacks.
+    MindSpore uses the number of steps of the first epoch for all epochs, and counts the steps of a resumed run from 0.
+    This callback corrects the numbers for MindSpore's own callbacks.
 
     Args:
         steps_of: epoch (from 0) -> its number of steps.
@@ -65,7 +65,7 @@ class ProgressCallback(Callback):
         if done < steps and run_context.get_stop_requested():
             return
         if done != steps:
-            raise DataError(f"epoch {self.progress.epoch + 1} had {done} steps; expected {steps} by its sampler")
+            raise DataError(f"epoch {self.progress.epoch + 1} had {done} steps, but its sampler planned {steps}")
         self.progress.epoch += 1
         self.progress.step_in_epoch = 0
 
@@ -114,7 +114,7 @@ class ReportCallback(Callback):
         self._latest: dict[str, Any] = {}  # the last record of a step
         self._waiting: list[tuple[int, int, float, tuple]] = []  # epoch, step, lr, outputs
         self._clock, self._epoch_clock = _Clock(), _Clock()
-        self._sampling: Any = None  # the report that was printed last
+        self._sampling: Any = None  # the sampling report that was printed last
         self._known_bad: set[str] = set()
         self._start_age_s = self._first_step_age_s = 0.0  # of this process
         self._is_first_step = True
@@ -312,7 +312,7 @@ class EvalCallback(Callback):
 
 
 class NeighborsCallback(Callback):
-    """Searches the neighbors for hard negatives, before each epoch that reads new ones.
+    """Searches the neighbors for hard negatives before each epoch that needs a new table.
 
     It runs at the end of an epoch, so that the checkpoint contains the table for the next epoch. Only the loader's
     thread waits for the table (``NeighborTables.wait``). For the first epoch, which the loader plans when it is built,
@@ -344,7 +344,7 @@ class NeighborsCallback(Callback):
         self.find()
 
     def find(self) -> None:
-        """Search the neighbors for the next epoch, unless there is none, it needs none or has them."""
+        """Search the neighbors for the next epoch, unless there is no next epoch or it needs no new table."""
         epoch = self.progress.epoch
         if self.progress.inside_epoch or epoch >= self.epochs or not self.tables.lacks(epoch):
             return

@@ -100,7 +100,7 @@ class CheckpointCallback(Callback):
         return self._saved_step != self.progress.step
 
     def save_here(self) -> None:
-        """Write a checkpoint of the last step that was done, if there is none."""
+        """Write a checkpoint of the last completed step, unless it has one already."""
         if self.has_unsaved():
             self.save(f"weights_e{self.progress.epoch}_s{self.progress.step}")
 

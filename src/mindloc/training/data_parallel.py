@@ -3,7 +3,7 @@
 N ranks with B pairs each compute the same update as one rank with G = N * B pairs: each computes the loss over all G
 descriptors, and its gradient is sent to the ranks that encoded them.
 
-Shapes: B pairs of this rank, G pairs of all ranks, P parts of both, N ranks, C channels of a descriptor.
+Shapes: B pairs of this rank, G pairs of all ranks, P parts of a batch, N ranks, C channels of a descriptor.
 """
 
 from mindspore import nn, ops
@@ -13,9 +13,9 @@ from mindspore.communication import get_group_size, get_rank
 class GatherRows(nn.Cell):
     """(B, C) of each rank -> (G, C) on every rank, in the order of the global batch, with a gradient.
 
-    MindSpore's operator has no gradient on CPUs. This gradient is the sum of all ranks' gradients by this rank's rows.
-    As every rank computes the same loss, it is N times too large, until ``average_gradients`` averages those of the
-    parameters.
+    MindSpore's operator has no gradient on CPUs. Here it is the sum of all ranks' gradients with respect to this rank's
+    rows. As every rank computes the same loss, the sum is N times too large; ``average_gradients`` corrects this when
+    it averages the gradients of the parameters.
 
     Args:
         parts: P. A rank's rows are ordered by part; those of the global batch by part, then rank.
@@ -41,7 +41,7 @@ class GatherRows(nn.Cell):
 
 
 class GatherOutputs(nn.Cell):
-    """An encoder's named outputs with the descriptors of all ranks; the logit scale is equal on all ranks.
+    """An encoder's named outputs -> those with the descriptors of all ranks; the logit scale is equal on all ranks.
 
     Args:
         names: outputs to gather, which the criterion reads; others are dropped.

@@ -24,7 +24,7 @@ PREFETCH = 1  # batches in MindSpore's queue; the default of 16 is 3.6 GB at bat
 
 
 class TrainData:
-    """The batches of a training as ``dataset``, the argument of ``Model.train``.
+    """The batches of a training run; their MindSpore data set ``dataset`` is the argument of ``Model.train``.
 
     Its columns: query (B,3,H,W) and reference (B,3,H,W), normalized float32, this rank's rows of the global batch; mask
     (G,G) bool, True where the loss counts the cell; the stream's targets of the global batch, (G,...) float32 each.
@@ -104,11 +104,11 @@ def build_train_data(
     cluster: Cluster = ALONE,
     progress: Progress | None = None,
 ) -> TrainData:
-    """This rank's training batches by the config.
+    """The training batches of this rank, as the config describes them.
 
     Args:
         targets: of every training pair; see ``targets_of``.
-        progress: the start; None: the first step.
+        progress: where to start; None: at the first step.
 
     Raises:
         DataError: the global batch can't be split into equal parts.
@@ -126,6 +126,6 @@ def build_train_data(
         workers=config.data.workers,
         shard=(cluster.rank, cluster.size, config.train.accumulate),
         start=(progress.epoch, progress.step_in_epoch),
-        reuse_arrays=ms.get_context("device_target") == "CPU",  # when other devices have read them is unknown
+        reuse_arrays=ms.get_context("device_target") == "CPU",  # other devices may read them later
     )
     return TrainData(stream)

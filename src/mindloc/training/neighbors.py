@@ -1,6 +1,6 @@
 """Neighbor tables for hard-negative mining: nearest on the map, or nearest by the encoder's current descriptors.
 
-Tables by descriptors are computed before the epochs that read new ones, and saved with the checkpoints.
+Tables by descriptors are computed before each epoch that needs a new one, and saved with the checkpoints.
 
 Shapes: P pairs, Q query images of the split, N images of a side that have a pair, E overlaps or other excluded cells,
 K neighbors, B queries of a block, D embedding dimension.
@@ -48,12 +48,12 @@ class PairedImages:
         self._overlap = (row_E[among], column_E[among])
 
     def names(self, side: SideName) -> list[str]:
-        """Files of one side, relative to the root of the data set."""
+        """Files of the paired images of one side, relative to the root of the data set."""
         files = self.split.side(side).files
         return [files[index] for index in self.index[side]]
 
     def places(self, side: SideName) -> Places | None:
-        """Places of these images; None: unknown."""
+        """Places of the paired images of one side; None if unknown."""
         places = self.split.side(side).places
         return places and places.take(self.index[side])
 
@@ -66,13 +66,17 @@ class PairedImages:
         queries, references = self.places("query"), self.places("reference")
         if queries is None or references is None:
             raise DataError(
-                "sampling.hard_negatives=map needs places and this data set has none; use descriptors instead"
+                "sampling.hard_negatives=map needs places, but this data set has none; set "
+                "sampling.hard_negatives=descriptors"
             )
         places = (queries.coordinate_N2, references.coordinate_N2)
         return self._of_split(nearest_on_map(*places, references.unit, self.k, self._overlap))
 
     def near_by_descriptor(self, directory: Path) -> np.ndarray:
-        """As ``near_on_map`` by decreasing cosine of the sets in ``directory/query`` and ``directory/reference``.
+        """A table like that of ``near_on_map``, but by decreasing cosine of descriptors.
+
+        Args:
+            directory: contains the descriptor sets ``query`` and ``reference``.
 
         Raises:
             DataError: the sets are damaged.
@@ -98,7 +102,7 @@ def _position(index_N: np.ndarray, count: int) -> np.ndarray:
     return position
 
 
-_STATE_ARRAY = "neighbors"  # of the training state
+_STATE_ARRAY = "neighbors"  # name in the training state
 
 
 @dataclass
@@ -108,7 +112,7 @@ class NeighborSource:
     tables: NeighborTables
     images: PairedImages
     images_of: Callable[[SideName, list[Path]], Iterable]  # side, files -> batches for the engine
-    facts_of: Callable[[SideName], dict[str, Any]]  # side -> facts for the card of its set
+    facts_of: Callable[[SideName], dict[str, Any]]  # side -> facts for the card.json of its descriptor set
     cluster: Cluster
 
     def agree_on_map(self) -> None:
@@ -120,7 +124,7 @@ class NeighborSource:
             self.tables.map_QK = self._of_first_rank(self.tables.map_QK)
 
     def refresh(self, engine: Engine, directory: Path | None, epoch: int) -> None:
-        """Encode all paired images and store the table for ``epoch`` (from 0) and later ones.
+        """Encode all paired images and store the table for ``epoch`` (from 0) and later epochs.
 
         Args:
             engine: of the encoder in training.
@@ -159,11 +163,11 @@ class NeighborSource:
             extract(engine, side, images, names, place_N2, directory / side, self.facts_of(side), cluster=self.cluster)
 
     def digest(self) -> bytes:
-        """Bytes that must be equal on all ranks after loading a checkpoint: the current table, empty without one."""
+        """Bytes that must be equal on all ranks after loading a checkpoint: those of the current table, if any."""
         return self.tables.newest[1].tobytes() if self.tables.newest else b""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, facts) of the current table, for the training state; both empty without one."""
+        """(arrays, facts) of the current table, for the training state; both empty without a table."""
         if self.tables.newest is None:
             return {}, {}
         done_epochs, table_QK = self.tables.newest
@@ -172,10 +176,10 @@ class NeighborSource:
 
 
 def restore_table(tables: NeighborTables, images: PairedImages, state: State, progress: Progress) -> None:
-    """Restore the table that was current when the state was saved, unless it has other pairs or another width.
+    """Restore the table that was current when the state was saved, unless its pairs or its width differ from now.
 
     Raises:
-        CheckpointError: the table is damaged, or the saved epoch is incomplete and needs another table.
+        CheckpointError: the table is damaged, or the saved epoch is incomplete and needs a different table.
     """
     facts, table_QK = state.facts.get(_STATE_ARRAY), state.arrays.get(_STATE_ARRAY)
     of_pairs = images.pairs_sha256
@@ -195,7 +199,7 @@ def _neighbors_are_missing(path: Path, epoch: int, of_pairs: str, pairs_here: st
     where = f"training state {path} was saved inside epoch {epoch + 1}"
     if of_pairs != pairs_here:
         return CheckpointError(
-            f"{where}, which needs the neighbors of other pairs (sha256 {of_pairs[:12]}, those of the data set "
+            f"{where} with the neighbors of other pairs (sha256 {of_pairs[:12]}; the pairs of the data set have "
             f"{pairs_here[:12]}); restore the old data set, or {older_checkpoint(path.parent)}"
         )
     return CheckpointError(f"{where} and lacks the neighbors of that epoch; {older_checkpoint(path.parent)}")
@@ -219,7 +223,7 @@ def _sha256(array: np.ndarray) -> str:
 def nearest_by_descriptor(
     query_QD: np.ndarray, reference_ND: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """(Q, K) int32 reference indices by decreasing cosine, computed in float32; equal ones in the reference's order.
+    """(Q, K) int32 reference indices by decreasing cosine in float32; equal cosines in the order of the references.
 
     Args:
         query_QD, reference_ND: any float type, not normalized; may be memmaps.
@@ -233,12 +237,13 @@ def nearest_by_descriptor(
 def nearest_on_map(
     query_Q2: np.ndarray, reference_N2: np.ndarray, unit: PlaceUnit, k: int, excluded: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """(Q, K) int32 reference indices by increasing distance; places in ``unit``, else as ``nearest_by_descriptor``.
+    """(Q, K) int32 reference indices by increasing distance of places in ``unit``.
 
-    Degrees are compared by the chord through the globe, which increases with the distance.
+    ``k`` and ``excluded`` are those of ``nearest_by_descriptor``. Degrees are compared by the chord through the globe,
+    which increases with the distance.
 
     Raises:
-        ValueError: an unknown unit.
+        ValueError: the unit is unknown.
     """
     query_QD, reference_ND = _in_space(query_Q2, unit), _in_space(reference_N2, unit)
     if not len(reference_ND):  # the mean is undefined
@@ -252,7 +257,7 @@ def nearest_on_map(
 
 
 def _in_space(place_N2: np.ndarray, unit: PlaceUnit) -> np.ndarray:
-    """Meters: (N, 2) on a plane, (N, 3) from the center of the globe."""
+    """Places as vectors in meters: (N, 2) on a plane, or (N, 3) from the center of the globe."""
     place_N2 = np.asarray(place_N2, np.float64).reshape(-1, 2)
     if unit == "plane_m":
         return place_N2
@@ -264,7 +269,11 @@ def _in_space(place_N2: np.ndarray, unit: PlaceUnit) -> np.ndarray:
 
 
 def _nearest(query_of, reference_ND: np.ndarray, k: int, excluded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Args: query_of: slice -> (B, D) of the reference's type."""
+    """(Q, K) int32 indices of the references with the highest scalar products, like ``nearest_by_descriptor``.
+
+    Args:
+        query_of: slice of the queries -> (B, D), of the same type as the references.
+    """
     query_E, item_E = (np.asarray(index, np.int64) for index in excluded)
     order_E = np.argsort(query_E, kind="stable")
     query_E, item_E = query_E[order_E], item_E[order_E]

@@ -18,8 +18,8 @@ class AdamW(nn.Cell):
     .. math:: w \leftarrow (1 - \eta \lambda) w, \qquad
               w \leftarrow w - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    Uses ops.Adam, whose kernel is fast. It adds epsilon before the bias correction, so it gets
-    :math:`\epsilon \sqrt{1 - \beta_2^t}`, and the corrected learning rate with beta powers of 0.
+    It calls ops.Adam, whose kernel is fast. That adds epsilon before the bias correction, so its epsilon is
+    :math:`\epsilon \sqrt{1 - \beta_2^t}` here, its learning rate is the corrected one, and its beta powers are 0.
 
     Args:
         parameters: trainable parameters of the model; ``requires_grad`` is set to False for those that settings freeze.
@@ -146,4 +146,4 @@ def _check_prefixes(key: str, prefixes: Iterable[str], names: Sequence[str]) -> 
     for prefix in prefixes:
         if not any(_fits(prefix, name) for name in names):
             heads = sorted({name.split(".")[0] for name in names})
-            raise ConfigError(f"{key} names {prefix!r}, which matches no parameter; they start with {', '.join(heads)}")
+            raise ConfigError(f"{key} has {prefix!r}, which matches no parameter; names start with {', '.join(heads)}")

@@ -60,7 +60,7 @@ class Reporter:
             self._metrics.close()
 
     def say(self, text: str) -> None:
-        """Print one line, in several where it is long, and add it to the log as one."""
+        """Print a text, wrapped if it is long, and add it to the log as one line."""
         tqdm.write(in_lines(text), file=sys.stdout)
         sys.stdout.flush()
         if self._run:
@@ -72,7 +72,7 @@ class Reporter:
         self.say(f"warning: {text}")
 
     def record(self, kind: str, **values: Any) -> None:
-        """Add one record; see above for the kinds."""
+        """Add one record; the kinds are described at the top of this module."""
         if self._metrics:
             self._metrics.append(kind, **values)
 
@@ -101,7 +101,7 @@ class Reporter:
 
 
 def in_lines(text: str) -> str:
-    """The text in lines of at most ``COLUMNS``, broken between items, which two spaces separate, else between words."""
+    """The text in lines of at most ``COLUMNS``, broken at double spaces, or between words if there are none."""
     first, *others = text.split("  ")
     if not others:
         return wrapped(text, indent="  ")
@@ -115,10 +115,10 @@ def in_lines(text: str) -> str:
 
 
 def describe_step(place: str, record: dict[str, Any], left_s: float) -> str:
-    """The line of a step for console and log.
+    """The line about a step for console and log.
 
     Args:
-        record: of the step, with the metrics above.
+        record: the record of kind ``step``, see the top of this module.
         left_s: seconds to the end of the training.
     """
     items = [place, f"loss {record['loss']:.4f}", f"lr {record['lr']:.1e}", f"{duration(record['step_s'])}/step"]
@@ -128,14 +128,14 @@ def describe_step(place: str, record: dict[str, Any], left_s: float) -> str:
 
 
 def clock_time(seconds: float) -> str:
-    """h:mm:ss"""
+    """Seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}"
 
 
 def duration(seconds: float) -> str:
-    """In milliseconds below one second."""
+    """Seconds as text, in milliseconds if below one second."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 

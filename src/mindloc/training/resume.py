@@ -79,7 +79,8 @@ _SETTINGS_OF_THE_START = (
 )
 _SETTINGS_OF_THE_ORDER = ("data.", "sampling.", "train.batch_size", "train.seed")
 _SETTINGS_OF_THE_PLACE = ("data.root", "data.test_root", "data.workers")  # they change neither pairs nor their order
-# settings of the evaluation and image sizes do not change them either; a new key of data does until it is listed here
+# settings of the evaluation and image sizes do not change them either; a new key of the section data counts as a change
+# until it is listed here
 _SETTINGS_BESIDE_THE_ORDER = (
     *_SETTINGS_OF_THE_PLACE,
     *(f"data.{key}" for key in ("test_pairs", "test_cities", "test_map_px", "test_m_per_px", "test_mode")),
@@ -99,7 +100,7 @@ class ResumePoint:
 
 
 def find_resume_point(run: RunDirectory) -> ResumePoint | None:
-    """The newest complete checkpoint of a run; None when it was stopped before its first.
+    """The newest complete checkpoint of a run; None if the run was stopped before its first checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -116,7 +117,7 @@ def find_resume_point(run: RunDirectory) -> ResumePoint | None:
             raise CheckpointError(f"training state {state.path} has lines {str(records)[:60]!r}, expected a number")
     except CheckpointError as error:
         if complete and not state_path(complete[-1]).exists():
-            return find_resume_point(run)  # a training that writes newer ones removed it meanwhile
+            return find_resume_point(run)  # a training process that writes newer ones has removed it
         raise CheckpointError(f"{error}; {older_checkpoint(run.checkpoints)}") from None
     return ResumePoint(weights, state, progress, records)
 
@@ -140,13 +141,13 @@ def check_begin_epoch(point: ResumePoint | None, begin_epoch: int | None) -> Non
 
 
 def check_data(point: ResumePoint, data_checksum: str) -> list[str]:
-    """Compare the training pairs of a checkpoint with those that are there now.
+    """Compare the training pairs of a checkpoint with the current ones.
 
     Returns:
-        For the log, a line if they changed between two epochs.
+        One line for the log if they changed between two epochs, else none.
 
     Raises:
-        CheckpointError: they changed inside an epoch, whose other half is planned from them.
+        CheckpointError: they changed inside an epoch, whose remaining steps depend on them.
     """
     if point.state.facts.get("data_checksum") == data_checksum:
         return []
@@ -165,7 +166,8 @@ def check_settings(point: ResumePoint, config: dict[str, Any]) -> list[str]:
         For the log, one line per change that affects the training.
 
     Raises:
-        CheckpointError: another model, fewer epochs than are completed, or another order of the data inside an epoch.
+        CheckpointError: the model differs, fewer epochs are set than are completed, or the order of the data inside an
+            epoch differs.
     """
     changes = _changes(_flat(point.weights.config), _flat(config))
     if config["train"]["epochs"] < point.progress.epoch:
@@ -204,7 +206,7 @@ def settings_of_the_training(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def restated_schedule(before: dict[str, Any] | None, after: dict[str, Any], progress: Progress) -> str | None:
-    """A line for the log when a run resumes with another schedule; None with the same."""
+    """A line for the log if a run resumes with a different schedule; None if the schedule is the same."""
     if before is None or before == after:
         return None
     changed = ", ".join(f"{key} {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key])
@@ -222,5 +224,5 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, without those that only one side has, as versions of mindloc may differ."""
+    """The settings that differ, without those that only one of the two has, as versions of mindloc may differ."""
     return {key: (before[key], after[key]) for key in after if key in before and before[key] != after[key]}

@@ -2,7 +2,7 @@
 
 ``Model.train`` runs ``TrainStep``; its parts follow in the order of use.
 
-Shapes: B pairs of this rank's batch, G pairs of the global batch, P parts of both, S numbers per pair (dimensions of
+Shapes: B pairs of this rank's batch, G pairs of the global batch, P parts of a batch, S numbers per pair (dimensions of
 all its descriptors), H and W image height and width per view.
 """
 
@@ -64,7 +64,7 @@ class TrainStep(nn.Cell):
         self.lr = Parameter(Tensor(np.array(0.0, np.float32)), name="learning_rate", requires_grad=False)
 
     def compile(self, *args, **kwargs):
-        """As ``nn.Cell.compile``, which Model.train calls at every step; the first call counts as compile time."""
+        """``nn.Cell.compile``, which Model.train calls at every step; the first call counts as compile time."""
         if self.compile_cache:
             return super().compile(*args, **kwargs)
         with compiling():
@@ -172,8 +172,8 @@ class GradCache(nn.Cell):
     them. Then every part is encoded again, and the gradient is propagated through the encoder. The result equals that
     of the whole batch up to rounding, since no descriptor depends on another image, and costs one more forward pass.
 
-    It replaces ``MeanGradients``, with the same arguments, also of ``construct``. In addition the encoder names in
-    ``compared_outputs`` what the criterion reads, and ``gather`` gets the parts in the order of this rank's rows.
+    It replaces ``MeanGradients`` and has the same arguments, also in ``construct``. In addition, ``compared_outputs``
+    of the encoder names the outputs that the criterion reads, and the rows that ``gather`` gets are ordered by part.
     """
 
     def __init__(self, encoder: nn.Cell, criterion: nn.Cell, weights, parts: int, gather: nn.Cell):
@@ -188,7 +188,7 @@ class GradCache(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, query, reference, mask, scale, *targets):
-        """One batch, see ``MeanGradients``."""
+        """Loss and gradients of one batch, see ``MeanGradients.construct``."""
         queries, references = in_parts(query, self.parts), in_parts(reference, self.parts)
         # only shapes and logit scale are used, so the compiler removes the rest of this forward pass
         outputs = self.encoder(queries[0], references[0])
@@ -288,7 +288,7 @@ class GlobalNorm(nn.Cell):
 
 
 class ClipGradients(nn.Cell):
-    """Unscaled gradients, clipped by value, by global norm, or not at all."""
+    """Gradients -> unscaled gradients, clipped by value, by global norm, or not at all."""
 
     def __init__(self, clip: Literal["value", "norm", "none"], clip_at: float, scaled: bool):
         super().__init__()
@@ -305,7 +305,7 @@ class ClipGradients(nn.Cell):
         return self.map(ops.partial(self.bounded, factor), gradients)
 
     def bounded(self, factor, gradient):
-        """One gradient."""
+        """One gradient, unscaled and clipped."""
         if self.scaled or self.clip == "norm":
             gradient = gradient * factor
         if self.clip == "value":

@@ -1,4 +1,4 @@
-"""Train an encoder by a config, as a new run or as a resumed one."""
+"""Train an encoder as a config describes, in a new run or a resumed one."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ from mindloc.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Training:
-    """All parts of a training, read and built before anything is written."""
+    """All parts of a training run, read and built before anything is written."""
 
     config: Config
     step: TrainStep
@@ -81,12 +81,12 @@ class Training:
 def prepare(
     config: Config, resume: RunDirectory | None = None, cluster: Cluster = ALONE, begin_epoch: int | None = None
 ) -> Training:
-    """Read the data and build the step. All checks of the settings are here, before anything is written.
+    """Read the data, check the settings and build the step, before anything is written.
 
     Args:
         config: of the run; ``train.checkpoint_start`` or ``model.pretrained`` names initial weights, whose
-            normalization is used where they state it.
-        resume: run to resume from its newest complete checkpoint, or to restart when it has none.
+            normalization is used if they state it.
+        resume: run to resume from its newest complete checkpoint, or to start again if it has none.
         cluster: the ranks that train together; each prepares the same.
         begin_epoch: number of completed epochs that the caller expects; None: any.
 
@@ -139,7 +139,7 @@ def prepare(
 
 
 def new_run(config: Config, path: str | Path | None = None) -> RunDirectory:
-    """A new run directory for these settings; ``path`` and errors as ``RunDirectory.create``."""
+    """A new run directory for these settings; see ``RunDirectory.create`` for ``path`` and errors."""
     name = config.run.name or config.model.backbone
     return RunDirectory.create(config.run.work_dir, name, dump_yaml(config), path)
 
@@ -164,11 +164,11 @@ def train(training: Training, run: RunDirectory | None, callbacks: Sequence[Call
 
 @contextmanager
 def _owned(run: RunDirectory, point: ResumePoint | None) -> Iterator[None]:
-    """Context in which no other process trains the run, which is still as it was when it was read."""
+    """Context in which no other process trains the run, after a check that none has since ``point`` was read."""
     with run.being_trained():
         newest = complete_checkpoints(run.checkpoints)[-1:]
         if newest != ([point.weights.path] if point else []):
-            raise MindlocError(f"run {run.path} was trained further meanwhile; start this command again")
+            raise MindlocError(f"the newest checkpoint of run {run.path} changed meanwhile; start this command again")
         yield
 
 
@@ -211,7 +211,7 @@ def _train(training: Training, run: RunDirectory | None, callbacks: Sequence[Cal
 
 @contextmanager
 def _stopped_with_a_checkpoint(saving: CheckpointCallback) -> Iterator[None]:
-    """Context of a training that the first Ctrl-C or SIGTERM stops after its step, with a checkpoint of it."""
+    """Context in which the first Ctrl-C or SIGTERM stops the training after the current step, with a checkpoint."""
     try:
         with stopped_by(saving.stop):
             yield
@@ -257,8 +257,8 @@ def _callbacks(
 ) -> list[Callback]:
     """Callbacks in order; only rank 0 reports and saves.
 
-    Progress counts what all others read. The report's epoch ends before evaluation and search for hard negatives, whose
-    results the checkpoint contains.
+    The progress callback is first, as all others read its counters. The report's epoch ends before the evaluation and
+    the search for hard negatives, whose results the checkpoint contains.
     """
     step, config = training.step, training.config.train
     counting = [
