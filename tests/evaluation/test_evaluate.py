@@ -136,7 +136,7 @@ def test_nothing_is_written_where_a_result_can_not_be_replaced(finished, name):
     (directory / name).unlink()
     (directory / name).mkdir()
     before = contents(directory)
-    with pytest.raises(DataError, match=f"{name} is a directory; name a file"):
+    with pytest.raises(DataError, match=f"{name} is a directory; give the path of a file"):
         rescore(directory)
     assert contents(directory) == before
 

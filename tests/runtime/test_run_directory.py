@@ -176,7 +176,7 @@ def test_a_run_that_is_being_trained_can_not_be_trained_by_another_process(tmp_p
 def test_a_log_that_is_a_pipe_is_refused(tmp_path):
     run = RunDirectory.create(tmp_path, "run", "{}")
     os.mkfifo(run.log_path)  # would wait for a reader for ever
-    with pytest.raises(MindlocError, match="log.txt is a device or a pipe; name a file"):
+    with pytest.raises(MindlocError, match="log.txt is a device or a pipe; give the path of a file"):
         run.log("line")
 
 

@@ -159,7 +159,7 @@ def resume_point(directory: Path, **progress):
 
 def test_another_model_is_an_error(finished):
     other = {**CONFIG, "model": {"backbone": "base", "pretrained": None}}
-    with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, but was tiny"):
+    with pytest.raises(CheckpointError, match="belongs to another model: model.backbone is base, its own is tiny"):
         check_settings(resume_point(finished), other)
 
 
@@ -168,7 +168,7 @@ def test_another_head_is_an_error_also_where_its_weights_would_fit(finished):
     before, after = ({**CONFIG, "head": {"name": "two_stage", "similarity": kind}} for kind in ("dot", "cosine"))
     point = resume_point(finished)
     point = dataclasses.replace(point, weights=dataclasses.replace(point.weights, config=before))
-    with pytest.raises(CheckpointError, match="another model: head.similarity is cosine, but was dot"):
+    with pytest.raises(CheckpointError, match="another model: head.similarity is cosine, its own is dot"):
         check_settings(point, after)
 
 

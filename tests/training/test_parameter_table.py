@@ -67,7 +67,7 @@ def test_the_longest_prefix_sets_the_scale():
             {"freeze": ["backbon"]},
             "optimizer.freeze has 'backbon', which matches no parameter; names start with backbone",
         ),
-        ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale names 'head'"),
+        ({"lr_scale": {"head": 2.0}}, "optimizer.lr_scale has 'head'"),
         ({"freeze": ["backbone", "log_logit_scale"]}, "freezes all 5 parameters"),
     ],
 )

@@ -310,8 +310,7 @@ def read_tensor_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Arrays and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, damaged or not a safetensors file, or NumPy lacks its data
-            type.
+        CheckpointError: the file is missing, damaged or not a safetensors file, or NumPy lacks its data type.
     """
     with _open(path) as file:
         names = file.keys()  # ``file`` is not a dict and can't be iterated
