@@ -149,12 +149,9 @@ def _make_with_encoder() -> None:
 
 
 def _make_killed_world() -> None:
-    """What a kill leaves while a world is written: a process that kills itself before it renames the directory."""
-    code = (
-        "import os, signal; from mindloc.cli import main; "
-        f"os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); main(['world', 'killed_world', *{WORLD_WORDS}])"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT / "src")})
+    """What a kill leaves while a world is written: a process that is killed before it renames the directory."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "MINDLOC_FAULT": "directory.mid_swap"}
+    killed = subprocess.run([sys.executable, "-m", "mindloc", "world", "killed_world", *WORLD_WORDS], env=environment)
     assert killed.returncode == -9 and list(Path().glob(".killed_world*"))
 
 

@@ -182,7 +182,13 @@ class Case:
     def _wrong_files(self, before: dict, after: dict, code: int | None) -> list[str]:
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         kept = self.writes if code == 0 or (code == 1 and self.words[0] == "search") else []
-        wrong = [name for name in changed if not any(not own or f"{name}/".startswith(f"{own}/") for own in kept)]
+        # what a killed process left of an output is removed with it
+        gone = [name.partition(".partial")[0].rpartition(".")[0] if name not in after else "" for name in changed]
+        wrong = [
+            name
+            for name, left_of in zip(changed, gone, strict=True)
+            if not any(not own or f"{name}/".startswith(f"{own}/") or left_of == f".{own}" for own in kept)
+        ]
         left = [name for name in after.keys() - before.keys() if TEMPORARY.search(name)]
         faults = [f"changed with exit code {code}: {wrong[:4]!a}"] if wrong else []
         faults += [f"left behind: {left[:3]!a}"] if left else []

@@ -212,7 +212,7 @@ def test_normalization_follows_the_weights(tmp_path, timm):
     assert stated_normalization(path) is None
     write_config_json(tmp_path, [0.1, 0.2, 0.3])
     config = Config().with_values({"model.backbone": "tiny", "model.pretrained": path})
-    with pytest.raises(ConfigError, match=r"model.mean: \[0.1, 0.2, 0.3\]"):
+    with pytest.raises(ConfigError, match=r"model.mean=\[0.1, 0.2, 0.3\]"):
         build_encoder(config)
     config = with_normalization_of(path, config)
     assert config.model.mean == (0.1, 0.2, 0.3) and config.model.std == (0.25, 0.25, 0.25)
